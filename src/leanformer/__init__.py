@@ -1,0 +1,33 @@
+"""leanformer finds the smallest transformer that still does your job, proves it, and ships it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from leanformer.errors import LeanformerError
+
+if TYPE_CHECKING:
+    from leanformer.model.sites import Site
+    from leanformer.model.students import load, reduce, save
+    from leanformer.model.surgery import sites
+    from leanformer.study import StudyResult, run
+
+__all__ = ["LeanformerError", "Site", "StudyResult", "load", "reduce", "run", "save", "sites"]
+
+_HOMES = {
+    "Site": "leanformer.model.sites",
+    "StudyResult": "leanformer.study",
+    "load": "leanformer.model.students",
+    "reduce": "leanformer.model.students",
+    "run": "leanformer.study",
+    "save": "leanformer.model.students",
+    "sites": "leanformer.model.surgery",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used: PyTorch and transformers take seconds, an error message none."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'leanformer' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,75 @@
+"""The blocks that leave a place as it is, empty it, or give it an MLP of another width."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import nn
+from transformers.activations import ACT2FN
+
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, register
+from leanformer.model.sites import Site
+
+
+@register
+class Attention(Block):
+    """Keeps the attention that stands there."""
+
+    name = "attention"
+    kinds = frozenset({"self_attention"})
+
+    @classmethod
+    def keeps(cls, arguments: Any) -> bool:
+        return True
+
+
+@register
+class Nothing(Block):
+    """Empties the place: the attention or MLP goes with its norm and residual, the layer goes whole."""
+
+    name = "none"
+    kinds = frozenset({"self_attention", "mlp", "layer"})
+
+    @classmethod
+    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
+        return None
+
+
+class FeedForward(nn.Module):
+    """Linear, activation, linear: (..., d_model) -> (..., hidden) -> (..., d_model)."""
+
+    def __init__(self, d_model: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, hidden)
+        self.fc2 = nn.Linear(hidden, d_model)
+        self.activation = ACT2FN[activation]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+@register
+class Mlp(Block):
+    """Keeps the MLP that stands there, or with ``hidden`` puts a fresh one of that width in its place.
+
+    It stores 2 d hidden weights and d + hidden biases.
+    """
+
+    name = "mlp"
+    kinds = frozenset({"mlp"})
+
+    class Arguments(Arguments):
+        """``hidden``: width, channels; None keeps the present MLP. ``activation``: a transformers activation."""
+
+        hidden: Annotated[int, Field(ge=1)] | None = None
+        activation: str = Field(default="gelu", pattern=f"^({'|'.join(sorted(ACT2FN))})$")
+
+    @classmethod
+    def keeps(cls, arguments: Any) -> bool:
+        return arguments.hidden is None
+
+    @classmethod
+    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
+        return FeedForward(site.d_model, arguments.hidden, arguments.activation)

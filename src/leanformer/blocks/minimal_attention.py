@@ -1,0 +1,333 @@
+"""Attention with as few matrices as wanted (arXiv 2410.13732, "Reducing the Transformer Architecture to a Minimum")."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, register
+from leanformer.errors import LeanformerError
+from leanformer.model.sites import Site
+
+# On a CPU the fused kernel pays its tiling a head and an example, and is the slower of the two up to about this many
+# tokens (benchmarks/attention_kernels.py).
+FUSED_FROM_TOKENS_ON_CPU = 128
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """softmax(query keyᵀ / √d_head) value, by the faster of PyTorch's fused kernel and plain products.
+
+    Args:
+        query: Shape (batch, heads, tokens, d_head); ``key`` and ``value`` likewise.
+        attention_mask: Broadcastable to (batch, heads, tokens, tokens): True where a score counts, or numbers that
+            are added to the scores.
+        dropout: Probability with which a weight is dropped.
+
+    Returns:
+        Shape (batch, heads, tokens, d_head).
+    """
+    if query.device.type != "cpu" or key.shape[-2] >= FUSED_FROM_TOKENS_ON_CPU:
+        return F.scaled_dot_product_attention(query, key, value, attention_mask, dropout)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (batch, heads, tokens, tokens)
+    if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attention_mask, float("-inf"))
+        else:
+            scores = scores + attention_mask
+    weights = scores.softmax(dim=-1)
+    if dropout > 0.0:
+        weights = F.dropout(weights, dropout)
+    return weights @ value
+
+
+class TriangularLinear(nn.Module):
+    """x T with T lower-triangular: d(d+1)/2 numbers are stored, optimized and saved, in row order.
+
+    With q = k = x T the scores are x T Tᵀ xᵀ: symmetric, and any symmetric positive semi-definite similarity has such
+    a T (its Cholesky factor). The paper's section on symmetric similarity.
+    """
+
+    def __init__(self, d_model: int, bias: bool) -> None:
+        super().__init__()
+        self.d_model = d_model
+        self.weight = nn.Parameter(torch.empty(d_model * (d_model + 1) // 2))
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+        self._index: torch.Tensor | None = None
+
+    def pack(self, matrix: torch.Tensor) -> None:
+        """Takes the lower triangle of a (d_model, d_model) matrix as T."""
+        rows, columns = torch.tril_indices(self.d_model, self.d_model)
+        with torch.no_grad():
+            self.weight.copy_(matrix[rows, columns])
+
+    def matrix(self) -> torch.Tensor:
+        """T, shape (d_model, d_model), differentiable in the stored numbers."""
+        # Not a buffer: it holds no state, and saved files are for state alone.
+        if self._index is None or self._index.device != self.weight.device:
+            rows, columns = torch.tril_indices(self.d_model, self.d_model, device=self.weight.device)
+            self._index = rows * self.d_model + columns
+        flat = self.weight.new_zeros(self.d_model * self.d_model)
+        return flat.index_copy(0, self._index, self.weight).view(self.d_model, self.d_model)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return F.linear(hidden_states, self.matrix().T, self.bias)
+
+
+class MinimalAttentionModule(nn.Module):
+    """What ``minimal_attention`` builds; see there for the arguments."""
+
+    def __init__(
+        self,
+        d_model: int,
+        heads: int,
+        qk: str,
+        vo: str,
+        bias: bool,
+        diagonal_value: bool,
+        temperature: bool,
+        qk_norm: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qk_norm = qk_norm
+        self.dropout = dropout
+        if qk == "symmetric":
+            self.similarity = TriangularLinear(d_model, bias)
+        elif qk == "collapsed":
+            self.similarity = nn.Linear(d_model, d_model, bias=bias)
+        else:
+            self.query = nn.Linear(d_model, d_model, bias=bias)
+            self.key = nn.Linear(d_model, d_model, bias=bias)
+        self.qk = qk
+        self.value = nn.Linear(d_model, d_model, bias=bias) if vo != "none" else None
+        self.output = nn.Linear(d_model, d_model, bias=bias) if vo == "separate" else None
+        self.diagonal_value = nn.Parameter(torch.ones(d_model)) if diagonal_value else None
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1)) if temperature else None
+
+    def split(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, d_model) -> (batch, heads, tokens, d_model / heads)."""
+        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
+    ) -> tuple[torch.Tensor, None]:
+        """(batch, tokens, d_model) -> the same shape, and None where Hugging Face gives attention weights."""
+        states = self.split(hidden_states)
+        if self.qk == "symmetric":
+            query = key = self.split(self.similarity(hidden_states))
+        elif self.qk == "collapsed":
+            query, key = self.split(self.similarity(hidden_states)), states
+        else:
+            query, key = self.split(self.query(hidden_states)), self.split(self.key(hidden_states))
+        if self.qk_norm:
+            query, key = (F.rms_norm(side, side.shape[-1:]) for side in (query, key))
+        if self.temperature is not None:
+            query = query * self.temperature
+        value = states if self.value is None else self.split(self.value(hidden_states))
+        output = attend(query, key, value, attention_mask, self.dropout if self.training else 0.0)
+        output = output.transpose(1, 2).flatten(2)  # (batch, tokens, d_model)
+        if self.diagonal_value is not None:
+            output = output * self.diagonal_value
+        if self.output is not None:
+            output = self.output(output)
+        return output, None
+
+    @torch.no_grad()
+    def initialize(self, how: str) -> None:
+        """Fresh weights: ``orthogonal``, or ``normal`` with standard deviation 0.02 as Hugging Face's ViT has."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                if how == "orthogonal":
+                    nn.init.orthogonal_(module.weight)
+                else:
+                    nn.init.normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, TriangularLinear):
+                if how == "orthogonal":
+                    # The Gram matrix itself: the one orthogonal matrix that is triangular (up to signs).
+                    module.pack(torch.eye(module.d_model))
+                else:
+                    nn.init.normal_(module.weight, std=0.02)
+
+    @torch.no_grad()
+    def initialize_from(self, teacher: AttentionWeights) -> None:
+        """Collapses a trained attention into this form.
+
+        One head: ``separate`` and ``collapsed`` give the same function exactly. The scores' terms that are equal for
+        all keys of a query vanish in the softmax, so that of the query's and the key's bias only ``b_q W_kᵀ`` is left.
+
+        Several heads: the collapsed score matrix serves head ``i`` with its columns of group ``i``; it gets those
+        columns of that head's own product ``W_q,i W_k,iᵀ``, the closest in the Frobenius norm. Where the student has
+        fewer heads, a group gets the mean of its teacher heads' products. The collapsed value matrix is ``W_v W_o``,
+        the same function where all heads attend alike.
+
+        Symmetric: the closest positive semi-definite matrix to the heads' mean product (its symmetric part
+        without negative eigenvalues; Higham 1988, "Computing a nearest symmetric positive semidefinite matrix"), in
+        triangular form by a QR decomposition.
+        """
+        d_model = teacher.query.shape[0]
+        # The teacher's scores are scaled by its own heads' width, ours by our heads' width.
+        scale = teacher.scaling * (d_model / self.heads) ** 0.5
+        query_key = _head_products(teacher.query, teacher.key.T, teacher.num_heads) * scale  # (heads, d, d)
+        if self.qk == "separate":
+            root = scale**0.5
+            _set(self.query, teacher.query * root, _scaled(teacher.query_bias, root))
+            _set(self.key, teacher.key * root, _scaled(teacher.key_bias, root))
+        elif self.qk == "collapsed":
+            bias = None
+            if teacher.query_bias is not None:
+                per_head = _head_products(teacher.query_bias[None], teacher.key.T, teacher.num_heads) * scale
+                bias = _own_columns(per_head, self.heads)[0]
+            _set(self.similarity, _own_columns(query_key, self.heads), bias)
+        else:
+            total = query_key.mean(dim=0) * self.heads  # the heads' scores of the student sum to x T Tᵀ xᵀ
+            values, vectors = torch.linalg.eigh((total + total.T) / 2)
+            factor = vectors * values.clamp(min=0.0).sqrt()  # total ~ factor factorᵀ
+            self.similarity.pack(torch.linalg.qr(factor.T).R.T.contiguous())
+        if self.value is None:
+            return
+        if self.output is not None:
+            _set(self.value, teacher.value, teacher.value_bias)
+            _set(self.output, teacher.output, teacher.output_bias)
+        else:
+            # A softmax's weights sum to 1: a bias on the values passes through the average unchanged.
+            bias = torch.zeros_like(teacher.value[0])
+            if teacher.value_bias is not None:
+                bias = bias + teacher.value_bias @ teacher.output
+            if teacher.output_bias is not None:
+                bias = bias + teacher.output_bias
+            _set(self.value, teacher.value @ teacher.output, bias)
+
+
+def _head_products(left: torch.Tensor, right: torch.Tensor, heads: int) -> torch.Tensor:
+    """Head by head ``left[:, head] @ right[head, :]``, shape (heads, rows of left, columns of right)."""
+    return torch.stack([a @ b for a, b in zip(left.chunk(heads, dim=1), right.chunk(heads, dim=0), strict=True)])
+
+
+def _own_columns(products: torch.Tensor, heads: int) -> torch.Tensor:
+    """One matrix whose ``i``-th group of columns comes from the teacher heads that the ``i``-th of ``heads`` stands for.
+
+    Args:
+        products: Shape (teacher heads, rows, d_model).
+        heads: Heads of the student; one count divides the other.
+
+    Returns:
+        Shape (rows, d_model).
+    """
+    if heads <= len(products):
+        per_head = products.unflatten(0, (heads, -1)).mean(dim=1)
+    else:
+        per_head = products.repeat_interleave(heads // len(products), dim=0)
+    groups = per_head.chunk(heads, dim=-1)
+    return torch.cat([group[head] for head, group in enumerate(groups)], dim=-1)
+
+
+def _scaled(bias: torch.Tensor | None, factor: float) -> torch.Tensor | None:
+    return None if bias is None else bias * factor
+
+
+def _set(linear: nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Sets ``linear`` to ``x @ weight + bias``."""
+    linear.weight.copy_(weight.T)
+    if linear.bias is not None:
+        linear.bias.copy_(torch.zeros_like(linear.bias) if bias is None else bias)
+
+
+@register
+class MinimalAttention(Block):
+    """Attention stripped to the matrices that a plan asks for.
+
+    ``qk``: *separate* has two d x d matrices; *collapsed* one, scores = x W xᵀ (head ``i`` scores with its d/h columns
+    of x W against the same columns of x); *symmetric* a triangular one, scores = (x T)(x T)ᵀ, d(d+1)/2 numbers.
+    ``vo``: *separate* has value and output matrices; *collapsed* one; *none* none, so that the output is a convex
+    combination of the input tokens.
+
+    Source: arXiv 2410.13732, "Reducing the Transformer Architecture to a Minimum", for the forms; Henry et al. 2020,
+    "Query-Key Normalization for Transformers" (arXiv 2010.04245), for ``qk_norm`` with a learned temperature.
+    """
+
+    name = "minimal_attention"
+    kinds = frozenset({"self_attention"})
+
+    class Arguments(Arguments):
+        """What a plan may say.
+
+        Args:
+            qk: Form of the scores.
+            vo: Form of the values.
+            heads: Channel groups that attend apart; None: as many as the model has there.
+            diagonal_value: One learned factor a channel on the output (d numbers, started at 1).
+            temperature: One learned factor a head on the scores (heads numbers, started at 1).
+            qk_norm: Root-mean-square norm of each head's queries and keys; bounds the scores by the temperature.
+            bias: Biases on the projections; None: as the attention that ``init: teacher`` takes over, else none.
+            dropout: Probability with which an attention weight is dropped in training.
+            init: ``orthogonal``, ``normal`` (deviation 0.02), or ``teacher``: collapse the attention that stands there.
+        """
+
+        qk: Literal["separate", "collapsed", "symmetric"] = "collapsed"
+        vo: Literal["separate", "collapsed", "none"] = "none"
+        heads: Annotated[int, Field(ge=1)] | None = None
+        diagonal_value: bool = False
+        temperature: bool = False
+        qk_norm: bool = False
+        bias: bool | None = None
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+        init: Literal["orthogonal", "normal", "teacher"] = "orthogonal"
+
+    @classmethod
+    def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
+        heads = arguments.heads or site.num_heads
+        if site.d_model % heads:
+            raise LeanformerError(
+                f"{site.name}: heads = {heads} does not divide the model's width; "
+                f"take a divisor of {site.d_model}"
+            )
+        bias = arguments.bias
+        if arguments.init == "teacher":
+            if teacher is None:
+                raise LeanformerError(
+                    f"{site.name}: init 'teacher' takes over a Hugging Face attention, but {site.block!r} stands there; "
+                    "take init 'orthogonal'"
+                )
+            if arguments.qk_norm:
+                raise LeanformerError(
+                    f"{site.name}: qk_norm changes the scores of the attention that init 'teacher' takes over; "
+                    "leave one of them out"
+                )
+            separate = "separate" in (arguments.qk, arguments.vo)
+            if separate and heads != teacher.num_heads:
+                raise LeanformerError(
+                    f"{site.name}: separate matrices taken from the teacher keep its {teacher.num_heads} heads, "
+                    f"not {heads}; leave 'heads' out, or collapse qk and vo"
+                )
+            if max(heads, teacher.num_heads) % min(heads, teacher.num_heads):
+                raise LeanformerError(
+                    f"{site.name}: heads = {heads} neither divides nor is a multiple of the teacher's "
+                    f"{teacher.num_heads} heads"
+                )
+            if bias is None:
+                bias = teacher.has_bias
+        return {**arguments.model_dump(), "heads": heads, "bias": bool(bias)}
+
+    @classmethod
+    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
+        settings = arguments.model_dump()
+        init = settings.pop("init")
+        module = MinimalAttentionModule(site.d_model, **settings)
+        if init != "teacher":
+            module.initialize(init)
+        elif teacher is not None:
+            module.initialize_from(teacher)
+        return module

@@ -1,0 +1,116 @@
+"""The commands: typed functions, no logic."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from leanformer.errors import LeanformerError
+
+app = typer.Typer(
+    help="Finds the smallest transformer that still does your job, proves it, and ships it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"leanformer {importlib.metadata.version('leanformer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="The study's YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="The run directory; by default runs/ and the study's name.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=5. May be repeated."),
+    ] = None,
+) -> None:
+    """Run a study: train, measure, decide, report. What is there already is not done again."""
+    from leanformer import study as main_job
+    from leanformer.config import read_study
+    from leanformer.report.table import decision_lines, results_table
+
+    result = main_job.run(read_study(study, set_ or ()), out)
+    console = Console()
+    console.print(results_table(result.results))
+    for line in decision_lines(result.results):
+        console.print(Text(line))
+    if result.results["ship"] is not None:
+        console.print(Text(f"model:  {result.directory / result.results['ship']}"), soft_wrap=True)
+    console.print(Text(f"report: {result.report}"), soft_wrap=True)
+
+
+@app.command()
+def sites(model: Annotated[str, typer.Argument(help="A family (vit, deit), a model directory, or a hub id.")]) -> None:
+    """List the sites of a model: the names that a plan's patterns match."""
+    from leanformer.model.baseline import fresh_model
+    from leanformer.model.families import FAMILIES
+    from leanformer.model.students import load
+    from leanformer.model.surgery import parameter_count
+    from leanformer.model.surgery import sites as find_sites
+    from leanformer.progress import quiet_libraries
+
+    with quiet_libraries():
+        found = fresh_model(model, {}) if model in FAMILIES else load(model)
+    table = Table("site", "block", Text("parameters"), box=None)
+    table.columns[2].justify = "right"
+    for site in find_sites(found):
+        table.add_row(site.name, site.block, f"{site.parameters:,}")
+    console = Console()
+    console.print(table)
+    console.print(f"{type(found).__name__}: {parameter_count(found):,} parameters")
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Write report.html anew from a run directory's results.json."""
+    from leanformer.report.page import write_report
+
+    print(write_report(directory))
+
+
+def main() -> None:
+    """The ``leanformer`` command: a user's mistake is one line and exit code 2, Ctrl-C one line and 130."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        # Not standalone, where Ctrl-C would end in "Aborted!" and exit code 1.
+        sys.exit(app(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except LeanformerError as error:
+        print(f"leanformer: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("leanformer: stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        print(f"leanformer: error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,66 @@
+"""Model inputs from a data set's splits: shuffled, augmented and normalized on the device, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from leanformer.data.augment import augment, normalize
+from leanformer.data.images import ImageData, ImageSplit
+
+
+def _generator(device: torch.device | str, *path: int) -> torch.Generator:
+    """A generator that is a function of the path alone (seed, epoch, ...), so that any step can be repeated."""
+    state = int(np.random.SeedSequence(path).generate_state(1, dtype=np.uint64)[0] >> 1)
+    return torch.Generator(device=device).manual_seed(state)
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """The batches that a model is trained and evaluated on.
+
+    Args:
+        data: The splits.
+        batch_size: Examples a training step.
+        augmentation: Names of augmentations, applied to training batches in this order.
+        mean: Per channel, in pixel values from 0 to 1; subtracted.
+        std: Per channel; divided by.
+        evaluation_batch_size: Examples a batch without gradients.
+    """
+
+    data: ImageData
+    batch_size: int
+    augmentation: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    evaluation_batch_size: int = 1000
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps an epoch; the last may be smaller."""
+        return -(-len(self.data.train) // self.batch_size)
+
+    def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+        """The batches of one epoch from ``first_step`` on; equal arguments give equal batches."""
+        order = torch.randperm(len(self.data.train), generator=_generator("cpu", seed, epoch))
+        steps = self.data.train.batches(order.split(self.batch_size)[first_step:])
+        for step, batch in enumerate(steps, start=first_step):
+            pixels = batch["pixel_values"]
+            if self.augmentation:
+                generator = _generator(pixels.device, seed, epoch, step)
+                pixels = augment(pixels, self.augmentation, generator)
+            yield {"pixel_values": normalize(pixels, self.mean, self.std, torch.float32), "labels": batch["labels"]}
+
+    def evaluation(self, split: ImageSplit) -> Iterator[dict[str, torch.Tensor]]:
+        """All of a split in its own order, without augmentation."""
+        return self.chosen(split, torch.arange(len(split)), self.evaluation_batch_size)
+
+    def chosen(
+        self, split: ImageSplit, indices: torch.Tensor, batch_size: int | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Chosen examples of a split in the given order, without augmentation; in one batch by default."""
+        for batch in split.batches(indices.split(batch_size or len(indices))):
+            yield {"pixel_values": normalize(batch["pixel_values"], self.mean, self.std, torch.float32), "labels": batch["labels"]}

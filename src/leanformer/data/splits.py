@@ -1,0 +1,129 @@
+"""Which examples are for training, for validation and for testing.
+
+A split is a list of row numbers into one split of the source, so that nothing is copied; the same labels and the same
+configuration give the same rows every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from leanformer.config import DataConfig
+from leanformer.errors import LeanformerError
+
+Rows = NDArray[np.int64]
+
+SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Some rows of one split of the source: ``rows`` is (n,), ascending, counted from 0."""
+
+    source_split: str
+    rows: Rows
+
+
+def name_splits(found: list[str], source: str) -> dict[str, str]:
+    """What each split of the source is for: ``{"train": "train", "validation": "dev", ...}``, the source's name last.
+
+    A sole split counts as training data under any name but one of a test or validation split.
+
+    Raises:
+        LeanformerError: without a training split, or when two splits claim one role.
+    """
+    roles: dict[str, str] = {}
+    for role, names in SPLIT_NAMES.items():
+        matches = [name for name in found if name.lower() in names]
+        if len(matches) > 1:
+            raise LeanformerError(
+                f"data.source {source}: splits {' and '.join(matches)} are both for {role}; keep one of them"
+            )
+        if matches:
+            roles[role] = matches[0]
+    if not roles and len(found) == 1:
+        roles["train"] = found[0]
+    if "train" not in roles:
+        raise LeanformerError(
+            f"data.source {source}: no training split among {', '.join(found)}; one must be named 'train'"
+        )
+    return roles
+
+
+def make_splits(labels: Mapping[str, Rows], config: DataConfig) -> tuple[dict[str, SplitRows], list[str]]:
+    """The rows of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
+
+    First the test split (``test_fraction`` of all training rows), then the validation split (``validation_fraction`` of
+    the rest), then the limits. All choices are drawn with ``split_seed``, in the proportions of the classes wherever
+    there are enough examples.
+
+    Args:
+        labels: (n,) class numbers of each split by its role; ``train`` is there, the others may be.
+
+    Returns:
+        ``{role: SplitRows}`` with ``source_split`` holding the role that the rows were taken from, and what was done
+        in words.
+
+    Raises:
+        LeanformerError: when a split is empty, in the source or after it was divided.
+    """
+    splits: dict[str, SplitRows] = {}
+    notes: list[str] = []
+    for role, values in labels.items():
+        if len(values) == 0:
+            raise LeanformerError(f"data.source {config.source}: the {role} split is empty; it needs examples")
+        splits[role] = SplitRows(role, np.arange(len(values)))
+    for role, key in (("test", "test_fraction"), ("validation", "validation_fraction")):
+        if role in splits:
+            continue
+        fraction: float = getattr(config, key)
+        train = splits["train"].rows
+        count = round(fraction * len(train))
+        if not 0 < count < len(train):
+            empty = role if count == 0 else "train"
+            raise LeanformerError(
+                f"data.{key}: {fraction:g} of {len(train)} training examples leaves the {empty} split empty; "
+                f"the data has no {role} split, so give a larger {'fraction' if count == 0 else 'data set'}"
+            )
+        kept, held_out, stratified = _divide(train, labels["train"], count, config.split_seed)
+        splits["train"], splits[role] = SplitRows("train", kept), SplitRows("train", held_out)
+        notes.append(
+            f"no {role} split: {fraction:.3g} of the training examples set aside ({count:,} of {len(train):,}, "
+            f"seed {config.split_seed}, {'stratified by class' if stratified else 'too few per class to stratify'})"
+        )
+    for role, limit in (("train", config.train_limit), ("test", config.test_limit)):
+        split = splits[role]
+        if limit is not None and limit < len(split.rows):
+            excess = len(split.rows) - limit
+            kept, _, _ = _divide(split.rows, labels[split.source_split], excess, config.split_seed)
+            splits[role] = SplitRows(split.source_split, kept)
+            notes.append(
+                f"{role} split limited to {limit:,} of {len(split.rows):,} examples (seed {config.split_seed})"
+            )
+    return splits, notes
+
+
+def _divide(rows: Rows, labels: Rows, count: int, seed: int) -> tuple[Rows, Rows, bool]:
+    """``count`` rows set aside at random: the kept rows, those set aside, and whether classes kept their proportions.
+
+    Where there are too few examples to stratify, one of each class is kept first, so that no class that can be
+    learned is lost to the rows set aside.
+    """
+    classes, counts = np.unique(labels[rows], return_counts=True)
+    if counts.min() >= 2 and count >= len(classes) and len(rows) - count >= len(classes):
+        kept, held_out = train_test_split(rows, test_size=count, stratify=labels[rows], random_state=seed)
+        return np.sort(kept), np.sort(held_out), True
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    _, first = np.unique(labels[shuffled], return_index=True)
+    first = np.sort(first)
+    shuffled = np.concatenate((shuffled[first], np.delete(shuffled, first)))
+    return np.sort(shuffled[: len(rows) - count]), np.sort(shuffled[len(rows) - count :]), False

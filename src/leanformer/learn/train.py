@@ -1,0 +1,287 @@
+"""The one training loop, for every model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
+
+from leanformer.blocks.minimal_attention import TriangularLinear
+from leanformer.config import TrainConfig
+from leanformer.learn.checkpoint import Snapshot
+from leanformer.learn.schedule import rate_factor
+
+# A rollback goes to the last boundary, so that a step's fate depends on the step alone and not on when a checkpoint
+# happened to be written: a trial that was cut off and resumed goes the way of one that was not.
+STEPS_BETWEEN_BOUNDARIES = 500
+MAX_ROLLBACKS = 2
+ROLLBACK_RATE_FACTOR = 0.25
+# Looking at a loss waits for the device; on a CPU there is nothing to wait for.
+STEPS_BETWEEN_LOOKS_ON_GPU = 25
+
+
+class TrainingBatches(Protocol):
+    """What the loop needs of the data."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps an epoch."""
+
+    def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+        """The batches of one epoch from a step on, as named inputs with ``labels``."""
+
+
+class Observer(Protocol):
+    """What the loop tells, and asks of the task."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Measures on the validation split, such as ``validation_loss``; called after each epoch."""
+
+    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
+        """Called with each epoch's numbers."""
+
+    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
+        """Called after each step."""
+
+    def rolled_back(self, reason: str) -> None:
+        """Called when training goes back to the last good state."""
+
+
+@dataclass
+class Trained:
+    """How a training went.
+
+    Args:
+        status: ``ok`` or ``failed``.
+        reason: Why it failed, in one sentence.
+        epochs: One record an epoch: epoch, train_loss, and what the observer's ``validate`` gives.
+        seconds: Time spent in training steps, without validation and checkpoints.
+        examples: Training examples seen, repeats included.
+        rollbacks: One sentence a rollback.
+    """
+
+    status: str = "ok"
+    reason: str = ""
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    examples: int = 0
+    rollbacks: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _State:
+    """Where a training stands; everything here is written to a checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    epoch_examples: int = 0
+    rate_factor: float = 1.0
+    trained: Trained = field(default_factory=Trained)
+
+    def numbers(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, numbers: dict[str, Any]) -> _State:
+        return cls(**{**numbers, "trained": Trained(**numbers["trained"])})
+
+
+class _NonFinite(Exception):
+    """The loss or the gradient's norm is not a number any more."""
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW that decays matrices, and leaves norms, biases, embeddings and single factors alone."""
+    decayed = {
+        id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d | TriangularLinear)
+    }
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=learning_rate, betas=config.betas, fused=True
+    )
+
+
+def make_accelerator(precision: str, device: torch.device) -> Accelerator:
+    """The accelerator for a device; ``auto`` precision is bfloat16 on a GPU that has it, float32 elsewhere."""
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no", cpu=device.type == "cpu")
+
+
+def classification_loss(model: nn.Module, batch: dict[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:
+    """Mean cross-entropy of a classifier on a batch with ``labels``, in nats."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return F.cross_entropy(model(**inputs).logits.float(), batch["labels"], label_smoothing=label_smoothing)
+
+
+class TrainingStep:
+    """Forward, backward, clipping and update of one model; also what is timed where training speed is measured.
+
+    Args:
+        model: A classifier on the accelerator's device.
+        config: Optimizer, smoothing, clipping, compilation.
+        learning_rate: The rate until ``learning_rate`` is set anew.
+        accelerator: From ``make_accelerator``.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, learning_rate: float, accelerator: Accelerator) -> None:
+        self.model = model
+        self.config = config
+        self.accelerator = accelerator
+        self.optimizer = make_optimizer(model, config, learning_rate)
+        self._prepared, self._stepper = accelerator.prepare(model, self.optimizer)
+        self._forward = torch.compile(self._prepared) if config.compile else self._prepared
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Sets the rate of the steps to come."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """One step; gives the mean loss of the batch, which is not finite where the gradient was not."""
+        with self.accelerator.autocast():
+            loss = classification_loss(self._forward, batch, self.config.label_smoothing)
+        self.accelerator.backward(loss)
+        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        self._stepper.step()
+        self._stepper.zero_grad()
+        return loss.detach() + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
+
+    def close(self) -> None:
+        """Takes the accelerator's wrappers off the model again."""
+        self.accelerator.unwrap_model(self._prepared, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+
+
+def train(
+    model: nn.Module,
+    batches: TrainingBatches,
+    config: TrainConfig,
+    learning_rate: float,
+    seed: int,
+    observer: Observer,
+    accelerator: Accelerator,
+    checkpoint: Path | None = None,
+    epochs: int | None = None,
+) -> Trained:
+    """Trains a model in place.
+
+    A loss or gradient that is not finite takes training back to the last good state with a quarter of the rate, at
+    most twice; then the training is given up, ``status`` is ``failed`` and ``reason`` says why.
+
+    Args:
+        model: A classifier on the accelerator's device; called with a batch's inputs, gives ``logits``.
+        batches: The training data.
+        config: Optimizer, schedule, clipping, precision.
+        learning_rate: Peak rate.
+        seed: Order of the examples and augmentation follow from it.
+        observer: Is told of steps and epochs, and measures on validation data.
+        accelerator: From ``make_accelerator``.
+        checkpoint: A file to write the state to now and then, and to go on from if it is there.
+        epochs: Instead of ``config.epochs``.
+
+    Raises:
+        LeanformerError: The checkpoint is damaged or cannot be written.
+    """
+    epochs = config.epochs if epochs is None else epochs
+    steps = epochs * batches.steps_per_epoch
+    step = TrainingStep(model, config, learning_rate, accelerator)
+    looks = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_LOOKS_ON_GPU
+
+    state = _State()
+    if checkpoint is not None and checkpoint.exists():
+        state = _State.of(Snapshot.read(checkpoint, accelerator.device).restore(model, step.optimizer))
+    boundary = Snapshot.take(model, step.optimizer, state.numbers())
+    last_write = time.monotonic()
+
+    def run_epoch() -> None:
+        """Goes on in the present epoch to its end."""
+        nonlocal boundary
+        unseen = torch.zeros((), device=accelerator.device)  # sum of losses since the last look
+        model.train()
+        started = time.perf_counter()
+        for batch in batches.training(seed, state.epoch, state.step):
+            if state.step and state.step % STEPS_BETWEEN_BOUNDARIES == 0 and boundary.numbers["step"] != state.step:
+                state.trained.seconds += time.perf_counter() - started
+                boundary = Snapshot.take(model, step.optimizer, state.numbers())
+                write_when_due()
+                started = time.perf_counter()
+            global_step = state.epoch * batches.steps_per_epoch + state.step
+            factor = rate_factor(config.schedule, global_step, steps, config.warmup)
+            step.set_learning_rate(learning_rate * state.rate_factor * factor)
+            size = len(batch["labels"])
+            unseen += step(batch) * size
+            if (state.step + 1) % looks == 0 or state.step + 1 == batches.steps_per_epoch:
+                seen = unseen.item()
+                if not math.isfinite(seen):
+                    raise _NonFinite
+                state.loss_sum += seen
+                unseen.zero_()
+            state.step += 1
+            state.epoch_examples += size
+            state.trained.examples += size
+            observer.step_ended(state.epoch, state.step, batches.steps_per_epoch)
+        state.trained.seconds += time.perf_counter() - started
+
+    def write_when_due() -> None:
+        nonlocal last_write
+        if checkpoint is not None and time.monotonic() - last_write >= config.checkpoint_seconds:
+            boundary.write(checkpoint)
+            last_write = time.monotonic()
+
+    try:
+        while state.epoch < epochs:
+            try:
+                run_epoch()
+                record = {"epoch": state.epoch + 1, "train_loss": state.loss_sum / state.epoch_examples}
+                record.update(observer.validate(model))
+                if not all(math.isfinite(value) for value in record.values()):
+                    raise _NonFinite
+            except _NonFinite:
+                at = f"epoch {state.epoch + 1}, step {state.step + 1}"
+                spent = state.trained.seconds
+                rollbacks = [*state.trained.rollbacks]
+                if len(rollbacks) == MAX_ROLLBACKS:
+                    state.trained.status = "failed"
+                    state.trained.reason = (
+                        f"the loss or its gradient was not finite at {at}, after {MAX_ROLLBACKS} returns to the last "
+                        f"good state with a lower rate ({learning_rate * state.rate_factor:g} at the end)"
+                    )
+                    return state.trained
+                state = _State.of(boundary.restore(model, step.optimizer))
+                state.rate_factor *= ROLLBACK_RATE_FACTOR
+                state.trained.seconds = spent
+                rate = learning_rate * state.rate_factor
+                rollbacks.append(f"not finite at {at}: back to the last good state, rate {rate:g}")
+                state.trained.rollbacks = rollbacks
+                boundary = Snapshot(boundary.tensors, state.numbers())
+                observer.rolled_back(rollbacks[-1])
+                continue
+            state.trained.epochs.append(record)
+            state.epoch, state.step, state.loss_sum, state.epoch_examples = state.epoch + 1, 0, 0.0, 0
+            boundary = Snapshot.take(model, step.optimizer, state.numbers())
+            speed = state.trained.examples / max(state.trained.seconds, 1e-9)
+            observer.epoch_ended(record, speed)
+            if state.epoch < epochs:
+                write_when_due()
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            boundary.write(checkpoint)
+        raise
+    finally:
+        step.close()
+    return state.trained

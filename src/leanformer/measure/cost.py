@@ -1,0 +1,212 @@
+"""What a model costs: parameters, operations, time and memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from leanformer.model.surgery import parameter_count, sites
+
+Step = Callable[[dict[str, torch.Tensor]], object]
+
+
+def parameters_by_kind(model: PreTrainedModel) -> dict[str, int]:
+    """Stored numbers by kind of site, each with the norm before it; the rest is ``other``. They sum to the total."""
+    counts: dict[str, int] = {}
+    for site in sites(model):
+        if site.kind != "layer":  # a layer is its sublayers
+            counts[site.kind] = counts.get(site.kind, 0) + site.parameters + site.norm_parameters
+    counts["other"] = parameter_count(model) - sum(counts.values())
+    return counts
+
+
+def overdetermination_ratio(training_examples: int, outputs: int, parameters: int) -> float:
+    """Q = K M / P: numbers that the training data prescribe for each parameter (arXiv 2410.13732)."""
+    return training_examples * outputs / parameters
+
+
+@torch.no_grad()
+def forward_flops(model: nn.Module, example: dict[str, torch.Tensor]) -> int:
+    """Floating-point operations of one forward pass: matrix products and convolutions, a multiply-add as two.
+
+    Args:
+        model: In evaluation mode.
+        example: Named inputs of one example.
+    """
+    # The fused kernels of some devices are not in PyTorch's table; their plain form does the same products.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(**example)
+    return int(counter.get_total_flops())
+
+
+def peak_memory(action: Callable[[], None], device: torch.device) -> int:
+    """The most bytes of tensors that an action holds at once, beyond those that were there before it.
+
+    On a GPU from its allocator's own count, on a CPU from the profiler's record of every allocation, which unlike the
+    process's size says nothing of who ran before.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        action()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
+        action()
+    held = most = 0
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return int(most)
+
+
+@dataclass
+class Subject:
+    """A model whose cost is measured.
+
+    Args:
+        model: On its device.
+        make_step: Gives one training step (forward, backward, update) on a batch with ``labels``, with an optimizer
+            of its own. The step changes the model: give a copy where the weights matter.
+        training: Gives training batches of the study, as made for training (shuffled, augmented, normalized).
+        examples: A large batch of named inputs without ``labels``.
+    """
+
+    model: nn.Module
+    make_step: Callable[[], Step]
+    training: Callable[[], Iterator[dict[str, torch.Tensor]]]
+    examples: dict[str, torch.Tensor]
+
+
+@dataclass
+class Cost:
+    """Time and memory of one model.
+
+    Args:
+        latency_ms: Milliseconds a call with one example, one entry a call.
+        throughput_per_second: Examples a second in large batches, one entry a round.
+        train_examples_per_second: Examples a second in training steps, data included, one entry a round.
+        peak_memory_mb: Tensors held at most in a forward pass of the large batch, weights included, in 10^6 bytes.
+        train_peak_memory_mb: Likewise in training steps, with gradients and optimizer state.
+    """
+
+    latency_ms: list[float] = field(default_factory=list)
+    throughput_per_second: list[float] = field(default_factory=list)
+    train_examples_per_second: list[float] = field(default_factory=list)
+    peak_memory_mb: float = 0.0
+    train_peak_memory_mb: float = 0.0
+
+    def summary(self) -> dict[str, float | dict[str, float]]:
+        """Medians, and the latency's 50th and 95th percentile, under the names of ``results.json``."""
+        p50, p95 = np.percentile(self.latency_ms, [50, 95])
+        return {
+            "latency_ms": {"p50": float(p50), "p95": float(p95)},
+            "throughput_per_second": statistics.median(self.throughput_per_second),
+            "train_examples_per_second": statistics.median(self.train_examples_per_second),
+            "peak_memory_mb": self.peak_memory_mb,
+            "train_peak_memory_mb": self.train_peak_memory_mb,
+        }
+
+
+def measure_costs(
+    subjects: Mapping[str, Subject],
+    device: torch.device,
+    repeats: int,
+    latency_calls: int,
+    training_steps: int = 5,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Cost]:
+    """Measures all models in one process, round by round, so that none is favored by its turn.
+
+    Every model is warmed up before the first round; each round measures every model, and starts with another one; what
+    a slow moment of the machine costs one round, the median over rounds forgets.
+
+    Args:
+        subjects: Name -> model and its data.
+        device: Where they are.
+        repeats: Rounds.
+        latency_calls: Calls with one example a round.
+        training_steps: Training steps a round.
+        progress: Called with the rounds done and the rounds in all.
+    """
+    costs = {name: Cost() for name in subjects}
+    for name, subject in subjects.items():
+        _measure_memory(subject, device, costs[name])
+    for done in range(-1, repeats):  # the first is the warm-up, not recorded
+        names = list(subjects)
+        start = done % len(names)
+        for name in names[start:] + names[:start]:
+            cost = _round(subjects[name], device, latency_calls, training_steps)
+            if done >= 0:
+                costs[name].latency_ms += cost.latency_ms
+                costs[name].throughput_per_second += cost.throughput_per_second
+                costs[name].train_examples_per_second += cost.train_examples_per_second
+        progress(done + 1, repeats)
+    return costs
+
+
+def _round(subject: Subject, device: torch.device, latency_calls: int, training_steps: int) -> Cost:
+    cost = Cost()
+    subject.model.eval()
+    batch = len(next(iter(subject.examples.values())))
+    with torch.inference_mode():
+        one = {name: tensor[:1] for name, tensor in subject.examples.items()}
+        for _ in range(latency_calls):
+            cost.latency_ms.append(1000 * _seconds(lambda: subject.model(**one), device))
+        cost.throughput_per_second.append(batch / _seconds(lambda: subject.model(**subject.examples), device))
+    step = subject.make_step()
+    batches = subject.training()
+    step(next(batches))  # makes the optimizer's state
+    examples = 0
+
+    def steps() -> None:
+        nonlocal examples
+        for inputs in islice(batches, training_steps):
+            step(inputs)
+            examples += len(inputs["labels"])
+
+    seconds = _seconds(steps, device)
+    if examples == 0:  # an epoch of one step
+        batches = subject.training()
+        seconds = _seconds(steps, device)
+    cost.train_examples_per_second.append(examples / seconds)
+    return cost
+
+
+def _measure_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.state_dict().values())
+    subject.model.eval()
+    with torch.inference_mode():
+        cost.peak_memory_mb = (weights + peak_memory(lambda: subject.model(**subject.examples), device)) / 1e6
+    batch = next(subject.training())
+
+    def two_steps() -> None:
+        step = subject.make_step()
+        step(batch)
+        step(batch)  # with the optimizer's state there
+
+    cost.train_peak_memory_mb = (weights + peak_memory(two_steps, device)) / 1e6
+
+
+def _seconds(action: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+

@@ -1,0 +1,100 @@
+"""What a model gets right: example by example."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from leanformer.errors import LeanformerError
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A classifier's answers, one entry an example.
+
+    Args:
+        labels: The right classes, shape (examples,).
+        predictions: The classes that the model gave, shape (examples,).
+        losses: Cross-entropy an example in nats, shape (examples,).
+    """
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    losses: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each answer is right, shape (examples,), boolean."""
+        return np.asarray(self.labels == self.predictions)
+
+    @property
+    def accuracy(self) -> float:
+        """Part of the answers that are right."""
+        return float(self.correct.mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats."""
+        return float(self.losses.mean())
+
+    def table(self) -> pa.Table:
+        """As a table with one row an example: example, label, prediction, correct, loss."""
+        return pa.table(
+            {
+                "example": np.arange(len(self.labels)),
+                "label": self.labels,
+                "prediction": self.predictions,
+                "correct": self.correct,
+                "loss": self.losses,
+            }
+        )
+
+    def to_bytes(self) -> bytes:
+        """The table as a parquet file's content."""
+        buffer = io.BytesIO()
+        pq.write_table(self.table(), buffer)
+        return buffer.getvalue()
+
+    @classmethod
+    def read(cls, path: Path) -> Predictions:
+        """Reads a table back.
+
+        Raises:
+            LeanformerError: The file is missing or damaged.
+        """
+        try:
+            table = pq.read_table(path, columns=["label", "prediction", "loss"])
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise LeanformerError(
+                f"{path}: not readable as predictions ({' '.join(str(error).split())[:120]}); "
+                f"delete {path.parent} and run again to repeat this trial"
+            ) from error
+        return cls(*(table[name].to_numpy() for name in ("label", "prediction", "loss")))
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> Predictions:
+    """A classifier's answers on batches of named inputs that include ``labels``. Leaves the model in evaluation mode.
+
+    Args:
+        model: Called with each batch but its labels; gives ``logits`` of shape (batch, classes).
+        batches: Inputs on the model's device.
+    """
+    model.eval()
+    labels, predictions, losses = [], [], []
+    for batch in batches:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        logits = model(**inputs).logits.float()  # (batch, classes)
+        labels.append(batch["labels"])
+        predictions.append(logits.argmax(dim=-1))
+        losses.append(F.cross_entropy(logits, batch["labels"], reduction="none"))
+    return Predictions(*(torch.cat(part).cpu().numpy() for part in (labels, predictions, losses)))

@@ -1,0 +1,81 @@
+"""A plan says what stands where: glob patterns over site names -> a block's name and arguments."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import leanformer.blocks  # noqa: F401  (registers the blocks)
+from leanformer.blocks.base import Arguments, Block, blocks_at, check_arguments, find_block
+from leanformer.errors import LeanformerError
+from leanformer.model.sites import Site
+
+Plan = Mapping[str, str | Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a plan puts at one site."""
+
+    block: type[Block]
+    arguments: Arguments
+    pattern: str
+
+
+def match(plan: Plan, sites: Sequence[Site]) -> dict[str, Choice]:
+    """What the plan puts at each site that it names; later patterns override earlier ones.
+
+    Args:
+        plan: Patterns (``*``, ``?``, ``[0-3]``) to a block's name, or to ``{"block": name, argument: value, ...}``.
+        sites: All sites of the model.
+
+    Returns:
+        Site name -> choice, for the sites that some pattern matches.
+
+    Raises:
+        LeanformerError: The plan is empty or not a mapping, a pattern matches nothing, a block is unknown or cannot
+            stand at a site that its pattern matches, an argument is unknown or wrong.
+    """
+    if not isinstance(plan, Mapping):
+        raise LeanformerError(f"a plan is a mapping of site patterns to blocks, not {type(plan).__name__}")
+    chosen: dict[str, Choice] = {}
+    for pattern, entry in plan.items():
+        where = f"plan {str(pattern)!r}"
+        name, given = _entry(entry, where)
+        block = find_block(name, where)
+        arguments = check_arguments(block, given, where)
+        matched = [site for site in sites if fnmatchcase(site.name, str(pattern))]
+        if not matched:
+            raise LeanformerError(f"{where} matches no site; {_suggestion(str(pattern), sites)}")
+        for site in matched:
+            if site.kind not in block.kinds:
+                raise LeanformerError(
+                    f"{where}: block {name!r} cannot stand at {site.name}; "
+                    f"there can stand: {', '.join(blocks_at(site.kind))}"
+                )
+            chosen[site.name] = Choice(block, arguments, str(pattern))
+    return chosen
+
+
+def _entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(entry, str):
+        return entry, {}
+    if not isinstance(entry, Mapping):
+        raise LeanformerError(
+            f"{where}: write a block's name or {{block: name, argument: value}}, not {entry!r}"
+        )
+    given = {str(key): value for key, value in entry.items()}
+    name = given.pop("block", None)
+    if not isinstance(name, str):
+        raise LeanformerError(f"{where}: the key 'block' with the block's name is missing")
+    return name, given
+
+
+def _suggestion(pattern: str, sites: Sequence[Site]) -> str:
+    names = [site.name for site in sites]
+    close = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+    kinds = sorted({name.rsplit(".", 1)[-1] for name in names})
+    return f"sites look like {close[0]!r} and end in: {', '.join(kinds)}" if close else "the model has no sites"

@@ -1,0 +1,32 @@
+"""The places in a model where attention or an MLP sits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SiteKind = Literal["self_attention", "mlp", "layer", "pooling"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in a model that a block can stand at.
+
+    Args:
+        name: Stable, family-independent name, such as ``encoder.3.self_attention``.
+        kind: What the place is for; a block names the kinds that it can stand at.
+        block: What stands there now (``attention``, ``mlp``, ``none``, ``minimal_attention``, ...).
+        d_model: Width of the hidden states, channels.
+        num_heads: Attention heads of the model at this place.
+        parameters: Numbers stored at this place now (with the norm that goes where the site is emptied: see
+            ``norm_parameters``, not included here).
+        norm_parameters: Numbers of the norm before this place, which go when its block is ``none``.
+    """
+
+    name: str
+    kind: SiteKind
+    block: str
+    d_model: int
+    num_heads: int
+    parameters: int
+    norm_parameters: int = 0

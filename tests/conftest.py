@@ -1,0 +1,100 @@
+"""Tiny models and studies that the tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import torch  # noqa: E402
+from transformers import PreTrainedModel  # noqa: E402
+
+from leanformer.model.families import FAMILIES  # noqa: E402
+from leanformer.progress import quiet_libraries  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet() -> Iterator[None]:
+    with quiet_libraries():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_model() -> Callable[..., PreTrainedModel]:
+    """A tiny classifier of a family whose weights, biases included, are far from their initial values."""
+
+    def make(family: str = "vit", **settings: Any) -> PreTrainedModel:
+        config = {
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+            "patch_size": 4,
+            "image_size": 16,
+            "num_channels": 1,
+            "num_labels": 5,
+        }
+        chosen = FAMILIES[family]
+        model = chosen.model_class(chosen.config_class(**{**config, **settings}))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(torch.randn_like(parameter) * 0.3 + (1.0 if name.endswith("norm.weight") else 0.0))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def digits_study() -> Callable[..., dict[str, Any]]:
+    """A study on the built-in digits that takes a few seconds."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        study: dict[str, Any] = {
+            "name": "tiny",
+            "data": {"source": "digits", "test_fraction": 0.5, "train_limit": 400},
+            "baseline": {
+                "model": "vit",
+                "config": {
+                    "hidden_size": 16,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 2,
+                    "intermediate_size": 32,
+                    "patch_size": 4,
+                },
+            },
+            "candidates": {
+                "no-mlp": {"plan": {"*.mlp": "none"}},
+                "minimal": {
+                    "plan": {
+                        "*.self_attention": {"block": "minimal_attention", "qk": "symmetric", "diagonal_value": True},
+                        "*.mlp": "none",
+                        "pooling": "mean",
+                    }
+                },
+            },
+            "train": {"epochs": 3, "batch_size": 64, "learning_rate": [3e-3, 1e-2], "checkpoint_seconds": 0},
+            "seeds": [0, 1],
+            "measure": {"repeats": 1, "latency_calls": 3, "device": "cpu", "threads": 1},
+        }
+        return {**study, **changes}
+
+    return make
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The real data sets beside the checkout; the test is skipped where they are absent."""
+    path = Path(__file__).parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("needs the data sets of ../shared/data beside the checkout")
+    return path

@@ -1,0 +1,294 @@
+"""Sites, plans, reducing, saving and loading."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForImageClassification, BertConfig, BertModel, PreTrainedModel, ViTModel
+
+import leanformer as lf
+from leanformer.model.surgery import parameter_count
+
+MakeModel = Callable[..., PreTrainedModel]
+
+MINIMAL: dict[str, Any] = {
+    "*.self_attention": {"block": "minimal_attention", "qk": "symmetric", "diagonal_value": True, "temperature": True},
+    "*.mlp": "none",
+    "encoder.0.mlp": {"block": "mlp", "hidden": 7},
+    "pooling": "mean",
+}
+
+
+def images(size: int = 16) -> torch.Tensor:
+    return torch.randn(6, 1, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(pixel_values=images()).logits
+
+
+@pytest.fixture(params=["vit", "deit"])
+def teacher(request: pytest.FixtureRequest, make_model: MakeModel) -> PreTrainedModel:
+    return make_model(request.param)
+
+
+def test_sites_are_named_in_order(teacher: PreTrainedModel) -> None:
+    names = [site.name for site in lf.sites(teacher)]
+    assert names[:4] == ["encoder.0.self_attention", "encoder.0.mlp", "encoder.0.layer", "encoder.1.self_attention"]
+    assert names[-1] == "pooling"
+    assert len(names) == 3 * 3 + 1
+    mlp = next(site for site in lf.sites(teacher) if site.name == "encoder.1.mlp")
+    assert (mlp.block, mlp.parameters, mlp.norm_parameters) == ("mlp", 2 * 24 * 48 + 24 + 48, 48)
+
+
+def test_opening_changes_nothing(teacher: PreTrainedModel) -> None:
+    student = lf.reduce(teacher, {})
+    assert torch.equal(logits(student), logits(teacher))
+    assert parameter_count(student) == parameter_count(teacher)
+
+
+def test_reduce_leaves_its_argument(teacher: PreTrainedModel) -> None:
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    modules = [type(module) for module in teacher.modules()]
+    config = teacher.config.to_dict()
+    lf.reduce(teacher, MINIMAL)
+    assert [type(module) for module in teacher.modules()] == modules
+    assert teacher.config.to_dict() == config
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+
+
+def test_reduce_keeps_what_it_does_not_replace_and_leaves_nothing_dead(teacher: PreTrainedModel) -> None:
+    student = lf.reduce(teacher, MINIMAL)
+    body = teacher.base_model
+    kept = student.base_model
+    special = {"vit": 1, "deit": 2}[teacher.config.model_type]
+    assert torch.equal(kept.embeddings.position_embeddings, body.embeddings.position_embeddings[:, special:])
+    assert torch.equal(kept.layers[1].self_attention.norm.weight, body.layers[1].layernorm_before.weight)
+    assert torch.equal(student.classifier.weight, teacher.classifier.weight)
+    names = [name for name, _ in student.named_parameters()]
+    assert not any("token" in name for name in names)
+    assert not any("proj." in name and "projection" not in name for name in names)
+    assert not any(".1.mlp" in name for name in names)
+    d = 24
+    expected = (
+        parameter_count(teacher.base_model.embeddings)
+        - special * 2 * d  # class and distillation tokens with their positions
+        + parameter_count(teacher.base_model.layernorm)
+        + parameter_count(teacher.classifier)
+        + 3 * (d * (d + 1) // 2 + d + 4 + 2 * d)
+        + (2 * d * 7 + 7 + d + 2 * d)
+    )
+    assert parameter_count(student) == expected
+    # Every number that is stored has an effect.
+    student.train()
+    student(pixel_values=images(), labels=torch.arange(6) % 5).loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
+
+
+def test_a_student_is_a_hugging_face_model(teacher: PreTrainedModel) -> None:
+    student = lf.reduce(teacher, MINIMAL)
+    assert isinstance(student, type(teacher))
+    output = student(pixel_values=images(), labels=torch.arange(6) % 5, output_hidden_states=True)
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, torch.arange(6) % 5))
+    assert len(output.hidden_states) == 4
+    assert student(pixel_values=images(), return_dict=False)[0].shape == (6, 5)
+    assert student.eval().training is False
+
+
+def test_larger_images_by_interpolation(teacher: PreTrainedModel) -> None:
+    student = lf.reduce(teacher, {"pooling": "mean"})
+    with torch.no_grad():
+        assert student(images(32), interpolate_pos_encoding=True).logits.shape == (6, 5)
+        torch.testing.assert_close(student(images(), interpolate_pos_encoding=True).logits, logits(student))
+    with pytest.raises(ValueError, match="32x32 pixels given to a model for 16x16"):
+        student(images(32))
+
+
+@pytest.mark.parametrize("plan", [MINIMAL, {"*.mlp": "none"}, {"encoder.1.layer": "none"}, {"pooling": "mean"}, {}])
+def test_save_and_load_are_exact(teacher: PreTrainedModel, plan: dict[str, Any], tmp_path: Path) -> None:
+    student = lf.reduce(teacher, plan)
+    lf.save(student, tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        stored = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    assert stored == parameter_count(student)
+    loaded = lf.load(tmp_path / "model")
+    assert torch.equal(logits(loaded), logits(student))
+    assert lf.sites(loaded) == lf.sites(student)
+    assert not loaded.training
+
+
+def test_save_pretrained_and_auto_model_do_as_well(teacher: PreTrainedModel, tmp_path: Path) -> None:
+    student = lf.reduce(teacher, MINIMAL)
+    student.save_pretrained(tmp_path)
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits(loaded), logits(student))
+
+
+def test_a_fresh_process_loads_the_same(make_model: MakeModel, tmp_path: Path) -> None:
+    student = lf.reduce(make_model(), MINIMAL)
+    lf.save(student, tmp_path / "model")
+    torch.save(images(), tmp_path / "images.pt")
+    code = (
+        "import sys, torch, leanformer as lf; torch.set_num_threads(1);"
+        f"print(lf.load(sys.argv[1])(torch.load(r'{tmp_path / 'images.pt'}')).logits.double().sum().item().hex())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "model"], capture_output=True, text=True, check=True)
+    assert float.fromhex(done.stdout.split()[-1]) == pytest.approx(logits(student).double().sum().item(), abs=1e-5)
+
+
+def test_precision_survives(make_model: MakeModel, tmp_path: Path) -> None:
+    student = lf.reduce(make_model().to(torch.bfloat16), MINIMAL)
+    assert {p.dtype for p in student.parameters()} == {torch.bfloat16}
+    lf.save(student, tmp_path / "model")
+    loaded = lf.load(tmp_path / "model")
+    state = student.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+    assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+
+
+def test_a_student_of_a_student(teacher: PreTrainedModel, tmp_path: Path) -> None:
+    first = lf.reduce(teacher, MINIMAL)
+    second = lf.reduce(first, {"encoder.2.layer": "none", "encoder.0.mlp": "none"})
+    assert parameter_count(second) < parameter_count(first)
+    kept = second.state_dict()
+    for name, tensor in first.state_dict().items():
+        if ".layers.2." not in name and ".mlp." not in name:
+            assert torch.equal(kept[name], tensor)
+    lf.save(second, tmp_path / "model")
+    assert torch.equal(logits(lf.load(tmp_path / "model")), logits(second))
+
+
+def test_later_patterns_override_earlier_ones(teacher: PreTrainedModel) -> None:
+    plan = {"*.mlp": "none", "encoder.[1-2].mlp": {"block": "mlp", "hidden": 5}, "encoder.2.mlp": "mlp"}
+    student = lf.reduce(teacher, plan)
+    blocks = {site.name: (site.block, site.parameters) for site in lf.sites(student) if site.kind == "mlp"}
+    assert blocks["encoder.0.mlp"] == ("none", 0)
+    assert blocks["encoder.1.mlp"] == ("mlp", 2 * 24 * 5 + 5 + 24)
+    assert blocks["encoder.2.mlp"] == ("mlp", 2 * 24 * 48 + 48 + 24)
+
+
+def test_an_emptied_layer_takes_everything_in_it(teacher: PreTrainedModel) -> None:
+    student = lf.reduce(teacher, {"encoder.1.layer": "none", "*.self_attention": "minimal_attention"})
+    assert parameter_count(student.base_model.layers[1]) == 0
+    assert set(student.config.plan) == {"encoder.1.layer", "encoder.0.self_attention", "encoder.2.self_attention"}
+
+
+def test_the_plan_in_the_file_says_everything(teacher: PreTrainedModel, tmp_path: Path) -> None:
+    lf.save(lf.reduce(teacher, MINIMAL), tmp_path)
+    plan = json.loads((tmp_path / "config.json").read_text())["plan"]
+    assert plan["encoder.1.self_attention"] == {
+        "block": "minimal_attention",
+        "qk": "symmetric",
+        "vo": "none",
+        "heads": 4,
+        "diagonal_value": True,
+        "temperature": True,
+        "qk_norm": False,
+        "bias": False,
+        "dropout": 0.0,
+        "init": "orthogonal",
+    }
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"*.atention": "none"}, r"plan '\*\.atention' matches no site; sites look like"),
+        ({"*.mlp": "nothing"}, "unknown block 'nothing'; known blocks: attention, class_token"),
+        ({"*.mlp": "minimal_attention"}, "cannot stand at encoder.0.mlp; there can stand: mlp, none"),
+        ({"pooling": "none"}, "block 'none' cannot stand at pooling; there can stand: class_token, mean"),
+        ({"*": "none"}, "block 'none' cannot stand at pooling"),
+        ({"*.self_attention": {"block": "minimal_attention", "qv": "collapsed"}}, "has no argument 'qv'; its arguments: qk"),
+        ({"*.self_attention": {"block": "minimal_attention", "qk": "merged"}}, "argument 'qk' .* not 'merged'"),
+        ({"*.self_attention": {"block": "minimal_attention", "heads": 0}}, "argument 'heads' .* greater than or equal to 1"),
+        ({"*.self_attention": {"block": "minimal_attention", "heads": "4"}}, "argument 'heads' .* integer, not '4'"),
+        ({"*.mlp": {"block": "mlp", "hidden": -1}}, "argument 'hidden'"),
+        ({"*.mlp": {"block": "mlp", "hidden": 4, "activation": "gleu"}}, "argument 'activation'"),
+        ({"*.mlp": {"hidden": 4}}, "the key 'block' with the block's name is missing"),
+        ({"*.mlp": None}, "write a block's name"),
+        (["*.mlp"], "a plan is a mapping"),
+    ],
+)
+def test_every_mistake_in_a_plan_is_named(make_model: MakeModel, plan: Any, message: str) -> None:
+    with pytest.raises(lf.LeanformerError, match=message) as raised:
+        lf.reduce(make_model(), plan)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_emptied_place_stays_empty(make_model: MakeModel) -> None:
+    student = lf.reduce(make_model(), {"*.mlp": "none"})
+    with pytest.raises(lf.LeanformerError, match="encoder.0.mlp was emptied when this student was made"):
+        lf.reduce(student, {"encoder.0.mlp": {"block": "mlp", "hidden": 4}})
+    assert parameter_count(lf.reduce(student, {"*.mlp": "none"})) == parameter_count(student)
+
+
+def test_init_teacher_needs_an_attention(make_model: MakeModel) -> None:
+    student = lf.reduce(make_model(), {"*.self_attention": "minimal_attention"})
+    with pytest.raises(lf.LeanformerError, match="init 'teacher' takes over a Hugging Face attention"):
+        lf.reduce(student, {"*.self_attention": {"block": "minimal_attention", "init": "teacher"}})
+
+
+def test_other_models_are_refused(make_model: MakeModel) -> None:
+    bert = BertModel(
+        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=20)
+    )
+    with pytest.raises(lf.LeanformerError, match="model type 'bert' is not supported; families: vit, deit"):
+        lf.sites(bert)
+    with pytest.raises(lf.LeanformerError, match="a ViTModel is not an image classifier"):
+        lf.sites(ViTModel(make_model().config))
+    with pytest.raises(lf.LeanformerError, match="not Linear"):
+        lf.sites(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+def damaged(path: Path, what: str) -> None:
+    weights = path / "model.safetensors"
+    if what == "cut":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif what == "no weights":
+        weights.unlink()
+    elif what == "no config":
+        (path / "config.json").unlink()
+    elif what == "config is no JSON":
+        (path / "config.json").write_text("{")
+    else:
+        config = json.loads((path / "config.json").read_text())
+        if what == "another plan":
+            config["plan"] = {}
+        else:
+            config["model_type"] = "bert"
+        (path / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("cut", "not a model that can be loaded"),
+        ("no weights", "not a model that can be loaded"),
+        ("no config", "it holds no config.json"),
+        ("config is no JSON", "not a model that can be loaded"),
+        ("another plan", "the weights do not fit the configuration"),
+        ("another type", "model type 'bert' is not supported"),
+    ],
+)
+def test_damaged_models_are_refused(make_model: MakeModel, tmp_path: Path, what: str, message: str) -> None:
+    lf.save(lf.reduce(make_model(), MINIMAL), tmp_path / "model")
+    damaged(tmp_path / "model", what)
+    with pytest.raises(lf.LeanformerError, match=message) as raised:
+        lf.load(tmp_path / "model")
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path / "model") in str(raised.value)
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(lf.LeanformerError, match="no such model directory"):
+        lf.load(tmp_path / "nothing")
