@@ -11,11 +11,11 @@ import pytest
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-import torch  # noqa: E402
-from transformers import PreTrainedModel  # noqa: E402
+import torch
+from transformers import PreTrainedModel
 
-from leanformer.model.families import FAMILIES  # noqa: E402
-from leanformer.progress import quiet_libraries  # noqa: E402
+from leanformer.model.families import FAMILIES
+from leanformer.progress import quiet_libraries
 
 
 @pytest.fixture(autouse=True, scope="session")

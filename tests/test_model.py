@@ -52,7 +52,7 @@ def test_sites_are_named_in_order(teacher: PreTrainedModel) -> None:
 
 def test_opening_changes_nothing(teacher: PreTrainedModel) -> None:
     student = lf.reduce(teacher, {})
-    assert torch.equal(logits(student), logits(teacher))
+    torch.testing.assert_close(logits(student), logits(teacher), atol=1e-6, rtol=1e-5)
     assert parameter_count(student) == parameter_count(teacher)
 
 
@@ -208,9 +208,15 @@ def test_the_plan_in_the_file_says_everything(teacher: PreTrainedModel, tmp_path
         ({"*.mlp": "minimal_attention"}, "cannot stand at encoder.0.mlp; there can stand: mlp, none"),
         ({"pooling": "none"}, "block 'none' cannot stand at pooling; there can stand: class_token, mean"),
         ({"*": "none"}, "block 'none' cannot stand at pooling"),
-        ({"*.self_attention": {"block": "minimal_attention", "qv": "collapsed"}}, "has no argument 'qv'; its arguments: qk"),
+        (
+            {"*.self_attention": {"block": "minimal_attention", "qv": "collapsed"}},
+            "has no argument 'qv'; its arguments: qk",
+        ),
         ({"*.self_attention": {"block": "minimal_attention", "qk": "merged"}}, "argument 'qk' .* not 'merged'"),
-        ({"*.self_attention": {"block": "minimal_attention", "heads": 0}}, "argument 'heads' .* greater than or equal to 1"),
+        (
+            {"*.self_attention": {"block": "minimal_attention", "heads": 0}},
+            "argument 'heads' .* greater than or equal to 1",
+        ),
         ({"*.self_attention": {"block": "minimal_attention", "heads": "4"}}, "argument 'heads' .* integer, not '4'"),
         ({"*.mlp": {"block": "mlp", "hidden": -1}}, "argument 'hidden'"),
         ({"*.mlp": {"block": "mlp", "hidden": 4, "activation": "gleu"}}, "argument 'activation'"),

@@ -43,6 +43,7 @@ Count = Annotated[int, Field(ge=1)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
+
 class DataConfig(Section):
     """Where the examples come from, and how they are split."""
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from leanformer.config import BASELINE, Study
 from leanformer.data.images import ImageData
@@ -152,29 +148,6 @@ def assemble(
     }
 
 
-def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Versions and machine."""
-    packages = ("leanformer", "torch", "transformers", "accelerate", "datasets", "numpy", "scipy")
-    return {
-        **{name: importlib.metadata.version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-    }
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def _row(
     study: Study,
     data: ImageData,
@@ -223,7 +196,9 @@ def _row(
         "more_examples": None,
         "failures": _failures(outcome),
         "rollbacks": [
-            {"seed": seed, "what": what} for seed, trial in outcome.trials.items() for what in trial["trained"]["rollbacks"]
+            {"seed": seed, "what": what}
+            for seed, trial in outcome.trials.items()
+            for what in trial["trained"]["rollbacks"]
         ],
         "trials": list(outcome.directories.values()),
     }
@@ -238,7 +213,10 @@ def _row(
         row["reason"] = "what the others are compared with"
     elif not outcome.ok:
         failure = row["failures"][0]
-        row |= {"decision": "reject", "reason": f"Its training failed with seed {failure['seed']}: {failure['reason']}."}
+        row |= {
+            "decision": "reject",
+            "reason": f"Its training failed with seed {failure['seed']}: {failure['reason']}.",
+        }
     elif comparison is None:
         row |= {"decision": "undecided", "reason": "The baseline failed, so that there is nothing to compare with."}
     else:
@@ -271,9 +249,7 @@ def _per_class(data: ImageData, outcome: CandidateOutcome, baseline: CandidateOu
             continue
         accuracy = float(right[chosen].mean())
         difference = None if base is None else accuracy - float(base[chosen].mean())
-        found.append(
-            {"class": name, "examples": int(chosen.sum()), "accuracy": accuracy, "difference": difference}
-        )
+        found.append({"class": name, "examples": int(chosen.sum()), "accuracy": accuracy, "difference": difference})
     return found
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from leanformer.data.images import ImageData, load_images
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
 from leanformer.learn.train import Trained, TrainingStep, make_accelerator, train
+from leanformer.machine import environment, pick_device, threads
 from leanformer.measure.cost import Subject, forward_flops, measure_costs, parameters_by_kind
 from leanformer.measure.quality import Predictions, predict
 from leanformer.model.baseline import Baseline, ImageGeometry
@@ -29,7 +29,7 @@ from leanformer.model.students import load, reduce, save
 from leanformer.model.surgery import parameter_count, resolve, sites
 from leanformer.progress import Reporter, quiet_libraries
 from leanformer.report.page import write_report
-from leanformer.results import CandidateOutcome, assemble, environment
+from leanformer.results import CandidateOutcome, assemble
 from leanformer.rundir import RunDirectory, directory_signature, read_json, to_json
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -103,7 +103,9 @@ def run(
             # 4. measure
             costs = job.costs(outcomes)
             # 5. decide
-            results = assemble(study, job.data, outcomes, costs, environment(job.device, job.accelerator.mixed_precision))
+            results = assemble(
+                study, job.data, outcomes, costs, environment(job.device, job.accelerator.mixed_precision)
+            )
             write_atomically(path / "results.json", to_json(results))
         # 6. report
         return StudyResult(path, results, write_report(path))
@@ -424,29 +426,3 @@ def _best_rate(search: list[dict[str, Any]]) -> float:
     good = [run for run in search if run["trained"]["status"] == "ok"]
     best = max(good or search[:1], key=lambda run: (run["accuracy"] or 0.0, -(run["loss"] or 0.0)))
     return float(best["learning_rate"])
-
-
-def pick_device(wanted: str) -> torch.device:
-    """The device by its name; ``auto`` is a GPU where there is one.
-
-    Raises:
-        LeanformerError: There is no such device.
-    """
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
-    if not present[wanted]:
-        names = ", ".join(name for name, there in present.items() if there)
-        raise LeanformerError(f"measure.device: there is no {wanted!r} here; this machine has {names}")
-    return torch.device(wanted)
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """PyTorch's CPU threads set to a number, and set back afterwards; None leaves them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

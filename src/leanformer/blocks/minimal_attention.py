@@ -38,7 +38,12 @@ def attend(
     """
     if query.device.type != "cpu" or key.shape[-2] >= FUSED_FROM_TOKENS_ON_CPU:
         return F.scaled_dot_product_attention(query, key, value, attention_mask, dropout)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (batch, heads, tokens, tokens)
+    scale = query.shape[-1] ** -0.5
+    # Scaled where there are fewer numbers: in a small model this is a measurable part of a step.
+    if key.shape[-2] < query.shape[-1]:
+        scores = (query @ key.transpose(-1, -2)) * scale  # (batch, heads, tokens, tokens)
+    else:
+        scores = (query * scale) @ key.transpose(-1, -2)
     if attention_mask is not None:
         if attention_mask.dtype == torch.bool:
             scores = scores.masked_fill(~attention_mask, float("-inf"))
@@ -291,8 +296,7 @@ class MinimalAttention(Block):
         heads = arguments.heads or site.num_heads
         if site.d_model % heads:
             raise LeanformerError(
-                f"{site.name}: heads = {heads} does not divide the model's width; "
-                f"take a divisor of {site.d_model}"
+                f"{site.name}: heads = {heads} does not divide the model's width; take a divisor of {site.d_model}"
             )
         bias = arguments.bias
         if arguments.init == "teacher":

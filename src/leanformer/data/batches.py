@@ -63,4 +63,7 @@ class ImageBatches:
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Chosen examples of a split in the given order, without augmentation; in one batch by default."""
         for batch in split.batches(indices.split(batch_size or len(indices))):
-            yield {"pixel_values": normalize(batch["pixel_values"], self.mean, self.std, torch.float32), "labels": batch["labels"]}
+            yield {
+                "pixel_values": normalize(batch["pixel_values"], self.mean, self.std, torch.float32),
+                "labels": batch["labels"],
+            }

@@ -18,6 +18,7 @@ from leanformer.blocks.minimal_attention import TriangularLinear
 from leanformer.config import TrainConfig
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.schedule import rate_factor
+from leanformer.model.layers import PatchProjection
 
 # A rollback goes to the last boundary, so that a step's fate depends on the step alone and not on when a checkpoint
 # happened to be written: a trial that was cut off and resumed goes the way of one that was not.
@@ -95,14 +96,14 @@ class _State:
         return cls(**{**numbers, "trained": Trained(**numbers["trained"])})
 
 
-class _NonFinite(Exception):
+class _NonFiniteError(Exception):
     """The loss or the gradient's norm is not a number any more."""
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.AdamW:
     """AdamW that decays matrices, and leaves norms, biases, embeddings and single factors alone."""
     decayed = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d | TriangularLinear)
+        id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d | PatchProjection | TriangularLinear)
     }
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -228,7 +229,7 @@ def train(
             if (state.step + 1) % looks == 0 or state.step + 1 == batches.steps_per_epoch:
                 seen = unseen.item()
                 if not math.isfinite(seen):
-                    raise _NonFinite
+                    raise _NonFiniteError
                 state.loss_sum += seen
                 unseen.zero_()
             state.step += 1
@@ -250,8 +251,8 @@ def train(
                 record = {"epoch": state.epoch + 1, "train_loss": state.loss_sum / state.epoch_examples}
                 record.update(observer.validate(model))
                 if not all(math.isfinite(value) for value in record.values()):
-                    raise _NonFinite
-            except _NonFinite:
+                    raise _NonFiniteError
+            except _NonFiniteError:
                 at = f"epoch {state.epoch + 1}, step {state.step + 1}"
                 spent = state.trained.seconds
                 rollbacks = [*state.trained.rollbacks]

@@ -30,7 +30,7 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     if family_name not in FAMILIES:
         raise LeanformerError(f"unknown family {family_name!r}; families: {', '.join(FAMILIES)}")
     family = FAMILIES[family_name]
-    known = {*inspect.signature(family.config_class).parameters, "num_labels", "id2label", "label2id"}
+    known = {*inspect.signature(family.config_class).parameters, "num_labels", "id2label", "label2id", "attn_implementation"}
     for key in settings:
         if key not in known:
             raise LeanformerError(
@@ -139,7 +139,10 @@ class Baseline:
             )
         patch = config.patch_size
         patch_height, patch_width = (patch, patch) if isinstance(patch, int) else patch
-        for side, length, patch_length in (("height", geometry.height, patch_height), ("width", geometry.width, patch_width)):
+        for side, length, patch_length in (
+            ("height", geometry.height, patch_height),
+            ("width", geometry.width, patch_width),
+        ):
             if length % patch_length:
                 divisors = ", ".join(str(d) for d in range(1, length + 1) if length % d == 0)
                 raise LeanformerError(
@@ -168,7 +171,9 @@ class Baseline:
         return fresh_model(
             self.source,
             {
-                "image_size": [geometry.height, geometry.width] if geometry.height != geometry.width else geometry.height,
+                "image_size": [geometry.height, geometry.width]
+                if geometry.height != geometry.width
+                else geometry.height,
                 "num_channels": geometry.channels,
                 "id2label": labels,
                 "label2id": {name: number for number, name in labels.items()},

@@ -19,7 +19,7 @@ from transformers.models.vit.modeling_vit import ViTAttention, ViTLayer
 
 from leanformer.blocks.base import AttentionWeights
 from leanformer.errors import LeanformerError
-from leanformer.model.layers import OpenLayer, PatchTokens, Sublayer
+from leanformer.model.layers import OpenLayer, PatchProjection, PatchTokens, Sublayer
 
 STUDENT_PREFIX = "leanformer_"
 
@@ -61,6 +61,12 @@ class ImageFamily:
             Sublayer(layer.layernorm_before, layer.attention, dropout),
             Sublayer(layer.layernorm_after, layer.mlp, dropout),
         )
+
+    def open_embeddings(self, model: PreTrainedModel) -> None:
+        """Exchanges the convolution that cuts images into patches for the matrix product that it is."""
+        patches = model.base_model.embeddings.patch_embeddings
+        if not isinstance(patches.projection, PatchProjection):
+            patches.projection = PatchProjection(patches.projection)
 
     def attention_weights(self, module: nn.Module) -> AttentionWeights | None:
         """The weights of this family's own attention in the common layout; None for any other module."""

@@ -64,9 +64,7 @@ def _entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
     if isinstance(entry, str):
         return entry, {}
     if not isinstance(entry, Mapping):
-        raise LeanformerError(
-            f"{where}: write a block's name or {{block: name, argument: value}}, not {entry!r}"
-        )
+        raise LeanformerError(f"{where}: write a block's name or {{block: name, argument: value}}, not {entry!r}")
     given = {str(key): value for key, value in entry.items()}
     name = given.pop("block", None)
     if not isinstance(name, str):

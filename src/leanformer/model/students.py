@@ -123,7 +123,9 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     opened = copy.deepcopy(model)
     install(opened, change, take_over=True)
     config_class, model_class = _STUDENTS[family.name]
-    settings = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")}
+    settings = {
+        key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")
+    }
     settings["plan"] = combine(settings.get("plan") or {}, change)
     student = model_class(config_class(**settings))
     student.config._attn_implementation = model.config._attn_implementation

@@ -116,6 +116,7 @@ def install(model: PreTrainedModel, plan: Mapping[str, Mapping[str, Any]], take_
     body = model.base_model
     for number, layer in enumerate(body.layers):
         body.layers[number] = family.open_layer(layer)
+    family.open_embeddings(model)
     if not hasattr(model, "pooling"):
         model.pooling = ClassTokenPooling()
     places = {site.name: site for site in sites(model)}

@@ -35,7 +35,9 @@ MOST_CLASSES_WITH_NUMBERS = 14
 
 def number_of(results: Mapping[str, Any]) -> dict[str, str]:
     """Candidate -> its number in the table, which stands for its name where there is no room; the baseline's is B."""
-    return {"baseline": "B"} | {row["name"]: str(number) for number, row in enumerate(results["candidates"], start=1)}
+    return {results["baseline"]["name"]: "B"} | {
+        row["name"]: str(number) for number, row in enumerate(results["candidates"], start=1)
+    }
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -66,9 +68,15 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
     if not rows:
         return None
     labels = _labels(results)
+    margin = results["accept"]["max_drop"]
+    ends = [0, -margin, *(row["difference"][end] for row in rows for end in ("low", "high"))]
+    room = 0.05 * (max(ends) - min(ends)) or 0.001
     figure = _figure(
         height=110 + 30 * len(rows),
-        xaxis={"title": {"text": f"difference in {metric.name}, {metric.difference_unit}"}, "zeroline": False},
+        xaxis={
+            "title": {"text": f"difference, {metric.difference_unit}"},
+            "range": [(min(ends) - room) * metric.scale, (max(ends) + room) * metric.scale],
+        },
         yaxis={
             "tickvals": list(range(len(rows))),
             "ticktext": [labels[row["name"]] for row in rows],
@@ -86,12 +94,17 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
             customdata=[_hover(row, metric) for _, row in chosen],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    margin = results["accept"]["max_drop"]
     figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1})
     figure.add_vline(
         x=-margin * metric.scale,
         line={"color": COLORS["reject"], "width": 1.5, "dash": "dash"},
-        annotation={"text": f"may lose {metric.drop(margin)}", "yref": "paper", "y": 1, "yanchor": "bottom"},
+        annotation={
+            "text": f"may lose {metric.drop(margin)}",
+            "y": 1,
+            "yanchor": "bottom",
+            # On the side where there is room for it.
+            "xanchor": "left" if -margin < (min(ends) + max(ends)) / 2 else "right",
+        },
     )
     return figure
 
@@ -118,7 +131,9 @@ def quality_against_cost(results: Mapping[str, Any]) -> dict[str, go.Figure]:
             if row["quality"] is not None and price(row, cost) is not None
         ]
         if rows:
-            figures[name] = _quality_against(results, rows, [float(price(row, cost) or 0) for row in rows], title, write)
+            figures[name] = _quality_against(
+                results, rows, [float(price(row, cost) or 0) for row in rows], title, write
+            )
     return figures
 
 
@@ -140,7 +155,7 @@ def _quality_against(
         figure.update_xaxes(rangemode="tozero", tickformat="~s")
     front = pareto_front([(cost, row["quality"]["mean"]) for cost, row in zip(prices, rows, strict=True)])
     figure.add_scatter(
-        name="Pareto front: none is both cheaper and better",
+        name="Pareto front",
         mode="lines",
         x=[prices[place] for place in front],
         y=[rows[place]["quality"]["mean"] * metric.scale for place in front],
@@ -171,7 +186,6 @@ def _quality_against(
             line={"color": COLORS["reject"], "width": 1, "dash": "dash"},
             annotation={
                 "text": f"baseline less {metric.drop(results['accept']['max_drop'])}",
-                "xref": "paper",
                 "x": 0,
                 "xanchor": "left",
                 "yanchor": "top",
@@ -259,8 +273,10 @@ def parameters_by_kind(results: Mapping[str, Any]) -> go.Figure:
             orientation="h",
             x=counts,
             y=list(range(len(rows))),
-            marker={"color": color, "pattern": {"shape": pattern, "fgcolor": "#ffffff", "solidity": 0.25, "size": 6}},
-            customdata=[f"{_safe(row['name'])}: {numbers.count(count)}" for row, count in zip(rows, counts, strict=True)],
+            marker={"color": color, "pattern": {"shape": pattern, "fillmode": "overlay", "fgcolor": "#ffffff", "solidity": 0.2, "size": 7}},
+            customdata=[
+                f"{_safe(row['name'])}: {numbers.count(count)}" for row, count in zip(rows, counts, strict=True)
+            ],
             hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
         )
     removed = [max(0, results["baseline"]["parameters"] - row["parameters"]) for row in rows]
@@ -390,11 +406,11 @@ def _shared_axes(curves: Mapping[str, Mapping[int, Curve]], logarithmic: bool) -
 
 def _figure(**layout: Any) -> go.Figure:
     """An empty figure in the report's style; the page adds the colors of its light or dark theme."""
-    axis = {"automargin": True, "fixedrange": False}
+    axis = {"automargin": True, "zeroline": False}
     layout = {
         "template": "none",
         "margin": {"l": 8, "r": 12, "t": 30, "b": 8},
-        "legend": {"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0},
+        "legend": {"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0, "traceorder": "normal"},
         "font": {"size": 12},
         "hoverlabel": {"align": "left"},
         "hovermode": "closest",
@@ -408,7 +424,7 @@ def _points(word: str, text: bool = False) -> dict[str, Any]:
     return {
         "name": word,
         "mode": "markers+text" if text else "markers",
-        "marker": {"color": COLORS[word], "symbol": SYMBOLS[word], "size": 10, "line": {"width": 2}},
+        "marker": {"color": COLORS[word], "symbol": SYMBOLS[word], "size": 10, "line": {"width": 2, "color": COLORS[word]}},
     }
 
 
@@ -452,8 +468,8 @@ def _shortened(text: str, longest: int) -> str:
 
 
 def _safe(text: str) -> str:
-    """Text that plotly shows as it is: it reads a few HTML tags in labels, and templates in braces."""
-    return html.escape(text).replace("%{", "%&#123;")
+    """Text that plotly shows as it is: it reads a few HTML tags in labels."""
+    return html.escape(text, quote=False)
 
 
 def _scaled(value: float | None, scale: float) -> float | None:

@@ -72,6 +72,17 @@ def percent(ratio: float) -> str:
     return f"{value:.0f} %" if value >= 99.95 else f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
 
 
+def brief_percent(ratio: float) -> str:
+    """At most five characters: ``100%``, ``34%``, ``9.3%``, ``0.42%``"""
+    value = 100 * ratio
+    return f"{value:.0f}%" if value >= 9.95 else f"{value:.2g}%"
+
+
+def confidence(level: float) -> str:
+    """``95 %``, ``97.5 %``"""
+    return f"{100 * level:.6g} %"
+
+
 def count(value: float) -> str:
     """A whole number with its thousands apart: ``27,338``"""
     return f"{value:,.0f}"
@@ -87,7 +98,7 @@ def short(value: float) -> str:
 
 def seconds(value: float) -> str:
     """``0.42 s``, ``12.3 s``, ``3 min 20 s``, ``2 h 05 min``"""
-    if value < 10:
+    if value < 0.995:
         return f"{value:.2g} s"
     if value < 99.95:
         return f"{value:.1f} s"

@@ -51,7 +51,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
     """
     metric = find_metric(results)
     baseline = results["baseline"]
-    confidence = numbers.percent(results["accept"]["confidence"])
+    confidence = numbers.confidence(results["accept"]["confidence"])
     table = Table(
         box=None,
         pad_edge=False,
@@ -64,7 +64,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
             + ("; one seed: this speaks of this one trained pair only" if one_pair_only(results) else "")
         ),
     )
-    table.add_column("candidate", overflow="fold", min_width=9)
+    table.add_column("candidate", overflow="fold", min_width=8)
     for header in ("parameters", metric.name, "difference", "speed"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("decision", no_wrap=True)
@@ -74,7 +74,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         speed = speed_ratio(row, baseline)
         table.add_row(
             Text(f"> {row['name']}" if chosen else row["name"]),
-            f"{numbers.short(row['parameters'])} {100 * row['parameters_ratio']:.3g}%",
+            f"{numbers.short(row['parameters'])} {numbers.brief_percent(row['parameters_ratio'])}",
             interval(row["quality"], metric.number),
             interval(row["difference"], metric.signed),
             MISSING if speed is None else numbers.times(speed),
@@ -134,15 +134,13 @@ def _savings(chosen: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
     return f"Cost: {'; '.join(parts)}."
 
 
-def _quality(
-    chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Mapping[str, Any], metric: Metric
-) -> str:
+def _quality(chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Mapping[str, Any], metric: Metric) -> str:
     accept = results["accept"]
     difference = chosen["difference"]
     sentence = (
         f"Quality: {metric.name} {metric.value(chosen['quality']['mean'])}, the baseline's "
         f"{metric.value(baseline['quality']['mean'])}: a difference of {metric.difference(difference['mean'])} "
-        f"({numbers.percent(accept['confidence'])} interval {metric.signed(difference['low'])} to "
+        f"({numbers.confidence(accept['confidence'])} interval {metric.signed(difference['low'])} to "
         f"{metric.signed(difference['high'])})."
     )
     if chosen["p_adjusted"] is not None:

@@ -1,0 +1,63 @@
+"""The machine: the device that models are trained and measured on, and what is written beside their figures."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leanformer.errors import LeanformerError
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device by its name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        LeanformerError: There is no such device.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not present[wanted]:
+        names = ", ".join(name for name, there in present.items() if there)
+        raise LeanformerError(f"measure.device: there is no {wanted!r} here; this machine has {names}")
+    return torch.device(wanted)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """PyTorch's CPU threads set to a number, and set back afterwards; None leaves them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
+    """Versions and machine."""
+    packages = ("leanformer", "torch", "transformers", "accelerate", "datasets", "numpy", "scipy")
+    return {
+        **{name: importlib.metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
