@@ -41,7 +41,7 @@ def example_row(
 ) -> dict[str, Any]:
     """One model's row, as a study of the digits with a small ViT writes it."""
     random = np.random.default_rng(sum(map(ord, name)))
-    changes = []
+    changes: list[dict[str, Any]] = []
     for layer in range(LAYERS):
         for kind, block, arguments, changed, before, after in (
             (
@@ -65,7 +65,7 @@ def example_row(
                     "parameters_after": after,
                 }
             )
-    by_kind = {
+    by_kind: dict[str, int] = {
         "self_attention": sum(change["parameters_after"] for change in changes if change["kind"] == "self_attention"),
         "mlp": sum(change["parameters_after"] for change in changes if change["kind"] == "mlp"),
         "pooling": 0,
@@ -116,7 +116,9 @@ def example_row(
                         "epoch": epoch,
                         "train_loss": 2.3 * float(np.exp(-epoch / 7)) + 0.02 + float(random.uniform(0, 0.02)),
                         "validation_loss": 2.2 * float(np.exp(-epoch / 8)) + 0.1 + float(random.uniform(0, 0.03)),
-                        "validation_accuracy": accuracy - 0.8 * float(np.exp(-epoch / 5)) - float(random.uniform(0, 0.03)),
+                        "validation_accuracy": accuracy
+                        - 0.8 * float(np.exp(-epoch / 5))
+                        - float(random.uniform(0, 0.03)),
                     }
                     for epoch in range(1, 41)
                 ],
@@ -131,7 +133,9 @@ def example_row(
         "train_peak_memory_mb": 154.2 / speed,
         "mcnemar": []
         if decision is None
-        else [{"seed": seed, "baseline_only": 11 + seed, "candidate_only": 7, "p_value": 0.48} for seed in range(seeds)],
+        else [
+            {"seed": seed, "baseline_only": 11 + seed, "candidate_only": 7, "p_value": 0.48} for seed in range(seeds)
+        ],
         "decision": decision,
         "reason": {
             None: "what the others are compared with",
@@ -164,7 +168,7 @@ def example_results(seeds: int = 3, classes: int = 10) -> dict[str, Any]:
         ("symmetric", 0.9402, form("symmetric", "none"), symmetric, False, "reject", 4.9),
         ("four-heads", 0.9705, form("collapsed", "none", 4), collapsed, False, "accept", 5.1),
         ("four-heads-symmetric", 0.9686, form("symmetric", "none", 4), symmetric, False, "undecided", 4.7),
-        ("no-attention-change-but-thin", 0.9722, form("separate", "none", 4), 2 * collapsed, True, "accept", 1.3),
+        ("collapsed-attention-whole-mlp", 0.9722, form("separate", "none", 4), 2 * collapsed, True, "accept", 1.3),
     ]
     baseline = example_row("baseline", 0.974, None, ATTENTION, True, None, 1.0, seeds, classes)
     return {
@@ -241,3 +245,452 @@ def failed(row: dict[str, Any], reason: str = "the loss is not finite") -> None:
         "train_peak_memory_mb",
     ):
         row[key] = None
+
+
+def hostile_results() -> dict[str, Any]:
+    """Twenty candidates with long and hostile names, a hundred classes, one failed candidate, missing costs."""
+    results = example_results(classes=100)
+    originals = results["candidates"]
+    results["candidates"] = []
+    for number in range(20):
+        row = copy.deepcopy(originals[number % len(originals)])
+        row["name"] = f"a-name-as-long-as-names-get-when-every-argument-of-the-plan-stands-in-it-{number}"
+        results["candidates"].append(row)
+    results["candidates"][0]["name"] = SCRIPT
+    results["candidates"][1]["name"] = "<img src=x onerror='window.broken=true'>\u202e%{y}"
+    for row in (results["baseline"], *results["candidates"]):
+        row["reason"] = SCRIPT
+        for entry in row["per_class"]:
+            entry["class"] = f"</script>{SCRIPT} {entry['class']}"
+    results["study"]["note"] = f"</pre>{SCRIPT}"
+    results["data"]["notes"].append(SCRIPT)
+    results["recommended"] = SCRIPT
+    failed(results["candidates"][2], reason=f"</td>{SCRIPT}")
+    results["candidates"][3] |= {"latency_ms": None, "train_seconds": None, "flops_per_example": None}
+    results["candidates"][4]["curves"][0]["epochs"] = []
+    return results
+
+
+def written(directory: Path, results: dict[str, Any]) -> str:
+    """The page that is written for these results."""
+    (directory / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    path = write_report(directory)
+    assert path == directory / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+class Outline(HTMLParser):
+    """What a page is made of: its elements with their attributes, and the text of each table row."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows:
+            self.rows[-1] += data + " "
+
+    def count(self, tag: str) -> int:
+        return sum(element == tag for element, _ in self.elements)
+
+
+def printed(results: dict[str, Any], width: int = 80) -> str:
+    console = Console(width=width, file=StringIO(), color_system=None)
+    console.print(results_table(results))
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([(3, 0.9), (1, 0.5), (2, 0.95)], [1, 2]),
+        ([(1, 0.5), (1, 0.6), (2, 0.6)], [1]),  # as good for less, better for as much
+        ([(1, 0.5), (1, 0.5)], [0, 1]),  # equals beat neither
+        ([(5, 0.1)], [0]),
+        ([], []),
+    ],
+)
+def test_pareto_front(points: list[tuple[float, float]], front: list[int]) -> None:
+    assert figures.pareto_front(points) == front
+
+
+def change(site: str, block: str = "none", changed: bool = True, after: int = 0, **arguments: Any) -> dict[str, Any]:
+    return {
+        "site": site,
+        "kind": site.rpartition(".")[2],
+        "block": block,
+        "arguments": arguments,
+        "changed": changed,
+        "parameters_before": 10,
+        "parameters_after": after,
+    }
+
+
+def test_like_sites_of_neighboring_layers_are_one_group() -> None:
+    changes = []
+    for layer in range(6):
+        changes.append(
+            change(f"encoder.{layer}.self_attention", "minimal_attention", after=4, heads=1 if layer < 4 else 2)
+        )
+        changes.append(
+            change(f"encoder.{layer}.mlp", "mlp" if layer == 2 else "none", changed=layer != 2, after=10 * (layer == 2))
+        )
+    changes.append(change("pooling", "mean"))
+    groups = changed_sites(changes)
+    assert [(group.sites, group.arguments, group.before, group.after) for group in groups] == [
+        ("encoder.0-3.self_attention", "heads: 1", 40, 16),
+        ("encoder.4-5.self_attention", "heads: 2", 20, 8),
+        ("encoder.0-1.mlp", "", 20, 0),
+        ("encoder.3-5.mlp", "", 30, 0),
+        ("pooling", "", 10, 0),
+    ]
+    assert [group.sites for group in kept_sites(changes)] == ["encoder.2.mlp"]
+
+
+def test_parts_of_a_layer_that_went_whole_are_neither_changed_nor_kept() -> None:
+    changes = [
+        change("encoder.0.mlp", changed=False, after=0),
+        change("encoder.0.layer"),
+        change("encoder.1.mlp", "mlp", changed=False, after=10),
+        change("encoder.1.layer", "layer", changed=False, after=10),
+    ]
+    assert [group.sites for group in changed_sites(changes)] == ["encoder.0.layer"]
+    assert [group.sites for group in kept_sites(changes)] == ["encoder.1.mlp"]
+
+
+def test_arguments_read_as_in_the_study_file() -> None:
+    (group,) = changed_sites([change("encoder.0.mlp", qk="collapsed", heads=1, bias=True, scale=None)])
+    assert group.arguments == "qk: collapsed, heads: 1, bias: true, scale: null"
+
+
+def test_numbers() -> None:
+    assert [numbers.short(value) for value in (302_410, 86_567_656, 1.25e9, 3.4567)] == [
+        "302,410",
+        "86.6M",
+        "1.25G",
+        "3.46",
+    ]
+    assert [numbers.percent(value) for value in (1, 0.0928, 0.0042)] == ["100 %", "9.3 %", "0.42 %"]
+    assert [numbers.brief_percent(value) for value in (1, 0.34, 0.0928, 0.0042)] == ["100%", "34%", "9.3%", "0.42%"]
+    assert [numbers.seconds(value) for value in (0.42, 3, 99.96, 3725)] == [
+        "0.42 s",
+        "3.0 s",
+        "1 min 40 s",
+        "1 h 02 min",
+    ]
+    assert [numbers.times(value) for value in (0.834, 5.24, 120.2)] == ["0.83x", "5.2x", "120x"]
+    assert [numbers.p_value(value) for value in (0.0004, 0.0123, 0.73)] == ["<0.001", "0.012", "0.73"]
+    metric = numbers.find_metric(example_results())
+    assert [metric.signed(value) for value in (-0.0034, -0.0001, 0.0004, 0.012)] == ["-0.3", "0.0", "0.0", "+1.2"]
+    assert [metric.drop(value) for value in (0.01, 0.0025, 0.02)] == ["1 point", "0.25 points", "2 points"]
+
+
+def test_more_test_examples_give_more_decimals() -> None:
+    results = example_results()
+    results["data"]["test"] = 10_000
+    assert "97.18 (95.98, 98.38)" in printed(results, 120)
+
+
+def test_table_fits_a_terminal_of_80_columns() -> None:
+    text = printed(example_results())
+    assert max(map(len, text.splitlines())) <= 80
+    line = next(line for line in text.splitlines() if "> four-heads" in line)
+    for part in ("28,042", "9.3%", "(95.9, 98.2)", "-0.3 (-0.7, +0.1)", "5.1x", "accept"):
+        assert part in line
+    # Long names go on in the next line.
+    assert "four-heads-symm" in text
+    assert "\netric " in text
+    assert "one trained pair" not in text
+    assert "one trained pair" in " ".join(printed(example_results(seeds=1)).split())
+
+
+def test_table_reads_no_markup_in_names() -> None:
+    results = example_results()
+    results["candidates"][0]["name"] = "[red]x[/red]"
+    assert "[red]x[/red]" in printed(results, 120)
+
+
+def test_decision_of_an_accepted_candidate() -> None:
+    lines = decision_lines(example_results())
+    assert lines[0] == "Ship four-heads, the cheapest accepted candidate by parameters."
+    assert "28,042 parameters in place of 302,602 (9.3 %)" in lines[1]
+    assert "5.1x the throughput" in lines[1]
+    assert "-0.3 points (95 % interval -0.7 to +0.1)" in lines[2]
+    assert "A drop of 1 point or more is ruled out (p = 0.021, corrected for 8 candidates; at most 0.05" in lines[2]
+    # Undecided and cheaper: it could still win; undecided and dearer: it could not.
+    assert lines[3].startswith("Not decided: four-heads-symmetric (-0.5 points, -1.2 to +0.2)")
+    assert lines[3].endswith("4 more seeds or 2,300 more test examples.")
+    assert lines[4] == "Not decided, and not cheaper than four-heads: collapsed."
+    assert len(lines) == 5
+
+
+def test_decision_by_another_preference_counts_other_candidates_as_cheaper() -> None:
+    results = example_results() | {"prefer": "latency"}
+    assert not any(line.startswith("Not decided: four-heads-symmetric") for line in decision_lines(results))
+
+
+def test_decision_without_an_accepted_candidate() -> None:
+    results = example_results(seeds=1)
+    for row in results["candidates"]:
+        row |= {"decision": "undecided", "more_seeds": None, "more_examples": None}
+    failed(results["candidates"][0])
+    results |= {"recommended": "baseline", "recommendation": "No candidate was accepted: ship the baseline."}
+    lines = decision_lines(results)
+    assert lines[0] == "No candidate was accepted: ship the baseline."
+    assert not any(line.startswith(("Cost", "Quality")) for line in lines)
+    assert sum(line.startswith("Not decided: ") for line in lines) == 4
+    assert "no number of seeds or of test examples alone is expected to decide it" in lines[1]
+    assert "Failed: no-mlp (seed 0: the loss is not finite)." in lines
+    assert "this one trained pair only" in lines[-1]
+
+
+def test_decision_when_the_baseline_failed() -> None:
+    results = without_baseline()
+    assert decision_lines(results) == [
+        "Nothing can be recommended: the baseline failed.",
+        "Failed: baseline (seed 0: the loss is not finite).",
+    ]
+
+
+def without_baseline() -> dict[str, Any]:
+    results = example_results() | {
+        "recommended": None,
+        "ship": None,
+        "recommendation": "Nothing can be recommended: the baseline failed.",
+    }
+    failed(results["baseline"])
+    results["baseline"]["decision"] = None
+    for row in results["candidates"]:
+        row |= {"decision": "undecided", "difference": None, "mcnemar": [], "p_value": None, "p_adjusted": None}
+        row |= {"more_seeds": None, "more_examples": None, "reason": "There is nothing to compare with."}
+        for entry in row["per_class"]:
+            entry["difference"] = None
+    return results
+
+
+def test_page_shows_every_model(tmp_path: Path) -> None:
+    results = example_results()
+    outline = Outline(written(tmp_path, results))
+    tables = "\n".join(" ".join(row.split()) for row in outline.rows)
+    for row in results["candidates"]:
+        assert f"{row['name']} " in tables
+        assert f"{row['parameters']:,}" in tables
+    chosen = next(row for row in outline.rows if "four-heads" in row and "accept" in row)
+    for part in ("ship", "28,042", "9.3 %", "97.0 (95.9, 98.2)", "-0.3 (-0.7, +0.1)", "0.021", "A drop of 1 point"):
+        assert part in " ".join(chosen.split())
+    cost = next(row for row in outline.rows if "four-heads" in row and "p95" in row)
+    for part in ("953,428", "2.8 s", "13,923 examples/s", "0.73 ms", "p95 0.87 ms", "37,791 /s", "5.1x", "0.346"):
+        assert part in " ".join(cost.split())
+
+
+def test_page_says_the_decision_in_the_words_of_the_terminal(tmp_path: Path) -> None:
+    results = example_results()
+    page = written(tmp_path, results)
+    for line in decision_lines(results):
+        assert f">{line}</p>" in page.replace("&#39;", "'")
+
+
+def test_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    outline = Outline(written(tmp_path, example_results()))
+    assert not any(tag in ("link", "img", "iframe", "object", "base") for tag, _ in outline.elements)
+    for _, attributes in outline.elements:
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+    (policy,) = (attributes["content"] for _, attributes in outline.elements if "http-equiv" in attributes)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_page_escapes_what_users_wrote(tmp_path: Path) -> None:
+    page = written(tmp_path, hostile_results())
+    assert SCRIPT not in page
+    assert "&lt;script&gt;window.broken" in page
+    # plotly.js, the figures, and the page's own: nothing that a name could have added.
+    assert Outline(page).count("script") == 3
+    assert Outline(page).count("img") == 0
+    plots = json.loads(page.partition('id="plots">')[2].partition("</script>")[0])
+    assert "&lt;script&gt;" in json.dumps(plots["difference"])
+
+
+@pytest.mark.parametrize(
+    "results",
+    [hostile_results(), without_baseline(), example_results(seeds=1)],
+    ids=["many", "no baseline", "one seed"],
+)
+def test_page_renders_unusual_results(results: dict[str, Any], tmp_path: Path) -> None:
+    outline = Outline(written(tmp_path, results))
+    for row in results["candidates"]:
+        assert any(row["name"] in text for text in outline.rows)
+
+
+def test_page_without_any_measured_cost_or_epoch_has_no_empty_plots() -> None:
+    results = example_results()
+    for row in (results["baseline"], *results["candidates"]):
+        failed(row)
+        row["curves"] = [{"seed": 0, "epochs": []}]
+    results |= {"recommended": None, "recommendation": "Nothing can be recommended: the baseline failed."}
+    page = render(results)
+    assert "no model was trained to its end" in page
+    assert "No model was trained for a whole epoch" in page
+    assert [attributes["data-plot"] for _, attributes in Outline(page).elements if "data-plot" in attributes] == [
+        "parameters"
+    ]
+
+
+def test_one_seed_is_said_wherever_intervals_are(tmp_path: Path) -> None:
+    assert written(tmp_path, example_results()).count("one trained pair") == 0
+    assert written(tmp_path, example_results(seeds=1)).count("one trained pair") == 2
+
+
+def test_cost_figures_leave_out_what_was_not_measured() -> None:
+    results = example_results() | {"prefer": "latency"}
+    for row in (results["baseline"], *results["candidates"]):
+        row["flops_per_example"] = None
+    assert list(figures.quality_against_cost(results)) == ["latency", "parameters", "training time"]
+
+
+def test_missing_results(tmp_path: Path) -> None:
+    with pytest.raises(LeanformerError, match=r"results\.json: there is no such file"):
+        write_report(tmp_path)
+    with pytest.raises(LeanformerError, match=r"results\.json: there is no such file"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_cut_results_leave_the_old_report(tmp_path: Path) -> None:
+    page = written(tmp_path, example_results())
+    whole = (tmp_path / "results.json").read_bytes()
+    for length in (0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "results.json").write_bytes(whole[:length])
+        with pytest.raises(LeanformerError, match=r"results\.json: damaged") as raised:
+            write_report(tmp_path)
+        assert "\n" not in str(raised.value)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
+
+
+def _without(results: dict[str, Any], *path: str) -> dict[str, Any]:
+    place = results
+    for key in path[:-1]:
+        place = place[key]
+    del place[path[-1]]
+    return results
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "no results of a leanformer study"),
+        ('{"accuracy": 0.9}', "no results of a leanformer study"),
+        ("NaN", "damaged .*NaN"),
+        (json.dumps(example_results() | {"format": 2}), "its format is 2, and this version"),
+        (json.dumps(example_results() | {"metric": "bleu"}), "'bleu' is not known"),
+        (json.dumps(example_results() | {"recommended": "nobody"}), "there is no 'nobody'"),
+        (json.dumps(example_results() | {"candidates": 3}), "candidates: input should be a valid list"),
+        (
+            json.dumps(_without(example_results(), "baseline", "quality", "low")),
+            r"baseline\.quality\.low: field required",
+        ),
+        ("\udcff", "cannot be read"),
+    ],
+)
+def test_foreign_results(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(LeanformerError, match=message) as raised:
+        write_report(tmp_path)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "report.html").exists()
+
+
+# In a browser
+
+
+BROWSERS = ("google-chrome", "google-chrome-stable", "chrome", "chromium", "chromium-browser")
+BROWSER = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+in_browser = pytest.mark.skipif(
+    BROWSER is None, reason=f"no browser to look at the page with: none of {', '.join(BROWSERS)}"
+)
+
+
+def shown(page: Path, directory: Path) -> tuple[str, list[str]]:
+    """The page's DOM after its scripts ran, and what they wrote to the console."""
+    assert BROWSER is not None
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--allow-file-access-from-files",
+            f"--user-data-dir={directory / 'profile'}",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=20000",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "HOME": str(directory)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@in_browser
+@pytest.mark.parametrize("results", [example_results(), hostile_results()], ids=["digits", "many"])
+def test_browser_draws_every_plot_and_complains_of_nothing(results: dict[str, Any], tmp_path: Path) -> None:
+    page = written(tmp_path, results)
+    plots = sum("data-plot" in attributes for _, attributes in Outline(page).elements)
+    assert plots == 4 + 1 + len(results["candidates"])
+    dom, console = shown(tmp_path / "report.html", tmp_path)
+    assert console == []
+    assert f'data-drawn="{plots}"' in dom
+    assert len(re.findall(r'<div class="plot[^>]*js-plotly-plot', dom)) == plots
+    assert dom.count('class="main-svg"') >= plots
+    assert dom.count("scatterlayer") >= plots - 2
+    assert len(re.findall(r'<g class="points?"', dom)) > 0
+    assert "heatmaplayer" in dom
+    quality = dom.partition('id="quality"')[2].partition("</table>")[0]
+    assert quality.count("<tr") == 2 + len(results["candidates"])
+
+
+@in_browser
+def test_browser_reports_a_broken_page(tmp_path: Path) -> None:
+    """The test above can fail: an error in a script is seen."""
+    page = written(tmp_path, example_results()).replace("Plotly.react(", "Plotly.nothing(")
+    (tmp_path / "broken.html").write_text(page, encoding="utf-8")
+    dom, console = shown(tmp_path / "broken.html", tmp_path)
+    assert any("nothing is not a function" in line for line in console)
+    assert "data-drawn" not in dom
+
+
+@in_browser
+@pytest.mark.parametrize("results", [example_results(), hostile_results()], ids=["digits", "many"])
+def test_browser_needs_no_sideways_scrolling_on_a_phone(results: dict[str, Any], tmp_path: Path) -> None:
+    written(tmp_path, results)
+    frame = tmp_path / "phone.html"
+    frame.write_text(
+        '<iframe id="phone" src="report.html" style="width: 375px; height: 800px; border: 0"></iframe>'
+        "<script>phone.onload = () => setTimeout(() => {"
+        "  const { documentElement } = phone.contentDocument;"
+        "  document.body.dataset.widths = `${documentElement.clientWidth} ${documentElement.scrollWidth}`;"
+        "  document.body.dataset.broken = String(phone.contentWindow.broken);"
+        "}, 3000)</script>",
+        encoding="utf-8",
+    )
+    dom, _ = shown(frame, tmp_path)
+    widths = re.search(r'data-widths="(\d+) (\d+)"', dom)
+    assert widths is not None
+    assert 0 < int(widths[1]) <= 375
+    assert int(widths[2]) <= int(widths[1])
+    assert 'data-broken="undefined"' in dom

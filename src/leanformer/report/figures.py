@@ -273,7 +273,10 @@ def parameters_by_kind(results: Mapping[str, Any]) -> go.Figure:
             orientation="h",
             x=counts,
             y=list(range(len(rows))),
-            marker={"color": color, "pattern": {"shape": pattern, "fillmode": "overlay", "fgcolor": "#ffffff", "solidity": 0.2, "size": 7}},
+            marker={
+                "color": color,
+                "pattern": {"shape": pattern, "fillmode": "overlay", "fgcolor": "#ffffff", "solidity": 0.2, "size": 7},
+            },
             customdata=[
                 f"{_safe(row['name'])}: {numbers.count(count)}" for row, count in zip(rows, counts, strict=True)
             ],
@@ -336,7 +339,7 @@ def per_class(results: Mapping[str, Any]) -> go.Figure | None:
         zmax=limit,
         # Orange is worse, blue is better: apart for every reader, and in gray the number's sign tells.
         colorscale=[[0, "#b35806"], [0.25, "#f1a340"], [0.5, "#f4f5f6"], [0.75, "#79b2d9"], [1, "#0b5394"]],
-        xgap=1,
+        xgap=1 if few else 0,
         ygap=1,
         text=[["" if value is None else f"{value:+.1f}" if value else "0" for value in line] for line in values],
         texttemplate="%{text}" if few else None,
@@ -424,7 +427,12 @@ def _points(word: str, text: bool = False) -> dict[str, Any]:
     return {
         "name": word,
         "mode": "markers+text" if text else "markers",
-        "marker": {"color": COLORS[word], "symbol": SYMBOLS[word], "size": 10, "line": {"width": 2, "color": COLORS[word]}},
+        "marker": {
+            "color": COLORS[word],
+            "symbol": SYMBOLS[word],
+            "size": 10,
+            "line": {"width": 2, "color": COLORS[word]},
+        },
     }
 
 

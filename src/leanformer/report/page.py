@@ -149,26 +149,29 @@ def kept_sites(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
 
 
 def _grouped(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
-    runs: dict[tuple[str, str, str, str], list[list[tuple[int, Mapping[str, Any]]]]] = {}
+    places: dict[tuple[str, str], list[list[tuple[int, Mapping[str, Any]]]]] = {}
     for change in changes:
         before, layer, after = _split(change["site"])
-        arguments = ", ".join(f"{key}: {_plain(value)}" for key, value in change["arguments"].items())
-        alike = runs.setdefault((before, after, change["block"], arguments), [])
-        if alike and alike[-1][-1][0] == layer - 1:
-            alike[-1].append((layer, change))
+        runs = places.setdefault((before, after), [])
+        if runs and runs[-1][-1][0] == layer - 1 and _alike(runs[-1][-1][1], change):
+            runs[-1].append((layer, change))
         else:
-            alike.append([(layer, change)])
+            runs.append([(layer, change)])
     return [
         SiteGroup(
             sites=run[0][1]["site"] if len(run) == 1 else f"{before}{run[0][0]}-{run[-1][0]}{after}",
-            block=block,
-            arguments=arguments,
+            block=run[0][1]["block"],
+            arguments=", ".join(f"{key}: {_plain(value)}" for key, value in run[0][1]["arguments"].items()),
             before=sum(change["parameters_before"] for _, change in run),
             after=sum(change["parameters_after"] for _, change in run),
         )
-        for (before, after, block, arguments), alike in runs.items()
-        for run in alike
+        for (before, after), runs in places.items()
+        for run in runs
     ]
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return bool((one["block"], one["arguments"]) == (other["block"], other["arguments"]))
 
 
 def _split(site: str) -> tuple[str, int, str]:

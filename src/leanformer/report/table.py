@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.table import Table
@@ -84,7 +84,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
-def interval(value: Mapping[str, float] | None, write: Any) -> str:
+def interval(value: Mapping[str, float] | None, write: Callable[[float], str]) -> str:
     """``97.1 (96.0, 98.2)``; a dash where there is nothing."""
     if value is None:
         return MISSING
@@ -112,7 +112,7 @@ def decision_lines(results: Mapping[str, Any]) -> list[str]:
         lines.append(f"Failed: {row['name']}" + (f" ({reasons})." if reasons else "."))
     if one_pair_only(results):
         lines.append(
-            "There is one seed: all of this speaks of this one trained pair only, and says nothing about another training."
+            "There is one seed: all of this speaks of this one trained pair only, and says nothing of other trainings."
         )
     return lines
 
@@ -162,10 +162,10 @@ def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, 
     mattering.sort(key=lambda row: price(row, results["prefer"]) or 0)
     lines = []
     for row in mattering[:MOST_UNDECIDED]:
-        difference = row["difference"]
+        gap = row["difference"]
         lines.append(
-            f"Not decided: {row['name']} ({metric.difference(difference['mean'])}, {metric.signed(difference['low'])} to "
-            f"{metric.signed(difference['high'])}); {what_would_decide(row)}."
+            f"Not decided: {row['name']} ({metric.difference(gap['mean'])}, {metric.signed(gap['low'])} to "
+            f"{metric.signed(gap['high'])}); {what_would_decide(row)}."
         )
     if mattering[MOST_UNDECIDED:]:
         lines.append(f"Not decided either: {', '.join(row['name'] for row in mattering[MOST_UNDECIDED:])}.")

@@ -1,0 +1,267 @@
+"""The training loop: learning, repeating, resuming, and giving up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import leanformer as lf
+from leanformer.config import DataConfig, TrainConfig
+from leanformer.data.batches import ImageBatches
+from leanformer.data.images import load_images
+from leanformer.learn import train as loop
+from leanformer.learn.checkpoint import Snapshot
+from leanformer.learn.schedule import rate_factor
+from leanformer.learn.train import Trained, make_accelerator, make_optimizer, train
+from leanformer.measure.quality import predict
+from leanformer.model.baseline import fresh_model
+
+CPU = torch.device("cpu")
+
+
+class _InterruptedError(Exception):
+    """What a killed process is to these tests."""
+
+
+@dataclass
+class Watcher:
+    """Records what the loop tells; stops it after so many steps."""
+
+    batches: ImageBatches
+    stop_after: int | None = None
+    steps: int = 0
+    told: list[str] = field(default_factory=list)
+
+    def validate(self, model: torch.nn.Module) -> dict[str, float]:
+        answers = predict(model, self.batches.evaluation(self.batches.data.validation))
+        return {"validation_loss": answers.loss, "validation_accuracy": answers.accuracy}
+
+    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
+        self.steps += 1
+        if self.steps == self.stop_after:
+            raise _InterruptedError
+
+    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
+        self.told.append(f"epoch {record['epoch']}")
+
+    def rolled_back(self, reason: str) -> None:
+        self.told.append(reason)
+
+
+@pytest.fixture(scope="module")
+def batches() -> ImageBatches:
+    data = load_images(DataConfig(source="digits", train_limit=300), CPU)
+    return ImageBatches(data, 64, ("random_crop",), data.mean, data.std)
+
+
+def make(dropout: float = 0.0) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return fresh_model(
+        "vit",
+        {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "patch_size": 4,
+            "image_size": 8,
+            "num_channels": 1,
+            "num_labels": 10,
+            "hidden_dropout_prob": dropout,
+        },
+    )
+
+
+def fit(
+    model: PreTrainedModel,
+    batches: ImageBatches,
+    watcher: Watcher | None = None,
+    checkpoint: Path | None = None,
+    rate: float = 3e-3,
+    **settings: float,
+) -> Trained:
+    config = TrainConfig(**{"epochs": 4, "batch_size": 64, "checkpoint_seconds": 0.0, **settings})  # type: ignore[arg-type]
+    return train(
+        model, batches, config, rate, 0, watcher or Watcher(batches), make_accelerator("float32", CPU), checkpoint
+    )
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_learns(batches: ImageBatches) -> None:
+    model = make()
+    trained = fit(model, batches, rate=1e-2, epochs=30)
+    assert trained.status == "ok"
+    assert [record["epoch"] for record in trained.epochs] == list(range(1, 31))
+    assert trained.epochs[-1]["train_loss"] < 0.5 * trained.epochs[0]["train_loss"]
+    assert trained.epochs[-1]["validation_accuracy"] > 0.5
+    assert trained.examples == 30 * len(batches.data.train)
+
+
+def test_a_seed_repeats_a_training(batches: ImageBatches) -> None:
+    one, other = make(dropout=0.1), make(dropout=0.1)
+    first = fit(one, batches)
+    torch.manual_seed(0)
+    make(dropout=0.1)  # leaves the global generator where it was before the first training
+    second = fit(other, batches)
+    assert equal(weights(one), weights(other))
+    assert first.epochs == second.epochs
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 7, 13])
+def test_a_resumed_training_goes_the_same_way(
+    batches: ImageBatches, stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "STEPS_BETWEEN_BOUNDARIES", 2)  # so that it also resumes in the middle of an epoch
+    whole = make(dropout=0.1)
+    expected = fit(whole, batches)
+    cut = make(dropout=0.1)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(_InterruptedError):
+        fit(cut, batches, Watcher(batches, stop_after), checkpoint)
+    assert checkpoint.exists() == (stop_after > 2)
+    resumed = make(dropout=0.1)
+    watcher = Watcher(batches)
+    result = fit(resumed, batches, watcher, checkpoint)
+    assert equal(weights(resumed), weights(whole))
+    assert result.epochs == expected.epochs
+    assert result.examples == expected.examples
+    if stop_after > 2:
+        assert watcher.steps < 4 * batches.steps_per_epoch
+
+
+def test_ctrl_c_leaves_a_checkpoint(batches: ImageBatches, tmp_path: Path) -> None:
+    class Impatient(Watcher):
+        def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), batches, Impatient(batches), checkpoint, checkpoint_seconds=1000.0)
+    assert Snapshot.read(checkpoint, CPU).numbers["epoch"] == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+def test_a_damaged_checkpoint_is_named(batches: ImageBatches, tmp_path: Path, damage: str) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(_InterruptedError):
+        fit(make(), batches, Watcher(batches, 8), checkpoint)
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "other": b"not a checkpoint"}[damage])
+    with pytest.raises(lf.LeanformerError, match="the checkpoint is damaged") as raised:
+        fit(make(), batches, None, checkpoint)
+    assert str(checkpoint) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+class _Poisoned(ImageBatches):
+    """Gives infinite pixels at chosen moments, counted over all attempts."""
+
+    def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+        for step, batch in enumerate(super().training(seed, epoch, first_step), start=first_step):
+            if poison(epoch, step):
+                batch["pixel_values"] = batch["pixel_values"] * math.inf
+            yield batch
+
+
+poison: Callable[[int, int], bool]
+
+
+def poisoned(batches: ImageBatches, rule: Callable[[int, int], bool]) -> _Poisoned:
+    global poison
+    poison = rule
+    return _Poisoned(batches.data, batches.batch_size, batches.augmentation, batches.mean, batches.std)
+
+
+def test_one_bad_moment_is_rolled_back_with_a_lower_rate(batches: ImageBatches) -> None:
+    left = [True]
+
+    def once(epoch: int, step: int) -> bool:
+        return epoch == 1 and step == 2 and left[0] and not left.__setitem__(0, False)  # type: ignore[func-returns-value]
+
+    data = poisoned(batches, once)
+    watcher = Watcher(data)
+    model = make()
+    trained = fit(model, data, watcher)
+    assert trained.status == "ok"
+    assert len(trained.epochs) == 4
+    assert trained.rollbacks == ["not finite at epoch 2, step 3: back to the last good state, rate 0.00075"]
+    assert trained.rollbacks[0] in watcher.told
+    assert trained.examples == 4 * len(batches.data.train)
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def test_three_bad_moments_end_it(batches: ImageBatches) -> None:
+    data = poisoned(batches, lambda epoch, step: epoch == 1)
+    trained = fit(make(), data)
+    assert trained.status == "failed"
+    assert "not finite at epoch 2, step 1, after 2 returns to the last good state" in trained.reason
+    assert len(trained.rollbacks) == 2
+    assert len(trained.epochs) == 1
+
+
+def test_a_rolled_back_training_resumes_the_same_way(batches: ImageBatches, tmp_path: Path) -> None:
+    """The rates and the count of rollbacks are part of the checkpoint."""
+    data = poisoned(batches, lambda epoch, step: epoch == 3)
+    whole = make()
+    expected = fit(whole, data)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(_InterruptedError):
+        fit(make(), data, Watcher(data, 3 * data.steps_per_epoch - 1), checkpoint)
+    result = fit(make(), data, None, checkpoint)
+    assert result.reason == expected.reason
+    assert result.rollbacks == expected.rollbacks
+
+
+def test_an_infinite_gradient_is_seen(batches: ImageBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss may still be finite where its gradient is not."""
+    model = make()
+    model.classifier.weight.register_hook(lambda gradient: gradient * math.inf)
+    assert fit(model, batches).status == "failed"
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "constant"])
+@pytest.mark.parametrize("warmup", [0.0, 0.2])
+def test_schedules_rise_and_fall(schedule: str, warmup: float) -> None:
+    factors = [rate_factor(schedule, step, 100, warmup) for step in range(100)]  # type: ignore[arg-type]
+    assert max(factors) <= 1.0
+    assert min(factors) >= 0.0
+    if warmup:
+        assert factors[19] == pytest.approx(1.0)
+        assert factors[0] < 0.1
+        assert factors[:20] == sorted(factors[:20])
+    assert factors[20:] == sorted(factors[20:], reverse=True)
+    assert factors[-1] == (1.0 if schedule == "constant" else pytest.approx(0.0, abs=1e-5))
+
+
+def test_only_matrices_decay() -> None:
+    model = lf.reduce(
+        make(), {"*.self_attention": {"block": "minimal_attention", "qk": "symmetric", "temperature": True}}
+    )
+    groups = make_optimizer(model, TrainConfig(weight_decay=0.5), 1e-3).param_groups
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        matrix = name.endswith("weight") and "norm" not in name
+        assert decays[id(parameter)] == (0.5 if matrix else 0.0), name
+
+
+def test_label_smoothing_and_clipping_reach_the_loop(batches: ImageBatches) -> None:
+    plain = fit(make(), batches, epochs=1).epochs[0]["train_loss"]
+    assert fit(make(), batches, epochs=1, label_smoothing=0.3).epochs[0]["train_loss"] != plain
+    still = make()
+    before = weights(still)
+    fit(still, batches, epochs=1, rate=1e-12)
+    assert all(torch.allclose(tensor, before[name], atol=1e-9) for name, tensor in still.state_dict().items())
