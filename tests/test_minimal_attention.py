@@ -54,7 +54,7 @@ def test_counts_follow_the_formulas(d_model: int, qk: str, vo: str) -> None:
 @pytest.mark.parametrize("layers", [1, 4])
 @pytest.mark.parametrize(("heads", "d_model"), [(1, 16), (4, 16), (3, 24)])
 def test_counts_of_whole_models(make_model: MakeModel, layers: int, heads: int, d_model: int) -> None:
-    """METHODS' table: of 12 d² a layer (4 + 8), no MLP leaves 4 d², collapsed 3 d², without V and O 1 d², half of it."""
+    """Of 12 d² a layer (4 + 8), no MLP leaves 4 d², collapsed 3 d², without V and O 1 d², symmetric half of it."""
     d = d_model
     teacher = make_model(
         hidden_size=d, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * d, qkv_bias=False

@@ -169,7 +169,7 @@ def test_a_student_of_a_student(teacher: PreTrainedModel, tmp_path: Path) -> Non
 
 
 def test_later_patterns_override_earlier_ones(teacher: PreTrainedModel) -> None:
-    plan = {"*.mlp": "none", "encoder.[1-2].mlp": {"block": "mlp", "hidden": 5}, "encoder.2.mlp": "mlp"}
+    plan: dict[str, Any] = {"*.mlp": "none", "encoder.[1-2].mlp": {"block": "mlp", "hidden": 5}, "encoder.2.mlp": "mlp"}
     student = lf.reduce(teacher, plan)
     blocks = {site.name: (site.block, site.parameters) for site in lf.sites(student) if site.kind == "mlp"}
     assert blocks["encoder.0.mlp"] == ("none", 0)
@@ -233,7 +233,7 @@ def test_every_mistake_in_a_plan_is_named(make_model: MakeModel, plan: Any, mess
 
 def test_an_emptied_place_stays_empty(make_model: MakeModel) -> None:
     student = lf.reduce(make_model(), {"*.mlp": "none"})
-    with pytest.raises(lf.LeanformerError, match="encoder.0.mlp was emptied when this student was made"):
+    with pytest.raises(lf.LeanformerError, match=r"encoder\.0\.mlp was emptied when this student was made"):
         lf.reduce(student, {"encoder.0.mlp": {"block": "mlp", "hidden": 4}})
     assert parameter_count(lf.reduce(student, {"*.mlp": "none"})) == parameter_count(student)
 
@@ -253,7 +253,7 @@ def test_other_models_are_refused(make_model: MakeModel) -> None:
     with pytest.raises(lf.LeanformerError, match="a ViTModel is not an image classifier"):
         lf.sites(ViTModel(make_model().config))
     with pytest.raises(lf.LeanformerError, match="not Linear"):
-        lf.sites(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+        lf.sites(torch.nn.Linear(1, 1))
 
 
 def damaged(path: Path, what: str) -> None:

@@ -19,7 +19,8 @@ from rich.console import Console
 
 from leanformer.errors import LeanformerError
 from leanformer.report import figures, numbers
-from leanformer.report.page import changed_sites, kept_sites, render, write_report
+from leanformer.report.page import render, write_report
+from leanformer.report.structure import changed_sites, kept_sites
 from leanformer.report.table import decision_lines, results_table
 
 LAYERS, D_MODEL, TEST = 6, 64, 719

@@ -77,7 +77,7 @@ def sites(model: Annotated[str, typer.Argument(help="A family (vit, deit), a mod
 
     with quiet_libraries():
         found = fresh_model(model, {}) if model in FAMILIES else load(model)
-    table = Table("site", "block", Text("parameters"), box=None)
+    table = Table("site", "block", "parameters", box=None)
     table.columns[2].justify = "right"
     for site in find_sites(found):
         table.add_row(site.name, site.block, f"{site.parameters:,}")

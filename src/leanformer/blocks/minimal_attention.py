@@ -108,7 +108,7 @@ class MinimalAttentionModule(nn.Module):
         self.qk_norm = qk_norm
         self.dropout = dropout
         if qk == "symmetric":
-            self.similarity = TriangularLinear(d_model, bias)
+            self.similarity: Any = TriangularLinear(d_model, bias)
         elif qk == "collapsed":
             self.similarity = nn.Linear(d_model, d_model, bias=bias)
         else:
@@ -222,7 +222,7 @@ def _head_products(left: torch.Tensor, right: torch.Tensor, heads: int) -> torch
 
 
 def _own_columns(products: torch.Tensor, heads: int) -> torch.Tensor:
-    """One matrix whose ``i``-th group of columns comes from the teacher heads that the ``i``-th of ``heads`` stands for.
+    """One matrix whose ``i``-th group of columns comes from the teacher heads that head ``i`` stands for.
 
     Args:
         products: Shape (teacher heads, rows, d_model).
@@ -302,8 +302,8 @@ class MinimalAttention(Block):
         if arguments.init == "teacher":
             if teacher is None:
                 raise LeanformerError(
-                    f"{site.name}: init 'teacher' takes over a Hugging Face attention, but {site.block!r} stands there; "
-                    "take init 'orthogonal'"
+                    f"{site.name}: init 'teacher' takes over a Hugging Face attention, but {site.block!r} stands "
+                    "there; take init 'orthogonal'"
                 )
             if arguments.qk_norm:
                 raise LeanformerError(

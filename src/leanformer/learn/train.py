@@ -103,7 +103,9 @@ class _NonFiniteError(Exception):
 def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.AdamW:
     """AdamW that decays matrices, and leaves norms, biases, embeddings and single factors alone."""
     decayed = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d | PatchProjection | TriangularLinear)
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, nn.Linear | nn.Conv2d | PatchProjection | TriangularLinear)
     }
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -144,7 +146,7 @@ class TrainingStep:
         self.accelerator = accelerator
         self.optimizer = make_optimizer(model, config, learning_rate)
         self._prepared, self._stepper = accelerator.prepare(model, self.optimizer)
-        self._forward = torch.compile(self._prepared) if config.compile else self._prepared
+        self._forward: Any = torch.compile(self._prepared) if config.compile else self._prepared
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets the rate of the steps to come."""

@@ -30,7 +30,13 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     if family_name not in FAMILIES:
         raise LeanformerError(f"unknown family {family_name!r}; families: {', '.join(FAMILIES)}")
     family = FAMILIES[family_name]
-    known = {*inspect.signature(family.config_class).parameters, "num_labels", "id2label", "label2id", "attn_implementation"}
+    known = {
+        *inspect.signature(family.config_class).parameters,
+        "num_labels",
+        "id2label",
+        "label2id",
+        "attn_implementation",
+    }
     for key in settings:
         if key not in known:
             raise LeanformerError(
@@ -146,8 +152,8 @@ class Baseline:
             if length % patch_length:
                 divisors = ", ".join(str(d) for d in range(1, length + 1) if length % d == 0)
                 raise LeanformerError(
-                    f"baseline.config: patch_size {patch_length} does not divide the images' {side} of {length} pixels; "
-                    f"take one of {divisors}, or set data.image_size"
+                    f"baseline.config: patch_size {patch_length} does not divide the images' {side} of {length} "
+                    f"pixels; take one of {divisors}, or set data.image_size"
                 )
         expected = self.image_size or (geometry.height, geometry.width)
         if expected != (geometry.height, geometry.width):

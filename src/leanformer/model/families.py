@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,7 +53,7 @@ class ImageFamily:
     attention_class: type[nn.Module]
     special_tokens: int
 
-    def open_layer(self, layer: nn.Module) -> OpenLayer:
+    def open_layer(self, layer: Any) -> OpenLayer:
         """The layer as an open one that holds the same modules; an open layer is given back as it is."""
         if isinstance(layer, OpenLayer):
             return layer
@@ -72,15 +73,25 @@ class ImageFamily:
         """The weights of this family's own attention in the common layout; None for any other module."""
         if not isinstance(module, self.attention_class):
             return None
-        query, key, value, output = module.q_proj, module.k_proj, module.v_proj, module.o_proj
+        attention: Any = module
+
+        def weight(projection: nn.Linear) -> torch.Tensor:
+            return projection.weight.detach().T
+
+        def bias(projection: nn.Linear) -> torch.Tensor | None:
+            return None if projection.bias is None else projection.bias.detach()
+
         return AttentionWeights(
-            *(projection.weight.detach().T for projection in (query, key, value, output)),
-            *(
-                None if projection.bias is None else projection.bias.detach()
-                for projection in (query, key, value, output)
-            ),
-            num_heads=module.num_attention_heads,
-            scaling=module.scaling,
+            query=weight(attention.q_proj),
+            key=weight(attention.k_proj),
+            value=weight(attention.v_proj),
+            output=weight(attention.o_proj),
+            query_bias=bias(attention.q_proj),
+            key_bias=bias(attention.k_proj),
+            value_bias=bias(attention.v_proj),
+            output_bias=bias(attention.o_proj),
+            num_heads=attention.num_attention_heads,
+            scaling=attention.scaling,
         )
 
     def drop_special_tokens(self, model: PreTrainedModel) -> None:

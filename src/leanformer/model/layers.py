@@ -53,14 +53,16 @@ class PatchProjection(nn.Module):
     training step, the product's does not.
     """
 
-    def __init__(self, convolution: nn.Module) -> None:
+    def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         self.weight = convolution.weight  # (d_model, channels, patch height, patch width)
         self.bias = convolution.bias
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) -> (batch, d_model, rows, columns), as the convolution gives it."""
-        rows, columns = (side // patch for side, patch in zip(pixel_values.shape[2:], self.weight.shape[2:], strict=True))
+        rows, columns = (
+            side // patch for side, patch in zip(pixel_values.shape[2:], self.weight.shape[2:], strict=True)
+        )
         patches = pixel_values.unflatten(2, (rows, -1)).unflatten(4, (columns, -1))
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (batch, rows, columns, numbers of a patch)
         return F.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
@@ -69,11 +71,11 @@ class PatchProjection(nn.Module):
 class PatchTokens(nn.Module):
     """Image embeddings without class or distillation token, with the weights of Hugging Face's embeddings."""
 
-    def __init__(self, embeddings: nn.Module, special_tokens: int) -> None:
+    def __init__(self, embeddings: Any, special_tokens: int) -> None:
         super().__init__()
-        self.patch_embeddings = embeddings.patch_embeddings
+        self.patch_embeddings: Any = embeddings.patch_embeddings
         self.position_embeddings = nn.Parameter(embeddings.position_embeddings.detach()[:, special_tokens:].clone())
-        self.dropout = embeddings.dropout
+        self.dropout: nn.Module = embeddings.dropout
 
     def forward(
         self,
@@ -90,7 +92,7 @@ class PatchTokens(nn.Module):
         if bool_masked_pos is not None:
             raise ValueError("this model has no mask token: leave bool_masked_pos out")
         height, width = pixel_values.shape[-2:]
-        positions = self.position_embeddings
+        positions: torch.Tensor = self.position_embeddings
         if (height, width) != tuple(self.patch_embeddings.image_size):
             if not interpolate_pos_encoding:
                 expected = "x".join(str(side) for side in self.patch_embeddings.image_size)

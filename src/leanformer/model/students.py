@@ -29,7 +29,7 @@ from leanformer.model.plan import Plan
 from leanformer.model.surgery import combine, install, resolve
 
 
-class ImageStudent:
+class ImageStudent(PreTrainedModel):
     """Mixed into a Hugging Face image classifier: reduced as its configuration's plan says, pooled by a site.
 
     A student is a model type of its own, so that no class that ignores the plan ever half-loads it: transformers'
@@ -38,7 +38,7 @@ class ImageStudent:
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        install(self, config.plan or {}, take_over=False)  # type: ignore[arg-type]
+        install(self, config.plan or {}, take_over=False)
 
     def forward(
         self,

@@ -13,7 +13,7 @@ from leanformer.blocks.base import AttentionWeights, check_arguments, find_block
 from leanformer.blocks.pooling import ClassTokenPooling
 from leanformer.errors import LeanformerError
 from leanformer.model.families import ImageFamily, device_and_dtype, find_family
-from leanformer.model.layers import OpenLayer
+from leanformer.model.layers import OpenLayer, Sublayer
 from leanformer.model.plan import Plan, match
 from leanformer.model.sites import Site, SiteKind
 
@@ -53,7 +53,8 @@ def sites(model: PreTrainedModel) -> list[Site]:
     for number, hf_layer in enumerate(model.base_model.layers):
         layer = family.open_layer(hf_layer)
         heads = model.config.num_attention_heads
-        for kind, sublayer in (("self_attention", layer.self_attention), ("mlp", layer.mlp)):
+        sublayers: dict[SiteKind, Sublayer | None] = {"self_attention": layer.self_attention, "mlp": layer.mlp}
+        for kind, sublayer in sublayers.items():
             name = f"encoder.{number}.{kind}"
             if sublayer is None:
                 add(name, kind, False, heads, 0)

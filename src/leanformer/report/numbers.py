@@ -36,8 +36,7 @@ class Metric:
 
     def signed(self, value: float) -> str:
         """A difference without its unit: ``-0.3``, ``+0.4``, ``0.0``."""
-        text = f"{value * self.scale:+.{self.digits}f}"
-        return text[1:] if float(text) == 0 else text
+        return signed(value * self.scale, self.digits)
 
     def value(self, value: float) -> str:
         """``97.1 %``"""
@@ -64,6 +63,12 @@ def find_metric(results: Mapping[str, Any]) -> Metric:
         digits = 2 if results["data"]["test"] > 2000 else 1
         return Metric("accuracy", 100, "%", "points", digits)
     raise LeanformerError(f"the metric {name!r} is not known to this version of leanformer; it knows accuracy")
+
+
+def signed(value: float, digits: int) -> str:
+    """``-0.3``, ``+0.4``, ``0.0``"""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def percent(ratio: float) -> str:

@@ -44,6 +44,7 @@ class _Change(_Part):
 class _Searched(_Part):
     learning_rate: float
     status: str
+    accuracy: float | None
     loss: float | None
 
 
@@ -58,6 +59,7 @@ class _Epoch(_Part):
     epoch: float
     train_loss: float | None
     validation_loss: float | None
+    validation_accuracy: float | None
 
 
 class _Curve(_Part):
@@ -80,6 +82,11 @@ class _Mcnemar(_Part):
 class _Failure(_Part):
     seed: int
     reason: str
+
+
+class _Rollback(_Part):
+    seed: int
+    what: str
 
 
 class _Row(_Part):
@@ -115,6 +122,7 @@ class _Row(_Part):
     more_seeds: _Count | None
     more_examples: _Count | None
     failures: list[_Failure]
+    rollbacks: list[_Rollback]
 
 
 class _Accept(_Part):
@@ -150,6 +158,7 @@ class _Results(_Part):
     candidates: list[_Row]
     recommended: str | None
     recommendation: str
+    ship: str | None
     environment: dict[str, Any]
     method: _Method
     study: dict[str, Any]

@@ -59,11 +59,12 @@ def results_table(results: Mapping[str, Any]) -> Table:
         caption_justify="left",
         caption_style="dim",
         caption=(
-            f"{metric.name} in {metric.unit}, difference to the baseline in {metric.difference_unit}, each with its "
+            f"{metric.name} in {metric.unit}; difference to the baseline in {metric.difference_unit}, with its "
             f"{confidence} interval; speed is throughput, the baseline's being 1; > is the one to ship"
             + ("; one seed: this speaks of this one trained pair only" if one_pair_only(results) else "")
         ),
     )
+    table.add_column(width=1)
     table.add_column("candidate", overflow="fold", min_width=8)
     for header in ("parameters", metric.name, "difference", "speed"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -73,9 +74,10 @@ def results_table(results: Mapping[str, Any]) -> Table:
         word = verdict(row)
         speed = speed_ratio(row, baseline)
         table.add_row(
-            Text(f"> {row['name']}" if chosen else row["name"]),
+            ">" if chosen else "",
+            Text(row["name"]),
             f"{numbers.short(row['parameters'])} {numbers.brief_percent(row['parameters_ratio'])}",
-            interval(row["quality"], metric.number),
+            MISSING if row["quality"] is None else metric.number(row["quality"]["mean"]),
             interval(row["difference"], metric.signed),
             MISSING if speed is None else numbers.times(speed),
             Text(word, style=STYLES[word]),
