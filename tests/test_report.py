@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import os
-import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -23,6 +23,7 @@ from leanformer.report.page import render, write_report
 from leanformer.report.structure import changed_sites, kept_sites
 from leanformer.report.table import decision_lines, results_table
 
+DESKTOP, PHONE = 1280, 375  # pixels
 LAYERS, D_MODEL, TEST = 6, 64, 719
 ATTENTION, MLP, NORM = 4 * (D_MODEL**2 + D_MODEL), 2 * 4 * D_MODEL**2 + 5 * D_MODEL, 2 * D_MODEL
 OTHER = 2_698
@@ -249,11 +250,11 @@ def failed(row: dict[str, Any], reason: str = "the loss is not finite") -> None:
 
 
 def hostile_results() -> dict[str, Any]:
-    """Twenty candidates with long and hostile names, a hundred classes, one failed candidate, missing costs."""
+    """Twelve candidates with long and hostile names, a hundred classes, one failed candidate, missing costs."""
     results = example_results(classes=100)
     originals = results["candidates"]
     results["candidates"] = []
-    for number in range(20):
+    for number in range(12):
         row = copy.deepcopy(originals[number % len(originals)])
         row["name"] = f"a-name-as-long-as-names-get-when-every-argument-of-the-plan-stands-in-it-{number}"
         results["candidates"].append(row)
@@ -300,6 +301,16 @@ class Outline(HTMLParser):
 
     def count(self, tag: str) -> int:
         return sum(element == tag for element, _ in self.elements)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return written(tmp_path_factory.mktemp("digits"), example_results())
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return written(tmp_path_factory.mktemp("hostile"), hostile_results())
 
 
 def printed(results: dict[str, Any], width: int = 80) -> str:
@@ -397,19 +408,23 @@ def test_numbers() -> None:
 def test_more_test_examples_give_more_decimals() -> None:
     results = example_results()
     results["data"]["test"] = 10_000
-    assert "97.18 (95.98, 98.38)" in printed(results, 120)
+    assert "97.18" in printed(results)
+    assert max(map(len, printed(results).splitlines())) <= 80
 
 
 def test_table_fits_a_terminal_of_80_columns() -> None:
-    text = printed(example_results())
-    assert max(map(len, text.splitlines())) <= 80
-    line = next(line for line in text.splitlines() if "> four-heads" in line)
-    for part in ("28,042", "9.3%", "(95.9, 98.2)", "-0.3 (-0.7, +0.1)", "5.1x", "accept"):
-        assert part in line
-    # Long names go on in the next line.
-    assert "four-heads-symm" in text
-    assert "\netric " in text
-    assert "one trained pair" not in text
+    lines = printed(example_results()).splitlines()
+    assert max(map(len, lines)) <= 80
+    chosen = next(line for line in lines if line.startswith("> four-heads "))
+    assert chosen.split() == [">", "four-heads", "28,042", "9.3%", "97.0", "-0.3", "(-0.7,", "+0.1)", "5.1x", "accept"]
+    # Long names go on in the next line, and nothing of a number is cut.
+    place = next(place for place, line in enumerate(lines) if "collapsed-attention-wh" in line)
+    assert lines[place + 1].strip() == "ole-mlp"
+    assert "…" not in "".join(lines)
+
+
+def test_table_says_that_one_seed_speaks_of_one_pair() -> None:
+    assert "one trained pair" not in printed(example_results())
     assert "one trained pair" in " ".join(printed(example_results(seeds=1)).split())
 
 
@@ -468,7 +483,7 @@ def without_baseline() -> dict[str, Any]:
         "recommendation": "Nothing can be recommended: the baseline failed.",
     }
     failed(results["baseline"])
-    results["baseline"]["decision"] = None
+    results["baseline"] |= {"decision": None, "reason": "what the others are compared with"}
     for row in results["candidates"]:
         row |= {"decision": "undecided", "difference": None, "mcnemar": [], "p_value": None, "p_adjusted": None}
         row |= {"more_seeds": None, "more_examples": None, "reason": "There is nothing to compare with."}
@@ -477,11 +492,10 @@ def without_baseline() -> dict[str, Any]:
     return results
 
 
-def test_page_shows_every_model(tmp_path: Path) -> None:
-    results = example_results()
-    outline = Outline(written(tmp_path, results))
+def test_page_shows_every_model(page: str) -> None:
+    outline = Outline(page)
     tables = "\n".join(" ".join(row.split()) for row in outline.rows)
-    for row in results["candidates"]:
+    for row in example_results()["candidates"]:
         assert f"{row['name']} " in tables
         assert f"{row['parameters']:,}" in tables
     chosen = next(row for row in outline.rows if "four-heads" in row and "accept" in row)
@@ -490,17 +504,18 @@ def test_page_shows_every_model(tmp_path: Path) -> None:
     cost = next(row for row in outline.rows if "four-heads" in row and "p95" in row)
     for part in ("953,428", "2.8 s", "13,923 examples/s", "0.73 ms", "p95 0.87 ms", "37,791 /s", "5.1x", "0.346"):
         assert part in " ".join(cost.split())
+    rates = next(row for row in outline.rows if "four-heads " in row and "loss 0." in row)
+    assert "95.0 loss 0.1300 ● 97.0 loss 0.1100 failed" in " ".join(rates.split())
 
 
-def test_page_says_the_decision_in_the_words_of_the_terminal(tmp_path: Path) -> None:
-    results = example_results()
-    page = written(tmp_path, results)
-    for line in decision_lines(results):
+def test_page_says_the_decision_in_the_words_of_the_terminal(page: str) -> None:
+    for line in decision_lines(example_results()):
         assert f">{line}</p>" in page.replace("&#39;", "'")
+    assert "Weights to ship: <code>trials/four-heads/seed-1/model</code>" in page
 
 
-def test_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
-    outline = Outline(written(tmp_path, example_results()))
+def test_page_asks_nothing_of_the_network(page: str) -> None:
+    outline = Outline(page)
     assert not any(tag in ("link", "img", "iframe", "object", "base") for tag, _ in outline.elements)
     for _, attributes in outline.elements:
         assert "src" not in attributes
@@ -510,26 +525,25 @@ def test_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
     assert policy.startswith("default-src 'none'")
 
 
-def test_page_escapes_what_users_wrote(tmp_path: Path) -> None:
-    page = written(tmp_path, hostile_results())
-    assert SCRIPT not in page
-    assert "&lt;script&gt;window.broken" in page
+def test_page_escapes_what_users_wrote(hostile_page: str) -> None:
+    assert SCRIPT not in hostile_page
+    assert "&lt;script&gt;window.broken" in hostile_page
     # plotly.js, the figures, and the page's own: nothing that a name could have added.
-    assert Outline(page).count("script") == 3
-    assert Outline(page).count("img") == 0
-    plots = json.loads(page.partition('id="plots">')[2].partition("</script>")[0])
+    assert Outline(hostile_page).count("script") == 3
+    assert Outline(hostile_page).count("img") == 0
+    plots = json.loads(hostile_page.partition('id="plots">')[2].partition("</script>")[0])
     assert "&lt;script&gt;" in json.dumps(plots["difference"])
 
 
-@pytest.mark.parametrize(
-    "results",
-    [hostile_results(), without_baseline(), example_results(seeds=1)],
-    ids=["many", "no baseline", "one seed"],
-)
-def test_page_renders_unusual_results(results: dict[str, Any], tmp_path: Path) -> None:
-    outline = Outline(written(tmp_path, results))
-    for row in results["candidates"]:
-        assert any(row["name"] in text for text in outline.rows)
+def test_page_without_a_baseline(tmp_path: Path) -> None:
+    page = written(tmp_path, without_baseline())
+    assert "no candidate could be compared with the baseline" in page
+    assert "the baseline less the margin" not in page
+    assert "Seed 0 failed: the loss is not finite" in page
+    assert [attributes["data-plot"] for _, attributes in Outline(page).elements if "data-plot" in attributes][:2] == [
+        "cost",
+        "curves-B",
+    ]
 
 
 def test_page_without_any_measured_cost_or_epoch_has_no_empty_plots() -> None:
@@ -546,8 +560,8 @@ def test_page_without_any_measured_cost_or_epoch_has_no_empty_plots() -> None:
     ]
 
 
-def test_one_seed_is_said_wherever_intervals_are(tmp_path: Path) -> None:
-    assert written(tmp_path, example_results()).count("one trained pair") == 0
+def test_one_seed_is_said_wherever_intervals_are(page: str, tmp_path: Path) -> None:
+    assert page.count("one trained pair") == 0
     assert written(tmp_path, example_results(seeds=1)).count("one trained pair") == 2
 
 
@@ -558,6 +572,18 @@ def test_cost_figures_leave_out_what_was_not_measured() -> None:
     assert list(figures.quality_against_cost(results)) == ["latency", "parameters", "training time"]
 
 
+def test_models_of_the_same_cost_stand_side_by_side() -> None:
+    figure = figures.quality_against_cost(example_results())["parameters"]
+    across = {
+        label.strip("<b>/*"): place
+        for trace in figure.data
+        if trace.text
+        for label, place in zip(trace.text, trace.x, strict=True)
+    }
+    assert across["1"] == 103_306  # alone
+    assert 0.9 * 28_042 < across["4"] < 28_042 < across["6"] < 1.1 * 28_042
+
+
 def test_missing_results(tmp_path: Path) -> None:
     with pytest.raises(LeanformerError, match=r"results\.json: there is no such file"):
         write_report(tmp_path)
@@ -566,14 +592,14 @@ def test_missing_results(tmp_path: Path) -> None:
 
 
 def test_cut_results_leave_the_old_report(tmp_path: Path) -> None:
-    page = written(tmp_path, example_results())
-    whole = (tmp_path / "results.json").read_bytes()
+    (tmp_path / "report.html").write_text("the old report", encoding="utf-8")
+    whole = json.dumps(example_results()).encode()
     for length in (0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 1):
         (tmp_path / "results.json").write_bytes(whole[:length])
         with pytest.raises(LeanformerError, match=r"results\.json: damaged") as raised:
             write_report(tmp_path)
         assert "\n" not in str(raised.value)
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "the old report"
 
 
 def _without(results: dict[str, Any], *path: str) -> dict[str, Any]:
@@ -617,11 +643,62 @@ BROWSER = next((found for name in BROWSERS if (found := shutil.which(name))), No
 in_browser = pytest.mark.skipif(
     BROWSER is None, reason=f"no browser to look at the page with: none of {', '.join(BROWSERS)}"
 )
+LOOK = """<!doctype html><body style="margin: 0"><pre id="seen"></pre><script>
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+const look = async ([name, width]) => {
+  const frame = document.createElement("iframe");
+  Object.assign(frame, { src: `${name}.html`, width, height: 800 });
+  const loaded = new Promise((done) => { frame.onload = done; });
+  document.body.append(frame);
+  await loaded;
+  const page = frame.contentDocument, root = page.documentElement, all = (query) => [...page.querySelectorAll(query)];
+  for (let wait = 0; wait < 50 && !root.dataset.drawn; wait++) await pause(100);
+  const seen = {
+    name,
+    width,
+    drawn: Number(root.dataset.drawn),
+    plots: all(".plot").length,
+    empty: all(".plot").filter((plot) => !plot.querySelector(".scatterlayer path, .barlayer path, .heatmaplayer image"))
+      .map((plot) => plot.dataset.plot),
+    intervals: all("[data-plot=difference] path.xerror").length,
+    rows: all("#quality tbody tr").length,
+    tooWide: [root, ...all(".cards")].filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.tagName),
+    broken: String(frame.contentWindow.broken),
+  };
+  if (!seen.drawn) return seen;
+  const title = () => page.querySelector("[data-plot=cost] .xtitle").textContent;
+  seen.titles = [title()];
+  page.querySelector("input[name=cost][value=latency]").click();
+  await pause(100);
+  seen.titles.push(title());
+  const folded = () => all("details:not([open])").length;
+  seen.folded = [folded()];
+  frame.contentWindow.dispatchEvent(new Event("beforeprint"));
+  seen.folded.push(folded());
+  frame.contentWindow.dispatchEvent(new Event("afterprint"));
+  seen.folded.push(folded());
+  return seen;
+};
+(async () => {
+  const looks = [];
+  for (const wanted of WANTED) looks.push(await look(wanted));
+  document.getElementById("seen").textContent = JSON.stringify(looks);
+})();
+</script>"""
 
 
-def shown(page: Path, directory: Path) -> tuple[str, list[str]]:
-    """The page's DOM after its scripts ran, and what they wrote to the console."""
+@pytest.fixture(scope="module")
+def seen(
+    page: str, hostile_page: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[tuple[str, int], dict[str, Any]], list[str]]:
+    """What a browser shows of some pages at some widths, and the lines that it wrote to its console."""
     assert BROWSER is not None
+    directory = tmp_path_factory.mktemp("browser")
+    broken = page.replace("Plotly.react(", "Plotly.nothing(")
+    for name, text in (("digits", page), ("hostile", hostile_page), ("broken", broken)):
+        (directory / f"{name}.html").write_text(text, encoding="utf-8")
+    wanted = [("digits", DESKTOP), ("digits", PHONE), ("hostile", PHONE), ("broken", DESKTOP)]
+    (directory / "look.html").write_text(LOOK.replace("WANTED", json.dumps(wanted)), encoding="utf-8")
     done = subprocess.run(
         [
             BROWSER,
@@ -633,65 +710,52 @@ def shown(page: Path, directory: Path) -> tuple[str, list[str]]:
             "--allow-file-access-from-files",
             f"--user-data-dir={directory / 'profile'}",
             "--enable-logging=stderr",
-            "--virtual-time-budget=20000",
+            "--virtual-time-budget=60000",
+            "--window-size=1300,3600",
             "--dump-dom",
-            page.as_uri(),
+            (directory / "look.html").as_uri(),
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=180,
         check=False,
         env={**os.environ, "HOME": str(directory)},
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    looks = json.loads(html.unescape(done.stdout.partition('id="seen">')[2].partition("</pre>")[0]))
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return {(look["name"], look["width"]): look for look in looks}, console
 
 
 @in_browser
-@pytest.mark.parametrize("results", [example_results(), hostile_results()], ids=["digits", "many"])
-def test_browser_draws_every_plot_and_complains_of_nothing(results: dict[str, Any], tmp_path: Path) -> None:
-    page = written(tmp_path, results)
-    plots = sum("data-plot" in attributes for _, attributes in Outline(page).elements)
-    assert plots == 4 + 1 + len(results["candidates"])
-    dom, console = shown(tmp_path / "report.html", tmp_path)
-    assert console == []
-    assert f'data-drawn="{plots}"' in dom
-    assert len(re.findall(r'<div class="plot[^>]*js-plotly-plot', dom)) == plots
-    assert dom.count('class="main-svg"') >= plots
-    assert dom.count("scatterlayer") >= plots - 2
-    assert len(re.findall(r'<g class="points?"', dom)) > 0
-    assert "heatmaplayer" in dom
-    quality = dom.partition('id="quality"')[2].partition("</table>")[0]
-    assert quality.count("<tr") == 2 + len(results["candidates"])
+@pytest.mark.parametrize(("name", "width"), [("digits", DESKTOP), ("digits", PHONE), ("hostile", PHONE)])
+def test_browser_draws_every_plot(name: str, width: int, seen: Any) -> None:
+    look = seen[0][name, width]
+    candidates = len((example_results() if name == "digits" else hostile_results())["candidates"])
+    assert look["drawn"] == look["plots"] == 4 + 1 + candidates
+    assert look["empty"] == []
+    assert look["intervals"] == candidates - (name == "hostile")  # one failed
+    assert look["rows"] == 1 + candidates
+    assert look["broken"] == "undefined"
 
 
 @in_browser
-def test_browser_reports_a_broken_page(tmp_path: Path) -> None:
-    """The test above can fail: an error in a script is seen."""
-    page = written(tmp_path, example_results()).replace("Plotly.react(", "Plotly.nothing(")
-    (tmp_path / "broken.html").write_text(page, encoding="utf-8")
-    dom, console = shown(tmp_path / "broken.html", tmp_path)
+def test_browser_complains_of_nothing_but_a_broken_page(seen: Any) -> None:
+    looks, console = seen
+    assert [line for line in console if "broken.html" not in line] == []
+    # The line above can fail: an error in a script is seen.
     assert any("nothing is not a function" in line for line in console)
-    assert "data-drawn" not in dom
+    assert not looks["broken", DESKTOP]["drawn"]
 
 
 @in_browser
-@pytest.mark.parametrize("results", [example_results(), hostile_results()], ids=["digits", "many"])
-def test_browser_needs_no_sideways_scrolling_on_a_phone(results: dict[str, Any], tmp_path: Path) -> None:
-    written(tmp_path, results)
-    frame = tmp_path / "phone.html"
-    frame.write_text(
-        '<iframe id="phone" src="report.html" style="width: 375px; height: 800px; border: 0"></iframe>'
-        "<script>phone.onload = () => setTimeout(() => {"
-        "  const { documentElement } = phone.contentDocument;"
-        "  document.body.dataset.widths = `${documentElement.clientWidth} ${documentElement.scrollWidth}`;"
-        "  document.body.dataset.broken = String(phone.contentWindow.broken);"
-        "}, 3000)</script>",
-        encoding="utf-8",
-    )
-    dom, _ = shown(frame, tmp_path)
-    widths = re.search(r'data-widths="(\d+) (\d+)"', dom)
-    assert widths is not None
-    assert 0 < int(widths[1]) <= 375
-    assert int(widths[2]) <= int(widths[1])
-    assert 'data-broken="undefined"' in dom
+@pytest.mark.parametrize(("name", "width"), [("digits", DESKTOP), ("digits", PHONE), ("hostile", PHONE)])
+def test_browser_needs_no_sideways_scrolling(name: str, width: int, seen: Any) -> None:
+    assert seen[0][name, width]["tooWide"] == []
+
+
+@in_browser
+def test_browser_shows_another_cost_and_unfolds_for_print(seen: Any) -> None:
+    look = seen[0]["digits", DESKTOP]
+    assert look["titles"] == ["parameters (logarithmic)", "latency of one example (p50), ms"]
+    assert look["folded"] == [6, 0, 6]

@@ -133,6 +133,17 @@ def test_columns_given(tmp_path: Path) -> None:
     assert any(torch.equal(image[0], torch.from_numpy(np.array(random_image(50)))) for image in everything)
 
 
+@pytest.mark.parametrize("kind", ["content", "path"])
+def test_an_image_column_of_plain_content_or_paths(tmp_path: Path, kind: str) -> None:
+    write_folder(tmp_path / "files", "a")
+    files = [tmp_path / "files" / "a" / f"{row % 10}.png" for row in range(20)]
+    values = [file.read_bytes() if kind == "content" else str(file) for file in files]
+    data = load(write_parquet(tmp_path / "table", plain=values), image_column="plain")
+    images = torch.stack([torch.from_numpy(np.array(random_image(number))) for number in range(10)])
+    for image in pixels_of(data.train):
+        assert (images == image).flatten(1).all(1).any()
+
+
 # What bad data gets
 
 

@@ -8,17 +8,33 @@ from typing import TYPE_CHECKING, Any
 from leanformer.errors import LeanformerError
 
 if TYPE_CHECKING:
+    from leanformer.config import Study, make_study, read_study
     from leanformer.model.sites import Site
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
     from leanformer.study import StudyResult, run
 
-__all__ = ["LeanformerError", "Site", "StudyResult", "load", "reduce", "run", "save", "sites"]
+__all__ = [
+    "LeanformerError",
+    "Site",
+    "Study",
+    "StudyResult",
+    "load",
+    "make_study",
+    "read_study",
+    "reduce",
+    "run",
+    "save",
+    "sites",
+]
 
 _HOMES = {
     "Site": "leanformer.model.sites",
+    "Study": "leanformer.config",
     "StudyResult": "leanformer.study",
     "load": "leanformer.model.students",
+    "make_study": "leanformer.config",
+    "read_study": "leanformer.config",
     "reduce": "leanformer.model.students",
     "run": "leanformer.study",
     "save": "leanformer.model.students",

@@ -54,7 +54,7 @@ class DataConfig(Section):
     image_column: str | None = None
     label_column: str | None = None
     channels: Literal[1, 3] | None = None
-    """1 converts to grey, 3 to colour; by default as the data are (grey stays grey)."""
+    """1 converts to grey, 3 to color; by default as the data are (grey stays grey)."""
     image_size: Count | tuple[Count, Count] | None = None
     """Pixels, or (height, width): resize to this. By default the images must share one size."""
     validation_fraction: Fraction = 0.1

@@ -115,7 +115,11 @@ def _quality_against(
     logarithmic = min(prices) > 0 and max(prices) / min(prices) > 4
     figure = empty_figure(
         height=430,
-        xaxis={"title": {"text": title + (" (logarithmic)" if logarithmic else "")}, "tickformat": "~s"},
+        xaxis={
+            "title": {"text": title + (" (logarithmic)" if logarithmic else "")},
+            # Thousands as 10k; half a millisecond is no "500m".
+            "tickformat": "~s" if min(prices) >= 1 and max(prices) >= 1000 else "~g",
+        },
         yaxis={"title": {"text": f"{metric.name}, {metric.unit}"}},
     )
     figure.update_xaxes({"type": "log", "dtick": "D2"} if logarithmic else {"rangemode": "tozero"})
@@ -141,7 +145,7 @@ def _quality_against(
             x=[across[place] for place in chosen],
             y=[up[place] for place in chosen],
             text=[f"<b>{label}</b>*" if place in front else label for place, label in labels.items()],
-            # Between the interval, which goes up, and the front, which goes right; away from a neighbor of the same cost.
+            # Between the interval, which goes up, and the front, which goes right; away from who has the same cost.
             textposition=[f"top {'left' if across[place] < prices[place] else 'right'}" for place in chosen],
             error_y=_errors([rows[place][0]["quality"] for place in chosen], metric, word),
         )
@@ -179,7 +183,7 @@ def per_class(results: Mapping[str, Any]) -> go.Figure | None:
     places = number_of(results)
     figure = empty_figure(
         height=row_height(rows) + 20,
-        margin={"l": 8, "r": 12, "t": 50, "b": 8},
+        margin={"l": 8, "r": 12, "t": 42, "b": 8},
         xaxis={
             "showgrid": False,
             "showticklabels": few,
@@ -201,7 +205,10 @@ def per_class(results: Mapping[str, Any]) -> go.Figure | None:
         text=[["" if value is None else numbers.signed(value, 1) for value in line] for line in values],
         texttemplate="%{text}" if few else None,
         customdata=[
-            [f"{safe(row['name'])}, class {safe(name)}<br>{_class_words(entries.get(name), metric)}" for name in classes]
+            [
+                f"{safe(row['name'])}, class {safe(name)}<br>{_class_words(entries.get(name), metric)}"
+                for name in classes
+            ]
             for row, entries in zip(rows, found, strict=True)
         ],
         hovertemplate="%{customdata}<extra></extra>",
@@ -215,6 +222,7 @@ def per_class(results: Mapping[str, Any]) -> go.Figure | None:
             "xanchor": "left",
             "y": 1,
             "yanchor": "bottom",
+            "ypad": 4,
         },
     )
     return figure

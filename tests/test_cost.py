@@ -1,0 +1,109 @@
+"""What a model costs: counted by hand, and measured in an order that favors none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+import leanformer as lf
+from leanformer.measure.cost import (
+    Subject,
+    forward_flops,
+    measure_costs,
+    overdetermination_ratio,
+    parameters_by_kind,
+    peak_memory,
+)
+from leanformer.model.surgery import parameter_count
+
+CPU = torch.device("cpu")
+MakeModel = Callable[..., PreTrainedModel]
+
+
+def test_parameters_by_kind_sum_to_the_total(make_model: MakeModel) -> None:
+    d, mlp, layers = 24, 48, 3
+    model = make_model()
+    counts = parameters_by_kind(model)
+    assert counts["self_attention"] == layers * (4 * (d * d + d) + 2 * d)
+    assert counts["mlp"] == layers * (2 * d * mlp + mlp + d + 2 * d)
+    assert sum(counts.values()) == parameter_count(model)
+    student = lf.reduce(model, {"*.self_attention": "minimal_attention", "*.mlp": "none"})
+    counts = parameters_by_kind(student)
+    assert counts["self_attention"] == layers * (d * d + 2 * d)
+    assert counts["mlp"] == 0
+    assert sum(counts.values()) == parameter_count(student)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_forward_operations_by_hand(make_model: MakeModel, heads: int) -> None:
+    d, mlp, layers, classes, patch, tokens = 24, 48, 3, 5, 4, 16
+    n = tokens + 1
+    embeddings = 2 * tokens * patch * patch * d
+    products = layers * 2 * (2 * n * n * d)  # scores, and weights times values
+    model = make_model(num_attention_heads=heads)
+    pixels = {"pixel_values": torch.zeros(1, 1, 16, 16)}
+    whole = embeddings + products + layers * (2 * 4 * n * d * d + 2 * 2 * n * d * mlp) + 2 * d * classes
+    assert forward_flops(model, pixels) == whole
+    plan = {"*.self_attention": "minimal_attention", "*.mlp": "none"}
+    extreme = embeddings + products + layers * 2 * n * d * d + 2 * d * classes
+    assert forward_flops(lf.reduce(model, plan), pixels) == extreme
+
+
+def test_overdetermination_ratio() -> None:
+    assert overdetermination_ratio(60_000, 10, 31_498) == pytest.approx(19.0488, abs=1e-4)  # K M / P
+
+
+def test_peak_memory_is_what_is_held_at_once() -> None:
+    def action() -> None:
+        first = torch.zeros(1_000_000)
+        second = first + 1  # both held
+        del first
+        third = second + 1  # again two, not three
+        del second, third
+
+    assert 8_000_000 <= peak_memory(action, CPU) < 8_100_000
+
+
+class Recorded(nn.Module):
+    """Writes down each call's batch size under its name."""
+
+    def __init__(self, name: str, calls: list[tuple[str, int]]) -> None:
+        super().__init__()
+        self.name, self.calls = name, calls
+        self.weight = nn.Parameter(torch.zeros(10))
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        self.calls.append((self.name, len(pixel_values)))
+        return pixel_values * 2
+
+
+def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def subject(name: str) -> Subject:
+        def training() -> Iterator[dict[str, torch.Tensor]]:
+            while True:
+                yield {"pixel_values": torch.zeros(4, 3), "labels": torch.zeros(4, dtype=torch.long)}
+
+        return Subject(
+            Recorded(name, calls), lambda: lambda batch: None, training, {"pixel_values": torch.zeros(32, 3)}
+        )
+
+    costs: dict[str, Any] = measure_costs({name: subject(name) for name in "abc"}, CPU, repeats=3, latency_calls=2)
+    rounds = [name for name, size in calls if size == 1][::2]  # two calls of one example each
+    assert [rounds[start : start + 3] for start in range(0, 12, 3)] == [
+        ["c", "a", "b"],  # warm-up
+        ["a", "b", "c"],
+        ["b", "c", "a"],
+        ["c", "a", "b"],
+    ]
+    for cost in costs.values():
+        assert len(cost.latency_ms) == 3 * 2
+        assert len(cost.throughput_per_second) == len(cost.train_examples_per_second) == 3
+        # Weights, and the one tensor that the forward pass of the large batch makes.
+        assert cost.peak_memory_mb == pytest.approx((10 * 4 + 32 * 3 * 4) / 1e6, abs=2e-4)

@@ -1,0 +1,470 @@
+"""The main job, end to end on the built-in digits."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from rich.console import Console
+
+import leanformer as lf
+from leanformer import study as main_job
+from leanformer.config import DataConfig
+from leanformer.data.batches import ImageBatches
+from leanformer.data.images import load_images
+from leanformer.learn.train import Trained
+from leanformer.measure.quality import predict
+from leanformer.model.surgery import parameter_count
+from leanformer.report.table import decision_lines, results_table
+
+MakeStudy = Callable[..., dict[str, Any]]
+TIMINGS = {
+    "train_seconds",
+    "train_examples_per_second",
+    "latency_ms",
+    "throughput_per_second",
+    "peak_memory_mb",
+    "train_peak_memory_mb",
+}
+
+
+def run(study: dict[str, Any], directory: Path) -> tuple[lf.StudyResult, str]:
+    """The study's result, and what it wrote to a console that is no terminal."""
+    log = io.StringIO()
+    result = lf.run(study, directory, Console(file=log, width=120))
+    return result, log.getvalue()
+
+
+def without_timings(results: dict[str, Any]) -> str:
+    """Results as text, without what another run measures otherwise."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: strip(inner) for key, inner in value.items() if key not in TIMINGS}
+        return [strip(inner) for inner in value] if isinstance(value, list) else value
+
+    return json.dumps(strip(results), indent=1)
+
+
+def sizes(directory: Path) -> dict[str, tuple[int, int]]:
+    """Files below a directory with size and time of change."""
+    return {
+        str(path.relative_to(directory)): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the module's one whole run is kept; tests that change it work on a copy."""
+    return tmp_path_factory.mktemp("whole") / "run"
+
+
+@pytest.fixture
+def whole(template: Path, digits_study: MakeStudy) -> Path:
+    """The directory of a study that ran to its end."""
+    if not template.exists():
+        _, log = run(digits_study(), template)
+        (template / "log.txt").write_text(log)
+    return template
+
+
+@pytest.fixture
+def finished(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def results_of(directory: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((directory / "results.json").read_text())
+    return content
+
+
+def rows_of(directory: Path) -> dict[str, dict[str, Any]]:
+    results = results_of(directory)
+    return {row["name"]: row for row in (results["baseline"], *results["candidates"])}
+
+
+# What a run leaves
+
+
+def test_the_run_directory_is_as_designed(whole: Path) -> None:
+    for name in ("study.yaml", "results.json", "report.html"):
+        assert (whole / name).stat().st_size > 100
+    for candidate in ("baseline", "no-mlp", "minimal"):
+        for seed in (0, 1):
+            trial = whole / "trials" / candidate / f"seed-{seed}"
+            assert sorted(path.name for path in (trial / "model").iterdir()) == [
+                "config.json",
+                "model.safetensors",
+                "preprocessor_config.json",
+            ]
+            result = json.loads((trial / "result.json").read_text())
+            answers = pq.read_table(trial / "predictions.parquet").to_pydict()
+            assert result["accuracy"] == pytest.approx(np.mean(answers["correct"]))
+            assert len(answers["label"]) == results_of(whole)["data"]["test"] == 899
+            assert not (trial / "checkpoint.safetensors").exists()
+    assert not list(whole.rglob("*.partial"))
+
+
+def test_results_say_what_the_trials_gave(whole: Path) -> None:
+    results, rows = results_of(whole), rows_of(whole)
+    baseline = rows["baseline"]
+    for name, row in rows.items():
+        model = lf.load(whole / row["trials"][0] / "model")
+        assert row["parameters"] == parameter_count(model) == sum(row["parameters_by_kind"].values())
+        assert row["parameters_ratio"] == row["parameters"] / baseline["parameters"]
+        assert row["q_ratio"] == results["data"]["train"] * 10 / row["parameters"]
+        per_seed = [json.loads((whole / trial / "result.json").read_text())["accuracy"] for trial in row["trials"]]
+        assert row["quality"]["per_seed"] == pytest.approx(per_seed)
+        assert row["quality"]["mean"] == pytest.approx(np.mean(per_seed))
+        assert row["quality"]["low"] < row["quality"]["mean"] < row["quality"]["high"]
+        assert len(row["curves"]) == 2
+        assert len(row["curves"][0]["epochs"]) == 3
+        assert sum(entry["examples"] for entry in row["per_class"]) == 899
+        for key in ("train_seconds", "throughput_per_second", "peak_memory_mb", "train_peak_memory_mb"):
+            assert row[key] > 0
+        assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"]
+        if name != "baseline":
+            gap = np.mean(per_seed) - baseline["quality"]["mean"]
+            assert row["difference"]["mean"] == pytest.approx(gap)
+            assert row["difference"]["low"] < gap < row["difference"]["high"]
+            assert row["decision"] in ("accept", "reject", "undecided")
+            assert row["scope"] == "seeds and examples"
+            assert [test["seed"] for test in row["mcnemar"]] == [0, 1]
+    minimal = rows["minimal"]
+    assert {change["block"] for change in minimal["changes"] if change["kind"] == "self_attention"} == {
+        "minimal_attention"
+    }
+    assert minimal["parameters_by_kind"]["mlp"] == 0
+    assert results["recommended"] in rows
+    assert (whole / results["ship"] / "model.safetensors").exists()
+
+
+def test_a_shipped_model_answers_as_measured(whole: Path, digits_study: MakeStudy) -> None:
+    study = digits_study()
+    data = load_images(DataConfig(**study["data"]), torch.device("cpu"))
+    trial = whole / "trials" / "minimal" / "seed-1"
+    answers = predict(lf.load(trial / "model"), ImageBatches(data, 64, (), data.mean, data.std).evaluation(data.test))
+    kept = pq.read_table(trial / "predictions.parquet").to_pydict()
+    assert answers.predictions.tolist() == kept["prediction"]
+    assert answers.labels.tolist() == kept["label"]
+    # The processor beside the model prepares a raw image as the study did.
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(trial / "model")
+    image = next(iter(data.test.batches([torch.tensor([0])])))["pixel_values"][0]
+    pixels = processor(image, return_tensors="pt")["pixel_values"]
+    expected = next(iter(ImageBatches(data, 1, (), data.mean, data.std).evaluation(data.test)))["pixel_values"][:1]
+    assert torch.allclose(pixels, expected, atol=1e-5)
+
+
+def test_every_model_has_the_same_search(whole: Path) -> None:
+    for row in rows_of(whole).values():
+        searched = row["learning_rate_search"]
+        assert [run["learning_rate"] for run in searched] == [3e-3, 1e-2]
+        best = max(searched, key=lambda run: run["accuracy"])
+        assert row["learning_rate"] == best["learning_rate"]
+        # The winner's run is the first seed's trial: trained once.
+        assert row["curves"][0]["epochs"][-1]["validation_accuracy"] == best["accuracy"]
+
+
+def test_plain_lines_where_there_is_no_terminal(whole: Path) -> None:
+    log = (whole / "log.txt").read_text()
+    assert "\x1b" not in log
+    assert "storage: memory" in log
+    done = re.findall(r"tiny: \[(\d+)/9\] (\S+) · (?:rate|seed)", log)
+    assert [int(number) for number, _ in done] == list(range(1, 10))
+    assert re.search(r"\[9/9\] minimal · seed 1  loss \d\.\d+  val acc \d+\.\d%  [\d,]+ ex/s", log)
+
+
+def test_the_study_file_reads_back(whole: Path, digits_study: MakeStudy) -> None:
+    assert lf.read_study(whole / "study.yaml") == lf.make_study(digits_study())
+
+
+# Running again
+
+
+def test_nothing_is_done_twice(finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, trials = results_of(finished), sizes(finished / "trials")
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(main_job, "train", never)
+    monkeypatch.setattr(main_job, "measure_costs", never)
+    run(digits_study(), finished)
+    assert results_of(finished) == before
+    assert sizes(finished / "trials") == trials
+
+
+def test_what_changed_runs_again_and_says_why(finished: Path, digits_study: MakeStudy) -> None:
+    before = sizes(finished / "trials")
+    study = digits_study()
+    study["candidates"]["no-mlp"]["plan"] = {"*.mlp": {"block": "mlp", "hidden": 2}}
+    _, log = run(study, finished)
+    assert 'no-mlp, seed 0 runs again: plan.*.mlp: "none" -> {"block": "mlp", "hidden": 2}' in log
+    after = sizes(finished / "trials")
+    changed = {name.split("/")[0] for name in after if after[name] != before.get(name)}
+    assert changed == {"no-mlp"}
+    mlp = 2 * (16 * 2 * 2 + 16 + 2 + 2 * 16)  # two layers: weights, biases, norm
+    assert rows_of(finished)["no-mlp"]["parameters_by_kind"]["mlp"] == mlp
+
+
+def test_another_acceptance_trains_nothing(
+    finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main_job, "train", lambda *_, **__: pytest.fail("trained again"))
+    run(digits_study(accept={"max_drop": 0.9}, prefer="latency"), finished)
+    results = results_of(finished)
+    assert [row["decision"] for row in results["candidates"]] == ["accept", "accept"]
+    cheapest = min(rows_of(finished).values(), key=lambda row: row["latency_ms"]["p50"])
+    assert results["recommended"] == cheapest["name"]
+
+
+def test_a_further_seed_trains_that_seed_alone(finished: Path, digits_study: MakeStudy) -> None:
+    before = sizes(finished / "trials")
+    run(digits_study(seeds=[0, 1, 2]), finished)
+    after = sizes(finished / "trials")
+    new = {name for name in after if after[name] != before.get(name)}
+    assert new
+    assert all("/seed-2/" in name for name in new)
+    assert all(len(row["quality"]["per_seed"]) == 3 for row in rows_of(finished).values())
+
+
+def test_damaged_results_name_the_file(finished: Path, digits_study: MakeStudy) -> None:
+    path = finished / "trials" / "minimal" / "seed-0" / "result.json"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(lf.LeanformerError, match=r"seed-0/result\.json: damaged .* delete"):
+        run(digits_study(), finished)
+    path.unlink()  # the remedy of the least effort works too
+    run(digits_study(), finished)
+
+
+def test_half_predictions_name_the_file(finished: Path, digits_study: MakeStudy) -> None:
+    path = finished / "trials" / "minimal" / "seed-0" / "predictions.parquet"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(lf.LeanformerError, match=r"seed-0/predictions\.parquet: not readable as predictions"):
+        run(digits_study(), finished)
+
+
+def test_a_checkpoint_cut_in_half_names_the_file(
+    finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = results_of(finished)
+    trial = finished / "trials" / "minimal" / "seed-1"
+    (trial / "result.json").unlink()
+
+    def interrupted(self: Any, record: dict[str, float], examples_per_second: float) -> None:
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main_job.TrialObserver, "epoch_ended", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(digits_study(), finished)
+    checkpoint = trial / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[: checkpoint.stat().st_size // 2])
+    with pytest.raises(lf.LeanformerError, match=r"seed-1/checkpoint\.safetensors: the checkpoint is damaged"):
+        run(digits_study(), finished)
+    checkpoint.unlink()
+    run(digits_study(), finished)
+    assert without_timings(results_of(finished)) == without_timings(before)
+
+
+def test_a_second_process_is_told(whole: Path, digits_study: MakeStudy) -> None:
+    with (
+        FileLock(whole / ".lock"),
+        pytest.raises(lf.LeanformerError, match="another leanformer process runs in this directory"),
+    ):
+        run(digits_study(), whole)
+
+
+def test_another_studys_directory_is_left_alone(whole: Path, digits_study: MakeStudy, tmp_path: Path) -> None:
+    before = sizes(whole)
+    with pytest.raises(lf.LeanformerError, match=r"run directory of study 'tiny' .* not of 'other'; .* --out"):
+        run(digits_study(name="other"), whole)
+    assert sizes(whole) == before
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(lf.LeanformerError, match="neither empty nor a run directory"):
+        run(digits_study(), tmp_path)
+
+
+# Other studies
+
+
+def test_a_failed_candidate_does_not_stop_the_study(
+    digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = main_job.train
+
+    def train(model: Any, *arguments: Any) -> Trained:
+        if (model.config.to_dict().get("plan") or {}).keys() == {"encoder.0.mlp", "encoder.1.mlp"}:
+            return Trained(status="failed", reason="the loss was not finite")
+        return real(model, *arguments)
+
+    monkeypatch.setattr(main_job, "train", train)
+    result, log = run(digits_study(train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}), tmp_path / "run")
+    rows = rows_of(tmp_path / "run")
+    assert (rows["no-mlp"]["status"], rows["no-mlp"]["decision"]) == ("failed", "reject")
+    assert "the loss was not finite" in rows["no-mlp"]["reason"]
+    assert rows["no-mlp"]["quality"] is None
+    assert rows["minimal"]["status"] == rows["baseline"]["status"] == "ok"
+    assert "failed: the loss was not finite" in log
+    assert result.recommended in ("baseline", "minimal")
+    assert "no-mlp" in result.report.read_text()
+
+
+def test_a_failed_baseline_recommends_nothing(digits_study: MakeStudy, tmp_path: Path) -> None:
+    # At this rate every training breaks down, and no rollback helps.
+    result, _ = run(
+        digits_study(train={"epochs": 1, "batch_size": 64, "learning_rate": 1e38, "clip_norm": None}, seeds=[0]),
+        tmp_path / "run",
+    )
+    assert result.recommended is None
+    assert "the baseline failed" in result.results["recommendation"]
+    assert all(row["status"] == "failed" for row in rows_of(tmp_path / "run").values())
+    with pytest.raises(lf.LeanformerError, match="the baseline failed"):
+        result.model()
+
+
+def test_one_seed_speaks_of_one_trained_pair(digits_study: MakeStudy, tmp_path: Path) -> None:
+    result, _ = run(
+        digits_study(seeds=[7], train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}), tmp_path / "run"
+    )
+    assert {row["scope"] for row in result.results["candidates"]} == {"one trained pair"}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(results_table(result.results))
+    shown = "\n".join([*decision_lines(result.results), console.file.getvalue()])  # type: ignore[attr-defined]
+    assert "one trained pair" in shown
+    assert "one trained pair" in result.report.read_text()
+
+
+def test_a_trained_baseline_is_taken_as_it_is(whole: Path, digits_study: MakeStudy, tmp_path: Path) -> None:
+    trained = whole / "trials" / "baseline" / "seed-0"
+    study = digits_study(
+        name="trained",
+        baseline={"model": str(trained / "model")},
+        candidates={
+            "teacher-start": {
+                "plan": {"*.self_attention": {"block": "minimal_attention", "vo": "collapsed", "init": "teacher"}}
+            }
+        },
+        train={"epochs": 0, "batch_size": 64, "learning_rate": 1e-3},
+        seeds=[0],
+    )
+    run(study, tmp_path / "run")
+    rows = rows_of(tmp_path / "run")
+    accuracy = json.loads((trained / "result.json").read_text())["accuracy"]
+    assert rows["baseline"]["quality"]["per_seed"] == [accuracy]  # the same test examples, normalized alike
+    assert rows["teacher-start"]["parameters"] < rows["baseline"]["parameters"]
+    assert rows["teacher-start"]["quality"]["mean"] < accuracy  # two heads do not collapse for nothing
+
+
+def test_images_too_many_for_memory_are_streamed(whole: Path, digits_study: MakeStudy, tmp_path: Path) -> None:
+    study = digits_study(train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}, seeds=[0])
+    in_memory, _ = run(study, tmp_path / "memory")
+    study["data"]["storage"] = "stream"
+    streamed, log = run(study, tmp_path / "stream")
+    assert "storage: stream" in log
+    for one, other in zip(in_memory.results["candidates"], streamed.results["candidates"], strict=True):
+        assert one["quality"] == other["quality"]
+        assert one["curves"] == other["curves"]
+
+
+def test_deit_runs_alike(digits_study: MakeStudy, tmp_path: Path) -> None:
+    study = digits_study(train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}, seeds=[0])
+    study["baseline"]["model"] = "deit"
+    result, _ = run(study, tmp_path / "run")
+    assert all(row["status"] == "ok" for row in rows_of(tmp_path / "run").values())
+    assert type(result.model()).__name__.endswith("DeiTForImageClassification")
+
+
+# Cut off
+
+
+def command(study: Path, directory: Path) -> list[str]:
+    return [sys.executable, "-c", "from leanformer.cli import main; main()", "run", str(study), "--out", str(directory)]
+
+
+@pytest.fixture
+def study_file(digits_study: MakeStudy, tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(digits_study(), sort_keys=False))
+    return path
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_results(whole: Path, study_file: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    moments = random.Random(5)
+    kills = 0
+    while kills < 5:
+        process = subprocess.Popen(command(study_file, directory), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while not (directory / "study.yaml").exists() and process.poll() is None:
+            time.sleep(0.01)  # importing is not what is tested
+        if kills:
+            time.sleep(3)  # about what importing takes
+        time.sleep(moments.uniform(0, 2.5))
+        process.kill()
+        process.wait()
+        kills += 1
+    ended = subprocess.run(command(study_file, directory), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert without_timings(results_of(directory)) == without_timings(results_of(whole))
+    assert not list(directory.rglob("*.partial"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(study_file: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    process = subprocess.Popen(command(study_file, directory), stderr=subprocess.PIPE, text=True)
+    while not list(directory.rglob("result.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == "leanformer: stopped; run the same command again to go on"
+    assert "Traceback" not in errors
+    kept = sizes(directory / "trials")
+    finished = [name for name in kept if name.endswith("result.json")]
+    ended = subprocess.run(command(study_file, directory), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    after = sizes(directory / "trials")
+    assert all(after[name] == kept[name] for name in finished)
+
+
+def test_a_full_disk_loses_nothing(whole: Path, study_file: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    directory = tmp_path / "run"
+    limited = subprocess.run(
+        command(study_file, directory),
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)),
+    )
+    assert limited.returncode == 2
+    assert "Traceback" not in limited.stderr
+    assert re.search(r"leanformer: error: .*cannot be written", limited.stderr.strip().splitlines()[-1])
+    assert not list(directory.rglob("*.partial"))
+    ended = subprocess.run(command(study_file, directory), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert without_timings(results_of(directory)) == without_timings(results_of(whole))
