@@ -148,7 +148,7 @@ def at(study: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     inner = study
     *path, last = key.split(".")
     for part in path:
-        inner = inner[part]
+        inner = inner.setdefault(part, {})
     inner[last] = value
     return study
 
@@ -229,7 +229,7 @@ BAD_STUDIES: dict[str, tuple[Change, list[str]]] = {
     ),
     "pattern that matches nothing": (
         put(ATTENTION, {"decoder.*": "none"}),
-        ["candidates.minimal", "'decoder.*'", "matches no site", "encoder.0.self_attention"],
+        ["candidates.minimal", "'decoder.*'", "matches no site", "encoder.1.mlp", "self_attention"],
     ),
     "plan that changes nothing": (
         put(ATTENTION, {"*.self_attention": "attention"}),
@@ -306,7 +306,7 @@ def assert_refused(code: int, capsys: pytest.CaptureFixture[str], words: list[st
     ("content", "words"),
     [
         (None, ["study.yaml", "cannot be read"]),
-        ("name: [", ["study.yaml", "line 2"]),
+        ("name: [", ["study.yaml", "line 1"]),
         ("name: a\nname: b\n", ["study.yaml", "line 2", "'name' stands there twice"]),
         ("- a\n- b\n", ["study.yaml", "a study is a mapping"]),
     ],

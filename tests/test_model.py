@@ -236,6 +236,10 @@ def test_an_emptied_place_stays_empty(make_model: MakeModel) -> None:
     with pytest.raises(lf.LeanformerError, match=r"encoder\.0\.mlp was emptied when this student was made"):
         lf.reduce(student, {"encoder.0.mlp": {"block": "mlp", "hidden": 4}})
     assert parameter_count(lf.reduce(student, {"*.mlp": "none"})) == parameter_count(student)
+    with pytest.raises(lf.LeanformerError, match=r"'mlp' keeps what stands there, but encoder\.0\.mlp is 'none'"):
+        lf.reduce(student, {"*.mlp": "mlp"})
+    with pytest.raises(lf.LeanformerError, match="'class_token' keeps what stands there, but pooling is 'mean'"):
+        lf.reduce(lf.reduce(make_model(), {"pooling": "mean"}), {"pooling": "class_token"})
 
 
 def test_init_teacher_needs_an_attention(make_model: MakeModel) -> None:

@@ -29,7 +29,7 @@ from leanformer import study as main_job
 from leanformer.config import DataConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
-from leanformer.learn.train import Trained
+from leanformer.learn.train import Trained, train
 from leanformer.measure.quality import predict
 from leanformer.model.surgery import parameter_count
 from leanformer.report.table import decision_lines, results_table
@@ -314,14 +314,12 @@ def test_another_studys_directory_is_left_alone(whole: Path, digits_study: MakeS
 def test_a_failed_candidate_does_not_stop_the_study(
     digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = main_job.train
-
-    def train(model: Any, *arguments: Any) -> Trained:
+    def fails_without_mlp(model: Any, *arguments: Any) -> Trained:
         if (model.config.to_dict().get("plan") or {}).keys() == {"encoder.0.mlp", "encoder.1.mlp"}:
             return Trained(status="failed", reason="the loss was not finite")
-        return real(model, *arguments)
+        return train(model, *arguments)
 
-    monkeypatch.setattr(main_job, "train", train)
+    monkeypatch.setattr(main_job, "train", fails_without_mlp)
     result, log = run(digits_study(train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}), tmp_path / "run")
     rows = rows_of(tmp_path / "run")
     assert (rows["no-mlp"]["status"], rows["no-mlp"]["decision"]) == ("failed", "reject")

@@ -7,17 +7,42 @@ import importlib.metadata
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from leanformer.errors import LeanformerError
 
+# What the disk and its rights may refuse a user; any other OSError is a defect of ours and keeps its traceback.
+USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+
+class Commands(TyperGroup):
+    """The commands; a user's mistake in any of them is one line and exit code 2, Ctrl-C one line and 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except LeanformerError as error:
+            print(f"leanformer: error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("leanformer: stopped; run the same command again to go on", file=sys.stderr)
+            sys.exit(130)
+        except OSError as error:
+            if error.errno not in USERS_OS_ERRORS:
+                raise
+            print(f"leanformer: error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+            sys.exit(2)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Finds the smallest transformer that still does your job, proves it, and ships it.",
     no_args_is_help=True,
     add_completion=False,
@@ -95,22 +120,6 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) 
 
 
 def main() -> None:
-    """The ``leanformer`` command: a user's mistake is one line and exit code 2, Ctrl-C one line and 130."""
+    """The ``leanformer`` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        # Not standalone, where Ctrl-C would end in "Aborted!" and exit code 1.
-        sys.exit(app(standalone_mode=False))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except LeanformerError as error:
-        print(f"leanformer: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        print("leanformer: stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-            raise
-        print(f"leanformer: error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+    app()

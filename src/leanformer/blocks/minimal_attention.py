@@ -68,6 +68,8 @@ class TriangularLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(d_model * (d_model + 1) // 2))
         self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
         self._index: torch.Tensor | None = None
+        # The Gram matrix itself: the one orthogonal matrix that is triangular (up to signs).
+        self.pack(torch.eye(d_model))
 
     def pack(self, matrix: torch.Tensor) -> None:
         """Takes the lower triangle of a (d_model, d_model) matrix as T."""
@@ -161,7 +163,6 @@ class MinimalAttentionModule(nn.Module):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, TriangularLinear):
                 if how == "orthogonal":
-                    # The Gram matrix itself: the one orthogonal matrix that is triangular (up to signs).
                     module.pack(torch.eye(module.d_model))
                 else:
                     nn.init.normal_(module.weight, std=0.02)

@@ -82,7 +82,14 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
     for name, choice in choices.items():
         site = all_sites[name]
         inside_emptied = site.kind != "layer" and any(name.startswith(prefix) for prefix in emptied)
-        if inside_emptied or choice.block.keeps(choice.arguments):
+        if inside_emptied:
+            continue
+        if choice.block.keeps(choice.arguments):
+            if site.block != choice.block.name:
+                raise LeanformerError(
+                    f"plan {choice.pattern!r}: {choice.block.name!r} keeps what stands there, but {name} is "
+                    f"{site.block!r} in this student already; reduce the teacher instead"
+                )
             continue
         if site.block == "none":
             if choice.block.name == "none":
