@@ -52,7 +52,7 @@ def main() -> None:
             )
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        result = {"environment": environment(torch.device("cpu"), "no"), "rows": rows}
+        result = {"environment": environment(torch.device("cpu"), "float32"), "rows": rows}
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -15,8 +15,9 @@ import argparse
 import json
 from pathlib import Path
 
-import leanformer as lf
 from ablation import SHAPE, plan
+
+import leanformer as lf
 from leanformer.model.baseline import fresh_model
 
 FORM = {"qk": "symmetric", "vo": "none", "heads": 4, "diagonal_value": True, "pooling": "mean"}

@@ -22,7 +22,7 @@ import leanformer as lf
 from leanformer.config import DataConfig, TrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
-from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
 from leanformer.machine import environment, pick_device
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import parameter_count
@@ -67,7 +67,8 @@ def main() -> None:
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     config = TrainConfig(batch_size=arguments.batch_size)
-    accelerator = make_accelerator(config.precision, device)
+    precision = settle_precision(config.precision, device)
+    accelerator = make_accelerator(precision, device)
     with quiet_libraries():
         data = load_images(DataConfig(source=arguments.data, image_size=28), device, None, None)
         batches = ImageBatches(data, arguments.batch_size, (), data.mean, data.std)
@@ -112,7 +113,7 @@ def main() -> None:
         result = {
             "batch_size": arguments.batch_size,
             "data": Path(arguments.data).name,
-            "environment": environment(device, accelerator.mixed_precision),
+            "environment": environment(device, precision),
             "rows": rows,
         }
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")

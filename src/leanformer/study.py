@@ -20,7 +20,7 @@ from leanformer.data.batches import ImageBatches
 from leanformer.data.images import ImageData, load_images
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
-from leanformer.learn.train import Trained, TrainingStep, make_accelerator, train
+from leanformer.learn.train import Trained, TrainingStep, make_accelerator, settle_precision, train
 from leanformer.machine import environment, pick_device, threads
 from leanformer.measure.cost import Subject, forward_flops, measure_costs, parameters_by_kind
 from leanformer.measure.quality import Predictions, predict
@@ -103,9 +103,7 @@ def run(
             # 4. measure
             costs = job.costs(outcomes)
             # 5. decide
-            results = assemble(
-                study, job.data, outcomes, costs, environment(job.device, job.accelerator.mixed_precision)
-            )
+            results = assemble(study, job.data, outcomes, costs, environment(job.device, job.precision))
             write_atomically(path / "results.json", to_json(results))
         # 6. report
         return StudyResult(path, results, write_report(path))
@@ -128,7 +126,8 @@ class StudyJob:
         self.directory = directory
         self.reporter = reporter
         self.device = pick_device(study.measure.device)
-        self.accelerator: Accelerator = make_accelerator(study.train.precision, self.device)
+        self.precision = settle_precision(study.train.precision, self.device)
+        self.accelerator: Accelerator = make_accelerator(self.precision, self.device)
         config = study.baseline
         self.baseline = Baseline(config.model, config.config, config.fresh)
         self.data: ImageData = load_images(study.data, self.device, self.baseline.image_size, self.baseline.channels)
@@ -280,7 +279,7 @@ class StudyJob:
             "baseline_files": directory_signature(self.study.baseline.model),
             "plan": {} if candidate is None else candidate.plan,
             "method": "scratch" if candidate is None else candidate.method,
-            "train": {**train, "epochs": epochs, "precision": self.accelerator.mixed_precision},
+            "train": {**train, "epochs": epochs, "precision": self.precision},
             "device": self.device.type,
             "learning_rate": rate,
             "seed": seed,

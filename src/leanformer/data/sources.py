@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from leanformer.config import DataConfig
 from leanformer.data.splits import SPLIT_NAMES, Rows
@@ -100,6 +99,8 @@ def open_source(config: DataConfig) -> dict[str, SourceSplit]:
 
 def _digits() -> datasets.Dataset:
     """Scikit-learn's copy of the UCI handwritten digits: 1,797 images of 8x8 pixels, here 0..255 for its 0..16."""
+    from sklearn.datasets import load_digits  # imported here: it takes longer than most sources do to open
+
     digits = load_digits()
     images = []
     for pixels in np.rint(digits.images * (255 / 16)).astype(np.uint8):

@@ -117,10 +117,15 @@ def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) 
     )
 
 
+def settle_precision(wanted: str, device: torch.device) -> str:
+    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 on a GPU that has it, float32 elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
 def make_accelerator(precision: str, device: torch.device) -> Accelerator:
-    """The accelerator for a device; ``auto`` precision is bfloat16 on a GPU that has it, float32 elsewhere."""
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    """The accelerator for a device and a settled precision."""
     return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no", cpu=device.type == "cpu")
 
 
