@@ -1,16 +1,38 @@
-"""PROVISIONAL stand-in so that others can run end to end; the author of this room overwrites it."""
+"""What the numbers allow one to say: accept, reject or undecided, and which model to ship (docs/decisions.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from leanformer.decide.statistics import Comparison
+
+MOST_MORE_SEEDS = 1_000
+MOST_MORE_EXAMPLES = 10_000_000
+
+_COSTS = {"parameters": "parameters", "latency": "latency", "train_seconds": "training time"}
 
 
 @dataclass(frozen=True)
 class Decision:
-    decision: str
+    """What can be said of one candidate.
+
+    Args:
+        decision: Whether a drop of the margin or more is ruled out (accept), a smaller one is (reject), or neither.
+        reason: In one sentence.
+        p_value: Of the hypothesis that the drop is the margin or more.
+        p_adjusted: The same, corrected for the number of candidates by Holm's method.
+        more_seeds: For the undecided: further seeds, of baseline and candidate, at which the estimates as they are
+            would decide; None where no number up to 1,000 would, and where one seed says nothing of others.
+        more_examples: Likewise further test examples, up to ten million.
+    """
+
+    decision: Literal["accept", "reject", "undecided"]
     reason: str
     p_value: float
     p_adjusted: float
@@ -19,17 +41,96 @@ class Decision:
 
 
 def decide(comparisons: Mapping[str, Comparison], max_drop: float, confidence: float) -> dict[str, Decision]:
+    """Decides on all candidates of a study together.
+
+    Each candidate has two one-sided tests: of a drop of the margin or more, and of one of the margin or less. The
+    chance that any candidate is accepted wrongly is at most ``1 - confidence``, and so is the chance that any is
+    rejected wrongly (Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6).
+
+    Args:
+        comparisons: Candidate -> its comparison with the baseline.
+        max_drop: The margin.
+        confidence: Such as 0.95.
+    """
+    alpha = 1 - confidence
+    if not comparisons:
+        return {}
+    adjusted_accept = _holm([comparison.p_noninferior for comparison in comparisons.values()])
+    adjusted_reject = _holm([comparison.p_inferior for comparison in comparisons.values()])
+    accepted = sum(p <= alpha for p in adjusted_accept)
+    rejected = sum(p <= alpha for p in adjusted_reject)
     found = {}
-    for name, comparison in comparisons.items():
-        p = min(1.0, comparison.p_noninferior * len(comparisons))
-        decision = "accept" if p < 1 - confidence else "reject" if comparison.p_inferior < 0.05 else "undecided"
-        found[name] = Decision(decision, "provisional", comparison.p_noninferior, p, None, None)
+    for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
+        gap, margin = f"{100 * comparison.difference.mean:+.2f} points", f"{100 * max_drop:.2g}"
+        more_seeds = more_examples = None
+        decision: Literal["accept", "reject", "undecided"] = "undecided"
+        if accept <= alpha:
+            decision, reason = "accept", f"{gap}; a drop of {margin} or more is ruled out (p = {accept:.2g})."
+        elif reject <= alpha:
+            decision, reason = "reject", f"{gap}; the drop is more than {margin} (p = {reject:.2g})."
+        else:
+            towards_accept = comparison.difference.mean > -max_drop
+            # Holm's next step: the least p-value of those that are left is multiplied by their number.
+            level = alpha / (len(comparisons) - (accepted if towards_accept else rejected))
+            more_seeds, more_examples = _more(comparison, max_drop, level)
+            side = "ruled out" if towards_accept else "shown"
+            reason = f"{gap}; a drop of {margin} or more is not {side} yet (p = {max(min(accept, reject), 0):.2g})."
+        found[name] = Decision(decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples)
     return found
 
 
 def recommend(
     prices: Mapping[str, float | None], decisions: Mapping[str, Decision], baseline: str, prefer: str
 ) -> tuple[str, str]:
-    fitting = [name for name, decision in decisions.items() if decision.decision == "accept"]
-    best = min([baseline, *fitting], key=lambda name: prices[name] or 0.0)
-    return best, f"Ship {best}."
+    """The cheapest accepted candidate that is cheaper than the baseline, or the baseline.
+
+    Args:
+        prices: Name -> cost, the baseline's included; None where it was not measured.
+        decisions: Candidate -> decision.
+        baseline: The baseline's name.
+        prefer: Which cost it is: ``parameters``, ``latency`` or ``train_seconds``.
+
+    Returns:
+        The name, and why, in one sentence.
+    """
+    cost = _COSTS[prefer]
+    accepted = {name for name, decision in decisions.items() if decision.decision == "accept"}
+    priced = {name: price for name in accepted if (price := prices[name]) is not None}
+    limit = prices[baseline]
+    cheaper = {name: price for name, price in priced.items() if limit is not None and price < limit}
+    if cheaper:
+        best = min(cheaper, key=lambda name: cheaper[name])
+        others = len(accepted) - 1
+        among = f", the least of {others + 1} accepted candidates" if others else ""
+        return (
+            best,
+            f"Ship {best}: it is accepted, with {cheaper[best] / (limit or 1):.2g} x the baseline's {cost}{among}.",
+        )
+    if accepted:
+        return baseline, f"Keep the baseline: no accepted candidate has less {cost}."
+    if any(decision.decision == "undecided" for decision in decisions.values()):
+        return baseline, "Keep the baseline: no candidate is shown to be good enough yet."
+    return baseline, "Keep the baseline: no candidate is good enough."
+
+
+def _holm(p_values: list[float]) -> list[float]:
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+def _more(comparison: Comparison, max_drop: float, level: float) -> tuple[int | None, int | None]:
+    """Further seeds, or else further examples, at which the present estimates would decide at a level."""
+    distance = abs(comparison.difference.mean + max_drop)
+
+    def decides(more_seeds: int, more_examples: int) -> bool:
+        variance, freedom = comparison.components.variance(more_seeds, more_examples)
+        return bool(stats.t.sf(distance / variance**0.5, freedom) <= level)
+
+    def least(decides: Callable[[int], bool], most: int) -> int | None:
+        count = 1 + bisect_left(range(1, most + 1), True, key=decides)
+        return count if count <= most else None
+
+    seeds = None
+    if comparison.scope == "seeds and examples":
+        seeds = least(lambda count: decides(count, 0), MOST_MORE_SEEDS)
+    return seeds, least(lambda count: decides(0, count), MOST_MORE_EXAMPLES)

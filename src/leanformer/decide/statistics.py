@@ -1,66 +1,225 @@
-"""PROVISIONAL stand-in so that others can run end to end; the author of this room overwrites it."""
+"""What outcomes on a test set say of models that chance has trained: intervals and tests (docs/decisions.md)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+Scope = Literal["seeds and examples", "one trained pair"]
+
+# Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine
+# 24: half an observation added to each of the four cells of a paired 2 x 2 table. That is two more examples and one more
+# squared difference; where outcomes are means over seeds, the square is that of one seed's example.
+PSEUDO_EXAMPLES = 2
 
 
 @dataclass(frozen=True)
 class Interval:
+    """An estimate with its interval.
+
+    Args:
+        mean: The estimate.
+        low: Lower end.
+        high: Upper end.
+    """
+
     mean: float
     low: float
     high: float
 
 
 @dataclass(frozen=True)
+class Components:
+    """The two kinds of chance in a mean over seeds and examples.
+
+    Args:
+        examples: Variance of one example's outcome or difference that stays, however many seeds are averaged.
+        seeds: Variance between trainings that stays, however many examples are tested; one entry an arm.
+        interaction: Variance of one example with one seed beyond both; one entry an arm.
+        num_seeds: Trainings an arm.
+        num_examples: Test examples.
+    """
+
+    examples: float
+    seeds: tuple[float, ...]
+    interaction: tuple[float, ...]
+    num_seeds: tuple[int, ...]
+    num_examples: int
+
+    def variance(self, more_seeds: int = 0, more_examples: int = 0) -> tuple[float, float]:
+        """Variance of the mean, and its degrees of freedom, with so many more of either.
+
+        Welch's and Satterthwaite's degrees of freedom (Satterthwaite 1946, "An approximate distribution of estimates
+        of variance components", Biometrics Bulletin 2): the parts are independent, each estimated with its own.
+        """
+        examples = self.num_examples + more_examples
+        parts = [(self.examples / examples, examples - 1)]
+        for between, interaction, count in zip(self.seeds, self.interaction, self.num_seeds, strict=True):
+            if count == 1:  # nothing is known of other trainings; the interaction is part of the examples' variance
+                continue
+            seeds = count + more_seeds
+            parts.append((max(between + interaction / examples, 0.0) / seeds, seeds - 1))
+        total = sum(part for part, _ in parts)
+        return total, total**2 / sum(part**2 / freedom for part, freedom in parts)
+
+
+@dataclass(frozen=True)
 class Comparison:
+    """A candidate's quality less the baseline's.
+
+    Args:
+        difference: Estimate and two-sided interval.
+        standard_error: Of the estimate.
+        degrees_of_freedom: Of the t distribution behind interval and tests.
+        p_noninferior: Of the hypothesis that the drop is ``max_drop`` or more; small where the candidate will do.
+        p_inferior: Of the hypothesis that the drop is ``max_drop`` or less; small where it is not.
+        components: What the standard error is made of.
+        scope: Whether it speaks of trainings in general or of this one trained pair.
+    """
+
     difference: Interval
     standard_error: float
     degrees_of_freedom: float
     p_noninferior: float
     p_inferior: float
-    seeds: int
-    examples: int
-    scope: str
+    components: Components
+    scope: Scope
 
 
 @dataclass(frozen=True)
 class McNemar:
+    """The exact test of whether two models err equally often.
+
+    Args:
+        baseline_only: Examples that only the baseline gets right.
+        candidate_only: Examples that only the candidate gets right.
+        p_value: Two-sided.
+    """
+
     baseline_only: int
     candidate_only: int
     p_value: float
 
 
-def quality_interval(outcomes: Any, confidence: float) -> Interval:
+def quality_interval(outcomes: np.ndarray, confidence: float) -> Interval:
+    """A model's mean outcome with its interval.
+
+    Wilson's interval at the number of independent examples that would have this variance, reduced by the ratio of
+    normal and t quantiles (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data", Survey Methodology 24).
+
+    Args:
+        outcomes: 0 or 1, shape (seeds, examples).
+        confidence: Such as 0.95.
+
+    Raises:
+        ValueError: There is no outcome, or fewer than two examples.
+    """
+    _check(outcomes)
     mean = float(outcomes.mean())
-    s, n = outcomes.shape
-    se = float(np.sqrt(outcomes.mean(0).var(ddof=1) / n + (outcomes.mean(1).var(ddof=1) / s if s > 1 else 0))) + 1e-3
-    return Interval(mean, mean - 2 * se, mean + 2 * se)
+    bernoulli = mean * (1 - mean)
+    count = float(outcomes.shape[1])
+    if bernoulli > 0:
+        variance, freedom = _components(outcomes.mean(axis=0), [outcomes], pseudo=False).variance()
+        # A variance may come out as 0 where each example always has the same outcome; n examples say no more than n.
+        effective = min(bernoulli / variance, outcomes.size) if variance > 0 else count
+        count = effective * (stats.norm.ppf((1 + confidence) / 2) / stats.t.ppf((1 + confidence) / 2, freedom)) ** 2
+    low, high = proportion_confint(mean * count, count, alpha=1 - confidence, method="wilson")
+    return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
-def compare(baseline: Any, candidate: Any, max_drop: float, confidence: float) -> Comparison:
-    d = candidate.mean(0) - baseline.mean(0)
-    mean = float(d.mean())
-    s = len(baseline)
-    between = sum(x.mean(1).var(ddof=1) / s if s > 1 else 0 for x in (baseline, candidate))
-    se = float(np.sqrt(d.var(ddof=1) / len(d) + between)) + 1e-3
-    t = (mean + max_drop) / se
+def compare(baseline: np.ndarray, candidate: np.ndarray, max_drop: float, confidence: float) -> Comparison:
+    """A candidate against the baseline on the same test examples, with trainings of their own.
+
+    Args:
+        baseline: Outcomes 0 or 1, shape (seeds, examples).
+        candidate: Likewise; its number of seeds may be another, the examples are the same ones in the same order.
+        max_drop: The drop in mean outcome that would be accepted.
+        confidence: Of the two-sided interval.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    _check(baseline)
+    _check(candidate)
+    if baseline.shape[1] != candidate.shape[1]:
+        raise ValueError(f"{baseline.shape[1]} and {candidate.shape[1]} examples cannot be paired")
+    by_example = candidate.mean(axis=0) - baseline.mean(axis=0)
+    one_pair = min(len(baseline), len(candidate)) == 1
+    arms = [outcomes.mean(axis=0, keepdims=True) if one_pair else outcomes for outcomes in (baseline, candidate)]
+    components = _components(by_example, arms, pseudo=True)
+    variance, freedom = components.variance()
+    error = variance**0.5
+    mean = float(by_example.mean())
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    statistic = (mean + max_drop) / error
     return Comparison(
-        Interval(mean, mean - 2 * se, mean + 2 * se),
-        se,
-        10.0,
-        float(stats.norm.sf(t)),
-        float(stats.norm.cdf(t)),
-        s,
-        len(d),
-        "seeds and examples" if s > 1 else "one trained pair",
+        difference=Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0)),
+        standard_error=error,
+        degrees_of_freedom=freedom,
+        p_noninferior=float(stats.t.sf(statistic, freedom)),
+        p_inferior=float(stats.t.cdf(statistic, freedom)),
+        components=components,
+        scope="one trained pair" if one_pair else "seeds and examples",
     )
 
 
-def mcnemar_exact(a: Any, b: Any) -> McNemar:
-    x, y = int((a & ~b).sum()), int((b & ~a).sum())
-    return McNemar(x, y, float(stats.binomtest(x, x + y).pvalue) if x + y else 1.0)
+def mcnemar_exact(baseline: np.ndarray, candidate: np.ndarray) -> McNemar:
+    """McNemar's exact test on two models' answers to the same examples.
+
+    Args:
+        baseline: Whether each answer is right, shape (examples,).
+        candidate: Likewise.
+    """
+    first, second = np.asarray(baseline, dtype=bool), np.asarray(candidate, dtype=bool)
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    baseline_only, candidate_only = int((first & ~second).sum()), int((second & ~first).sum())
+    if baseline_only == candidate_only == 0:
+        return McNemar(0, 0, 1.0)
+    result = mcnemar([[both, baseline_only], [candidate_only, neither]], exact=True)
+    return McNemar(baseline_only, candidate_only, float(result.pvalue))
+
+
+def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) -> Components:
+    """The analysis of variance of a two-way layout, seeds x examples in each arm, examples shared by the arms.
+
+    Args:
+        by_example: What is averaged over the examples, shape (examples,): a mean over seeds, or a difference of two.
+        arms: Outcomes, shape (seeds, examples) each.
+        pseudo: Whether to add Agresti and Min's two examples.
+    """
+    examples = len(by_example)
+    squares = float(((by_example - by_example.mean()) ** 2).sum())
+    added = float(np.mean([1 / len(outcomes) for outcomes in arms])) if pseudo else 0.0
+    total = (squares + added) / (examples - 1 + (PSEUDO_EXAMPLES if pseudo else 0))
+    between, interaction = [], []
+    for outcomes in arms:
+        seeds = len(outcomes)
+        if seeds == 1:
+            between.append(0.0)
+            interaction.append(0.0)
+            continue
+        of_seeds = outcomes.mean(axis=1)
+        residuals = outcomes - of_seeds[:, None] - outcomes.mean(axis=0) + outcomes.mean()
+        residual = float((residuals**2).sum()) / ((seeds - 1) * (examples - 1))
+        interaction.append(residual)
+        # May be below 0: cut off there, the whole would come out too large on average.
+        between.append(float(of_seeds.var(ddof=1)) - residual / examples)
+        total -= residual / seeds  # it is in the examples' mean squares and in the seeds': counted with the seeds
+    return Components(
+        examples=max(total, added / (examples + 1)),
+        seeds=tuple(between),
+        interaction=tuple(interaction),
+        num_seeds=tuple(len(outcomes) for outcomes in arms),
+        num_examples=examples,
+    )
+
+
+def _check(outcomes: np.ndarray) -> None:
+    if outcomes.ndim != 2 or outcomes.shape[0] < 1 or outcomes.shape[1] < 2:
+        raise ValueError(f"outcomes of shape {outcomes.shape}, not (1 seed or more, 2 examples or more)")
