@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.special import ndtri
 
 from leanformer.decide.decision import decide
 from leanformer.decide.statistics import compare, quality_interval
@@ -46,7 +47,7 @@ class World:
     def __init__(self, seeds: int, examples: int, luck: float, generator: np.random.Generator) -> None:
         self.seeds, self.examples, self.generator = seeds, examples, generator
         fixed = EASE**2 + ARCHITECTURE**2 + NOISE**2
-        density = stats.norm.pdf(stats.norm.ppf(ACCURACY))
+        density = float(stats.norm.pdf(ndtri(ACCURACY)))
         # luck = density * spread / sqrt(fixed + spread^2), solved for the spread.
         self.spread = (luck / density) * (fixed / (1 - (luck / density) ** 2)) ** 0.5
         self.scale = (fixed + self.spread**2) ** 0.5
@@ -59,7 +60,7 @@ class World:
     def outcomes(self, accuracy: float) -> np.ndarray:
         """Of one model with this true accuracy, shape (seeds, examples)."""
         draw = self.generator.standard_normal
-        level = stats.norm.ppf(accuracy) * self.scale
+        level = float(ndtri(accuracy)) * self.scale
         own = self.ease + ARCHITECTURE * draw(self.examples, dtype=np.float32)
         luck = self.spread * draw((self.seeds, 1), dtype=np.float32)
         noise = NOISE * draw((self.seeds, self.examples), dtype=np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
+from scipy.special import stdtr
 from statsmodels.stats.multitest import multipletests
 
 from leanformer.decide.statistics import Comparison
@@ -124,7 +124,7 @@ def _more(comparison: Comparison, max_drop: float, level: float) -> tuple[int | 
 
     def decides(more_seeds: int, more_examples: int) -> bool:
         variance, freedom = comparison.components.variance(more_seeds, more_examples)
-        return bool(stats.t.sf(distance / variance**0.5, freedom) <= level)
+        return bool(stdtr(freedom, -distance / variance**0.5) <= level)
 
     def least(decides: Callable[[int], bool], most: int) -> int | None:
         count = 1 + bisect_left(range(1, most + 1), True, key=decides)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtr, stdtrit
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 Scope = Literal["seeds and examples", "one trained pair"]
 
 # Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine
-# 24: half an observation added to each of the four cells of a paired 2 x 2 table. That is two more examples and one more
-# squared difference; where outcomes are means over seeds, the square is that of one seed's example.
+# 24: half an observation added to each of the four cells of a paired 2 x 2 table. That is two more examples and one
+# more squared difference; where outcomes are means over seeds, the square is that of one seed's example.
 PSEUDO_EXAMPLES = 2
 
 
@@ -128,7 +128,7 @@ def quality_interval(outcomes: np.ndarray, confidence: float) -> Interval:
         variance, freedom = _components(outcomes.mean(axis=0), [outcomes], pseudo=False).variance()
         # A variance may come out as 0 where each example always has the same outcome; n examples say no more than n.
         effective = min(bernoulli / variance, outcomes.size) if variance > 0 else count
-        count = effective * (stats.norm.ppf((1 + confidence) / 2) / stats.t.ppf((1 + confidence) / 2, freedom)) ** 2
+        count = effective * float(ndtri((1 + confidence) / 2) / stdtrit(freedom, (1 + confidence) / 2)) ** 2
     low, high = proportion_confint(mean * count, count, alpha=1 - confidence, method="wilson")
     return Interval(mean, min(float(low), mean), max(float(high), mean))
 
@@ -156,14 +156,14 @@ def compare(baseline: np.ndarray, candidate: np.ndarray, max_drop: float, confid
     variance, freedom = components.variance()
     error = variance**0.5
     mean = float(by_example.mean())
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     statistic = (mean + max_drop) / error
     return Comparison(
         difference=Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0)),
         standard_error=error,
         degrees_of_freedom=freedom,
-        p_noninferior=float(stats.t.sf(statistic, freedom)),
-        p_inferior=float(stats.t.cdf(statistic, freedom)),
+        p_noninferior=float(stdtr(freedom, -statistic)),
+        p_inferior=float(stdtr(freedom, statistic)),
         components=components,
         scope="one trained pair" if one_pair else "seeds and examples",
     )
@@ -194,9 +194,9 @@ def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) ->
         pseudo: Whether to add Agresti and Min's two examples.
     """
     examples = len(by_example)
-    squares = float(((by_example - by_example.mean()) ** 2).sum())
+    deviations = float(((by_example - by_example.mean()) ** 2).sum())
     added = float(np.mean([1 / len(outcomes) for outcomes in arms])) if pseudo else 0.0
-    total = (squares + added) / (examples - 1 + (PSEUDO_EXAMPLES if pseudo else 0))
+    total = (deviations + added) / (examples - 1 + (PSEUDO_EXAMPLES if pseudo else 0))
     between, interaction = [], []
     for outcomes in arms:
         seeds = len(outcomes)
@@ -205,8 +205,10 @@ def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) ->
             interaction.append(0.0)
             continue
         of_seeds = outcomes.mean(axis=1)
-        residuals = outcomes - of_seeds[:, None] - outcomes.mean(axis=0) + outcomes.mean()
-        residual = float((residuals**2).sum()) / ((seeds - 1) * (examples - 1))
+        # What neither seeds nor examples explain, from sums alone: no array of shape (seeds, examples) is made.
+        explained = examples * (of_seeds**2).sum() + seeds * (outcomes.mean(axis=0) ** 2).sum()
+        squares = np.vdot(outcomes, outcomes) - explained + outcomes.size * of_seeds.mean() ** 2
+        residual = max(float(squares), 0.0) / ((seeds - 1) * (examples - 1))
         interaction.append(residual)
         # May be below 0: cut off there, the whole would come out too large on average.
         between.append(float(of_seeds.var(ddof=1)) - residual / examples)
