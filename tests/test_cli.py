@@ -219,6 +219,14 @@ BAD_STUDIES: dict[str, tuple[Change, list[str]]] = {
         put(ATTENTION, {"*.self_attention": {"block": "minimal_attention", "qk": "triangular"}}),
         ["candidates.minimal", "'qk'", "'collapsed'", "triangular"],
     ),
+    "argument without effect": (
+        put(ATTENTION, {"*.mlp": {"block": "mlp", "activation": "relu"}}),
+        ["candidates.minimal", "'activation' goes with 'hidden'"],
+    ),
+    "unknown activation": (
+        put(ATTENTION, {"*.mlp": {"block": "mlp", "hidden": 4, "activation": "gleu"}}),
+        ["candidates.minimal", "no activation of transformers", "gelu", "'gleu'"],
+    ),
     "heads that do not divide": (
         put(ATTENTION, {"*.self_attention": {"block": "minimal_attention", "heads": 3}}),
         ["candidates.minimal", "heads = 3 does not divide", "16"],
@@ -260,7 +268,13 @@ BAD_STUDIES: dict[str, tuple[Change, list[str]]] = {
         put("baseline.config.num_attention_heads", 3),
         ["baseline.config", "num_attention_heads 3", "16"],
     ),
-    "unknown family or model": (
+    "unknown family": (
+        lambda study, _: at(study, "baseline.model", "vitt"),
+        ["baseline.model: 'vitt' is neither a family (vit, deit)"],
+    ),
+    "unknown activation of the model": (put("baseline.config.hidden_act", "gleu"), ["baseline.config", "'gleu'"]),
+    "no heads": (put("baseline.config.num_attention_heads", 0), ["num_attention_heads is 0", "1 or more"]),
+    "missing model": (
         lambda study, _: at(study, "baseline", {"model": "./nowhere"}),
         ["./nowhere", "no such model directory"],
     ),
@@ -308,6 +322,7 @@ def assert_refused(code: int, capsys: pytest.CaptureFixture[str], words: list[st
         (None, ["study.yaml", "cannot be read"]),
         ("name: [", ["study.yaml", "line 1"]),
         ("name: a\nname: b\n", ["study.yaml", "line 2", "'name' stands there twice"]),
+        ("candidates:\n  no: {}\n", ["study.yaml", "line 2", "reads the key no as False; put it in quotes"]),
         ("- a\n- b\n", ["study.yaml", "a study is a mapping"]),
     ],
 )
@@ -344,6 +359,15 @@ def test_bad_settings(
     assert_refused(leanformer("run", write(quick, tmp_path / "study.yaml"), "--set", setting), capsys, words)
 
 
+def test_numbers_as_people_write_them(digits_study: MakeStudy, tmp_path: Path) -> None:
+    text = yaml.safe_dump(digits_study(accept={"confidence": "X"})).replace("'X'", "9e-1").replace(": X", ": 9e-1")
+    (tmp_path / "study.yaml").write_text(text)
+    study = lf.read_study(tmp_path / "study.yaml", ["train.learning_rate=[1e-3, 2.5E-4]", "train.epochs=10"])
+    assert study.accept.confidence == 0.9
+    assert study.train.learning_rate == (0.001, 0.00025)
+    assert study.train.epochs == 10
+
+
 def test_bad_directories(
     leanformer: Callable[..., int], quick: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -369,6 +393,8 @@ def test_bad_weights(
     config = json.loads((tmp_path / "whole" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "hidden_size": 32}))
     assert_refused(leanformer("sites", "./other"), capsys, ["./other", "do not fit the configuration"])
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    assert_refused(leanformer("sites", "./other"), capsys, ["./other", "plan 'encoder.1.mlp'", "no such site"])
 
 
 def test_a_device_that_is_not_there(

@@ -76,11 +76,16 @@ def run(
     ] = None,
 ) -> None:
     """Run a study: train, measure, decide, report. What is there already is not done again."""
-    from leanformer import study as main_job
     from leanformer.config import read_study
+
+    # Read first: a mistake in the file shows at once, not after the seconds that PyTorch takes to load.
+    settings = read_study(study, set_ or ())
+    print(f"{settings.name}: starting", file=sys.stderr, flush=True)
+
+    from leanformer import study as main_job
     from leanformer.report.table import decision_lines, results_table
 
-    result = main_job.run(read_study(study, set_ or ()), out)
+    result = main_job.run(settings, out)
     console = Console()
     console.print(results_table(result.results))
     for line in decision_lines(result.results):

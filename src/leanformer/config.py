@@ -21,23 +21,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def _as_number(value: Any) -> Any:
-    """YAML 1.1 reads ``1e-3`` as text (it wants ``1.0e-3``); people write the former."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _as_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-Positive = Annotated[float, BeforeValidator(_as_number), Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, BeforeValidator(_as_number), Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, BeforeValidator(_as_number), Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -181,7 +171,7 @@ class Study(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, where YAML would silently take the last."""
+    """YAML without three surprises: a key that stands twice and a key that is no text are errors, 1e-3 is a number."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -190,9 +180,19 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         if key.value in seen:
             raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands there twice", problem_mark=key.start_mark)
         seen.add(key.value)
-    return loader.construct_mapping(node, deep=True)
+    mapping = loader.construct_mapping(node, deep=True)
+    for (key, _), value in zip(node.value, mapping, strict=True):
+        if not isinstance(value, str):
+            raise yaml.MarkedYAMLError(
+                problem=f"YAML reads the key {key.value} as {value!r}; put it in quotes", problem_mark=key.start_mark
+            )
+    return mapping
 
 
+# YAML 1.1 wants 1.0e-3; YAML 1.2 and people write 1e-3.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
@@ -255,7 +255,8 @@ def _apply(override: str, data: dict[str, Any]) -> None:
 def _problem(error: ValidationError) -> str:
     """The first mistake in one line: which key, and what would be right."""
     first = error.errors()[0]
-    keys = [str(part) for part in first["loc"]]
+    # Where several types are possible, pydantic puts the type's name behind the key.
+    keys = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "constrained-", "tuple["))]
     name = ".".join(keys)
     if first["type"] == "extra_forbidden":
         known = _known_keys(keys[:-1])

@@ -116,6 +116,7 @@ class Reporter:
     def done(self, note: str = "") -> None:
         """The training is done."""
         self._trials_done += 1
+        self._trials = max(self._trials, self._trials_done)  # a search's run may have to be done again
         if self._live is not None and self._trial_task is not None:
             self._live.remove_task(self._trial_task)
             self._trial_task = None

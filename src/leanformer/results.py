@@ -15,8 +15,7 @@ from leanformer.decide.decision import Decision, decide, recommend
 from leanformer.decide.statistics import Comparison, compare, mcnemar_exact, quality_interval
 from leanformer.measure.cost import overdetermination_ratio
 from leanformer.measure.quality import Predictions
-
-FORMAT = 1
+from leanformer.report.read import FORMAT
 
 INTERVAL_METHOD = (
     "Quality and difference are means over the seeds; their intervals account for both kinds of chance, which test "
@@ -209,14 +208,14 @@ def _row(
         interval = quality_interval(outcome.outcomes, study.accept.confidence)
         row["quality"] = {**asdict(interval), "per_seed": [float(mean) for mean in outcome.outcomes.mean(axis=1)]}
         row["per_class"] = _per_class(data, outcome, baseline)
-    if is_baseline:
-        row["reason"] = "what the others are compared with"
-    elif not outcome.ok:
+    if not outcome.ok:
         failure = row["failures"][0]
         row |= {
-            "decision": "reject",
+            "decision": None if is_baseline else "reject",
             "reason": f"Its training failed with seed {failure['seed']}: {failure['reason']}.",
         }
+    elif is_baseline:
+        row["reason"] = "what the others are compared with"
     elif comparison is None:
         row |= {"decision": "undecided", "reason": "The baseline failed, so that there is nothing to compare with."}
     else:

@@ -142,6 +142,9 @@ def check_arguments(block: type[Block], arguments: dict[str, Any], where: str) -
             known = ", ".join(block.Arguments.model_fields) or "none"
             message = f"block {block.name!r} has no argument {key!r}; its arguments: {known}"
         else:
-            problem = first["msg"][0].lower() + first["msg"][1:]
-            message = f"argument {key!r} of block {block.name!r}: {problem}, not {first['input']!r}"
+            problem = first["msg"].removeprefix("Value error, ")
+            problem = problem[0].lower() + problem[1:]
+            message = f"block {block.name!r}: {problem}"
+            if key:
+                message = f"argument {key!r} of block {block.name!r}: {problem}, not {first['input']!r}"
         raise LeanformerError(f"{where}: {message}") from None

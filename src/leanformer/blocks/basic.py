@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 from transformers.activations import ACT2FN
 
@@ -37,6 +37,10 @@ class Nothing(Block):
         return None
 
 
+# Those without parameters of their own.
+ACTIVATIONS = tuple(sorted(set(ACT2FN) - {"prelu", "xielu"}))
+
+
 class FeedForward(nn.Module):
     """Linear, activation, linear: (..., d_model) -> (..., hidden) -> (..., d_model)."""
 
@@ -64,7 +68,20 @@ class Mlp(Block):
         """``hidden``: width, channels; None keeps the present MLP. ``activation``: a transformers activation."""
 
         hidden: Annotated[int, Field(ge=1)] | None = None
-        activation: str = Field(default="gelu", pattern=f"^({'|'.join(sorted(ACT2FN))})$")
+        activation: str = "gelu"
+
+        @field_validator("activation")
+        @classmethod
+        def _is_known(cls, activation: str) -> str:
+            if activation not in ACTIVATIONS:
+                raise ValueError(f"no activation of transformers; known: {', '.join(ACTIVATIONS)}")
+            return activation
+
+        @model_validator(mode="after")
+        def _is_used(self) -> Mlp.Arguments:
+            if self.hidden is None and "activation" in self.model_fields_set:
+                raise ValueError("'activation' goes with 'hidden'; without it the present MLP is kept")
+            return self
 
     @classmethod
     def keeps(cls, arguments: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +44,9 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
                 f"baseline.config: {family_name} has no key {key!r}; it has hidden_size, num_hidden_layers, "
                 "num_attention_heads, intermediate_size, patch_size and the others of its transformers configuration"
             )
+    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"):
+        if settings.get(key, 1) == 0:
+            raise LeanformerError(f"baseline.config: {key} is 0; it must be 1 or more")
     try:
         config = family.config_class(**settings)
         if config.hidden_size % config.num_attention_heads:
@@ -51,7 +55,9 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
                 f"{config.hidden_size}"
             )
         return family.model_class(config)
-    except (StrictDataclassError, TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
+    except KeyError as error:  # an activation that is looked up by its name
+        raise LeanformerError(f"baseline.config: transformers knows no {error}") from None
+    except (StrictDataclassError, TypeError, ValueError, RuntimeError) as error:
         raise LeanformerError(f"baseline.config: {' '.join(str(error).split())[:200]}") from None
 
 
@@ -83,6 +89,11 @@ class Baseline:
         self.fresh = fresh
         self.trained: PreTrainedModel | None = None
         if source not in FAMILIES:
+            if "/" not in source and not Path(source).expanduser().is_dir():
+                raise LeanformerError(
+                    f"baseline.model: {source!r} is neither a family ({', '.join(FAMILIES)}) nor a model directory nor "
+                    "a hub id (owner/name)"
+                )
             if settings:
                 raise LeanformerError(
                     f"baseline.config: {source} brings its own configuration; leave the key out, or take a family "

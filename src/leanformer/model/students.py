@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 from pathlib import Path
@@ -33,7 +32,7 @@ class ImageStudent(PreTrainedModel):
     """Mixed into a Hugging Face image classifier: reduced as its configuration's plan says, pooled by a site.
 
     A student is a model type of its own, so that no class that ignores the plan ever half-loads it: transformers'
-    ``Auto`` classes rebuild it where leanformer is imported, and name the unknown type where it is not.
+    ``Auto`` classes rebuild it where this module is imported, and name the unknown type where it is not.
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:
@@ -170,21 +169,19 @@ def load(source: str | os.PathLike[str]) -> PreTrainedModel:
         LeanformerError: There is no such model, it is damaged or of no supported family, or its weights do not fit
             its configuration.
     """
-    name = os.fspath(source)
+    name = os.path.expanduser(os.fspath(source))
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise LeanformerError(f"{name}: not a model directory: it holds no config.json")
-    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+    if not Path(name).is_dir() and (name.startswith((".", "/")) or name.count("/") > 1):
         raise LeanformerError(f"{name}: no such model directory")
     try:
         config = AutoConfig.from_pretrained(name)
         if str(config.model_type).removeprefix(STUDENT_PREFIX) not in FAMILIES:
-            raise LeanformerError(
-                f"{name}: model type {config.model_type!r} is not supported; families: {', '.join(FAMILIES)}"
-            )
+            raise LeanformerError(f"model type {config.model_type!r} is not supported; families: {', '.join(FAMILIES)}")
         model, info = AutoModelForImageClassification.from_pretrained(
             name, config=config, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except (OSError, ValueError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, SafetensorError, RuntimeError, LeanformerError) as error:
         raise LeanformerError(f"{name}: not a model that can be loaded: {_one_line(error)}") from error
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[what]:

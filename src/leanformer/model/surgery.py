@@ -130,6 +130,8 @@ def install(model: PreTrainedModel, plan: Mapping[str, Mapping[str, Any]], take_
     places = {site.name: site for site in sites(model)}
     device, dtype = device_and_dtype(model)
     for name, entry in plan.items():
+        if name not in places or "block" not in entry:
+            raise LeanformerError(f"plan {name!r}: the model has no such site, or the entry names no block")
         arguments = dict(entry)
         block = find_block(arguments.pop("block"), name)
         site = places[name]
