@@ -115,7 +115,7 @@ def test_one_trained_pair_is_not_asked_for_seeds() -> None:
     baseline = arm(0.9, seeds=1)
     candidate = baseline.copy()
     candidate[0, :15] = 1 - candidate[0, :15]
-    found = decide({"a": compare(baseline, candidate, 0.02, 0.95)}, 0.02, 0.95)["a"]
+    found = decide({"a": compare(baseline, candidate, 0.015, 0.95)}, 0.015, 0.95)["a"]
     assert found.decision == "undecided"
     assert found.more_seeds is None
     assert found.more_examples is not None
