@@ -1,199 +1,209 @@
-"""Intervals and tests: by hand, against scipy and statsmodels in their special cases, and where the truth is known."""
+"""Intervals and tests: by hand, against scipy and statsmodels where they have the special case, and by simulation."""
 
 from __future__ import annotations
 
-import csv
-import runpy
+import gc
+import importlib.util
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
-from statsmodels.formula.api import ols
-from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.proportion import proportion_confint
 
-from leanformer.decide.statistics import Interval, compare, mcnemar_exact, quality_interval
+from leanformer.decide import statistics
+from leanformer.decide.statistics import Components, compare, mcnemar_exact, quality_interval
 
-RANDOM = np.random.default_rng(0)
-
-
-def outcomes(seeds: int, examples: int, accuracy: float, generator: np.random.Generator = RANDOM) -> np.ndarray:
-    """Answers that depend on nothing: each right with the same chance."""
-    return (generator.random((seeds, examples)) < accuracy).astype(float)
+SIMULATION = Path(__file__).parents[1] / "benchmarks" / "simulate_decisions.py"
 
 
-def finite(interval: Interval) -> bool:
-    return bool(np.isfinite([interval.mean, interval.low, interval.high]).all())
+def draw(seeds: int, examples: int, accuracy: float = 0.95, spread: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Outcomes whose accuracy varies from seed to seed with this standard deviation."""
+    generator = np.random.default_rng(seed)
+    levels = accuracy + spread * generator.standard_normal((seeds, 1))
+    return (generator.random((seeds, examples)) < levels).astype(float)
 
 
-def test_components_are_those_of_the_analysis_of_variance() -> None:
-    baseline, candidate = outcomes(3, 12, 0.7), outcomes(4, 12, 0.6)
-    components = compare(baseline, candidate, 0.01, 0.95).components
-    for arm, between, interaction in zip((baseline, candidate), components.seeds, components.interaction, strict=True):
-        seeds, examples = np.indices(arm.shape)
-        table = anova_lm(
-            ols(
-                "y ~ C(seed) + C(example)",
-                pd.DataFrame({"y": arm.ravel(), "seed": seeds.ravel(), "example": examples.ravel()}),
-            ).fit()
-        )
-        squares = table["sum_sq"] / table["df"]
-        assert interaction == pytest.approx(squares["Residual"])
-        # Expected mean square of seeds: interaction + examples x variance of seeds.
-        assert between == pytest.approx((squares["C(seed)"] - squares["Residual"]) / arm.shape[1])
+@pytest.fixture(scope="module")
+def simulation() -> Iterator[ModuleType]:
+    specification = importlib.util.spec_from_file_location("simulate_decisions", SIMULATION)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    gc.freeze()  # statsmodels collects garbage in each Holm correction: as long as the simulation itself
+    yield module
+    gc.unfreeze()
 
 
-def test_the_standard_error_by_hand() -> None:
-    baseline = np.array([[1, 1, 1, 0, 1, 0], [1, 1, 0, 0, 1, 1]], dtype=float)
-    candidate = np.array([[1, 0, 1, 0, 1, 0], [0, 0, 1, 0, 1, 0]], dtype=float)
-    found = compare(baseline, candidate, 0.01, 0.95)
-    # Differences of the means over seeds: -1/2, -1, 1/2, 0, 0, -1/2; their mean is -1/4, their squared deviations 11/8.
-    assert found.difference.mean == pytest.approx(-1 / 4)
-    # Interactions. Baseline: residuals of examples 3 and 6 are +-1/2 (both seeds have 4 of 6), so 4 x 1/4 over 1 x 5.
-    # Candidate: 3 and 2 of 6, so the seeds' means are 5/12 +- 1/12; example 1 has +-5/12, five others +-1/12.
-    interactions = 1 / 5, (2 * (5 / 12) ** 2 + 10 * (1 / 12) ** 2) / 5
-    assert found.components.interaction == pytest.approx(interactions)
-    # Examples: with Agresti and Min's half a square (two seeds an arm) and two examples, less the interactions.
-    examples = (11 / 8 + 1 / 2) / 7 - sum(interactions) / 2
-    assert found.components.examples == pytest.approx(max(examples, 1 / 2 / 7))
-    # Seeds: the baseline's two have the same accuracy, the candidate's differ by 1/6.
-    parts = found.components.examples / 6, 0.0, (1 / 6) ** 2 / 2 / 2
-    assert found.standard_error == pytest.approx(sum(parts) ** 0.5)
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 5 + parts[2] ** 2 / 1)
-    assert found.degrees_of_freedom == pytest.approx(freedom)
-    half = stats.t.ppf(0.975, freedom) * sum(parts) ** 0.5
-    assert found.difference.low == pytest.approx(max(-1 / 4 - half, -1))
-    # Deviations -1/4, -3/4, 3/4, 1/4, 1/4, -1/4: the cubes cancel, the fourth powers' mean is 83/768.
-    excess, variance = -1 / 4 + 0.01, 11 / 48
-    skewness = -excess * (83 / 768 - 3 * variance**2) / variance / 6**2 / sum(parts) ** 1.5
-    t = excess / sum(parts) ** 0.5
-    t += skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
-    assert found.p_noninferior == pytest.approx(stats.t.sf(t, freedom))
+def test_by_hand() -> None:
+    # Seeds' means 1/2 and 1/4, examples' 1, 1/2, 0, 0: residuals +-1/8 and +-3/8, their squares sum to 3/8.
+    baseline = np.array([[1, 1, 0, 0], [1, 0, 0, 0]])
+    found = compare(baseline, np.zeros((2, 4)), 0.1, 0.95)
+    assert found.components.interaction == pytest.approx((0.125, 0.0))  # 3/8 over 1 x 3 degrees of freedom
+    assert found.components.seeds == pytest.approx((0.0, 0.0))  # 1/32 less 1/8 over 4 examples
+    # Squares 11/16 and Agresti and Min's 1/2, over 3 + 2, less the interaction over 2 seeds.
+    assert found.components.examples == pytest.approx(0.2375 - 0.0625)
+    assert found.standard_error == pytest.approx(math.sqrt(0.175 / 4 + 0.125 / 4 / 2))
+    assert found.degrees_of_freedom == 3  # as many as four examples can give
+    half = stats.t.ppf(0.975, 3) * found.standard_error
+    assert found.difference.mean == -0.375
+    assert found.difference.low == pytest.approx(max(-1, -0.375 - half))
+    assert found.difference.high == pytest.approx(-0.375 + half)
+    # The differences are 1, 1/2, 0, 0: cubes sum to 9/8, sizes to 3/2.
+    assert found.components.cubes == pytest.approx(0.75)
+    skewness = 0.1 * 0.75 / 4**2 / found.standard_error**3
+    t = (-0.375 + 0.1) / found.standard_error
+    t -= skewness * (2 * t**2 + 1) / 6
+    assert found.p_noninferior == pytest.approx(stats.t.sf(t, 3))
     assert found.p_noninferior + found.p_inferior == pytest.approx(1)
 
 
-def test_where_only_seeds_differ_it_is_welchs_test() -> None:
-    # Each training gets its own part of equal examples right; with this many, examples add nothing.
-    def arm(right: list[int]) -> np.ndarray:
-        row = np.random.default_rng(1).permutation(100_000)
-        return np.stack([(row % 100 < count).astype(float) for count in right])
-
-    baseline, candidate = arm([90, 93, 95]), arm([85, 92, 91, 88])
-    found = compare(baseline, candidate, 0.0, 0.95)
-    welch = stats.ttest_ind(candidate.mean(axis=1), baseline.mean(axis=1), equal_var=False)
-    interval = welch.confidence_interval(0.95)
-    assert found.degrees_of_freedom == pytest.approx(welch.df, rel=0.01)
-    assert found.difference.low == pytest.approx(interval.low, abs=1e-3)
-    assert found.difference.high == pytest.approx(interval.high, abs=1e-3)
-    assert 2 * min(found.p_noninferior, found.p_inferior) == pytest.approx(welch.pvalue, rel=0.02)
-
-
-def test_with_one_seed_it_is_the_paired_test_of_many_examples() -> None:
-    baseline, candidate = outcomes(1, 5_000, 0.9), outcomes(1, 5_000, 0.88)
-    found = compare(baseline, candidate, 0.0, 0.95)
-    paired = stats.ttest_rel(candidate[0], baseline[0]).confidence_interval(0.95)
-    assert found.scope == "one trained pair"
-    assert found.difference.low == pytest.approx(paired.low, abs=1e-4)
-    assert found.difference.high == pytest.approx(paired.high, abs=1e-4)
+def test_degrees_of_freedom_where_others_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Chance of one arm's seeds alone: a t test on five numbers.
+    one_arm = Components(0.0, (4e-4, 0.0), (0.0, 0.0), (5, 3), 1000)
+    assert one_arm.variance() == pytest.approx((4e-4 / 5, 4))
+    # Chance of the examples alone.
+    assert Components(0.04, (0.0, 0.0), (0.0, 0.0), (3, 3), 1000).variance() == pytest.approx((4e-5, 999))
+    # Chance of both arms' seeds: Welch's test, but for the damping.
+    first, second = np.array([0.1, 0.4, 0.2, 0.9, 0.5]), np.array([0.3, 0.35, 0.2])
+    both = Components(0.0, (first.var(ddof=1), second.var(ddof=1)), (0.0, 0.0), (5, 3), 1000)
+    welch = stats.ttest_ind(first, second, equal_var=False)
+    damped = both.variance()[1]
+    monkeypatch.setattr(statistics, "DAMPING", 0.0)
+    assert both.variance()[1] == pytest.approx(welch.df)
+    assert welch.df < damped < 6
 
 
-def test_skewness_is_taken_out() -> None:
-    # A candidate that errs on three examples of its own: chance has made 3 of what may well be 6.
-    baseline, candidate = np.ones((1, 300)), np.ones((1, 300))
-    candidate[0, :3] = 0
+def test_one_pair_is_close_to_a_paired_t_test() -> None:
+    baseline, candidate = draw(1, 5000, 0.95, seed=1), draw(1, 5000, 0.94, seed=2)
     found = compare(baseline, candidate, 0.02, 0.95)
-    plain = stats.t.sf((found.difference.mean + 0.02) / found.standard_error, found.degrees_of_freedom)
-    exact = stats.binom.cdf(3, 300, 0.02)  # of three errors or fewer, where the rate is the margin
-    assert plain < exact / 2
-    assert found.p_noninferior == pytest.approx(exact, rel=0.5)
+    paired = stats.ttest_rel(candidate[0] + 0.02, baseline[0], alternative="greater")
+    assert found.scope == "one trained pair"
+    assert found.p_noninferior == pytest.approx(paired.pvalue, rel=0.06)
+    low, high = stats.ttest_rel(candidate[0], baseline[0]).confidence_interval(0.95)
+    assert (found.difference.low, found.difference.high) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_one_training_says_nothing_of_others() -> None:
-    baseline = np.stack([outcomes(1, 400, 0.99)[0], outcomes(1, 400, 0.6)[0]])
-    candidate = outcomes(1, 400, 0.8)
-    assert compare(baseline, candidate, 0.01, 0.95).scope == "one trained pair"
-    wide, narrow = (
-        compare(baseline, np.repeat(candidate, 2, axis=0), 0.01, 0.95),
-        compare(baseline, candidate, 0.01, 0.95),
-    )
-    assert wide.scope == "seeds and examples"
-    assert wide.standard_error > 3 * narrow.standard_error
+def test_one_seed_on_either_side_is_one_pair() -> None:
+    assert compare(draw(1, 100), draw(3, 100), 0.01, 0.95).scope == "one trained pair"
+    assert compare(draw(2, 100), draw(2, 100), 0.01, 0.95).scope == "seeds and examples"
 
 
-def test_arms_may_be_swapped() -> None:
-    one, other = outcomes(3, 200, 0.9), outcomes(3, 200, 0.8)
-    there, back = compare(one, other, 0.0, 0.95), compare(other, one, 0.0, 0.95)
-    assert there.difference.low == pytest.approx(-back.difference.high)
-    assert there.p_noninferior == pytest.approx(back.p_inferior)
+def test_quality_of_one_seed_is_wilson() -> None:
+    outcomes = draw(1, 2000)
+    found = quality_interval(outcomes, 0.95)
+    low, high = proportion_confint(outcomes.sum(), 2000, alpha=0.05, method="wilson")
+    assert found.mean == outcomes.mean()
+    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-5)
 
 
-@pytest.mark.parametrize("seeds", [1, 2, 5])
-@pytest.mark.parametrize("examples", [2, 20, 1_000])
-@pytest.mark.parametrize(("base", "cand"), [(1, 1), (0, 0), (1, 0)])
-def test_outcomes_without_variance_still_have_a_width(seeds: int, examples: int, base: int, cand: int) -> None:
-    found = compare(np.full((seeds, examples), float(base)), np.full((seeds, examples), float(cand)), 0.01, 0.95)
-    assert finite(found.difference)
-    assert found.difference.low < found.difference.high
-    assert found.difference.low <= cand - base <= found.difference.high
-    assert 0 <= found.p_noninferior <= 1
-    quality = quality_interval(np.full((seeds, examples), float(base)), 0.95)
-    assert finite(quality)
-    assert quality.low < quality.high
-    assert 0 <= quality.low <= base <= quality.high <= 1
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.parametrize("examples", [2, 5, 300])
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_no_variation_is_no_certainty(seeds: int, examples: int, right: float) -> None:
+    outcomes = np.full((seeds, examples), right)
+    found = compare(outcomes, outcomes, 0.01, 0.95)
+    assert -1 <= found.difference.low < 0 < found.difference.high <= 1
+    assert found.difference.high > 1.5 / examples or found.difference.high == 1  # the rule of three has 3 over n
+    assert 0 < found.p_noninferior < 1
+    quality = quality_interval(outcomes, 0.95)
+    assert 0 <= quality.low <= quality.mean <= quality.high <= 1
+    assert quality.high - quality.low > 1 / examples
 
 
-def test_more_of_either_narrows() -> None:
-    components = compare(outcomes(3, 300, 0.9), outcomes(3, 300, 0.88), 0.01, 0.95).components
-    here, _ = components.variance()
-    assert components.variance(more_seeds=3)[0] < here
-    assert components.variance(more_examples=300)[0] < here
-    assert components.variance(10**6, 10**9)[0] < 1e-6
+def test_random_small_tables_give_finite_numbers() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        seeds, other, examples = (int(number) for number in generator.integers((1, 1, 2), (4, 4, 6)))
+        baseline = generator.integers(0, 2, (seeds, examples))
+        candidate = generator.integers(0, 2, (other, examples))
+        found = compare(baseline, candidate, 0.01, 0.95)
+        numbers = (found.standard_error, found.degrees_of_freedom, found.p_noninferior, found.p_inferior)
+        assert np.isfinite(numbers).all()
+        assert found.standard_error > 0
+        assert -1 <= found.difference.low <= found.difference.mean <= found.difference.high <= 1
+        quality = quality_interval(baseline, 0.95)
+        assert 0 <= quality.low <= quality.mean <= quality.high <= 1
+        assert quality.low < quality.high
 
 
-def test_quality_of_one_training_is_wilsons_interval() -> None:
-    right = np.zeros((1, 2_000))
-    right[0, :1_940] = 1
-    found = quality_interval(right, 0.95)
-    wilson = stats.binomtest(1_940, 2_000).proportion_ci(0.95, method="wilson")
-    assert (found.mean, found.low, found.high) == pytest.approx((0.97, wilson.low, wilson.high), abs=1e-5)
+def test_what_is_paired_and_what_is_not() -> None:
+    generator = np.random.default_rng(3)
+    ease = generator.normal(1.6, 1, 500)
+    baseline, candidate = (ease + generator.normal(0, 0.3, (2, 4, 500)) > 0).astype(float)
+    found = compare(baseline, candidate, 0.01, 0.95)
+    reordered = compare(baseline, candidate[::-1], 0.01, 0.95)
+    assert reordered.standard_error == pytest.approx(found.standard_error)  # seeds are not paired
+    assert reordered.p_noninferior == pytest.approx(found.p_noninferior)
+    shuffled = generator.permutation(500)
+    same = compare(baseline[:, shuffled], candidate[:, shuffled], 0.01, 0.95)
+    assert same.standard_error == pytest.approx(found.standard_error)
+    unpaired = compare(baseline, candidate[:, shuffled], 0.01, 0.95)
+    assert unpaired.standard_error > 1.5 * found.standard_error  # the examples' ease no longer cancels
+    mirrored = compare(candidate, baseline, 0.01, 0.95)
+    assert mirrored.difference.low == pytest.approx(-found.difference.high)
+    assert mirrored.standard_error == pytest.approx(found.standard_error)
 
 
-def test_quality_is_wider_where_trainings_differ() -> None:
-    alike = np.repeat(outcomes(1, 1_000, 0.9), 3, axis=0)
-    apart = np.stack([outcomes(1, 1_000, accuracy)[0] for accuracy in (0.8, 0.9, 1.0)])
-    narrow, wide = quality_interval(alike, 0.95), quality_interval(apart, 0.95)
-    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+def test_variance_between_seeds_counts() -> None:
+    steady = compare(draw(5, 2000, seed=1), draw(5, 2000, seed=2), 0.01, 0.95)
+    varied = compare(draw(5, 2000, spread=0.02, seed=1), draw(5, 2000, spread=0.02, seed=2), 0.01, 0.95)
+    assert varied.standard_error > 2 * steady.standard_error
+    assert varied.degrees_of_freedom < steady.degrees_of_freedom
+    # More examples do not help against it, more seeds do.
+    now = varied.components.variance()[0]
+    assert varied.components.variance(more_examples=1_000_000)[0] > 0.7 * now
+    assert varied.components.variance(more_seeds=15)[0] == pytest.approx(now / 4, rel=0.2)
 
 
-def test_mcnemar_is_the_binomial_test_of_the_disagreements() -> None:
-    baseline = np.array([True] * 90 + [False] * 5 + [True] * 14)
-    candidate = np.array([True] * 90 + [True] * 5 + [False] * 14)
+def test_test_and_interval_agree() -> None:
+    baseline, candidate = draw(3, 1000, 0.95, 0.003, seed=5), draw(3, 1000, 0.945, 0.003, seed=6)
+    previous = 1.0
+    for margin in np.linspace(0, 0.05, 21):
+        found = compare(baseline, candidate, float(margin), 0.9)
+        assert found.p_noninferior < previous
+        previous = found.p_noninferior
+    # The lower end of the two-sided 90 % interval is where the one-sided test at 5 % ends, but for the skewness.
+    lower = compare(baseline, candidate, 0.0, 0.9).difference.low
+    assert compare(baseline, candidate, -lower, 0.9).p_noninferior == pytest.approx(0.05, abs=0.01)
+    mean = float(candidate.mean() - baseline.mean())
+    assert compare(baseline, candidate, -mean, 0.9).p_noninferior == pytest.approx(0.5, abs=0.02)
+    wide, narrow = (compare(baseline, candidate, 0.01, level).difference for level in (0.99, 0.9))
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_shapes_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="100 and 99 examples cannot be paired"):
+        compare(draw(2, 100), draw(2, 99), 0.01, 0.95)
+    with pytest.raises(ValueError, match=r"\(100,\)"):
+        quality_interval(np.ones(100), 0.95)
+
+
+def test_mcnemar_is_a_binomial_test() -> None:
+    baseline = np.array([1] * 20 + [1] * 3 + [0] * 9 + [0] * 5, dtype=bool)
+    candidate = np.array([1] * 20 + [0] * 3 + [1] * 9 + [0] * 5, dtype=bool)
     found = mcnemar_exact(baseline, candidate)
-    assert (found.baseline_only, found.candidate_only) == (14, 5)
-    assert found.p_value == pytest.approx(stats.binomtest(5, 19).pvalue)
-    assert mcnemar_exact(baseline, baseline).p_value == 1.0
+    assert (found.baseline_only, found.candidate_only) == (3, 9)
+    assert found.p_value == pytest.approx(stats.binomtest(3, 12).pvalue)
+    assert mcnemar_exact(baseline, baseline).p_value == 1
 
 
-def test_what_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match="200 and 100 examples cannot be paired"):
-        compare(outcomes(3, 200, 0.9), outcomes(3, 100, 0.9), 0.01, 0.95)
-    with pytest.raises(ValueError, match=r"outcomes of shape \(5,\)"):
-        quality_interval(np.ones(5), 0.95)
+@pytest.mark.parametrize(
+    ("seeds", "examples", "luck"), [(1, 300, "none"), (3, 300, "little"), (3, 1000, "much"), (5, 300, "some")]
+)
+def test_simulation_with_known_truth(simulation: ModuleType, seeds: int, examples: int, luck: str) -> None:
+    replicates = 1500
+    row = simulation.one_candidate(seeds, examples, luck, replicates, simulation.make_generator(1, seeds, examples))
+    error = math.sqrt(0.05 * 0.95 / replicates)
+    assert 0.94 - 2 * error < row["coverage_difference"] < 0.96 + 2 * error
+    assert 0.94 - 2 * error < row["coverage_quality"] < 0.96 + 3 * error
+    assert row["false_accepts"] < 0.05 + 2 * error
 
 
-def test_the_truth_is_covered_and_seldom_accepted_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Path(__file__).parents[1] / "benchmarks" / "simulate_decisions.py"
-    out = tmp_path / "rows.csv"
-    arguments = ["--replicates", "600", "--seeds", "3", "--examples", "300", "--out", str(out)]
-    monkeypatch.setattr("sys.argv", [str(script), *arguments])
-    runpy.run_path(str(script), run_name="__main__")
-    rows = list(csv.DictReader(out.open()))
-    assert [(row["luck"], row["candidates"]) for row in rows] == [
-        (luck, number) for number in ("1", "6") for luck in ("little", "some", "much")
-    ]
-    for row in rows:  # 600 replicates: 3 standard deviations are 2.7 points
-        assert float(row["false_accepts"]) <= 0.05 + 0.027
-        if row["candidates"] == "1":
-            assert 0.95 - 0.027 <= float(row["coverage_difference"]) <= 0.95 + 0.027
-            assert 0.95 - 0.03 <= float(row["coverage_quality"]) <= 0.95 + 0.03
+def test_simulation_of_several_candidates(simulation: ModuleType) -> None:
+    row = simulation.several_candidates(3, 300, "much", 6, 150, simulation.make_generator(2))
+    assert row["false_accepts"] < 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / 150)

@@ -61,20 +61,22 @@ def decide(comparisons: Mapping[str, Comparison], max_drop: float, confidence: f
     rejected = sum(p <= alpha for p in adjusted_reject)
     found = {}
     for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
-        gap, margin = f"{100 * comparison.difference.mean:+.2f} points", f"{100 * max_drop:.2g}"
+        gap, margin = f"{100 * comparison.difference.mean:+.2f} points", _points(max_drop)
+        # With one seed the sentence must not sound as if it spoke of other trainings.
+        of_pair = " for this one trained pair" if comparison.scope == "one trained pair" else ""
         more_seeds = more_examples = None
         decision: Literal["accept", "reject", "undecided"] = "undecided"
         if accept <= alpha:
-            decision, reason = "accept", f"{gap}; a drop of {margin} or more is ruled out (p = {accept:.2g})."
+            decision, reason = "accept", f"{gap}; a drop of {margin} or more is ruled out{of_pair} (p = {accept:.2g})."
         elif reject <= alpha:
-            decision, reason = "reject", f"{gap}; the drop is more than {margin} (p = {reject:.2g})."
+            decision, reason = "reject", f"{gap}; the drop is more than {margin}{of_pair} (p = {reject:.2g})."
         else:
             towards_accept = comparison.difference.mean > -max_drop
             # Holm's next step: the least p-value of those that are left is multiplied by their number.
             level = alpha / (len(comparisons) - (accepted if towards_accept else rejected))
             more_seeds, more_examples = _more(comparison, max_drop, level)
-            side = "ruled out" if towards_accept else "shown"
-            reason = f"{gap}; a drop of {margin} or more is not {side} yet (p = {max(min(accept, reject), 0):.2g})."
+            side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
+            reason = f"{gap}; a drop of {margin} or more is not {side} yet{of_pair} (p = {p_value:.2g})."
         found[name] = Decision(decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples)
     return found
 
@@ -94,7 +96,7 @@ def recommend(
         The name, and why, in one sentence.
     """
     cost = _COSTS[prefer]
-    accepted = {name for name, decision in decisions.items() if decision.decision == "accept"}
+    accepted = [name for name, decision in decisions.items() if decision.decision == "accept"]
     priced = {name: price for name in accepted if (price := prices[name]) is not None}
     limit = prices[baseline]
     cheaper = {name: price for name, price in priced.items() if limit is not None and price < limit}
@@ -106,6 +108,8 @@ def recommend(
             best,
             f"Ship {best}: it is accepted, with {cheaper[best] / (limit or 1):.2g} x the baseline's {cost}{among}.",
         )
+    if accepted and (limit is None or not priced):
+        return baseline, f"Keep the baseline: candidates are accepted, but their {cost} was not measured beside its."
     if accepted:
         return baseline, f"Keep the baseline: no accepted candidate has less {cost}."
     if any(decision.decision == "undecided" for decision in decisions.values()):
@@ -124,17 +128,33 @@ def _holm(p_values: list[float]) -> list[float]:
 
 def _more(comparison: Comparison, max_drop: float, level: float) -> tuple[int | None, int | None]:
     """Further seeds, or else further examples, at which the present estimates would decide at a level."""
-    excess = comparison.difference.mean + max_drop
+    mean = comparison.difference.mean
 
     def decides(more_seeds: int, more_examples: int) -> bool:
-        p_value = comparison.components.p_value(excess, more_seeds, more_examples)
-        return min(p_value, 1 - p_value) <= level
-
-    def least(decides: Callable[[int], bool], most: int) -> int | None:
-        count = 1 + bisect_left(range(1, most + 1), True, key=decides)
-        return count if count <= most else None
+        p_value = comparison.components.p_noninferior(mean, max_drop, more_seeds, more_examples)
+        return (p_value if mean > -max_drop else 1 - p_value) <= level
 
     seeds = None
     if comparison.scope == "seeds and examples":
-        seeds = least(lambda count: decides(count, 0), MOST_MORE_SEEDS)
-    return seeds, least(lambda count: decides(0, count), MOST_MORE_EXAMPLES)
+        seeds = _least(lambda count: decides(count, 0), MOST_MORE_SEEDS)
+    return seeds, _least(lambda count: decides(0, count), MOST_MORE_EXAMPLES)
+
+
+def _least(decides: Callable[[int], bool], most: int) -> int | None:
+    """The least number from 1 to ``most`` that decides, in steps of a quarter upwards and then between two steps.
+
+    From below, because a larger number need not decide where a smaller does: with more examples the seeds make up more
+    of the variance, and the degrees of freedom fall.
+    """
+    low, high = 0, 1
+    while not decides(high):
+        if high == most:
+            return None
+        low, high = high, min(most, high + max(1, high // 4))
+    return low + 1 + bisect_left(range(low + 1, high + 1), True, key=decides)
+
+
+def _points(share: float) -> str:
+    """``1 point``, ``0.25 points``"""
+    text = f"{100 * share:.6g}"
+    return f"{text} point" if text == "1" else f"{text} points"
