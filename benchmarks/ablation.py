@@ -42,13 +42,9 @@ ADDED: dict[str, Form] = {
     "symmetric": {"qk": "symmetric"},
 }
 CHANGED: dict[str, Form] = {
-    "heads-1": {"heads": 1},
     "heads-16": {"heads": 16},
-    "no-diagonal-value": {"diagonal_value": False},
     "mean-pooling": {"pooling": "mean"},
-    "temperature": {"temperature": True},
     "qk-norm-temperature": {"qk_norm": True, "temperature": True},
-    "init-normal": {"init": "normal"},
     "symmetric": {"qk": "symmetric"},
     "symmetric-temperature": {"qk": "symmetric", "temperature": True},
     "symmetric-mean-pooling": {"qk": "symmetric", "pooling": "mean"},
@@ -69,7 +65,7 @@ def study(name: str, reference: Form, changes: dict[str, Form], arguments: argpa
     result = lf.run(
         {
             "name": name,
-            "data": {"source": arguments.data, "train_limit": arguments.train_limit},
+            "data": {"source": arguments.data, "train_limit": arguments.train_limit, "validation_fraction": 0.02},
             "baseline": {"model": str(model), "fresh": True},
             "candidates": {key: {"plan": plan({**reference, **change})} for key, change in changes.items()},
             "train": {"epochs": arguments.epochs, "learning_rate": [3e-3, 1e-2]},
@@ -96,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="MNIST: a hub id or a local copy in its layout")
     parser.add_argument("--train-limit", type=int, default=5_000)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
