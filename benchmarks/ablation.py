@@ -42,9 +42,7 @@ ADDED: dict[str, Form] = {
     "symmetric": {"qk": "symmetric"},
 }
 CHANGED: dict[str, Form] = {
-    "heads-16": {"heads": 16},
     "mean-pooling": {"pooling": "mean"},
-    "qk-norm-temperature": {"qk_norm": True, "temperature": True},
     "symmetric": {"qk": "symmetric"},
     "symmetric-temperature": {"qk": "symmetric", "temperature": True},
     "symmetric-mean-pooling": {"qk": "symmetric", "pooling": "mean"},

@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 from leanformer.model.families import FAMILIES
 from leanformer.progress import quiet_libraries
 
+torch.set_num_threads(1)  # models this small gain nothing from more, and lose much where other processes compute
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet() -> Iterator[None]:
