@@ -13,8 +13,8 @@ from leanformer.blocks.base import Arguments, AttentionWeights, Block, register
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
-# On a CPU the fused kernel pays its tiling a head and an example, and is the slower of the two up to about this many
-# tokens (benchmarks/attention_kernels.py).
+# Below this many tokens a CPU takes plain products: chosen by whole training steps of small models. The kernels alone
+# (benchmarks/attention_kernels.py) speak for the fused one at any length; to be measured anew.
 FUSED_FROM_TOKENS_ON_CPU = 128
 
 
