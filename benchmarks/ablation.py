@@ -11,12 +11,13 @@ the rate that suits it from the same list, and the difference comes with its int
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import leanformer as lf
+from leanformer.files import write_atomically
 from leanformer.model.baseline import fresh_model
+from leanformer.rundir import to_json
 
 SHAPE = {
     "hidden_size": 64,
@@ -55,11 +56,16 @@ def plan(form: Form) -> dict[str, Any]:
     return {"*.self_attention": {"block": "minimal_attention", **attention}, "pooling": form["pooling"]}
 
 
+def save_form(directory: Path, form: Form, mlp: Any) -> None:
+    """Saves a form as a study's baseline, unless it is there: a run that was cut off goes on with the same one."""
+    if not directory.exists():
+        lf.save(lf.reduce(fresh_model("vit", SHAPE), {**plan(form), "*.mlp": mlp}), directory)
+
+
 def study(name: str, reference: Form, changes: dict[str, Form], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Runs one study whose baseline is the reference form; gives the rows of its results."""
     model = arguments.runs / f"{name}-reference"
-    if not model.exists():  # a run that was cut off goes on with the same one
-        lf.save(lf.reduce(fresh_model("vit", SHAPE), {**plan(reference), "*.mlp": "none"}), model)
+    save_form(model, reference, "none")
     result = lf.run(
         {
             "name": name,
@@ -96,9 +102,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = study("add-one", EXTREME, ADDED, arguments) + study("change-one", FULL, CHANGED, arguments)
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         result = {"train_limit": arguments.train_limit, "epochs": arguments.epochs, "rows": rows}
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomically(arguments.out, to_json(result))
 
 
 if __name__ == "__main__":

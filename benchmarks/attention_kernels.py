@@ -9,7 +9,6 @@ turn in each round; the ratio is taken round by round, and the median kept.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -18,7 +17,9 @@ from unittest import mock
 import torch
 
 from leanformer.blocks import minimal_attention
+from leanformer.files import write_atomically
 from leanformer.machine import environment
+from leanformer.rundir import to_json
 
 
 def seconds(states: torch.Tensor, fused: bool) -> float:
@@ -51,9 +52,8 @@ def main() -> None:
                 f"d={d_model:<4} heads={heads:<2} tokens={tokens:<4} fused is {ratio:.2f} x as fast as plain products"
             )
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         result = {"environment": environment(torch.device("cpu"), "float32"), "rows": rows}
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomically(arguments.out, to_json(result))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ with the whole vision transformer.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from ablation import SHAPE, plan
+from ablation import save_form
 
 import leanformer as lf
-from leanformer.model.baseline import fresh_model
+from leanformer.files import write_atomically
+from leanformer.rundir import to_json
 
 FORM = {"qk": "symmetric", "vo": "none", "heads": 4, "diagonal_value": True, "pooling": "mean"}
 
@@ -32,8 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     model = arguments.runs / "form"
-    if not model.exists():  # a run that was cut off goes on with the same one
-        lf.save(lf.reduce(fresh_model("vit", SHAPE), {**plan(FORM), "*.mlp": {"block": "mlp", "hidden": 15}}), model)
+    save_form(model, FORM, {"block": "mlp", "hidden": 15})
     results = lf.run(
         {
             "name": "mnist-small",
@@ -50,14 +49,13 @@ def main() -> None:
         seeds = ", ".join(f"{accuracy:.2%}" for accuracy in row["quality"]["per_seed"])
         print(f"{name:18} {row['parameters']:>7,} parameters  test accuracy {row['quality']['mean']:.2%} ({seeds})")
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         kept = ("name", "parameters", "learning_rate", "quality", "difference", "train_seconds", "curves")
         result = {
             "epochs": arguments.epochs,
             "environment": results["environment"],
             "rows": [{key: row[key] for key in kept} for row in rows],
         }
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomically(arguments.out, to_json(result))
 
 
 if __name__ == "__main__":

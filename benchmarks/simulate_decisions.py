@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gc
 import itertools
 import time
 from pathlib import Path
@@ -72,6 +71,20 @@ class World:
         return (noise * np.float32(NOISE) > -(expected + lucky)).astype(float)
 
 
+def describe(seeds: int, examples: int, luck: str, candidates: int, replicates: int) -> dict[str, Any]:
+    """The columns that say what a row simulates."""
+    baseline_luck, candidate_luck = LUCK[luck]
+    return {
+        "seeds": seeds,
+        "examples": examples,
+        "luck": luck,
+        "baseline_luck_points": baseline_luck,
+        "candidate_luck_points": candidate_luck,
+        "candidates": candidates,
+        "replicates": replicates,
+    }
+
+
 def one_candidate(
     seeds: int, examples: int, luck: str, replicates: int, generator: np.random.Generator
 ) -> dict[str, Any]:
@@ -92,13 +105,7 @@ def one_candidate(
         widths.append(comparison.difference.high - comparison.difference.low)
         freedoms.append(comparison.degrees_of_freedom)
     return {
-        "seeds": seeds,
-        "examples": examples,
-        "luck": luck,
-        "baseline_luck_points": LUCK[luck][0],
-        "candidate_luck_points": LUCK[luck][1],
-        "candidates": 1,
-        "replicates": replicates,
+        **describe(seeds, examples, luck, 1, replicates),
         "coverage_difference": covered / replicates,
         "coverage_quality": quality_covered / replicates,
         "false_accepts": accepted / replicates,
@@ -124,13 +131,7 @@ def several_candidates(
         decisions = decide(comparisons, MARGIN, CONFIDENCE)
         wrong += any(decision.decision == "accept" for decision in decisions.values())
     return {
-        "seeds": seeds,
-        "examples": examples,
-        "luck": luck,
-        "baseline_luck_points": LUCK[luck][0],
-        "candidate_luck_points": LUCK[luck][1],
-        "candidates": candidates,
-        "replicates": replicates,
+        **describe(seeds, examples, luck, candidates, replicates),
         "false_accepts": wrong / replicates,
     }
 
@@ -151,7 +152,6 @@ def main() -> None:
     arguments = parser.parse_args()
     replicates = 500 if arguments.quick else arguments.replicates
     sizes = [size for size in arguments.examples if size <= 1_000 or not arguments.quick]
-    gc.freeze()  # statsmodels collects garbage in each Holm correction, which takes longer than all the rest
     rows = []
     started = time.monotonic()
     # One seed speaks of the pair itself, whose trainings are given; several speak of trainings drawn by chance.

@@ -10,7 +10,6 @@ same batches. In each round every model is measured in turn; the ratio is taken 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -22,11 +21,13 @@ import leanformer as lf
 from leanformer.config import DataConfig, TrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
+from leanformer.files import write_atomically
 from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
 from leanformer.machine import environment, pick_device
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import parameter_count
 from leanformer.progress import quiet_libraries
+from leanformer.rundir import to_json
 
 EXTREME: dict[str, Any] = {
     "*.self_attention": {"block": "minimal_attention", "qk": "collapsed", "vo": "none"},
@@ -109,14 +110,13 @@ def main() -> None:
             f"{rows[-1]['ratio_to_vit']:.2f} x ViT, {rows[-1]['ratio_to_eager_vit']:.2f} x eager ViT"
         )
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         result = {
             "batch_size": arguments.batch_size,
             "data": Path(arguments.data).name,
             "environment": environment(device, precision),
             "rows": rows,
         }
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomically(arguments.out, to_json(result))
 
 
 if __name__ == "__main__":

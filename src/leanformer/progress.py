@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,8 +137,6 @@ class Reporter:
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """transformers' log lines and bars off, so that the study's own progress stays readable; then as they were."""
-    # PyTorch's profiler tells standard error of each start and stop; it reads this once, at its first start.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

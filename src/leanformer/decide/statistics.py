@@ -230,6 +230,7 @@ def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) ->
     sizes = np.abs(by_example)
     added = float(np.mean([1 / min(len(outcomes), MOST_SHARED) for outcomes in arms])) if pseudo else 0.0
     total = (deviations + added) / (examples - 1 + (PSEUDO_EXAMPLES if pseudo else 0))
+    by_seeds = 0.0
     between, interaction = [], []
     for outcomes in arms:
         seeds = len(outcomes)
@@ -244,12 +245,13 @@ def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) ->
         residual = max(float(squares), 0.0) / ((seeds - 1) * (examples - 1))
         interaction.append(residual)
         # May be below 0: cut off there, the whole would come out too large on average.
-        between.append(float(of_seeds.var(ddof=1)) - residual / examples)
+        variance = float(of_seeds.var(ddof=1))
+        between.append(variance - residual / examples)
+        by_seeds += variance / seeds
         total -= residual / seeds  # it is in the examples' mean squares and in the seeds': counted with the seeds
     if pseudo:
         # All seeds may make the same errors: where nothing varies, several seeds say no more than one pair does.
-        by_seeds = sum(outcomes.mean(axis=1).var(ddof=1) / len(outcomes) for outcomes in arms if len(outcomes) > 1)
-        total = max(total, 1 / (examples + 1) - examples * float(by_seeds))
+        total = max(total, 1 / (examples + 1) - examples * by_seeds)
     return Components(
         examples=max(total, added / (examples + 1)),
         seeds=tuple(between),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -63,6 +64,8 @@ def peak_memory(action: Callable[[], None], device: torch.device) -> int:
         action()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device) - before)
+    # PyTorch's profiler tells standard error of each start and stop; it reads this once, at its first start.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
         action()
     held = most = 0
