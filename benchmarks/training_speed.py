@@ -18,7 +18,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from leanformer.config import DataConfig, TrainConfig
+from leanformer.config import ImageDataConfig, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.files import write_atomically
@@ -67,11 +67,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    config = TrainConfig(batch_size=arguments.batch_size)
+    config = ImageTrainConfig(batch_size=arguments.batch_size)
     precision = settle_precision(config.precision, device)
     accelerator = make_accelerator(precision, device)
     with quiet_libraries():
-        data = load_images(DataConfig(source=arguments.data, image_size=28), device, None, None)
+        data = load_images(ImageDataConfig(source=arguments.data, image_size=28), device, None, None)
         batches = ImageBatches(data, arguments.batch_size, (), data.mean, data.std)
         models = {**make_models(1), **make_models(4)}
         steps = {

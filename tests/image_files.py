@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from leanformer.config import DataConfig
+from leanformer.config import ImageDataConfig
 from leanformer.data.images import ImageData, ImageSplit, load_images
 from leanformer.errors import LeanformerError
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def load(source: Path | str, **keys: Any) -> ImageData:
-    return load_images(DataConfig(source=str(source), **keys), CPU)
+    return load_images(ImageDataConfig(source=str(source), **keys), CPU)
 
 
 def error_of(source: Path | str, **keys: Any) -> str:

@@ -16,7 +16,7 @@ import torch
 from image_files import CPU, error_of, load, pixels_of, png, random_image, write_folder, write_parquet
 from PIL import Image
 
-from leanformer.config import DataConfig
+from leanformer.config import ImageDataConfig
 from leanformer.data import decoding
 from leanformer.data import images as images_module
 from leanformer.data.images import MemorySplit, StreamSplit, load_images
@@ -53,7 +53,7 @@ def test_grey_and_color(tmp_path: Path) -> None:
     assert torch.equal(pixels, pixels_of(load(grey).train).expand(-1, 3, -1, -1))
     as_grey = load(color, channels=1)
     assert pixels_of(as_grey.train).shape[1] == 1
-    assert pixels_of(load_images(DataConfig(source=str(color)), CPU, channels=1).train).shape[1] == 1
+    assert pixels_of(load_images(ImageDataConfig(source=str(color)), CPU, channels=1).train).shape[1] == 1
 
 
 @pytest.mark.parametrize("storage", ["memory", "stream"])
@@ -69,11 +69,11 @@ def test_resizing(tmp_path: Path, storage: str) -> None:
     random_image(7, size=(9, 9)).save(tmp_path / "b" / "9.png")
     for data in (
         load(tmp_path, image_size=(4, 3), storage=storage),
-        load_images(DataConfig(source=str(tmp_path), storage=storage), CPU, image_size=(4, 3)),  # type: ignore[arg-type]
+        load_images(ImageDataConfig(source=str(tmp_path), storage=storage), CPU, image_size=(4, 3)),  # type: ignore[arg-type]
     ):
         assert (data.height, data.width) == (4, 3)
         assert pixels_of(data.train).shape[1:] == (1, 4, 3)
-    assert load_images(DataConfig(source=str(tmp_path), image_size=5), CPU, image_size=(4, 3)).height == 5
+    assert load_images(ImageDataConfig(source=str(tmp_path), image_size=5), CPU, image_size=(4, 3)).height == 5
 
 
 def test_modes_and_orientation(tmp_path: Path) -> None:

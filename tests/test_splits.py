@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leanformer.config import DataConfig
+from leanformer.config import ImageDataConfig
 from leanformer.data.splits import make_splits, name_splits
 from leanformer.errors import LeanformerError
 
 
 def splits_of(labels: list[int], **keys: Any) -> dict[str, set[int]]:
-    splits, _ = make_splits({"train": np.array(labels, dtype=np.int64)}, DataConfig(**keys))
+    splits, _ = make_splits({"train": np.array(labels, dtype=np.int64)}, ImageDataConfig(**keys))
     assert {split.source_split for split in splits.values()} == {"train"}
     return {role: set(split.rows.tolist()) for role, split in splits.items()}
 

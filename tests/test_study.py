@@ -28,7 +28,7 @@ from rich.console import Console
 import leanformer as lf
 from leanformer import study as main_job
 from leanformer.cli import main
-from leanformer.config import DataConfig
+from leanformer.config import ImageDataConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn.train import Trained, train
@@ -163,7 +163,7 @@ def test_results_say_what_the_trials_gave(whole: Path) -> None:
 
 def test_a_shipped_model_answers_as_measured(whole: Path, digits_study: MakeStudy) -> None:
     study = digits_study()
-    data = load_images(DataConfig(**study["data"]), torch.device("cpu"))
+    data = load_images(ImageDataConfig(**study["data"]), torch.device("cpu"))
     trial = whole / "trials" / "minimal" / "seed-1"
     answers = predict(lf.load(trial / "model"), ImageBatches(data, 64, (), data.mean, data.std).evaluation(data.test))
     kept = pq.read_table(trial / "predictions.parquet").to_pydict()

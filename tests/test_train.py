@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from leanformer.config import DataConfig, TrainConfig
+from leanformer.config import ImageDataConfig, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn import train as loop
@@ -56,7 +56,7 @@ class Watcher:
 
 @pytest.fixture(scope="module")
 def batches() -> ImageBatches:
-    data = load_images(DataConfig(source="digits", train_limit=300), CPU)
+    data = load_images(ImageDataConfig(source="digits", train_limit=300), CPU)
     return ImageBatches(data, 64, ("random_crop",), data.mean, data.std)
 
 
@@ -86,7 +86,7 @@ def fit(
     rate: float = 3e-3,
     **settings: float,
 ) -> Trained:
-    config = TrainConfig(**{"epochs": 4, "batch_size": 64, "checkpoint_seconds": 0.0, **settings})  # type: ignore[arg-type]
+    config = ImageTrainConfig(**{"epochs": 4, "batch_size": 64, "checkpoint_seconds": 0.0, **settings})  # type: ignore[arg-type]
     return train(
         model, batches, config, rate, 0, watcher or Watcher(batches), make_accelerator("float32", CPU), checkpoint
     )
@@ -251,7 +251,7 @@ def test_only_matrices_decay() -> None:
     model = lf.reduce(
         make(), {"*.self_attention": {"block": "minimal_attention", "qk": "symmetric", "temperature": True}}
     )
-    groups = make_optimizer(model, TrainConfig(weight_decay=0.5), 1e-3).param_groups
+    groups = make_optimizer(model, ImageTrainConfig(weight_decay=0.5), 1e-3).param_groups
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         matrix = name.endswith("weight") and "norm" not in name

@@ -7,10 +7,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from leanformer.errors import LeanformerError
 
@@ -34,8 +34,8 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class DataConfig(Section):
-    """Where the examples come from, and how they are split."""
+class ImageDataConfig(Section):
+    """Where the images come from, and how they are split."""
 
     source: str = "digits"
     """``digits`` (built in), a directory (parquet or ``root/class/*.png``), or a hub data set's id."""
@@ -64,15 +64,97 @@ class DataConfig(Section):
     where the decoded images take less than half of what is free."""
 
 
+class TokenizerConfig(Section):
+    """The subword tokenizer that is trained where the model brings none."""
+
+    kind: Literal["bpe", "unigram"] = "bpe"
+    vocabulary: Annotated[int, Field(ge=100)] = 8000
+    """Most subwords (a side, where each side has its own); fewer where the text gives no more."""
+    shared: bool = True
+    """One vocabulary for both languages, or one a side."""
+    lowercase: bool = False
+
+
+class NumberWordsConfig(Section):
+    """The built-in text: numbers written out in two languages, by ``num2words``."""
+
+    kinds: Annotated[tuple[Literal["cardinal", "ordinal", "year", "currency"], ...], Field(min_length=1)] = ("cardinal",)
+    largest: Annotated[int, Field(ge=100)] = 1_000_000
+    """Numbers are drawn from 0 to this, short ones as often as long ones."""
+    train: Count = 20_000
+    validation: Count = 500
+    test: Count = 1_000
+    currency: str = "EUR"
+
+
+class TextDataConfig(Section):
+    """Where the sentence pairs come from, and how they are prepared."""
+
+    source: str = "number-words"
+    """``number-words`` (built in), a hub data set's id, a directory (its local copy, or an IWSLT 2017 archive as
+    published), one file of pairs (.tsv, .tmx, .jsonl, .parquet), or, with two aligned plain files a split, the path
+    up to the language, such as ``corpus/train`` for ``corpus/train.de`` and ``corpus/train.en``."""
+    subset: str | None = None
+    """The hub data set's configuration name, where it has several."""
+    source_language: Annotated[str, Field(min_length=2)] = "en"
+    target_language: Annotated[str, Field(min_length=2)] = "de"
+    """Language codes; also the names of the columns, of the files' endings, or of the columns in ``translation``."""
+    numbers: NumberWordsConfig = NumberWordsConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    max_tokens: Count = 128
+    """Sentences with more subwords, the end mark included, are left out of training and counted."""
+    validation_fraction: Fraction = 0.05
+    """Part of the training pairs set aside for validation where the data has no such split."""
+    test_fraction: Fraction = 0.1
+    """Part of all the pairs set aside for testing where the data has no such split."""
+    split_seed: Seed = 0
+    train_limit: Count | None = None
+    """Use at most this many training pairs (a seeded choice), validation pairs not counted."""
+    validation_limit: Count | None = None
+    test_limit: Count | None = None
+
+
 class BaselineConfig(Section):
     """The model that is compared with: a fresh config of a family, or a trained model."""
 
-    model: str = "vit"
-    """A family (``vit``, ``deit``), a model directory, or a hub id."""
+    model: str
+    """A family (``vit``, ``deit``; ``marian``, ``bart``), a model directory, or a hub id."""
     config: dict[str, Any] = Field(default_factory=dict)
     """The family's own configuration keys (for a fresh model)."""
     fresh: bool = False
     """With a trained model: take its shape alone and train from random weights."""
+
+
+class FinetuneConfig(Section):
+    """How an assembled student is tuned as a whole after its blocks were taught; 0 epochs: not at all."""
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Positive = 3e-4
+    cross_entropy: NonNegative = 1.0
+    """Weight of the cross-entropy with the data's targets."""
+    logits: NonNegative = 0.0
+    """Weight of the Kullback-Leibler divergence to the teacher's output distribution, times the temperature squared
+    (Hinton, Vinyals and Dean 2015, arXiv 1503.02531)."""
+    temperature: Positive = 2.0
+    hidden_states: NonNegative = 0.0
+    """Weight of the mean squared error to the teacher's hidden states after each layer, by their variance."""
+
+    @model_validator(mode="after")
+    def _learns_from_something(self) -> FinetuneConfig:
+        if self.epochs and not (self.cross_entropy or self.logits or self.hidden_states):
+            raise ValueError("cross_entropy, logits and hidden_states are all 0; give one of them a weight")
+        return self
+
+
+class DistillConfig(Section):
+    """How blocks are taught to do what the teacher's parts at their sites do."""
+
+    epochs: Count = 6
+    learning_rate: Positive = 2e-3
+    warmup: Fraction = 0.05
+    weight_decay: NonNegative = 0.0
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Part of the free memory that blocks taught together may take; more blocks than fit are taught in groups."""
 
 
 class CandidateConfig(Section):
@@ -80,23 +162,34 @@ class CandidateConfig(Section):
 
     plan: Annotated[dict[str, Any], Field(min_length=1)]
     """Site patterns -> a block's name, or {block: name, argument: value}; checked against the model."""
-    method: Literal["scratch"] = "scratch"
+    method: Literal["scratch", "distill"] = "scratch"
+    """``scratch``: the reduced form is trained as the baseline is; ``distill``: its new blocks are taught by the
+    trained baseline, and then, where ``finetune`` says so, the whole is tuned."""
+    finetune: FinetuneConfig | None = None
+    """With ``distill``: instead of the study's."""
+
+    @model_validator(mode="after")
+    def _finetune_goes_with_distill(self) -> CandidateConfig:
+        if self.finetune is not None and self.method != "distill":
+            raise ValueError("finetune goes with method: distill")
+        return self
 
 
 class TrainConfig(Section):
     """How every model of the study learns, the baseline included."""
 
     epochs: Annotated[int, Field(ge=0)] = 20
-    batch_size: Count = 256
     learning_rate: Annotated[tuple[Positive, ...], BeforeValidator(_as_list), Field(min_length=1)] = (1e-3, 3e-3, 1e-2)
     """One rate, or a list that is searched on the validation split, alike for every model."""
     search_epochs: Count | None = None
     """Epochs a rate gets in the search; by default ``epochs``, and the winner's run is the first seed's trial."""
     weight_decay: NonNegative = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
-    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
+    schedule: Literal["cosine", "one_cycle", "inverse_sqrt", "constant"] = "cosine"
     warmup: Fraction = 0.1
     """Part of all steps in which the rate rises."""
+    average_last: Count | None = None
+    """The trained model is the mean of its weights after each of the last so many epochs (Vaswani et al. 2017, 6.1)."""
     label_smoothing: Fraction = 0.0
     clip_norm: Positive | None = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -106,12 +199,54 @@ class TrainConfig(Section):
     """A checkpoint is written when this much time has passed since the last; 0: after every epoch."""
 
 
+class ImageTrainConfig(TrainConfig):
+    """How image classifiers learn."""
+
+    batch_size: Count = 256
+
+
+class TranslationTrainConfig(TrainConfig):
+    """How translators learn."""
+
+    batch_tokens: Count = 4096
+    """Subwords a batch at most, padding included, on the longer side; sentences of like length stand together."""
+    learning_rate: Annotated[tuple[Positive, ...], BeforeValidator(_as_list), Field(min_length=1)] = (1e-3,)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    label_smoothing: Fraction = 0.1
+
+
 class AcceptConfig(Section):
     """What may be lost, and how sure one must be."""
 
+    metric: str
+    max_drop: NonNegative
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class ImageAcceptConfig(AcceptConfig):
+    """What an image classifier may lose."""
+
     metric: Literal["accuracy"] = "accuracy"
     max_drop: Fraction = 0.01
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Part of the examples: 0.01 is one point of accuracy."""
+
+
+class TranslationAcceptConfig(AcceptConfig):
+    """What a translator may lose."""
+
+    metric: Literal["bleu", "chrf"] = "bleu"
+    max_drop: Annotated[float, Field(ge=0, lt=100)] = 0.5
+    """Points of BLEU or chrF."""
+
+
+class DecodeConfig(Section):
+    """How test sentences are translated."""
+
+    beam: Count = 1
+    """1 is greedy."""
+    max_tokens: Count | None = None
+    """Longest translation, subwords; by default ``data.max_tokens``, or what the model's blocks can take if less."""
+    batch_tokens: Count = 4096
 
 
 class MeasureConfig(Section):
@@ -132,17 +267,19 @@ BASELINE = "baseline"
 
 
 class Study(Section):
-    """The whole study file."""
+    """The whole study file: what studies of every task have in common."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Also the run directory's name."""
-    task: Literal["image-classification"] = "image-classification"
-    data: DataConfig = DataConfig()
-    baseline: BaselineConfig = BaselineConfig()
+    task: str
+    data: ImageDataConfig | TextDataConfig
+    baseline: BaselineConfig
     candidates: Annotated[dict[str, CandidateConfig], Field(min_length=1)]
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig
+    distill: DistillConfig = DistillConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
-    accept: AcceptConfig = AcceptConfig()
+    accept: AcceptConfig
     prefer: Literal["parameters", "latency", "train_seconds"] = "parameters"
     """By which cost the cheapest accepted candidate is recommended."""
     measure: MeasureConfig = MeasureConfig()
@@ -168,6 +305,31 @@ class Study(Section):
         """The study with every default written out; reads back as the same study."""
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
         return text
+
+
+class ImageStudy(Study):
+    """A study of image classifiers."""
+
+    task: Literal["image-classification"] = "image-classification"
+    data: ImageDataConfig = ImageDataConfig()
+    baseline: BaselineConfig = BaselineConfig(model="vit")
+    train: ImageTrainConfig = ImageTrainConfig()
+    accept: ImageAcceptConfig = ImageAcceptConfig()
+
+
+class TranslationStudy(Study):
+    """A study of translators."""
+
+    task: Literal["translation"] = "translation"
+    data: TextDataConfig = TextDataConfig()
+    baseline: BaselineConfig = BaselineConfig(model="marian")
+    train: TranslationTrainConfig = TranslationTrainConfig()
+    accept: TranslationAcceptConfig = TranslationAcceptConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+
+STUDIES: dict[str, type[Study]] = {"image-classification": ImageStudy, "translation": TranslationStudy}
+"""Task -> the study file's form."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -216,7 +378,7 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise LeanformerError(f"{path}: the study file cannot be read: {problem}") from None
     if not isinstance(data, dict):
-        raise LeanformerError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
+        raise LeanformerError(f"{path}: a study is a mapping with the keys {', '.join(ImageStudy.model_fields)}")
     for override in overrides:
         _apply(override, data)
     return make_study(data, str(path))
@@ -228,11 +390,15 @@ def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
     Raises:
         LeanformerError: A key is unknown or missing, or a value is wrong; the message names it and ``where``.
     """
+    task = data.get("task", "image-classification")
+    if task not in STUDIES:
+        raise LeanformerError(f"{where}: task: there is no task {task!r}; tasks: {', '.join(STUDIES)}")
+    form = STUDIES[task]
     try:
         # By way of JSON: its strict mode takes a list for a tuple, as a YAML file has to write it.
-        return Study.model_validate_json(json.dumps(data, default=str))
+        return form.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        raise LeanformerError(f"{where}: {_problem(error)}") from None
+        raise LeanformerError(f"{where}: {_problem(error, form)}") from None
 
 
 def _apply(override: str, data: dict[str, Any]) -> None:
@@ -252,14 +418,14 @@ def _apply(override: str, data: dict[str, Any]) -> None:
     data[keys[-1]] = parsed
 
 
-def _problem(error: ValidationError) -> str:
+def _problem(error: ValidationError, form: type[Study]) -> str:
     """The first mistake in one line: which key, and what would be right."""
     first = error.errors()[0]
     # Where several types are possible, pydantic puts the type's name behind the key.
     keys = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "constrained-", "tuple["))]
     name = ".".join(keys)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(keys[:-1])
+        known = _known_keys(keys[:-1], form)
         close = difflib.get_close_matches(keys[-1], known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"unknown key {name!r}; {hint}keys there: {', '.join(known)}"
@@ -270,13 +436,14 @@ def _problem(error: ValidationError) -> str:
     return f"{name}: {message[0].lower()}{message[1:]}{given}"
 
 
-def _known_keys(path: list[str]) -> list[str]:
-    section: type[BaseModel] = Study
+def _known_keys(path: list[str], form: type[Study]) -> list[str]:
+    section: type[BaseModel] = form
     for key in path:
-        if section is Study and key == "candidates":
+        if section is form and key == "candidates":
             section = CandidateConfig
         elif key in section.model_fields:
             annotation = section.model_fields[key].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                section = annotation
+            for part in (annotation, *get_args(annotation)):
+                if isinstance(part, type) and issubclass(part, BaseModel):
+                    section = part
     return list(section.model_fields)

@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from leanformer.config import DataConfig
+from leanformer.config import ImageDataConfig
 from leanformer.data.decoding import (
     CHUNK,
     ImageForm,
@@ -85,7 +85,7 @@ class ImageData:
 
 
 def load_images(
-    config: DataConfig,
+    config: ImageDataConfig,
     device: torch.device,
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
@@ -191,7 +191,7 @@ class StreamSplit:
 
 def _settle(
     readers: Mapping[str, ImageReader],
-    config: DataConfig,
+    config: ImageDataConfig,
     device: torch.device,
     image_size: tuple[int, int] | None,
     channels: int | None,
@@ -225,7 +225,7 @@ def _settle(
     return form, pixels, [f"images: {form.height}x{form.width} pixels, {kind}{resized}", storage_note]
 
 
-def _choose_storage(count: int, form: ImageForm, config: DataConfig, device: torch.device) -> tuple[str, str]:
+def _choose_storage(count: int, form: ImageForm, config: ImageDataConfig, device: torch.device) -> tuple[str, str]:
     """``memory`` or ``stream``, and why. The note holds no free memory: it must not change from run to run."""
     needed = count * form.channels * form.height * form.width
     megabytes = f"{needed / 1e6:,.1f} MB of decoded images"

@@ -24,7 +24,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from numpy.typing import NDArray
 from PIL import Image
 
-from leanformer.config import DataConfig
+from leanformer.config import ImageDataConfig
 from leanformer.data.splits import SPLIT_NAMES, Rows
 from leanformer.errors import LeanformerError
 
@@ -76,7 +76,7 @@ def _quiet() -> Iterator[None]:
 
 
 @_quiet()
-def open_source(config: DataConfig) -> dict[str, SourceSplit]:
+def open_source(config: ImageDataConfig) -> dict[str, SourceSplit]:
     """The splits of ``config.source`` by its own names, in the shapes that docs/data.md lists.
 
     Raises:
@@ -118,7 +118,7 @@ def _labeled_images(images: list[dict[str, Any]], labels: list[int], classes: li
 # Data sets of the hub and their local copies
 
 
-def _check_hub(config: DataConfig) -> None:
+def _check_hub(config: ImageDataConfig) -> None:
     """Asks the hub once whether the data set is there, as loading would retry for half a minute without a network."""
     if (Path(datasets.config.HF_DATASETS_CACHE) / config.source.replace("/", "___")).is_dir():
         return
@@ -136,7 +136,7 @@ def _check_hub(config: DataConfig) -> None:
         ) from error
 
 
-def _load_dataset(config: DataConfig, path: str) -> dict[str, SourceSplit]:
+def _load_dataset(config: ImageDataConfig, path: str) -> dict[str, SourceSplit]:
     files: Mapping[str, Sequence[str]] = {}
     try:
         builder = datasets.load_dataset_builder(path, config.subset)
@@ -161,7 +161,7 @@ def _is_local_parquet(file: str) -> bool:
     return file.endswith(".parquet") and Path(file).is_file()
 
 
-def _load_error(config: DataConfig, error: BaseException, files: Sequence[str]) -> LeanformerError:
+def _load_error(config: ImageDataConfig, error: BaseException, files: Sequence[str]) -> LeanformerError:
     """Says why a data set cannot be read, and names the file if it is one file's fault."""
     root = error
     while root.__cause__ is not None:
@@ -194,7 +194,7 @@ def first_line(error: BaseException) -> str:
 # Folders of images
 
 
-def _image_folder(root: Path, config: DataConfig) -> dict[str, SourceSplit]:
+def _image_folder(root: Path, config: ImageDataConfig) -> dict[str, SourceSplit]:
     """``root/class/*.png``, or ``root/train/class/*.png`` and so on.
 
     The reader of ``datasets`` for such folders is not used: it guesses splits from words in file names, so that
@@ -253,7 +253,7 @@ def _is_image(path: Path) -> bool:
 # Columns and labels
 
 
-def find_columns(features: datasets.Features, config: DataConfig) -> tuple[str, str]:
+def find_columns(features: datasets.Features, config: ImageDataConfig) -> tuple[str, str]:
     """The names of the image column and the label column: those given, or the only ones of a fitting type.
 
     Raises:
@@ -302,7 +302,7 @@ def _is_label_feature(feature: Any) -> bool:
     )
 
 
-def _only(kind: str, fitting: list[str], columns: str, config: DataConfig) -> str:
+def _only(kind: str, fitting: list[str], columns: str, config: ImageDataConfig) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from leanformer.config import DataConfig
+from leanformer.config import ImageDataConfig
 from leanformer.errors import LeanformerError
 
 Rows = NDArray[np.int64]
@@ -59,7 +59,7 @@ def name_splits(found: list[str], source: str) -> dict[str, str]:
     return roles
 
 
-def make_splits(labels: Mapping[str, Rows], config: DataConfig) -> tuple[dict[str, SplitRows], list[str]]:
+def make_splits(labels: Mapping[str, Rows], config: ImageDataConfig) -> tuple[dict[str, SplitRows], list[str]]:
     """The rows of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
 
     First the test split (``test_fraction`` of all training rows), then the validation split (``validation_fraction`` of
