@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
+from leanformer.blocks.state import DecodingState
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
@@ -49,12 +50,62 @@ class AttentionWeights:
         return any(b is not None for b in (self.query_bias, self.key_bias, self.value_bias, self.output_bias))
 
 
+class BlockModule(nn.Module):
+    """What a block builds for an attention, a sublayer or a layer: one call signature at all of these sites.
+
+    Class attributes:
+        target: What a teacher's site shows it to learn from: the site's ``output``, or the attention's ``heads``, side
+            by side as they are before the output projection.
+        max_length: Most tokens that it can read, or None; of the source too, where it reads that.
+    """
+
+    target: Literal["output", "heads"] = "output"
+    max_length: int | None = None
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """What stands at the site from now on.
+
+        Args:
+            hidden_states: Shape (batch, tokens, d_model): what the replaced part was given.
+            padding_mask: Boolean, shape (batch, tokens), with a state (batch, tokens in the state and these): True at
+                real tokens, False at padding; None: no padding.
+            source: The encoder's output, shape (batch, source tokens, d_model), at sites that read it.
+            source_mask: Boolean, shape (batch, source tokens), as ``padding_mask``.
+            state: While decoding with a cache: the tokens given now follow ``state.length`` earlier ones. The layer
+                counts, the block keeps its tensors.
+
+        Returns:
+            Shape (batch, tokens, d_model). What it holds at padding is not defined, but finite.
+        """
+        raise NotImplementedError
+
+    def taught(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What is compared with the teacher's ``target``: by default the block's output."""
+        return self(hidden_states, padding_mask, source, source_mask)
+
+    def taught_parameters(self) -> list[nn.Parameter]:
+        """What learns from the target; by default everything."""
+        return list(self.parameters())
+
+
 class Block:
     """A kind of thing that can stand at a site: its name, its arguments, and how to make the module.
 
-    The module that it makes is called as the one that it replaces: at an attention site
-    ``module(hidden_states, attention_mask) -> (output, attention_weights or None)``, at an MLP or a pooling site
-    ``module(hidden_states) -> output``.
+    At an attention, sublayer or layer site it makes a ``BlockModule``, at an MLP or a pooling site a module that is
+    called as ``module(hidden_states) -> output``.
 
     Class attributes:
         name: What a plan calls it.

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-SiteKind = Literal["self_attention", "mlp", "layer", "pooling"]
+SiteKind = Literal[
+    "self_attention",
+    "cross_attention",
+    "mlp",
+    "self_attention_sublayer",
+    "cross_attention_sublayer",
+    "layer",
+    "pooling",
+]
 
 
 @dataclass(frozen=True)
@@ -14,13 +22,17 @@ class Site:
 
     Args:
         name: Stable, family-independent name, such as ``encoder.3.self_attention``.
-        kind: What the place is for; a block names the kinds that it can stand at.
+        kind: What the place is for; a block names the kinds that it can stand at. A sublayer is an attention with its
+            norm and residual, a layer is all of its sublayers.
         block: What stands there now (``attention``, ``mlp``, ``none``, ``minimal_attention``, ...).
         d_model: Width of the hidden states, channels.
         num_heads: Attention heads of the model at this place.
         parameters: Numbers stored at this place now (with the norm that goes where the site is emptied: see
             ``norm_parameters``, not included here).
-        norm_parameters: Numbers of the norm before this place, which go when its block is ``none``.
+        norm_parameters: Numbers of the norm of this place, which go when its block is ``none``.
+        causal: Whether a position may only read itself and earlier ones (a decoder's).
+        reads_source: Whether the place reads the encoder's output too (cross-attention, a decoder's layer).
+        max_positions: Most tokens that the model can take there; None where it does not say.
     """
 
     name: str
@@ -30,3 +42,6 @@ class Site:
     num_heads: int
     parameters: int
     norm_parameters: int = 0
+    causal: bool = False
+    reads_source: bool = False
+    max_positions: int | None = None

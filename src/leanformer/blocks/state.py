@@ -1,0 +1,82 @@
+"""What a block carries from token to token while a decoder writes: one layer of a Hugging Face cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class DecodingState(CacheLayerMixin):
+    """Stands in a cache in place of a layer's keys and values, and goes through ``generate`` as they do.
+
+    A block keeps in ``tensors`` whatever it needs of the tokens that it has read, batch first: beam search reorders
+    them. In ``shared`` it keeps what is the same for every sequence.
+
+    Args:
+        length: Tokens read so far.
+    """
+
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.shared: dict[str, torch.Tensor] = {}
+
+    @classmethod
+    def of(cls, cache: Cache, layer: int) -> DecodingState:
+        """The state at a layer of a cache; put there where the cache still holds what it holds for attention."""
+        while len(cache.layers) <= layer:
+            cache.layers.append(cls())
+        found = cache.layers[layer]
+        if not isinstance(found, cls):
+            found = cache.layers[layer] = cls()
+        return found
+
+    def get_seq_length(self) -> int:
+        """Tokens read so far."""
+        return self.length
+
+    def get_max_length(self) -> int:
+        """No maximum of its own."""
+        return -1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of what a mask for the next tokens covers."""
+        return self.length + query_length, 0
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Goes on with other sequences of the batch, as beam search asks for."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps some sequences of the batch."""
+        self.tensors = {
+            name: tensor.index_select(0, indices.to(tensor.device)) for name, tensor in self.tensors.items()
+        }
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeats every sequence of the batch."""
+        self.tensors = {name: tensor.repeat_interleave(repeats, dim=0) for name, tensor in self.tensors.items()}
+
+    def reset(self) -> None:
+        """Back to before the first token."""
+        self.length = 0
+        self.tensors, self.shared = {}, {}
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Not possible: sums over the tokens read cannot be taken back, so that assisted generation does not work."""
+        raise NotImplementedError("a feed-forward block's decoding state cannot be cropped; generate without assistant")
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Of keys and values: there are none."""
+        raise NotImplementedError("a decoding state holds no keys and values")
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of keys and values: there are none."""
+        raise NotImplementedError("a decoding state holds no keys and values")
