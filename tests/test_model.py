@@ -43,9 +43,10 @@ def teacher(request: pytest.FixtureRequest, make_model: MakeModel) -> PreTrained
 
 def test_sites_are_named_in_order(teacher: PreTrainedModel) -> None:
     names = [site.name for site in lf.sites(teacher)]
-    assert names[:4] == ["encoder.0.self_attention", "encoder.0.mlp", "encoder.0.layer", "encoder.1.self_attention"]
+    first = ["self_attention", "self_attention_sublayer", "mlp", "layer"]
+    assert names[:5] == [*(f"encoder.0.{kind}" for kind in first), "encoder.1.self_attention"]
     assert names[-1] == "pooling"
-    assert len(names) == 3 * 3 + 1
+    assert len(names) == 3 * 4 + 1
     mlp = next(site for site in lf.sites(teacher) if site.name == "encoder.1.mlp")
     assert (mlp.block, mlp.parameters, mlp.norm_parameters) == ("mlp", 2 * 24 * 48 + 24 + 48, 48)
 

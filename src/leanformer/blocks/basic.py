@@ -18,7 +18,7 @@ class Attention(Block):
     """Keeps the attention that stands there."""
 
     name = "attention"
-    kinds = frozenset({"self_attention"})
+    kinds = frozenset({"self_attention", "cross_attention"})
 
     @classmethod
     def keeps(cls, arguments: Any) -> bool:
@@ -30,7 +30,16 @@ class Nothing(Block):
     """Empties the place: the attention or MLP goes with its norm and residual, the layer goes whole."""
 
     name = "none"
-    kinds = frozenset({"self_attention", "mlp", "layer"})
+    kinds = frozenset(
+        {
+            "self_attention",
+            "cross_attention",
+            "mlp",
+            "self_attention_sublayer",
+            "cross_attention_sublayer",
+            "layer",
+        }
+    )
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, register
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.state import DecodingState
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
@@ -29,8 +30,7 @@ def attend(
 
     Args:
         query: Shape (batch, heads, tokens, d_head); ``key`` and ``value`` likewise.
-        attention_mask: Broadcastable to (batch, heads, tokens, tokens): True where a score counts, or numbers that
-            are added to the scores.
+        attention_mask: Boolean, broadcastable to (batch, heads, tokens, tokens): True where a score counts.
         dropout: Probability with which a weight is dropped.
 
     Returns:
@@ -45,10 +45,7 @@ def attend(
     else:
         scores = (query * scale) @ key.transpose(-1, -2)
     if attention_mask is not None:
-        if attention_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attention_mask, float("-inf"))
-        else:
-            scores = scores + attention_mask
+        scores = scores.masked_fill(~attention_mask, float("-inf"))
     weights = scores.softmax(dim=-1)
     if dropout > 0.0:
         weights = F.dropout(weights, dropout)
@@ -90,7 +87,7 @@ class TriangularLinear(nn.Module):
         return F.linear(hidden_states, self.matrix().T, self.bias)
 
 
-class MinimalAttentionModule(nn.Module):
+class MinimalAttentionModule(BlockModule):
     """What ``minimal_attention`` builds; see there for the arguments."""
 
     def __init__(
@@ -104,8 +101,12 @@ class MinimalAttentionModule(nn.Module):
         temperature: bool,
         qk_norm: bool,
         dropout: float,
+        causal: bool = False,
+        cross: bool = False,
     ) -> None:
         super().__init__()
+        self.causal = causal and not cross
+        self.cross = cross
         self.heads = heads
         self.qk_norm = qk_norm
         self.dropout = dropout
@@ -127,28 +128,74 @@ class MinimalAttentionModule(nn.Module):
         return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
-    ) -> tuple[torch.Tensor, None]:
-        """(batch, tokens, d_model) -> the same shape, and None where Hugging Face gives attention weights."""
-        states = self.split(hidden_states)
-        if self.qk == "symmetric":
-            query = key = self.split(self.similarity(hidden_states))
-        elif self.qk == "collapsed":
-            query, key = self.split(self.similarity(hidden_states)), states
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """(batch, tokens, d_model) -> the same shape; see ``BlockModule``."""
+        query = self._query(hidden_states)
+        if not self.cross:
+            key, value = self._keys_and_values(hidden_states, query)
+            mask = self._own_mask(hidden_states, padding_mask, state)
+            if state is not None:
+                if state.length:
+                    key, value = (torch.cat((old, new), 1) for old, new in zip(_kept(state), (key, value), strict=True))
+                state.tensors = {"key": key, "value": value}
         else:
-            query, key = self.split(self.query(hidden_states)), self.split(self.key(hidden_states))
+            mask = None if source_mask is None else source_mask[:, None, None]  # (batch, 1, 1, source tokens)
+            if state is not None and state.tensors:
+                key, value = _kept(state)
+            else:
+                assert source is not None
+                key, value = self._keys_and_values(source, None)
+                if state is not None:
+                    state.tensors = {"key": key, "value": value}
+        query, key, value = self.split(query), self.split(key), self.split(value)
         if self.qk_norm:
             query, key = (F.rms_norm(side, side.shape[-1:]) for side in (query, key))
         if self.temperature is not None:
             query = query * self.temperature
-        value = states if self.value is None else self.split(self.value(hidden_states))
-        output = attend(query, key, value, attention_mask, self.dropout if self.training else 0.0)
+        output = attend(query, key, value, mask, self.dropout if self.training else 0.0)
         output = output.transpose(1, 2).flatten(2)  # (batch, tokens, d_model)
         if self.diagonal_value is not None:
             output = output * self.diagonal_value
         if self.output is not None:
             output = self.output(output)
-        return output, None
+        return output
+
+    def _query(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.query(hidden_states) if self.qk == "separate" else self.similarity(hidden_states)
+
+    def _keys_and_values(
+        self, states: torch.Tensor, query: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the tokens that are read, (batch, tokens, d_model) each; ``query`` where these tokens also ask."""
+        if self.qk == "separate":
+            key = self.key(states)
+        elif self.qk == "collapsed":
+            key = states
+        else:
+            key = self.similarity(states) if query is None else query
+        return key, states if self.value is None else self.value(states)
+
+    def _own_mask(
+        self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None, state: DecodingState | None
+    ) -> torch.Tensor | None:
+        """Which of the tokens read so far each of these may attend to, broadcastable to (batch, 1, tokens, read)."""
+        tokens = hidden_states.shape[1]
+        before = 0 if state is None else state.length
+        mask = None if padding_mask is None else padding_mask[:, None, None]
+        if self.causal and tokens > 1:
+            earlier = hidden_states.new_ones(tokens, before + tokens, dtype=torch.bool).tril(before)
+            mask = earlier if mask is None else mask & earlier
+        if self.causal and padding_mask is not None:
+            # Padding before the first real token would have nothing to attend to: a softmax of nothing.
+            own = torch.arange(tokens, device=hidden_states.device)[:, None] + before
+            mask = mask | (torch.arange(before + tokens, device=hidden_states.device) == own)
+        return mask
 
     @torch.no_grad()
     def initialize(self, how: str) -> None:
@@ -217,6 +264,10 @@ class MinimalAttentionModule(nn.Module):
             _set(self.value, teacher.value @ teacher.output, bias)
 
 
+def _kept(state: DecodingState) -> tuple[torch.Tensor, torch.Tensor]:
+    return state.tensors["key"], state.tensors["value"]
+
+
 def _head_products(left: torch.Tensor, right: torch.Tensor, heads: int) -> torch.Tensor:
     """Head by head ``left[:, head] @ right[head, :]``, shape (heads, rows of left, columns of right)."""
     return torch.stack([a @ b for a, b in zip(left.chunk(heads, dim=1), right.chunk(heads, dim=0), strict=True)])
@@ -257,6 +308,9 @@ class MinimalAttention(Block):
 
     ``qk``: *separate* has two d x d matrices; *collapsed* one, scores = x W xᵀ (head ``i`` scores with its d/h columns
     of x W against the same columns of x); *symmetric* a triangular one, scores = (x T)(x T)ᵀ, d(d+1)/2 numbers.
+    In a decoder it is causal, and at a cross-attention it attends to the encoder's output; while decoding it keeps keys
+    and values as Hugging Face's attention does.
+
     ``vo``: *separate* has value and output matrices; *collapsed* one; *none* none, so that the output is a convex
     combination of the input tokens.
 
@@ -265,7 +319,7 @@ class MinimalAttention(Block):
     """
 
     name = "minimal_attention"
-    kinds = frozenset({"self_attention"})
+    kinds = frozenset({"self_attention", "cross_attention"})
 
     class Arguments(Arguments):
         """What a plan may say.
@@ -330,7 +384,7 @@ class MinimalAttention(Block):
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
         settings = arguments.model_dump()
         init = settings.pop("init")
-        module = MinimalAttentionModule(site.d_model, **settings)
+        module = MinimalAttentionModule(site.d_model, **settings, causal=site.causal, cross=site.reads_source)
         if init != "teacher":
             module.initialize(init)
         elif teacher is not None:

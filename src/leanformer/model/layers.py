@@ -7,43 +7,278 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from leanformer.blocks.base import BlockModule
+from leanformer.blocks.state import DecodingState
+from leanformer.errors import LeanformerError
+from leanformer.model.sites import SiteKind
 
 
 class Sublayer(nn.Module):
-    """``x + dropout(block(norm(x)))``, the pre-norm residual unit around an attention or an MLP."""
+    """An attention or an MLP with its norm and its residual.
 
-    def __init__(self, norm: nn.Module, block: nn.Module, dropout: float) -> None:
+    Pre-norm is ``x + dropout(block(norm(x)))``, post-norm ``norm(x + dropout(block(x)))``.
+
+    Args:
+        norm: The norm.
+        block: The attention or MLP.
+        dropout: Probability.
+        pre_norm: Where the norm stands.
+    """
+
+    def __init__(self, norm: nn.Module, block: nn.Module, dropout: float, pre_norm: bool) -> None:
         super().__init__()
         self.norm = norm
         self.block = block
         self.dropout = dropout
+        self.pre_norm = pre_norm
 
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """(batch, tokens, d_model) -> the same shape; what follows the states goes to the block."""
-        output = self.block(self.norm(hidden_states), *args, **kwargs)
-        if isinstance(output, tuple):  # attention gives its weights beside
+    def forward(self, hidden_states: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        """(batch, tokens, d_model) -> the same shape; the arguments go to the block."""
+        output = self.block(self.norm(hidden_states) if self.pre_norm else hidden_states, **arguments)
+        if isinstance(output, tuple):  # Hugging Face's attention gives its weights beside
             output = output[0]
-        return hidden_states + F.dropout(output, self.dropout, self.training)
+        output = hidden_states + F.dropout(output, self.dropout, self.training)
+        return output if self.pre_norm else self.norm(output)
+
+
+class OpenMlp(nn.Module):
+    """The MLP of a layer that keeps its two linears beside its norms."""
+
+    def __init__(self, fc1: nn.Linear, fc2: nn.Linear, activation: Any, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = fc1
+        self.fc2 = fc2
+        self.activation = activation
+        self.dropout = dropout
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, d_model) -> the same shape."""
+        inner = F.dropout(self.activation(self.fc1(hidden_states)), self.dropout, self.training)
+        return self.fc2(inner)
+
+
+Slot = Sublayer | BlockModule | None
+"""What stands at one place of a layer: an attention or MLP with norm and residual, a block for all of it, nothing."""
+
+
+def pass_through(
+    slot: Slot, hidden_states: torch.Tensor, for_hf: dict[str, Any], for_block: dict[str, Any]
+) -> torch.Tensor:
+    """A slot's output; Hugging Face's modules and our blocks are each called with their own arguments."""
+    if slot is None:
+        return hidden_states
+    ours = isinstance(slot if isinstance(slot, BlockModule) else slot.block, BlockModule)
+    return slot(hidden_states, **(for_block if ours else for_hf))
 
 
 class OpenLayer(GradientCheckpointingLayer):
-    """A pre-norm encoder layer whose sublayers are sites: either may be exchanged, or be gone."""
+    """A layer whose sublayers are sites: each may be exchanged, or be gone.
 
-    def __init__(self, self_attention: Sublayer | None, mlp: Sublayer | None) -> None:
+    Args:
+        self_attention: The attention sublayer.
+        mlp: The MLP sublayer.
+    """
+
+    def __init__(self, self_attention: Sublayer, mlp: Sublayer) -> None:
         nn.Module.__init__(self)  # a family's open layer is also its own layer class, whose weights it must not make
-        self.self_attention = self_attention
-        self.mlp = mlp
+        self.self_attention: Slot = self_attention
+        self.mlp: Slot = mlp
+        self.block: BlockModule | None = None  # for the whole layer
+
+    def slots(self) -> dict[SiteKind, Slot]:
+        """The places of the layer, in its order."""
+        return {"self_attention": self.self_attention, "mlp": self.mlp}
+
+    def replace(self, block: BlockModule | None) -> None:
+        """Puts a block in place of the whole layer, or nothing."""
+        for kind in self.slots():
+            setattr(self, kind, None)
+        self.block = block
+
+
+class OpenEncoderLayer(OpenLayer):
+    """An open layer of an encoder."""
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        padding_mask: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> torch.Tensor:
-        """(batch, tokens, d_model) -> the same shape."""
-        if self.self_attention is not None:
-            hidden_states = self.self_attention(hidden_states, attention_mask, **kwargs)
-        if self.mlp is not None:
-            hidden_states = self.mlp(hidden_states)
+        """(batch, tokens, d_model) -> the same shape.
+
+        Args:
+            hidden_states: What the layer before gave.
+            attention_mask: In the form of the model's attention implementation, for Hugging Face's attention.
+            padding_mask: As ``BlockModule`` wants it, for blocks.
+        """
+        if self.block is not None:
+            return self.block(hidden_states, padding_mask)
+        hidden_states = pass_through(
+            self.self_attention,
+            hidden_states,
+            {"attention_mask": attention_mask, **kwargs},
+            {"padding_mask": padding_mask},
+        )
+        return pass_through(self.mlp, hidden_states, {}, {})
+
+
+class OpenDecoderLayer(OpenLayer):
+    """An open layer of a decoder that reads an encoder's output.
+
+    Args:
+        self_attention: The attention sublayer.
+        cross_attention: The cross-attention sublayer.
+        mlp: The MLP sublayer.
+        index: The layer's number, by which it finds its place in a cache.
+    """
+
+    def __init__(self, self_attention: Sublayer, cross_attention: Sublayer, mlp: Sublayer, index: int) -> None:
+        super().__init__(self_attention, mlp)
+        self.cross_attention: Slot = cross_attention
+        self.index = index
+
+    def slots(self) -> dict[SiteKind, Slot]:
+        """The places of the layer, in its order."""
+        return {
+            "self_attention": self.self_attention,
+            "cross_attention": self.cross_attention,
+            "mlp": self.mlp,
+        }
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        padding_mask: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """(batch, tokens, d_model) -> the same shape.
+
+        Args:
+            hidden_states: What the layer before gave.
+            attention_mask: In the form of the model's attention implementation, for Hugging Face's attention.
+            encoder_hidden_states: The encoder's output.
+            encoder_attention_mask: As ``attention_mask``, for cross-attention.
+            past_key_values: The cache while decoding.
+            padding_mask: As ``BlockModule`` wants it.
+            source_mask: Likewise, of the encoder's output.
+        """
+        state = source_state = None
+        if past_key_values is not None:
+            # Whatever stands there, the cache has to know how many tokens were read: positions follow from it.
+            if not self._attends(self.self_attention):
+                state = DecodingState.of(_part(past_key_values, "self_attention_cache"), self.index)
+            if self.cross_attention is not None and not self._attends(self.cross_attention):
+                source_state = DecodingState.of(_part(past_key_values, "cross_attention_cache"), self.index)
+        source = {"source": encoder_hidden_states, "source_mask": source_mask}
+        if self.block is not None:
+            hidden_states = self.block(hidden_states, padding_mask, **source, state=state)
+        else:
+            hidden_states = pass_through(
+                self.self_attention,
+                hidden_states,
+                {"attention_mask": attention_mask, "past_key_values": past_key_values, **kwargs},
+                {"padding_mask": padding_mask, "state": state},
+            )
+            hidden_states = pass_through(
+                self.cross_attention,
+                hidden_states,
+                {
+                    "key_value_states": encoder_hidden_states,
+                    "attention_mask": encoder_attention_mask,
+                    "past_key_values": past_key_values,
+                    **kwargs,
+                },
+                {"padding_mask": padding_mask, **source, "state": source_state},
+            )
+            hidden_states = pass_through(self.mlp, hidden_states, {}, {})
+        for used in (state, source_state):
+            if used is not None:
+                used.length += hidden_states.shape[1]
         return hidden_states
+
+    @staticmethod
+    def _attends(slot: Slot) -> bool:
+        """Whether Hugging Face's attention stands there, which keeps keys and values in the cache itself."""
+        return isinstance(slot, Sublayer) and not isinstance(slot.block, BlockModule)
+
+
+def _part(cache: Cache, name: str) -> Cache:
+    part = getattr(cache, name, None)
+    if part is None:
+        raise LeanformerError(
+            f"a student decodes with an EncoderDecoderCache, not with a {type(cache).__name__}; leave past_key_values "
+            "out, so that generate makes its own"
+        )
+    return part
+
+
+def real_tokens(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """A model's attention mask as the blocks want it: boolean, True at real tokens.
+
+    Args:
+        mask: Shape (batch, tokens), not 0 at real tokens; None where all are.
+
+    Raises:
+        LeanformerError: The mask has another shape, such as one that says which token sees which.
+    """
+    if mask is None:
+        return None
+    if mask.dim() != 2:
+        raise LeanformerError(
+            f"a student takes attention masks of shape (batch, tokens), not of {mask.dim()} dimensions"
+        )
+    return mask != 0
+
+
+class TellsEncoderBlocks:
+    """Mixed into an encoder: its layers are told where padding is, whatever form its attention wants masks in."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the encoder's own."""
+        encode: Any = super()
+        return encode.forward(
+            input_ids, attention_mask, inputs_embeds, padding_mask=real_tokens(attention_mask), **kwargs
+        )
+
+
+class TellsDecoderBlocks:
+    """Mixed into a decoder: its layers are told where padding is, in the target and in the source."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the decoder's own."""
+        decode: Any = super()
+        return decode.forward(
+            input_ids,
+            attention_mask,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            padding_mask=real_tokens(attention_mask),
+            source_mask=real_tokens(encoder_attention_mask),
+            **kwargs,
+        )
 
 
 class PatchProjection(nn.Module):

@@ -12,9 +12,12 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForImageClassification,
+    BartConfig,
+    BartForConditionalGeneration,
     DeiTConfig,
     DeiTForImageClassification,
+    MarianConfig,
+    MarianMTModel,
     PreTrainedConfig,
     PreTrainedModel,
     ViTConfig,
@@ -22,8 +25,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from leanformer.blocks.base import BlockModule
 from leanformer.errors import LeanformerError
-from leanformer.model.families import FAMILIES, STUDENT_PREFIX, device_and_dtype, find_family
+from leanformer.model.families import FAMILIES, STUDENT_PREFIX, TranslationFamily, device_and_dtype, find_family
 from leanformer.model.plan import Plan
 from leanformer.model.surgery import combine, install, resolve
 
@@ -64,6 +68,14 @@ class ImageStudent(PreTrainedModel):
         return output if wants_dict else output.to_tuple()
 
 
+class TranslationStudent(PreTrainedModel):
+    """Mixed into a Hugging Face translator: reduced as its configuration's plan says."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        install(self, config.plan or {}, take_over=False)
+
+
 class LeanViTConfig(ViTConfig):
     """A ViT's configuration and the resolved plan of its student."""
 
@@ -75,6 +87,20 @@ class LeanDeiTConfig(DeiTConfig):
     """A DeiT's configuration and the resolved plan of its student."""
 
     model_type = f"{STUDENT_PREFIX}deit"
+    plan: dict[str, Any] | None = None
+
+
+class LeanMarianConfig(MarianConfig):
+    """Marian's configuration and the resolved plan of its student."""
+
+    model_type = f"{STUDENT_PREFIX}marian"
+    plan: dict[str, Any] | None = None
+
+
+class LeanBartConfig(BartConfig):
+    """BART's configuration and the resolved plan of its student."""
+
+    model_type = f"{STUDENT_PREFIX}bart"
     plan: dict[str, Any] | None = None
 
 
@@ -90,13 +116,27 @@ class LeanDeiTForImageClassification(ImageStudent, DeiTForImageClassification):
     config_class = LeanDeiTConfig
 
 
+class LeanMarianMTModel(TranslationStudent, MarianMTModel):
+    """A reduced Marian."""
+
+    config_class = LeanMarianConfig
+
+
+class LeanBartForConditionalGeneration(TranslationStudent, BartForConditionalGeneration):
+    """A reduced BART."""
+
+    config_class = LeanBartConfig
+
+
 _STUDENTS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "vit": (LeanViTConfig, LeanViTForImageClassification),
     "deit": (LeanDeiTConfig, LeanDeiTForImageClassification),
+    "marian": (LeanMarianConfig, LeanMarianMTModel),
+    "bart": (LeanBartConfig, LeanBartForConditionalGeneration),
 }
-for _config_class, _model_class in _STUDENTS.values():
+for _name, (_config_class, _model_class) in _STUDENTS.items():
     AutoConfig.register(_config_class.model_type, _config_class)
-    AutoModelForImageClassification.register(_config_class, _model_class)
+    FAMILIES[_name].auto_class.register(_config_class, _model_class)
 
 
 def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
@@ -106,7 +146,7 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     parameters. New blocks are initialized from PyTorch's global random generator.
 
     Args:
-        model: A Hugging Face image classifier of a supported family, or a student. It is left as it was.
+        model: A Hugging Face model of a supported family, or a student. It is left as it was.
         plan: Glob patterns over site names -> a block's name, or ``{"block": name, argument: value}``; later patterns
             override earlier ones.
 
@@ -129,8 +169,29 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     student = model_class(config_class(**settings))
     student.config._attn_implementation = model.config._attn_implementation
     student.load_state_dict(opened.state_dict())
+    if isinstance(family, TranslationFamily):
+        student.generation_config = copy.deepcopy(model.generation_config)
+        limit = max_length(student)
+        if limit is not None:
+            # One more than the decoder can read: the last token that is written is never read.
+            student.generation_config.max_length = min(limit + 1, model.generation_config.max_length or limit + 1)
     device, dtype = device_and_dtype(model)
     return student.to(device=device, dtype=dtype).train(model.training)
+
+
+def max_length(model: PreTrainedModel, stack: str = "decoder") -> int | None:
+    """Most tokens that the blocks in a stack of a student can read; None where none has a limit.
+
+    A decoder's blocks that read the source have the same limit there.
+    """
+    layers = find_family(model).stacks(model).get(stack, ())
+    limits = [
+        module.max_length
+        for layer in layers
+        for module in layer.modules()
+        if isinstance(module, BlockModule) and module.max_length is not None
+    ]
+    return min(limits, default=None)
 
 
 def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
@@ -176,9 +237,10 @@ def load(source: str | os.PathLike[str]) -> PreTrainedModel:
         raise LeanformerError(f"{name}: no such model directory")
     try:
         config = AutoConfig.from_pretrained(name)
-        if str(config.model_type).removeprefix(STUDENT_PREFIX) not in FAMILIES:
+        family = FAMILIES.get(str(config.model_type).removeprefix(STUDENT_PREFIX))
+        if family is None:
             raise LeanformerError(f"model type {config.model_type!r} is not supported; families: {', '.join(FAMILIES)}")
-        model, info = AutoModelForImageClassification.from_pretrained(
+        model, info = family.auto_class.from_pretrained(
             name, config=config, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
         )
     except (OSError, ValueError, SafetensorError, RuntimeError, LeanformerError) as error:

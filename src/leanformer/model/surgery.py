@@ -9,11 +9,10 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from leanformer.blocks.base import AttentionWeights, check_arguments, find_block
-from leanformer.blocks.pooling import ClassTokenPooling
+from leanformer.blocks.base import AttentionWeights, BlockModule, check_arguments, find_block
 from leanformer.errors import LeanformerError
-from leanformer.model.families import ImageFamily, device_and_dtype, find_family
-from leanformer.model.layers import OpenLayer, Sublayer
+from leanformer.model.families import Family, ImageFamily, device_and_dtype, find_family
+from leanformer.model.layers import OpenLayer, Slot, Sublayer
 from leanformer.model.plan import Plan, match
 from leanformer.model.sites import Site, SiteKind
 
@@ -22,22 +21,32 @@ ResolvedPlan = dict[str, dict[str, Any]]
 
 _KEPT: dict[SiteKind, str] = {
     "self_attention": "attention",
+    "cross_attention": "attention",
     "mlp": "mlp",
+    "self_attention_sublayer": "sublayer",
+    "cross_attention_sublayer": "sublayer",
     "layer": "layer",
     "pooling": "class_token",
+}
+_SUBLAYER_KINDS: dict[SiteKind, SiteKind] = {
+    "self_attention": "self_attention_sublayer",
+    "cross_attention": "cross_attention_sublayer",
 }
 
 
 def parameter_count(module: nn.Module | None) -> int:
-    """Stored numbers of a module; 0 for None."""
-    return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
+    """Stored numbers of a module; 0 for None. What a model computes anew and never saves is not among them."""
+    if module is None:
+        return 0
+    computed = set(getattr(module, "_keys_to_ignore_on_save", None) or ())  # Marian's sinusoidal positions
+    return sum(parameter.numel() for name, parameter in module.named_parameters() if name not in computed)
 
 
 def sites(model: PreTrainedModel) -> list[Site]:
     """The places in a model that a plan can name, in the model's order.
 
     Args:
-        model: A Hugging Face image classifier of a supported family (ViT, DeiT), or a student. It is left as it is.
+        model: A Hugging Face model of a supported family (ViT, DeiT, Marian, BART), or a student. It is left as it is.
 
     Raises:
         LeanformerError: The model is of no supported family.
@@ -45,31 +54,65 @@ def sites(model: PreTrainedModel) -> list[Site]:
     family = find_family(model)
     plan: ResolvedPlan = getattr(model.config, "plan", None) or {}
     found: list[Site] = []
+    for stack, layers in family.stacks(model).items():
+        causal = stack == "decoder"
 
-    def add(name: str, kind: SiteKind, present: bool, heads: int, parameters: int, norm_parameters: int = 0) -> None:
-        block = plan.get(name, {}).get("block", _KEPT[kind]) if present else "none"
-        found.append(Site(name, kind, block, model.config.hidden_size, heads, parameters, norm_parameters))
+        def add(
+            name: str,
+            kind: SiteKind,
+            present: bool,
+            parameters: int,
+            norm_parameters: int = 0,
+            stack: str = stack,
+            causal: bool = causal,
+        ) -> None:
+            reads_source = kind.startswith("cross_attention") or (causal and kind == "layer")
+            found.append(
+                Site(
+                    name,
+                    kind,
+                    plan.get(name, {}).get("block", _KEPT[kind]) if present else "none",
+                    model.config.hidden_size,
+                    family.heads(model.config, stack),
+                    parameters,
+                    norm_parameters,
+                    causal=causal,
+                    reads_source=reads_source,
+                    max_positions=family.max_positions(model.config),
+                )
+            )
 
-    for number, hf_layer in enumerate(model.base_model.layers):
-        layer = family.open_layer(hf_layer)
-        heads = model.config.num_attention_heads
-        sublayers: dict[SiteKind, Sublayer | None] = {"self_attention": layer.self_attention, "mlp": layer.mlp}
-        for kind, sublayer in sublayers.items():
-            name = f"encoder.{number}.{kind}"
-            if sublayer is None:
-                add(name, kind, False, heads, 0)
-            else:
-                norm_parameters = parameter_count(sublayer.norm)
-                add(name, kind, True, heads, parameter_count(sublayer.block), norm_parameters)
-        present = layer.self_attention is not None or layer.mlp is not None
-        add(f"encoder.{number}.layer", "layer", present, heads, parameter_count(layer))
-    pooling = getattr(model, "pooling", None)
-    add("pooling", "pooling", True, model.config.num_attention_heads, parameter_count(pooling))
+        for number, hf_layer in enumerate(layers):
+            prefix = f"{stack}.{number}"
+            layer = family.open_layer(hf_layer, stack, number)
+            for kind, slot in layer.slots().items():
+                inner = isinstance(slot, Sublayer)
+                block, norm = (slot.block, slot.norm) if isinstance(slot, Sublayer) else (None, None)
+                add(f"{prefix}.{kind}", kind, inner, parameter_count(block), parameter_count(norm))
+                if kind in _SUBLAYER_KINDS:
+                    wide = _SUBLAYER_KINDS[kind]
+                    add(f"{prefix}.{wide}", wide, slot is not None, parameter_count(slot))
+            present = layer.block is not None or any(slot is not None for slot in layer.slots().values())
+            add(f"{prefix}.layer", "layer", present, parameter_count(layer))
+    if isinstance(family, ImageFamily):
+        pooling = getattr(model, "pooling", None)
+        block = plan.get("pooling", {}).get("block", _KEPT["pooling"])
+        heads = family.heads(model.config, "encoder")
+        found.append(Site("pooling", "pooling", block, model.config.hidden_size, heads, parameter_count(pooling)))
     return found
+
+
+def holds(wide: str, name: str) -> bool:
+    """Whether a wide site (a layer, a sublayer) holds another site: ``encoder.0.layer`` holds ``encoder.0.mlp``."""
+    if wide.endswith(".layer"):
+        return wide != name and name.startswith(wide.removesuffix("layer"))
+    return wide.endswith("_sublayer") and name == wide.removesuffix("_sublayer")
 
 
 def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
     """What a plan changes at a model, every argument written out. The model is left as it is.
+
+    A wide site that is replaced or emptied takes the sites in it along, whatever else the plan says of them.
 
     Raises:
         LeanformerError: Anything in the plan that does not fit the model.
@@ -77,12 +120,11 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
     family = find_family(model)
     all_sites = {site.name: site for site in sites(model)}
     choices = match(plan, list(all_sites.values()))
-    emptied = {name.removesuffix("layer") for name, choice in choices.items() if all_sites[name].kind == "layer"}
+    wide = [name for name, choice in choices.items() if not choice.block.keeps(choice.arguments)]
     resolved: ResolvedPlan = {}
     for name, choice in choices.items():
         site = all_sites[name]
-        inside_emptied = site.kind != "layer" and any(name.startswith(prefix) for prefix in emptied)
-        if inside_emptied:
+        if any(holds(other, name) for other in wide):
             continue
         if choice.block.keeps(choice.arguments):
             if site.block != choice.block.name:
@@ -103,9 +145,8 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
 
 
 def combine(before: ResolvedPlan, change: ResolvedPlan) -> ResolvedPlan:
-    """The plan of a student of a student: the later change wins, and an emptied layer takes its inner sites along."""
-    emptied = tuple(name.removesuffix("layer") for name in change if name.endswith(".layer"))
-    kept = {name: entry for name, entry in before.items() if not (emptied and name.startswith(emptied))}
+    """The plan of a student of a student: the later change wins, and a wide site takes its inner sites along."""
+    kept = {name: entry for name, entry in before.items() if not any(holds(other, name) for other in change)}
     # Through JSON and back, so that a plan in memory is what the file will give.
     merged: ResolvedPlan = json.loads(json.dumps({**kept, **change}))
     return merged
@@ -117,53 +158,74 @@ def install(model: PreTrainedModel, plan: Mapping[str, Mapping[str, Any]], take_
     Args:
         model: The model to change.
         plan: A resolved plan.
-        take_over: Whether ``init: teacher`` collapses the weights that stand there now; False builds the structure
-            alone, for weights that are about to be loaded.
+        take_over: Whether blocks take over weights that stand there now (``init: teacher``, a kept projection); False
+            builds the structure alone, for weights that are about to be loaded.
     """
     family = find_family(model)
-    body = model.base_model
-    for number, layer in enumerate(body.layers):
-        body.layers[number] = family.open_layer(layer)
-    family.open_embeddings(model)
-    if not hasattr(model, "pooling"):
-        model.pooling = ClassTokenPooling()
+    family.open(model)
     places = {site.name: site for site in sites(model)}
-    device, dtype = device_and_dtype(model)
     for name, entry in plan.items():
         if name not in places or "block" not in entry:
             raise LeanformerError(f"plan {name!r}: the model has no such site, or the entry names no block")
-        arguments = dict(entry)
-        block = find_block(arguments.pop("block"), name)
-        site = places[name]
-        teacher = _teacher(model, family, site) if take_over else None
-        module = block.build(check_arguments(block, arguments, name), site, teacher)
-        _put(model, family, site, None if module is None else module.to(device=device, dtype=dtype))
+        put(model, places[name], build(model, places[name], entry, take_over))
 
 
-def _layer(model: PreTrainedModel, site: Site) -> nn.Module:
-    layer: nn.Module = model.base_model.layers[int(site.name.split(".")[1])]
-    return layer
+def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_over: bool) -> nn.Module | None:
+    """The module that an entry of a resolved plan makes for a site, on the model's device and in its precision."""
+    arguments = dict(entry)
+    block = find_block(arguments.pop("block"), site.name)
+    teacher = _teacher(model, find_family(model), site) if take_over else None
+    module = block.build(check_arguments(block, arguments, site.name), site, teacher)
+    device, dtype = device_and_dtype(model)
+    return None if module is None else module.to(device=device, dtype=dtype)
 
 
-def _teacher(model: PreTrainedModel, family: ImageFamily, site: Site) -> AttentionWeights | None:
-    """The trained attention at a site, where one of the family's own stands there."""
-    if site.kind != "self_attention" or site.block != "attention":
-        return None
-    sublayer = family.open_layer(_layer(model, site)).self_attention
-    return None if sublayer is None else family.attention_weights(sublayer.block)
+def module_at(model: PreTrainedModel, name: str) -> nn.Module | None:
+    """What stands at a site of a student or of a model with open layers: its block, sublayer or layer; None if empty."""
+    if name == "pooling":
+        pooling: nn.Module = model.pooling
+        return pooling
+    layer, kind = _layer(model, name)
+    if kind == "layer":
+        return layer if layer.block is None else layer.block
+    slot = layer.slots()[kind.removesuffix("_sublayer")]  # type: ignore[index]
+    return slot.block if isinstance(slot, Sublayer) and not kind.endswith("_sublayer") else slot
 
 
-def _put(model: PreTrainedModel, family: ImageFamily, site: Site, module: nn.Module | None) -> None:
+def put(model: PreTrainedModel, site: Site, module: nn.Module | None) -> None:
+    """Puts a module at a site of a model with open layers, or empties it."""
     if site.kind == "pooling":
         model.pooling = module
         if module is not None and not module.needs_class_token:
+            family = find_family(model)
+            assert isinstance(family, ImageFamily)
             family.drop_special_tokens(model)
         return
-    layer = _layer(model, site)
-    assert isinstance(layer, OpenLayer)
-    if site.kind == "layer":
-        layer.self_attention = layer.mlp = None
-    elif module is None:
-        setattr(layer, site.kind, None)
+    layer, kind = _layer(model, site.name)
+    place = kind.removesuffix("_sublayer")
+    if kind == "layer":
+        assert module is None or isinstance(module, BlockModule)
+        layer.replace(module)
+    elif module is None or kind != place:
+        setattr(layer, place, module)
     else:
-        getattr(layer, site.kind).block = module
+        slot: Slot = getattr(layer, place)
+        assert isinstance(slot, Sublayer)
+        slot.block = module
+
+
+def _layer(model: PreTrainedModel, name: str) -> tuple[OpenLayer, str]:
+    """The open layer of a site, and the site's kind."""
+    stack, number, kind = name.split(".")
+    layer = find_family(model).stacks(model)[stack][int(number)]
+    assert isinstance(layer, OpenLayer)
+    return layer, kind
+
+
+def _teacher(model: PreTrainedModel, family: Family, site: Site) -> AttentionWeights | None:
+    """The trained attention at a site, where one of the family's own stands there."""
+    if site.kind not in _SUBLAYER_KINDS or site.block != "attention":
+        return None
+    stack, number, kind = site.name.split(".")
+    slot = family.open_layer(family.stacks(model)[stack][int(number)], stack, int(number)).slots()[kind]  # type: ignore[index]
+    return family.attention_weights(slot.block) if isinstance(slot, Sublayer) else None
