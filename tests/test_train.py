@@ -38,7 +38,7 @@ class Watcher:
     steps: int = 0
     told: list[str] = field(default_factory=list)
 
-    def validate(self, model: torch.nn.Module) -> dict[str, float]:
+    def validate(self, model: torch.nn.Module, last: bool) -> dict[str, float]:
         answers = predict(model, self.batches.evaluation(self.batches.data.validation))
         return {"validation_loss": answers.loss, "validation_accuracy": answers.accuracy}
 

@@ -68,8 +68,9 @@ class TokenizerConfig(Section):
     """The subword tokenizer that is trained where the model brings none."""
 
     kind: Literal["bpe", "unigram"] = "bpe"
-    vocabulary: Annotated[int, Field(ge=100)] = 8000
-    """Most subwords (a side, where each side has its own); fewer where the text gives no more."""
+    vocabulary: Annotated[int, Field(ge=260)] = 8000
+    """Most subwords (a side, where each side has its own), the 256 bytes and three marks among them; fewer where the
+    text gives no more."""
     shared: bool = True
     """One vocabulary for both languages, or one a side."""
     lowercase: bool = False
@@ -78,7 +79,9 @@ class TokenizerConfig(Section):
 class NumberWordsConfig(Section):
     """The built-in text: numbers written out in two languages, by ``num2words``."""
 
-    kinds: Annotated[tuple[Literal["cardinal", "ordinal", "year", "currency"], ...], Field(min_length=1)] = ("cardinal",)
+    kinds: Annotated[tuple[Literal["cardinal", "ordinal", "year", "currency"], ...], Field(min_length=1)] = (
+        "cardinal",
+    )
     largest: Annotated[int, Field(ge=100)] = 1_000_000
     """Numbers are drawn from 0 to this, short ones as often as long ones."""
     train: Count = 20_000
@@ -263,6 +266,14 @@ class MeasureConfig(Section):
     """CPU threads; by default what PyTorch takes."""
 
 
+class TranslationMeasureConfig(MeasureConfig):
+    """How a translator's cost is measured: a call is the translation of one sentence, or of a batch of them."""
+
+    repeats: Count = 3
+    latency_calls: Count = 10
+    throughput_batch: Count = 64
+
+
 BASELINE = "baseline"
 
 
@@ -322,10 +333,22 @@ class TranslationStudy(Study):
 
     task: Literal["translation"] = "translation"
     data: TextDataConfig = TextDataConfig()
-    baseline: BaselineConfig = BaselineConfig(model="marian")
+    baseline: BaselineConfig = BaselineConfig(
+        model="marian",
+        config={
+            "d_model": 128,
+            "encoder_layers": 3,
+            "decoder_layers": 3,
+            "encoder_attention_heads": 8,
+            "decoder_attention_heads": 8,
+            "encoder_ffn_dim": 512,
+            "decoder_ffn_dim": 512,
+        },
+    )
     train: TranslationTrainConfig = TranslationTrainConfig()
     accept: TranslationAcceptConfig = TranslationAcceptConfig()
     decode: DecodeConfig = DecodeConfig()
+    measure: TranslationMeasureConfig = TranslationMeasureConfig()
 
 
 STUDIES: dict[str, type[Study]] = {"image-classification": ImageStudy, "translation": TranslationStudy}

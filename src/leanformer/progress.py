@@ -96,12 +96,9 @@ class Reporter:
         if self._live is not None and self._trial_task is not None:
             self._live.update(self._trial_task, completed=epoch + step / steps_per_epoch)
 
-    def epoch(self, record: dict[str, float], epochs: int, examples_per_second: float) -> None:
-        """An epoch is done."""
-        numbers = (
-            f"loss {record['train_loss']:.3f}  val acc {record['validation_accuracy']:.1%}  "
-            f"{examples_per_second:,.0f} ex/s"
-        )
+    def epoch(self, record: dict[str, float], epochs: int, examples_per_second: float, shown: str) -> None:
+        """An epoch is done; ``shown`` says in a few characters what it came to on validation data."""
+        numbers = f"loss {record['train_loss']:.3f}  {shown}  {examples_per_second:,.0f} ex/s"
         self._last_epoch = numbers
         if self._live is not None and self._trial_task is not None:
             self._live.update(self._trial_task, completed=record["epoch"], numbers=numbers)

@@ -7,31 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from leanformer.config import BASELINE, Study
-from leanformer.data.images import ImageData
-from leanformer.decide.decision import Decision, decide, recommend
-from leanformer.decide.statistics import Comparison, compare, mcnemar_exact, quality_interval
+from leanformer.decide.decision import UNITS, Decision, decide, recommend
+from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
-from leanformer.measure.quality import Predictions
 from leanformer.report.read import FORMAT
+from leanformer.tasks.base import Outcome, Task
 
-INTERVAL_METHOD = (
-    "Quality and difference are means over the seeds; their intervals account for both kinds of chance, which test "
-    "examples and which seeds (examples and seeds crossed, analysis of variance, t quantiles with Satterthwaite's "
-    "degrees of freedom). The decision is a one-sided non-inferiority test, corrected for several candidates by "
-    "Holm's method."
-)
-ONE_SEED_METHOD = (
-    "There is one seed, so that nothing can be said about other seeds: intervals and decisions speak of these trained "
-    "models alone, and account for which test examples were drawn. The decision is a one-sided non-inferiority test, "
-    "corrected for several candidates by Holm's method."
-)
 COST_METHOD = (
     "All models in one process on one machine: warmed up, then measured in turn in each of {repeats} rounds, every "
     "round beginning with another one; medians over rounds. Training seconds are the examples of all epochs by the "
-    "measured speed of training steps, data included. Memory is of tensors (weights, activations, and in training "
+    "measured speed of training steps, data included; for what was distilled, the seconds that teaching its blocks and "
+    "tuning took. Memory is of tensors (weights, activations, and in training "
     "gradients and optimizer state), at the largest moment of a batch of {batch} (inference) or {train_batch} "
     "(training). Operations are those of matrix products and convolutions, a multiply-add as two."
 )
@@ -43,12 +30,12 @@ class CandidateOutcome:
 
     Args:
         name: Its name; ``baseline`` for the baseline.
-        method: ``scratch``.
+        method: ``scratch`` or ``distill``.
         plan: As the study writes it; empty for the baseline.
         structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``.
         search: One entry a rate that was searched.
         trials: Seed -> the trial's result.
-        predictions: Seed -> its answers on the test split, for the trials that ended well.
+        tested: The answers on the test split of the trials that ended well.
         directories: Seed -> the trial's directory, relative to the run directory.
     """
 
@@ -58,23 +45,18 @@ class CandidateOutcome:
     structure: Mapping[str, Any]
     search: Sequence[Mapping[str, Any]]
     trials: Mapping[int, Mapping[str, Any]]
-    predictions: Mapping[int, Predictions]
+    tested: Outcome
     directories: Mapping[int, str]
 
     @property
     def ok(self) -> bool:
         """Whether every seed's trial ended well."""
-        return len(self.predictions) == len(self.trials)
-
-    @property
-    def outcomes(self) -> np.ndarray:
-        """Whether each answer is right, shape (seeds, examples)."""
-        return np.stack([answers.correct for answers in self.predictions.values()]).astype(float)
+        return len(self.tested.answers) == len(self.trials)
 
 
 def assemble(
     study: Study,
-    data: ImageData,
+    task: Task,
     outcomes: Sequence[CandidateOutcome],
     costs: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
@@ -83,7 +65,7 @@ def assemble(
 
     Args:
         study: The study.
-        data: Its data.
+        task: Its task.
         outcomes: The baseline's first, then the candidates'.
         costs: Name -> summary of its cost, for those that were measured.
         environment: Versions and machine.
@@ -93,20 +75,19 @@ def assemble(
     if baseline.ok:
         for candidate in candidates:
             if candidate.ok:
-                comparisons[candidate.name] = compare(
-                    baseline.outcomes, candidate.outcomes, study.accept.max_drop, study.accept.confidence
-                )
-    decisions = decide(comparisons, study.accept.max_drop, study.accept.confidence) if comparisons else {}
+                comparisons[candidate.name] = task.compare(baseline.tested, candidate.tested)
+    accept = study.accept
+    decisions = decide(comparisons, accept.max_drop, accept.confidence, UNITS[accept.metric]) if comparisons else {}
     rows = [
-        _row(study, data, outcome, baseline, costs.get(outcome.name), comparisons.get(outcome.name), decisions)
+        _row(study, task, outcome, baseline, costs.get(outcome.name), comparisons.get(outcome.name), decisions)
         for outcome in outcomes
     ]
     prices = {row["name"]: _price(row, study.prefer) for row in rows}
     if baseline.ok:
         recommended, sentence = recommend(prices, decisions, BASELINE, study.prefer)
         chosen = next(outcome for outcome in outcomes if outcome.name == recommended)
-        # By validation accuracy, never by the test split, which has to stay a judge.
-        best = max(chosen.trials, key=lambda seed: _final_accuracy(chosen.trials[seed]))
+        # By the validation split, never by the test split, which has to stay a judge.
+        best = max(chosen.trials, key=lambda seed: chosen.trials[seed]["validation"][f"validation_{accept.metric}"])
         ship = f"{chosen.directories[best]}/model"
     else:
         recommended, ship = None, None
@@ -119,18 +100,8 @@ def assemble(
         "accept": study.accept.model_dump(mode="json"),
         "prefer": study.prefer,
         "seeds": list(study.seeds),
-        "data": {
-            "source": study.data.source,
-            "train": len(data.train),
-            "validation": len(data.validation),
-            "test": len(data.test),
-            "classes": list(data.classes),
-            "channels": data.channels,
-            "height": data.height,
-            "width": data.width,
-            "storage": data.storage,
-            "notes": list(data.notes),
-        },
+        "data": task.summary(),
+        **task.results(),
         "baseline": rows[0],
         "candidates": rows[1:],
         "recommended": recommended,
@@ -138,9 +109,9 @@ def assemble(
         "ship": ship,
         "environment": dict(environment),
         "method": {
-            "interval": INTERVAL_METHOD if len(study.seeds) > 1 else ONE_SEED_METHOD,
+            "interval": task.interval_method(),
             "cost": COST_METHOD.format(
-                repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=study.train.batch_size
+                repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.training_batch()
             ),
         },
         "study": study.model_dump(mode="json"),
@@ -149,7 +120,7 @@ def assemble(
 
 def _row(
     study: Study,
-    data: ImageData,
+    task: Task,
     outcome: CandidateOutcome,
     baseline: CandidateOutcome,
     cost: Mapping[str, Any] | None,
@@ -164,7 +135,7 @@ def _row(
         "method": outcome.method,
         "status": "ok" if outcome.ok else "failed",
         "plan": dict(outcome.plan),
-        "changes": structure["changes"],
+        "changes": [change | _explained(outcome, change["site"]) for change in structure["changes"]],
         "seeds": list(outcome.trials),
         "learning_rate": first["learning_rate"],
         "learning_rate_search": list(outcome.search),
@@ -173,11 +144,11 @@ def _row(
         "parameters_by_kind": structure["parameters_by_kind"],
         "flops_per_example": structure["flops_per_example"],
         "flops_ratio": structure["flops_per_example"] / base["flops_per_example"],
-        "q_ratio": overdetermination_ratio(len(data.train), len(data.classes), structure["parameters"]),
+        "q_ratio": _q_ratio(task, structure["parameters"]),
         "quality": None,
         "difference": None,
         "scope": "seeds and examples" if len(study.seeds) > 1 else "one trained pair",
-        "per_class": [],
+        "teaching": _teaching(outcome),
         "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
         "train_seconds": None,
         "latency_ms": None,
@@ -186,7 +157,7 @@ def _row(
         "peak_memory_mb": None,
         "train_peak_memory_mb": None,
         **(cost or {}),
-        "mcnemar": [],
+        **task.no_details(),
         "decision": None,
         "reason": None,
         "p_value": None,
@@ -201,13 +172,14 @@ def _row(
         ],
         "trials": list(outcome.directories.values()),
     }
-    if cost is not None:
+    if cost is not None and outcome.method == "distill":
+        row["train_seconds"] = statistics.median(_distilling_seconds(trial) for trial in outcome.trials.values())
+    elif cost is not None:
         examples = statistics.median(trial["trained"]["examples"] for trial in outcome.trials.values())
         row["train_seconds"] = examples / cost["train_examples_per_second"]
     if outcome.ok:
-        interval = quality_interval(outcome.outcomes, study.accept.confidence)
-        row["quality"] = {**asdict(interval), "per_seed": [float(mean) for mean in outcome.outcomes.mean(axis=1)]}
-        row["per_class"] = _per_class(data, outcome, baseline)
+        row["quality"] = task.quality(outcome.tested)
+        row |= task.details(outcome.tested, baseline.tested if baseline.ok else None)
     if not outcome.ok:
         failure = row["failures"][0]
         row |= {
@@ -222,9 +194,6 @@ def _row(
         row["difference"] = asdict(comparison.difference)
         row["scope"] = comparison.scope
         row |= asdict(decisions[outcome.name])
-        for seed in outcome.predictions:
-            test = mcnemar_exact(baseline.predictions[seed].correct, outcome.predictions[seed].correct)
-            row["mcnemar"].append({"seed": seed, **asdict(test)})
     return row
 
 
@@ -236,20 +205,40 @@ def _failures(outcome: CandidateOutcome) -> list[dict[str, Any]]:
     ]
 
 
-def _per_class(data: ImageData, outcome: CandidateOutcome, baseline: CandidateOutcome) -> list[dict[str, Any]]:
-    """Accuracy by class, mean over seeds, and the difference to the baseline's."""
-    labels = next(iter(outcome.predictions.values())).labels
-    right = outcome.outcomes.mean(axis=0)
-    base = baseline.outcomes.mean(axis=0) if baseline.ok else None
-    found = []
-    for number, name in enumerate(data.classes):
-        chosen = labels == number
-        if not chosen.any():
-            continue
-        accuracy = float(right[chosen].mean())
-        difference = None if base is None else accuracy - float(base[chosen].mean())
-        found.append({"class": name, "examples": int(chosen.sum()), "accuracy": accuracy, "difference": difference})
-    return found
+def _q_ratio(task: Task, parameters: int) -> float | None:
+    if task.outputs is None:
+        return None
+    return overdetermination_ratio(task.summary()["train"], task.outputs, parameters)
+
+
+def _distilling_seconds(trial: Mapping[str, Any]) -> float:
+    return float(trial["trained"]["seconds"]) + sum(lesson["seconds"] for lesson in trial["taught"])
+
+
+def _explained(outcome: CandidateOutcome, site: str) -> dict[str, Any]:
+    """Held-out R² of the block that was taught at a site."""
+    found = [
+        lesson["r2"][-1] for trial in outcome.trials.values() for lesson in trial["taught"] if lesson["site"] == site
+    ]
+    return {"r2": statistics.fmean(found) if found else None, "r2_per_seed": found}
+
+
+def _teaching(outcome: CandidateOutcome) -> dict[str, Any] | None:
+    """How the blocks of a distilled candidate were taught."""
+    lessons = [(seed, lesson) for seed, trial in outcome.trials.items() for lesson in trial["taught"]]
+    if not lessons:
+        return None
+    return {
+        "seconds": statistics.fmean(
+            sum(lesson["seconds"] for lesson in trial["taught"]) for trial in outcome.trials.values()
+        ),
+        "blocks": len({lesson["site"] for _, lesson in lessons}),
+        "epochs": max(len(lesson["r2"]) for _, lesson in lessons),
+        "curves": [
+            {"site": lesson["site"], "block": lesson["block"], "seed": seed, "r2": lesson["r2"]}
+            for seed, lesson in lessons
+        ],
+    }
 
 
 def _price(row: Mapping[str, Any], prefer: str) -> float | None:
@@ -260,8 +249,3 @@ def _price(row: Mapping[str, Any], prefer: str) -> float | None:
         "train_seconds": row["train_seconds"],
     }
     return prices[prefer]
-
-
-def _final_accuracy(trial: Mapping[str, Any]) -> float:
-    epochs = trial["trained"]["epochs"]
-    return float(epochs[-1]["validation_accuracy"]) if epochs else 0.0

@@ -123,6 +123,10 @@ class RunDirectory:
         """The directory of one rate's run in a candidate's search."""
         return self.path / "trials" / candidate / "search" / f"rate-{learning_rate:g}"
 
+    def taught(self, seed: int, name: str) -> Path:
+        """The place of what was taught with one seed: a block's directory, a checkpoint."""
+        return self.path / "teaching" / f"seed-{seed}" / name
+
     def prepare(self, directory: Path, settings: dict[str, Any]) -> str | None:
         """Makes a trial's directory ready for these settings; what was made with other settings is deleted.
 

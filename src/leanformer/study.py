@@ -13,24 +13,34 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 from transformers import PreTrainedModel
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from leanformer.config import BASELINE, CandidateConfig, Study, make_study, read_study
-from leanformer.data.batches import ImageBatches
-from leanformer.data.images import ImageData, load_images
+from leanformer.blocks.base import BlockModule
+from leanformer.config import (
+    BASELINE,
+    CandidateConfig,
+    FinetuneConfig,
+    ImageStudy,
+    Study,
+    TranslationStudy,
+    make_study,
+    read_study,
+)
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
-from leanformer.learn.train import Trained, TrainingStep, make_accelerator, settle_precision, train
+from leanformer.learn.distill import frozen_copy, tuning_loss
+from leanformer.learn.train import Loss, Trained, TrainingStep, make_accelerator, settle_precision, train
 from leanformer.machine import environment, pick_device, threads
-from leanformer.measure.cost import Subject, forward_flops, measure_costs, parameters_by_kind
-from leanformer.measure.quality import Predictions, predict
-from leanformer.model.baseline import Baseline, ImageGeometry
+from leanformer.measure.cost import forward_flops, measure_costs, parameters_by_kind
 from leanformer.model.students import load, reduce, save
-from leanformer.model.surgery import parameter_count, resolve, sites
+from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.progress import Reporter, quiet_libraries
 from leanformer.report.page import write_report
 from leanformer.results import CandidateOutcome, assemble
 from leanformer.rundir import RunDirectory, directory_signature, read_json, to_json
+from leanformer.tasks.base import Outcome, Task
+from leanformer.tasks.images import ImageClassification
+from leanformer.tasks.translation import Translation
+from leanformer.teaching import Taught, Teaching, failed_lesson, lesson_key, taught_numbers
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -103,22 +113,34 @@ def run(
             # 4. measure
             costs = job.costs(outcomes)
             # 5. decide
-            results = assemble(study, job.data, outcomes, costs, environment(job.device, job.precision))
+            results = assemble(study, job.task, outcomes, costs, environment(job.device, job.precision))
             write_atomically(path / "results.json", to_json(results))
         # 6. report
         return StudyResult(path, results, write_report(path))
 
 
+def open_task(study: Study, device: torch.device) -> Task:
+    """A study's task: its data are read, its baseline is checked.
+
+    Raises:
+        LeanformerError: Data or baseline are wrong, or do not fit each other.
+    """
+    if isinstance(study, ImageStudy):
+        return ImageClassification(study, device)
+    assert isinstance(study, TranslationStudy)
+    return Translation(study, device)
+
+
 class StudyJob:
-    """What the steps of one study share: data, baseline, device.
+    """One run of a study: its data and baseline, checked, and how to train, evaluate and measure every candidate.
 
     Args:
         study: The study.
         directory: Its run directory, open.
-        reporter: Shows progress.
+        reporter: Where progress is shown.
 
     Raises:
-        LeanformerError: Data, baseline and plans do not fit together.
+        LeanformerError: Data, baseline or plans are wrong, or do not fit each other.
     """
 
     def __init__(self, study: Study, directory: RunDirectory, reporter: Reporter) -> None:
@@ -128,34 +150,33 @@ class StudyJob:
         self.device = pick_device(study.measure.device)
         self.precision = settle_precision(study.train.precision, self.device)
         self.accelerator: Accelerator = make_accelerator(self.precision, self.device)
-        config = study.baseline
-        self.baseline = Baseline(config.model, config.config, config.fresh)
-        self.data: ImageData = load_images(study.data, self.device, self.baseline.image_size, self.baseline.channels)
-        for note in self.data.notes:
+        self.task = open_task(study, self.device)
+        for note in self.task.notes:
             reporter.say(f"{study.name}: {note}", style="dim")
-        self.geometry = ImageGeometry(self.data.channels, self.data.height, self.data.width, self.data.classes)
-        self.baseline.check(self.geometry)
-        self.candidates = {BASELINE: None, **study.candidates}
-        model = self.baseline.make(self.geometry, seed=0)
+        self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
+        self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
+        model = self.task.make_baseline(seed=0)
         for name, candidate in study.candidates.items():
+            where = f"candidates.{name}"
             try:
-                if not resolve(model, candidate.plan):
+                plan = resolve(model, candidate.plan)
+                if not plan:
                     raise LeanformerError("the plan changes nothing; the baseline is trained anyway")
             except LeanformerError as error:
-                raise LeanformerError(f"candidates.{name}: {error}") from None
-        mean, std = self._normalization()
-        self.batches = ImageBatches(self.data, study.train.batch_size, study.data.augment, mean, std)
+                raise LeanformerError(f"{where}: {error}") from None
+            self.task.check_plan(plan, where)
+            learns = candidate.method == "scratch" or self._finetune(candidate).epochs > 0
+            if not learns and all(entry["block"] == "none" for entry in plan.values()):
+                raise LeanformerError(
+                    f"{where}: the plan only empties sites, so that there is no block to teach; give finetune "
+                    "epochs, or take method scratch"
+                )
+            self.plans[name] = plan
+        self.teaching = Teaching(directory, self.task, study.distill, study.train, self.accelerator, reporter)
+        self.taught: dict[int, dict[str, Taught]] = {}
 
-    def _normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        wanted = self.study.data.normalize
-        own = self.baseline.normalization() if wanted == "auto" else None
-        mean, std = own or (self.data.mean, self.data.std) if isinstance(wanted, str) else wanted
-        if len(mean) != self.data.channels or len(std) != self.data.channels:
-            raise LeanformerError(
-                f"data.normalize: {len(mean)} means and {len(std)} deviations for images of {self.data.channels} "
-                "channels; give one a channel"
-            )
-        return mean, std
+    def _finetune(self, candidate: CandidateConfig) -> FinetuneConfig:
+        return candidate.finetune or self.study.finetune
 
     # Trials
 
@@ -163,20 +184,32 @@ class StudyJob:
         """Trains and evaluates everything that is not there yet; the baseline's outcome is the first."""
         rates = len(self.study.train.learning_rate) if self._searches() else 0
         shared = 1 if rates and self.study.train.search_epochs is None else 0
-        self.reporter.plan(len(self.candidates) * (rates + len(self.study.seeds) - shared))
+        distilled = [name for name in self.candidates if self._is_distilled(name)]
+        trained = len(self.candidates) - len(distilled)
+        seeds = len(self.study.seeds)
+        # With each seed all blocks are taught at once.
+        self.reporter.plan(trained * (rates + seeds - shared) + seeds * (len(distilled) + bool(distilled)))
         return [self._outcome(name) for name in self.candidates]
+
+    def _is_distilled(self, name: str) -> bool:
+        candidate = self.candidates[name]
+        return candidate is not None and candidate.method == "distill"
 
     def _outcome(self, name: str) -> CandidateOutcome:
         candidate = self.candidates[name]
-        search = self._search(name) if self._searches() else []
-        learning_rate = _best_rate(search) if search else self.study.train.learning_rate[0]
-        trials, predictions, directories = {}, {}, {}
+        search = self._search(name) if self._searches() and not self._is_distilled(name) else []
+        trials, answers, directories = {}, {}, {}
         for seed in self.study.seeds:
             directory = self.directory.trial(name, seed)
-            trials[seed] = self._trial(name, seed, learning_rate)
+            if self._is_distilled(name):
+                trials[seed] = self._distilled_trial(name, seed)
+            else:
+                trials[seed] = self._trial(name, seed, self._rate(search))
             directories[seed] = directory.relative_to(self.directory.path).as_posix()
             if trials[seed]["trained"]["status"] == "ok":
-                predictions[seed] = Predictions.read(directory / "predictions.parquet")
+                answers[seed] = self.task.read_answers(directory / "predictions.parquet")
+        if name == BASELINE:
+            self._baseline_trials = trials
         # Models of the search were only for the winner to be taken over.
         for rate in self.study.train.learning_rate:
             shutil.rmtree(self.directory.search(name, rate) / "model", ignore_errors=True)
@@ -184,27 +217,38 @@ class StudyJob:
             name,
             "scratch" if candidate is None else candidate.method,
             {} if candidate is None else candidate.plan,
-            self._structure(candidate),
+            self._structure(name),
             [
-                {key: run[key] for key in ("learning_rate", "accuracy", "loss")} | {"status": run["trained"]["status"]}
+                {key: run[key] for key in ("learning_rate", self.study.accept.metric, "loss")}
+                | {"status": run["trained"]["status"]}
                 for run in search
             ],
             trials,
-            predictions,
+            Outcome(answers),
             directories,
         )
 
     def _searches(self) -> bool:
         return len(self.study.train.learning_rate) > 1 and self.study.train.epochs > 0
 
+    def _rate(self, search: list[dict[str, Any]]) -> float:
+        """The rate of the best validation quality; of equals the smaller loss, then the first."""
+        if not search:
+            return self.study.train.learning_rate[0]
+        good = [run for run in search if run["trained"]["status"] == "ok"]
+        metric = self.study.accept.metric
+        best = max(good or search[:1], key=lambda run: (run[metric] or 0.0, -(run["loss"] or 0.0)))
+        return float(best["learning_rate"])
+
     def _search(self, name: str) -> list[dict[str, Any]]:
         """One training a rate with the first seed, judged on the validation split."""
         seed = self.study.seeds[0]
+        metric = self.study.accept.metric
         runs = []
         for rate in self.study.train.learning_rate:
             directory = self.directory.search(name, rate)
             epochs = self.study.train.search_epochs or self.study.train.epochs
-            self._prepare(directory, f"{name}, search at rate {rate:g}", name, seed, rate, epochs)
+            self._prepare(directory, f"{name}, search at rate {rate:g}", self._settings(name, seed, rate, epochs))
             result = self.directory.finished(directory)
             if result is None:
                 model = self._model(name, seed)
@@ -212,7 +256,7 @@ class StudyJob:
                 last = trained.epochs[-1] if trained.status == "ok" else {}
                 result = {
                     "learning_rate": rate,
-                    "accuracy": last.get("validation_accuracy"),
+                    metric: last.get(f"validation_{metric}"),
                     "loss": last.get("validation_loss"),
                     "trained": asdict(trained),
                 }
@@ -227,7 +271,7 @@ class StudyJob:
     def _trial(self, name: str, seed: int, rate: float) -> dict[str, Any]:
         directory = self.directory.trial(name, seed)
         epochs = self.study.train.epochs
-        self._prepare(directory, f"{name}, seed {seed}", name, seed, rate, epochs)
+        self._prepare(directory, f"{name}, seed {seed}", self._settings(name, seed, rate, epochs))
         # The search has trained the first seed at this very rate, unless its budget was another.
         shared = self._searches() and seed == self.study.seeds[0] and self.study.train.search_epochs is None
         result = self.directory.finished(directory)
@@ -237,6 +281,7 @@ class StudyJob:
             return result
         searched = self.directory.search(name, rate)
         found = self.directory.finished(searched) if shared else None
+        model = None
         if found is not None and found["trained"]["status"] != "ok":
             trained = Trained(**found["trained"])
         elif found is not None and (searched / "model").is_dir():
@@ -247,19 +292,89 @@ class StudyJob:
         else:
             model = self._model(name, seed)
             trained = self._train(model, directory, f"{name} · seed {seed}", rate, seed, epochs)
-            if trained.status == "ok":
-                self._save(model, directory / "model")
-        result = {"candidate": name, "seed": seed, "learning_rate": rate, "trained": asdict(trained)}
+        return self._end_trial(name, seed, rate, trained, model, [])
+
+    def _distilled_trial(self, name: str, seed: int) -> dict[str, Any]:
+        """Assembles a student from the teacher and its taught blocks, and tunes it where that is asked for."""
+        candidate = self.candidates[name]
+        assert candidate is not None
+        finetune = self._finetune(candidate)
+        directory = self.directory.trial(name, seed)
+        teacher_settings = self._teacher_settings(seed)
+        settings = {
+            **teacher_settings,
+            "plan": candidate.plan,
+            "method": candidate.method,
+            "distill": self.study.distill.model_dump(mode="json", exclude={"memory_fraction"}),
+            "finetune": finetune.model_dump(mode="json") if finetune.epochs else None,
+        }
+        self._prepare(directory, f"{name}, seed {seed}", settings)
+        result = self.directory.finished(directory)
+        if result is not None:
+            self.reporter.skip()
+            return result
+        rate = finetune.learning_rate if finetune.epochs else self.study.distill.learning_rate
+        teacher_trial = self._baseline_trials[seed]
+        if teacher_trial["trained"]["status"] != "ok":
+            reason = f"its teacher failed: {teacher_trial['trained']['reason']}"
+            return self._end_trial(name, seed, rate, Trained(status="failed", reason=reason), None, [])
+        teacher = load(self.directory.trial(BASELINE, seed) / "model").to(self.device)
+        if seed not in self.taught:
+            plans = [self.plans[other] for other in self.candidates if self._is_distilled(other)]
+            self.taught[seed] = self.teaching.teach(teacher, plans, seed, teacher_settings)
+        keys = [lesson_key(site, entry) for site, entry in self.plans[name].items()]
+        taught = [self.taught[seed][key] for key in keys if key in self.taught[seed]]
+        trained = failed_lesson(taught) or Trained()
+        model = None
         if trained.status == "ok":
-            answers = predict(model, self.batches.evaluation(self.data.test))
+            torch.manual_seed(seed)
+            model = reduce(teacher, candidate.plan)
+            for block in taught:
+                block.put_into(model)
+            title = f"{name} · seed {seed}"
+            if finetune.epochs:
+                asks = finetune.logits > 0 or finetune.hidden_states > 0
+                loss = tuning_loss(
+                    frozen_copy(reduce(teacher, {})) if asks else None, finetune, self.study.train.label_smoothing
+                )
+                trained = self._train(model, directory, title, rate, seed, finetune.epochs, loss)
+            else:
+                self.reporter.start(title, 0)
+                self.reporter.done("assembled")
+        return self._end_trial(name, seed, rate, trained, model, taught)
+
+    def _end_trial(
+        self,
+        name: str,
+        seed: int,
+        rate: float,
+        trained: Trained,
+        model: PreTrainedModel | None,
+        taught: list[Taught],
+    ) -> dict[str, Any]:
+        """Saves and evaluates a trained model, and writes the trial's result."""
+        directory = self.directory.trial(name, seed)
+        result = {
+            "candidate": name,
+            "seed": seed,
+            "learning_rate": rate,
+            "trained": asdict(trained),
+            "taught": taught_numbers(taught),
+        }
+        if trained.status == "ok":
+            assert model is not None
+            self._save(model, directory / "model")
+            last = trained.epochs[-1] if trained.epochs else self.task.validate(model, last=True)
+            result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
+            answers = self.task.evaluate(model)
             write_atomically(directory / "predictions.parquet", answers.to_bytes())
-            result |= {"accuracy": answers.accuracy, "loss": answers.loss}
+            result |= self.task.scores(answers)
         self._finish(directory, result)
         return result
 
-    def _prepare(self, directory: Path, what: str, name: str, seed: int, rate: float, epochs: int) -> None:
+    def _prepare(self, directory: Path, what: str, settings: dict[str, Any]) -> None:
         """Makes the directory ready, and says so where the study has changed since."""
-        reason = self.directory.prepare(directory, self._settings(name, seed, rate, epochs))
+        reason = self.directory.prepare(directory, settings)
         if reason is not None:
             self.reporter.say(f"{self.study.name}: {what} runs again: {reason}", style="yellow")
 
@@ -280,39 +395,48 @@ class StudyJob:
             "plan": {} if candidate is None else candidate.plan,
             "method": "scratch" if candidate is None else candidate.method,
             "train": {**train, "epochs": epochs, "precision": self.precision},
+            "decode": study.get("decode"),
             "device": self.device.type,
             "learning_rate": rate,
             "seed": seed,
         }
 
+    def _teacher_settings(self, seed: int) -> dict[str, Any]:
+        """Everything that a teacher, the baseline's trained model, follows from."""
+        path = self.directory.trial(BASELINE, seed) / "settings.json"
+        settings = read_json(path, f"delete {path.parent} and run again to repeat this trial")
+        return {"teacher": settings}
+
     def _model(self, name: str, seed: int) -> PreTrainedModel:
         """The model as a trial starts with it, on the study's device."""
         candidate = self.candidates[name]
-        model = self.baseline.make(self.geometry, seed)
+        model = self.task.make_baseline(seed)
         student = copy.deepcopy(model) if candidate is None else reduce(model, candidate.plan)
         return student.to(self.device)
 
     def _train(
-        self, model: PreTrainedModel, directory: Path, title: str, rate: float, seed: int, epochs: int
+        self,
+        model: PreTrainedModel,
+        directory: Path,
+        title: str,
+        rate: float,
+        seed: int,
+        epochs: int,
+        loss: Loss | None = None,
     ) -> Trained:
         self.reporter.start(title, epochs)
         observer = TrialObserver(self, epochs)
         checkpoint = directory / CHECKPOINT
         trained = train(
-            model, self.batches, self.study.train, rate, seed, observer, self.accelerator, checkpoint, epochs
+            model, self.task.batches, self.study.train, rate, seed, observer, self.accelerator, checkpoint, epochs, loss
         )
         self.reporter.done("" if trained.status == "ok" else f"failed: {trained.reason}")
         return trained
 
     def _save(self, model: PreTrainedModel, directory: Path) -> None:
-        """The model, and how its images are prepared, so that it can be used elsewhere."""
+        """The model, and what it takes to use it elsewhere."""
         save(model, directory)
-        processor = ViTImageProcessorPil(
-            size={"height": self.data.height, "width": self.data.width},
-            image_mean=list(self.batches.mean),
-            image_std=list(self.batches.std),
-        )
-        write_atomically(directory / "preprocessor_config.json", processor.to_json_string())
+        self.task.save_companions(directory)
 
     def _finish(self, directory: Path, result: dict[str, Any]) -> None:
         write_atomically(directory / "result.json", to_json(result))
@@ -320,32 +444,36 @@ class StudyJob:
 
     # Structure and cost
 
-    def _structure(self, candidate: CandidateConfig | None) -> dict[str, Any]:
+    def _structure(self, name: str) -> dict[str, Any]:
         """What the model is made of, and what the plan changed, site by site."""
-        model = self.baseline.make(self.geometry, seed=0)
+        model = self.task.make_baseline(seed=0)
         before = {site.name: site for site in sites(model)}
-        student = model if candidate is None else reduce(model, candidate.plan)
-        plan = {} if candidate is None else resolve(model, candidate.plan)
+        plan = self.plans[name]
+        student = reduce(model, plan) if plan else model
         changes = []
         for site in sites(student):
             was = before[site.name]
+            changed = site.name in plan
+            parameters = (was.parameters + was.norm_parameters, site.parameters + site.norm_parameters)
+            kept = site.norm_parameters + _taken_over(module_at(student, site.name)) if changed else 0
             changes.append(
                 {
                     "site": site.name,
                     "kind": site.kind,
                     "block": site.block,
                     "arguments": {key: value for key, value in plan.get(site.name, {}).items() if key != "block"},
-                    "changed": site.name in plan,
-                    "parameters_before": was.parameters + was.norm_parameters,
-                    "parameters_after": site.parameters + site.norm_parameters,
+                    "changed": changed,
+                    "parameters_before": parameters[0],
+                    "parameters_after": parameters[1],
+                    "removed": parameters[0] - kept if changed else 0,
+                    "added": parameters[1] - kept if changed else 0,
                 }
             )
-        pixels = torch.zeros(1, self.data.channels, self.data.height, self.data.width)
         return {
             "changes": changes,
             "parameters": parameter_count(student),
             "parameters_by_kind": parameters_by_kind(student),
-            "flops_per_example": forward_flops(student.cpu().eval(), {"pixel_values": pixels}),
+            "flops_per_example": forward_flops(student.cpu().eval(), self.task.example()),
         }
 
     def costs(self, outcomes: list[CandidateOutcome]) -> dict[str, dict[str, Any]]:
@@ -368,7 +496,9 @@ class StudyJob:
             return {}
         self.reporter.say(f"{self.study.name}: measuring time and memory of {len(names)} models in turn")
         subjects = {
-            name: self._subject(load(self.directory.path / next(iter(directories.values())) / "model").to(self.device))
+            name: self.task.subject(
+                load(self.directory.path / next(iter(directories.values())) / "model").to(self.device), self._step
+            )
             for name, directories in names.items()
         }
         measured = measure_costs(subjects, self.device, self.study.measure.repeats, self.study.measure.latency_calls)
@@ -376,18 +506,17 @@ class StudyJob:
         write_atomically(path, to_json({"settings": settings, "costs": costs}))
         return costs
 
-    def _subject(self, model: PreTrainedModel) -> Subject:
-        size = self.study.measure.throughput_batch
-        wanted = torch.arange(size) % len(self.data.test)  # a small test split is taken more than once
-        (batch,) = ImageBatches(self.data, size, (), self.batches.mean, self.batches.std).chosen(self.data.test, wanted)
-        del batch["labels"]
+    def _step(self, model: PreTrainedModel) -> TrainingStep:
+        """A training step on a copy, to be timed."""
         rate = self.study.train.learning_rate[0]
-        return Subject(
-            model,
-            lambda: TrainingStep(copy.deepcopy(model).train(), self.study.train, rate, self.accelerator),
-            lambda: self.batches.training(seed=0, epoch=0),
-            batch,
-        )
+        return TrainingStep(copy.deepcopy(model).train(), self.study.train, rate, self.accelerator)
+
+
+def _taken_over(module: torch.nn.Module | None) -> int:
+    """Numbers of a block that are the teacher's own, such as an output projection that stays."""
+    if not isinstance(module, BlockModule):
+        return 0
+    return parameter_count(module) - sum(parameter.numel() for parameter in module.taught_parameters())
 
 
 class TrialObserver:
@@ -402,10 +531,10 @@ class TrialObserver:
         self._job = job
         self._epochs = epochs
 
-    def validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Loss and accuracy on the validation split."""
-        answers = predict(model, self._job.batches.evaluation(self._job.data.validation))
-        return {"validation_loss": answers.loss, "validation_accuracy": answers.accuracy}
+    def validate(self, model: torch.nn.Module, last: bool) -> dict[str, float]:
+        """Loss and quality on the validation split."""
+        assert isinstance(model, PreTrainedModel)
+        return self._job.task.validate(model, last)
 
     def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
         """Moves the bar."""
@@ -413,15 +542,8 @@ class TrialObserver:
 
     def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
         """Shows the epoch's numbers."""
-        self._job.reporter.epoch(record, self._epochs, examples_per_second)
+        self._job.reporter.epoch(record, self._epochs, examples_per_second, self._job.task.progress(record))
 
     def rolled_back(self, reason: str) -> None:
         """Says that training went back to its last good state."""
         self._job.reporter.say(f"{self._job.study.name}: {reason}", style="yellow")
-
-
-def _best_rate(search: list[dict[str, Any]]) -> float:
-    """The rate of the best validation accuracy; of equals the smaller loss, then the first."""
-    good = [run for run in search if run["trained"]["status"] == "ok"]
-    best = max(good or search[:1], key=lambda run: (run["accuracy"] or 0.0, -(run["loss"] or 0.0)))
-    return float(best["learning_rate"])

@@ -169,9 +169,7 @@ class MinimalAttentionModule(BlockModule):
     def _query(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.query(hidden_states) if self.qk == "separate" else self.similarity(hidden_states)
 
-    def _keys_and_values(
-        self, states: torch.Tensor, query: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _keys_and_values(self, states: torch.Tensor, query: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the tokens that are read, (batch, tokens, d_model) each; ``query`` where these tokens also ask."""
         if self.qk == "separate":
             key = self.key(states)

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from leanformer.data.sources import SourceSplit, first_line
+from leanformer.data.hub import SourceSplit, first_line
 from leanformer.data.splits import Rows
 from leanformer.errors import LeanformerError
 

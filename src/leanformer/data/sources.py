@@ -6,76 +6,25 @@ image is decoded here.
 
 from __future__ import annotations
 
-import errno
 import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from numpy.typing import NDArray
 from PIL import Image
 
 from leanformer.config import ImageDataConfig
+from leanformer.data.hub import SourceSplit, check_hub, load_dataset, quiet
 from leanformer.data.splits import SPLIT_NAMES, Rows
 from leanformer.errors import LeanformerError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-HUB_SECONDS = 10  # to wait for the hub's first answer
 
 
-@dataclass(frozen=True)
-class SourceSplit:
-    """One split of a source, as the source divides it.
-
-    Attributes:
-        source: the source, as the study gives it.
-        name: the split's own name.
-        examples: its rows. Images are not decoded.
-        files: the local files that the rows were read from, in order, each with its number of rows; empty for others.
-    """
-
-    source: str
-    name: str
-    examples: datasets.Dataset
-    files: tuple[tuple[str, int], ...] = ()
-
-    def place(self, row: int, column: str) -> str:
-        """Where a value of a row of ``examples`` stands, for messages: an image's file, or a table's row and column."""
-        first = 0  # row of the file
-        for file, count in self.files:
-            if row < first + count:
-                return f"{file}, row {row - first}, column {column!r}" if file.endswith(".parquet") else file
-            first += count
-        return f"{self.source}, split {self.name}, row {row}, column {column!r}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no log lines of the libraries that read data: errors are raised, and raised once."""
-    bars = datasets.are_progress_bars_disabled()
-    levels = datasets.logging.get_verbosity(), huggingface_hub.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    huggingface_hub.logging.set_verbosity(datasets.logging.CRITICAL)
-    try:
-        yield
-    finally:
-        if not bars:
-            datasets.enable_progress_bars()
-        datasets.logging.set_verbosity(levels[0])
-        huggingface_hub.logging.set_verbosity(levels[1])
-
-
-@_quiet()
+@quiet()
 def open_source(config: ImageDataConfig) -> dict[str, SourceSplit]:
     """The splits of ``config.source`` by its own names, in the shapes that docs/data.md lists.
 
@@ -87,14 +36,12 @@ def open_source(config: ImageDataConfig) -> dict[str, SourceSplit]:
     directory = Path(config.source).expanduser()
     if directory.is_dir():
         if any(path.is_file() for path in directory.rglob("*.parquet")):
-            return _load_dataset(config, str(directory))
+            return load_dataset(config.source, str(directory), config.subset)
         return _image_folder(directory, config)
     if directory.exists():
         raise LeanformerError(f"data.source {config.source}: is a file; give the directory that holds it")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.source):
-        raise LeanformerError(f"data.source {config.source}: no such directory")
-    _check_hub(config)
-    return _load_dataset(config, config.source)
+    check_hub(config.source, "no such directory")
+    return load_dataset(config.source, config.source, config.subset)
 
 
 def _digits() -> datasets.Dataset:
@@ -113,82 +60,6 @@ def _digits() -> datasets.Dataset:
 def _labeled_images(images: list[dict[str, Any]], labels: list[int], classes: list[str]) -> datasets.Dataset:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
     return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
-
-
-# Data sets of the hub and their local copies
-
-
-def _check_hub(config: ImageDataConfig) -> None:
-    """Asks the hub once whether the data set is there, as loading would retry for half a minute without a network."""
-    if (Path(datasets.config.HF_DATASETS_CACHE) / config.source.replace("/", "___")).is_dir():
-        return
-    try:
-        huggingface_hub.HfApi().dataset_info(config.source, timeout=HUB_SECONDS)
-    except Exception as error:
-        if isinstance(error, GatedRepoError):  # the next one's subclass
-            problem = "asks for a log-in: accept its terms and run 'hf auth login'"
-        elif isinstance(error, RepositoryNotFoundError):
-            problem = "does not exist or is private; check the name"
-        else:  # whatever the network's libraries raise
-            problem = f"cannot be reached ({first_line(error)}); check the name and the network"
-        raise LeanformerError(
-            f"data.source {config.source}: no such directory, and as a hub data set it {problem}"
-        ) from error
-
-
-def _load_dataset(config: ImageDataConfig, path: str) -> dict[str, SourceSplit]:
-    files: Mapping[str, Sequence[str]] = {}
-    try:
-        builder = datasets.load_dataset_builder(path, config.subset)
-        files = builder.config.data_files or {}
-        builder.download_and_prepare()
-        return {
-            str(name): SourceSplit(config.source, str(name), examples, _rows_of_files(files.get(name, [])))
-            for name, examples in builder.as_dataset().items()
-        }
-    except Exception as error:  # of many libraries and types; every one means that the source cannot be read
-        raise _load_error(config, error, [file for split in files.values() for file in split]) from error
-
-
-def _rows_of_files(files: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """The rows of local parquet files; the hub's files and other kinds are not looked into."""
-    if all(map(_is_local_parquet, files)):
-        return tuple((file, pq.read_metadata(file).num_rows) for file in files)
-    return ()
-
-
-def _is_local_parquet(file: str) -> bool:
-    return file.endswith(".parquet") and Path(file).is_file()
-
-
-def _load_error(config: ImageDataConfig, error: BaseException, files: Sequence[str]) -> LeanformerError:
-    """Says why a data set cannot be read, and names the file if it is one file's fault."""
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    # datasets looks for room beforehand, and then raises an error without a number.
-    if isinstance(root, OSError) and (root.errno == errno.ENOSPC or "Not enough disk space" in str(root)):
-        return LeanformerError(
-            f"data.source {config.source}: no room in {datasets.config.HF_DATASETS_CACHE}; free some, or set "
-            "HF_DATASETS_CACHE to another directory"
-        )
-    for file in filter(_is_local_parquet, files):
-        try:
-            parquet = pq.ParquetFile(file)
-            if parquet.metadata.num_rows == 0:
-                return LeanformerError(f"{file}: holds no examples; fill it or remove it")
-            if isinstance(root, (pa.ArrowException, OSError)):  # damage behind the footer shows when all is read
-                for _ in parquet.iter_batches():
-                    pass
-        except (pa.ArrowException, OSError) as cause:
-            return LeanformerError(f"{file}: not a whole parquet file ({first_line(cause)}); copy or download it again")
-    return LeanformerError(f"data.source {config.source}: cannot be read: {first_line(root)}")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's error message, for a message of one line."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 # Folders of images

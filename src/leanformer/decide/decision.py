@@ -18,6 +18,38 @@ _COSTS = {"parameters": "parameters", "latency": "latency", "train_seconds": "tr
 
 
 @dataclass(frozen=True)
+class Unit:
+    """How a metric's differences are written.
+
+    Args:
+        scale: What a difference is multiplied by.
+        one: The unit's name after a 1.
+        many: And after any other number.
+    """
+
+    scale: float
+    one: str
+    many: str
+
+    def of(self, difference: float) -> str:
+        """A difference that is seen, such as ``-0.31 points``."""
+        return f"{self.scale * difference:+.2f} {self.many}"
+
+    def margin(self, max_drop: float) -> str:
+        """A margin as it was given, such as ``1 point`` or ``0.25 points``."""
+        number = f"{self.scale * max_drop:.6g}"
+        return f"{number} {self.one if number == '1' else self.many}"
+
+
+UNITS = {
+    "accuracy": Unit(100.0, "point", "points"),
+    "bleu": Unit(1.0, "BLEU", "BLEU"),
+    "chrf": Unit(1.0, "chrF", "chrF"),
+}
+"""Metric -> its unit."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """What can be said of one candidate.
 
@@ -39,7 +71,9 @@ class Decision:
     more_examples: int | None
 
 
-def decide(comparisons: Mapping[str, Comparison], max_drop: float, confidence: float) -> dict[str, Decision]:
+def decide(
+    comparisons: Mapping[str, Comparison], max_drop: float, confidence: float, unit: Unit = UNITS["accuracy"]
+) -> dict[str, Decision]:
     """Decides on all candidates of a study together.
 
     Each candidate has two one-sided tests: of a drop of the margin or more, and of one of the margin or less. The
@@ -51,6 +85,7 @@ def decide(comparisons: Mapping[str, Comparison], max_drop: float, confidence: f
         comparisons: Candidate -> its comparison with the baseline.
         max_drop: The margin.
         confidence: Such as 0.95.
+        unit: How the sentences write differences and the margin.
     """
     alpha = 1 - confidence
     if not comparisons:
@@ -61,7 +96,7 @@ def decide(comparisons: Mapping[str, Comparison], max_drop: float, confidence: f
     rejected = sum(p <= alpha for p in adjusted_reject)
     found = {}
     for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
-        gap, margin = f"{100 * comparison.difference.mean:+.2f} points", _points(max_drop)
+        gap, margin = unit.of(comparison.difference.mean), unit.margin(max_drop)
         # With one seed the sentence must not sound as if it spoke of other trainings.
         of_pair = " for this one trained pair" if comparison.scope == "one trained pair" else ""
         more_seeds = more_examples = None
@@ -152,9 +187,3 @@ def _least(decides: Callable[[int], bool], most: int) -> int | None:
             return None
         low, high = high, min(most, high + max(1, high // 4))
     return low + 1 + bisect_left(range(low + 1, high + 1), True, key=decides)
-
-
-def _points(share: float) -> str:
-    """``1 point``, ``0.25 points``"""
-    text = f"{100 * share:.6g}"
-    return f"{text} point" if text == "1" else f"{text} points"

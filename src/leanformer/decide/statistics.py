@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,6 +83,12 @@ class Components:
         freedom = estimated**2 / sum(part**2 / (own + DAMPING) for part, own in parts) - DAMPING
         freedom *= (1 + freedom / (freedom + 2) * known / estimated) ** 2
         return known + estimated, min(freedom, examples - 1)
+
+    def interval(self, mean: float, confidence: float, lowest: float, highest: float) -> Interval:
+        """Two-sided interval about a mean, cut at what the mean cannot exceed."""
+        variance, freedom = self.variance()
+        half = float(stdtrit(freedom, (1 + confidence) / 2)) * variance**0.5
+        return Interval(mean, max(mean - half, lowest), min(mean + half, highest))
 
     def p_noninferior(self, mean: float, max_drop: float, more_seeds: int = 0, more_examples: int = 0) -> float:
         """Of the hypothesis that the true difference is ``-max_drop`` or less, where ``mean`` is seen.
@@ -184,20 +191,39 @@ def compare(baseline: np.ndarray, candidate: np.ndarray, max_drop: float, confid
     by_example = candidate.mean(axis=0) - baseline.mean(axis=0)
     one_pair = min(len(baseline), len(candidate)) == 1
     arms = [outcomes.mean(axis=0, keepdims=True) if one_pair else outcomes for outcomes in (baseline, candidate)]
-    components = _components(by_example, arms, pseudo=True)
+    return conclude(
+        float(by_example.mean()),
+        _components(by_example, arms, pseudo=True),
+        max_drop,
+        confidence,
+        largest=1.0,
+        scope="one trained pair" if one_pair else "seeds and examples",
+    )
+
+
+def conclude(
+    mean: float, components: Components, max_drop: float, confidence: float, largest: float, scope: Scope
+) -> Comparison:
+    """What follows from a difference and the components of its variance.
+
+    Args:
+        mean: The difference that is seen.
+        components: What its variance is made of.
+        max_drop: The drop that would be accepted.
+        confidence: Of the two-sided interval.
+        largest: The largest difference that there can be, either way.
+        scope: Of what it speaks.
+    """
     variance, freedom = components.variance()
-    error = variance**0.5
-    mean = float(by_example.mean())
-    half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     p_noninferior = components.p_noninferior(mean, max_drop)
     return Comparison(
-        difference=Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0)),
-        standard_error=error,
+        difference=components.interval(mean, confidence, -largest, largest),
+        standard_error=variance**0.5,
         degrees_of_freedom=freedom,
         p_noninferior=p_noninferior,
         p_inferior=1 - p_noninferior,
         components=components,
-        scope="one trained pair" if one_pair else "seeds and examples",
+        scope=scope,
     )
 
 
@@ -225,24 +251,47 @@ def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) ->
         arms: Outcomes, shape (seeds, examples) each.
         pseudo: Whether to add Agresti and Min's two examples.
     """
-    examples = len(by_example)
-    deviations = float(((by_example - by_example.mean()) ** 2).sum())
     sizes = np.abs(by_example)
-    added = float(np.mean([1 / min(len(outcomes), MOST_SHARED) for outcomes in arms])) if pseudo else 0.0
+    layout = []
+    for outcomes in arms:
+        of_seeds = outcomes.mean(axis=1)
+        # What neither seeds nor examples explain, from sums alone: no array of shape (seeds, examples) is made.
+        explained = outcomes.shape[1] * (of_seeds**2).sum() + len(outcomes) * (outcomes.mean(axis=0) ** 2).sum()
+        squares = np.vdot(outcomes, outcomes) - explained + outcomes.size * of_seeds.mean() ** 2
+        layout.append((of_seeds, max(float(squares), 0.0)))
+    return crossed(
+        float(((by_example - by_example.mean()) ** 2).sum()),
+        layout,
+        len(by_example),
+        pseudo=1.0 if pseudo else 0.0,
+        cubes=float((sizes**3).sum() / sizes.sum()) if sizes.any() else 0.0,
+    )
+
+
+def crossed(
+    deviations: float, arms: Sequence[tuple[np.ndarray, float]], examples: int, pseudo: float, cubes: float = 0.0
+) -> Components:
+    """The components of a layout of which the sums of squares are known.
+
+    Args:
+        deviations: Sum of squares, over the examples, of what is averaged over them.
+        arms: Each arm's means, one a seed, and the sum of squares of what neither seeds nor examples explain.
+        examples: Their number.
+        pseudo: By how much the arms differ on Agresti and Min's two examples; 0 adds none.
+        cubes: As in the components.
+    """
+    unit = pseudo**2
+    added = unit * float(np.mean([1 / min(len(of_seeds), MOST_SHARED) for of_seeds, _ in arms]))
     total = (deviations + added) / (examples - 1 + (PSEUDO_EXAMPLES if pseudo else 0))
     by_seeds = 0.0
     between, interaction = [], []
-    for outcomes in arms:
-        seeds = len(outcomes)
+    for of_seeds, squares in arms:
+        seeds = len(of_seeds)
         if seeds == 1:
             between.append(0.0)
             interaction.append(0.0)
             continue
-        of_seeds = outcomes.mean(axis=1)
-        # What neither seeds nor examples explain, from sums alone: no array of shape (seeds, examples) is made.
-        explained = examples * (of_seeds**2).sum() + seeds * (outcomes.mean(axis=0) ** 2).sum()
-        squares = np.vdot(outcomes, outcomes) - explained + outcomes.size * of_seeds.mean() ** 2
-        residual = max(float(squares), 0.0) / ((seeds - 1) * (examples - 1))
+        residual = squares / ((seeds - 1) * (examples - 1))
         interaction.append(residual)
         # May be below 0: cut off there, the whole would come out too large on average.
         variance = float(of_seeds.var(ddof=1))
@@ -251,14 +300,14 @@ def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) ->
         total -= residual / seeds  # it is in the examples' mean squares and in the seeds': counted with the seeds
     if pseudo:
         # All seeds may make the same errors: where nothing varies, several seeds say no more than one pair does.
-        total = max(total, 1 / (examples + 1) - examples * by_seeds)
+        total = max(total, unit / (examples + 1) - examples * by_seeds)
     return Components(
         examples=max(total, added / (examples + 1)),
         seeds=tuple(between),
         interaction=tuple(interaction),
-        num_seeds=tuple(len(outcomes) for outcomes in arms),
+        num_seeds=tuple(len(of_seeds) for of_seeds, _ in arms),
         num_examples=examples,
-        cubes=float((sizes**3).sum() / sizes.sum()) if sizes.any() else 0.0,
+        cubes=cubes,
     )
 
 

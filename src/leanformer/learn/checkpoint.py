@@ -29,12 +29,20 @@ class Snapshot:
     numbers: dict[str, Any]
 
     @classmethod
-    def take(cls, model: nn.Module, optimizer: torch.optim.Optimizer, numbers: dict[str, Any]) -> Snapshot:
-        """Copies the present state."""
+    def take(
+        cls,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        numbers: dict[str, Any],
+        sums: dict[str, torch.Tensor],
+    ) -> Snapshot:
+        """Copies the present state; ``sums`` are those of weights over epochs."""
         tensors = {f"model.{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
         for index, state in optimizer.state_dict()["state"].items():
             for name, tensor in state.items():
                 tensors[f"optimizer.{index}.{name}"] = tensor.detach().clone()
+        for name, tensor in sums.items():
+            tensors[f"sum.{name}"] = tensor.clone()
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -56,6 +64,14 @@ class Snapshot:
             torch.cuda.set_rng_state(self.tensors["random.cuda"].cpu())
         numbers: dict[str, Any] = json.loads(json.dumps(self.numbers))
         return numbers
+
+    def sums(self) -> dict[str, torch.Tensor]:
+        """Copies of the sums of weights over epochs."""
+        return {
+            name.removeprefix("sum."): tensor.clone()
+            for name, tensor in self.tensors.items()
+            if name.startswith("sum.")
+        }
 
     def write(self, path: Path) -> None:
         """Writes the state to a file, whole or not at all.

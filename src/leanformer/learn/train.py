@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,8 +43,8 @@ class TrainingBatches(Protocol):
 class Observer(Protocol):
     """What the loop tells, and asks of the task."""
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Measures on the validation split, such as ``validation_loss``; called after each epoch."""
+    def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
+        """Measures on the validation split, such as ``validation_loss``; called after each epoch, and told the last."""
 
     def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
         """Called with each epoch's numbers."""
@@ -96,6 +96,35 @@ class _State:
         return cls(**{**numbers, "trained": Trained(**numbers["trained"])})
 
 
+class WeightMean:
+    """The mean of a model's weights after each of its last epochs.
+
+    Args:
+        first: The first epoch that counts, from 0; none does where it is the number of all epochs.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.epochs = 0
+        self.sums: dict[str, torch.Tensor] = {}
+
+    def add(self, model: nn.Module, epoch: int) -> None:
+        """Adds the weights as they are after an epoch, if it counts."""
+        if epoch < self.first:
+            return
+        self.epochs = epoch - max(self.first, 0) + 1
+        for name, parameter in model.named_parameters():
+            weight = parameter.detach()
+            self.sums[name] = self.sums[name] + weight if name in self.sums else weight.clone()
+
+    @torch.no_grad()
+    def put(self, model: nn.Module) -> None:
+        """Gives a model the mean weights, if any epoch counted."""
+        for name, parameter in model.named_parameters():
+            if name in self.sums:
+                parameter.copy_(self.sums[name] / self.epochs)
+
+
 class _NonFiniteError(Exception):
     """The loss or the gradient's norm is not a number any more."""
 
@@ -129,26 +158,60 @@ def make_accelerator(precision: str, device: torch.device) -> Accelerator:
     return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no", cpu=device.type == "cpu")
 
 
-def classification_loss(model: nn.Module, batch: dict[str, torch.Tensor], label_smoothing: float) -> torch.Tensor:
-    """Mean cross-entropy of a classifier on a batch with ``labels``, in nats."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    return F.cross_entropy(model(**inputs).logits.float(), batch["labels"], label_smoothing=label_smoothing)
+Batch = dict[str, torch.Tensor]
+Loss = Callable[[Any, Batch], Iterator[torch.Tensor]]
+"""From the model (wrapped for the device and precision) and a batch: the terms of the loss. Terms that share nothing
+are given one by one, each is differentiated before the next is computed, and only one's activations are held."""
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Mean cross-entropy in nats over all labels that are not -100.
+
+    Args:
+        logits: Shape (..., classes).
+        labels: Shape (...).
+        label_smoothing: As in PyTorch's ``cross_entropy``.
+    """
+    return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), label_smoothing=label_smoothing)
+
+
+def inputs_of(batch: Batch) -> Batch:
+    """A batch without its labels: what a model is called with."""
+    return {name: tensor for name, tensor in batch.items() if name != "labels"}
+
+
+def label_loss(label_smoothing: float) -> Loss:
+    """The loss of a model that gives ``logits`` on batches with ``labels``: cross-entropy."""
+
+    def loss(model: Any, batch: Batch) -> Iterator[torch.Tensor]:
+        yield cross_entropy(model(**inputs_of(batch)).logits, batch["labels"], label_smoothing)
+
+    return loss
 
 
 class TrainingStep:
     """Forward, backward, clipping and update of one model; also what is timed where training speed is measured.
 
     Args:
-        model: A classifier on the accelerator's device.
+        model: On the accelerator's device.
         config: Optimizer, smoothing, clipping, compilation.
         learning_rate: The rate until ``learning_rate`` is set anew.
         accelerator: From ``make_accelerator``.
+        loss: By default the cross-entropy with the batch's labels.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, learning_rate: float, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        learning_rate: float,
+        accelerator: Accelerator,
+        loss: Loss | None = None,
+    ) -> None:
         self.model = model
         self.config = config
         self.accelerator = accelerator
+        self.loss = loss or label_loss(config.label_smoothing)
         self.optimizer = make_optimizer(model, config, learning_rate)
         self._prepared, self._stepper = accelerator.prepare(model, self.optimizer)
         self._forward: Any = torch.compile(self._prepared) if config.compile else self._prepared
@@ -158,16 +221,22 @@ class TrainingStep:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
 
-    def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """One step; gives the mean loss of the batch, which is not finite where the gradient was not."""
-        with self.accelerator.autocast():
-            loss = classification_loss(self._forward, batch, self.config.label_smoothing)
-        self.accelerator.backward(loss)
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """One step; gives the loss of the batch, which is not finite where the gradient was not."""
+        total = torch.zeros((), device=self.accelerator.device)
+        terms = self.loss(self._forward, batch)
+        while True:
+            with self.accelerator.autocast():
+                term = next(terms, None)
+            if term is None:
+                break
+            self.accelerator.backward(term)
+            total += term.detach()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
         self._stepper.step()
         self._stepper.zero_grad()
-        return loss.detach() + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
+        return total + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
 
     def close(self) -> None:
         """Takes the accelerator's wrappers off the model again."""
@@ -185,6 +254,7 @@ def train(
     accelerator: Accelerator,
     checkpoint: Path | None = None,
     epochs: int | None = None,
+    loss: Loss | None = None,
 ) -> Trained:
     """Trains a model in place.
 
@@ -192,7 +262,7 @@ def train(
     most twice; then the training is given up, ``status`` is ``failed`` and ``reason`` says why.
 
     Args:
-        model: A classifier on the accelerator's device; called with a batch's inputs, gives ``logits``.
+        model: On the accelerator's device.
         batches: The training data.
         config: Optimizer, schedule, clipping, precision.
         learning_rate: Peak rate.
@@ -201,19 +271,30 @@ def train(
         accelerator: From ``make_accelerator``.
         checkpoint: A file to write the state to now and then, and to go on from if it is there.
         epochs: Instead of ``config.epochs``.
+        loss: By default the cross-entropy of the model's ``logits`` with the batch's ``labels``.
 
     Raises:
         LeanformerError: The checkpoint is damaged or cannot be written.
     """
     epochs = config.epochs if epochs is None else epochs
     steps = epochs * batches.steps_per_epoch
-    step = TrainingStep(model, config, learning_rate, accelerator)
+    step = TrainingStep(model, config, learning_rate, accelerator, loss)
     looks = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_LOOKS_ON_GPU
 
     state = _State()
+    mean = WeightMean(epochs if config.average_last is None else epochs - config.average_last)
+
+    def take() -> Snapshot:
+        return Snapshot.take(model, step.optimizer, state.numbers(), mean.sums)
+
+    def restore(snapshot: Snapshot) -> _State:
+        numbers = snapshot.restore(model, step.optimizer)
+        mean.sums = snapshot.sums()
+        return _State.of(numbers)
+
     if checkpoint is not None and checkpoint.exists():
-        state = _State.of(Snapshot.read(checkpoint, accelerator.device).restore(model, step.optimizer))
-    boundary = Snapshot.take(model, step.optimizer, state.numbers())
+        state = restore(Snapshot.read(checkpoint, accelerator.device))
+    boundary = take()
     last_write = time.monotonic()
 
     def run_epoch() -> None:
@@ -225,7 +306,7 @@ def train(
         for batch in batches.training(seed, state.epoch, state.step):
             if state.step and state.step % STEPS_BETWEEN_BOUNDARIES == 0 and boundary.numbers["step"] != state.step:
                 state.trained.seconds += time.perf_counter() - started
-                boundary = Snapshot.take(model, step.optimizer, state.numbers())
+                boundary = take()
                 write_when_due()
                 started = time.perf_counter()
             global_step = state.epoch * batches.steps_per_epoch + state.step
@@ -255,8 +336,11 @@ def train(
         while state.epoch < epochs:
             try:
                 run_epoch()
+                mean.add(model, state.epoch)
+                if state.epoch + 1 == epochs:
+                    mean.put(model)
                 record = {"epoch": state.epoch + 1, "train_loss": state.loss_sum / state.epoch_examples}
-                record.update(observer.validate(model))
+                record.update(observer.validate(model, state.epoch + 1 == epochs))
                 if not all(math.isfinite(value) for value in record.values()):
                     raise _NonFiniteError
             except _NonFiniteError:
@@ -270,7 +354,7 @@ def train(
                         f"good state with a lower rate ({learning_rate * state.rate_factor:g} at the end)"
                     )
                     return state.trained
-                state = _State.of(boundary.restore(model, step.optimizer))
+                state = restore(boundary)
                 state.rate_factor *= ROLLBACK_RATE_FACTOR
                 state.trained.seconds = spent
                 rate = learning_rate * state.rate_factor
@@ -281,7 +365,7 @@ def train(
                 continue
             state.trained.epochs.append(record)
             state.epoch, state.step, state.loss_sum, state.epoch_examples = state.epoch + 1, 0, 0.0, 0
-            boundary = Snapshot.take(model, step.optimizer, state.numbers())
+            boundary = take()
             speed = state.trained.examples / max(state.trained.seconds, 1e-9)
             observer.epoch_ended(record, speed)
             if state.epoch < epochs:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,16 +21,20 @@ from transformers import PreTrainedModel
 from leanformer.model.surgery import parameter_count, sites
 
 Step = Callable[[dict[str, torch.Tensor]], object]
+T = TypeVar("T")
 
 
 def parameters_by_kind(model: PreTrainedModel) -> dict[str, int]:
-    """Stored numbers by kind of site, each with the norm before it; the rest is ``other``. They sum to the total."""
+    """Stored numbers by kind of site, each with its norm; the rest is ``other``. They sum to the total.
+
+    A sublayer or a layer counts as its parts, unless one block stands in place of all of them.
+    """
     counts: dict[str, int] = {}
     for site in sites(model):
-        if site.kind != "layer":  # a layer is its sublayers
+        if site.block not in ("sublayer", "layer"):
             counts[site.kind] = counts.get(site.kind, 0) + site.parameters + site.norm_parameters
     counts["other"] = parameter_count(model) - sum(counts.values())
-    return counts
+    return {kind: count for kind, count in counts.items() if count or not kind.endswith(("layer",))}
 
 
 def overdetermination_ratio(training_examples: int, outputs: int, parameters: int) -> float:
@@ -51,7 +56,7 @@ def forward_flops(model: nn.Module, example: dict[str, torch.Tensor]) -> int:
     return int(counter.get_total_flops())
 
 
-def peak_memory(action: Callable[[], None], device: torch.device) -> int:
+def peak_memory(action: Callable[[], object], device: torch.device) -> int:
     """The most bytes of tensors that an action holds at once, beyond those that were there before it.
 
     On a GPU from its allocator's own count, on a CPU from the profiler's record of every allocation, which unlike the
@@ -85,13 +90,15 @@ class Subject:
         make_step: Gives one training step (forward, backward, update) on a batch with ``labels``, with an optimizer
             of its own. The step changes the model: give a copy where the weights matter.
         training: Gives training batches of the study, as made for training (shuffled, augmented, normalized).
-        examples: A large batch of named inputs without ``labels``.
+        call_one: Does the model's job on one example.
+        call_batch: Does it on many; gives their number, and the number of tokens written (0 where none are).
     """
 
     model: nn.Module
     make_step: Callable[[], Step]
     training: Callable[[], Iterator[dict[str, torch.Tensor]]]
-    examples: dict[str, torch.Tensor]
+    call_one: Callable[[], object]
+    call_batch: Callable[[], tuple[int, int]]
 
 
 @dataclass
@@ -101,6 +108,7 @@ class Cost:
     Args:
         latency_ms: Milliseconds a call with one example, one entry a call.
         throughput_per_second: Examples a second in large batches, one entry a round.
+        tokens_per_second: Tokens written a second in the same batches; empty where none are.
         train_examples_per_second: Examples a second in training steps, data included, one entry a round.
         peak_memory_mb: Tensors held at most in a forward pass of the large batch, weights included, in 10^6 bytes.
         train_peak_memory_mb: Likewise in training steps, with gradients and optimizer state.
@@ -108,16 +116,18 @@ class Cost:
 
     latency_ms: list[float] = field(default_factory=list)
     throughput_per_second: list[float] = field(default_factory=list)
+    tokens_per_second: list[float] = field(default_factory=list)
     train_examples_per_second: list[float] = field(default_factory=list)
     peak_memory_mb: float = 0.0
     train_peak_memory_mb: float = 0.0
 
-    def summary(self) -> dict[str, float | dict[str, float]]:
+    def summary(self) -> dict[str, float | dict[str, float] | None]:
         """Medians, and the latency's 50th and 95th percentile, under the names of ``results.json``."""
         p50, p95 = np.percentile(self.latency_ms, [50, 95])
         return {
             "latency_ms": {"p50": float(p50), "p95": float(p95)},
             "throughput_per_second": statistics.median(self.throughput_per_second),
+            "tokens_per_second": statistics.median(self.tokens_per_second) if self.tokens_per_second else None,
             "train_examples_per_second": statistics.median(self.train_examples_per_second),
             "peak_memory_mb": self.peak_memory_mb,
             "train_peak_memory_mb": self.train_peak_memory_mb,
@@ -156,6 +166,7 @@ def measure_costs(
             if done >= 0:
                 costs[name].latency_ms += cost.latency_ms
                 costs[name].throughput_per_second += cost.throughput_per_second
+                costs[name].tokens_per_second += cost.tokens_per_second
                 costs[name].train_examples_per_second += cost.train_examples_per_second
         progress(done + 1, repeats)
     return costs
@@ -164,12 +175,13 @@ def measure_costs(
 def _round(subject: Subject, device: torch.device, latency_calls: int, training_steps: int) -> Cost:
     cost = Cost()
     subject.model.eval()
-    batch = len(next(iter(subject.examples.values())))
     with torch.inference_mode():
-        one = {name: tensor[:1] for name, tensor in subject.examples.items()}
         for _ in range(latency_calls):
-            cost.latency_ms.append(1000 * _seconds(lambda: subject.model(**one), device))
-        cost.throughput_per_second.append(batch / _seconds(lambda: subject.model(**subject.examples), device))
+            cost.latency_ms.append(1000 * _seconds(subject.call_one, device)[0])
+        seconds, (examples, tokens) = _seconds(subject.call_batch, device)
+        cost.throughput_per_second.append(examples / seconds)
+        if tokens:
+            cost.tokens_per_second.append(tokens / seconds)
     step = subject.make_step()
     batches = subject.training()
     step(next(batches))  # makes the optimizer's state
@@ -181,10 +193,10 @@ def _round(subject: Subject, device: torch.device, latency_calls: int, training_
             step(inputs)
             examples += len(inputs["labels"])
 
-    seconds = _seconds(steps, device)
+    seconds, _ = _seconds(steps, device)
     if examples == 0:  # an epoch of one step
         batches = subject.training()
-        seconds = _seconds(steps, device)
+        seconds, _ = _seconds(steps, device)
     cost.train_examples_per_second.append(examples / seconds)
     return cost
 
@@ -193,7 +205,7 @@ def _measure_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.state_dict().values())
     subject.model.eval()
     with torch.inference_mode():
-        cost.peak_memory_mb = (weights + peak_memory(lambda: subject.model(**subject.examples), device)) / 1e6
+        cost.peak_memory_mb = (weights + peak_memory(subject.call_batch, device)) / 1e6
     batch = next(subject.training())
 
     def two_steps() -> None:
@@ -204,11 +216,12 @@ def _measure_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
     cost.train_peak_memory_mb = (weights + peak_memory(two_steps, device)) / 1e6
 
 
-def _seconds(action: Callable[[], object], device: torch.device) -> float:
+def _seconds(action: Callable[[], T], device: torch.device) -> tuple[float, T]:
+    """How long an action takes, and what it gives."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()
-    action()
+    result = action()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, result

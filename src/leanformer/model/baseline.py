@@ -14,15 +14,40 @@ from transformers import PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from leanformer.errors import LeanformerError
-from leanformer.model.families import FAMILIES
+from leanformer.model.families import FAMILIES, find_family
 from leanformer.model.students import load
+
+SHAPE_KEYS = {
+    "image-classification": (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "patch_size",
+    ),
+    "translation": (
+        "d_model",
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+    ),
+}
+"""Task -> the configuration keys that say how large a model is; each is 1 or more."""
+
+_HEADS_AND_WIDTH = {
+    "image-classification": (("num_attention_heads",), "hidden_size"),
+    "translation": (("encoder_attention_heads", "decoder_attention_heads"), "d_model"),
+}
 
 
 def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
     """A model of a family with random weights, from PyTorch's global generator.
 
     Args:
-        family_name: ``vit`` or ``deit``.
+        family_name: ``vit``, ``deit``, ``marian`` or ``bart``.
         settings: The family's configuration keys.
 
     Raises:
@@ -41,19 +66,19 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     for key in settings:
         if key not in known:
             raise LeanformerError(
-                f"baseline.config: {family_name} has no key {key!r}; it has hidden_size, num_hidden_layers, "
-                "num_attention_heads, intermediate_size, patch_size and the others of its transformers configuration"
+                f"baseline.config: {family_name} has no key {key!r}; it has {', '.join(SHAPE_KEYS[family.task])} and "
+                "the others of its transformers configuration"
             )
-    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"):
+    for key in SHAPE_KEYS[family.task]:
         if settings.get(key, 1) == 0:
             raise LeanformerError(f"baseline.config: {key} is 0; it must be 1 or more")
     try:
         config = family.config_class(**settings)
-        if config.hidden_size % config.num_attention_heads:
-            raise LeanformerError(
-                f"baseline.config: num_attention_heads {config.num_attention_heads} does not divide hidden_size "
-                f"{config.hidden_size}"
-            )
+        heads_key, width_key = _HEADS_AND_WIDTH[family.task]
+        for key in heads_key:
+            heads, width = getattr(config, key), getattr(config, width_key)
+            if width % heads:
+                raise LeanformerError(f"baseline.config: {key} {heads} does not divide {width_key} {width}")
         return family.model_class(config)
     except KeyError as error:  # an activation that is looked up by its name
         raise LeanformerError(f"baseline.config: transformers knows no {error}") from None
@@ -78,28 +103,57 @@ class Baseline:
         source: A family's name, a model directory, or a hub id.
         settings: Configuration keys, for a family.
         fresh: Take a trained model's shape alone.
+        task: The study's.
 
     Raises:
-        LeanformerError: There is no such model, or ``settings`` are given for a trained one.
+        LeanformerError: There is no such model, it is for another task, or ``settings`` are given for a trained one.
     """
 
-    def __init__(self, source: str, settings: Mapping[str, Any], fresh: bool) -> None:
+    def __init__(self, source: str, settings: Mapping[str, Any], fresh: bool, task: str) -> None:
         self.source = source
         self.settings = dict(settings)
         self.fresh = fresh
         self.trained: PreTrainedModel | None = None
-        if source not in FAMILIES:
+        if source in FAMILIES:
+            self.family = FAMILIES[source]
+        else:
+            families = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             if "/" not in source and not Path(source).expanduser().is_dir():
                 raise LeanformerError(
-                    f"baseline.model: {source!r} is neither a family ({', '.join(FAMILIES)}) nor a model directory nor "
+                    f"baseline.model: {source!r} is neither a family ({families}) nor a model directory nor "
                     "a hub id (owner/name)"
                 )
             if settings:
                 raise LeanformerError(
                     f"baseline.config: {source} brings its own configuration; leave the key out, or take a family "
-                    f"({', '.join(FAMILIES)}) as the model"
+                    f"({families}) as the model"
                 )
             self.trained = load(source)
+            self.family = find_family(self.trained)
+        if self.family.task != task:
+            fitting = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
+            raise LeanformerError(
+                f"baseline.model: {source} is for {self.family.task}, the study is of {task}; families for it: "
+                f"{fitting}"
+            )
+
+    def _make(self, seed: int, settings: Mapping[str, Any]) -> PreTrainedModel:
+        """The baseline as it starts: trained weights as they are, or random ones from the seed.
+
+        Leaves PyTorch's global generator as the seed and the initialization have left it, so that what a student of
+        this model initializes follows from the seed too.
+        """
+        torch.manual_seed(seed)
+        if self.trained is not None:
+            return type(self.trained)(self.trained.config) if self.fresh else self.trained
+        return fresh_model(self.source, {**settings, **self.settings})
+
+
+class ImageBaseline(Baseline):
+    """The baseline of a study of image classifiers; see ``Baseline``."""
+
+    def __init__(self, source: str, settings: Mapping[str, Any], fresh: bool) -> None:
+        super().__init__(source, settings, fresh, "image-classification")
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -174,26 +228,100 @@ class Baseline:
             )
 
     def make(self, geometry: ImageGeometry, seed: int) -> PreTrainedModel:
-        """The baseline as it starts: trained weights as they are, or random ones from the seed.
-
-        Leaves PyTorch's global generator as the seed and the initialization have left it, so that what a student of
-        this model initializes follows from the seed too.
-        """
-        torch.manual_seed(seed)
-        if self.trained is not None:
-            if not self.fresh:
-                return self.trained
-            return type(self.trained)(self.trained.config)
+        """The baseline as a trial starts with it."""
+        height, width = geometry.height, geometry.width
         labels = dict(enumerate(geometry.classes))
-        return fresh_model(
-            self.source,
+        return self._make(
+            seed,
             {
-                "image_size": [geometry.height, geometry.width]
-                if geometry.height != geometry.width
-                else geometry.height,
+                "image_size": height if height == width else [height, width],
                 "num_channels": geometry.channels,
                 "id2label": labels,
                 "label2id": {name: number for number, name in labels.items()},
-                **self.settings,
             },
         )
+
+
+@dataclass(frozen=True)
+class TextGeometry:
+    """What a translator reads and writes.
+
+    Args:
+        source_vocabulary: Subwords of the source's side.
+        target_vocabulary: Likewise the target's.
+        shared: Whether both are one vocabulary.
+        pad_id: The padding's number; a fresh decoder starts with it too.
+        eos_id: The end mark's number.
+        positions: Most subwords a sentence.
+    """
+
+    source_vocabulary: int
+    target_vocabulary: int
+    shared: bool
+    pad_id: int
+    eos_id: int
+    positions: int
+
+
+class TextBaseline(Baseline):
+    """The baseline of a study of translators; see ``Baseline``."""
+
+    def __init__(self, source: str, settings: Mapping[str, Any], fresh: bool) -> None:
+        super().__init__(source, settings, fresh, "translation")
+
+    def check(self, geometry: TextGeometry) -> None:
+        """Checks that the model fits its tokenizer and the data.
+
+        Raises:
+            LeanformerError: It does not; the message names both sides.
+        """
+        config = self.make(geometry, seed=0).config
+        target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
+        for what, words, rows in (
+            ("source", geometry.source_vocabulary, config.vocab_size),
+            ("target", geometry.target_vocabulary, target),
+        ):
+            if words > rows:
+                raise LeanformerError(
+                    f"baseline.model: the tokenizer of {self.source} has {words:,} subwords on the {what} side, the "
+                    f"model {rows:,}; they do not belong together"
+                )
+        for name, mine in (("pad_token_id", geometry.pad_id), ("eos_token_id", geometry.eos_id)):
+            theirs = getattr(config, name)
+            if theirs != mine:
+                raise LeanformerError(
+                    f"baseline.model: {name} is {mine} in the tokenizer of {self.source} and {theirs} in the model; "
+                    "they do not belong together"
+                )
+        if geometry.positions > config.max_position_embeddings:
+            raise LeanformerError(
+                f"data.max_tokens: {geometry.positions} subwords a sentence, the model has "
+                f"{config.max_position_embeddings} positions; set data.max_tokens to that or less"
+            )
+
+    def make(self, geometry: TextGeometry, seed: int) -> PreTrainedModel:
+        """The baseline as a trial starts with it."""
+        settings = {
+            "vocab_size": geometry.source_vocabulary,
+            "pad_token_id": geometry.pad_id,
+            "bos_token_id": geometry.eos_id,
+            "eos_token_id": geometry.eos_id,
+            "forced_eos_token_id": None,
+            "decoder_start_token_id": geometry.pad_id,
+            "scale_embedding": True,
+        }
+        if self.trained is None and geometry.positions > self.family.config_class().max_position_embeddings:
+            settings["max_position_embeddings"] = geometry.positions
+        if self.trained is None and not geometry.shared:
+            if self.family.name != "marian":
+                raise LeanformerError(
+                    f"data.tokenizer.shared: {self.family.name} has one vocabulary for both languages; leave it true, "
+                    "or take marian"
+                )
+            settings |= {
+                "decoder_vocab_size": geometry.target_vocabulary,
+                "share_encoder_decoder_embeddings": False,
+            }
+        elif self.family.name == "marian":
+            settings["decoder_vocab_size"] = geometry.target_vocabulary
+        return self._make(seed, settings)

@@ -289,7 +289,10 @@ class TranslationFamily(Family):
 
     def open(self, model: PreTrainedModel) -> None:
         super().open(model)
-        for part, opened in ((model.base_model.encoder, self.encoder_class), (model.base_model.decoder, self.decoder_class)):
+        for part, opened in (
+            (model.base_model.encoder, self.encoder_class),
+            (model.base_model.decoder, self.decoder_class),
+        ):
             # The same modules with one method more: nothing of their making has to be repeated, but for what a model's
             # own initialization tells transformers of where its hidden states and attentions are to be recorded.
             part.__class__ = opened

@@ -1,0 +1,210 @@
+"""LayerNorm and a linear map over every prefix of a sequence at once: the causal prefix identity.
+
+With z the flattened tokens, μ and σ the mean and deviation of its entries, gain γ, shift β and weights W, of which each
+position owns a slice,
+
+    (γ (z - μ) / σ + β) W = (z (γ W) - μ 1 (γ W)) / σ + β W.
+
+z (γ W), 1 (γ W), β W, and of the statistics Σ z, Σ z² and the number of entries, are all sums over positions. So one
+running sum gives every prefix its value, and one addition takes a further token in.
+
+Shapes here: (groups, positions, batch, hidden), a group being a network of its own; positions before batch, because
+each position's product with its own slice of W is one of a batch of matrix products.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch.autograd.function import once_differentiable
+
+EPSILON = 1e-5  # of both LayerNorms, PyTorch's default
+
+
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: what is summed over positions is not exact in less."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def running_sum(terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Sums of ``start`` and the first 1, 2, ... positions' terms.
+
+    Args:
+        terms: Shape (..., positions, batch, width).
+        start: Broadcastable with it.
+
+    Returns:
+        Shape (..., positions, batch, width).
+    """
+    if terms.shape[-3] == 1:
+        return terms + start
+    if terms.device.type != "cpu":
+        return terms.cumsum(dim=-3) + start
+    return _RunningSum.apply(terms, start)
+
+
+class _RunningSum(torch.autograd.Function):
+    """On a CPU: PyTorch's ``cumsum`` takes 15 times as long there where the dimension is not the last."""
+
+    @staticmethod
+    def forward(ctx: Any, terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        ctx.shapes = terms.shape, start.shape
+        shape = torch.broadcast_shapes(terms.shape, start.shape)
+        sums = terms.expand(shape).clone(memory_format=torch.contiguous_format)
+        sums[..., :1, :, :].add_(start)
+        return _accumulate(sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # A term is in its own and all later sums.
+        later = _accumulate(gradient.flip(-3)).flip(-3)
+        terms_shape, start_shape = ctx.shapes
+        return later.sum_to_size(terms_shape), later[..., :1, :, :].sum_to_size(start_shape)
+
+
+def _accumulate(terms: torch.Tensor) -> torch.Tensor:
+    """Makes terms into their running sums over dimension -3, in place, by 2 log2(positions) additions of slices.
+
+    Source: Brent and Kung 1982, "A Regular Layout for Parallel Adders".
+    """
+    sums = terms.movedim(-3, 0)
+    length, step = len(sums), 1
+    while 2 * step <= length:
+        sums[2 * step - 1 :: 2 * step].add_(sums[step - 1 : length - step : 2 * step])
+        step *= 2
+    while step > 1:
+        step //= 2
+        sums[3 * step - 1 :: 2 * step].add_(sums[2 * step - 1 : length - step : 2 * step])
+    return terms
+
+
+class Slots(NamedTuple):
+    """Input positions, and their shares of the first LayerNorm and the first linear map.
+
+    Args:
+        gain: Shape (groups, positions, d_model).
+        shift: Likewise.
+        weight: Shape (groups, positions, d_model, hidden).
+    """
+
+    gain: torch.Tensor
+    shift: torch.Tensor
+    weight: torch.Tensor
+
+
+class Sums(NamedTuple):
+    """What the identity needs to know of tokens; that of two sets of tokens is the sum.
+
+    ``positions`` may be 1 where all share a value, and so may ``batch`` in gains, shifts and statistics.
+
+    Args:
+        products: z (γ W), shape (groups, positions, batch, hidden).
+        gains: 1 (γ W) over the entries that count, likewise.
+        shifts: β W over the entries that count, and a bias, likewise.
+        statistics: Σ z, Σ z² and the number of entries that count, shape (positions, batch, 3).
+    """
+
+    products: torch.Tensor
+    gains: torch.Tensor
+    shifts: torch.Tensor
+    statistics: torch.Tensor
+
+    def plus(self, other: Sums) -> Sums:
+        """Of both sets of tokens together."""
+        return Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+    def running(self, start: Sums) -> Sums:
+        """Of what was read before and each prefix, where these are of each position alone."""
+        return Sums(*(running_sum(terms, before) for terms, before in zip(self, start, strict=True)))
+
+    def normalization(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """μ and 1 / σ, each of shape (positions, batch, 1)."""
+        total, squares, count = self.statistics.split(1, dim=-1)
+        count = count.clamp(min=1)  # before the first real token
+        mean = total / count
+        return mean, ((squares / count - mean * mean).clamp(min=0) + EPSILON).rsqrt()
+
+    def mapped(self, mean: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        """The normed tokens after the linear map, shape (groups, positions, batch, hidden)."""
+        return torch.addcmul(self.products, mean, self.gains, value=-1).mul_(inverse).add_(self.shifts)
+
+    def batch_first(self) -> dict[str, torch.Tensor]:
+        """Those of the last position, each of shape (batch, ...), for a decoding state."""
+        batch = self.products.shape[-2]
+        last = {name: sums[..., -1, :, :] for name, sums in self._asdict().items()}
+        # Cloned, so that the other positions do not stay in memory.
+        return {name: sums.expand(*sums.shape[:-2], batch, -1).movedim(-2, 0).clone() for name, sums in last.items()}
+
+    @classmethod
+    def from_batch_first(cls, tensors: dict[str, torch.Tensor]) -> Sums:
+        """Back from a decoding state, with one position."""
+        return cls(**{name: tensors[name].movedim(0, -2).unsqueeze(-3) for name in cls._fields})
+
+
+def nothing_read(slots: Slots, bias: torch.Tensor | None, padding_counts: bool) -> Sums:
+    """The sums before the first token.
+
+    Args:
+        slots: All positions that tokens can come to.
+        bias: Of the linear map, shape (groups, hidden); None adds none.
+        padding_counts: Whether positions without a token are zeros that count: then all count from the start.
+    """
+    groups, positions, d_model, hidden = slots.weight.shape
+    count = 0
+    constants = wide(slots.weight.new_zeros(groups, 2, hidden))
+    if padding_counts:
+        count = positions * d_model
+        rows = torch.stack([slots.gain, slots.shift], dim=1).flatten(2)  # (groups, 2, positions * d_model)
+        constants = wide(rows @ slots.weight.flatten(1, 2))
+    gains, shifts = constants[:, :, None, None].unbind(dim=1)  # each (groups, 1, 1, hidden)
+    if bias is not None:
+        shifts = shifts + wide(bias)[:, None, None]
+    return Sums(torch.zeros_like(gains), gains, shifts, gains.new_tensor([[[0.0, 0.0, count]]]))
+
+
+def read_each(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool, alike: bool) -> Sums:
+    """What each token adds.
+
+    Args:
+        slots: The positions that the tokens stand at.
+        states: Shape (positions, batch, d_model), zero where no token is.
+        real: 1 where a token is, else 0, shape (positions, batch, 1).
+        padding_counts: As in ``nothing_read``.
+        alike: Whether gains and shifts may be added at positions without a token too, because no real one comes after.
+    """
+    rows = states * slots.gain[:, :, None]  # (groups, positions, batch, d_model)
+    if padding_counts:
+        products = wide(rows @ slots.weight)
+        gains = shifts = products.new_zeros(1, 1, 1, 1)
+    else:
+        # The two constants as rows of the same product: the weights are read once.
+        constants = torch.stack([slots.gain, slots.shift], dim=2)  # (groups, positions, 2, d_model)
+        rows = torch.cat([rows, constants.to(rows.dtype)], dim=2)
+        products, gains, shifts = wide(rows @ slots.weight).split([states.shape[1], 1, 1], dim=2)
+        if not alike:
+            gains, shifts = gains * real, shifts * real
+    return Sums(products, gains, shifts, _statistics(states, real, padding_counts))
+
+
+def read_all(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> Sums:
+    """What all tokens add together, arguments as in ``read_each``."""
+    rows = states * slots.gain[:, :, None]  # (groups, positions, batch, d_model)
+    products = wide(rows.transpose(1, 2).flatten(2) @ slots.weight.flatten(1, 2))  # (groups, batch, hidden)
+    if padding_counts:
+        gains = shifts = products.new_zeros(1, 1, 1, 1)
+    else:
+        constants = torch.stack([slots.gain, slots.shift], dim=2) @ slots.weight  # (groups, positions, 2, hidden)
+        with torch.autocast(real.device.type, enabled=False):
+            both = torch.einsum("gpch,pb->gcbh", wide(constants), real[..., 0])  # (groups, 2, batch, hidden)
+        gains, shifts = both.unsqueeze(2).unbind(dim=1)  # each (groups, 1, batch, hidden)
+    statistics = _statistics(states, real, padding_counts).sum(dim=0, keepdim=True)
+    return Sums(products.unsqueeze(1), gains, shifts, statistics)
+
+
+def _statistics(states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> torch.Tensor:
+    """Σ z, Σ z² and the entries that these tokens let count, shape (positions, batch, 3)."""
+    entries = wide(states)
+    count = torch.zeros_like(real) if padding_counts else real * states.shape[-1]
+    return torch.cat([entries.sum(-1, keepdim=True), entries.square().sum(-1, keepdim=True), count], dim=-1)

@@ -1,0 +1,159 @@
+"""The built-in text: numbers written out in two languages by ``num2words``, as many as wanted and without a download.
+
+A number stands in one split only, whatever it is written as, so that a translator's test numbers are new to it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from num2words import CONVERTER_CLASSES
+
+from leanformer.config import NumberWordsConfig, TextDataConfig
+from leanformer.data.pairs import SentencePairs
+from leanformer.errors import LeanformerError
+
+YEARS = range(1000, 3000)  # what people read as years, and where the languages' ways to read them differ from numbers'
+WORDS_OF_THEIR_OWN = 20  # up to here numbers have words that no longer number teaches, such as "zero"
+PLURALS = {"cardinal": "cardinal numbers", "ordinal": "ordinal numbers", "year": "years", "currency": "amounts"}
+
+
+class Spoken(NamedTuple):
+    """A number and what it is written as; as ``currency`` the number counts hundredths, such as cents."""
+
+    kind: str
+    number: int
+
+
+def number_words(config: TextDataConfig) -> dict[str, SentencePairs]:
+    """Numbers in words: ``config.numbers`` of them, in ``train``, ``validation`` and ``test``.
+
+    Raises:
+        LeanformerError: for a language, kind or currency that ``num2words`` does not have, and for too few numbers.
+    """
+    languages = [_language(config, key) for key in ("source_language", "target_language")]
+    for language in languages:
+        _check_kinds(language, config.numbers)
+    drawn = draw_numbers(config.numbers, config.split_seed)
+    return {
+        role: SentencePairs(
+            *(tuple(_words(one, language, config.numbers.currency) for one in numbers) for language in languages)
+        )
+        for role, numbers in drawn.items()
+    }
+
+
+def draw_numbers(config: NumberWordsConfig, seed: int) -> dict[str, list[Spoken]]:
+    """Distinct numbers for each split, short ones as often as long ones as far as there are so many.
+
+    Each number is of one kind; the kinds are equally frequent, but for years, of which there are few: at most half of
+    the numbers from 1000 to 2999 become years where there are other kinds.
+
+    Raises:
+        LeanformerError: there are not so many distinct numbers.
+    """
+    rng = random.Random(seed)
+    kinds = tuple(dict.fromkeys(config.kinds))
+    others = [kind for kind in kinds if kind != "year"]
+    years = range(YEARS.start, min(YEARS.stop, config.largest + 1))
+    if "year" in kinds and not years:
+        raise LeanformerError(
+            f"data.numbers.largest: years run from {YEARS.start} to {YEARS.stop - 1}, and {config.largest} is less; "
+            "raise it, or leave year out of data.numbers.kinds"
+        )
+    lowest = 1 if "ordinal" in kinds else 0  # few languages have a word for "zeroth"
+    numbers = range(lowest, config.largest + 1) if others else years
+    wanted = config.train + config.validation + config.test
+    if wanted > len(numbers):
+        raise LeanformerError(
+            f"data.numbers: train, validation and test want {wanted:,} distinct numbers, and there are "
+            f"{len(numbers):,} from {numbers.start:,} to {numbers.stop - 1:,}; lower them, or "
+            + ("raise data.numbers.largest" if others else "add another of data.numbers.kinds")
+        )
+    drawn: list[Spoken] = []
+    if "year" in kinds:
+        count = min(wanted // len(kinds), len(years) // 2) if others else wanted
+        drawn = [Spoken("year", number) for number in rng.sample(years, count)]
+    if others:
+        rest = _draw_by_length(numbers, wanted - len(drawn), {number for _, number in drawn}, rng)
+        drawn += [Spoken(rng.choice(others), number) for number in rest]
+    rng.shuffle(drawn)
+    drawn.sort(key=lambda spoken: spoken.number > WORDS_OF_THEIR_OWN)  # stable: the training split comes first
+    train, validation = config.train, config.train + config.validation
+    return {"train": drawn[:train], "validation": drawn[train:validation], "test": drawn[validation:]}
+
+
+def _draw_by_length(numbers: range, count: int, taken: set[int], rng: random.Random) -> list[int]:
+    """``count`` of ``numbers`` that are not taken, equally many of each number of digits until one is used up."""
+    by_length = [
+        range(max(numbers.start, 10 ** (digits - 1) if digits > 1 else 0), min(numbers.stop, 10**digits))
+        for digits in range(1, len(str(numbers.stop - 1)) + 1)
+    ]
+    free = [len(part) - sum(number in part for number in taken) for part in by_length]
+    drawn: list[int] = []
+    for left, index in enumerate(sorted(range(len(free)), key=free.__getitem__)):
+        part = by_length[index]
+        quota = min(free[index], (count - len(drawn)) // (len(free) - left))
+        candidates = rng.sample(part, min(len(part), quota + len(taken)))
+        drawn += [number for number in candidates if number not in taken][:quota]
+    return drawn
+
+
+def _language(config: TextDataConfig, key: str) -> str:
+    """The language's name in ``num2words``, which writes ``pt_BR`` for ``pt-BR``."""
+    language: str = getattr(config, key)
+    name = language.replace("-", "_")
+    if name not in CONVERTER_CLASSES:
+        raise LeanformerError(
+            f"data.{key}: number-words has no language {language!r}; there are {', '.join(sorted(CONVERTER_CLASSES))}"
+        )
+    return name
+
+
+def _check_kinds(language: str, config: NumberWordsConfig) -> None:
+    """Every kind is there in the language; asked before the numbers are drawn, as some fail for all numbers."""
+    for kind in config.kinds:
+        if kind == "currency":
+            currencies: Sequence[str] = sorted(getattr(CONVERTER_CLASSES[language], "CURRENCY_FORMS", ()))
+            if currencies and config.currency not in currencies:
+                raise LeanformerError(
+                    f"data.numbers.currency: num2words writes no {config.currency} in {language!r}; there "
+                    f"{'is' if len(currencies) == 1 else 'are'} {', '.join(currencies)}"
+                )
+        if not _try_words(Spoken(kind, 2001), language, config.currency) and not _try_words(
+            Spoken(kind, 1), language, config.currency
+        ):
+            raise LeanformerError(
+                f"data.numbers.kinds: num2words writes no {PLURALS[kind]} in {language!r}; leave {kind} out or take "
+                "another language"
+            )
+
+
+def _words(spoken: Spoken, language: str, currency: str) -> str:
+    words = _try_words(spoken, language, currency)
+    if not words:
+        raise LeanformerError(
+            f"data.numbers: num2words cannot write {spoken.number:,} as {spoken.kind} in {language!r}; lower "
+            f"data.numbers.largest or leave {spoken.kind} out of data.numbers.kinds"
+        )
+    return words
+
+
+def _try_words(spoken: Spoken, language: str, currency: str) -> str:
+    """The number in words, without outer or double spaces; empty where ``num2words`` has none."""
+    kind, number = spoken
+    converter = CONVERTER_CLASSES[language]
+    try:
+        if kind == "currency":
+            # A whole number is cents in some languages and the currency itself in others; a decimal is clear to all.
+            if currency not in converter.CURRENCY_FORMS:
+                return ""
+            words = converter.to_currency(Decimal(number) / 100, currency=currency)
+        else:
+            words = getattr(converter, f"to_{kind}")(number)
+    except Exception:  # of any type: what is not implemented, and the converters' own faults
+        return ""
+    return " ".join(str(words).split())

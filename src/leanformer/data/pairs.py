@@ -1,0 +1,118 @@
+"""Sentence pairs, and which of them are for training, for validation and for testing.
+
+Both sides of a pair are always kept or left out together, and everything that is left out is counted in the notes.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from leanformer.config import TextDataConfig
+from leanformer.errors import LeanformerError
+
+
+@dataclass(frozen=True)
+class SentencePairs:
+    """Sentences and their translations: ``targets[i]`` is that of ``sources[i]``."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.sources) != len(self.targets):
+            raise ValueError(f"{len(self.sources)} sources, but {len(self.targets)} targets")
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def select(self, rows: Iterable[int]) -> SentencePairs:
+        """The pairs of these rows, in their order."""
+        rows = list(rows)
+        return SentencePairs(tuple(self.sources[row] for row in rows), tuple(self.targets[row] for row in rows))
+
+
+def clean_pairs(pairs: SentencePairs) -> tuple[SentencePairs, int]:
+    """The pairs without outer white space and line breaks, and how many with an empty side were left out."""
+    cleaned = SentencePairs(tuple(map(_one_line, pairs.sources)), tuple(map(_one_line, pairs.targets)))
+    kept = [row for row, (source, target) in enumerate(_rows(cleaned)) if source and target]
+    return cleaned.select(kept), len(pairs) - len(kept)
+
+
+def _one_line(text: str) -> str:
+    """A sentence is a line wherever it is read or written; white space inside a line is the text's own."""
+    return re.sub(r"\s*[\r\n]\s*", " ", text.strip())
+
+
+def _rows(pairs: SentencePairs) -> Iterable[tuple[str, str]]:
+    return zip(pairs.sources, pairs.targets, strict=True)
+
+
+def divide_pairs(
+    splits: Mapping[str, SentencePairs], config: TextDataConfig
+) -> tuple[dict[str, SentencePairs], list[str]]:
+    """The pairs of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
+
+    First the test split (``test_fraction`` of the distinct source sentences, each with all its translations), then the
+    validation split (``validation_fraction`` of the rest), then the limits; so a sentence that is set aside is never
+    one that is trained on. All choices are drawn with ``split_seed``.
+
+    Args:
+        splits: each split by its role; ``train`` is there, the others may be.
+
+    Returns:
+        All three, and what was done in words.
+
+    Raises:
+        LeanformerError: when a split is empty, in the source or after it was divided.
+    """
+    divided = dict(splits)
+    notes: list[str] = []
+    for role, pairs in divided.items():
+        if len(pairs) == 0:
+            raise LeanformerError(f"data.source {config.source}: the {role} split is empty; it needs sentence pairs")
+    for role, key in (("test", "test_fraction"), ("validation", "validation_fraction")):
+        if role in divided:
+            continue
+        fraction: float = getattr(config, key)
+        train = divided["train"]
+        distinct = list(dict.fromkeys(train.sources))
+        count = round(fraction * len(distinct))
+        if not 0 < count < len(distinct):
+            empty = role if count == 0 else "train"
+            raise LeanformerError(
+                f"data.{key}: {fraction:g} of {len(distinct):,} distinct source sentences leaves the {empty} split "
+                f"empty; the data has no {role} split, so give a larger {'fraction' if count == 0 else 'data set'}"
+            )
+        held_out = set(random.Random(config.split_seed).sample(distinct, count))
+        divided["train"] = train.select(row for row, source in enumerate(train.sources) if source not in held_out)
+        divided[role] = train.select(row for row, source in enumerate(train.sources) if source in held_out)
+        notes.append(
+            f"no {role} split: {fraction:.3g} of the training sentences set aside ({len(divided[role]):,} of "
+            f"{len(train):,} pairs, seed {config.split_seed}; no source sentence is on both sides)"
+        )
+    for role in ("train", "validation", "test"):
+        limit: int | None = getattr(config, f"{role}_limit")
+        pairs = divided[role]
+        if limit is not None and limit < len(pairs):
+            chosen = random.Random(config.split_seed).sample(range(len(pairs)), limit)
+            divided[role] = pairs.select(sorted(chosen))
+            notes.append(f"{role} split limited to {limit:,} of {len(pairs):,} pairs (seed {config.split_seed})")
+    for role in ("validation", "test"):
+        notes += _overlap(divided["train"], divided[role], role)
+    return divided, notes
+
+
+def _overlap(train: SentencePairs, held_out: SentencePairs, role: str) -> list[str]:
+    """How much of a held-out split stands in the training split too, in words; nothing if nothing does."""
+    sources, pairs = set(train.sources), set(_rows(train))
+    shared = sum(source in sources for source in held_out.sources)
+    equal = sum(pair in pairs for pair in _rows(held_out))
+    if not shared:
+        return []
+    return [
+        f"{shared:,} of {len(held_out):,} {role} sources stand in the training split too, {equal:,} of them with the "
+        "same translation"
+    ]

@@ -1,0 +1,292 @@
+"""Encoded sentence pairs as batches of tensors: a token budget a batch, sentences of like length together.
+
+Text is encoded once and kept as flat arrays of ids; a batch is gathered from them on the device, without any Python
+work a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from leanformer.data.pairs import SentencePairs
+from leanformer.data.tokenizers import TranslationTokenizer
+from leanformer.errors import LeanformerError
+
+IGNORED = -100  # the label that no loss is taken at
+ENCODED_AT_A_TIME = 10_000  # sentences
+
+Rows = NDArray[np.int64]
+Side = Literal["source", "target"]
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The ids of n sentences, each with its end mark.
+
+    Attributes:
+        tokens: (total,) int32, one sentence behind the other.
+        offsets: (n + 1,) int64; sentence i is ``tokens[offsets[i]:offsets[i + 1]]``.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, sentences: Sequence[NDArray[np.int32]]) -> Sentences:
+        """Sentences one behind the other."""
+        lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
+        offsets = np.concatenate((np.zeros(1, np.int64), lengths.cumsum()))
+        return cls(np.concatenate((np.zeros(0, np.int32), *sentences)), offsets)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) tokens of each sentence."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        """The ids of one sentence."""
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+    def select(self, rows: Rows) -> Sentences:
+        """The sentences of these rows, in their order."""
+        return Sentences.joined([self[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """The ids of sentence pairs, both sides with their end marks."""
+
+    sources: Sentences
+    targets: Sentences
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) tokens of each pair's longer side."""
+        return np.maximum(self.sources.lengths, self.targets.lengths)
+
+    def select(self, rows: Rows) -> EncodedPairs:
+        """The pairs of these rows, in their order."""
+        return EncodedPairs(self.sources.select(rows), self.targets.select(rows))
+
+    def too_long(self, max_source: int | None = None, max_target: int | None = None) -> Rows:
+        """The rows whose source or target has more tokens than these, the end mark included; ascending."""
+        long = np.zeros(len(self), bool)
+        for sentences, limit in ((self.sources, max_source), (self.targets, max_target)):
+            if limit is not None:
+                long |= sentences.lengths > limit
+        return np.flatnonzero(long)
+
+
+def encode_pairs(
+    pairs: SentencePairs,
+    tokenizer: TranslationTokenizer,
+    max_source: int | None = None,
+    max_target: int | None = None,
+) -> tuple[EncodedPairs, int]:
+    """Encodes sentence pairs; with limits, as for training data, longer ones are left out.
+
+    Args:
+        max_source: Most tokens of a source, the end mark included; without it nothing is left out for its source.
+        max_target: Likewise of a target.
+
+    Returns:
+        The pairs and how many were left out. For a test split give no limits, and ask ``too_long``.
+
+    Raises:
+        LeanformerError: Every pair is too long.
+    """
+    encoded = EncodedPairs(
+        _encode(pairs.sources, tokenizer.encode_source), _encode(pairs.targets, tokenizer.encode_target)
+    )
+    long = encoded.too_long(max_source, max_target)
+    if not len(long):
+        return encoded, 0
+    if len(long) == len(encoded):
+        limits = " or ".join(str(limit) for limit in dict.fromkeys((max_source, max_target)) if limit is not None)
+        raise LeanformerError(
+            f"data.max_tokens: all {len(long):,} training pairs are longer than {limits} subwords; raise it, or give "
+            "data.tokenizer.vocabulary more subwords"
+        )
+    return encoded.select(np.setdiff1d(np.arange(len(encoded)), long)), len(long)
+
+
+def _encode(texts: Sequence[str], encode: Callable[[Sequence[str]], list[list[int]]]) -> Sentences:
+    """The sentences' ids, a part at a time, as Python's numbers take much memory."""
+    ids: list[NDArray[np.int32]] = []
+    for start in range(0, len(texts), ENCODED_AT_A_TIME):
+        ids += (np.array(sentence, np.int32) for sentence in encode(texts[start : start + ENCODED_AT_A_TIME]))
+    return Sentences.joined(ids)
+
+
+def check_lengths(encoded: EncodedPairs, limit: int, what: str, sides: Sequence[Side] = ("source", "target")) -> None:
+    """Makes sure that a block can take all training sentences.
+
+    Args:
+        limit: The block's positions.
+        what: The block and where it stands, for the message.
+        sides: Which sentences it sees.
+
+    Raises:
+        LeanformerError: Some have more tokens, the end mark included.
+    """
+    for side in sides:
+        sentences = encoded.sources if side == "source" else encoded.targets
+        count = int((sentences.lengths > limit).sum())
+        if count:
+            raise LeanformerError(
+                f"{count:,} of {len(sentences):,} {side} sentences are longer than the {limit} positions of {what}; "
+                f"set data.max_tokens to {limit} or give the block a larger max_length"
+            )
+
+
+def length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[Rows]:
+    """Cuts sentences, shortest first, into batches of at most ``batch_tokens`` tokens, padding included.
+
+    Args:
+        lengths: (n,) tokens of each sentence, of the longer side for pairs.
+
+    Returns:
+        (B,) row numbers of each batch: B times its longest sentence is at most ``batch_tokens``.
+
+    Raises:
+        LeanformerError: One sentence alone is longer.
+    """
+    order = np.argsort(lengths, kind="stable")
+    ascending = lengths[order]
+    if len(order) and ascending[-1] > batch_tokens:
+        raise LeanformerError(
+            f"batch_tokens: the longest sentence has {ascending[-1]:,} subwords, and a batch takes {batch_tokens:,}; "
+            "raise batch_tokens"
+        )
+    batches = []
+    start = 0
+    while start < len(order):
+        # The sizes that would fit, if the batch ended at each of the next sentences, fall as these grow longer.
+        window = ascending[start : start + batch_tokens]
+        size = int((window * np.arange(1, len(window) + 1) <= batch_tokens).sum())
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+class _DeviceSentences:
+    """Sentences whose ids lie on the device."""
+
+    def __init__(self, sentences: Sentences, device: torch.device) -> None:
+        self.lengths = sentences.lengths
+        self._tokens = torch.from_numpy(sentences.tokens).to(device)  # (total,) int32
+        self._bounds = torch.from_numpy(np.stack((sentences.offsets[:-1], sentences.offsets[1:]))).to(device)  # (2, n)
+
+    def padded(self, rows: Rows, pad_id: int) -> tuple[Tensor, Tensor]:
+        """Rows of ids, filled up to the longest: (B, L) int64, and (B, L) bool that is true at ids."""
+        device = self._tokens.device
+        starts, ends = self._bounds[:, torch.from_numpy(rows).to(device)].unsqueeze(-1)  # (B, 1)
+        places = starts + torch.arange(int(self.lengths[rows].max()), device=device)  # (B, L)
+        mask = places < ends
+        ids = self._tokens[places.clamp(max=len(self._tokens) - 1)].long()
+        return ids.masked_fill_(~mask, pad_id), mask
+
+
+class TextBatches:
+    """The batches that a translator is trained and evaluated on.
+
+    In each epoch every batch keeps its size and the length of the longer side of its pairs, so that the token budget
+    holds and the steps an epoch are always as many. Which pairs of equal length stand in which of the batches is drawn
+    anew, and so is the order of the batches.
+
+    Args:
+        train: The training pairs.
+        batch_tokens: Most tokens of a batch on its longer side, padding included.
+        pad_id: The id that fills rows up, in inputs.
+        decoder_start_id: The id that decoder inputs begin with.
+        device: Where batches are wanted.
+
+    Raises:
+        LeanformerError: A pair is longer than ``batch_tokens``.
+    """
+
+    def __init__(
+        self,
+        train: EncodedPairs,
+        batch_tokens: int,
+        pad_id: int,
+        decoder_start_id: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.train = train
+        self.batch_tokens = batch_tokens
+        self.pad_id = pad_id
+        self.decoder_start_id = decoder_start_id
+        self.device = torch.device(device)
+        self._lengths = train.lengths
+        self._sizes = [len(rows) for rows in length_batches(self._lengths, batch_tokens)]
+        self._train_sides = self._sides(train)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps an epoch."""
+        return len(self._sizes)
+
+    def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, Tensor]]:
+        """The batches of one epoch from ``first_step`` on; equal arguments give equal batches.
+
+        Yields:
+            As ``chosen``.
+        """
+        generator = np.random.default_rng((seed, epoch))
+        shuffled = generator.permutation(len(self.train))
+        order = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]  # ties in the order of the shuffle
+        batches = np.split(order, np.cumsum(self._sizes)[:-1])
+        for step in generator.permutation(len(batches))[first_step:]:
+            yield self._batch(self._train_sides, batches[step])
+
+    def evaluation(self, pairs: EncodedPairs) -> Iterator[dict[str, Tensor]]:
+        """All of a split, shortest first and always in the same order; ``evaluation_rows`` says what each batch holds.
+
+        Yields:
+            As ``chosen``.
+        """
+        sides = self._sides(pairs)
+        for rows in self.evaluation_rows(pairs):
+            yield self._batch(sides, rows)
+
+    def evaluation_rows(self, pairs: EncodedPairs) -> list[Rows]:
+        """The row numbers of each batch of ``evaluation``, whose token budget is at least the longest pair's length."""
+        return length_batches(pairs.lengths, max(self.batch_tokens, int(pairs.lengths.max(initial=0))))
+
+    def chosen(self, pairs: EncodedPairs, rows: Rows) -> dict[str, Tensor]:
+        """Chosen pairs in one batch, in the given order.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` (B, S), ``decoder_input_ids`` and ``labels`` (B, T), int64 on the
+            device. Decoder inputs are the labels one place later; at padding labels are -100.
+        """
+        return self._batch(self._sides(pairs), rows)
+
+    def _sides(self, pairs: EncodedPairs) -> tuple[_DeviceSentences, _DeviceSentences]:
+        return _DeviceSentences(pairs.sources, self.device), _DeviceSentences(pairs.targets, self.device)
+
+    def _batch(self, sides: tuple[_DeviceSentences, _DeviceSentences], rows: Rows) -> dict[str, Tensor]:
+        source_ids, source_mask = sides[0].padded(rows, self.pad_id)
+        target_ids, target_mask = sides[1].padded(rows, self.pad_id)
+        decoder_ids = target_ids.roll(1, dims=1)
+        decoder_ids[:, 0] = self.decoder_start_id
+        return {
+            "input_ids": source_ids,
+            "attention_mask": source_mask.long(),
+            "decoder_input_ids": decoder_ids.masked_fill_(~target_mask, self.pad_id),
+            "labels": target_ids.masked_fill_(~target_mask, IGNORED),
+        }

@@ -1,0 +1,253 @@
+"""Subword tokenizers: trained where the model brings none, wrapped where it brings its own, kept with the model.
+
+A tokenizer that is trained here works on bytes (Radford et al. 2019, section 2.2), so that any text can be written and
+comes back as it was, in Unicode's composed form (NFC); its files are ordinary Hugging Face ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+from transformers import AutoTokenizer, MarianTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from leanformer.config import TokenizerConfig
+from leanformer.data.hub import first_line
+from leanformer.errors import LeanformerError
+
+END, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"  # with the ids 0, 1 and 2
+SIDES = ("source_tokenizer", "target_tokenizer")  # directories, where each side has its own
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "source.spm",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
+
+
+class TranslationTokenizer:
+    """Text to subwords and back, for both sides of a translator.
+
+    Args:
+        source: The tokenizer of the source side.
+        target: That of the target side; by default ``source`` serves both.
+
+    Raises:
+        LeanformerError: A tokenizer has no padding or end mark, or the sides differ in them.
+    """
+
+    def __init__(self, source: PreTrainedTokenizerBase, target: PreTrainedTokenizerBase | None = None) -> None:
+        self._source = source
+        self._target = source if target is None else target
+        marks = {(side.pad_token_id, side.eos_token_id) for side in (self._source, self._target)}
+        if len(marks) > 1:
+            raise LeanformerError("the tokenizers of source and target have different ids for padding or for the end")
+        pad_id, eos_id = marks.pop()
+        if pad_id is None or eos_id is None:
+            raise LeanformerError(
+                f"the tokenizer of {source.name_or_path or 'the model'} has no "
+                f"{'end mark' if eos_id is None else 'padding'}; a translator's tokenizer has pad_token and eos_token"
+            )
+        self.pad_id: int = pad_id
+        self.eos_id: int = eos_id
+        if self.eos_id not in self.encode_target(["a"])[0]:
+            raise LeanformerError(
+                f"the tokenizer of {source.name_or_path or 'the model'} puts no end mark {source.eos_token} behind a "
+                "sentence; a translator's must, or its translations never end"
+            )
+
+    @property
+    def shared(self) -> bool:
+        """Whether one tokenizer serves both sides."""
+        return self._source is self._target
+
+    @property
+    def source_vocabulary(self) -> int:
+        """Subwords of the source side, marks included."""
+        return len(self._source)
+
+    @property
+    def target_vocabulary(self) -> int:
+        """Subwords of the target side, marks included."""
+        if isinstance(self._target, MarianTokenizer) and self._target.separate_vocabs:
+            return len(self._target.target_encoder)
+        return len(self._target)
+
+    def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of source sentences, each with its end mark."""
+        return self._source(list(texts), verbose=False)["input_ids"] if texts else []
+
+    def encode_target(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of target sentences, each with its end mark."""
+        return self._target(text_target=list(texts), verbose=False)["input_ids"] if texts else []
+
+    def decode(self, ids: Sequence[Sequence[int]] | Tensor) -> list[str]:
+        """The target sentences of rows of ids, without marks."""
+        # Otherwise a Marian tokenizer with one vocabulary joins the pieces as its source side does.
+        own = {"use_source_tokenizer": False} if isinstance(self._target, MarianTokenizer) else {}
+        return self._target.batch_decode(ids, skip_special_tokens=True, **own)
+
+    def save(self, directory: Path | str) -> None:
+        """Writes the tokenizer's files into a model's directory, or one set a side into directories below it."""
+        if self.shared:
+            self._source.save_pretrained(directory)
+        else:
+            for name, side in zip(SIDES, (self._source, self._target), strict=True):
+                side.save_pretrained(Path(directory) / name)
+
+    @classmethod
+    def load(cls, model: Path | str) -> TranslationTokenizer:
+        """The tokenizer that a model brings: one that was trained here, or that of any trained translator.
+
+        Args:
+            model: A model's directory, or its hub id.
+
+        Raises:
+            LeanformerError: The model brings none, or one that cannot be read.
+        """
+        directory = Path(model).expanduser()
+        if not directory.is_dir():
+            return cls(_load(str(model)))
+        sides = [directory / name for name in SIDES]
+        if any(side.is_dir() for side in sides):
+            for side in sides:
+                _check_files(side)
+            return cls(*(_load(str(side)) for side in sides))
+        _check_files(directory)
+        return cls(_load(str(directory)))
+
+    def signature(self) -> str:
+        """A hash of what the tokenizer does: equal for equal tokenizers, wherever they are stored."""
+        sides = [self._source] if self.shared else [self._source, self._target]
+        return hashlib.sha256(b"".join(map(_fingerprint, sides))).hexdigest()
+
+
+def _check_files(directory: Path) -> None:
+    """Asked first, as ``transformers`` makes an empty tokenizer for some models without files."""
+    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+        raise LeanformerError(
+            f"{directory}: holds no tokenizer ({', '.join(TOKENIZER_FILES[:4])} or the like); copy it from where the "
+            "model was trained"
+        )
+
+
+def _load(path: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # of many types, from several libraries
+        raise LeanformerError(f"{path}: its tokenizer cannot be read ({first_line(error)})") from error
+
+
+def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> bytes:
+    """A hash of a tokenizer's vocabulary and rules."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        return hashlib.sha256(backend.to_str().encode()).digest()
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as directory:
+        for file in sorted(tokenizer.save_vocabulary(directory)):
+            digest.update(Path(file).name.encode() + hashlib.sha256(Path(file).read_bytes()).digest())
+    return digest.digest()
+
+
+def train_tokenizer(config: TokenizerConfig, sources: Sequence[str], targets: Sequence[str]) -> TranslationTokenizer:
+    """Trains a tokenizer on both sides together, or one a side; equal arguments give equal tokenizers.
+
+    Args:
+        config: The study's ``data.tokenizer`` section.
+        sources: Sentences of the source side.
+        targets: Sentences of the target side.
+    """
+    if config.shared:
+        return TranslationTokenizer(_train(config, [*sources, *targets]))
+    return TranslationTokenizer(_train(config, sources), _train(config, targets))
+
+
+def _train(config: TokenizerConfig, texts: Sequence[str]) -> PreTrainedTokenizerBase:
+    """One tokenizer of at most ``config.vocabulary`` subwords, the 256 bytes and three marks among them."""
+    normalizer: list[Any] = [normalizers.NFC()]
+    if config.lowercase:
+        normalizer.append(normalizers.Lowercase())
+        normalizer.append(normalizers.NFC())  # some letters fall into two when they become small
+    normalize = normalizers.Sequence(normalizer)
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if config.kind == "bpe":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalize
+        tokenizer.pre_tokenizer = split
+        trainer = trainers.BpeTrainer(
+            vocab_size=config.vocabulary,
+            min_frequency=2,
+            special_tokens=[END, UNKNOWN, PADDING],
+            initial_alphabet=split.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+    else:
+        words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalize.normalize_str(text)))
+        tokenizer = Tokenizer(models.Unigram(_unigram_pieces(words, config.vocabulary), unk_id=1))
+        tokenizer.normalizer = normalize
+        tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        pad_token=PADDING,
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # a "</s>" that stands in a text is text
+    )
+
+
+def _unigram_pieces(words: Counter[str], vocabulary: int) -> list[tuple[str, float]]:
+    """The pieces and log probabilities of a unigram model (Kudo 2018), the marks first.
+
+    They are learned by ``sentencepiece``, as the trainer of ``tokenizers`` adds numbers up in another order each time.
+    """
+    words = words + Counter(dict.fromkeys(pre_tokenizers.ByteLevel.alphabet(), 1))  # every byte is a piece
+    model = io.BytesIO()
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "words.tsv")
+        # Only what stands in two contexts is tried as a piece: a word that comes more than once is written without and
+        # with a space behind it.
+        lines = [(word, count - count // 2) for word, count in sorted(words.items())]
+        lines += [(f"{word} ", count // 2) for word, count in sorted(words.items()) if count > 1]
+        file.write_text("".join(f"{text}\t{count}\n" for text, count in lines), encoding="utf-8")
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(file),
+            input_format="tsv",
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocabulary + 1,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            split_by_whitespace=True,
+            split_by_unicode_script=False,
+            split_by_number=False,
+            num_threads=1,
+            minloglevel=2,
+            bos_id=-1,
+            eos_id=0,
+            unk_id=1,
+            pad_id=2,
+            eos_piece=END,
+            unk_piece=UNKNOWN,
+            pad_piece=PADDING,
+        )
+    learned = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = [(learned.id_to_piece(index), learned.get_score(index)) for index in range(len(learned))]
+    return [(piece, score) for piece, score in pieces if piece != "\u2581"]  # the space behind words

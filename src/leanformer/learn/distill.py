@@ -1,0 +1,317 @@
+"""Blocks learn to do what a teacher's parts do, all of them in one pass of the teacher a batch (METHODS: hooks)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+
+from leanformer.blocks.base import BlockModule
+from leanformer.config import FinetuneConfig
+from leanformer.errors import LeanformerError
+from leanformer.learn.train import Batch, Loss, cross_entropy, inputs_of
+from leanformer.model.families import find_family
+from leanformer.model.layers import real_tokens
+from leanformer.model.sites import Site
+from leanformer.model.surgery import module_at
+
+Target = Literal["output", "heads"]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One block that learns from one site.
+
+    Args:
+        key: Its name among the lessons of a teaching.
+        site: Where it is to stand.
+        block: The block, on the teacher's device.
+    """
+
+    key: str
+    site: Site
+    block: nn.Module
+
+    @property
+    def target(self) -> Target:
+        """What of the site it learns to give."""
+        return self.block.target if isinstance(self.block, BlockModule) else "output"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a teacher's forward pass showed.
+
+    Args:
+        inputs: Site -> the hidden states that the part there was given, shape (batch, tokens, d_model).
+        targets: (site, target) -> what it gave, shape (batch, tokens, channels).
+        source: The encoder's output, shape (batch, source tokens, d_model), where the model has a decoder.
+        source_mask: Boolean, True at the source's real tokens; None where there is no padding.
+        target_mask: Likewise of the decoder's tokens.
+        outputs: The teacher's own.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    targets: Mapping[tuple[str, Target], torch.Tensor]
+    source: torch.Tensor | None
+    source_mask: torch.Tensor | None
+    target_mask: torch.Tensor | None
+    outputs: Any
+
+
+class Observed:
+    """A teacher whose sites are watched while it reads batches (a context manager).
+
+    Args:
+        teacher: A model with open layers, as ``reduce(model, {})`` makes it; set to evaluation mode.
+        wanted: The sites and what is wanted of them.
+    """
+
+    def __init__(self, teacher: PreTrainedModel, wanted: Iterable[tuple[str, Target]]) -> None:
+        self.teacher = teacher
+        self.wanted = sorted(set(wanted))
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._targets: dict[tuple[str, Target], torch.Tensor] = {}
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Observed:
+        family = find_family(self.teacher)
+        self.teacher.eval()
+        for name, target in self.wanted:
+            module = module_at(self.teacher, name)
+            if module is None:
+                raise LeanformerError(f"the teacher has nothing to teach at {name}: the site is empty")
+            self._watch(module, name, None if target == "heads" else target)
+            if target == "heads":
+                if not isinstance(module, family.attention_class):
+                    raise LeanformerError(f"the teacher has no attention of its own at {name} whose heads could teach")
+                self._watch_heads(family.output_projection(module), name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hooks.close()
+
+    def _watch(self, module: nn.Module, name: str, target: Target | None) -> None:
+        def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            self._inputs[name] = arguments[0] if arguments else named["hidden_states"]
+            if target is not None:
+                self._targets[name, target] = output[0] if isinstance(output, tuple) else output
+
+        self._hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+
+    def _watch_heads(self, projection: nn.Module, name: str) -> None:
+        def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            self._targets[name, "heads"] = arguments[0] if arguments else named["input"]
+
+        self._hooks.callback(projection.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    @torch.no_grad()
+    def read(self, batch: Batch, **arguments: Any) -> Seen:
+        """Lets the teacher read a batch.
+
+        Args:
+            batch: Named inputs, with ``labels``.
+            arguments: Further arguments of the model, such as ``output_hidden_states``.
+
+        Raises:
+            LeanformerError: A site showed nothing: the forward pass does not go through it.
+        """
+        self._inputs, self._targets = {}, {}
+        outputs = self.teacher(**inputs_of(batch), **arguments)
+        for name, target in self.wanted:
+            if name not in self._inputs or (name, target) not in self._targets:
+                raise LeanformerError(f"nothing was seen at {name}: the teacher's forward pass does not go through it")
+        has_decoder = "decoder" in find_family(self.teacher).stacks(self.teacher)
+        return Seen(
+            self._inputs,
+            self._targets,
+            outputs.encoder_last_hidden_state if has_decoder else None,
+            real_tokens(batch.get("attention_mask")),
+            batch["labels"] != -100 if has_decoder else None,
+            outputs,
+        )
+
+
+def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a block makes of what its site was given, and what the site made of it, at real positions alone.
+
+    Returns:
+        Shape (positions, channels) each, in float32.
+    """
+    hidden_states = seen.inputs[lesson.site.name]
+    mask = seen.target_mask if lesson.site.causal else seen.source_mask
+    if isinstance(lesson.block, BlockModule):
+        # A causal block never reads on: padding behind a sentence is nothing to it, and training has no other.
+        padding_mask = None if lesson.site.causal else seen.source_mask
+        source, source_mask = (seen.source, seen.source_mask) if lesson.site.reads_source else (None, None)
+        given = lesson.block.taught(hidden_states, padding_mask, source, source_mask)
+    else:
+        given = lesson.block(hidden_states)
+    target = seen.targets[lesson.site.name, lesson.target]
+    if mask is None:
+        return given.flatten(0, -2).float(), target.flatten(0, -2).float()
+    return given[mask].float(), target[mask].float()
+
+
+def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
+    """Mean squared error of each block by its target's variance: 1 less R², so that sites compare.
+
+    The terms share nothing: one is differentiated before the next is computed.
+    """
+
+    def loss(_: Any, batch: Batch) -> Iterator[torch.Tensor]:
+        seen = observed.read(batch)
+        for lesson in lessons:
+            given, target = answer(lesson, seen)
+            spread = (target - target.mean(dim=0)).square().sum()
+            yield F.mse_loss(given, target, reduction="sum") / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+
+    return loss
+
+
+@torch.no_grad()
+def explained(observed: Observed, lessons: Sequence[Lesson], batches: Iterable[Batch]) -> dict[str, float]:
+    """R² of each block on held-out batches: the part of its target's variance, over all channels, that it explains."""
+    errors = torch.zeros(len(lessons), dtype=torch.float64)
+    sums: list[Any] = [0.0] * len(lessons)  # a channel, of each target
+    squares = torch.zeros(len(lessons), dtype=torch.float64)
+    positions = torch.zeros(len(lessons), dtype=torch.float64)
+    modes = [lesson.block.training for lesson in lessons]
+    for lesson in lessons:
+        lesson.block.eval()
+    for batch in batches:
+        seen = observed.read(batch)
+        for number, lesson in enumerate(lessons):
+            given, target = answer(lesson, seen)
+            errors[number] += float((given - target).double().square().sum())
+            sums[number] = sums[number] + target.double().sum(dim=0).cpu()
+            squares[number] += float(target.double().square().sum())
+            positions[number] += len(target)
+    for lesson, training in zip(lessons, modes, strict=True):
+        lesson.block.train(training)
+    found = {}
+    for number, lesson in enumerate(lessons):
+        spread = float(squares[number] - (sums[number] ** 2).sum() / positions[number])
+        found[lesson.key] = 1 - float(errors[number]) / spread if spread > 0 else 0.0
+    return found
+
+
+def teachable(lessons: Sequence[Lesson]) -> nn.ModuleDict:
+    """All blocks as one module to be trained; what they took over from the teacher does not learn."""
+    for lesson in lessons:
+        if isinstance(lesson.block, BlockModule):
+            learns = {id(parameter) for parameter in lesson.block.taught_parameters()}
+            for parameter in lesson.block.parameters():
+                parameter.requires_grad_(id(parameter) in learns)
+    # A module's name must not hold a dot.
+    return nn.ModuleDict({lesson.key.replace(".", "/"): lesson.block for lesson in lessons})
+
+
+def training_bytes(block: nn.Module) -> int:
+    """What a block takes while it learns, in bytes, without activations.
+
+    That is weights, gradients, two moments, and the copy of weights and moments that a training keeps to go back to.
+    """
+    return sum(7 * parameter.numel() * parameter.element_size() for parameter in block.parameters())
+
+
+def in_groups(lessons: Sequence[Lesson], limit: float) -> list[list[Lesson]]:
+    """Lessons in groups whose weights, gradients and optimizer states each take at most ``limit`` bytes, in order.
+
+    A lesson that takes more stands alone.
+    """
+    groups: list[list[Lesson]] = []
+    room = 0.0
+    for lesson in lessons:
+        size = training_bytes(lesson.block)
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(lesson)
+        room -= size
+    return groups
+
+
+def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_smoothing: float) -> Loss:
+    """The loss of tuning an assembled student: targets of the data, the teacher's distribution, its hidden states.
+
+    Args:
+        teacher: The teacher with open layers, in evaluation mode; not asked where only cross-entropy counts.
+        config: The weights.
+        label_smoothing: Of the cross-entropy.
+    """
+
+    def loss(student: Any, batch: Batch) -> Iterator[torch.Tensor]:
+        wants_states = config.hidden_states > 0
+        states: dict[str, Any] = {"output_hidden_states": True} if wants_states else {}
+        outputs = student(**inputs_of(batch), **states)
+        total = config.cross_entropy * cross_entropy(outputs.logits, batch["labels"], label_smoothing)
+        if config.logits > 0 or wants_states:
+            assert teacher is not None
+            with torch.no_grad():
+                wanted = teacher(**inputs_of(batch), **states)
+            if config.logits > 0:
+                total = total + config.logits * divergence(
+                    outputs.logits, wanted.logits, batch["labels"], config.temperature
+                )
+            if wants_states:
+                pairs = list(_hidden_states(outputs, wanted, batch))
+                total = total + config.hidden_states * sum(_relative_error(*pair) for pair in pairs) / len(pairs)
+        yield total
+
+    return loss
+
+
+def divergence(logits: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Kullback-Leibler divergence of the student's from the teacher's softened distribution, times temperature², nats.
+
+    Source: Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531).
+
+    Args:
+        logits: The student's, shape (..., classes).
+        wanted: The teacher's.
+        labels: Shape (...); positions of -100 do not count.
+        temperature: Both are divided by it.
+    """
+    counts = labels != -100
+    given = F.log_softmax(logits[counts].float() / temperature, dim=-1)
+    target = F.log_softmax(wanted[counts].float() / temperature, dim=-1)
+    return F.kl_div(given, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _hidden_states(outputs: Any, wanted: Any, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """After each layer, at real positions: the student's and the teacher's, shape (positions, d_model)."""
+    masks = {"encoder_hidden_states": real_tokens(batch.get("attention_mask"))}
+    if "decoder_hidden_states" in wanted:
+        masks["decoder_hidden_states"] = batch["labels"] != -100
+    else:  # a classifier, whose students may have another number of tokens
+        masks = {"hidden_states": None}
+    for name, mask in masks.items():
+        for given, target in zip(outputs[name][1:], wanted[name][1:], strict=True):
+            if given.shape != target.shape:
+                raise LeanformerError(
+                    "finetune.hidden_states: student and teacher have different numbers of tokens (pooling by mean "
+                    "drops the class token); leave the weight at 0"
+                )
+            yield (given, target) if mask is None else (given[mask], target[mask])
+
+
+def _relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    target = target.float()
+    flat = target.flatten(0, -2)
+    return F.mse_loss(given.float(), target) / (flat - flat.mean(dim=0)).square().mean()
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy in evaluation mode that no training changes."""
+    return copy.deepcopy(model).eval().requires_grad_(False)

@@ -1,0 +1,176 @@
+"""What a study asks of its task: data, a baseline, answers on test data, and what these allow one to say."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from leanformer.config import Study
+from leanformer.decide.statistics import Comparison, Interval
+from leanformer.learn.train import Batch, TrainingBatches, TrainingStep
+from leanformer.measure.cost import Subject
+from leanformer.model.surgery import ResolvedPlan
+
+MakeStep = Callable[[PreTrainedModel], TrainingStep]
+
+
+class Answers(Protocol):
+    """What a model gave on the test split, example by example."""
+
+    def to_bytes(self) -> bytes:
+        """As the content of a parquet file, one row an example."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answers of one candidate, or of the baseline.
+
+    Args:
+        answers: Seed -> answers.
+    """
+
+    answers: Mapping[int, Any]
+
+    def each(self) -> list[Any]:
+        """The answers of every seed, in the study's order."""
+        return list(self.answers.values())
+
+
+class Task(ABC):
+    """One task: made once a study, before anything is trained.
+
+    Attributes:
+        study: The study.
+        device: Where models are trained.
+        notes: What was done with the data, in words.
+        batches: The training data.
+    """
+
+    study: Study
+    device: torch.device
+    notes: Sequence[str]
+    batches: TrainingBatches
+
+    # Data and models
+
+    @abstractmethod
+    def make_baseline(self, seed: int) -> PreTrainedModel:
+        """The baseline as a trial starts with it; random weights follow from the seed."""
+
+    def check_plan(self, plan: ResolvedPlan, where: str) -> None:  # noqa: B027  (most tasks have nothing to check)
+        """Checks that the data suit what a plan puts in place.
+
+        Args:
+            plan: Resolved.
+            where: What to name as the place of the mistake.
+
+        Raises:
+            LeanformerError: They do not.
+        """
+
+    @abstractmethod
+    def validation_batches(self) -> Iterator[Batch]:
+        """The validation split, with labels."""
+
+    @abstractmethod
+    def save_companions(self, directory: Path) -> None:
+        """Writes beside a saved model what it takes to use it: how images are prepared, the tokenizer."""
+
+    @abstractmethod
+    def training_batch(self) -> str:
+        """How large a training batch is, in words."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """The data as ``results.json`` tells of them."""
+
+    # Measuring
+
+    @abstractmethod
+    def validate(self, model: PreTrainedModel, last: bool) -> dict[str, float]:
+        """Measures on the validation split; in any case ``validation_loss``.
+
+        Args:
+            model: Left in evaluation mode.
+            last: Whether training has ended: then ``validation_`` and the study's metric is there.
+        """
+
+    @abstractmethod
+    def progress(self, record: Mapping[str, float]) -> str:
+        """An epoch's validation numbers as a person reads them, in a few characters."""
+
+    @abstractmethod
+    def evaluate(self, model: PreTrainedModel) -> Answers:
+        """The model's answers on the test split."""
+
+    @abstractmethod
+    def read_answers(self, path: Path) -> Answers:
+        """Reads answers back.
+
+        Raises:
+            LeanformerError: The file is damaged.
+        """
+
+    @abstractmethod
+    def scores(self, answers: Any) -> dict[str, float]:
+        """The answers' quality, under the metrics' names."""
+
+    @abstractmethod
+    def example(self) -> Batch:
+        """The inputs of one example, by which operations are counted."""
+
+    @abstractmethod
+    def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
+        """What is timed of a model."""
+
+    # Deciding
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int | None:
+        """Numbers that a training example prescribes (M in the ratio Q), where that can be said."""
+
+    @abstractmethod
+    def quality(self, outcome: Outcome) -> dict[str, Any]:
+        """Mean quality over the seeds with its interval, and ``per_seed``."""
+
+    @abstractmethod
+    def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
+        """A candidate against the baseline."""
+
+    @abstractmethod
+    def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:
+        """Further keys of the outcome's row in ``results.json``: by class, by length, seed by seed.
+
+        Args:
+            outcome: Of the candidate, or of the baseline itself.
+            baseline: Of the baseline, where it ended well.
+        """
+
+    @abstractmethod
+    def no_details(self) -> dict[str, Any]:
+        """The same keys for a candidate that failed."""
+
+    @abstractmethod
+    def interval_method(self) -> str:
+        """How intervals and tests are made, for the report."""
+
+    def results(self) -> dict[str, Any]:
+        """Further keys of ``results.json``."""
+        return {}
+
+
+def interval_row(interval: Interval, per_seed: Sequence[float]) -> dict[str, Any]:
+    """A quality as ``results.json`` has it."""
+    return {
+        "mean": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "per_seed": [float(value) for value in per_seed],
+    }

@@ -1,0 +1,189 @@
+"""Image classification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from leanformer.config import ImageStudy
+from leanformer.data.batches import ImageBatches
+from leanformer.data.images import ImageData, load_images
+from leanformer.decide.statistics import Comparison, compare, mcnemar_exact, quality_interval
+from leanformer.errors import LeanformerError
+from leanformer.files import write_atomically
+from leanformer.learn.train import Batch, inputs_of
+from leanformer.measure.cost import Subject
+from leanformer.measure.quality import Predictions, predict
+from leanformer.model.baseline import ImageBaseline, ImageGeometry
+from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
+
+INTERVAL_METHOD = (
+    "Quality and difference are means over the seeds; their intervals account for both kinds of chance, which test "
+    "examples and which seeds (examples and seeds crossed, analysis of variance, t quantiles with Satterthwaite's "
+    "degrees of freedom). The decision is a one-sided non-inferiority test, corrected for several candidates by "
+    "Holm's method."
+)
+ONE_SEED_METHOD = (
+    "There is one seed, so that nothing can be said about other seeds: intervals and decisions speak of these trained "
+    "models alone, and account for which test examples were drawn. The decision is a one-sided non-inferiority test, "
+    "corrected for several candidates by Holm's method."
+)
+
+
+class ImageClassification(Task):
+    """A study of image classifiers; see ``Task``.
+
+    Args:
+        study: The study.
+        device: Where models are trained.
+
+    Raises:
+        LeanformerError: Data or baseline are wrong, or do not fit each other.
+    """
+
+    batches: ImageBatches
+
+    def __init__(self, study: ImageStudy, device: torch.device) -> None:
+        self.study: ImageStudy = study
+        self.device = device
+        self._baseline = ImageBaseline(study.baseline.model, study.baseline.config, study.baseline.fresh)
+        self.data: ImageData = load_images(study.data, device, self._baseline.image_size, self._baseline.channels)
+        self.notes = self.data.notes
+        self._geometry = ImageGeometry(self.data.channels, self.data.height, self.data.width, self.data.classes)
+        self._baseline.check(self._geometry)
+        mean, std = self._normalization()
+        self.batches = ImageBatches(self.data, study.train.batch_size, study.data.augment, mean, std)
+
+    def _normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        wanted = self.study.data.normalize
+        own = self._baseline.normalization() if wanted == "auto" else None
+        mean, std = own or (self.data.mean, self.data.std) if isinstance(wanted, str) else wanted
+        if len(mean) != self.data.channels or len(std) != self.data.channels:
+            raise LeanformerError(
+                f"data.normalize: {len(mean)} means and {len(std)} deviations for images of {self.data.channels} "
+                "channels; give one a channel"
+            )
+        return mean, std
+
+    def make_baseline(self, seed: int) -> PreTrainedModel:
+        return self._baseline.make(self._geometry, seed)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        return self.batches.evaluation(self.data.validation)
+
+    def save_companions(self, directory: Path) -> None:
+        processor = ViTImageProcessorPil(
+            size={"height": self.data.height, "width": self.data.width},
+            image_mean=list(self.batches.mean),
+            image_std=list(self.batches.std),
+        )
+        write_atomically(directory / "preprocessor_config.json", processor.to_json_string())
+
+    def training_batch(self) -> str:
+        return f"{self.study.train.batch_size}"
+
+    def summary(self) -> dict[str, Any]:
+        data = self.data
+        return {
+            "source": self.study.data.source,
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(data.test),
+            "classes": list(data.classes),
+            "channels": data.channels,
+            "height": data.height,
+            "width": data.width,
+            "storage": data.storage,
+            "notes": list(data.notes),
+        }
+
+    def validate(self, model: PreTrainedModel, last: bool) -> dict[str, float]:
+        answers = predict(model, self.validation_batches())
+        return {"validation_loss": answers.loss, "validation_accuracy": answers.accuracy}
+
+    def progress(self, record: Mapping[str, float]) -> str:
+        return f"val acc {record['validation_accuracy']:.1%}"
+
+    def evaluate(self, model: PreTrainedModel) -> Predictions:
+        return predict(model, self.batches.evaluation(self.data.test))
+
+    def read_answers(self, path: Path) -> Predictions:
+        return Predictions.read(path)
+
+    def scores(self, answers: Predictions) -> dict[str, float]:
+        return {"accuracy": answers.accuracy, "loss": answers.loss}
+
+    def example(self) -> Batch:
+        return {"pixel_values": torch.zeros(1, self.data.channels, self.data.height, self.data.width)}
+
+    def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
+        size = self.study.measure.throughput_batch
+        wanted = torch.arange(size) % len(self.data.test)  # a small test split is taken more than once
+        (batch,) = self.batches.chosen(self.data.test, wanted)
+        examples = inputs_of(batch)
+        one = {name: tensor[:1] for name, tensor in examples.items()}
+
+        def call_batch() -> tuple[int, int]:
+            model(**examples)
+            return size, 0
+
+        return Subject(
+            model,
+            lambda: make_step(model),
+            lambda: self.batches.training(seed=0, epoch=0),
+            lambda: model(**one),
+            call_batch,
+        )
+
+    @property
+    def outputs(self) -> int:
+        return len(self.data.classes)
+
+    def quality(self, outcome: Outcome) -> dict[str, Any]:
+        right = _right(outcome)
+        return interval_row(quality_interval(right, self.study.accept.confidence), right.mean(axis=1))
+
+    def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
+        accept = self.study.accept
+        return compare(_right(baseline), _right(candidate), accept.max_drop, accept.confidence)
+
+    def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:
+        tests = []
+        if baseline is not None and baseline is not outcome:
+            for seed, answers in outcome.answers.items():
+                test = mcnemar_exact(baseline.answers[seed].correct, answers.correct)
+                tests.append({"seed": seed, **asdict(test)})
+        return {"per_class": self._per_class(outcome, baseline), "mcnemar": tests}
+
+    def no_details(self) -> dict[str, Any]:
+        return {"per_class": [], "mcnemar": []}
+
+    def _per_class(self, outcome: Outcome, baseline: Outcome | None) -> list[dict[str, Any]]:
+        """Accuracy by class, mean over seeds, and the difference to the baseline's."""
+        labels = outcome.each()[0].labels
+        right = _right(outcome).mean(axis=0)
+        base = None if baseline is None else _right(baseline).mean(axis=0)
+        found = []
+        for number, name in enumerate(self.data.classes):
+            chosen = labels == number
+            if not chosen.any():
+                continue
+            accuracy = float(right[chosen].mean())
+            difference = None if base is None else accuracy - float(base[chosen].mean())
+            found.append({"class": name, "examples": int(chosen.sum()), "accuracy": accuracy, "difference": difference})
+        return found
+
+    def interval_method(self) -> str:
+        return INTERVAL_METHOD if len(self.study.seeds) > 1 else ONE_SEED_METHOD
+
+
+def _right(outcome: Outcome) -> np.ndarray:
+    """Whether each answer is right, shape (seeds, examples), as numbers."""
+    return np.stack([answers.correct for answers in outcome.each()]).astype(float)

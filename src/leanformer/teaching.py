@@ -1,0 +1,278 @@
+"""The part of a study that teaches blocks: those of all distilled candidates together, each of them once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+from transformers import PreTrainedModel
+
+from leanformer.config import DistillConfig, TrainConfig
+from leanformer.files import write_atomically
+from leanformer.learn.distill import (
+    Lesson,
+    Observed,
+    explained,
+    frozen_copy,
+    in_groups,
+    teachable,
+    teaching_loss,
+    training_bytes,
+)
+from leanformer.learn.train import Batch, Loss, Trained, train
+from leanformer.model.students import reduce
+from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
+from leanformer.progress import Reporter
+from leanformer.rundir import RunDirectory, to_json
+from leanformer.tasks.base import Task
+
+
+def lesson_key(site: str, entry: Mapping[str, Any]) -> str:
+    """Names a block with its arguments at a site: equal for candidates that share it."""
+    return f"{site}-{hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:10]}"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """One block that has learned, or failed to.
+
+    Args:
+        key: Its name, ``lesson_key``.
+        result: ``site``, ``block``, ``r2`` after each epoch on held-out data, ``seconds`` spent on it, ``status`` and
+            ``reason``.
+        path: Its weights.
+    """
+
+    key: str
+    result: dict[str, Any]
+    path: Path
+
+    def put_into(self, student: PreTrainedModel) -> None:
+        """Gives the student's block at this site what was learned."""
+        module = module_at(student, self.result["site"])
+        assert module is not None
+        module.load_state_dict(load_tensors(self.path.read_bytes()))
+
+
+class Teaching:
+    """Teaches the blocks of several plans to one trained teacher's sites.
+
+    Args:
+        directory: The run directory.
+        task: The study's task.
+        config: How blocks are taught.
+        train_config: Of the study: precision, compilation, checkpoints.
+        accelerator: From ``make_accelerator``.
+        reporter: Where progress is shown.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        task: Task,
+        config: DistillConfig,
+        train_config: TrainConfig,
+        accelerator: Accelerator,
+        reporter: Reporter,
+    ) -> None:
+        self._directory = directory
+        self._task = task
+        self._config = config
+        self._train_config = TrainConfig(
+            epochs=config.epochs,
+            learning_rate=(config.learning_rate,),
+            weight_decay=config.weight_decay,
+            warmup=config.warmup,
+            clip_norm=None,  # the norm over all blocks would make each one's step depend on the others
+            precision=train_config.precision,
+            compile=False,
+            checkpoint_seconds=train_config.checkpoint_seconds,
+        )
+        self._accelerator = accelerator
+        self._reporter = reporter
+
+    def teach(
+        self, teacher: PreTrainedModel, plans: Sequence[ResolvedPlan], seed: int, settings: Mapping[str, Any]
+    ) -> dict[str, Taught]:
+        """Teaches every block of the plans that is not there yet; gives all of them by ``lesson_key``.
+
+        Args:
+            teacher: The trained baseline.
+            plans: Resolved.
+            seed: Of the blocks' first weights and the order of the data.
+            settings: What the teacher followed from.
+        """
+        opened = frozen_copy(reduce(teacher, {}))
+        wanted = {
+            lesson_key(name, entry): (name, entry)
+            for plan in plans
+            for name, entry in plan.items()
+            if name != "pooling" and entry["block"] != "none"
+        }
+        found: dict[str, Taught] = {}
+        missing: list[Lesson] = []
+        places = {site.name: site for site in sites(opened)}
+        for key, (name, entry) in wanted.items():
+            directory = self._directory.taught(seed, key)
+            reason = self._directory.prepare(
+                directory, {"site": name, "entry": dict(entry), **settings, "distill": self._settings()}
+            )
+            if reason is not None:
+                self._reporter.say(f"{self._reporter.study}: {name} is taught again: {reason}", style="yellow")
+            result = self._directory.finished(directory)
+            if result is not None:
+                found[key] = Taught(key, result, directory / "block.safetensors")
+                continue
+            # Its first weights follow from the seed and from itself, whoever learns beside it.
+            torch.manual_seed(int(hashlib.sha256(f"{seed} {key}".encode()).hexdigest()[:8], 16))
+            block = build(opened, places[name], entry, take_over=True)
+            if block is not None and any(True for _ in block.parameters()):
+                missing.append(Lesson(key, places[name], block))
+        groups = in_groups(missing, self._config.memory_fraction * self._free_memory())
+        if len(groups) > 1:
+            self._reporter.say(
+                f"{self._reporter.study}: {len(missing)} blocks do not fit into "
+                f"{self._config.memory_fraction:.0%} of the free memory at once; taught in {len(groups)} groups"
+            )
+        for number, group in enumerate(groups, start=1):
+            megabytes = sum(training_bytes(lesson.block) for lesson in group) / 1e6
+            self._reporter.say(
+                f"{self._reporter.study}: {len(group)} blocks at once, {megabytes:,.0f} MB of weights, gradients and "
+                "optimizer states",
+                style="dim",
+            )
+            title = f"teaching {len(group)} blocks · seed {seed}" + (f" · {number}/{len(groups)}" if groups[1:] else "")
+            found |= self._teach_group(opened, group, seed, title)
+        return found
+
+    def _settings(self) -> dict[str, Any]:
+        return {key: value for key, value in self._config.model_dump(mode="json").items() if key != "memory_fraction"}
+
+    def _free_memory(self) -> float:
+        device = self._accelerator.device
+        if device.type == "cuda":
+            return float(torch.cuda.mem_get_info(device)[0])
+        return float(psutil.virtual_memory().available)
+
+    def _teach_group(self, opened: PreTrainedModel, group: list[Lesson], seed: int, title: str) -> dict[str, Taught]:
+        blocks = teachable(group)
+        name = hashlib.sha256(" ".join(sorted(lesson.key for lesson in group)).encode()).hexdigest()[:10]
+        checkpoint = self._directory.taught(seed, f"group-{name}.safetensors")
+        self._reporter.start(title, self._config.epochs)
+        with Observed(opened, [(lesson.site.name, lesson.target) for lesson in group]) as observed:
+            clock = _Clock(teaching_loss(observed, group), len(group))
+            observer = _TeachingObserver(self._task, observed, group, self._reporter, self._config.epochs)
+            trained = train(
+                blocks,
+                self._task.batches,
+                self._train_config,
+                self._config.learning_rate,
+                seed,
+                observer,
+                self._accelerator,
+                checkpoint,
+                loss=clock,
+            )
+        self._reporter.done("" if trained.status == "ok" else f"failed: {trained.reason}")
+        shares = clock.shares()
+        found = {}
+        for lesson, share in zip(group, shares, strict=True):
+            found[lesson.key] = self._finish(lesson, trained, share, seed)
+        checkpoint.unlink(missing_ok=True)
+        return found
+
+    def _finish(self, lesson: Lesson, trained: Trained, share: float, seed: int) -> Taught:
+        directory = self._directory.taught(seed, lesson.key)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in lesson.block.state_dict().items()}
+        write_atomically(directory / "block.safetensors", save_tensors(tensors))
+        settings = json.loads((directory / "settings.json").read_text(encoding="utf-8"))
+        result = {
+            "site": lesson.site.name,
+            "block": settings["entry"]["block"],
+            "r2": [record[_r2(lesson)] for record in trained.epochs],
+            "seconds": trained.seconds * share,
+            "status": trained.status,
+            "reason": trained.reason,
+        }
+        write_atomically(directory / "result.json", to_json(result))
+        return Taught(lesson.key, result, directory / "block.safetensors")
+
+
+class _Clock:
+    """A teaching's loss that notes how long each block's part of a step takes, its backward pass included."""
+
+    def __init__(self, loss: Loss, lessons: int) -> None:
+        self._loss = loss
+        self._seconds = [0.0] * lessons
+
+    def __call__(self, model: Any, batch: Batch) -> Iterator[torch.Tensor]:
+        started = time.perf_counter()
+        for number, term in enumerate(self._loss(model, batch)):
+            yield term  # comes back when the term is differentiated
+            self._seconds[number] += time.perf_counter() - started
+            started = time.perf_counter()
+
+    def shares(self) -> list[float]:
+        """Each block's part of the whole; equal parts where nothing was timed."""
+        total = sum(self._seconds)
+        return [seconds / total if total else 1 / len(self._seconds) for seconds in self._seconds]
+
+
+def _r2(lesson: Lesson) -> str:
+    return f"r2 {lesson.key}"
+
+
+class _TeachingObserver:
+    """Measures the blocks' R² on the validation split after each epoch and shows a teaching's progress."""
+
+    def __init__(
+        self, task: Task, observed: Observed, lessons: Sequence[Lesson], reporter: Reporter, epochs: int
+    ) -> None:
+        self._task = task
+        self._observed = observed
+        self._lessons = lessons
+        self._reporter = reporter
+        self._epochs = epochs
+
+    def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
+        """R² by block."""
+        found = explained(self._observed, self._lessons, self._task.validation_batches())
+        return {_r2(lesson): found[lesson.key] for lesson in self._lessons}
+
+    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
+        """Moves the bar."""
+        self._reporter.step(epoch, step, steps_per_epoch)
+
+    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
+        """Shows the R² of the worst, the median and the best block."""
+        values = sorted(record[_r2(lesson)] for lesson in self._lessons)
+        shown = f"R² {values[0]:.2f} to {values[-1]:.2f}, median {values[len(values) // 2]:.2f}"
+        self._reporter.epoch(record, self._epochs, examples_per_second, shown)
+
+    def rolled_back(self, reason: str) -> None:
+        """Says that teaching went back to its last good state."""
+        self._reporter.say(f"{self._reporter.study}: {reason}", style="yellow")
+
+
+def taught_numbers(taught: Sequence[Taught]) -> list[dict[str, Any]]:
+    """What a trial's result keeps of the blocks that it was assembled from."""
+    return [{"key": one.key, **{key: one.result[key] for key in ("site", "block", "r2", "seconds")}} for one in taught]
+
+
+def failed_lesson(taught: Sequence[Taught]) -> Trained | None:
+    """A trial's outcome where a block of it could not be taught."""
+    for one in taught:
+        if one.result["status"] != "ok":
+            return Trained(status="failed", reason=f"teaching its blocks failed: {one.result['reason']}")
+    return None
