@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from leanformer.config import TextDataConfig
+from leanformer.config import NumberWordsConfig, TextDataConfig
 from leanformer.data.iwslt import read_iwslt
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text import TextData, load_text
@@ -106,7 +106,11 @@ def tagged(talks: dict[str, Sequence[str]], language: str) -> list[str]:
 
 
 def documents(talks: dict[str, Sequence[str]], kind: str = "srcset") -> str:
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<mteval>", f'<{kind} setid="iwslt2017-dev2010" srclang="english">']
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        "<mteval>",
+        f'<{kind} setid="iwslt2017-dev2010" srclang="english">',
+    ]
     for number, sentences in talks.items():
         lines += [f'<doc docid="{number}" genre="lectures">', f"<url>http://www.ted.com/{number}?a=1&b=2</url>"]
         lines += [f"<talkid>{number}</talkid>", "<title>Title & more</title>"]
@@ -139,10 +143,12 @@ def write_iwslt(
 
 
 def test_number_words_are_the_default() -> None:
-    data = load_text(TextDataConfig(train_limit=100, validation_limit=10, test_limit=20))
+    assert TextDataConfig().source == "number-words"
+    numbers = NumberWordsConfig(train=200, validation=15, test=20)
+    data = load_text(TextDataConfig(numbers=numbers, train_limit=100, validation_limit=10, test_limit=20))
     assert [len(split) for split in (data.train, data.validation, data.test)] == [100, 10, 20]
     assert data.notes[0] == "numbers to 1,000,000 in words (cardinal; seed 0)"
-    assert "train split limited to 100 of 20,000 pairs (seed 0)" in data.notes
+    assert "train split limited to 100 of 200 pairs (seed 0)" in data.notes
 
 
 def test_multi30k(shared_data: Path) -> None:
@@ -165,7 +171,9 @@ def test_aligned_files_by_their_prefix(tmp_path: Path, swap: bool) -> None:
     data = load(tmp_path / "corpus.v1", **languages)
     assert everything(data) == sorted(zip(GERMAN, ENGLISH, strict=True) if swap else PAIRS)
     assert [len(split) for split in (data.train, data.validation, data.test)] == [34, 2, 4]
-    assert any(note.startswith("no test split: 0.1 of the training sentences set aside (4 of 40") for note in data.notes)
+    assert any(
+        note.startswith("no test split: 0.1 of the training sentences set aside (4 of 40") for note in data.notes
+    )
 
 
 @pytest.mark.parametrize("name", ["valid", "validation", "val", "dev"])
@@ -216,17 +224,23 @@ def test_tsv_with_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_tmx(tmp_path: Path, encoding: str) -> None:
     units = [
-        unit(en_US=f"Press <bpt i='1'>&lt;b&gt;</bpt><hi>key</hi> {row}<ept i='1'>&lt;/b&gt;</ept>\n now", DE=f"Taste {row} ü")
+        unit(
+            en_US=f"Press <bpt i='1'>&lt;b&gt;</bpt><hi>key</hi> {row}<ept i='1'>&lt;/b&gt;</ept>\n now",
+            DE=f"Taste {row} ü",
+        )
         for row in range(20)
     ]
     units += [unit(en_GB="colour", en="color", en_US="gray", de_AT="Farbe"), unit(en="alone"), unit(fr="seul", de="da")]
     data = load(write_tmx(tmp_path / "memory.tmx", units, encoding=encoding))
-    assert everything(data) == sorted([*((f"Press key {row} now", f"Taste {row} ü") for row in range(20)), ("color", "Farbe")])
+    assert everything(data) == sorted(
+        [*((f"Press key {row} now", f"Taste {row} ü") for row in range(20)), ("color", "Farbe")]
+    )
     assert data.notes[0] == "2 translation units without both languages left out"
 
 
 def test_tmx_with_a_region_wanted(tmp_path: Path) -> None:
     units = [unit(en_GB=f"grey {row}", en_US=f"gray {row}", de=f"grau {row}") for row in range(20)]
+    units.append(unit(en_GB="colour", de="Farbe"))  # another region is another language
     data = load(write_tmx(tmp_path / "memory.tmx", units), source_language="en-US", target_language="de-CH")
     assert everything(data) == sorted((f"gray {row}", f"grau {row}") for row in range(20))
 
@@ -335,8 +349,9 @@ def test_limits_keep_the_order_and_are_told(tmp_path: Path) -> None:
 # What bad sources get
 
 
-def write_bytes(file: Path, content: bytes) -> None:
+def write_bytes(file: Path, content: bytes) -> Path:
     file.write_bytes(content)
+    return file
 
 
 def write_cut_tmx(root: Path) -> None:
@@ -493,7 +508,12 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         {},
         r"^.*/p\.tsv, line 2: byte 0xff is not UTF-8",
     ),
-    "tmx that ends early": (write_cut_tmx, "m.tmx", {}, r"^.*/m\.tmx, line 8: not whole XML \(no element found\); copy"),
+    "tmx that ends early": (
+        write_cut_tmx,
+        "m.tmx",
+        {},
+        r"^.*/m\.tmx, line 8: not whole XML \(no element found\); copy",
+    ),
     "tmx that is no XML": (
         lambda root: write_bytes(root / "m.tmx", b"<tmx><body></tmx>"),
         "m.tmx",
@@ -543,6 +563,18 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         {},
         r"^.*/p\.jsonl, split train, row 1, column 'de': byte 0xe4 is not UTF-8; convert the file to UTF-8$",
     ),
+    "jsonl in UTF-16": (
+        lambda root: write_bytes(root / "p.jsonl", '{"en": "a", "de": "b"}\n'.encode("utf-16")),
+        "p.jsonl",
+        {},
+        r"^.*/p\.jsonl, line 1: byte 0xff is not UTF-8; convert the file to UTF-8$",
+    ),
+    "jsonl of lists": (
+        lambda root: write_jsonl(root / "p.jsonl", [["a", "b"]] * 20),
+        "p.jsonl",
+        {},
+        r"^.*/p\.jsonl, line 1: holds no JSON object; write one object a line$",
+    ),
     "empty jsonl": (
         lambda root: write_bytes(root / "p.jsonl", b""),
         "p.jsonl",
@@ -590,7 +622,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_iwslt(root, dev=(DEV_EN, dict(reversed(DEV_DE.items())))),
         "",
         {},
-        r"^.*dev2010\.en-de\.en\.xml: talk 1 has the number 535, but 7 in .*; both must hold the same talks in the same",
+        r"^.*dev2010\.en-de\.en\.xml: talk 1 has the number 535, but 7 in .*; both must hold the same talks in",
     ),
     "iwslt with a document missing": (
         lambda root: write_iwslt(root, dev=({"535": DEV_EN["535"]}, DEV_DE)),

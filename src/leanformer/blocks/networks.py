@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leanformer.blocks.prefix import EPSILON, Slots, Sums, nothing_read, read_all, read_each, wide
+from leanformer.blocks.prefix import EPSILON, Slots, Sums, nothing_read, read_all, read_each, read_prefixes, wide
 from leanformer.blocks.state import DecodingState
 
 
@@ -128,10 +128,6 @@ class CausalNetwork(Network):
         if self.gate is not None:
             nn.init.zeros_(self.gate.bias)
 
-    def slots(self, start: int, stop: int | None) -> Slots:
-        """The shares of some input positions."""
-        return Slots(self.norm.weight[:, start:stop], self.norm.bias[:, start:stop], self.first.weight[:, start:stop])
-
     def forward(
         self,
         states: torch.Tensor,
@@ -152,49 +148,61 @@ class CausalNetwork(Network):
         Returns:
             Shape (batch, tokens, d_model).
         """
-        states, real = states.transpose(0, 1), real.transpose(0, 1)  # positions first
+        first = 0 if state is None else state.length
+        source_slots, slots = self._slots(0 if source is None else source.shape[1], first, states.shape[1])
         if state is not None and state.tensors:
             before = Sums.from_batch_first(state.tensors)
         else:
-            before = self._before(source, source_real)
+            before = self._start()
+            if source is not None and source_real is not None:
+                read = read_all(source_slots, source.transpose(0, 1), source_real.transpose(0, 1), self.padding_in_norm)
+                before = before.plus(read)
+        states, real = states.transpose(0, 1), real.transpose(0, 1)  # positions first
         if not self.token_alone:
-            hidden = self._with_prefix(before, states, real, state)
+            hidden = self._with_prefix(before, slots, states, real, state)
         else:
-            hidden = self._with_token(before, states, real)
+            hidden = self._with_token(before, slots, states, real)
             if state is not None:
                 state.tensors = before.batch_first()
-        return self._give(self.activate(hidden), 0 if state is None else state.length)
+        return self._give(self.activate(hidden), first)
 
-    def _before(self, source: torch.Tensor | None, source_real: torch.Tensor | None) -> Sums:
-        """The sums before the first of the decoder's tokens."""
-        bias = None if self.token_alone else self.first.bias  # of a token alone it is added with the token
-        start = nothing_read(self.slots(0, self.sources if self.token_alone else None), bias, self.padding_in_norm)
-        if source is None or source_real is None:
-            return start
-        slots = self.slots(0, source.shape[1])
-        return start.plus(read_all(slots, source.transpose(0, 1), source_real.transpose(0, 1), self.padding_in_norm))
+    def _slots(self, sources: int, first: int, tokens: int) -> tuple[Slots, Slots]:
+        """The shares of the source's tokens, and of the decoder's that are read now."""
+        rest = self.norm.weight.shape[1] - self.sources
+        own = [0, rest, 0] if self.token_alone else [first, tokens, rest - first - tokens]
+        # Cut once: each cut of its own would make a gradient of the whole size.
+        cuts = [
+            whole.split([sources, self.sources - sources, *own], dim=1)
+            for whole in (self.norm.weight, self.norm.bias, self.first.weight)
+        ]
+        return Slots(*(cut[0] for cut in cuts)), Slots(*(cut[3] for cut in cuts))
+
+    def _start(self) -> Sums:
+        """The sums before the first token, the source's included."""
+        slots = Slots(self.norm.weight, self.norm.bias, self.first.weight)
+        if not self.token_alone:
+            return nothing_read(slots, self.first.bias, self.padding_in_norm)
+        slots = Slots(*(whole[:, : self.sources] for whole in slots))
+        return nothing_read(slots, None, self.padding_in_norm)  # the bias comes with the token
 
     def _with_prefix(
-        self, before: Sums, states: torch.Tensor, real: torch.Tensor, state: DecodingState | None
+        self, before: Sums, slots: Slots, states: torch.Tensor, real: torch.Tensor, state: DecodingState | None
     ) -> torch.Tensor:
         """What was read before with each prefix, after the first linear map: (groups, tokens, batch, hidden)."""
         # What is counted at padding after a sentence's end touches no real position, so that all sentences may count
         # alike; not where padding stands before a real one, or more tokens follow. A GPU isn't asked: the answer would
         # have to wait for it.
         alike = state is None and real.device.type == "cpu" and not bool((real[1:] > real[:-1]).any())
-        first = self.sources + (0 if state is None else state.length)
-        slots = self.slots(first, first + len(states))
-        sums = read_each(slots, states, real, self.padding_in_norm, alike).running(before)
+        sums = read_prefixes(slots, states, real, self.padding_in_norm, alike, before)
         if state is not None:
             state.tensors = sums.batch_first()
         return sums.mapped(*sums.normalization())
 
-    def _with_token(self, source: Sums, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    def _with_token(self, source: Sums, slots: Slots, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """The source with each token alone, after the first linear map: (groups, tokens, batch, hidden)."""
-        slots = self.slots(self.sources, None)
         # One position's weights serve all tokens: as if all stood at it, in a batch of tokens * batch.
         flat = states.reshape(1, -1, states.shape[-1])
-        read = read_each(slots, flat, real.reshape(1, -1, 1), self.padding_in_norm, alike=True)
+        read = read_each(slots, flat, real.reshape(1, -1, 1), self.padding_in_norm)
         own = nothing_read(slots, self.first.bias, self.padding_in_norm).plus(read)
         own = own._replace(
             products=own.products.unflatten(2, states.shape[:2])[:, 0],

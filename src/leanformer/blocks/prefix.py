@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 EPSILON = 1e-5  # of both LayerNorms, PyTorch's default
@@ -31,8 +32,8 @@ def running_sum(terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     """Sums of ``start`` and the first 1, 2, ... positions' terms.
 
     Args:
-        terms: Shape (..., positions, batch, width).
-        start: Broadcastable with it.
+        terms: Shape (..., positions, batch, width). Used up: on a CPU the sums take their place.
+        start: One position, broadcastable to the terms.
 
     Returns:
         Shape (..., positions, batch, width).
@@ -49,19 +50,17 @@ class _RunningSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        ctx.shapes = terms.shape, start.shape
-        shape = torch.broadcast_shapes(terms.shape, start.shape)
-        sums = terms.expand(shape).clone(memory_format=torch.contiguous_format)
-        sums[..., :1, :, :].add_(start)
-        return _accumulate(sums)
+        ctx.start_shape = start.shape
+        ctx.mark_dirty(terms)
+        terms[..., :1, :, :].add_(start)
+        return _accumulate(terms)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # A term is in its own and all later sums.
         later = _accumulate(gradient.flip(-3)).flip(-3)
-        terms_shape, start_shape = ctx.shapes
-        return later.sum_to_size(terms_shape), later[..., :1, :, :].sum_to_size(start_shape)
+        return later, later[..., :1, :, :].sum_to_size(ctx.start_shape)
 
 
 def _accumulate(terms: torch.Tensor) -> torch.Tensor:
@@ -115,10 +114,6 @@ class Sums(NamedTuple):
         """Of both sets of tokens together."""
         return Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
 
-    def running(self, start: Sums) -> Sums:
-        """Of what was read before and each prefix, where these are of each position alone."""
-        return Sums(*(running_sum(terms, before) for terms, before in zip(self, start, strict=True)))
-
     def normalization(self) -> tuple[torch.Tensor, torch.Tensor]:
         """μ and 1 / σ, each of shape (positions, batch, 1)."""
         total, squares, count = self.statistics.split(1, dim=-1)
@@ -147,7 +142,7 @@ def nothing_read(slots: Slots, bias: torch.Tensor | None, padding_counts: bool) 
     """The sums before the first token.
 
     Args:
-        slots: All positions that tokens can come to.
+        slots: Those of all tokens that may come.
         bias: Of the linear map, shape (groups, hidden); None adds none.
         padding_counts: Whether positions without a token are zeros that count: then all count from the start.
     """
@@ -164,27 +159,56 @@ def nothing_read(slots: Slots, bias: torch.Tensor | None, padding_counts: bool) 
     return Sums(torch.zeros_like(gains), gains, shifts, gains.new_tensor([[[0.0, 0.0, count]]]))
 
 
-def read_each(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool, alike: bool) -> Sums:
-    """What each token adds.
+def read_each(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> Sums:
+    """What each token adds, at positions without a token that of a token of zeros.
 
     Args:
         slots: The positions that the tokens stand at.
         states: Shape (positions, batch, d_model), zero where no token is.
         real: 1 where a token is, else 0, shape (positions, batch, 1).
         padding_counts: As in ``nothing_read``.
-        alike: Whether gains and shifts may be added at positions without a token too, because no real one comes after.
     """
-    rows = states * slots.gain[:, :, None]  # (groups, positions, batch, d_model)
-    if padding_counts:
-        products = wide(rows @ slots.weight)
-        gains = shifts = products.new_zeros(1, 1, 1, 1)
+    return _split(_products(slots, states, padding_counts), states, real, padding_counts)
+
+
+def read_prefixes(
+    slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool, alike: bool, before: Sums
+) -> Sums:
+    """What was read before and each prefix add together, arguments as in ``read_each``, and:
+
+    Args:
+        alike: Whether positions without a token may be counted as if one of zeros stood there, because no real one
+            comes after them.
+        before: Of what was read before, with one position.
+    """
+    products = _products(slots, states, padding_counts)
+    if alike or padding_counts:
+        missing = products.shape[2] - states.shape[1]
+        start = F.pad(before.products.expand(-1, -1, states.shape[1], -1), (0, 0, 0, missing))
+        sums = _split(running_sum(products, start), states, real, padding_counts)
+        gains, shifts = sums.gains + before.gains, sums.shifts + before.shifts
     else:
-        # The two constants as rows of the same product: the weights are read once.
+        sums = _split(products, states, real, padding_counts)
+        sums = sums._replace(products=running_sum(sums.products.clone(), before.products))
+        gains, shifts = running_sum(sums.gains * real, before.gains), running_sum(sums.shifts * real, before.shifts)
+    return Sums(sums.products, gains, shifts, running_sum(sums.statistics, before.statistics))
+
+
+def _products(slots: Slots, states: torch.Tensor, padding_counts: bool) -> torch.Tensor:
+    """z (γ W), and after the batch, unless padding counts, 1 (γ W) and β W: (groups, positions, batch + 2, hidden)."""
+    rows = states * slots.gain[:, :, None]  # (groups, positions, batch, d_model)
+    if not padding_counts:
+        # As rows of the same product: the weights are read once.
         constants = torch.stack([slots.gain, slots.shift], dim=2)  # (groups, positions, 2, d_model)
         rows = torch.cat([rows, constants.to(rows.dtype)], dim=2)
-        products, gains, shifts = wide(rows @ slots.weight).split([states.shape[1], 1, 1], dim=2)
-        if not alike:
-            gains, shifts = gains * real, shifts * real
+    return wide(rows @ slots.weight)
+
+
+def _split(products: torch.Tensor, states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> Sums:
+    if padding_counts:
+        gains = shifts = products.new_zeros(1, 1, 1, 1)
+    else:
+        products, gains, shifts = products.split([states.shape[1], 1, 1], dim=2)
     return Sums(products, gains, shifts, _statistics(states, real, padding_counts))
 
 

@@ -116,7 +116,7 @@ def _read_xml(file: Path) -> list[_Talk]:
     """The documents of a development or test file, whose ampersands may stand for themselves."""
     content = BARE_AMPERSAND.sub("&amp;", read_text(file))
     try:
-        root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", content))  # its encoding is no string's
+        root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         raise LeanformerError(xml_problem(file, error)) from error
     talks = []

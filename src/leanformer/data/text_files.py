@@ -134,13 +134,13 @@ def read_tmx(file: Path, languages: tuple[str, str]) -> tuple[SentencePairs, int
     return SentencePairs(tuple(source for source, _ in pairs), tuple(target for _, target in pairs)), others
 
 
-def xml_problem(file: Path, error: ElementTree.ParseError, line_offset: int = 0) -> str:
+def xml_problem(file: Path, error: ElementTree.ParseError) -> str:
     """What is wrong with an XML file, in one line."""
     if file.stat().st_size == 0:
         return f"{file}: is empty; fill it or remove it"
     line, _ = error.position
     reason = str(error).split(":")[0]
-    return f"{file}, line {line + line_offset}: not whole XML ({reason}); copy or download the file again"
+    return f"{file}, line {line}: not whole XML ({reason}); copy or download the file again"
 
 
 def _variants(unit: ElementTree.Element) -> dict[str, str]:

@@ -93,9 +93,7 @@ class TranslationTokenizer:
 
     def decode(self, ids: Sequence[Sequence[int]] | Tensor) -> list[str]:
         """The target sentences of rows of ids, without marks."""
-        # Otherwise a Marian tokenizer with one vocabulary joins the pieces as its source side does.
-        own = {"use_source_tokenizer": False} if isinstance(self._target, MarianTokenizer) else {}
-        return self._target.batch_decode(ids, skip_special_tokens=True, **own)
+        return self._target.batch_decode(ids, skip_special_tokens=True)
 
     def save(self, directory: Path | str) -> None:
         """Writes the tokenizer's files into a model's directory, or one set a side into directories below it."""
@@ -222,14 +220,14 @@ def _unigram_pieces(words: Counter[str], vocabulary: int) -> list[tuple[str, flo
         # Only what stands in two contexts is tried as a piece: a word that comes more than once is written without and
         # with a space behind it.
         lines = [(word, count - count // 2) for word, count in sorted(words.items())]
-        lines += [(f"{word} ", count // 2) for word, count in sorted(words.items()) if count > 1]
-        file.write_text("".join(f"{text}\t{count}\n" for text, count in lines), encoding="utf-8")
+        spaced = [(f"{word} ", count // 2) for word, count in sorted(words.items()) if count > 1]
+        file.write_text("".join(f"{text}\t{count}\n" for text, count in lines + spaced), encoding="utf-8")
         sentencepiece.SentencePieceTrainer.train(
             input=str(file),
             input_format="tsv",
             model_writer=model,
             model_type="unigram",
-            vocab_size=vocabulary + 1,
+            vocab_size=vocabulary + bool(spaced),  # the space takes one
             hard_vocab_limit=False,
             character_coverage=1.0,
             normalization_rule_name="identity",
@@ -250,4 +248,4 @@ def _unigram_pieces(words: Counter[str], vocabulary: int) -> list[tuple[str, flo
         )
     learned = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [(learned.id_to_piece(index), learned.get_score(index)) for index in range(len(learned))]
-    return [(piece, score) for piece, score in pieces if piece != "\u2581"]  # the space behind words
+    return [(piece, score) for piece, score in pieces if piece != "\u2581"]  # the space

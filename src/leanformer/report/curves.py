@@ -10,12 +10,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 from leanformer.report import numbers
-from leanformer.report.numbers import find_metric
 from leanformer.report.style import COLORS, NEUTRAL, empty_figure, scaled
 from leanformer.report.table import verdict
 
 Curve = tuple[list[float], list[float | None]]
 """Epochs, and the value after each."""
+
+QUALITIES = {"image-classification": "accuracy", "translation": "token accuracy"}
+"""Task -> the quality that is measured after each epoch."""
 
 
 def learning_curves(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure]]:
@@ -25,9 +27,9 @@ def learning_curves(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure
         Name of the model -> what is shown (validation quality, validation loss, training loss) -> the figure. A model
         whose training ended before its first epoch has no entry. All figures of one kind share their axes.
     """
-    metric = find_metric(results)
+    quality = QUALITIES[results["task"]]
     shown = {
-        f"validation {metric.name}, {metric.unit}": (f"validation_{metric.name}", metric.scale),
+        f"validation {quality} in %": (f"validation_{quality.replace(' ', '_')}", 100.0),
         "validation loss": ("validation_loss", 1.0),
         "training loss": ("train_loss", 1.0),
     }

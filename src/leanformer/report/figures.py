@@ -1,4 +1,4 @@
-"""The figures of quality, from the content of results.json: difference to the baseline, against cost, by class."""
+"""The figures of quality, from the content of results.json: difference to the baseline, and against cost."""
 
 from __future__ import annotations
 
@@ -19,13 +19,10 @@ from leanformer.report.style import (
     row_axis,
     row_height,
     safe,
-    scaled,
-    shortened,
 )
 from leanformer.report.table import price, verdict
 
 MARGIN = {"line": {"color": COLORS["reject"], "width": 1.5, "dash": "dash"}, "name": "margin", "showlegend": True}
-MOST_CLASSES_WITH_NUMBERS = 14
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -86,11 +83,12 @@ def quality_against_cost(results: Mapping[str, Any]) -> dict[str, go.Figure]:
     Returns:
         What the cost is called -> the figure, with the Pareto front of the means.
     """
+    example = numbers.EXAMPLES[results["task"]]
     costs: dict[str, tuple[str, str, Callable[[float], str]]] = {
         "parameters": ("parameters", "parameters", numbers.count),
-        "latency": ("latency", "latency of one example (p50), ms", numbers.milliseconds),
+        "latency": ("latency", f"latency of one {example} (p50), ms", numbers.milliseconds),
         "train_seconds": ("training time", "training of one model, s", numbers.seconds),
-        "flops_per_example": ("operations", "operations an example", numbers.short),
+        "flops_per_example": ("operations", f"operations of one {example}", numbers.short),
     }
     measured = [row for row in (results["baseline"], *results["candidates"]) if row["quality"] is not None]
     figures = {}
@@ -120,7 +118,7 @@ def _quality_against(
             # Thousands as 10k; half a millisecond is no "500m".
             "tickformat": "~s" if min(prices) >= 1 and max(prices) >= 1000 else "~g",
         },
-        yaxis={"title": {"text": f"{metric.name}, {metric.unit}"}},
+        yaxis={"title": {"text": metric.titled}},
     )
     figure.update_xaxes({"type": "log", "dtick": "D2"} if logarithmic else {"rangemode": "tozero"})
     across = _side_by_side(prices, logarithmic)
@@ -164,77 +162,6 @@ def _side_by_side(prices: Sequence[float], logarithmic: bool) -> list[float]:
         shift = step * (prices[:place].count(cost) - (prices.count(cost) - 1) / 2)
         across.append(cost * 10**shift if logarithmic else cost + shift)
     return across
-
-
-def per_class(results: Mapping[str, Any]) -> go.Figure | None:
-    """Difference to the baseline for each class, candidates down, classes across; None where there is none."""
-    metric = find_metric(results)
-    rows = [row for row in results["candidates"] if any(entry["difference"] is not None for entry in row["per_class"])]
-    if not rows:
-        return None
-    classes = list(dict.fromkeys(entry["class"] for row in rows for entry in row["per_class"]))
-    found = [{entry["class"]: entry for entry in row["per_class"]} for row in rows]
-    values = [
-        [numbers.significant(scaled(entries.get(name, {}).get("difference"), metric.scale)) for name in classes]
-        for entries in found
-    ]
-    limit = max((abs(value) for line in values for value in line if value is not None), default=0) or 1
-    few = len(classes) <= MOST_CLASSES_WITH_NUMBERS
-    places = number_of(results)
-    figure = empty_figure(
-        height=row_height(rows) + 20,
-        margin={"l": 8, "r": 12, "t": 42, "b": 8},
-        xaxis={
-            "showgrid": False,
-            "showticklabels": few,
-            "tickvals": list(range(len(classes))) if few else [],
-            "ticktext": [safe(shortened(name, 14)) for name in classes] if few else [],
-        },
-        yaxis={**row_axis(results, rows), "range": [len(rows) - 0.5, -0.5]},
-        # On a phone the names would take the room that the numbers need.
-        meta={"narrow": {"yaxis": {"ticktext": [f"<b>{places[row['name']]}</b>" for row in rows]}}},
-    )
-    figure.add_heatmap(
-        z=values,
-        zmin=-limit,
-        zmax=limit,
-        # Orange is worse, blue is better: apart for every reader, and in gray the number's sign tells.
-        colorscale=[[0, "#b35806"], [0.25, "#f1a340"], [0.5, "#f4f5f6"], [0.75, "#79b2d9"], [1, "#0b5394"]],
-        xgap=1 if few else 0,
-        ygap=1,
-        text=[["" if value is None else numbers.signed(value, 1) for value in line] for line in values],
-        texttemplate="%{text}" if few else None,
-        customdata=[
-            [
-                f"{safe(row['name'])}, class {safe(name)}<br>{_class_words(entries.get(name), metric)}"
-                for name in classes
-            ]
-            for row, entries in zip(rows, found, strict=True)
-        ],
-        hovertemplate="%{customdata}<extra></extra>",
-        colorbar={
-            "orientation": "h",
-            "title": {"text": metric.difference_unit, "side": "right"},
-            "thickness": 10,
-            "lenmode": "pixels",
-            "len": 220,
-            "x": 0,
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "bottom",
-            "ypad": 4,
-        },
-    )
-    return figure
-
-
-def _class_words(entry: Mapping[str, Any] | None, metric: Metric) -> str:
-    if entry is None or entry["difference"] is None:
-        return "not measured"
-    return (
-        f"{metric.value(entry['accuracy'])}, {metric.difference(entry['difference'])}<br>"
-        f"{numbers.count(entry['examples'])} test examples"
-    )
 
 
 def _points(

@@ -13,16 +13,20 @@ from plotly.offline import get_plotlyjs
 
 from leanformer.files import write_atomically
 from leanformer.report import figures, numbers
+from leanformer.report.ablation import ablation
 from leanformer.report.curves import learning_curves
-from leanformer.report.numbers import MISSING, Metric, find_metric
+from leanformer.report.numbers import METRICS, MISSING, find_metric
+from leanformer.report.parts import by_part, difference_by_part, greatest_losses
 from leanformer.report.read import read_results
-from leanformer.report.structure import changed_sites, kept_sites, kinds_of, parameters_by_kind
+from leanformer.report.sentences import side_by_side
+from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites, kinds_of, parameters_by_kind
 from leanformer.report.style import number_of
 from leanformer.report.table import PREFERENCES, decision_lines, interval, one_pair_only, speed_ratio, verdict
+from leanformer.report.teaching import teaching_figures
 
 MARKS = {"accept": "●", "undecided": "◇", "reject": "✕", "failed": "✕", "baseline": "■"}
 """The symbols of the figures, as text."""
-MOST_NAMED_CLASSES = 3
+MOST_SITES_UNFOLDED = 8
 
 
 def write_report(directory: Path) -> Path:
@@ -60,6 +64,7 @@ def render(results: Mapping[str, Any]) -> str:
     )
     environment.filters |= {
         "count": _or_missing(numbers.count),
+        "change": _or_missing(numbers.change),
         "percent": _or_missing(numbers.percent),
         "short": _or_missing(numbers.short),
         "seconds": _or_missing(numbers.seconds),
@@ -67,6 +72,7 @@ def render(results: Mapping[str, Any]) -> str:
         "megabytes": _or_missing(numbers.megabytes),
         "times": _or_missing(numbers.times),
         "p_value": _or_missing(numbers.p_value),
+        "r_squared": _or_missing(numbers.r_squared),
         "rate": _or_missing(lambda value: f"{value:g}"),
         "number": _or_missing(metric.number),
         "signed": _or_missing(metric.signed),
@@ -82,6 +88,10 @@ def render(results: Mapping[str, Any]) -> str:
     return template.render(
         results=results,
         metric=metric,
+        metrics=METRICS,
+        interval=interval,
+        example=numbers.EXAMPLES[results["task"]],
+        translation=results["task"] == "translation",
         rows=rows,
         chosen=chosen,
         headline=headline,
@@ -94,65 +104,41 @@ def render(results: Mapping[str, Any]) -> str:
         prefer=PREFERENCES[results["prefer"]],
         confidence=numbers.confidence(results["accept"]["confidence"]),
         margin=metric.drop(results["accept"]["max_drop"]),
-        changes={row["name"]: (changed_sites(row["changes"]), kept_sites(row["changes"])) for row in rows},
+        distilled=[row for row in results["candidates"] if row["method"] == "distill"],
+        changed={row["name"]: changed_sites(row["changes"]) for row in rows},
+        kept={row["name"]: kept_sites(row["changes"]) for row in rows},
+        each_site=each_site,
+        in_all=in_all,
+        most_sites_unfolded=MOST_SITES_UNFOLDED,
         kinds=kinds_of(results),
-        greatest=[(row, greatest_losses(row, metric)) for row in results["candidates"]],
-        classes=_by_class(results),
+        greatest=[(row, greatest_losses(row, results)) for row in results["candidates"]],
+        parts=by_part(results),
+        side_by_side=side_by_side,
         plots=plots,
         learned=[row for row in rows if plots[f"curves-{places[row['name']]}"]],
+        taught=[row for row in rows if plots[f"taught-{places[row['name']]}"]],
         study=yaml.safe_dump(results["study"], sort_keys=False, allow_unicode=True, width=100),
         # Its licence comment goes along; nothing in it ends a script element.
         plotly=Markup(get_plotlyjs()),
     )
 
 
-def greatest_losses(row: Mapping[str, Any], metric: Metric) -> str:
-    """The classes that lost most to the baseline, in words.
-
-    Args:
-        row: A candidate's row.
-        metric: The study's metric.
-    """
-    losses = [entry for entry in row["per_class"] if (entry["difference"] or 0) < 0]
-    losses.sort(key=lambda entry: entry["difference"])
-    if not row["per_class"]:
-        return "not measured"
-    if not losses:
-        return "no class lost"
-    return ", ".join(
-        f"{entry['class']} ({metric.difference(entry['difference'])}, {entry['examples']} examples)"
-        for entry in losses[:MOST_NAMED_CLASSES]
-    )
-
-
-def _by_class(results: Mapping[str, Any]) -> list[tuple[str, int, list[Mapping[str, Any] | None]]]:
-    """Class, its test examples, and what was measured of it for the baseline and each candidate."""
-    rows = [results["baseline"], *results["candidates"]]
-    found = [{entry["class"]: entry for entry in row["per_class"]} for row in rows]
-    names = dict.fromkeys(name for entries in found for name in entries)
-    return [
-        (
-            name,
-            next(entries[name]["examples"] for entries in found if name in entries),
-            [entries.get(name) for entries in found],
-        )
-        for name in names
-    ]
-
-
 def _plots(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Place on the page -> what can be shown there -> the figure as plotly.js reads it."""
     difference = figures.difference(results)
-    per_class = figures.per_class(results)
+    by_parts = difference_by_part(results)
     curves = learning_curves(results)
+    taught = teaching_figures(results)
     plots = {
         "difference": {} if difference is None else {"": difference},
         "cost": figures.quality_against_cost(results),
+        "ablation": ablation(results),
         "parameters": {"": parameters_by_kind(results)},
-        "classes": {} if per_class is None else {"": per_class},
-        # By number: a name is no key that a page's scripts should meet.
-        **{f"curves-{place}": curves.get(name, {}) for name, place in number_of(results).items()},
+        "parts": {} if by_parts is None else {"": by_parts},
     }
+    # By number: a name is no key that a page's scripts should meet.
+    for name, place in number_of(results).items():
+        plots |= {f"curves-{place}": curves.get(name, {}), f"taught-{place}": taught.get(name, {})}
     return {place: {name: figure.to_plotly_json() for name, figure in shown.items()} for place, shown in plots.items()}
 
 

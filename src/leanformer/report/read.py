@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from leanformer.errors import LeanformerError
 
@@ -16,7 +16,10 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 class _Part(BaseModel):
-    """A part of the file. Keys beyond these are left alone: a later version may write more."""
+    """A part of the file. Keys beyond these are passed over: a later version may write more.
+
+    A key with a default may be missing: older files lack it, or it is another metric's.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -39,13 +42,27 @@ class _Change(_Part):
     changed: bool
     parameters_before: _Count
     parameters_after: _Count
+    removed: _Count = 0
+    added: _Count = 0
+    r2: float | None = None
+    r2_per_seed: list[float] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_was_exchanged(cls, change: Any) -> Any:
+        """For older files, which do not say what stayed of a changed site: nothing."""
+        if isinstance(change, dict) and change.get("changed") is True:
+            return {"removed": change.get("parameters_before"), "added": change.get("parameters_after"), **change}
+        return change
 
 
 class _Searched(_Part):
     learning_rate: float
     status: str
-    accuracy: float | None
     loss: float | None
+    accuracy: float | None = None
+    bleu: float | None = None
+    chrf: float | None = None
 
 
 class _ClassQuality(_Part):
@@ -59,12 +76,27 @@ class _Epoch(_Part):
     epoch: float
     train_loss: float | None
     validation_loss: float | None
-    validation_accuracy: float | None
+    validation_accuracy: float | None = None
+    validation_token_accuracy: float | None = None
 
 
 class _Curve(_Part):
     seed: int
     epochs: list[_Epoch]
+
+
+class _TaughtCurve(_Part):
+    site: str
+    block: str
+    seed: int
+    r2: list[float]
+
+
+class _Teaching(_Part):
+    seconds: float
+    blocks: _Count
+    epochs: _Count
+    curves: list[_TaughtCurve]
 
 
 class _Latency(_Part):
@@ -90,9 +122,12 @@ class _Rollback(_Part):
 
 
 class _Row(_Part):
+    """What every task says of a model."""
+
     name: str
-    method: str
+    method: Literal["scratch", "distill"]
     status: Literal["ok", "failed"]
+    plan: dict[str, Any]
     changes: list[_Change]
     seeds: list[int]
     learning_rate: float | None
@@ -106,7 +141,7 @@ class _Row(_Part):
     quality: _Quality | None
     difference: _Interval | None
     scope: Literal["seeds and examples", "one trained pair"]
-    per_class: list[_ClassQuality]
+    teaching: _Teaching | None = None
     curves: list[_Curve]
     train_seconds: float | None
     train_examples_per_second: float | None
@@ -114,7 +149,6 @@ class _Row(_Part):
     throughput_per_second: float | None
     peak_memory_mb: float | None
     train_peak_memory_mb: float | None
-    mcnemar: list[_Mcnemar]
     decision: Literal["accept", "reject", "undecided"] | None
     reason: str | None
     p_value: float | None
@@ -123,6 +157,53 @@ class _Row(_Part):
     more_examples: _Count | None
     failures: list[_Failure]
     rollbacks: list[_Rollback]
+
+
+class _ImageRow(_Row):
+    per_class: list[_ClassQuality]
+    mcnemar: list[_Mcnemar]
+
+
+class _SeedScores(_Part):
+    mean: float
+    per_seed: Annotated[list[float], Field(min_length=1)]
+
+
+class _Scores(_Part):
+    bleu: _Quality
+    chrf: _Quality
+    exact_match: _SeedScores
+
+
+class _Bootstrap(_Part):
+    seed: int
+    difference: _Interval
+    p_value: float
+
+
+class _LengthQuality(_Part):
+    low: _Count
+    high: _Count | None
+    sentences: _Count
+    score: float
+    difference: float | None
+
+
+class _Example(_Part):
+    source: str
+    reference: str
+    baseline: str
+    candidate: str
+    baseline_score: float
+    candidate_score: float
+
+
+class _TranslationRow(_Row):
+    scores: _Scores | None
+    paired_bootstrap: list[_Bootstrap]
+    tokens_per_second: float | None = None
+    by_length: list[_LengthQuality]
+    examples: list[_Example]
 
 
 class _Accept(_Part):
@@ -136,8 +217,27 @@ class _Data(_Part):
     train: _Count
     validation: _Count
     test: _Count
-    classes: list[str]
     notes: list[str]
+
+
+class _ImageData(_Data):
+    classes: list[str]
+
+
+class _TextData(_Data):
+    source_language: str
+    target_language: str
+
+
+class _Signatures(_Part):
+    bleu: str
+    chrf: str
+
+
+class _Decode(_Part):
+    beam: _Count
+    max_tokens: _Count
+    batch_tokens: _Count
 
 
 class _Method(_Part):
@@ -146,16 +246,14 @@ class _Method(_Part):
 
 
 class _Results(_Part):
+    """What every task's study says."""
+
     format: Literal[1]
     name: str
     task: str
-    metric: str
     accept: _Accept
     prefer: Literal["parameters", "latency", "train_seconds"]
     seeds: list[int]
-    data: _Data
-    baseline: _Row
-    candidates: list[_Row]
     recommended: str | None
     recommendation: str
     ship: str | None
@@ -164,8 +262,31 @@ class _Results(_Part):
     study: dict[str, Any]
 
 
+class _ImageResults(_Results):
+    metric: Literal["accuracy"]
+    data: _ImageData
+    baseline: _ImageRow
+    candidates: list[_ImageRow]
+
+
+class _TranslationResults(_Results):
+    metric: Literal["bleu", "chrf"]
+    data: _TextData
+    signatures: _Signatures
+    decode: _Decode
+    baseline: _TranslationRow
+    candidates: list[_TranslationRow]
+
+
+_FORMS: dict[str, type[_Results]] = {"image-classification": _ImageResults, "translation": _TranslationResults}
+"""Task -> the form of its results."""
+
+
 def read_results(directory: Path) -> dict[str, Any]:
     """Reads and checks a run directory's ``results.json``.
+
+    Returns:
+        What the report goes by, with a default for every key that older files lack.
 
     Raises:
         LeanformerError: There is none, or it is damaged, of another version, or not leanformer's.
@@ -189,20 +310,26 @@ def read_results(directory: Path) -> dict[str, Any]:
         raise LeanformerError(
             f"{path}: its format is {content['format']!r}, and this version of leanformer reads format {FORMAT}"
         )
+    form = _FORMS.get(str(content.get("task")))
+    if form is None:
+        raise LeanformerError(
+            f"{path}: the task {content.get('task')!r} is not known to this version of leanformer; "
+            f"tasks: {', '.join(_FORMS)}"
+        )
     try:
-        _Results.model_validate(content)
+        checked = form.model_validate(content).model_dump(by_alias=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise LeanformerError(
             f"{path}: no results that a leanformer study wrote: {where}: {first['msg'].lower()}"
         ) from None
-    names = [row["name"] for row in (content["baseline"], *content["candidates"])]
-    if content["recommended"] is not None and content["recommended"] not in names:
+    names = [row["name"] for row in (checked["baseline"], *checked["candidates"])]
+    if checked["recommended"] is not None and checked["recommended"] not in names:
         raise LeanformerError(
-            f"{path}: no results that a leanformer study wrote: recommended: there is no {content['recommended']!r}"
+            f"{path}: no results that a leanformer study wrote: recommended: there is no {checked['recommended']!r}"
         )
-    return content
+    return checked
 
 
 def _refuse(constant: str) -> NoReturn:

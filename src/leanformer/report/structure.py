@@ -1,9 +1,10 @@
-"""What each plan changes: like sites together, and where each model's parameters are."""
+"""What each plan changes: the sites one by one and like ones together, and where each model's parameters are."""
 
 from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,10 @@ KINDS = (("#2a78b5", ""), ("#d98c00", "/"), ("#1f9d7a", "."), ("#a8588f", "\\"),
 """Color and pattern by kind of site, in the order in which kinds come."""
 
 
+PLACES = {"self_attention": "self", "cross_attention": "cross", "mlp": "MLP", "layer": "layer"}
+"""Kind of a site -> its short name; a sublayer goes by its attention's."""
+
+
 @dataclass(frozen=True)
 class SiteGroup:
     """Like sites of neighboring layers, and what a plan did to them.
@@ -25,60 +30,95 @@ class SiteGroup:
         sites: Such as ``encoder.0-5.mlp``.
         block: What stands there now.
         arguments: The block's arguments, as text; empty where there are none.
-        before: Parameters there in the baseline, all sites together.
-        after: Parameters there now.
+        removed: Parameters of the baseline that went, all sites together.
+        added: Parameters that came in their place.
+        r2: Held-out R² of the taught blocks there, mean over the sites; None where none was taught.
     """
 
     sites: str
     block: str
     arguments: str
-    before: int
-    after: int
+    removed: int
+    added: int
+    r2: float | None
+
+    @property
+    def net(self) -> int:
+        """What the sites have more than before; below 0: less."""
+        return self.added - self.removed
 
 
 def changed_sites(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
     """What a plan changed, like sites of neighboring layers in one group.
 
     Args:
-        changes: A row's ``changes``, one entry a site in the model's order.
+        changes: A row's ``changes``, one entry a site in the model's order. What a site took along that was replaced
+            whole does not count as changed.
     """
-    return _grouped([change for change in changes if change["changed"]])
+    return [_group(run) for run in _runs([change for change in changes if change["changed"]])]
 
 
-def kept_sites(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
-    """What a plan left as it was, grouped likewise; whole layers not counted, whose parts are."""
-    return _grouped(
-        [
-            change
-            for change in changes
-            if not change["changed"]
-            and change["kind"] != "layer"
-            # Parts of a layer that went whole are no longer what they were.
-            and change["parameters_before"] == change["parameters_after"]
-        ]
+def each_site(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
+    """What a plan changed, each site by itself, like sites one after the other."""
+    changed = [change for change in changes if change["changed"]]
+    return [_group([change]) for run in _runs(changed) for change in run]
+
+
+def in_all(groups: Sequence[SiteGroup]) -> SiteGroup:
+    """The sum of several groups."""
+    known = [group.r2 for group in groups if group.r2 is not None]
+    return SiteGroup(
+        "all",
+        "",
+        "",
+        sum(group.removed for group in groups),
+        sum(group.added for group in groups),
+        statistics.fmean(known) if known else None,
     )
 
 
-def _grouped(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
-    places: dict[tuple[str, str], list[list[tuple[int, Mapping[str, Any]]]]] = {}
+def kept_sites(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
+    """What a plan left as it was, grouped likewise; layers and sublayers not counted, whose parts are."""
+    kept = [
+        change
+        for change in changes
+        if not change["changed"]
+        and not change["kind"].endswith("layer")
+        # Parts of a layer that went whole are no longer what they were.
+        and change["parameters_before"] == change["parameters_after"]
+    ]
+    return [_group(run) for run in _runs(kept)]
+
+
+Run = list[Mapping[str, Any]]
+"""Changes of like sites of neighboring layers."""
+
+
+def _runs(changes: Sequence[Mapping[str, Any]]) -> list[Run]:
+    places: dict[tuple[str, str], list[Run]] = {}
     for change in changes:
         before, layer, after = _split(change["site"])
         runs = places.setdefault((before, after), [])
-        if runs and runs[-1][-1][0] == layer - 1 and _alike(runs[-1][-1][1], change):
-            runs[-1].append((layer, change))
+        if runs and layer_of(runs[-1][-1]["site"]) == layer - 1 and _alike(runs[-1][-1], change):
+            runs[-1].append(change)
         else:
-            runs.append([(layer, change)])
-    return [
-        SiteGroup(
-            sites=run[0][1]["site"] if len(run) == 1 else f"{before}{run[0][0]}-{run[-1][0]}{after}",
-            block=run[0][1]["block"],
-            arguments=", ".join(f"{key}: {_plain(value)}" for key, value in run[0][1]["arguments"].items()),
-            before=sum(change["parameters_before"] for _, change in run),
-            after=sum(change["parameters_after"] for _, change in run),
-        )
-        for (before, after), runs in places.items()
-        for run in runs
-    ]
+            runs.append([change])
+    return [run for runs in places.values() for run in runs]
+
+
+def _group(run: Run) -> SiteGroup:
+    first, last = run[0], run[-1]
+    before, layer, after = _split(first["site"])
+    r2 = [change["r2"] for change in run if change["r2"] is not None]
+    return SiteGroup(
+        sites=first["site"] if first is last else f"{before}{layer}-{layer_of(last['site'])}{after}",
+        block=first["block"],
+        # What is null was left to the block.
+        arguments=", ".join(f"{key}: {plain(value)}" for key, value in first["arguments"].items() if value is not None),
+        removed=sum(change["removed"] for change in run),
+        added=sum(change["added"] for change in run),
+        r2=statistics.fmean(r2) if r2 else None,
+    )
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -91,7 +131,19 @@ def _split(site: str) -> tuple[str, int, str]:
     return (found[1], int(found[2]), found[3]) if found else (site, -1, "")
 
 
-def _plain(value: Any) -> str:
+def layer_of(site: str) -> int:
+    """``encoder.3.mlp`` -> 3; -1 for a site outside the layers."""
+    return _split(site)[1]
+
+
+def place_of(site: str) -> str:
+    """Which part of the model a site is in, whatever its layer: ``encoder self``, ``cross``, ``decoder layer``."""
+    stack, _, rest = site.partition(".")
+    word = PLACES.get(rest.rpartition(".")[2].removesuffix("_sublayer"))
+    return site if word is None else word if word == "cross" else f"{stack} {word}"
+
+
+def plain(value: Any) -> str:
     """A value as the study file writes it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -59,8 +59,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
         caption_justify="left",
         caption_style="dim",
         caption=(
-            f"{metric.name} in {metric.unit}; difference to the baseline in {metric.difference_unit}, with its "
-            f"{confidence} interval; speed is throughput, the baseline's being 1; > is the one to ship"
+            f"{metric.titled}; difference to the baseline in {metric.difference_unit}, with its {confidence} interval; "
+            f"speed is {numbers.EXAMPLES[results['task']]}s a second, the baseline's being 1; > is the one to ship"
             + ("; one seed: this speaks of this one trained pair only" if one_pair_only(results) else "")
         ),
     )
@@ -101,13 +101,14 @@ def decision_lines(results: Mapping[str, Any]) -> list[str]:
         results: The content of ``results.json``.
     """
     metric = find_metric(results)
+    example = numbers.EXAMPLES[results["task"]]
     baseline = results["baseline"]
     rows = {row["name"]: row for row in (baseline, *results["candidates"])}
     chosen = rows.get(results["recommended"])
     lines = [results["recommendation"]]
     if chosen is not None and chosen is not baseline:
-        lines += [_savings(chosen, baseline), _quality(chosen, baseline, results, metric)]
-    lines += _undecided(results, metric, chosen)
+        lines += [_savings(chosen, baseline, example), _quality(chosen, baseline, results, metric)]
+    lines += _undecided(results, metric, chosen, example)
     failed = [row for row in rows.values() if row["status"] == "failed"]
     for row in failed:
         reasons = "; ".join(f"seed {failure['seed']}: {failure['reason']}" for failure in row["failures"])
@@ -119,7 +120,7 @@ def decision_lines(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _savings(chosen: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
+def _savings(chosen: Mapping[str, Any], baseline: Mapping[str, Any], example: str) -> str:
     parts = [
         f"{numbers.count(chosen['parameters'])} parameters in place of {numbers.count(baseline['parameters'])} "
         f"({numbers.percent(chosen['parameters_ratio'])})"
@@ -129,10 +130,12 @@ def _savings(chosen: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
         parts.append(f"{numbers.times(speed)} the throughput")
     if chosen["latency_ms"] and baseline["latency_ms"]:
         mine, other = chosen["latency_ms"]["p50"], baseline["latency_ms"]["p50"]
-        parts.append(f"{numbers.milliseconds(mine)} for one example in place of {numbers.milliseconds(other)}")
+        parts.append(f"{numbers.milliseconds(mine)} for one {example} in place of {numbers.milliseconds(other)}")
     if chosen["train_seconds"] is not None and baseline["train_seconds"] is not None:
         mine, other = chosen["train_seconds"], baseline["train_seconds"]
-        parts.append(f"{numbers.seconds(mine)} of training in place of {numbers.seconds(other)}")
+        # Distilling begins where the teacher's training has ended.
+        how = "after the teacher's" if chosen["method"] == "distill" else "in place of"
+        parts.append(f"{numbers.seconds(mine)} of training {how} {numbers.seconds(other)}")
     return f"Cost: {'; '.join(parts)}."
 
 
@@ -156,7 +159,7 @@ def _quality(chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Ma
     return sentence
 
 
-def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, Any] | None) -> list[str]:
+def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, Any] | None, example: str) -> list[str]:
     undecided = [row for row in results["candidates"] if verdict(row) == "undecided" and row["difference"] is not None]
     limit = None if chosen is None else price(chosen, results["prefer"])
     # Only a cheaper one could take the recommended one's place; the others are worth a word, not a line each.
@@ -167,7 +170,7 @@ def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, 
         gap = row["difference"]
         lines.append(
             f"Not decided: {row['name']} ({metric.difference(gap['mean'])}, {metric.signed(gap['low'])} to "
-            f"{metric.signed(gap['high'])}); {what_would_decide(row)}."
+            f"{metric.signed(gap['high'])}); {what_would_decide(row, example)}."
         )
     if mattering[MOST_UNDECIDED:]:
         lines.append(f"Not decided either: {', '.join(row['name'] for row in mattering[MOST_UNDECIDED:])}.")
@@ -177,13 +180,20 @@ def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, 
     return lines
 
 
-def what_would_decide(row: Mapping[str, Any]) -> str:
-    """How many more seeds or test examples would be expected to decide an undecided candidate."""
+def what_would_decide(row: Mapping[str, Any], example: str) -> str:
+    """How many more seeds or test examples would be expected to decide an undecided candidate.
+
+    Args:
+        row: The candidate's row.
+        example: What a test example is called.
+    """
     ways = []
     if row["more_seeds"]:
         ways.append(f"{numbers.count(row['more_seeds'])} more seed{'s' if row['more_seeds'] > 1 else ''}")
     if row["more_examples"]:
-        ways.append(f"{numbers.count(row['more_examples'])} more test example{'s' if row['more_examples'] > 1 else ''}")
+        ways.append(
+            f"{numbers.count(row['more_examples'])} more test {example}{'s' if row['more_examples'] > 1 else ''}"
+        )
     if not ways:
-        return "no number of seeds or of test examples alone is expected to decide it"
+        return f"no number of seeds or of test {example}s alone is expected to decide it"
     return f"expected to decide it: {' or '.join(ways)}"

@@ -78,13 +78,15 @@ class Translation(Task):
         self._baseline = baseline
         self._metric: Metric = study.accept.metric
         self._train, left_out = encode_pairs(self.data.train, self.tokenizer, config.max_tokens, config.max_tokens)
-        self._validation, _ = encode_pairs(self.data.validation, self.tokenizer)
+        validation, _ = encode_pairs(self.data.validation, self.tokenizer)
+        # The validation split only chooses and is measured as training is; the test split judges, and stays whole.
+        kept = np.setdiff1d(np.arange(len(validation)), validation.too_long(config.max_tokens, config.max_tokens))
+        self._validation, self._validation_pairs = validation.select(kept), self.data.validation.select(kept)
         self._test, _ = encode_pairs(self.data.test, self.tokenizer)
         config_of_model = self.make_baseline(seed=0).config
         positions = config_of_model.max_position_embeddings
-        check_lengths(self._validation, positions, f"the model, in the validation split of {config.source}")
         check_lengths(self._test, positions, f"the model, in the test split of {config.source}", ["source"])
-        self.notes = [*self.data.notes, *self._counts(left_out)]
+        self.notes = [*self.data.notes, *self._counts(left_out, len(validation) - len(kept))]
         self.batches = TextBatches(
             self._train,
             study.train.batch_tokens,
@@ -93,16 +95,17 @@ class Translation(Task):
             device,
         )
 
-    def _counts(self, left_out: int) -> list[str]:
+    def _counts(self, left_out: int, left_out_of_validation: int) -> list[str]:
         tokenizer = self.tokenizer
         vocabulary = f"{tokenizer.source_vocabulary:,}"
         if not tokenizer.shared:
             vocabulary += f" and {tokenizer.target_vocabulary:,}"
         notes = [f"tokenizer: {vocabulary} subwords"]
-        if left_out:
-            notes.append(
-                f"train: {left_out:,} pairs left out, as a side has more than {self.study.data.max_tokens} subwords"
-            )
+        for split, count in (("train", left_out), ("validation", left_out_of_validation)):
+            if count:
+                notes.append(
+                    f"{split}: {count:,} pairs left out, as a side has more than {self.study.data.max_tokens} subwords"
+                )
         return notes
 
     # Data and models
@@ -159,8 +162,9 @@ class Translation(Task):
             tokens += int((labels != -100).sum())
         record = {"validation_loss": float(loss) / tokens, "validation_token_accuracy": int(right) / tokens}
         if last:
-            texts = self._translate(model, self.data.validation.sources, beam=1).texts
-            translations = Translations(self.data.validation.sources, self.data.validation.targets, tuple(texts))
+            pairs = self._validation_pairs
+            texts = self._translate(model, pairs.sources, beam=1).texts
+            translations = Translations(pairs.sources, pairs.targets, tuple(texts))
             record |= {f"validation_{name}": score for name, score in self.scores(translations).items()}
         return record
 

@@ -1,0 +1,203 @@
+"""The table of an ablation as a heat map: the quality that was kept, by which sites were replaced and by what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import plotly.graph_objects as go
+
+from leanformer.report.heatmap import heat_map, symmetric_limits
+from leanformer.report.numbers import Metric, find_metric
+from leanformer.report.structure import layer_of, place_of, plain
+from leanformer.report.style import safe, scaled
+from leanformer.report.table import verdict
+
+# The published names of feed_forward's schemes (arXiv 2311.10642), by the kind of site.
+SCHEMES = {
+    "self_attention": "ALR",
+    "cross_attention": "ALR",
+    "self_attention_sublayer": "ALRR",
+    "cross_attention_sublayer": "ALRR",
+    "layer": "ELR",
+}
+SIZES = ("XS", "S", "M", "L")
+NAMED = ("size", "hidden", "per_head")
+"""Arguments of feed_forward that the scheme's name and size say."""
+ATTENTIONS = ("encoder self", "decoder self", "cross")
+CELL_WIDTH = 64  # pixels, for a number and its difference
+NAMES_WIDTH = 150
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a plan puts at a site.
+
+    Args:
+        name: The published scheme, or the block.
+        size: ``XS``, or ``H 50`` where the hidden units were given; empty for other blocks.
+        rest: The arguments beyond these in which candidates differ.
+    """
+
+    name: str
+    size: str
+    rest: str
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.name, self.size, self.rest) if part)
+
+    @property
+    def rank(self) -> int:
+        """By which forms of one name are sorted."""
+        return SIZES.index(self.size) if self.size in SIZES else int(self.size.rpartition(" ")[2] or 0)
+
+
+def road(row: Mapping[str, Any]) -> str:
+    """How a candidate came about: ``as taught``, ``tuned as a whole`` or ``trained from scratch``."""
+    if row["method"] == "scratch":
+        return "trained from scratch"
+    return "tuned as a whole" if any(curve["epochs"] for curve in row["curves"]) else "as taught"
+
+
+def replaced_sites(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where a plan replaced something: ``encoder self``, ``cross``, with the layers where it is not all of them.
+
+    A layer that was replaced whole counts as its attentions, so that one line compares all schemes.
+    """
+    there: dict[str, set[int]] = {}
+    changed: dict[str, set[int]] = {}
+    for change in row["changes"]:
+        for place in _attentions(change):
+            there.setdefault(place, set()).add(layer_of(change["site"]))
+            if change["changed"]:
+                changed.setdefault(place, set()).add(layer_of(change["site"]))
+    return tuple(
+        place if changed[place] == there[place] else f"{place} {', '.join(map(str, sorted(changed[place])))}"
+        for place in there
+        if place in changed
+    )
+
+
+def _attentions(change: Mapping[str, Any]) -> tuple[str, ...]:
+    place = place_of(change["site"])
+    return {"encoder layer": ("encoder self",), "decoder layer": ("decoder self", "cross")}.get(place, (place,))
+
+
+def put_in_place(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Form, ...]]:
+    """What each plan puts in place of what it replaced, each form once, in the order of the model's sites."""
+    written = [
+        [(change, _written(row["plan"], change)) for change in row["changes"] if change["changed"]] for row in rows
+    ]
+    keys = {key for entries in written for _, entry in entries for key in entry}
+    given: dict[tuple[str, str, str], set[str]] = {}
+    for change, entry in (pair for entries in written for pair in entries):
+        for key in keys:
+            given.setdefault((change["block"], place_of(change["site"]), key), set()).add(plain(entry.get(key)))
+    return [tuple(dict.fromkeys(_form(change, entry, given) for change, entry in entries)) for entries in written]
+
+
+def _written(plan: Mapping[str, Any], change: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments that the study gives for a site; the last pattern that matches it counts."""
+    entries = [entry for pattern, entry in plan.items() if fnmatchcase(change["site"], pattern)]
+    entry = entries[-1] if entries else {}
+    return {} if isinstance(entry, str) else {key: value for key, value in entry.items() if key != "block"}
+
+
+def _form(change: Mapping[str, Any], entry: Mapping[str, Any], given: Mapping[tuple[str, str, str], set[str]]) -> Form:
+    block, place = change["block"], place_of(change["site"])
+    named = NAMED if block == "feed_forward" else ()
+    rest = ", ".join(
+        f"{key}: {plain(value)}"
+        for key, value in entry.items()
+        if key not in named and len(given[block, place, key]) > 1
+    )
+    if block != "feed_forward":
+        return Form(block, "", rest)
+    arguments = {**change["arguments"], **entry}
+    size = arguments.get("size") or f"H {arguments.get('hidden')}"
+    return Form("ASLR" if arguments.get("per_head") else SCHEMES[change["kind"]], size, rest)
+
+
+def ablation(results: Mapping[str, Any]) -> dict[str, go.Figure]:
+    """Quality and difference to the baseline, sites down, what was put there across.
+
+    Returns:
+        How the candidates came about -> the figure; all share their lines, columns and colors. Empty where no candidate
+        is distilled, none could be compared, or all have the same sites and blocks.
+    """
+    rows = results["candidates"]
+    cells = list(zip(map(replaced_sites, rows), put_in_place(rows), strict=True))
+    compared = [row["difference"]["mean"] for row in rows if row["difference"] is not None]
+    if len(set(cells)) < 2 or not compared or all(row["method"] == "scratch" for row in rows):
+        return {}
+    down = sorted(dict.fromkeys(sites for sites, _ in cells), key=len)
+    kinds = list(dict.fromkeys((form.name, form.rest) for _, forms in cells for form in forms))
+    across = sorted(
+        {forms for _, forms in cells},
+        key=lambda forms: [(kinds.index((form.name, form.rest)), form.rank) for form in forms],
+    )
+    metric = find_metric(results)
+    attentions = {place for change in rows[0]["changes"] for place in _attentions(change) if place in ATTENTIONS}
+    layout = {
+        "height": 90 + 48 * len(down),
+        "margin": {"l": 8, "r": 12, "t": 42, "b": 8},
+        "xaxis": {
+            "tickvals": list(range(len(across))),
+            "ticktext": ["<br>+ ".join(safe(str(form)) for form in forms) for forms in across],
+            "tickangle": 0,
+        },
+        "yaxis": {
+            "tickvals": list(range(len(down))),
+            "ticktext": [
+                "all attention" if len(sites) > 1 and set(sites) == attentions else "<br>+ ".join(map(safe, sites))
+                for sites in down
+            ],
+        },
+        "meta": {"least_width": NAMES_WIDTH + CELL_WIDTH * len(across)},
+    }
+    limits = symmetric_limits([[value * metric.scale for value in compared]])
+    figures = {}
+    for way in dict.fromkeys(map(road, rows)):
+        found = {
+            cell: [row for row, its in zip(rows, cells, strict=True) if its == cell and road(row) == way]
+            for cell in set(cells)
+        }
+        grid = [[found.get((sites, forms), []) for forms in across] for sites in down]
+        figures[way] = heat_map(
+            [[_color(rows, metric) for rows in line] for line in grid],
+            [[_text(rows, metric) for rows in line] for line in grid],
+            [["<br>".join(_hover(row, metric) for row in rows) for rows in line] for line in grid],
+            limits,
+            metric.difference_unit,
+            **layout,
+        )
+    return figures
+
+
+def _best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    compared = [row for row in rows if row["difference"] is not None]
+    return max(compared, key=lambda row: row["quality"]["mean"], default=None)
+
+
+def _color(rows: Sequence[Mapping[str, Any]], metric: Metric) -> float | None:
+    best = _best(rows)
+    return None if best is None else scaled(best["difference"]["mean"], metric.scale)
+
+
+def _text(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
+    best = _best(rows)
+    if best is None:
+        return "failed" if rows else ""
+    text = f"{metric.number(best['quality']['mean'])}<br>{metric.signed(best['difference']['mean'])}"
+    return text if len(rows) == 1 else f"{text}<br>best of {len(rows)}"
+
+
+def _hover(row: Mapping[str, Any], metric: Metric) -> str:
+    if row["difference"] is None:
+        return f"{safe(row['name'])}: {verdict(row)}"
+    return (
+        f"{safe(row['name'])}: {verdict(row)}, {metric.value(row['quality']['mean'])} "
+        f"({metric.difference(row['difference']['mean'])})"
+    )

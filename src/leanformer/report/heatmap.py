@@ -1,0 +1,72 @@
+"""The report's one form of heat map: orange is worse, blue is better, and every cell says its number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from leanformer.report import numbers
+from leanformer.report.style import empty_figure
+
+# Apart for every reader, and in gray the number tells.
+COLORSCALE = [[0, "#b35806"], [0.25, "#f1a340"], [0.5, "#f4f5f6"], [0.75, "#79b2d9"], [1, "#0b5394"]]
+
+Grid = Sequence[Sequence[Any]]
+"""One list a line, from top to bottom."""
+
+
+def heat_map(
+    values: Sequence[Sequence[float | None]],
+    texts: Grid | None,
+    hovers: Grid,
+    limits: tuple[float, float],
+    unit: str = "",
+    **layout: Any,
+) -> go.Figure:
+    """A heat map; cells stand at whole numbers, counted from the upper left.
+
+    Args:
+        values: What the colors show; None leaves a cell empty.
+        texts: Written into the cells; None where there are too many.
+        hovers: What a cell says when it is pointed at.
+        limits: The values of the deepest orange and the deepest blue; equally far from white.
+        unit: Written beside the scale of colors; there is none without it.
+        layout: Of the figure: height, axes.
+    """
+    figure = empty_figure(**layout)
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(showgrid=False, range=[len(values) - 0.5, -0.5])
+    figure.add_heatmap(
+        z=[[numbers.significant(value) for value in line] for line in values],
+        zmin=limits[0],
+        zmax=limits[1],
+        colorscale=COLORSCALE,
+        xgap=1 if texts else 0,
+        ygap=1,
+        text=texts,
+        texttemplate="%{text}" if texts else None,
+        customdata=hovers,
+        hovertemplate="%{customdata}<extra></extra>",
+        showscale=bool(unit),
+        colorbar={
+            "orientation": "h",
+            "title": {"text": unit, "side": "right"},
+            "thickness": 10,
+            "lenmode": "pixels",
+            "len": 220,
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "ypad": 4,
+        },
+    )
+    return figure
+
+
+def symmetric_limits(values: Sequence[Sequence[float | None]]) -> tuple[float, float]:
+    """Limits at which 0 is white."""
+    limit = max((abs(value) for line in values for value in line if value is not None), default=0) or 1
+    return -limit, limit

@@ -1,0 +1,129 @@
+"""Quality on parts of the test data: by class of images, by length of sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from leanformer.report import numbers
+from leanformer.report.heatmap import heat_map, symmetric_limits
+from leanformer.report.numbers import Metric, find_metric
+from leanformer.report.style import number_of, row_axis, row_height, safe, scaled, shortened
+
+MOST_PARTS_WITH_NUMBERS = 14
+MOST_NAMED_PARTS = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was measured of one model on a part of the test data.
+
+    Args:
+        name: A class, or a range of lengths in words such as ``1-5`` and ``31+``.
+        examples: Test examples of this part.
+        quality: In the study's metric.
+        difference: To the baseline's; None where there is none to compare with.
+    """
+
+    name: str
+    examples: int
+    quality: float
+    difference: float | None
+
+
+def parts_of(row: Mapping[str, Any]) -> list[Part]:
+    """A model's quality by class, or where it translates by length of the source; empty where nothing was measured."""
+    if "by_length" in row:
+        return [
+            Part(_words(entry), entry["sentences"], entry["score"], entry["difference"]) for entry in row["by_length"]
+        ]
+    return [
+        Part(entry["class"], entry["examples"], entry["accuracy"], entry["difference"]) for entry in row["per_class"]
+    ]
+
+
+def _words(entry: Mapping[str, Any]) -> str:
+    return f"{entry['low']}+" if entry["high"] is None else f"{entry['low']}-{entry['high']}"
+
+
+def by_part(results: Mapping[str, Any]) -> list[tuple[str, int, list[Part | None]]]:
+    """Part, its test examples, and what was measured of it for the baseline and each candidate."""
+    found = [{part.name: part for part in parts_of(row)} for row in (results["baseline"], *results["candidates"])]
+    examples = {name: part.examples for parts in found for name, part in parts.items()}
+    return [(name, count, [parts.get(name) for parts in found]) for name, count in examples.items()]
+
+
+def difference_by_part(results: Mapping[str, Any]) -> go.Figure | None:
+    """Difference to the baseline on each part, candidates down, parts across; None where there is none."""
+    metric = find_metric(results)
+    rows = [row for row in results["candidates"] if any(part.difference is not None for part in parts_of(row))]
+    if not rows:
+        return None
+    names = list(dict.fromkeys(part.name for row in rows for part in parts_of(row)))
+    found = [{part.name: part for part in parts_of(row)} for row in rows]
+    values = [
+        [scaled(parts[name].difference, metric.scale) if name in parts else None for name in names] for parts in found
+    ]
+    few = len(names) <= MOST_PARTS_WITH_NUMBERS
+    places = number_of(results)
+    return heat_map(
+        values,
+        [["" if value is None else numbers.signed(value, 1) for value in line] for line in values] if few else None,
+        [
+            [
+                f"{safe(row['name'])}, {safe(_in_words(name, results))}<br>{_measured(parts.get(name), results, metric)}"
+                for name in names
+            ]
+            for row, parts in zip(rows, found, strict=True)
+        ],
+        symmetric_limits(values),
+        metric.difference_unit,
+        height=row_height(rows) + 20,
+        margin={"l": 8, "r": 12, "t": 42, "b": 8},
+        xaxis={
+            "showticklabels": few,
+            "tickvals": list(range(len(names))) if few else [],
+            "ticktext": [safe(shortened(name, 14)) for name in names] if few else [],
+        },
+        yaxis=row_axis(results, rows),
+        # On a phone the names would take the room that the numbers need.
+        meta={"narrow": {"yaxis": {"ticktext": [f"<b>{places[row['name']]}</b>" for row in rows]}}},
+    )
+
+
+def _measured(part: Part | None, results: Mapping[str, Any], metric: Metric) -> str:
+    if part is None or part.difference is None:
+        return "not measured"
+    return (
+        f"{metric.value(part.quality)}, {metric.difference(part.difference)}<br>"
+        f"{numbers.count(part.examples)} test {numbers.EXAMPLES[results['task']]}s"
+    )
+
+
+def greatest_losses(row: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """The parts that lost most to the baseline, in words.
+
+    Args:
+        row: A candidate's row.
+        results: The content of ``results.json``.
+    """
+    metric = find_metric(results)
+    parts = parts_of(row)
+    losses = [(part.difference, part) for part in parts if part.difference is not None and part.difference < 0]
+    if not parts:
+        return "not measured"
+    if not losses:
+        return "nothing lost"
+    losses.sort(key=lambda loss: loss[0])
+    example = numbers.EXAMPLES[results["task"]]
+    return ", ".join(
+        f"{_in_words(part.name, results)} ({metric.difference(loss)}, {part.examples} {example}s)"
+        for loss, part in losses[:MOST_NAMED_PARTS]
+    )
+
+
+def _in_words(name: str, results: Mapping[str, Any]) -> str:
+    return f"{name} words" if results["task"] == "translation" else f"class {name}"
