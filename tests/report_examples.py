@@ -1,4 +1,4 @@
-"""What studies write into results.json, for the tests of the report: plain, failed, hostile."""
+"""What studies write into results.json, for the tests of the report: of images and of text, failed, hostile, old."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def example_row(
                     "changed": changed,
                     "parameters_before": before,
                     "parameters_after": after,
+                    # The norm stays where an attention is exchanged.
+                    "removed": before - (NORM if after else 0) if changed else 0,
+                    "added": after - (NORM if after else 0) if changed else 0,
+                    "r2": None,
+                    "r2_per_seed": [],
                 }
             )
     by_kind: dict[str, int] = {
@@ -84,6 +89,7 @@ def example_row(
         "quality": {"mean": mean, "low": mean - 0.012, "high": mean + 0.012, "per_seed": per_seed},
         "difference": None if decision is None else {"mean": gap, "low": gap - width, "high": gap + width},
         "scope": "seeds and examples" if seeds > 1 else "one trained pair",
+        "teaching": None,
         "per_class": [
             {
                 "class": str(number),
@@ -212,9 +218,8 @@ def failed(row: dict[str, Any], reason: str = "the loss is not finite") -> None:
         "reason": f"Its training failed with seed 0: {reason}.",
         "failures": [{"seed": 0, "reason": reason}],
         "rollbacks": [{"seed": 0, "what": "not finite at epoch 3, step 2: back to the last good state, rate 0.001"}],
-        "per_class": [],
-        "mcnemar": [],
     }
+    row |= {key: [] for key in ("per_class", "mcnemar", "paired_bootstrap", "by_length", "examples") if key in row}
     row["curves"][0]["epochs"] = row["curves"][0]["epochs"][:3]
     for key in (
         "quality",
@@ -229,8 +234,11 @@ def failed(row: dict[str, Any], reason: str = "the loss is not finite") -> None:
         "throughput_per_second",
         "peak_memory_mb",
         "train_peak_memory_mb",
+        "tokens_per_second",
+        "scores",
     ):
-        row[key] = None
+        if key in row:
+            row[key] = None
 
 
 def hostile_results() -> dict[str, Any]:
@@ -271,3 +279,285 @@ def without_baseline() -> dict[str, Any]:
         for entry in row["per_class"]:
             entry["difference"] = None
     return results
+
+
+def old_results() -> dict[str, Any]:
+    """What a study of the digits wrote before candidates could be distilled."""
+    results = example_results()
+    for row in (results["baseline"], *results["candidates"]):
+        del row["teaching"]
+        for change in row["changes"]:
+            for key in ("removed", "added", "r2", "r2_per_seed"):
+                del change[key]
+    return results
+
+
+# Translation
+
+WIDE, FEED_FORWARD, LENGTH = 128, 512, 50
+PROJECTION, WIDE_NORM = WIDE**2 + WIDE, 2 * WIDE
+ATTENTION_SITE, MLP_SITE = 4 * PROJECTION + WIDE_NORM, 2 * WIDE * FEED_FORWARD + FEED_FORWARD + WIDE + WIDE_NORM
+STACKS = {"encoder": ("self_attention",), "decoder": ("self_attention", "cross_attention")}
+EMBEDDINGS = 1_024_000
+SENTENCES = [
+    (
+        "Ein Mann mit einem orangefarbenen Hut, der etwas anstarrt.",
+        "A man in an orange hat starring at something.",
+        "A man with an orange hat staring at something.",
+        "A man in an orange hat standing at something.",
+    ),
+    (
+        "Leute reparieren das Dach eines Hauses.",
+        "People are fixing the roof of a house.",
+        "People are fixing the roof of a house.",
+        "People are on the roof of a house of a house of a house.",
+    ),
+    (
+        "Eine Gruppe von Menschen steht vor einem Iglu, während ein Junge mit einem Schlitten den Hang hinunterfährt.",
+        "A group of people standing in front of an igloo while a boy on a red sled goes down the slope.",
+        "A group of people stand in front of an igloo while a boy with a red sled goes down the slope.",
+        "",
+    ),
+]
+
+Put = dict[str, tuple[str, dict[str, Any], int]]
+"""Stack and kind of a site -> block, arguments, and the block's own parameters a layer."""
+
+
+def feed_forward(size: str, hidden: int, parameters: int, **arguments: Any) -> tuple[str, dict[str, Any], int]:
+    """The block as a plan puts it, in the sizes that results.json has written out."""
+    written = {"size": size, "hidden": hidden, "max_length": LENGTH, "per_head": False, "reads": None, **arguments}
+    return "feed_forward", written, parameters
+
+
+def translation_changes(put: Put, explained: float, seeds: int) -> list[dict[str, Any]]:
+    """Site by site, three layers a stack; what a wider site took along is empty and does not count as changed."""
+    changes = []
+    for stack, attentions in STACKS.items():
+        for layer in range(3):
+            whole = len(attentions) * ATTENTION_SITE + MLP_SITE
+            kinds = {kind: ATTENTION_SITE for one in attentions for kind in (one, f"{one}_sublayer")}
+            for kind, before in {**kinds, "mlp": MLP_SITE, "layer": whole}.items():
+                block, arguments, parameters = put.get(f"{stack}.{kind}", (None, {}, 0))
+                wider = {f"{stack}.layer", f"{stack}.{kind}_sublayer"} & set(put)
+                inner = (
+                    sum(put[f"{stack}.{one}"][2] for one in kinds if f"{stack}.{one}" in put) if kind == "layer" else 0
+                )
+                # The output projection and the norm stay where an attention alone is replaced.
+                kept = PROJECTION + WIDE_NORM if kind in attentions and block else 0
+                r2 = [explained - 0.04 * layer - 0.002 * seed for seed in range(seeds)]
+                changes.append(
+                    {
+                        "site": f"{stack}.{layer}.{kind}",
+                        "kind": kind,
+                        "block": block or ("none" if wider else kind.partition("_")[2] or kind),
+                        "arguments": arguments,
+                        "changed": block is not None,
+                        "parameters_before": before,
+                        "parameters_after": parameters + kept if block else 0 if wider else before + inner,
+                        "removed": before - kept if block else 0,
+                        "added": parameters if block else 0,
+                        "r2": sum(r2) / seeds if block else None,
+                        "r2_per_seed": r2 if block else [],
+                    }
+                )
+    return changes
+
+
+def translation_row(
+    name: str,
+    bleu: float,
+    put: Put,
+    decision: str | None,
+    speed: float,
+    seeds: int,
+    method: str = "distill",
+    epochs: int = 0,
+    explained: float = 0.97,
+) -> dict[str, Any]:
+    """One model's row, as a study of a small translator writes it.
+
+    Args:
+        epochs: Of the training, or of the tuning of what is distilled.
+        explained: R² in the first layer; less in those behind it.
+    """
+    gap, chrf, exact = bleu - 29.75, bleu + 24.1, max(0.0, bleu - 25) / 100
+    changes = translation_changes(put, explained if method == "distill" else 0.0, seeds)
+    by_kind = {
+        kind: sum(change["parameters_after"] for change in changes if change["kind"] == kind)
+        for kind in ("self_attention", "cross_attention", "mlp")
+    }
+    by_kind |= {
+        "layer": sum(
+            change["parameters_after"] for change in changes if change["kind"] == "layer" and change["changed"]
+        ),
+        "other": EMBEDDINGS,
+    }
+    parameters, whole = sum(by_kind.values()), 9 * ATTENTION_SITE + 6 * MLP_SITE + EMBEDDINGS
+    taught = [change for change in changes if change["changed"]] if method == "distill" else []
+    width = 0.3 if decision == "accept" else 0.6
+
+    def interval(mean: float) -> dict[str, float]:
+        return {"mean": mean, "low": mean - 1.1, "high": mean + 1.2}
+
+    return {
+        "name": name,
+        "method": method,
+        "status": "ok",
+        # As the study writes it: the size alone.
+        "plan": {
+            site.replace(".", ".*.", 1): {"block": block}
+            | {key: value for key, value in arguments.items() if key in ("size", "per_head", "slots")}
+            for site, (block, arguments, _) in put.items()
+        },
+        "changes": [change | ({} if taught else {"r2": None, "r2_per_seed": []}) for change in changes],
+        "seeds": list(range(seeds)),
+        "learning_rate": 0.002 if method == "distill" else 0.001,
+        "learning_rate_search": [],
+        "parameters": parameters,
+        "parameters_ratio": parameters / whole,
+        "parameters_by_kind": by_kind,
+        "flops_per_example": 21.0 * parameters,
+        "flops_ratio": parameters / whole,
+        "q_ratio": None,
+        "quality": {**interval(bleu), "per_seed": [bleu] * seeds},
+        "difference": None if decision is None else {"mean": gap, "low": gap - width, "high": gap + width},
+        "scope": "seeds and examples" if seeds > 1 else "one trained pair",
+        "teaching": {
+            "seconds": 61.3,
+            "blocks": len(taught),
+            "epochs": 6,
+            "curves": [
+                {
+                    "site": change["site"],
+                    "block": change["block"],
+                    "seed": seed,
+                    "r2": [value - 0.9 * float(np.exp(-epoch)) for epoch in range(6)],
+                }
+                for change in taught
+                for seed, value in enumerate(change["r2_per_seed"])
+            ],
+        }
+        if taught
+        else None,
+        "per_class": [],
+        "mcnemar": [],
+        "scores": {
+            "bleu": {**interval(bleu), "per_seed": [bleu] * seeds},
+            "chrf": {**interval(chrf), "per_seed": [chrf] * seeds},
+            "exact_match": {"mean": exact, "per_seed": [exact] * seeds},
+        },
+        "paired_bootstrap": []
+        if decision is None
+        else [
+            {"seed": seed, "difference": {"mean": gap, "low": gap - 0.5, "high": gap + 0.4}, "p_value": 0.012}
+            for seed in range(seeds)
+        ],
+        "by_length": [
+            {
+                "low": low,
+                "high": high,
+                "sentences": sentences,
+                "score": bleu - 0.1 * low,
+                "difference": None if decision is None else gap * (0.6 + low / 20),
+            }
+            for low, high, sentences in ((1, 5, 41), (6, 10, 388), (11, 15, 402), (16, 20, 131), (21, None, 38))
+        ],
+        "examples": []
+        if decision is None
+        else [
+            {
+                "source": source,
+                "reference": reference,
+                "baseline": baseline,
+                "candidate": candidate,
+                "baseline_score": 71.24,
+                "candidate_score": 33.0,
+            }
+            for source, reference, baseline, candidate in SENTENCES
+        ],
+        "curves": [
+            {
+                "seed": seed,
+                "epochs": [
+                    {
+                        "epoch": epoch,
+                        "train_loss": 2.9 + 5 * float(np.exp(-epoch / 4)),
+                        "validation_loss": 2.1 + 4 * float(np.exp(-epoch / 4)) + 0.02 * seed,
+                        "validation_token_accuracy": 0.61 - 0.5 * float(np.exp(-epoch / 4)),
+                    }
+                    | ({"validation_bleu": bleu + 0.4} if epoch == epochs else {})
+                    for epoch in range(1, epochs + 1)
+                ],
+            }
+            for seed in range(seeds)
+        ],
+        "train_seconds": 61.3 + 70.0 * epochs,
+        "train_examples_per_second": 431 * speed,
+        "latency_ms": {"p50": 48.2 / speed, "p95": 61.0 / speed},
+        "throughput_per_second": 212 * speed,
+        "tokens_per_second": 2_790 * speed,
+        "peak_memory_mb": 18.2 * parameters / whole,
+        "train_peak_memory_mb": 512.5,
+        "decision": decision,
+        "reason": "what the others are compared with" if decision is None else f"{gap:+.2f} BLEU.",
+        "p_value": {None: None, "accept": 0.004, "reject": 0.99, "undecided": 0.12}[decision],
+        "p_adjusted": {None: None, "accept": 0.024, "reject": 1.0, "undecided": 0.41}[decision],
+        "more_seeds": 5 if decision == "undecided" and seeds > 1 else None,
+        "more_examples": 1_700 if decision == "undecided" else None,
+        "failures": [],
+        "rollbacks": [],
+        "trials": [f"trials/{name}/seed-{seed}" for seed in range(seeds)],
+    }
+
+
+def translation_results(seeds: int = 3) -> dict[str, Any]:
+    """What a study of a small translator with ten candidates writes; the ninth failed."""
+    encoder_s, encoder_m = feed_forward("S", 50, 659_350), feed_forward("M", 800, 10_261_600)
+    decoder_s, decoder_m = feed_forward("S", 50, 339_478), feed_forward("M", 800, 5_237_728)
+    cross_s = feed_forward("S", 100, 1_952_300, reads="prefix")
+    heads_s = feed_forward("S", 400, 23_158_400, per_head=True)
+    encoder, decoder, cross = "encoder.self_attention", "decoder.self_attention", "decoder.cross_attention"
+    recipes: list[tuple[Any, ...]] = [
+        ("encoder-S", 29.23, {encoder: encoder_s}, "undecided", 1.05),
+        ("encoder-M", 29.61, {encoder: encoder_m}, "accept", 0.87),
+        ("encoder-S-heads", 29.7, {encoder: heads_s}, "accept", 0.62),
+        ("encoder-layers-S", 28.4, {"encoder.layer": encoder_s}, "reject", 1.3),
+        ("decoder-S", 26.12, {"decoder.self_attention_sublayer": decoder_s}, "reject", 1.21, seeds, "distill", 0, 0.81),
+        ("cross-S", 5.53, {cross: cross_s}, "reject", 1.4, seeds, "distill", 0, 0.42),
+        ("cross-slots", 28.84, {cross: ("slots", {"slots": 16}, 49_408)}, "undecided", 1.5),
+        ("both-M-tuned", 29.4, {encoder: encoder_m, decoder: decoder_m}, "accept", 0.9, seeds, "distill", 3),
+        ("all-S", 4.9, {encoder: encoder_s, decoder: decoder_s, cross: cross_s}, "reject", 1.6),
+        ("no-mlp", 27.9, {"encoder.mlp": ("none", {}, 0)}, "reject", 1.4, seeds, "scratch", 12),
+    ]
+    candidates = [translation_row(*(recipe if len(recipe) > 5 else (*recipe, seeds))) for recipe in recipes]
+    failed(candidates[8])
+    candidates[8] |= {"teaching": None}
+    candidates[8]["changes"] = [change | {"r2": None, "r2_per_seed": []} for change in candidates[8]["changes"]]
+    return example_results(seeds) | {
+        "name": "multi30k",
+        "task": "translation",
+        "metric": "bleu",
+        "accept": {"metric": "bleu", "max_drop": 0.5, "confidence": 0.95},
+        "prefer": "latency",
+        "data": {
+            "source": "multi30k",
+            "source_language": "de",
+            "target_language": "en",
+            "train": 29_000,
+            "validation": 1_014,
+            "test": 1_000,
+            "notes": ["tokenizer: 8,000 subwords"],
+        },
+        "signatures": {
+            "bleu": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0",
+            "chrf": "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0",
+        },
+        "decode": {"beam": 5, "max_tokens": 50, "batch_tokens": 4096},
+        "baseline": translation_row("baseline", 29.75, {}, None, 1.0, seeds, "scratch", 12),
+        "candidates": candidates,
+        "recommended": "both-M-tuned",
+        "recommendation": "Ship both-M-tuned, the cheapest accepted candidate by latency.",
+        "ship": "trials/both-M-tuned/seed-0/model",
+        "study": {"name": "multi30k", "task": "translation", "data": {"source": "multi30k"}},
+    }

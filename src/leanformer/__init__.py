@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 from leanformer.errors import LeanformerError
 
 if TYPE_CHECKING:
-    from leanformer.config import Study, make_study, read_study
+    from leanformer.config import DistillConfig, FinetuneConfig, Study, make_study, read_study
+    from leanformer.distillation import distill
     from leanformer.model.sites import Site
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
     from leanformer.study import StudyResult, run
 
 __all__ = [
+    "DistillConfig",
+    "FinetuneConfig",
     "LeanformerError",
     "Site",
     "Study",
     "StudyResult",
+    "distill",
     "load",
     "make_study",
     "read_study",
@@ -29,9 +33,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DistillConfig": "leanformer.config",
+    "FinetuneConfig": "leanformer.config",
     "Site": "leanformer.model.sites",
     "Study": "leanformer.config",
     "StudyResult": "leanformer.study",
+    "distill": "leanformer.distillation",
     "load": "leanformer.model.students",
     "make_study": "leanformer.config",
     "read_study": "leanformer.config",

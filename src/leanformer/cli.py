@@ -96,7 +96,9 @@ def run(
 
 
 @app.command()
-def sites(model: Annotated[str, typer.Argument(help="A family (vit, deit), a model directory, or a hub id.")]) -> None:
+def sites(
+    model: Annotated[str, typer.Argument(help="A family (vit, deit, marian, bart), a model directory, or a hub id.")],
+) -> None:
     """List the sites of a model: the names that a plan's patterns match."""
     from leanformer.model.baseline import fresh_model
     from leanformer.model.families import FAMILIES
@@ -114,6 +116,24 @@ def sites(model: Annotated[str, typer.Argument(help="A family (vit, deit), a mod
     console = Console()
     console.print(table)
     console.print(f"{type(found).__name__}: {parameter_count(found):,} parameters")
+
+
+@app.command()
+def translate(
+    model: Annotated[str, typer.Argument(help="A translator's directory (with its tokenizer), or a hub id.")],
+    text: Annotated[
+        Path | None, typer.Argument(help="A UTF-8 file, one sentence a line; by default standard input.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the lines; by default standard output.")] = None,
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept a sentence; 1 is greedy.")] = 1,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Subwords a batch, padding included.")] = 4096,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest translation in subwords.")] = 256,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Translate lines of text, one translation a line."""
+    from leanformer.translator import read_lines, translate_lines
+
+    translate_lines(model, read_lines(text), out, beam, batch_tokens, max_tokens, device)
 
 
 @app.command()

@@ -88,6 +88,7 @@ class NumberWordsConfig(Section):
     validation: Count = 500
     test: Count = 1_000
     currency: str = "EUR"
+    """Of the ``currency`` kind, whose numbers count hundredths of it."""
 
 
 class TextDataConfig(Section):
@@ -107,9 +108,9 @@ class TextDataConfig(Section):
     max_tokens: Count = 128
     """Sentences with more subwords, the end mark included, are left out of training and counted."""
     validation_fraction: Fraction = 0.05
-    """Part of the training pairs set aside for validation where the data has no such split."""
+    """Part of the training sentences set aside for validation where the data has no such split."""
     test_fraction: Fraction = 0.1
-    """Part of all the pairs set aside for testing where the data has no such split."""
+    """Part of all source sentences set aside for testing where the data has no such split, with their translations."""
     split_seed: Seed = 0
     train_limit: Count | None = None
     """Use at most this many training pairs (a seeded choice), validation pairs not counted."""

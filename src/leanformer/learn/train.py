@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ ROLLBACK_RATE_FACTOR = 0.25
 STEPS_BETWEEN_LOOKS_ON_GPU = 25
 
 
+@runtime_checkable
 class TrainingBatches(Protocol):
     """What the loop needs of the data."""
 

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 
 from leanformer.errors import LeanformerError
+from leanformer.model.students import length_limits
 
 Metric = Literal["bleu", "chrf"]
 
@@ -219,28 +220,31 @@ def translate(
         tokenizer: Its tokenizer.
         sentences: One a translation; an empty one gives an empty one.
         beam: Hypotheses kept a sentence; 1 is greedy.
-        max_tokens: Longest translation in tokens, end mark included; no more than the model's positions in any case.
+        max_tokens: Longest translation in tokens, end mark included; no more than the model's positions, and than its
+            blocks can read, in any case.
         batch_tokens: Most source tokens a batch, padding included and each hypothesis of the beam counted; a sentence
             with more goes alone.
         device: Where the inputs go; by default where the model is.
         progress: Called after each batch with the number of sentences that it has finished.
 
     Raises:
-        LeanformerError: A sentence has more tokens than the model has positions.
+        LeanformerError: A sentence has more tokens than the model has positions, or than its blocks can read.
     """
     written = [number for number, text in enumerate(sentences) if text.strip()]
     encoded = tokenizer.encode_source([sentences[number] for number in written]) if written else []
-    limit = getattr(model.config, "max_position_embeddings", None)
+    positions = model.config.max_position_embeddings
+    source_limit, target_limit = (min(positions, limit or positions) for limit in length_limits(model))
     for number, ids in zip(written, encoded, strict=True):
-        if limit is not None and len(ids) > limit:
+        if len(ids) > source_limit:
             raise LeanformerError(
-                f"sentence {number + 1} has {len(ids)} tokens, and the model takes at most {limit} "
-                "(its max_position_embeddings); shorten or split it"
+                f"sentence {number + 1} has {len(ids)} tokens, and the model takes at most {source_limit} "
+                f"({'its max_position_embeddings' if source_limit == positions else 'the max_length of its blocks'}); "
+                "shorten or split it"
             )
     texts = [""] * len(sentences)
     if progress is not None and len(written) < len(sentences):
         progress(len(sentences) - len(written))
-    settings = _settings(model, tokenizer, beam, max_tokens if limit is None else min(max_tokens, limit))
+    settings = _settings(model, tokenizer, beam, min(max_tokens, target_limit))
     modes = {module: module.training for module in model.modules()}
     model.eval()
     tokens = 0

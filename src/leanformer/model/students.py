@@ -25,11 +25,10 @@ from transformers import (
 )
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from leanformer.blocks.base import BlockModule
 from leanformer.errors import LeanformerError
 from leanformer.model.families import FAMILIES, STUDENT_PREFIX, TranslationFamily, device_and_dtype, find_family
 from leanformer.model.plan import Plan
-from leanformer.model.surgery import combine, install, resolve
+from leanformer.model.surgery import combine, install, resolve, sites
 
 
 class ImageStudent(PreTrainedModel):
@@ -171,7 +170,7 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     student.load_state_dict(opened.state_dict())
     if isinstance(family, TranslationFamily):
         student.generation_config = copy.deepcopy(model.generation_config)
-        limit = max_length(student)
+        _, limit = length_limits(student)
         if limit is not None:
             # One more than the decoder can read: the last token that is written is never read.
             student.generation_config.max_length = min(limit + 1, model.generation_config.max_length or limit + 1)
@@ -179,19 +178,18 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     return student.to(device=device, dtype=dtype).train(model.training)
 
 
-def max_length(model: PreTrainedModel, stack: str = "decoder") -> int | None:
-    """Most tokens that the blocks in a stack of a student can read; None where none has a limit.
-
-    A decoder's blocks that read the source have the same limit there.
-    """
-    layers = find_family(model).stacks(model).get(stack, ())
-    limits = [
-        module.max_length
-        for layer in layers
-        for module in layer.modules()
-        if isinstance(module, BlockModule) and module.max_length is not None
-    ]
-    return min(limits, default=None)
+def length_limits(model: PreTrainedModel) -> tuple[int | None, int | None]:
+    """Most tokens of a source and of a target that the blocks of a student can read; None where none has a limit."""
+    plan = getattr(model.config, "plan", None) or {}
+    source, target = [], []
+    for site in sites(model):
+        limit = plan.get(site.name, {}).get("max_length")
+        if limit is not None:
+            if site.causal:
+                target.append(limit)
+            if site.reads_source or not site.causal:
+                source.append(limit)
+    return min(source, default=None), min(target, default=None)
 
 
 def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.report.heatmap import heat_map, symmetric_limits
+from leanformer.report.heatmap import difference_limits, heat_map
 from leanformer.report.numbers import Metric, find_metric
 from leanformer.report.structure import layer_of, place_of, plain
 from leanformer.report.style import safe, scaled
@@ -29,6 +29,10 @@ NAMED = ("size", "hidden", "per_head")
 ATTENTIONS = ("encoder self", "decoder self", "cross")
 CELL_WIDTH = 64  # pixels, for a number and its difference
 NAMES_WIDTH = 150
+
+
+Cell = tuple[tuple[str, ...], tuple["Form", ...]]
+"""Which sites, and what was put there."""
 
 
 @dataclass(frozen=True)
@@ -124,54 +128,54 @@ def ablation(results: Mapping[str, Any]) -> dict[str, go.Figure]:
     """Quality and difference to the baseline, sites down, what was put there across.
 
     Returns:
-        How the candidates came about -> the figure; all share their lines, columns and colors. Empty where no candidate
-        is distilled, none could be compared, or all have the same sites and blocks.
+        How the candidates came about -> the figure; all share their colors. Empty where no candidate is distilled,
+        none could be compared, or all have the same sites and blocks.
     """
     rows = results["candidates"]
     cells = list(zip(map(replaced_sites, rows), put_in_place(rows), strict=True))
     compared = [row["difference"]["mean"] for row in rows if row["difference"] is not None]
     if len(set(cells)) < 2 or not compared or all(row["method"] == "scratch" for row in rows):
         return {}
-    down = sorted(dict.fromkeys(sites for sites, _ in cells), key=len)
-    kinds = list(dict.fromkeys((form.name, form.rest) for _, forms in cells for form in forms))
-    across = sorted(
-        {forms for _, forms in cells},
-        key=lambda forms: [(kinds.index((form.name, form.rest)), form.rank) for form in forms],
-    )
     metric = find_metric(results)
+    limits = difference_limits([[value * metric.scale for value in compared]], results, metric)
     attentions = {place for change in rows[0]["changes"] for place in _attentions(change) if place in ATTENTIONS}
-    layout = {
-        "height": 90 + 48 * len(down),
-        "margin": {"l": 8, "r": 12, "t": 42, "b": 8},
-        "xaxis": {
-            "tickvals": list(range(len(across))),
-            "ticktext": ["<br>+ ".join(safe(str(form)) for form in forms) for forms in across],
-            "tickangle": 0,
-        },
-        "yaxis": {
-            "tickvals": list(range(len(down))),
-            "ticktext": [
-                "all attention" if len(sites) > 1 and set(sites) == attentions else "<br>+ ".join(map(safe, sites))
-                for sites in down
-            ],
-        },
-        "meta": {"least_width": NAMES_WIDTH + CELL_WIDTH * len(across)},
-    }
-    limits = symmetric_limits([[value * metric.scale for value in compared]])
+    names = list(dict.fromkeys((form.name, form.rest) for _, forms in cells for form in forms))
+    found: dict[str, dict[Cell, list[Mapping[str, Any]]]] = {}
+    for row, cell in zip(rows, cells, strict=True):
+        found.setdefault(road(row), {}).setdefault(cell, []).append(row)
     figures = {}
-    for way in dict.fromkeys(map(road, rows)):
-        found = {
-            cell: [row for row, its in zip(rows, cells, strict=True) if its == cell and road(row) == way]
-            for cell in set(cells)
-        }
-        grid = [[found.get((sites, forms), []) for forms in across] for sites in down]
+    for way, table in found.items():
+        down = sorted(dict.fromkeys(sites for sites, _ in table), key=len)
+        across = sorted(
+            dict.fromkeys(forms for _, forms in table),
+            key=lambda forms: [(names.index((form.name, form.rest)), form.rank) for form in forms],
+        )
+        grid = [[table.get((sites, forms), []) for forms in across] for sites in down]
         figures[way] = heat_map(
-            [[_color(rows, metric) for rows in line] for line in grid],
-            [[_text(rows, metric) for rows in line] for line in grid],
-            [["<br>".join(_hover(row, metric) for row in rows) for rows in line] for line in grid],
+            [[_color(shown, metric) for shown in line] for line in grid],
+            [[_text(shown, metric) for shown in line] for line in grid],
+            [["<br>".join(_hover(row, metric) for row in shown) for shown in line] for line in grid],
             limits,
             metric.difference_unit,
-            **layout,
+            height=90 + 48 * len(down),
+            margin={"l": 8, "r": 12, "t": 42, "b": 8},
+            xaxis={
+                "tickvals": list(range(len(across))),
+                "ticktext": ["<br>+ ".join(safe(str(form)) for form in forms) for forms in across],
+                "tickangle": 0,
+            },
+            yaxis={
+                "tickvals": list(range(len(down))),
+                "ticktext": [
+                    "all attention" if len(sites) > 1 and set(sites) == attentions else "<br>+ ".join(map(safe, sites))
+                    for sites in down
+                ],
+            },
+            # More columns than a phone is wide scroll sideways.
+            meta={
+                "least_width": NAMES_WIDTH
+                + CELL_WIDTH * max(len({forms for _, forms in one}) for one in found.values())
+            },
         )
     return figures
 

@@ -16,6 +16,7 @@ from leanformer.report.style import (
     SYMBOLS,
     empty_figure,
     number_of,
+    reach,
     row_axis,
     row_height,
     safe,
@@ -53,7 +54,9 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
     if not rows:
         return None
     margin = results["accept"]["max_drop"]
-    ends = [0, -margin, *(row["difference"][end] for row in rows for end in ("low", "high"))]
+    farthest = -reach(results)
+    far = [(place, row) for place, row in enumerate(rows) if row["difference"]["mean"] < farthest]
+    ends = [0, -margin, *(max(farthest, row["difference"][end]) for row in rows for end in ("low", "high"))]
     room = 0.05 * (max(ends) - min(ends)) or 0.001
     figure = empty_figure(
         height=row_height(rows),
@@ -64,13 +67,25 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
         yaxis=row_axis(results, rows),
     )
     for word in ("accept", "undecided", "reject"):
-        chosen = [(place, row) for place, row in enumerate(rows) if verdict(row) == word]
+        chosen = [(place, row) for place, row in enumerate(rows) if verdict(row) == word and (place, row) not in far]
         figure.add_scatter(
             **_points(word, [row for _, row in chosen], metric),
             mode="markers",
             x=[row["difference"]["mean"] * metric.scale for _, row in chosen],
             y=[place for place, _ in chosen],
             error_x=_errors([row["difference"] for _, row in chosen], metric, word),
+        )
+    if far:
+        figure.add_scatter(
+            name="farther left",
+            mode="markers+text",
+            x=[farthest * metric.scale] * len(far),
+            y=[place for place, _ in far],
+            text=[metric.signed(row["difference"]["mean"]) for _, row in far],
+            textposition="middle right",
+            marker={"symbol": "triangle-left", "size": 10, "color": [COLORS[verdict(row)] for _, row in far]},
+            customdata=[_hover(row, metric) for _, row in far],
+            hovertemplate="%{customdata}<extra></extra>",
         )
     figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1})
     figure.add_vline(x=-margin * metric.scale, **MARGIN)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from leanformer.report import numbers
-from leanformer.report.style import empty_figure
+from leanformer.report.numbers import Metric
+from leanformer.report.style import empty_figure, reach
 
 # Apart for every reader, and in gray the number tells.
 COLORSCALE = [[0, "#b35806"], [0.25, "#f1a340"], [0.5, "#f4f5f6"], [0.75, "#79b2d9"], [1, "#0b5394"]]
@@ -18,7 +19,7 @@ Grid = Sequence[Sequence[Any]]
 
 
 def heat_map(
-    values: Sequence[Sequence[float | None]],
+    values: Grid,
     texts: Grid | None,
     hovers: Grid,
     limits: tuple[float, float],
@@ -66,7 +67,14 @@ def heat_map(
     return figure
 
 
-def symmetric_limits(values: Sequence[Sequence[float | None]]) -> tuple[float, float]:
-    """Limits at which 0 is white."""
-    limit = max((abs(value) for line in values for value in line if value is not None), default=0) or 1
+def difference_limits(values: Grid, results: Mapping[str, Any], metric: Metric) -> tuple[float, float]:
+    """Limits at which no difference is white, and what is far is as deep as what is farther.
+
+    Args:
+        values: Differences as they are shown.
+        results: The content of ``results.json``.
+        metric: The study's.
+    """
+    largest = max((abs(value) for line in values for value in line if value is not None), default=0.0) or 1.0
+    limit = min(largest, reach(results) * metric.scale)
     return -limit, limit

@@ -78,37 +78,6 @@ def find_metric(results: Mapping[str, Any]) -> Metric:
     return replace(metric, digits=2) if results["data"]["test"] > 2000 else metric
 
 
-def signed(self, value: float) -> str:
-        """A difference without its unit: ``-0.3``, ``+0.4``, ``0.0``."""
-        return signed(value * self.scale, self.digits)
-
-    def value(self, value: float) -> str:
-        """``97.1 %``"""
-        return f"{self.number(value)} {self.unit}"
-
-    def difference(self, value: float) -> str:
-        """``-0.3 points``"""
-        return f"{self.signed(value)} {self.difference_unit}"
-
-    def drop(self, value: float) -> str:
-        """A margin, with all of its digits: ``1 point``, ``0.25 points``."""
-        text = f"{value * self.scale:.6g}"
-        return f"{text} {self.difference_unit.removesuffix('s') if text == '1' else self.difference_unit}"
-
-
-def find_metric(results: Mapping[str, Any]) -> Metric:
-    """The study's metric, with as many decimals as one test example can move it.
-
-    Raises:
-        LeanformerError: This version knows no such metric.
-    """
-    name = results["metric"]
-    if name == "accuracy":
-        digits = 2 if results["data"]["test"] > 2000 else 1
-        return Metric("accuracy", 100, "%", "points", digits)
-    raise LeanformerError(f"the metric {name!r} is not known to this version of leanformer; it knows accuracy")
-
-
 def signed(value: float, digits: int) -> str:
     """``-0.3``, ``+0.4``, ``0.0``"""
     text = f"{value:+.{digits}f}"
@@ -116,9 +85,9 @@ def signed(value: float, digits: int) -> str:
 
 
 def percent(ratio: float) -> str:
-    """``9.0 %``, ``100 %``, ``0.42 %``"""
+    """``9.0 %``, ``100 %``, ``0.42 %``, ``2,015 %``"""
     value = 100 * ratio
-    return f"{value:.0f} %" if value >= 99.95 else f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
+    return f"{value:,.0f} %" if value >= 99.95 else f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
 
 
 def brief_percent(ratio: float) -> str:

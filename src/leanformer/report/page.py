@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,12 @@ from leanformer.report.parts import by_part, difference_by_part, greatest_losses
 from leanformer.report.read import read_results
 from leanformer.report.sentences import side_by_side
 from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites, kinds_of, parameters_by_kind
-from leanformer.report.style import number_of
+from leanformer.report.style import number_of, reach
 from leanformer.report.table import PREFERENCES, decision_lines, interval, one_pair_only, speed_ratio, verdict
 from leanformer.report.teaching import teaching_figures
 
 MARKS = {"accept": "●", "undecided": "◇", "reject": "✕", "failed": "✕", "baseline": "■"}
 """The symbols of the figures, as text."""
-MOST_SITES_UNFOLDED = 8
 
 
 def write_report(directory: Path) -> Path:
@@ -104,14 +104,14 @@ def render(results: Mapping[str, Any]) -> str:
         prefer=PREFERENCES[results["prefer"]],
         confidence=numbers.confidence(results["accept"]["confidence"]),
         margin=metric.drop(results["accept"]["max_drop"]),
+        far=metric.difference(-reach(results)) if math.isfinite(reach(results)) else None,
         distilled=[row for row in results["candidates"] if row["method"] == "distill"],
         changed={row["name"]: changed_sites(row["changes"]) for row in rows},
         kept={row["name"]: kept_sites(row["changes"]) for row in rows},
         each_site=each_site,
         in_all=in_all,
-        most_sites_unfolded=MOST_SITES_UNFOLDED,
         kinds=kinds_of(results),
-        greatest=[(row, greatest_losses(row, results)) for row in results["candidates"]],
+        greatest=[(row, greatest_losses(row, metric)) for row in results["candidates"]],
         parts=by_part(results),
         side_by_side=side_by_side,
         plots=plots,

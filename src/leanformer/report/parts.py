@@ -9,12 +9,12 @@ from typing import Any
 import plotly.graph_objects as go
 
 from leanformer.report import numbers
-from leanformer.report.heatmap import heat_map, symmetric_limits
+from leanformer.report.heatmap import difference_limits, heat_map
 from leanformer.report.numbers import Metric, find_metric
 from leanformer.report.style import number_of, row_axis, row_height, safe, scaled, shortened
 
 MOST_PARTS_WITH_NUMBERS = 14
-MOST_NAMED_PARTS = 3
+MOST_NAMED_CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -62,31 +62,34 @@ def difference_by_part(results: Mapping[str, Any]) -> go.Figure | None:
     rows = [row for row in results["candidates"] if any(part.difference is not None for part in parts_of(row))]
     if not rows:
         return None
-    names = list(dict.fromkeys(part.name for row in rows for part in parts_of(row)))
     found = [{part.name: part for part in parts_of(row)} for row in rows]
+    names = list(dict.fromkeys(name for parts in found for name in parts))
     values = [
         [scaled(parts[name].difference, metric.scale) if name in parts else None for name in names] for parts in found
     ]
+    examples = {name: part.examples for parts in found for name, part in parts.items()}
+    translation = results["task"] == "translation"
+
+    def tick(name: str) -> str:
+        return f"{name}<br>({numbers.count(examples[name])})" if translation else safe(shortened(name, 14))
+
     few = len(names) <= MOST_PARTS_WITH_NUMBERS
     places = number_of(results)
     return heat_map(
         values,
         [["" if value is None else numbers.signed(value, 1) for value in line] for line in values] if few else None,
         [
-            [
-                f"{safe(row['name'])}, {safe(_in_words(name, results))}<br>{_measured(parts.get(name), results, metric)}"
-                for name in names
-            ]
+            [f"{safe(row['name'])}, {_hover(name, parts.get(name), results, metric)}" for name in names]
             for row, parts in zip(rows, found, strict=True)
         ],
-        symmetric_limits(values),
+        difference_limits(values, results, metric),
         metric.difference_unit,
-        height=row_height(rows) + 20,
+        height=row_height(rows) + (40 if translation else 20),
         margin={"l": 8, "r": 12, "t": 42, "b": 8},
         xaxis={
             "showticklabels": few,
             "tickvals": list(range(len(names))) if few else [],
-            "ticktext": [safe(shortened(name, 14)) for name in names] if few else [],
+            "ticktext": [tick(name) for name in names] if few else [],
         },
         yaxis=row_axis(results, rows),
         # On a phone the names would take the room that the numbers need.
@@ -94,34 +97,32 @@ def difference_by_part(results: Mapping[str, Any]) -> go.Figure | None:
     )
 
 
-def _measured(part: Part | None, results: Mapping[str, Any], metric: Metric) -> str:
+def _hover(name: str, part: Part | None, results: Mapping[str, Any], metric: Metric) -> str:
     if part is None or part.difference is None:
-        return "not measured"
+        return f"{safe(_in_words(name, results))}<br>not measured"
     return (
-        f"{metric.value(part.quality)}, {metric.difference(part.difference)}<br>"
+        f"{safe(_in_words(name, results))}<br>{metric.value(part.quality)}, {metric.difference(part.difference)}<br>"
         f"{numbers.count(part.examples)} test {numbers.EXAMPLES[results['task']]}s"
     )
 
 
-def greatest_losses(row: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """The parts that lost most to the baseline, in words.
+def greatest_losses(row: Mapping[str, Any], metric: Metric) -> str:
+    """The classes that lost most to the baseline, in words.
 
     Args:
         row: A candidate's row.
-        results: The content of ``results.json``.
+        metric: The study's metric.
     """
-    metric = find_metric(results)
     parts = parts_of(row)
     losses = [(part.difference, part) for part in parts if part.difference is not None and part.difference < 0]
     if not parts:
         return "not measured"
     if not losses:
-        return "nothing lost"
+        return "no class lost"
     losses.sort(key=lambda loss: loss[0])
-    example = numbers.EXAMPLES[results["task"]]
     return ", ".join(
-        f"{_in_words(part.name, results)} ({metric.difference(loss)}, {part.examples} {example}s)"
-        for loss, part in losses[:MOST_NAMED_PARTS]
+        f"{part.name} ({metric.difference(loss)}, {part.examples} examples)"
+        for loss, part in losses[:MOST_NAMED_CLASSES]
     )
 
 

@@ -1,4 +1,4 @@
-"""Translations beside each other: in which words the baseline's and a candidate's differ, and which of these are right."""
+"""Translations side by side: in which words a candidate's differ from the baseline's, and which of these are right."""
 
 from __future__ import annotations
 

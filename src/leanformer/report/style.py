@@ -7,6 +7,7 @@ symbol, a pattern or a number always says the same as the color.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ SYMBOLS = {
     "baseline": "square",
 }
 LONGEST_TICK = 20
+FAR = 10
+"""Margins beyond which a loss is only far: one model that collapsed must not press all others together."""
 
 
 def empty_figure(**layout: Any) -> go.Figure:
@@ -49,6 +52,11 @@ def empty_figure(**layout: Any) -> go.Figure:
         **layout,
     }
     return go.Figure(layout=layout).update_xaxes(axis, title={"standoff": 8}).update_yaxes(axis)
+
+
+def reach(results: Mapping[str, Any]) -> float:
+    """The loss at which axes and colors of differences end; without end where the margin is 0."""
+    return FAR * float(results["accept"]["max_drop"]) or math.inf
 
 
 def row_axis(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def _by_layer(row: Mapping[str, Any]) -> go.Figure:
         else None,
         [["" if change is None else _seeds(change) for change in line] for line in found],
         (0, 1),
-        height=60 + 34 * len(places),
+        height=84 + 34 * len(places),
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         xaxis={"title": {"text": "layer"}, "tickvals": list(range(len(layers))), "ticktext": [str(n) for n in layers]},
         yaxis={"tickvals": list(range(len(places))), "ticktext": places},

@@ -22,7 +22,6 @@ from leanformer.learn.train import Batch, inputs_of
 from leanformer.measure.cost import Subject
 from leanformer.measure.translation import Metric, Translated, Translations, corpus_score, translate
 from leanformer.model.baseline import TextBaseline, TextGeometry
-from leanformer.model.students import max_length
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
 
@@ -175,12 +174,9 @@ class Translation(Task):
 
     def _translate(self, model: PreTrainedModel, sentences: Any, beam: int) -> Translated:
         decode = self.study.decode
-        limits = [decode.max_tokens or self.study.data.max_tokens]
-        blocks = max_length(model)
-        if blocks is not None:
-            limits.append(blocks)
+        max_tokens = decode.max_tokens or self.study.data.max_tokens
         return translate(
-            model, self.tokenizer, sentences, beam=beam, max_tokens=min(limits), batch_tokens=decode.batch_tokens
+            model, self.tokenizer, sentences, beam=beam, max_tokens=max_tokens, batch_tokens=decode.batch_tokens
         )
 
     def evaluate(self, model: PreTrainedModel) -> Translations:
@@ -236,9 +232,9 @@ class Translation(Task):
         return self._score(self._metric, outcome)
 
     def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
-        counts = [[answers.statistics(self._metric) for answers in arm.each()] for arm in (baseline, candidate)]
+        first, second = ([answers.statistics(self._metric) for answers in arm.each()] for arm in (baseline, candidate))
         accept = self.study.accept
-        return compare_corpus(*counts, partial(corpus_score, self._metric), accept.max_drop, accept.confidence)
+        return compare_corpus(first, second, partial(corpus_score, self._metric), accept.max_drop, accept.confidence)
 
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:
         exact = [answers.exact_match for answers in outcome.each()]

@@ -1,0 +1,153 @@
+"""``lf.distill``: a student from a teacher and a plan, without a study around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from leanformer.config import DistillConfig, FinetuneConfig, TrainConfig
+from leanformer.errors import LeanformerError
+from leanformer.learn.distill import Lesson, Observed, explained, frozen_copy, teachable, teaching_loss, tuning_loss
+from leanformer.learn.train import (
+    Batch,
+    Loss,
+    TrainingBatches,
+    cross_entropy,
+    inputs_of,
+    make_accelerator,
+    settle_precision,
+    train,
+)
+from leanformer.model.plan import Plan
+from leanformer.model.students import reduce
+from leanformer.model.surgery import module_at, sites
+
+
+def distill(
+    teacher: PreTrainedModel,
+    plan: Plan,
+    batches: TrainingBatches | Sequence[Batch],
+    validation: Sequence[Batch] = (),
+    teach: DistillConfig | None = None,
+    finetune: FinetuneConfig | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[dict[str, float]], object] | None = None,
+) -> PreTrainedModel:
+    """Makes the student of a plan and teaches each new block, at its own site, to do what the teacher does there.
+
+    All blocks learn together: each batch takes one pass of the teacher. Source: arXiv 2311.10642, for the idea.
+
+    Args:
+        teacher: A trained model of a supported family. It is left as it was.
+        plan: As for ``reduce``.
+        batches: Training data on the teacher's device: batches of the model's named inputs with ``labels`` (-100 at
+            padding), or an object that gives them epoch by epoch.
+        validation: Held-out batches, on which R² is measured after each epoch.
+        teach: Epochs, rate and so on of the teaching.
+        finetune: How the assembled student is tuned as a whole afterwards; by default not at all.
+        seed: Of the order of batches and of the blocks' first weights.
+        checkpoint: A file to write the state to now and then, and to go on from if it is there.
+        progress: Called after each epoch with its numbers: ``train_loss``, and ``r2 SITE`` or ``validation_loss``.
+
+    Returns:
+        The student, on the teacher's device, in evaluation mode.
+
+    Raises:
+        LeanformerError: The plan does not fit the teacher, a site has nothing to teach, a block cannot read a batch, or
+            training ends without a finite loss.
+    """
+    teach = teach or DistillConfig()
+    device = next(teacher.parameters()).device
+    training = batches if isinstance(batches, TrainingBatches) else _Batches(batches)
+    torch.manual_seed(seed)
+    opened = frozen_copy(reduce(teacher, {}))
+    student = reduce(teacher, plan)
+    lessons = []
+    for site in sites(student):
+        block = module_at(student, site.name) if site.name in (student.config.plan or {}) else None
+        if site.kind != "pooling" and block is not None and any(True for _ in block.parameters()):
+            lessons.append(Lesson(site.name, site, block))
+    precision = settle_precision("auto", device)
+    accelerator = make_accelerator(precision, device)
+    observer = _Observer(progress)
+    path = None if checkpoint is None else Path(checkpoint)
+
+    def learn(model: nn.Module, config: TrainConfig, loss: Loss, what: str) -> None:
+        rate = config.learning_rate[0]
+        trained = train(model, training, config, rate, seed, observer, accelerator, path, loss=loss)
+        if trained.status != "ok":
+            raise LeanformerError(f"{what} failed: {trained.reason}")
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    if lessons:
+        with Observed(opened, [(lesson.site.name, lesson.target) for lesson in lessons]) as observed:
+            observer.measure = lambda: {
+                f"r2 {name}": value for name, value in explained(observed, lessons, validation).items()
+            }
+            config = TrainConfig(
+                epochs=teach.epochs,
+                learning_rate=(teach.learning_rate,),
+                weight_decay=teach.weight_decay,
+                warmup=teach.warmup,
+                clip_norm=None,
+            )
+            learn(teachable(lessons), config, teaching_loss(observed, lessons), "teaching")
+        student.requires_grad_(True)
+    if finetune is not None and finetune.epochs:
+        observer.measure = lambda: _validation_loss(student, validation)
+        config = TrainConfig(epochs=finetune.epochs, learning_rate=(finetune.learning_rate,))
+        learn(student, config, tuning_loss(opened, finetune, 0.0), "tuning")
+    return student.eval()
+
+
+class _Batches:
+    """A list of batches as training data: shuffled by seed and epoch."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        if not batches:
+            raise LeanformerError("distill: there is no batch to learn from; give at least one")
+        self._batches = batches
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._batches)
+
+    def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        for index in torch.randperm(len(self._batches), generator=generator)[first_step:].tolist():
+            yield self._batches[index]
+
+
+class _Observer:
+    """Measures what is set, and tells what came of it."""
+
+    def __init__(self, progress: Callable[[dict[str, float]], object] | None) -> None:
+        self._progress = progress
+        self.measure: Callable[[], dict[str, float]] = dict
+
+    def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
+        return self.measure()
+
+    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
+        if self._progress is not None:
+            self._progress(record)
+
+    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None: ...
+
+    def rolled_back(self, reason: str) -> None: ...
+
+
+@torch.no_grad()
+def _validation_loss(student: Any, batches: Sequence[Batch]) -> dict[str, float]:
+    if not batches:
+        return {}
+    student.eval()
+    losses = [float(cross_entropy(student(**inputs_of(batch)).logits, batch["labels"])) for batch in batches]
+    return {"validation_loss": sum(losses) / len(losses)}
