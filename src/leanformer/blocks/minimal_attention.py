@@ -189,7 +189,7 @@ class MinimalAttentionModule(BlockModule):
         if self.causal and tokens > 1:
             earlier = hidden_states.new_ones(tokens, before + tokens, dtype=torch.bool).tril(before)
             mask = earlier if mask is None else mask & earlier
-        if self.causal and padding_mask is not None:
+        if mask is not None and self.causal and padding_mask is not None:
             # Padding before the first real token would have nothing to attend to: a softmax of nothing.
             own = torch.arange(tokens, device=hidden_states.device)[:, None] + before
             mask = mask | (torch.arange(before + tokens, device=hidden_states.device) == own)

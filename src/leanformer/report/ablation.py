@@ -143,6 +143,8 @@ def ablation(results: Mapping[str, Any]) -> dict[str, go.Figure]:
     found: dict[str, dict[Cell, list[Mapping[str, Any]]]] = {}
     for row, cell in zip(rows, cells, strict=True):
         found.setdefault(road(row), {}).setdefault(cell, []).append(row)
+    # So wide at least, and where a phone is narrower it scrolls; one width for all, as the page sets it once.
+    most_columns = max(len({forms for _, forms in table}) for table in found.values())
     figures = {}
     for way, table in found.items():
         down = sorted(dict.fromkeys(sites for sites, _ in table), key=len)
@@ -171,11 +173,7 @@ def ablation(results: Mapping[str, Any]) -> dict[str, go.Figure]:
                     for sites in down
                 ],
             },
-            # More columns than a phone is wide scroll sideways.
-            meta={
-                "least_width": NAMES_WIDTH
-                + CELL_WIDTH * max(len({forms for _, forms in one}) for one in found.values())
-            },
+            meta={"least_width": NAMES_WIDTH + CELL_WIDTH * most_columns},
         )
     return figures
 

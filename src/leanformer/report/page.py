@@ -104,7 +104,7 @@ def render(results: Mapping[str, Any]) -> str:
         prefer=PREFERENCES[results["prefer"]],
         confidence=numbers.confidence(results["accept"]["confidence"]),
         margin=metric.drop(results["accept"]["max_drop"]),
-        far=metric.difference(-reach(results)) if math.isfinite(reach(results)) else None,
+        far=metric.drop(reach(results)) if math.isfinite(reach(results)) else None,
         distilled=[row for row in results["candidates"] if row["method"] == "distill"],
         changed={row["name"]: changed_sites(row["changes"]) for row in rows},
         kept={row["name"]: kept_sites(row["changes"]) for row in rows},
