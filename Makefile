@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 .PHONY: help setup demo test lint format clean
 
 help:
-	@echo "make demo    set up, run the demonstration study on real digits, show table, decision and report"
+	@echo "make demo    set up, run the demonstration studies (digits, number words), show tables, decisions and reports"
 	@echo "make test    set up, run all tests and checks"
 	@echo "make format  let ruff format and fix the code"
 	@echo "make clean   remove the virtual environment"
@@ -26,6 +26,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@echo "== running examples/digits.yaml: a vision transformer and its minimal forms on handwritten digits"
 	@$(BIN)/leanformer run examples/digits.yaml --out runs/digits
+	@echo "== running examples/number-words.yaml: a translator, and students taught by it that attend less"
+	@$(BIN)/leanformer run examples/number-words.yaml --out runs/number-words
 
 test: lint
 	@echo "== tests"

@@ -56,6 +56,47 @@ def make_model() -> Callable[..., PreTrainedModel]:
     return make
 
 
+@pytest.fixture(scope="session")
+def make_translator() -> Callable[..., PreTrainedModel]:
+    """A tiny translator of a family whose weights, biases included, are far from their initial values.
+
+    Its vocabulary: 0 ends a sentence, 1 is padding and starts one, 2 to 39 are words.
+    """
+
+    def make(family: str = "marian", seed: int = 0, **settings: Any) -> PreTrainedModel:
+        config = {
+            "vocab_size": 40,
+            "d_model": 16,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 24,
+            "decoder_ffn_dim": 24,
+            "max_position_embeddings": 32,
+            "scale_embedding": True,
+            "eos_token_id": 0,
+            "bos_token_id": 0,
+            "forced_eos_token_id": None,
+            "pad_token_id": 1,
+            "decoder_start_token_id": 1,
+        }
+        if family == "marian":
+            config["decoder_vocab_size"] = 40
+        chosen = FAMILIES[family]
+        model = chosen.model_class(chosen.config_class(**{**config, **settings}))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:  # not Marian's positions, which are computed
+                    around = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3 + around)
+            model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape, generator=generator) * 0.3)
+        return model.eval()
+
+    return make
+
+
 @pytest.fixture
 def digits_study() -> Callable[..., dict[str, Any]]:
     """A study on the built-in digits that takes a few seconds."""

@@ -563,3 +563,31 @@ def translation_results(seeds: int = 3) -> dict[str, Any]:
         "ship": "trials/both-M-tuned/seed-0/model",
         "study": {"name": "multi30k", "task": "translation", "data": {"source": "multi30k"}},
     }
+
+
+def hostile_translation() -> dict[str, Any]:
+    """Sentences, languages, sites and signatures that would like to be part of the page."""
+    results = translation_results()
+    results["data"] |= {"source_language": f'"{SCRIPT}', "target_language": "'><img src=x>", "notes": [SCRIPT]}
+    results["signatures"]["bleu"] = SCRIPT
+    for row in results["candidates"]:
+        row["name"] = f"{SCRIPT} {row['name']}"
+        for example in row["examples"]:
+            example |= {"source": SCRIPT, "reference": f"</dd>{SCRIPT}", "candidate": f"<b>{SCRIPT}%{{y}}"}
+        for change in row["changes"]:
+            change["block"] = f"{change['block']}<img src=x>" if change["block"] == "slots" else change["block"]
+    results["recommended"] = results["candidates"][7]["name"]
+    return results
+
+
+def without_translation_baseline() -> dict[str, Any]:
+    results = translation_results() | {
+        "recommended": None,
+        "ship": None,
+        "recommendation": "Nothing can be recommended: the baseline failed.",
+    }
+    for row in (results["baseline"], *results["candidates"]):
+        failed(row)
+        row |= {"teaching": None, "curves": [{"seed": seed, "epochs": []} for seed in range(3)], "rollbacks": []}
+        row["changes"] = [change | {"r2": None, "r2_per_seed": []} for change in row["changes"]]
+    return results

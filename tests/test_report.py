@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import json
 import os
@@ -13,14 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_examples import SCRIPT, example_results, failed, hostile_results, without_baseline
+from report_examples import (
+    SCRIPT,
+    example_results,
+    failed,
+    hostile_results,
+    hostile_translation,
+    old_results,
+    translation_results,
+    without_baseline,
+    without_translation_baseline,
+)
 from rich.console import Console
 
 from leanformer.errors import LeanformerError
 from leanformer.report import figures, numbers
+from leanformer.report.ablation import ablation
+from leanformer.report.curves import learning_curves
 from leanformer.report.page import render, write_report
-from leanformer.report.structure import changed_sites, kept_sites
+from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites
+from leanformer.report.parts import difference_by_part
+from leanformer.report.sentences import side_by_side
 from leanformer.report.table import decision_lines, results_table
+from leanformer.report.teaching import teaching_figures
 
 DESKTOP, PHONE = 1280, 375  # pixels
 
@@ -86,7 +102,14 @@ def test_pareto_front(points: list[tuple[float, float]], front: list[int]) -> No
     assert figures.pareto_front(points) == front
 
 
-def change(site: str, block: str = "none", changed: bool = True, after: int = 0, **arguments: Any) -> dict[str, Any]:
+def change(
+    site: str,
+    block: str = "none",
+    changed: bool = True,
+    after: int = 0,
+    r2: list[float] | None = None,
+    **arguments: Any,
+) -> dict[str, Any]:
     return {
         "site": site,
         "kind": site.rpartition(".")[2],
@@ -95,6 +118,10 @@ def change(site: str, block: str = "none", changed: bool = True, after: int = 0,
         "changed": changed,
         "parameters_before": 10,
         "parameters_after": after,
+        "removed": 8 if changed else 0,
+        "added": after,
+        "r2": None if r2 is None else sum(r2) / len(r2),
+        "r2_per_seed": r2 or [],
     }
 
 
@@ -109,12 +136,18 @@ def test_like_sites_of_neighboring_layers_are_one_group() -> None:
         )
     changes.append(change("pooling", "mean"))
     groups = changed_sites(changes)
-    assert [(group.sites, group.arguments, group.before, group.after) for group in groups] == [
-        ("encoder.0-3.self_attention", "heads: 1", 40, 16),
-        ("encoder.4-5.self_attention", "heads: 2", 20, 8),
-        ("encoder.0-1.mlp", "", 20, 0),
-        ("encoder.3-5.mlp", "", 30, 0),
-        ("pooling", "", 10, 0),
+    assert [(group.sites, group.arguments, group.removed, group.added, group.net) for group in groups] == [
+        ("encoder.0-3.self_attention", "heads: 1", 32, 16, -16),
+        ("encoder.4-5.self_attention", "heads: 2", 16, 8, -8),
+        ("encoder.0-1.mlp", "", 16, 0, -16),
+        ("encoder.3-5.mlp", "", 24, 0, -24),
+        ("pooling", "", 8, 0, -8),
+    ]
+    together = in_all(groups)
+    assert (together.removed, together.added, together.net, together.r2) == (96, 24, -72, None)
+    assert [site.sites for site in each_site(changes)][:7] == [
+        *(f"encoder.{layer}.self_attention" for layer in range(6)),
+        "encoder.0.mlp",
     ]
     assert [group.sites for group in kept_sites(changes)] == ["encoder.2.mlp"]
 
@@ -130,9 +163,31 @@ def test_parts_of_a_layer_that_went_whole_are_neither_changed_nor_kept() -> None
     assert [group.sites for group in kept_sites(changes)] == ["encoder.1.mlp"]
 
 
+def test_what_a_wider_site_took_along_is_counted_once_and_not_kept() -> None:
+    changes = [
+        change("decoder.0.self_attention", changed=False),
+        change("decoder.0.self_attention_sublayer", "feed_forward", after=30),
+        change("decoder.0.cross_attention", "attention", changed=False, after=10),
+        change("decoder.0.cross_attention_sublayer", "sublayer", changed=False, after=10),
+    ]
+    assert [(group.sites, group.net) for group in changed_sites(changes)] == [("decoder.0.self_attention_sublayer", 22)]
+    assert [group.sites for group in kept_sites(changes)] == ["decoder.0.cross_attention"]
+
+
+def test_r_squared_of_a_group_is_the_mean_of_its_sites() -> None:
+    changes = [
+        change("encoder.0.self_attention", "feed_forward", r2=[0.9, 0.8]),
+        change("encoder.1.self_attention", "feed_forward", r2=[0.6, 0.7]),
+        change("encoder.0.mlp"),
+    ]
+    groups = changed_sites(changes)
+    assert [group.r2 for group in groups] == [pytest.approx(0.75), None]
+    assert in_all(groups).r2 == pytest.approx(0.75)
+
+
 def test_arguments_read_as_in_the_study_file() -> None:
     (group,) = changed_sites([change("encoder.0.mlp", qk="collapsed", heads=1, bias=True, scale=None)])
-    assert group.arguments == "qk: collapsed, heads: 1, bias: true, scale: null"
+    assert group.arguments == "qk: collapsed, heads: 1, bias: true"
 
 
 def test_numbers() -> None:
@@ -142,7 +197,14 @@ def test_numbers() -> None:
         "1.25G",
         "3.46",
     ]
-    assert [numbers.percent(value) for value in (1, 0.0928, 0.0042)] == ["100 %", "9.3 %", "0.42 %"]
+    assert [numbers.percent(value) for value in (1, 0.0928, 0.0042, 20.15)] == ["100 %", "9.3 %", "0.42 %", "2,015 %"]
+    assert [numbers.r_squared(value) for value in (0.97402, -0.31, -191.5, -2.1e7)] == [
+        "0.974",
+        "-0.310",
+        "-192",
+        "-2e+07",
+    ]
+    assert [numbers.change(value) for value in (1_828_599, -12_544, 0)] == ["+1,828,599", "-12,544", "0"]
     assert [numbers.brief_percent(value) for value in (1, 0.34, 0.0928, 0.0042)] == ["100%", "34%", "9.3%", "0.42%"]
     assert [numbers.seconds(value) for value in (0.42, 3, 99.96, 3725)] == [
         "0.42 s",
@@ -354,7 +416,11 @@ def _without(results: dict[str, Any], *path: str) -> dict[str, Any]:
         ('{"accuracy": 0.9}', "no results of a leanformer study"),
         ("NaN", "damaged .*NaN"),
         (json.dumps(example_results() | {"format": 2}), "its format is 2, and this version"),
-        (json.dumps(example_results() | {"metric": "bleu"}), "'bleu' is not known"),
+        (json.dumps(example_results() | {"metric": "bleu"}), "metric: input should be 'accuracy'"),
+        (json.dumps(example_results() | {"task": "juggling"}), "the task 'juggling' is not known to this version"),
+        (json.dumps(translation_results() | {"metric": "accuracy"}), "metric: input should be 'bleu' or 'chrf'"),
+        (json.dumps(_without(translation_results(), "signatures", "chrf")), r"signatures\.chrf: field required"),
+        (json.dumps(_without(translation_results(), "baseline", "scores")), r"baseline\.scores: field required"),
         (json.dumps(example_results() | {"recommended": "nobody"}), "there is no 'nobody'"),
         (json.dumps(example_results() | {"candidates": 3}), "candidates: input should be a valid list"),
         (
@@ -370,6 +436,295 @@ def test_foreign_results(content: str, message: str, tmp_path: Path) -> None:
         write_report(tmp_path)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "report.html").exists()
+
+
+# Translation
+
+
+@pytest.fixture(scope="module")
+def translation_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return written(tmp_path_factory.mktemp("multi30k"), translation_results())
+
+
+@pytest.fixture(scope="module")
+def hostile_translation_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return written(tmp_path_factory.mktemp("hostile-multi30k"), hostile_translation())
+
+
+def row_of(page: str, *parts: str) -> str:
+    """The first table row with these parts, blanks aside."""
+    rows = (" ".join(row.split()) for row in Outline(page).rows)
+    return next(row for row in rows if all(part in row for part in parts))
+
+
+def without_plotly(page: str) -> str:
+    """The page as far as people read it."""
+    return page.partition("<footer>")[0]
+
+
+def test_translation_table_fits_a_terminal_of_80_columns() -> None:
+    text = printed(translation_results())
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["candidate", "parameters", "BLEU", "difference", "speed", "decision"]
+    row = next(line for line in lines if "cross-S" in line)
+    assert row.split() == ["cross-S", "8.12M", "337%", "5.53", "-24.22", "(-24.82,", "-23.62)", "1.4x", "reject"]
+    row = next(line for line in lines if "all-S" in line)
+    assert row.split() == ["all-S", "10.8M", "448%", "-", "-", "-", "failed"]
+    words = " ".join(text.split())
+    assert "BLEU; difference to the baseline in BLEU, with its 95 % interval; speed is sentences a second" in words
+    assert "one trained pair" in " ".join(printed(translation_results(seeds=1)).split())
+
+
+def test_translation_decision_in_words() -> None:
+    lines = decision_lines(translation_results())
+    assert "53.6 ms for one sentence in place of 48.2 ms" in lines[1]
+    # A distilled model's training comes on top of its teacher's.
+    assert "4 min 31 s of training after the teacher's 15 min 01 s" in lines[1]
+    assert lines[2].startswith(
+        "Quality: BLEU 29.40, the baseline's 29.75: a difference of -0.35 BLEU (95 % interval -0.65 to -0.05). "
+        "A drop of 0.5 BLEU or more is ruled out (p = 0.024, corrected for 9 candidates"
+    )
+    assert lines[3].endswith("5 more seeds or 1,700 more test sentences.")
+    assert "Failed: all-S (seed 0: the loss is not finite)." in lines
+
+
+def test_chrf_is_written_as_people_write_it() -> None:
+    metric = numbers.find_metric(translation_results() | {"metric": "chrf"})
+    assert (metric.titled, metric.value(53.3), metric.difference(-0.5)) == ("chrF", "53.30", "-0.50 chrF")
+    assert [metric.drop(value) for value in (0.5, 1)] == ["0.5 chrF", "1 chrF"]
+
+
+def test_translation_page_shows_scores_and_cost(translation_page: str) -> None:
+    assert row_of(translation_page, "encoder-M", "29.61 (28.51, 30.81) 53.71 (52.61, 54.91) 4.6")
+    assert row_of(translation_page, "all-S - - -")
+    assert "BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0" in translation_page
+    assert "chrF2|nrefs:1|case:mixed|eff:yes" in translation_page
+    assert "Decoded with a beam of 5, at most 50 subwords a sentence" in translation_page
+    cost = row_of(translation_page, "cross-slots", "p95")
+    for part in ("61.3 s after its teacher's", "32.1 ms p95 40.7 ms", "318 /s 1.5x", "4,185 /s"):
+        assert part in cost
+    assert "431 sentences/s" in row_of(translation_page, "baseline", "p95")
+    assert "translation, de to en, on multi30k: 29,000 training" in translation_page
+
+
+def test_greedy_decoding_is_said() -> None:
+    results = translation_results(seeds=1)
+    results["decode"]["beam"] = 1
+    assert "Decoded greedily, at most 50 subwords" in render(results)
+
+
+def test_each_task_has_its_own_sections(translation_page: str, page: str) -> None:
+    of_text = ("By sentence length", "Examples", "Paired bootstrap", "Which sites, which blocks", "R²", "signatures")
+    of_images = ("By class", "McNemar", "<th>Q</th>", "Greatest losses", "test examples")
+    for part in of_text:
+        assert part in without_plotly(translation_page)
+        assert part not in without_plotly(page)
+    for part in of_images:
+        assert part in without_plotly(page)
+        assert part not in without_plotly(translation_page)
+
+
+def test_translation_page_shows_lengths_and_bootstrap(translation_page: str) -> None:
+    # Words, sentences, the baseline's BLEU, and each candidate's with its difference.
+    assert row_of(translation_page, "16-20").startswith("16-20 131 28.15 27.63 -0.73 28.01 -0.20 28.10 -0.07")
+    assert row_of(translation_page, "21+ 38")
+    assert row_of(translation_page, "p 0.012").startswith("1 encoder-S -0.52 (-1.02, -0.12) p 0.012 -0.52")
+    figure = difference_by_part(translation_results())
+    assert figure is not None
+    assert figure.layout.xaxis.ticktext[-1] == "21+<br>(38)"
+    (heat,) = figure.data
+    assert heat.text[4] == ["-2.4", "-3.3", "-4.2", "-5.1", "-6.0"]
+    # One that collapsed does not take the colors from all others.
+    assert (heat.zmin, heat.zmax) == (-5.0, 5.0)
+
+
+def test_what_was_removed_and_added_is_shown_by_group_and_by_site(translation_page: str) -> None:
+    removed, added = 3 * (3 * (128 * 128 + 128)), 3 * 659_350
+    assert f"{removed:,} {added:,} +{added - removed:,} 0.928" in row_of(translation_page, "encoder.0-2.self_attention")
+    assert row_of(translation_page, "encoder.1.self_attention feed_forward 49,536 659,350 +609,814 0.928")
+    assert row_of(translation_page, "all together 445,824 8,853,384 +8,407,560")  # of a candidate that failed
+    # A layer that was replaced takes its parts along: they are counted once.
+    assert row_of(translation_page, "encoder.0.layer feed_forward 198,272 659,350")
+    assert translation_page.count(", site by site</summary>") == 8  # of each that was taught
+
+
+def test_curves_of_token_accuracy_and_loss() -> None:
+    curves = learning_curves(translation_results())
+    assert list(curves) == ["baseline", "both-M-tuned", "no-mlp"]  # what was only taught has no epochs
+    assert list(curves["baseline"]) == ["validation token accuracy in %", "validation loss", "training loss"]
+    trace = curves["both-M-tuned"]["validation token accuracy in %"].data[1]
+    assert (len(trace.x), trace.y[0]) == (3, pytest.approx(53.212))
+
+
+def test_teaching_by_layer_and_epoch() -> None:
+    results = translation_results()
+    shown = teaching_figures(results)
+    assert list(shown) == [row["name"] for row in results["candidates"] if row["teaching"]]
+    (heat,) = shown["both-M-tuned"]["R² by layer"].data
+    assert heat.text == (["0.968", "0.928", "0.888"], ["0.968", "0.928", "0.888"])
+    assert shown["both-M-tuned"]["R² by layer"].layout.yaxis.ticktext == ("encoder self", "decoder self")
+    lines = shown["both-M-tuned"]["R² by epoch"].data
+    assert len(lines) == 6 * 3  # sites, seeds
+    assert [line.name for line in lines if line.showlegend] == ["encoder self", "decoder self"]
+
+
+def test_far_points_stand_at_the_edge_with_their_numbers() -> None:
+    results = translation_results()
+    figure = figures.difference(results)
+    assert figure is not None
+    (far,) = (trace for trace in figure.data if trace.name == "farther left")
+    assert (far.x, far.text) == ((-5.0,), ("-24.22",))
+    assert figure.layout.xaxis.range[0] > -6
+    cost = figures.quality_against_cost(results)["parameters"]
+    (far,) = (trace for trace in cost.data if trace.name == "farther down")
+    assert (far.y, far.text) == ((24.75,), ("6: 5.53",))
+    assert "What lost more than 5 BLEU is a triangle" in render(results)
+    results["accept"]["max_drop"] = 0.0  # then nothing is far
+    assert not any(trace.name == "farther left" for trace in figures.difference(results).data)
+
+
+def cells(figure: Any) -> dict[tuple[str, str], str]:
+    """(Which sites, what was put there) -> what the cell says."""
+    notes = {(note.x, note.y): note.text for note in figure.layout.annotations}
+    return {
+        (down, across): text
+        for y, down in enumerate(figure.layout.yaxis.ticktext)
+        for x, across in enumerate(figure.layout.xaxis.ticktext)
+        if (text := figure.data[0].text[y][x] or notes.get((x, y)))
+    }
+
+
+def test_ablation_by_sites_and_blocks() -> None:
+    shown = ablation(translation_results())
+    assert list(shown) == ["as taught", "tuned as a whole", "trained from scratch"]
+    assert cells(shown["as taught"]) == {
+        ("encoder self", "ALR S"): "29.23<br>-0.52",
+        ("encoder self", "ALR M"): "29.61<br>-0.14",
+        ("encoder self", "ASLR S"): "29.70<br>-0.05",
+        ("encoder self", "ELR S"): "28.40<br>-1.35",
+        ("decoder self", "ALRR S"): "26.12<br>-3.63",
+        ("cross", "ALR S"): "5.53<br>-24.22",
+        ("cross", "slots"): "28.84<br>-0.91",
+        ("all attention", "ALR S"): "failed",
+    }
+    assert cells(shown["tuned as a whole"]) == {("encoder self<br>+ decoder self", "ALR M"): "29.40<br>-0.35"}
+    assert cells(shown["trained from scratch"]) == {("encoder MLP", "none"): "27.90<br>-1.85"}
+
+
+def test_ablation_tells_apart_what_else_candidates_differ_in() -> None:
+    results = translation_results()
+    first, second, third, *_ = results["candidates"]
+    first["plan"]["encoder.*.self_attention"] |= {"output": "replaced"}
+    second["plan"] = {"encoder.*.self_attention": {"block": "feed_forward", "hidden": 77}}
+    third["changes"][-10:] = [entry | {"changed": False} for entry in third["changes"][-10:]]
+    third["changes"][0]["changed"] = False
+    results["candidates"][4] |= {"plan": {"*": "feed_forward"}}  # the size is the block's own choice
+    found = cells(ablation(results)["as taught"])
+    assert ("encoder self", "ALR S output: replaced") in found
+    assert ("encoder self", "ALR H 77") in found
+    assert ("encoder self 1, 2", "ASLR S") in found
+    assert ("decoder self", "ALRR S") in found
+
+
+def test_the_best_of_several_candidates_in_a_cell_is_shown() -> None:
+    results = translation_results()
+    results["candidates"].append(copy.deepcopy(results["candidates"][0]) | {"name": "again"})
+    results["candidates"][-1]["quality"]["mean"] = 29.4
+    results["candidates"][-1]["difference"]["mean"] = -0.35
+    figure = ablation(results)["as taught"]
+    assert cells(figure)["encoder self", "ALR S"] == "29.40<br>-0.35<br>best of 2"
+    assert figure.data[0].customdata[0][0].count("encoder-S") + figure.data[0].customdata[0][0].count("again") == 2
+
+
+def test_no_ablation_where_there_is_nothing_to_compare() -> None:
+    assert ablation(example_results()) == {}  # nothing was distilled
+    results = translation_results()
+    results["candidates"] = results["candidates"][:1]
+    assert ablation(results) == {}
+    assert ablation(without_translation_baseline()) == {}
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "reference", "marked"),
+    [
+        (
+            "A man with a hat.",
+            "A man in a cap.",
+            "A man in a hat.",
+            ("A man [with]- a [hat]+.", "A man [in]+ a [cap]-."),
+        ),
+        ("So it is.", "", "So it was.", ("[So it]+ [is]-[.]+", "")),
+        ("  two  words ", "two  words", "two words", ("  two  words ", "two  words")),
+        ("猫が好き", "犬が好き", "猫が好き", ("[猫]+が好き", "[犬]-が好き")),
+    ],
+)
+def test_words_that_differ_are_marked(baseline: str, candidate: str, reference: str, marked: tuple[str, str]) -> None:
+    example = {"source": "", "reference": reference, "baseline": baseline, "candidate": candidate}
+    (pair,) = side_by_side({"examples": [example | {"baseline_score": 50.0, "candidate_score": 40.0}]})
+    signs = {"right": "[{}]+", "wrong": "[{}]-", "": "{}"}
+    assert marked == tuple(
+        "".join(signs[mark].format(text) for text, mark in pieces) for pieces in (pair.baseline, pair.candidate)
+    )
+
+
+def test_examples_stand_side_by_side(translation_page: str) -> None:
+    examples = without_plotly(translation_page).partition('id="examples"')[2]
+    assert '<dd lang="de" dir="auto">Leute reparieren das Dach eines Hauses.</dd>' in examples
+    assert 'People are <mark class="right">fixing</mark> the roof of a house.</dd>' in examples
+    assert '<dt>teacher <span class="score">71.2</span></dt>' in examples
+    assert '<dt>candidate <span class="score">33.0</span></dt>' in examples  # of what was trained from scratch
+    assert '<span class="note">nothing</span>' in examples
+    assert examples.count('<details class="examples" open>') == 1
+    assert "all-S" not in examples.partition("</section>")[0]
+
+
+def test_translation_page_without_examples() -> None:
+    results = translation_results(seeds=1)
+    for row in results["candidates"]:
+        row["examples"] = []
+    assert "There are no examples" in render(results)
+
+
+def test_translation_page_escapes_what_is_not_its_own(hostile_translation_page: str) -> None:
+    assert SCRIPT not in hostile_translation_page
+    outline = Outline(hostile_translation_page)
+    assert (outline.count("script"), outline.count("img"), outline.count("b")) == (3, 0, 0)
+
+
+def test_translation_page_without_a_baseline(tmp_path: Path) -> None:
+    page = written(tmp_path, without_translation_baseline())
+    assert "There are no differences by sentence length" in page
+    assert "There are no examples" in page
+    assert "No model was trained for a whole epoch" in page
+    assert [attributes["data-plot"] for _, attributes in Outline(page).elements if "data-plot" in attributes] == [
+        "parameters"
+    ]
+
+
+def test_distilled_image_classifiers_are_shown_like_translators() -> None:
+    results = example_results()
+    row = results["candidates"][3]
+    row |= {"method": "distill", "curves": [{"seed": seed, "epochs": []} for seed in range(3)]}
+    row["teaching"] = {"seconds": 3.0, "blocks": 6, "epochs": 2, "curves": []}
+    for entry in row["changes"]:
+        if entry["kind"] == "self_attention":
+            entry |= {"r2": 0.9, "r2_per_seed": [0.9]}
+            row["teaching"]["curves"].append({"site": entry["site"], "block": "x", "seed": 0, "r2": [0.5, 0.9]})
+    page = render(results)
+    assert row_of(page, "encoder.0-5.self_attention", "0.900")
+    assert "Which sites, which blocks" in page
+    assert "Blocks taught by the baseline" in page
+
+
+def test_old_image_results_are_read(tmp_path: Path, page: str) -> None:
+    old = without_plotly(written(tmp_path, old_results()))
+    # All is as in a file of today but what stayed of a changed site, of which older files say nothing.
+    here, there = (text.partition('<section id="changes">') for text in (old, without_plotly(page)))
+    assert here[0] == there[0]
+    assert here[2].partition("<h3>Where")[2] == there[2].partition("<h3>Where")[2]
+    assert "100,608" in row_of(old, "collapsed-qk", "encoder.0-5.self_attention")
+    assert "99,840" in row_of(page, "collapsed-qk", "encoder.0-5.self_attention")
 
 
 # In a browser

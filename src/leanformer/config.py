@@ -100,8 +100,8 @@ class TextDataConfig(Section):
     up to the language, such as ``corpus/train`` for ``corpus/train.de`` and ``corpus/train.en``."""
     subset: str | None = None
     """The hub data set's configuration name, where it has several."""
-    source_language: Annotated[str, Field(min_length=2)] = "en"
-    target_language: Annotated[str, Field(min_length=2)] = "de"
+    source_language: Annotated[str, Field(min_length=2)] = "de"
+    target_language: Annotated[str, Field(min_length=2)] = "en"
     """Language codes; also the names of the columns, of the files' endings, or of the columns in ``translation``."""
     numbers: NumberWordsConfig = NumberWordsConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -157,6 +157,8 @@ class DistillConfig(Section):
     learning_rate: Positive = 2e-3
     warmup: Fraction = 0.05
     weight_decay: NonNegative = 0.0
+    batch_multiple: Count = 1
+    """Batches are so many times as large as in training: wide blocks pay for each step more than for each example."""
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Part of the free memory that blocks taught together may take; more blocks than fit are taught in groups."""
 

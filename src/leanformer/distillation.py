@@ -52,7 +52,8 @@ def distill(
         teach: Epochs, rate and so on of the teaching.
         finetune: How the assembled student is tuned as a whole afterwards; by default not at all.
         seed: Of the order of batches and of the blocks' first weights.
-        checkpoint: A file to write the state to now and then, and to go on from if it is there.
+        checkpoint: A file to write the state to now and then, and to go on from if it is there; of the tuning another
+            beside it. Both are gone at the end.
         progress: Called after each epoch with its numbers: ``train_loss``, and ``r2 SITE`` or ``validation_loss``.
 
     Returns:
@@ -76,21 +77,24 @@ def distill(
     precision = settle_precision("auto", device)
     accelerator = make_accelerator(precision, device)
     observer = _Observer(progress)
-    path = None if checkpoint is None else Path(checkpoint)
+    teaching_file = None if checkpoint is None else Path(checkpoint)
+    tuning_file = None if teaching_file is None else teaching_file.with_name(f"{teaching_file.name}.tuning")
 
-    def learn(model: nn.Module, config: TrainConfig, loss: Loss, what: str) -> None:
+    def learn(model: nn.Module, config: TrainConfig, loss: Loss, what: str, file: Path | None) -> None:
         rate = config.learning_rate[0]
-        trained = train(model, training, config, rate, seed, observer, accelerator, path, loss=loss)
+        trained = train(model, training, config, rate, seed, observer, accelerator, file, loss=loss)
         if trained.status != "ok":
             raise LeanformerError(f"{what} failed: {trained.reason}")
-        if path is not None:
-            path.unlink(missing_ok=True)
 
-    if lessons:
+    tunes = finetune is not None and finetune.epochs > 0
+    if lessons and not (tunes and tuning_file is not None and tuning_file.exists()):  # which holds what was taught
+        learns = [parameter for parameter in student.parameters() if parameter.requires_grad]
         with Observed(opened, [(lesson.site.name, lesson.target) for lesson in lessons]) as observed:
-            observer.measure = lambda: {
-                f"r2 {name}": value for name, value in explained(observed, lessons, validation).items()
-            }
+            observer.measure = lambda: (
+                {f"r2 {name}": value for name, value in explained(observed, lessons, validation).items()}
+                if validation
+                else {}
+            )
             config = TrainConfig(
                 epochs=teach.epochs,
                 learning_rate=(teach.learning_rate,),
@@ -98,12 +102,16 @@ def distill(
                 warmup=teach.warmup,
                 clip_norm=None,
             )
-            learn(teachable(lessons), config, teaching_loss(observed, lessons), "teaching")
-        student.requires_grad_(True)
-    if finetune is not None and finetune.epochs:
+            learn(teachable(lessons), config, teaching_loss(observed, lessons), "teaching", teaching_file)
+        for parameter in learns:
+            parameter.requires_grad_(True)
+    if finetune is not None and tunes:
         observer.measure = lambda: _validation_loss(student, validation)
         config = TrainConfig(epochs=finetune.epochs, learning_rate=(finetune.learning_rate,))
-        learn(student, config, tuning_loss(opened, finetune, 0.0), "tuning")
+        learn(student, config, tuning_loss(opened, finetune, 0.0), "tuning", tuning_file)
+    for file in (teaching_file, tuning_file):
+        if file is not None:
+            file.unlink(missing_ok=True)
     return student.eval()
 
 

@@ -31,6 +31,7 @@ from leanformer.learn.distill import frozen_copy, tuning_loss
 from leanformer.learn.train import Loss, Trained, TrainingStep, make_accelerator, settle_precision, train
 from leanformer.machine import environment, pick_device, threads
 from leanformer.measure.cost import forward_flops, measure_costs, parameters_by_kind
+from leanformer.model.plan import match
 from leanformer.model.students import load, reduce, save
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.progress import Reporter, quiet_libraries
@@ -450,6 +451,8 @@ class StudyJob:
         before = {site.name: site for site in sites(model)}
         plan = self.plans[name]
         student = reduce(model, plan) if plan else model
+        candidate = self.candidates[name]
+        written = {} if candidate is None else match(candidate.plan, list(before.values()))
         changes = []
         for site in sites(student):
             was = before[site.name]
@@ -461,7 +464,13 @@ class StudyJob:
                     "site": site.name,
                     "kind": site.kind,
                     "block": site.block,
-                    "arguments": {key: value for key, value in plan.get(site.name, {}).items() if key != "block"},
+                    # What the plan says of a block's size as it says it, though the block has written it out.
+                    "arguments": (written[site.name].arguments.model_dump(exclude_unset=True) if changed else {})
+                    | {
+                        key: value
+                        for key, value in plan.get(site.name, {}).items()
+                        if key != "block" and value is not None
+                    },
                     "changed": changed,
                     "parameters_before": parameters[0],
                     "parameters_after": parameters[1],

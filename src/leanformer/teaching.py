@@ -175,7 +175,7 @@ class Teaching:
             observer = _TeachingObserver(self._task, observed, group, self._reporter, self._config.epochs)
             trained = train(
                 blocks,
-                self._task.batches,
+                self._task.teaching_batches(self._config.batch_multiple),
                 self._train_config,
                 self._config.learning_rate,
                 seed,

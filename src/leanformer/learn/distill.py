@@ -85,15 +85,19 @@ class Observed:
     def __enter__(self) -> Observed:
         family = find_family(self.teacher)
         self.teacher.eval()
-        for name, target in self.wanted:
-            module = module_at(self.teacher, name)
-            if module is None:
-                raise LeanformerError(f"the teacher has nothing to teach at {name}: the site is empty")
-            self._watch(module, name, None if target == "heads" else target)
-            if target == "heads":
-                if not isinstance(module, family.attention_class):
-                    raise LeanformerError(f"the teacher has no attention of its own at {name} whose heads could teach")
-                self._watch_heads(family.output_projection(module), name)
+        with self._hooks:  # none is left where one of them cannot be
+            for name, target in self.wanted:
+                module = module_at(self.teacher, name)
+                if module is None:
+                    raise LeanformerError(f"the teacher has nothing to teach at {name}: the site is empty")
+                self._watch(module, name, None if target == "heads" else target)
+                if target == "heads":
+                    if not isinstance(module, family.attention_class):
+                        raise LeanformerError(
+                            f"the teacher has no attention of its own at {name} whose heads could teach"
+                        )
+                    self._watch_heads(family.output_projection(module), name)
+            self._hooks = self._hooks.pop_all()
         return self
 
     def __exit__(
@@ -124,14 +128,20 @@ class Observed:
             arguments: Further arguments of the model, such as ``output_hidden_states``.
 
         Raises:
-            LeanformerError: A site showed nothing: the forward pass does not go through it.
+            LeanformerError: A site showed nothing: the forward pass does not go through it. A translator's batch has
+                no ``decoder_input_ids``.
         """
+        has_decoder = "decoder" in find_family(self.teacher).stacks(self.teacher)
+        if has_decoder and "decoder_input_ids" not in batch:
+            raise LeanformerError(
+                "a batch has no decoder_input_ids, the tokens that the decoder reads; transformers' "
+                "DataCollatorForSeq2Seq makes them where it is given the model"
+            )
         self._inputs, self._targets = {}, {}
         outputs = self.teacher(**inputs_of(batch), **arguments)
         for name, target in self.wanted:
             if name not in self._inputs or (name, target) not in self._targets:
                 raise LeanformerError(f"nothing was seen at {name}: the teacher's forward pass does not go through it")
-        has_decoder = "decoder" in find_family(self.teacher).stacks(self.teacher)
         return Seen(
             self._inputs,
             self._targets,

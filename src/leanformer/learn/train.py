@@ -115,8 +115,9 @@ class WeightMean:
             return
         self.epochs = epoch - max(self.first, 0) + 1
         for name, parameter in model.named_parameters():
-            weight = parameter.detach()
-            self.sums[name] = self.sums[name] + weight if name in self.sums else weight.clone()
+            if parameter.requires_grad:  # the mean of equal numbers is not always that number
+                weight = parameter.detach()
+                self.sums[name] = self.sums[name] + weight if name in self.sums else weight.clone()
 
     @torch.no_grad()
     def put(self, model: nn.Module) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from leanformer.errors import LeanformerError
-from leanformer.model.families import FAMILIES, find_family
+from leanformer.model.families import FAMILIES, ImageFamily, find_family
 from leanformer.model.students import load
 
 SHAPE_KEYS = {
@@ -154,6 +154,12 @@ class ImageBaseline(Baseline):
 
     def __init__(self, source: str, settings: Mapping[str, Any], fresh: bool) -> None:
         super().__init__(source, settings, fresh, "image-classification")
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens that the model puts before the patches."""
+        assert isinstance(self.family, ImageFamily)
+        return self.family.special_tokens
 
     @property
     def image_size(self) -> tuple[int, int] | None:

@@ -179,6 +179,9 @@ class OpenDecoderLayer(OpenLayer):
                 state = DecodingState.of(_part(past_key_values, "self_attention_cache"), self.index)
             if self.cross_attention is not None and not self._attends(self.cross_attention):
                 source_state = DecodingState.of(_part(past_key_values, "cross_attention_cache"), self.index)
+                surplus = source_state.length - past_key_values.get_seq_length(self.index)
+                if surplus:  # only its part for self-attention was cropped
+                    source_state.crop(-surplus)
         source = {"source": encoder_hidden_states, "source_mask": source_mask}
         if self.block is not None:
             hidden_states = self.block(hidden_states, padding_mask, **source, state=state)

@@ -77,15 +77,10 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
         )
     if far:
         figure.add_scatter(
-            name="farther left",
-            mode="markers+text",
+            **_far_points("farther left", "triangle-left", [row for _, row in far], metric),
             x=[farthest * metric.scale] * len(far),
             y=[place for place, _ in far],
             text=[metric.signed(row["difference"]["mean"]) for _, row in far],
-            textposition="middle right",
-            marker={"symbol": "triangle-left", "size": 10, "color": [COLORS[verdict(row)] for _, row in far]},
-            customdata=[_hover(row, metric) for _, row in far],
-            hovertemplate="%{customdata}<extra></extra>",
         )
     figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1})
     figure.add_vline(x=-margin * metric.scale, **MARGIN)
@@ -138,19 +133,22 @@ def _quality_against(
     figure.update_xaxes({"type": "log", "dtick": "D2"} if logarithmic else {"rangemode": "tozero"})
     across = _side_by_side(prices, logarithmic)
     up = [row["quality"]["mean"] * metric.scale for row, _ in rows]
+    baseline = results["baseline"]["quality"]
+    floor = -math.inf if baseline is None else (baseline["mean"] - reach(results)) * metric.scale
+    far = [place for place, quality in enumerate(up) if quality < floor]
     front = pareto_front(list(zip(prices, up, strict=True)))
     figure.add_scatter(
         name="Pareto front",
         mode="lines",
         x=[across[place] for place in front],
-        y=[up[place] for place in front],
+        y=[max(up[place], floor) for place in front],
         line={"color": NEUTRAL, "width": 1.5, "dash": "dot"},
         hoverinfo="skip",
         # A front of one point is no line; its entry would explain nothing.
         showlegend=len(front) > 1,
     )
     for word in ("baseline", "accept", "undecided", "reject"):
-        chosen = [place for place, (row, _) in enumerate(rows) if verdict(row) == word]
+        chosen = [place for place, (row, _) in enumerate(rows) if verdict(row) == word and place not in far]
         labels = {place: places[rows[place][0]["name"]] for place in chosen}
         figure.add_scatter(
             **_points(word, [rows[place][0] for place in chosen], metric, [write(prices[place]) for place in chosen]),
@@ -162,7 +160,19 @@ def _quality_against(
             textposition=[f"top {'left' if across[place] < prices[place] else 'right'}" for place in chosen],
             error_y=_errors([rows[place][0]["quality"] for place in chosen], metric, word),
         )
-    baseline = results["baseline"]["quality"]
+    if far:
+        figure.add_scatter(
+            **_far_points(
+                "farther down",
+                "triangle-down",
+                [rows[place][0] for place in far],
+                metric,
+                [write(prices[place]) for place in far],
+            ),
+            x=[across[place] for place in far],
+            y=[floor] * len(far),
+            text=[f"{places[rows[place][0]['name']]}: {up[place]:.{metric.digits}f}" for place in far],
+        )
     if baseline is not None:
         figure.add_hline(y=(baseline["mean"] - results["accept"]["max_drop"]) * metric.scale, **MARGIN)
     return figure
@@ -196,6 +206,18 @@ def _points(
         },
         "customdata": texts,
         "hovertemplate": "%{customdata}<extra></extra>",
+    }
+
+
+def _far_points(
+    name: str, symbol: str, rows: Sequence[Mapping[str, Any]], metric: Metric, details: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The same for what lost more than an axis shows: triangles at its end, to be given their numbers."""
+    return _points("reject", rows, metric, details) | {
+        "name": name,
+        "mode": "markers+text",
+        "textposition": "middle right",
+        "marker": {"symbol": symbol, "size": 10, "color": [COLORS[verdict(row)] for row in rows]},
     }
 
 

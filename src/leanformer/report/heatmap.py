@@ -39,6 +39,13 @@ def heat_map(
     figure = empty_figure(**layout)
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False, range=[len(values) - 0.5, -0.5])
+    written = [list(line) for line in texts or ()]
+    for down, line in enumerate(written):
+        for across, text in enumerate(line):
+            if text and values[down][across] is None:
+                # There plotly would write in a color for white paper; a note takes the page's.
+                figure.add_annotation(x=across, y=down, text=text, showarrow=False)
+                line[across] = ""
     figure.add_heatmap(
         z=[[numbers.significant(value) for value in line] for line in values],
         zmin=limits[0],
@@ -46,10 +53,11 @@ def heat_map(
         colorscale=COLORSCALE,
         xgap=1 if texts else 0,
         ygap=1,
-        text=texts,
+        text=written or None,
         texttemplate="%{text}" if texts else None,
         customdata=hovers,
         hovertemplate="%{customdata}<extra></extra>",
+        hoverongaps=False,
         showscale=bool(unit),
         colorbar={
             "orientation": "h",

@@ -105,6 +105,7 @@ def render(results: Mapping[str, Any]) -> str:
         confidence=numbers.confidence(results["accept"]["confidence"]),
         margin=metric.drop(results["accept"]["max_drop"]),
         far=metric.drop(reach(results)) if math.isfinite(reach(results)) else None,
+        far_rows=[row for row in rows if row["difference"] and row["difference"]["mean"] < -reach(results)],
         distilled=[row for row in results["candidates"] if row["method"] == "distill"],
         changed={row["name"]: changed_sites(row["changes"]) for row in rows},
         kept={row["name"]: kept_sites(row["changes"]) for row in rows},

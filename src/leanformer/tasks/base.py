@@ -63,7 +63,8 @@ class Task(ABC):
     def make_baseline(self, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it; random weights follow from the seed."""
 
-    def check_plan(self, plan: ResolvedPlan, where: str) -> None:  # noqa: B027  (most tasks have nothing to check)
+    @abstractmethod
+    def check_plan(self, plan: ResolvedPlan, where: str) -> None:
         """Checks that the data suit what a plan puts in place.
 
         Args:
@@ -73,6 +74,10 @@ class Task(ABC):
         Raises:
             LeanformerError: They do not.
         """
+
+    @abstractmethod
+    def teaching_batches(self, multiple: int) -> TrainingBatches:
+        """The training data in batches that are ``multiple`` times as large."""
 
     @abstractmethod
     def validation_batches(self) -> Iterator[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from leanformer.learn.train import Batch, inputs_of
 from leanformer.measure.cost import Subject
 from leanformer.measure.quality import Predictions, predict
 from leanformer.model.baseline import ImageBaseline, ImageGeometry
+from leanformer.model.surgery import ResolvedPlan
 from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
 
 INTERVAL_METHOD = (
@@ -74,6 +75,24 @@ class ImageClassification(Task):
 
     def make_baseline(self, seed: int) -> PreTrainedModel:
         return self._baseline.make(self._geometry, seed)
+
+    def check_plan(self, plan: ResolvedPlan, where: str) -> None:
+        config = self.make_baseline(seed=0).config
+        patch = config.patch_size
+        rows, columns = (patch, patch) if isinstance(patch, int) else patch
+        tokens = (self.data.height // rows) * (self.data.width // columns)
+        if plan.get("pooling", {}).get("block") != "mean":
+            tokens += self._baseline.special_tokens
+        for name, entry in plan.items():
+            limit = entry.get("max_length")
+            if limit is not None and limit < tokens:
+                raise LeanformerError(
+                    f"{where}: the images are {tokens} tokens, the block at {name} reads {limit}; give it max_length "
+                    f"{tokens} or more"
+                )
+
+    def teaching_batches(self, multiple: int) -> ImageBatches:
+        return replace(self.batches, batch_size=self.batches.batch_size * multiple)
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self.data.validation)

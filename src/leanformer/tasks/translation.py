@@ -86,13 +86,8 @@ class Translation(Task):
         positions = config_of_model.max_position_embeddings
         check_lengths(self._test, positions, f"the model, in the test split of {config.source}", ["source"])
         self.notes = [*self.data.notes, *self._counts(left_out, len(validation) - len(kept))]
-        self.batches = TextBatches(
-            self._train,
-            study.train.batch_tokens,
-            self.tokenizer.pad_id,
-            config_of_model.decoder_start_token_id,
-            device,
-        )
+        self._start_id: int = config_of_model.decoder_start_token_id
+        self.batches = self.teaching_batches(1)
 
     def _counts(self, left_out: int, left_out_of_validation: int) -> list[str]:
         tokenizer = self.tokenizer
@@ -124,6 +119,10 @@ class Translation(Task):
                 # How long a test sentence's translation becomes is the model's to say; it ends at the block's limit.
                 seen = [side for side in sides if split != "test" or side == "source"]
                 check_lengths(pairs, limit, f"{where} at {name}, in the {split} split", seen)
+
+    def teaching_batches(self, multiple: int) -> TextBatches:
+        batch_tokens = self.study.train.batch_tokens * multiple
+        return TextBatches(self._train, batch_tokens, self.tokenizer.pad_id, self._start_id, self.device)
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self._validation)

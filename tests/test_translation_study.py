@@ -1,0 +1,489 @@
+"""A study of translators, end to end: a teacher on number words, students taught from it, and what bad input gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from transformers import MarianConfig, MarianMTModel
+
+import leanformer as lf
+from leanformer import cli
+from leanformer.config import TokenizerConfig
+from leanformer.data.number_words import number_words
+from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
+from leanformer.measure.translation import Translations, translate
+from leanformer.model.surgery import parameter_count
+
+TIMINGS = {
+    "train_seconds",
+    "train_examples_per_second",
+    "latency_ms",
+    "throughput_per_second",
+    "tokens_per_second",
+    "peak_memory_mb",
+    "train_peak_memory_mb",
+    "seconds",
+}
+ALR = {"block": "feed_forward", "hidden": 8, "max_length": 30}
+
+
+def words_study(**changes: Any) -> dict[str, Any]:
+    """A study on number words that takes a few seconds."""
+    study: dict[str, Any] = {
+        "name": "words",
+        "task": "translation",
+        "data": {
+            "source": "number-words",
+            "numbers": {"train": 400, "validation": 30, "test": 40, "largest": 2000},
+            "tokenizer": {"vocabulary": 300},
+            "max_tokens": 30,
+        },
+        "baseline": {
+            "model": "marian",
+            "config": {
+                "d_model": 16,
+                "encoder_layers": 2,
+                "decoder_layers": 2,
+                "encoder_attention_heads": 2,
+                "decoder_attention_heads": 2,
+                "encoder_ffn_dim": 32,
+                "decoder_ffn_dim": 32,
+                "dropout": 0.0,
+                "init_std": 0.1,
+            },
+        },
+        "candidates": {
+            "encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}},
+            "both": {"method": "distill", "plan": {"*.self_attention": ALR}, "finetune": {"epochs": 1, "logits": 1.0}},
+            "scratch": {"plan": {"encoder.*.self_attention": {"block": "minimal_attention"}}},
+        },
+        "train": {"epochs": 2, "batch_tokens": 512, "learning_rate": 1e-2, "checkpoint_seconds": 0},
+        "distill": {"epochs": 2},
+        "seeds": [0, 1],
+        "decode": {"max_tokens": 12},
+        "measure": {"repeats": 1, "latency_calls": 1, "throughput_batch": 8, "device": "cpu", "threads": 1},
+    }
+    return {**study, **changes}
+
+
+def run(study: dict[str, Any], directory: Path) -> tuple[lf.StudyResult, str]:
+    log = io.StringIO()
+    return lf.run(study, directory, Console(file=log, width=120)), log.getvalue()
+
+
+def without_timings(directory: Path) -> str:
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: strip(inner) for key, inner in value.items() if key not in TIMINGS}
+        return [strip(inner) for inner in value] if isinstance(value, list) else value
+
+    return json.dumps(strip(json.loads((directory / "results.json").read_text())), indent=1)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The directory and the log of a study that ran to its end."""
+    directory = tmp_path_factory.mktemp("translation") / "run"
+    _, log = run(words_study(), directory)
+    return directory, log
+
+
+def rows_of(directory: Path) -> dict[str, dict[str, Any]]:
+    results = json.loads((directory / "results.json").read_text())
+    return {row["name"]: row for row in (results["baseline"], *results["candidates"])}
+
+
+# What a run leaves
+
+
+def test_trials_hold_model_tokenizer_and_a_translation_a_sentence(whole: tuple[Path, str]) -> None:
+    directory, _ = whole
+    for name in ("baseline", "encoder", "both", "scratch"):
+        trial = directory / "trials" / name / "seed-1"
+        names = {path.name for path in (trial / "model").iterdir()}
+        assert {"config.json", "model.safetensors", "generation_config.json", "tokenizer.json"} <= names
+        answers = Translations.read(trial / "predictions.parquet")
+        assert len(answers.sources) == 40
+        result = json.loads((trial / "result.json").read_text())
+        assert result["bleu"] == pytest.approx(answers.bleu)
+        assert result["chrf"] == pytest.approx(answers.chrf)
+        model, tokenizer = lf.load(trial / "model"), TranslationTokenizer.load(trial / "model")
+        again = translate(model, tokenizer, answers.sources, max_tokens=12, batch_tokens=4096).texts
+        assert tuple(again) == answers.hypotheses
+    assert not list(directory.rglob("*.partial"))
+    assert not list(directory.rglob("group-*"))
+
+
+def test_rows_say_what_was_taught_and_what_it_stores(whole: tuple[Path, str]) -> None:
+    directory, _ = whole
+    rows = rows_of(directory)
+    d, length, hidden = 16, 30, 8
+    size = length * d
+    network = 2 * size + size * hidden + hidden + 2 * hidden + hidden * size + size
+    changes = {change["site"]: change for change in rows["encoder"]["changes"]}
+    for layer in (0, 1):
+        change = changes[f"encoder.{layer}.self_attention"]
+        assert change["added"] == network
+        assert change["removed"] == 3 * (d * d + d)  # queries, keys and values; the output projection stays
+        assert len(change["r2_per_seed"]) == 2
+        assert change["r2"] == pytest.approx(sum(change["r2_per_seed"]) / 2)
+    assert changes["decoder.0.self_attention"]["r2"] is None
+    teaching = rows["encoder"]["teaching"]
+    assert (teaching["blocks"], teaching["epochs"]) == (2, 2)
+    assert rows["both"]["teaching"]["blocks"] == 4
+    assert rows["scratch"]["teaching"] is rows["baseline"]["teaching"] is None
+    for row in rows.values():
+        model = lf.load(directory / row["trials"][0] / "model")
+        assert row["parameters"] == parameter_count(model) == sum(row["parameters_by_kind"].values())
+        assert row["tokens_per_second"] > 0
+        assert row["q_ratio"] is None
+        assert row["quality"]["mean"] == pytest.approx(sum(row["quality"]["per_seed"]) / 2)
+        assert row["scores"]["bleu"]["per_seed"] == row["quality"]["per_seed"]
+        assert sum(entry["sentences"] for entry in row["by_length"]) == 40
+    assert len(rows["both"]["curves"][0]["epochs"]) == 1
+    assert rows["encoder"]["curves"][0]["epochs"] == []
+
+
+def test_blocks_that_candidates_share_are_taught_once(whole: tuple[Path, str]) -> None:
+    directory, log = whole
+    taught = [path.parent.name for path in (directory / "teaching" / "seed-0").glob("*/result.json")]
+    assert len(taught) == 4  # two sites of the encoder, shared, and two of the decoder
+    assert "teaching 4 blocks" in log
+    rows = rows_of(directory)
+    first, second = ({change["site"]: change["r2"] for change in rows[name]["changes"]} for name in ("encoder", "both"))
+    assert first["encoder.0.self_attention"] == second["encoder.0.self_attention"]
+
+
+def test_the_student_is_the_teacher_but_for_its_blocks(whole: tuple[Path, str]) -> None:
+    directory, _ = whole
+    teacher, student = (lf.load(directory / f"trials/{name}/seed-0/model") for name in ("baseline", "encoder"))
+    theirs, mine = teacher.state_dict(), student.state_dict()
+    assert torch.equal(mine["model.shared.weight"], theirs["model.shared.weight"])
+    assert torch.equal(mine["model.decoder.layers.1.mlp.block.fc1.weight"], theirs["model.decoder.layers.1.fc1.weight"])
+    tuned = lf.load(directory / "trials/both/seed-0/model").state_dict()
+    assert not torch.equal(tuned["model.shared.weight"], theirs["model.shared.weight"])
+
+
+def test_a_finished_study_is_not_run_again_and_a_new_candidate_reuses_blocks(
+    whole: tuple[Path, str], tmp_path: Path
+) -> None:
+    directory = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    before = without_timings(directory)
+    _, log = run(words_study(), directory)
+    assert "epoch" not in log
+    assert without_timings(directory) == before
+    study = words_study()
+    study["candidates"]["decoder"] = {"method": "distill", "plan": {"decoder.*.self_attention": ALR}}
+    _, log = run(study, directory)
+    assert "teaching" not in log.replace("seed-", "")  # its blocks were taught for another candidate
+    assert rows_of(directory)["decoder"]["status"] == "ok"
+
+
+def test_what_touches_teaching_runs_again_and_says_why(whole: tuple[Path, str], tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    _, log = run(words_study(distill={"epochs": 1}), directory)
+    assert "encoder.0.self_attention is taught again: distill.epochs: 2 -> 1" in log
+    assert "encoder, seed 0 runs again: distill.epochs: 2 -> 1" in log
+    assert "scratch, seed 0 runs again" not in log
+
+
+def test_one_seed_speaks_of_one_pair(tmp_path: Path) -> None:
+    study = words_study(seeds=[3], train={"epochs": 1, "batch_tokens": 512, "learning_rate": 1e-2})
+    study["candidates"] = {"encoder": study["candidates"]["encoder"]}
+    result, _ = run(study, tmp_path / "run")
+    (row,) = result.results["candidates"]
+    assert row["scope"] == "one trained pair"
+    assert "one trained pair" in row["reason"]
+    assert "BLEU" in row["reason"]
+    assert row["paired_bootstrap"][0]["seed"] == 3
+
+
+def test_a_trained_marian_goes_in_and_a_student_comes_out(tmp_path: Path, whole: tuple[Path, str]) -> None:
+    """As Hugging Face saved it, with a tokenizer beside: taught without training the teacher, shared with the command."""
+    source = whole[0] / "trials/baseline/seed-0/model"
+    teacher = lf.load(source)
+    assert type(teacher) is MarianMTModel
+    teacher.save_pretrained(tmp_path / "marian")
+    TranslationTokenizer.load(source).save(tmp_path / "marian")
+    study = words_study(baseline={"model": str(tmp_path / "marian")}, seeds=[0])
+    study["train"] = {"epochs": 0}
+    study["candidates"] = {"encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}}}
+    result, _ = run(study, tmp_path / "run")
+    kept = lf.load(tmp_path / "run/trials/baseline/seed-0/model").state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in teacher.state_dict().items())
+    assert result.results["candidates"][0]["status"] == "ok"
+
+
+def test_images_are_distilled_by_the_same_machinery(
+    tmp_path: Path, digits_study: Callable[..., dict[str, Any]]
+) -> None:
+    study = digits_study(
+        candidates={
+            "taught": {
+                "method": "distill",
+                "plan": {
+                    "*.self_attention": {"block": "feed_forward", "hidden": 16, "max_length": 5},
+                    "*.mlp": {"block": "mlp", "hidden": 8},
+                },
+                "finetune": {"epochs": 1},
+            }
+        },
+        train={"epochs": 3, "batch_size": 64, "learning_rate": 3e-3},
+        distill={"epochs": 3},
+        seeds=[0],
+    )
+    result, _ = run(study, tmp_path / "run")
+    (row,) = result.results["candidates"]
+    assert row["status"] == "ok"
+    assert all(change["r2"] is not None for change in row["changes"] if change["changed"])
+    assert row["per_class"]
+
+
+# Interrupted
+
+
+def _run_in_process(study: dict[str, Any], directory: str) -> None:
+    torch.set_num_threads(1)
+    lf.run(study, directory, Console(file=io.StringIO()))
+
+
+def test_killed_at_random_moments_ends_with_the_same_results(whole: tuple[Path, str], tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    context = multiprocessing.get_context("fork")
+    moments = random.Random(5)
+    for _ in range(3):
+        process = context.Process(target=_run_in_process, args=(words_study(), str(directory)))
+        process.start()
+        time.sleep(moments.uniform(0.3, 4.0))
+        if process.is_alive():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    run(words_study(), directory)
+    assert without_timings(directory) == without_timings(whole[0])
+
+
+# Bad input
+
+
+def marian(tmp_path: Path, **settings: Any) -> Path:
+    """A tiny trained translator's directory."""
+    config = {
+        "vocab_size": 300,
+        "decoder_vocab_size": 300,
+        "d_model": 8,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 8,
+        "decoder_ffn_dim": 8,
+        "max_position_embeddings": 40,
+        "pad_token_id": 2,
+        "eos_token_id": 0,
+        "decoder_start_token_id": 2,
+        "forced_eos_token_id": None,
+    }
+    path = tmp_path / "marian"
+    MarianMTModel(MarianConfig(**{**config, **settings})).save_pretrained(path)
+    return path
+
+
+def with_tokenizer(path: Path) -> Path:
+    pairs = number_words(lf.make_study(words_study()).data)["train"]  # type: ignore[arg-type]
+    train_tokenizer(TokenizerConfig(vocabulary=300), pairs.sources, pairs.targets).save(path)
+    return path
+
+
+def plan(candidate: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return words_study(candidates={"bad": {"method": "distill", **candidate}}, **changes)
+
+
+def data(**keys: Any) -> dict[str, Any]:
+    study = words_study()
+    study["data"] = {**study["data"], **keys}
+    return study
+
+
+def baseline(model: Path | str, **changes: Any) -> dict[str, Any]:
+    return words_study(baseline={"model": str(model)}, **changes)
+
+
+BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "an unknown task": (lambda _: words_study(task="summarization"), "no task 'summarization'"),
+    "an image key in text data": (lambda _: data(image_size=8), "unknown key 'data.image_size'"),
+    "an image metric": (
+        lambda _: words_study(accept={"metric": "accuracy"}),
+        "accept.metric: input should be 'bleu' or 'chrf'",
+    ),
+    "a batch size in images": (lambda _: words_study(train={"batch_size": 8}), "unknown key 'train.batch_size'"),
+    "one language": (lambda _: data(source_language="en"), "'en' is the source language too"),
+    "a language without number words": (lambda _: data(source_language="xx"), "'xx'"),
+    "a missing source": (lambda tmp: data(source=str(tmp / "none")), "no such directory or file"),
+    "no pair short enough": (lambda _: data(max_tokens=1), "training pairs are longer than 1 subwords"),
+    "a batch too small": (
+        lambda _: words_study(train={"epochs": 1, "batch_tokens": 3}),
+        "batch_tokens: the longest sentence has",
+    ),
+    "a block for a decoder on an encoder-only site": (
+        lambda _: plan({"plan": {"encoder.*.cross_attention": ALR}}),
+        "matches no site",
+    ),
+    "an image family": (lambda _: words_study(baseline={"model": "vit"}), "vit is for image-classification"),
+    "an unknown family": (lambda _: words_study(baseline={"model": "t5"}), "'t5' is neither a family (marian, bart)"),
+    "heads that do not divide": (
+        lambda _: words_study(baseline={"model": "marian", "config": {"d_model": 16, "encoder_attention_heads": 3}}),
+        "encoder_attention_heads 3 does not divide d_model 16",
+    ),
+    "an unknown key of the family": (
+        lambda _: words_study(baseline={"model": "marian", "config": {"hidden_sise": 16}}),
+        "marian has no key 'hidden_sise'; it has d_model",
+    ),
+    "separate vocabularies for bart": (
+        lambda _: data(tokenizer={"vocabulary": 300, "shared": False}) | {"baseline": {"model": "bart"}},
+        "bart has one vocabulary for both languages",
+    ),
+    "a size and a width": (
+        lambda _: plan({"plan": {"encoder.*.self_attention": {"block": "feed_forward", "size": "S", "hidden": 3}}}),
+        "hidden",
+    ),
+    "an unknown size": (
+        lambda _: plan({"plan": {"encoder.*.self_attention": {"block": "feed_forward", "size": "XXL"}}}),
+        "argument 'size' of block 'feed_forward'",
+    ),
+    "a block shorter than the sentences": (
+        lambda _: plan({"plan": {"encoder.*.self_attention": {**ALR, "max_length": 4}}}),
+        "source sentences are longer than the 4 positions of candidates.bad at encoder.0.self_attention",
+    ),
+    "a block for each head of a layer": (
+        lambda _: plan({"plan": {"encoder.*.layer": {**ALR, "per_head": True}}}),
+        "per_head",
+    ),
+    "a feed-forward block in place of an MLP": (
+        lambda _: plan({"plan": {"*.mlp": ALR}}),
+        "block 'feed_forward' cannot stand at encoder.0.mlp",
+    ),
+    "nothing to teach": (lambda _: plan({"plan": {"*.mlp": "none"}}), "the plan only empties sites"),
+    "tuning what is trained": (
+        lambda _: words_study(candidates={"bad": {"plan": {"*.mlp": "none"}, "finetune": {"epochs": 1}}}),
+        "finetune goes with method: distill",
+    ),
+    "tuning with no aim": (
+        lambda _: plan({"plan": {"encoder.*.self_attention": ALR}}, finetune={"epochs": 1, "cross_entropy": 0.0}),
+        "cross_entropy, logits and hidden_states are all 0",
+    ),
+    "no epoch of teaching": (lambda _: words_study(distill={"epochs": 0}), "distill.epochs"),
+    "a teacher without tokenizer": (lambda tmp: baseline(marian(tmp)), "holds no tokenizer"),
+    "a teacher of another vocabulary": (
+        lambda tmp: baseline(with_tokenizer(marian(tmp, vocab_size=200, decoder_vocab_size=200))),
+        "they do not belong together",
+    ),
+    "a teacher of another end mark": (
+        lambda tmp: baseline(with_tokenizer(marian(tmp, eos_token_id=5))),
+        "eos_token_id is 0 in the tokenizer",
+    ),
+    "sentences beyond the teacher's positions": (
+        lambda tmp: data(max_tokens=50) | {"baseline": {"model": str(with_tokenizer(marian(tmp)))}},
+        "the model has 40 positions",
+    ),
+    "a block beyond the teacher's positions": (
+        lambda tmp: plan(
+            {"plan": {"encoder.*.self_attention": {**ALR, "max_length": 60}}},
+            baseline={"model": str(with_tokenizer(marian(tmp)))},
+        ),
+        "longer than the positions of the model",
+    ),
+    "a configuration beside a trained teacher": (
+        lambda tmp: words_study(baseline={"model": str(marian(tmp)), "config": {"d_model": 8}}),
+        "brings its own configuration",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_STUDIES)
+def test_a_bad_study_gets_one_line(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, message = BAD_STUDIES[case]
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(make(tmp_path), sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["leanformer", "run", "study.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("leanformer: error: ")
+    assert message in error
+    assert not (tmp_path / "runs/words/results.json").exists()
+    assert not (tmp_path / "runs/words/trials").exists()
+
+
+# leanformer translate
+
+
+def translate_command(monkeypatch: pytest.MonkeyPatch, *arguments: str, text: bytes | None = None) -> int:
+    monkeypatch.setattr("sys.argv", ["leanformer", "translate", *arguments])
+    if text is not None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_translate_reads_lines_and_writes_lines(
+    whole: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trial = whole[0] / "trials/both/seed-0"
+    answers = Translations.read(trial / "predictions.parquet")
+    text = "\n".join([answers.sources[0], "", *answers.sources[1:]]) + "\n"
+    expected = [answers.hypotheses[0], "", *answers.hypotheses[1:]]
+    model = str(trial / "model")
+    assert translate_command(monkeypatch, model, "--max-tokens", "12", text=text.encode()) == 0
+    assert capsys.readouterr().out.split("\n")[:-1] == expected
+    (tmp_path / "in.txt").write_text(text)
+    out = tmp_path / "out.txt"
+    options = ("--max-tokens", "12", "--beam", "2", "--batch-tokens", "64", "--out", str(out))
+    assert translate_command(monkeypatch, model, str(tmp_path / "in.txt"), *options) == 0
+    assert len(out.read_text().split("\n")) == len(expected) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"eins\n\xff\xfe\n", "standard input, line 2: not UTF-8"),
+        (b"eins\n" + b"neun " * 60, "sentence 2 has"),
+    ],
+)
+def test_translate_names_a_bad_line(
+    text: bytes,
+    message: str,
+    whole: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert translate_command(monkeypatch, str(whole[0] / "trials/encoder/seed-0/model"), text=text) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_translate_wants_a_translator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], make_model: Callable[..., Any]
+) -> None:
+    lf.save(make_model(), tmp_path / "vit")
+    assert translate_command(monkeypatch, str(tmp_path / "vit"), text=b"eins\n") == 2
+    assert "a model for image-classification, not a translator" in capsys.readouterr().err
+    assert translate_command(monkeypatch, str(marian(tmp_path)), text=b"eins\n") == 2
+    assert "holds no tokenizer" in capsys.readouterr().err
