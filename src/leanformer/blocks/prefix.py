@@ -220,8 +220,7 @@ def read_all(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_cou
         gains = shifts = products.new_zeros(1, 1, 1, 1)
     else:
         constants = torch.stack([slots.gain, slots.shift], dim=2) @ slots.weight  # (groups, positions, 2, hidden)
-        with torch.autocast(real.device.type, enabled=False):
-            both = torch.einsum("gpch,pb->gcbh", wide(constants), real[..., 0])  # (groups, 2, batch, hidden)
+        both = wide(torch.einsum("gpch,pb->gcbh", wide(constants), real[..., 0]))  # (groups, 2, batch, hidden)
         gains, shifts = both.unsqueeze(2).unbind(dim=1)  # each (groups, 1, batch, hidden)
     statistics = _statistics(states, real, padding_counts).sum(dim=0, keepdim=True)
     return Sums(products.unsqueeze(1), gains, shifts, statistics)

@@ -173,6 +173,18 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     return given[mask].float(), target[mask].float()
 
 
+def relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Squared error by the target's variance around its mean, over all channels: 1 less R².
+
+    Args:
+        given: Shape (..., channels).
+        target: Likewise.
+    """
+    given, target = given.flatten(0, -2).float(), target.flatten(0, -2).float()
+    spread = (target - target.mean(dim=0)).square().sum()
+    return F.mse_loss(given, target, reduction="sum") / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+
+
 def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
     """Mean squared error of each block by its target's variance: 1 less R², so that sites compare.
 
@@ -182,9 +194,7 @@ def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
     def loss(_: Any, batch: Batch) -> Iterator[torch.Tensor]:
         seen = observed.read(batch)
         for lesson in lessons:
-            given, target = answer(lesson, seen)
-            spread = (target - target.mean(dim=0)).square().sum()
-            yield F.mse_loss(given, target, reduction="sum") / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+            yield relative_error(*answer(lesson, seen))
 
     return loss
 
@@ -276,7 +286,7 @@ def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_s
                 )
             if wants_states:
                 pairs = list(_hidden_states(outputs, wanted, batch))
-                total = total + config.hidden_states * sum(_relative_error(*pair) for pair in pairs) / len(pairs)
+                total = total + config.hidden_states * sum(relative_error(*pair) for pair in pairs) / len(pairs)
         yield total
 
     return loss
@@ -314,12 +324,6 @@ def _hidden_states(outputs: Any, wanted: Any, batch: Batch) -> Iterator[tuple[to
                     "drops the class token); leave the weight at 0"
                 )
             yield (given, target) if mask is None else (given[mask], target[mask])
-
-
-def _relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    target = target.float()
-    flat = target.flatten(0, -2)
-    return F.mse_loss(given.float(), target) / (flat - flat.mean(dim=0)).square().mean()
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -27,12 +27,12 @@ SIZES = ("XS", "S", "M", "L")
 NAMED = ("size", "hidden", "per_head")
 """Arguments of feed_forward that the scheme's name and size say."""
 ATTENTIONS = ("encoder self", "decoder self", "cross")
-CELL_WIDTH = 64  # pixels, for a number and its difference
+CELL_WIDTH = 62  # pixels, for a number and its difference
 NAMES_WIDTH = 150
 
 
-Cell = tuple[tuple[str, ...], tuple["Form", ...]]
-"""Which sites, and what was put there."""
+Cell = tuple[tuple["Form", ...], tuple[str, ...]]
+"""What was put in place, and at which sites."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Form:
     rest: str
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.name, self.size, self.rest) if part)
+        return f"{self.name} {self.size}".rstrip() + (f" ({self.rest})" if self.rest else "")
 
     @property
     def rank(self) -> int:
@@ -119,63 +119,64 @@ def _form(change: Mapping[str, Any], entry: Mapping[str, Any], given: Mapping[tu
     )
     if block != "feed_forward":
         return Form(block, "", rest)
-    arguments = {**change["arguments"], **entry}
-    size = arguments.get("size") or f"H {arguments.get('hidden')}"
-    return Form("ASLR" if arguments.get("per_head") else SCHEMES[change["kind"]], size, rest)
+    # The size as the study writes it: a resolved plan may say the hidden units alone, which differ from site to site.
+    sizes = entry if entry.get("size") or entry.get("hidden") else change["arguments"]
+    size = sizes.get("size") or f"H {sizes.get('hidden')}"
+    return Form("ASLR" if change["arguments"].get("per_head") else SCHEMES.get(change["kind"], block), size, rest)
 
 
 def ablation(results: Mapping[str, Any]) -> dict[str, go.Figure]:
-    """Quality and difference to the baseline, sites down, what was put there across.
+    """Quality and difference to the baseline, which sites were replaced across, by what down.
 
     Returns:
         How the candidates came about -> the figure; all share their colors. Empty where no candidate is distilled,
         none could be compared, or all have the same sites and blocks.
     """
     rows = results["candidates"]
-    cells = list(zip(map(replaced_sites, rows), put_in_place(rows), strict=True))
+    cells = list(zip(put_in_place(rows), map(replaced_sites, rows), strict=True))
     compared = [row["difference"]["mean"] for row in rows if row["difference"] is not None]
     if len(set(cells)) < 2 or not compared or all(row["method"] == "scratch" for row in rows):
         return {}
     metric = find_metric(results)
     limits = difference_limits([[value * metric.scale for value in compared]], results, metric)
-    attentions = {place for change in rows[0]["changes"] for place in _attentions(change) if place in ATTENTIONS}
-    names = list(dict.fromkeys((form.name, form.rest) for _, forms in cells for form in forms))
-    found: dict[str, dict[Cell, list[Mapping[str, Any]]]] = {}
+    names = list(dict.fromkeys((form.name, form.rest) for forms, _ in cells for form in forms))
+    tables: dict[str, dict[Cell, list[Mapping[str, Any]]]] = {}
     for row, cell in zip(rows, cells, strict=True):
-        found.setdefault(road(row), {}).setdefault(cell, []).append(row)
-    # So wide at least, and where a phone is narrower it scrolls; one width for all, as the page sets it once.
-    most_columns = max(len({forms for _, forms in table}) for table in found.values())
+        tables.setdefault(road(row), {}).setdefault(cell, []).append(row)
     figures = {}
-    for way, table in found.items():
-        down = sorted(dict.fromkeys(sites for sites, _ in table), key=len)
-        across = sorted(
-            dict.fromkeys(forms for _, forms in table),
+    for way, table in tables.items():
+        across = sorted(dict.fromkeys(sites for _, sites in table), key=len)
+        down = sorted(
+            dict.fromkeys(forms for forms, _ in table),
             key=lambda forms: [(names.index((form.name, form.rest)), form.rank) for form in forms],
         )
-        grid = [[table.get((sites, forms), []) for forms in across] for sites in down]
+        grid = [[table.get((forms, sites), []) for sites in across] for forms in down]
+        labels = ["<br>+ ".join(safe(str(form)) for form in forms) for forms in down]
+        texts = [[_text(shown, metric) for shown in line] for line in grid]
+        lines = 1 + max(text.count("<br>") for text in (*labels, *(text for line in texts for text in line)))
         figures[way] = heat_map(
             [[_color(shown, metric) for shown in line] for line in grid],
-            [[_text(shown, metric) for shown in line] for line in grid],
+            texts,
             [["<br>".join(_hover(row, metric) for row in shown) for shown in line] for line in grid],
             limits,
             metric.difference_unit,
-            height=90 + 48 * len(down),
+            height=110 + (8 + 15 * lines) * len(down),
             margin={"l": 8, "r": 12, "t": 42, "b": 8},
             xaxis={
                 "tickvals": list(range(len(across))),
-                "ticktext": ["<br>+ ".join(safe(str(form)) for form in forms) for forms in across],
+                "ticktext": [_in_words(sites, rows[0]) for sites in across],
                 "tickangle": 0,
             },
-            yaxis={
-                "tickvals": list(range(len(down))),
-                "ticktext": [
-                    "all attention" if len(sites) > 1 and set(sites) == attentions else "<br>+ ".join(map(safe, sites))
-                    for sites in down
-                ],
-            },
-            meta={"least_width": NAMES_WIDTH + CELL_WIDTH * most_columns},
+            yaxis={"tickvals": list(range(len(down))), "ticktext": labels},
+            # Where a page is narrower, the figure scrolls.
+            meta={"least_width": NAMES_WIDTH + CELL_WIDTH * len(across)},
         )
     return figures
+
+
+def _in_words(sites: tuple[str, ...], row: Mapping[str, Any]) -> str:
+    attentions = {place for change in row["changes"] for place in _attentions(change) if place in ATTENTIONS}
+    return "all attention" if len(sites) > 1 and set(sites) == attentions else "<br>+ ".join(map(safe, sites))
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

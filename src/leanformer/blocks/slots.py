@@ -1,0 +1,176 @@
+"""The source pooled into a few slots a head, chosen from by a gate: no token is compared with another."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.mixer import check_divides, without_padding
+from leanformer.blocks.prefix import running_sum, wide
+from leanformer.blocks.state import DecodingState
+from leanformer.model.sites import Site
+
+# Scores of running pools lie within plus and minus this: their exponentials and products of two fit float32 whatever
+# comes later. A running maximum would give as much, but not all positions at once.
+BOUND = 30.0
+
+
+class SlotsModule(BlockModule):
+    """What ``slots`` builds; see there for the arguments."""
+
+    def __init__(self, site: Site, slots: int, heads: int, gate_hidden: int | None) -> None:
+        super().__init__()
+        self.site_name = site.name
+        self.cross = site.reads_source
+        self.causal = site.causal and not site.reads_source
+        self.heads = heads
+        self.pool = nn.Linear(site.d_model, heads * slots, bias=False)  # head by head
+        self.gate: nn.Module
+        if gate_hidden is None:
+            self.gate = nn.Linear(site.d_model, heads * slots)
+        else:
+            first = nn.Linear(site.d_model, gate_hidden)
+            self.gate = nn.Sequential(first, nn.ReLU(), nn.Linear(gate_hidden, heads * slots))
+        self.value = nn.Linear(site.d_model, site.d_model, bias=False)
+        self.output = nn.Linear(site.d_model, site.d_model)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """(batch, tokens, d_model) -> the same shape; see ``BlockModule``."""
+        states, real = without_padding(hidden_states, padding_mask)
+        gates = wide(self._by_head(self.gate(states))).softmax(dim=-1)  # (batch, heads, tokens, slots)
+        if self.causal:
+            mixed = self._mix_running(gates, states, real, state)
+        elif self.cross:
+            mixed = self._mix(gates, self._source_slots(source, source_mask, state))
+        else:
+            mixed = self._mix(gates, self._slots(states, real))
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _by_head(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, heads * each) -> (batch, heads, tokens, each)."""
+        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    @staticmethod
+    def _mix(gates: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        return gates.to(slots.dtype) @ slots  # (batch, heads, tokens, d_head)
+
+    def _source_slots(
+        self, source: torch.Tensor | None, source_mask: torch.Tensor | None, state: DecodingState | None
+    ) -> torch.Tensor:
+        """The source's slots, pooled with the first token."""
+        if state is not None and state.tensors:
+            return state.tensors["slots"]
+        if source is None:
+            raise ValueError(f"{self.site_name}: a slots block that reads the source was called without it")
+        slots = self._slots(*without_padding(source, source_mask))
+        if state is not None:
+            state.tensors = {"slots": slots}
+        return slots
+
+    def _slots(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """Means of the real tokens' values: (batch, tokens, d_model) -> (batch, heads, slots, d_head)."""
+        scores = wide(self._by_head(self.pool(states)))  # (batch, heads, tokens, slots)
+        # Not minus infinity, so that a sentence without a token has slots too.
+        scores = scores.masked_fill(~real[:, None, :, None], torch.finfo(scores.dtype).min)
+        values = self._by_head(self.value(states))
+        return scores.softmax(dim=2).to(values.dtype).mT @ values
+
+    def _mix_running(
+        self, gates: torch.Tensor, states: torch.Tensor, real: torch.Tensor, state: DecodingState | None
+    ) -> torch.Tensor:
+        """The gated sum of each position's own slots: means of the values up to there.
+
+        A slot is a numerator by a denominator, both sums over positions. With s the gate by the denominator, and w a
+        token's weight, position i gets Σ_j (Σ_slots s_i w_j) value_j over j up to i: no numerator is laid out but the
+        last, which the next tokens go on from.
+        """
+        scores, values = wide(self.pool(states)), self._by_head(wide(self.value(states)))
+        with torch.autocast(states.device.type, enabled=False):
+            weights = (BOUND * torch.tanh(scores / BOUND)).exp() * real[..., None]
+            weights = weights.unflatten(-1, (self.heads, -1))  # (batch, tokens, heads, slots)
+            kept = {} if state is None else state.tensors
+            denominators = weights.new_zeros(1, 1, 1, 1)
+            if kept:
+                denominators = kept["denominator"][:, None]
+            denominators = running_sum(weights.clone(), denominators)
+            last = denominators[:, -1]
+            # One real token has at least that much; there is none before padding's end.
+            shares = gates / denominators.transpose(1, 2).clamp(min=math.exp(-BOUND))
+            weights = weights.transpose(1, 2)
+            mixed = (shares @ weights.mT).tril() @ values
+            if kept:
+                mixed = mixed + shares @ kept["numerator"]
+            if state is not None:
+                numerator = weights.mT @ values  # (batch, heads, slots, d_head)
+                if kept:
+                    numerator = numerator + kept["numerator"]
+                state.tensors = {"numerator": numerator, "denominator": last.clone()}
+        return mixed.to(self.output.weight.dtype)
+
+
+@register
+class Slots(Block):
+    """Each head pools what it reads into K slots, and a gate that reads the token says how much of each it takes.
+
+    Slot k is the mean of the values weighted by softmax_j(y_j p_k) over real positions j; the token's gate is a softmax
+    over the slots, of a linear map or of linear, ReLU, linear; the gated sum goes through an output projection. The
+    source is pooled once a sentence, a token costs O(K d) whatever its length, and there is no limit to that. In a
+    decoder's self-attention the pools run: numerator and denominator of each slot are the state, which does not grow,
+    and a score s counts as 30 tanh(s / 30).
+
+    With h = ``heads``, K = ``slots``, H = ``gate_hidden`` it stores 2 d² + d (values, output), d h K (pools), and
+    d h K + h K (``linear`` gate) or d H + H + h K (H + 1) (``network``).
+
+    Source: this library's; kin to Shen et al. 2021, "Efficient Attention: Attention with Linear Complexities" (arXiv
+    1812.01243), to the pooled seeds of Lee et al. 2019, "Set Transformer" (arXiv 1810.00825), and the latents of Jaegle
+    et al. 2021, "Perceiver" (arXiv 2103.03206).
+    """
+
+    name = "slots"
+    kinds = frozenset({"self_attention", "cross_attention"})
+
+    class Arguments(Arguments):
+        """What a plan may say.
+
+        Args:
+            slots: Slots of each head.
+            heads: Channel groups with slots of their own; None: as many as the model has there.
+            gate: What gives the gates: a ``linear`` map of the token, or a ``network``.
+            gate_hidden: Hidden units of that network; None: twice the model's width.
+        """
+
+        slots: Annotated[int, Field(ge=1)] = 16
+        heads: Annotated[int, Field(ge=1)] | None = None
+        gate: Literal["linear", "network"] = "network"
+        gate_hidden: Annotated[int, Field(ge=1)] | None = None
+
+        @model_validator(mode="after")
+        def _fit(self) -> Slots.Arguments:
+            if self.gate_hidden is not None and self.gate == "linear":
+                raise ValueError("'gate_hidden' is of the network that 'gate: linear' does without; leave it out")
+            return self
+
+    @classmethod
+    def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
+        heads = arguments.heads or site.num_heads
+        check_divides(site, "heads", heads)
+        settings = {**arguments.model_dump(), "heads": heads}
+        if arguments.gate == "network":
+            settings["gate_hidden"] = arguments.gate_hidden or 2 * site.d_model
+        return settings
+
+    @classmethod
+    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
+        return SlotsModule(site, arguments.slots, arguments.heads, arguments.gate_hidden)

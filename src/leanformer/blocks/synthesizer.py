@@ -1,0 +1,146 @@
+"""Mixing weights from a network of the token alone: no token is compared with another (arXiv 2005.00743)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.mixer import check_divides, check_length, check_positions, without_padding
+from leanformer.blocks.prefix import wide
+from leanformer.blocks.state import DecodingState
+from leanformer.model.sites import Site
+
+SourceScore = Literal["none", "linear", "network"]
+
+# In place of minus infinity: a row of nothing else has a softmax.
+UNREAD = -1e30
+
+
+class SynthesizerModule(BlockModule):
+    """What ``synthesizer`` builds; see there for the arguments."""
+
+    max_length: int
+
+    def __init__(self, site: Site, heads: int, hidden: int, source_score: SourceScore, max_length: int) -> None:
+        super().__init__()
+        self.site_name = site.name
+        self.cross = site.reads_source
+        self.causal = site.causal and not site.reads_source
+        self.max_length = max_length
+        self.heads = heads
+        self.hidden = nn.Linear(site.d_model, hidden)
+        self.score = nn.Linear(hidden, heads * max_length)  # head by head
+        self.source_score: nn.Module | None = None
+        if source_score == "linear":
+            self.source_score = nn.Linear(site.d_model, heads, bias=False)
+        elif source_score == "network":
+            last = nn.Linear(hidden, heads, bias=False)
+            self.source_score = nn.Sequential(nn.Linear(site.d_model, hidden), nn.ReLU(), last)
+        self.value = nn.Linear(site.d_model, site.d_model, bias=False)
+        self.output = nn.Linear(site.d_model, site.d_model)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """As of every block.
+
+        Raises:
+            LeanformerError: There are more tokens to weigh, here or in the source, than ``max_length``.
+        """
+        states, real = without_padding(hidden_states, padding_mask)
+        before = 0 if state is None else state.length
+        if not self.cross:
+            self._check_length(before + states.shape[1], "tokens")
+            scores, values = self._read(states, real)
+            if state is not None and state.tensors:
+                scores = torch.cat([state.tensors["scores"], scores], dim=2)
+                values = torch.cat([state.tensors["values"], values], dim=1)
+        elif state is not None and state.tensors:
+            scores, values = state.tensors["scores"], state.tensors["values"]
+        else:
+            if source is None:
+                raise ValueError(f"{self.site_name}: a synthesizer that reads the source was called without it")
+            self._check_length(source.shape[1], "tokens of the source")
+            scores, values = self._read(*without_padding(source, source_mask))
+        if state is not None:
+            state.tensors = {"scores": scores, "values": values}
+        scores = self._scores(states, values.shape[1]) + scores[:, :, None]  # (batch, heads, tokens, read)
+        if self.causal:
+            later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(before + 1)
+            scores = scores.masked_fill(later, UNREAD)
+        weights = scores.softmax(dim=-1).to(values.dtype)
+        mixed = weights @ values.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, d_head)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _scores(self, states: torch.Tensor, read: int) -> torch.Tensor:
+        """What each token's network says of the first positions: (batch, tokens, d) -> (batch, heads, tokens, read)."""
+        weight = self.score.weight.unflatten(0, (self.heads, -1))[:, :read]  # (heads, read, hidden)
+        bias = self.score.bias.unflatten(0, (self.heads, -1))[:, :read]
+        hidden = torch.relu(self.hidden(states))
+        scores = nn.functional.linear(hidden, weight.flatten(0, 1), bias.flatten())
+        return wide(scores).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _read(self, states: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of tokens that are read, (batch, heads or 1, tokens), and their values, (batch, tokens, d_model)."""
+        if self.source_score is None:
+            scores = wide(states.new_zeros(len(states), 1, states.shape[1]))
+        else:
+            scores = wide(self.source_score(states)).transpose(1, 2)
+        return scores.masked_fill(~real[:, None], UNREAD), self.value(states)
+
+    def _check_length(self, length: int, what: str) -> None:
+        check_length(self.site_name, "synthesizer", self.max_length, length, what)
+
+
+@register
+class Synthesizer(Block):
+    """Weights over positions from a network of the token that asks, and a score of the token that is read.
+
+    softmax_j(f(x_i)[head, j] + g(y_j)[head]) over real positions j, where f is linear, ReLU, linear: *i* says which
+    positions it wants, *j* how much it has to give, and neither sees the other. Values and output are projected as an
+    attention's are. In a decoder it is causal; while decoding it keeps values and scores of what it has read.
+
+    With T = ``max_length``, H = ``hidden`` and h = ``heads`` it stores 2 d² + d (values, output), d H + H + h T (H + 1)
+    (f), and for g nothing, d h (``linear``), or d H + H + H h (``network``).
+
+    Source: Tay et al. 2020, "Synthesizer: Rethinking Self-Attention in Transformer Models" (arXiv 2005.00743), for the
+    dense synthesizer f; g is this library's.
+    """
+
+    name = "synthesizer"
+    kinds = frozenset({"self_attention", "cross_attention"})
+
+    class Arguments(Arguments):
+        """What a plan may say.
+
+        Args:
+            heads: Channel groups with weights of their own; None: as many as the model has there.
+            hidden: Hidden units of the networks; None: twice the model's width.
+            source_score: g: ``none``, a ``linear`` map, or a ``network`` as f is.
+            max_length: Positions that f gives weights to, of the source where that is read.
+        """
+
+        heads: Annotated[int, Field(ge=1)] | None = None
+        hidden: Annotated[int, Field(ge=1)] | None = None
+        source_score: SourceScore = "none"
+        max_length: Annotated[int, Field(ge=1)] = 50
+
+    @classmethod
+    def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
+        heads = arguments.heads or site.num_heads
+        check_divides(site, "heads", heads)
+        check_positions(site, arguments.max_length)
+        return {**arguments.model_dump(), "heads": heads, "hidden": arguments.hidden or 2 * site.d_model}
+
+    @classmethod
+    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
+        return SynthesizerModule(site, **arguments.model_dump())

@@ -1,0 +1,610 @@
+"""Marian and BART: sites, reducing, saving, loading, generating."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel
+
+import leanformer as lf
+from leanformer.blocks.state import DecodingState
+from leanformer.model.families import find_family
+from leanformer.model.surgery import module_at, parameter_count
+
+MakeModel = Callable[..., PreTrainedModel]
+Plan = dict[str, Any]
+Tensors = dict[str, torch.Tensor]
+
+D, FFN, VOCABULARY, POSITIONS = 16, 24, 40, 32  # of ``make_translator``
+LIMIT = 12
+FF = {"block": "feed_forward", "hidden": 10, "max_length": LIMIT}
+PER_HEAD = {**FF, "per_head": True}
+PADDED = {**FF, "padding_in_norm": True}
+GATED = {**FF, "reads": "token", "gate": True}
+MINIMAL = {"block": "minimal_attention"}
+
+ENCODER_PLANS: dict[str, Plan] = {
+    "encoder self": {"encoder.*.self_attention": FF},
+    "encoder self, a head each": {"encoder.*.self_attention": PER_HEAD},
+    "encoder self, padding in norm": {"encoder.*.self_attention": PADDED},
+    "encoder self, output replaced": {"encoder.*.self_attention": {**FF, "output": "replaced"}},
+    "encoder sublayer": {"encoder.*.self_attention_sublayer": FF},
+    "encoder layer": {"encoder.*.layer": FF},
+    "encoder layer, padding in norm": {"encoder.1.layer": PADDED},
+    "encoder minimal": {"encoder.*.self_attention": {**MINIMAL, "diagonal_value": True, "temperature": True}},
+    "mlp": {"encoder.*.mlp": {"block": "mlp", "hidden": 5}, "decoder.1.mlp": {"block": "mlp", "hidden": 7}},
+    "no mlp": {"*.mlp": "none"},
+    "encoder layer none": {"encoder.0.layer": "none"},
+}
+DECODER_PLANS: dict[str, Plan] = {
+    "nothing": {},
+    "self": {"decoder.*.self_attention": FF},
+    "self, a head each": {"decoder.*.self_attention": PER_HEAD},
+    "self, padding in norm": {"decoder.*.self_attention": {**PADDED, "output": "replaced"}},
+    "self, one layer": {"decoder.1.self_attention": FF},
+    "self sublayer": {"decoder.*.self_attention_sublayer": FF},
+    "cross": {"decoder.*.cross_attention": FF},
+    "cross, padding in norm": {"decoder.*.cross_attention": PADDED},
+    "cross, token": {"decoder.*.cross_attention": {**FF, "reads": "token"}},
+    "cross, gate": {"decoder.*.cross_attention": {**GATED, "output": "replaced"}},
+    "cross, gate, a head each, padding in norm": {
+        "decoder.*.cross_attention": {**GATED, "per_head": True, "padding_in_norm": True}
+    },
+    "cross, one layer": {"decoder.1.cross_attention": GATED},
+    "cross sublayer": {"decoder.*.cross_attention_sublayer": FF},
+    "cross sublayer, gate": {"decoder.*.cross_attention_sublayer": GATED},
+    "layer": {"decoder.*.layer": FF},
+    "layer, padding in norm": {"decoder.0.layer": PADDED},
+    "layer, token": {"decoder.1.layer": {**GATED, "padding_in_norm": True}},
+    "minimal self": {"decoder.*.self_attention": {**MINIMAL, "qk": "symmetric", "vo": "separate", "qk_norm": True}},
+    "minimal cross": {"decoder.*.cross_attention": {**MINIMAL, "vo": "collapsed", "bias": True}},
+    "minimal everywhere": {"*attention": {**MINIMAL, "qk": "separate", "heads": 2}},
+    "no first self": {"decoder.0.self_attention": "none"},
+    "no first cross": {"decoder.0.cross_attention": "none"},
+    "no first layer": {"decoder.0.layer": "none"},
+    "no first layer, cross after": {"decoder.0.layer": "none", "decoder.1.cross_attention": FF},
+    "everything": {"*attention": FF, "*.mlp": {"block": "mlp", "hidden": 5}},
+}
+PLANS = {**ENCODER_PLANS, **DECODER_PLANS}
+# Marian's code paths are BART's but for the embeddings: every plan on the one, one of each kind of place on the other.
+EACH = [
+    *(("marian", name) for name in PLANS),
+    *(("bart", name) for name in ("encoder layer", "self", "cross, gate", "layer", "minimal everywhere", "everything")),
+]
+EACH_DECODER = [(family, name) for family, name in EACH if name in DECODER_PLANS]
+EACH_FAMILY = pytest.mark.parametrize("family", ["marian", "bart"])
+
+LENGTHS = (9, 6, 4)
+
+
+def sources(extra: int = 0) -> Tensors:
+    """Three sentences of unequal length, padded at the right, and by so many more columns."""
+    ids = torch.randint(2, VOCABULARY, (3, 9 + extra), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(9 + extra) < torch.tensor(LENGTHS)[:, None]
+    return {"input_ids": ids.where(mask, torch.tensor(1)), "attention_mask": mask.long()}
+
+
+def batch() -> Tensors:
+    ids = torch.randint(2, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(2))
+    return {**sources(), "decoder_input_ids": ids}
+
+
+def labels() -> torch.Tensor:
+    ids = torch.randint(2, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(3))
+    return ids.where(torch.arange(7) < torch.tensor([[7], [5], [3]]), torch.tensor(-100))
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel, **changes: torch.Tensor) -> torch.Tensor:
+    return model(**{**batch(), **changes}).logits
+
+
+@torch.no_grad()
+def scramble(model: PreTrainedModel, generator: torch.Generator) -> PreTrainedModel:
+    """Takes the weights of a student's new blocks far from their initial values."""
+    for name in model.config.plan or {}:
+        module = module_at(model, name)
+        for parameter in () if module is None else module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def teachers(make_translator: MakeModel) -> dict[str, PreTrainedModel]:
+    """A teacher of each family, to be left as it is."""
+    return {family: make_translator(family) for family in ("marian", "bart")}
+
+
+@pytest.fixture(scope="module")
+def students(teachers: dict[str, PreTrainedModel]) -> Callable[[str, str], PreTrainedModel]:
+    """A family's student of a plan by name, to be left as it is."""
+    made: dict[tuple[str, str], PreTrainedModel] = {}
+
+    def student(family: str, plan: str) -> PreTrainedModel:
+        if (family, plan) not in made:
+            made[family, plan] = scramble(
+                lf.reduce(teachers[family], PLANS[plan]), torch.Generator().manual_seed(len(plan))
+            )
+        return made[family, plan]
+
+    return student
+
+
+Students = Callable[[str, str], PreTrainedModel]
+
+
+# Sites
+
+
+@EACH_FAMILY
+def test_sites_are_named_in_order(teachers: dict[str, PreTrainedModel], family: str) -> None:
+    encoder = ["self_attention", "self_attention_sublayer", "mlp", "layer"]
+    decoder = [*encoder[:2], "cross_attention", "cross_attention_sublayer", "mlp", "layer"]
+    found = lf.sites(teachers[family])
+    assert [site.name for site in found] == [
+        *(f"encoder.{number}.{kind}" for number in range(2) for kind in encoder),
+        *(f"decoder.{number}.{kind}" for number in range(2) for kind in decoder),
+    ]
+    assert all(site.name.endswith(f".{site.kind}") for site in found)
+    assert all(site.causal == site.name.startswith("decoder") for site in found)
+    reading = {"cross_attention", "cross_attention_sublayer", "layer"}
+    assert all(site.reads_source == (site.causal and site.kind in reading) for site in found)
+    assert {site.d_model for site in found} == {D}
+    assert {site.max_positions for site in found} == {POSITIONS}
+    kept = {"self_attention": "attention", "cross_attention": "attention", "mlp": "mlp", "layer": "layer"}
+    assert all(site.block == kept.get(site.kind, "sublayer") for site in found)
+
+
+@EACH_FAMILY
+def test_sites_count_what_is_stored(teachers: dict[str, PreTrainedModel], family: str) -> None:
+    attention, norm, mlp = 4 * (D * D + D), 2 * D, 2 * D * FFN + D + FFN
+    expected = {
+        "self_attention": (attention, norm),
+        "cross_attention": (attention, norm),
+        "self_attention_sublayer": (attention + norm, 0),
+        "cross_attention_sublayer": (attention + norm, 0),
+        "mlp": (mlp, norm),
+    }
+    for site in lf.sites(teachers[family]):
+        layer = (attention + norm) * (2 if site.causal else 1) + mlp + norm
+        assert (site.parameters, site.norm_parameters) == expected.get(site.kind, (layer, 0)), site.name
+
+
+def test_sites_have_the_heads_of_their_side(make_translator: MakeModel) -> None:
+    model = make_translator(encoder_attention_heads=2, decoder_attention_heads=8)
+    assert {(site.causal, site.num_heads) for site in lf.sites(model)} == {(False, 2), (True, 8)}
+
+
+def test_sites_of_a_student_say_what_stands_there(students: Students) -> None:
+    found = {site.name: site for site in lf.sites(students("marian", "everything"))}
+    assert found["decoder.0.cross_attention"].block == "feed_forward"
+    assert found["encoder.1.mlp"].parameters == 2 * D * 5 + D + 5
+    found = {site.name: site for site in lf.sites(students("marian", "layer, token"))}
+    assert found["decoder.1.layer"].block == "feed_forward"
+    assert found["decoder.1.mlp"].block == "none"
+    assert found["decoder.1.cross_attention_sublayer"].parameters == 0
+    assert found["decoder.0.layer"].block == "layer"
+    found = {site.name: site for site in lf.sites(students("marian", "no first layer"))}
+    assert {(found[name].block, found[name].parameters) for name in found if "decoder.0" in name} == {("none", 0)}
+
+
+LAYERS = 2 * (4 * (D * D + D) * 3 + 2 * (2 * D * FFN + D + FFN) + 5 * 2 * D)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "rest"),
+    [
+        ("marian", {}, VOCABULARY * D),
+        ("marian", {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 30}, (VOCABULARY + 30) * D),
+        ("marian", {"tie_word_embeddings": False}, 4 * VOCABULARY * D),
+        ("bart", {}, VOCABULARY * D + 2 * (POSITIONS + 2) * D + 2 * 2 * D),
+    ],
+    ids=["tied, computed positions", "a vocabulary a side", "four tables", "learned positions"],
+)
+def test_every_number_is_counted_once(
+    make_translator: MakeModel, tmp_path: Path, family: str, settings: dict[str, Any], rest: int
+) -> None:
+    model = make_translator(family, **settings)
+    assert parameter_count(model) == LAYERS + rest
+    student = lf.reduce(model, {"*.mlp": "none"})
+    assert parameter_count(student) == LAYERS + rest - 4 * (2 * D * FFN + D + FFN + 2 * D)
+    words = {name: tensor % 30 for name, tensor in batch().items() if name.endswith("ids")}
+    torch.testing.assert_close(logits(lf.reduce(model, {}), **words), logits(model, **words), atol=1e-6, rtol=1e-5)
+    lf.save(student, tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        stored = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    assert stored == parameter_count(student) + student.final_logits_bias.numel()
+    assert torch.equal(logits(lf.load(tmp_path), **words), logits(student, **words))
+
+
+# Reducing
+
+
+@EACH_FAMILY
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_opening_changes_nothing(make_translator: MakeModel, family: str, implementation: str) -> None:
+    teacher = make_translator(family)
+    teacher.set_attn_implementation(implementation)
+    student = lf.reduce(teacher, {})
+    assert student.config._attn_implementation == implementation
+    assert isinstance(student, type(teacher))
+    assert parameter_count(student) == parameter_count(teacher)
+    wanted = {"output_hidden_states": True, "output_attentions": implementation == "eager"}
+    with torch.no_grad():
+        expected, given = teacher(**batch(), **wanted), student(**batch(), **wanted)
+    assert given.keys() == expected.keys()
+    for name in expected:
+        if name != "past_key_values":
+            torch.testing.assert_close(given[name], expected[name], atol=1e-6, rtol=1e-6)
+    assert len(given.encoder_hidden_states) == len(given.decoder_hidden_states) == 3
+    if implementation == "eager":
+        assert [len(given[f"{name}_attentions"]) for name in ("encoder", "decoder", "cross")] == [2, 2, 2]
+
+
+@EACH_FAMILY
+def test_students_record_what_is_left(teachers: dict[str, PreTrainedModel], family: str) -> None:
+    plan = {"encoder.0.self_attention": FF, "decoder.0.layer": "none", "decoder.1.cross_attention": MINIMAL}
+    student = lf.reduce(teachers[family], plan)
+    student.set_attn_implementation("eager")
+    with torch.no_grad():
+        output = student(**batch(), output_hidden_states=True, output_attentions=True)
+    assert len(output.encoder_hidden_states) == len(output.decoder_hidden_states) == 3
+    assert [len(output[f"{name}_attentions"] or ()) for name in ("encoder", "decoder", "cross")] == [1, 1, 0]
+
+
+def state_of(model: PreTrainedModel) -> Tensors:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(one: Tensors, other: Tensors) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@EACH_FAMILY
+def test_reduce_leaves_its_argument(make_translator: MakeModel, family: str) -> None:
+    teacher = make_translator(family)
+    before, expected = state_of(teacher), logits(teacher)
+    modules = [type(module) for module in teacher.modules()]
+    config, generation = teacher.config.to_dict(), teacher.generation_config.to_dict()
+    student = scramble(lf.reduce(teacher, PLANS["everything"]), torch.Generator())
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.zero_()
+    assert [type(module) for module in teacher.modules()] == modules
+    assert teacher.config.to_dict() == config
+    assert teacher.generation_config.to_dict() == generation
+    assert equal(state_of(teacher), before)
+    assert torch.equal(logits(teacher), expected)
+
+
+def place(name: str, entry: dict[str, Any]) -> str:
+    """Where the weights of what a plan replaces or empties lie in a student's layers."""
+    stack, number, kind = name.split(".")
+    layer = f"model.{stack}.layers.{number}."
+    if kind == "layer":
+        return layer
+    sublayer = f"{layer}{kind.removesuffix('_sublayer')}."
+    return sublayer if kind.endswith("_sublayer") or entry["block"] == "none" else f"{sublayer}block."
+
+
+@pytest.mark.parametrize(("family", "plan"), EACH)
+def test_every_other_weight_is_kept_and_nothing_dead_is_left(
+    teachers: dict[str, PreTrainedModel], students: Students, family: str, plan: str
+) -> None:
+    student = students(family, plan)
+    whole, kept = state_of(lf.reduce(teachers[family], {})), state_of(student)
+    gone = {name: place(name, entry) for name, entry in student.config.plan.items()}
+    new = {
+        f"{prefix}{'block.' if name.endswith('.layer') else ''}{inner}"
+        for name, prefix in gone.items()
+        for inner in (module_at(student, name) or torch.nn.Identity()).state_dict()
+    }
+    old = {name for name in whole if not name.startswith(tuple(gone.values()))}
+    assert set(kept) == old | new
+    unchanged = [name for name in old if torch.equal(kept[name], whole[name])]
+    assert len(unchanged) == len(old)
+    assert len(old) < len(whole) or not gone
+
+
+@pytest.mark.parametrize(("family", "plan"), EACH)
+def test_every_number_learns(make_translator: MakeModel, family: str, plan: str) -> None:
+    teacher = make_translator(family, dropout=0.1, attention_dropout=0.1, activation_dropout=0.1)
+    student = scramble(lf.reduce(teacher, PLANS[plan]), torch.Generator().manual_seed(0)).train()
+    student(**batch(), labels=labels()).loss.backward()
+    for name, parameter in student.named_parameters():
+        if not parameter.requires_grad:
+            assert "embed_positions" in name
+            continue
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        # A bias of keys adds the same to all scores of a query: it has no effect, and rounding for a gradient.
+        assert parameter.grad.abs().sum() > 0 or name.endswith(("k_proj.bias", "key.bias")), name
+
+
+@EACH_FAMILY
+def test_loss_and_logits_from_labels(students: Students, family: str) -> None:
+    student = students(family, "everything")
+    with torch.no_grad():
+        output = student(**batch(), labels=labels())
+        shifted = student(**sources(), labels=labels())
+        expected = student(
+            **sources(), decoder_input_ids=student.prepare_decoder_input_ids_from_labels(labels())
+        ).logits
+    assert torch.equal(output.logits, logits(student))
+    torch.testing.assert_close(output.loss, F.cross_entropy(output.logits.flatten(0, 1), labels().flatten()))
+    assert torch.equal(shifted.logits, expected)
+
+
+@pytest.mark.parametrize("plan", ["nothing", "everything", "layer, token"])
+def test_gradient_checkpointing_changes_nothing(students: Students, plan: str) -> None:
+    def gradients(checkpointing: bool) -> Tensors:
+        student = copy.deepcopy(students("marian", plan)).train()
+        if checkpointing:
+            student.gradient_checkpointing_enable()
+        torch.manual_seed(0)  # of dropout
+        student(**batch(), labels=labels(), use_cache=False).loss.backward()
+        return {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
+
+    assert equal(gradients(True), gradients(False))
+
+
+def test_precision_survives(teachers: dict[str, PreTrainedModel], tmp_path: Path) -> None:
+    student = lf.reduce(copy.deepcopy(teachers["marian"]).to(torch.bfloat16), PLANS["everything"])
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
+    lf.save(student, tmp_path)
+    loaded = lf.load(tmp_path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+    assert torch.equal(logits(loaded), logits(student))
+
+
+@EACH_FAMILY
+def test_a_student_of_a_student(teachers: dict[str, PreTrainedModel], tmp_path: Path, family: str) -> None:
+    first = scramble(lf.reduce(teachers[family], {"*.self_attention": FF}), torch.Generator().manual_seed(0))
+    second = lf.reduce(first, {"decoder.1.layer": FF, "encoder.0.mlp": "none"})
+    assert set(second.config.plan) == {
+        "encoder.0.self_attention",
+        "encoder.0.mlp",
+        "encoder.1.self_attention",
+        "decoder.0.self_attention",
+        "decoder.1.layer",
+    }
+    kept = state_of(second)
+    for name, tensor in state_of(first).items():
+        if not name.startswith(("model.decoder.layers.1.", "model.encoder.layers.0.mlp.")):
+            assert torch.equal(kept[name], tensor), name
+    lf.save(second, tmp_path)
+    assert torch.equal(logits(lf.load(tmp_path)), logits(second))
+
+
+def test_patterns_match_one_stack(teachers: dict[str, PreTrainedModel]) -> None:
+    def changed(plan: Plan) -> set[str]:
+        return set(lf.reduce(teachers["marian"], plan).config.plan)
+
+    assert changed({"encoder.*.self_attention": FF}) == {"encoder.0.self_attention", "encoder.1.self_attention"}
+    assert changed({"decoder.1.*attention": FF}) == {"decoder.1.self_attention", "decoder.1.cross_attention"}
+    assert changed({"*.self_attention": FF, "decoder.*.self_attention": "attention"}) == {
+        "encoder.0.self_attention",
+        "encoder.1.self_attention",
+    }
+    assert len(changed({"*.self_attention": FF})) == 4
+
+
+def test_wide_sites_take_inner_ones_along(teachers: dict[str, PreTrainedModel]) -> None:
+    plan = {
+        "*.layer": FF,
+        "decoder.0.layer": {**FF, "reads": "token"},
+        "*.self_attention": MINIMAL,
+        "*.mlp": "none",
+        "*_sublayer": FF,
+    }
+    student = lf.reduce(teachers["marian"], plan)
+    assert set(student.config.plan) == {f"{stack}.{number}.layer" for stack in ("encoder", "decoder") for number in (0, 1)}
+    plan = {"*_sublayer": FF, "*attention": MINIMAL, "*.mlp": "none"}
+    kinds = {name.split(".")[2] for name in lf.reduce(teachers["marian"], plan).config.plan}
+    assert kinds == {"self_attention_sublayer", "cross_attention_sublayer", "mlp"}
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"decoder.2.mlp": "none"}, r"plan 'decoder\.2\.mlp' matches no site; sites look like 'decoder\.\d\.mlp'"),
+        ({"encoder.*.cross_attention": FF}, r"plan 'encoder\.\*\.cross_attention' matches no site"),
+        ({"pooling": "mean"}, "plan 'pooling' matches no site"),
+        ({"*.mlp": FF}, r"block 'feed_forward' cannot stand at encoder\.0\.mlp; there can stand: mlp, none"),
+        ({"*.layer": MINIMAL}, r"block 'minimal_attention' cannot stand at encoder\.0\.layer; there can stand: feed_f"),
+        ({"*_sublayer": "attention"}, r"block 'attention' cannot stand at encoder\.0\.self_attention_sublayer"),
+        (
+            {"*.self_attention": {**FF, "max_length": 33}},
+            r"encoder\.0\.self_attention: max_length = 33 makes .* take at most 32",
+        ),
+    ],
+)
+def test_every_mistake_in_a_plan_is_named(
+    teachers: dict[str, PreTrainedModel], plan: Plan, message: str
+) -> None:
+    with pytest.raises(lf.LeanformerError, match=message) as raised:
+        lf.reduce(teachers["marian"], plan)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention", "cross_attention_sublayer", "layer"])
+def test_a_decoder_plan_on_an_encoder_only_model_is_named(make_model: MakeModel, kind: str) -> None:
+    with pytest.raises(lf.LeanformerError, match=rf"plan 'decoder\.\*\.{kind}' matches no site; sites look like 'enc"):
+        lf.reduce(make_model(), {f"decoder.*.{kind}": FF})
+
+
+@pytest.mark.parametrize(
+    ("heads", "form"),
+    [
+        (1, {"qk": "collapsed", "vo": "separate"}),
+        (1, {"qk": "collapsed", "vo": "collapsed"}),
+        (1, {"qk": "separate", "vo": "collapsed"}),
+        (4, {"qk": "separate", "vo": "separate"}),
+    ],
+)
+@EACH_FAMILY
+def test_init_teacher_is_the_same_function(
+    make_translator: MakeModel, family: str, heads: int, form: dict[str, Any]
+) -> None:
+    teacher = make_translator(family, encoder_attention_heads=heads, decoder_attention_heads=heads)
+    for sites in ("encoder.*.self_attention", "decoder.*.self_attention", "decoder.*.cross_attention"):
+        student = lf.reduce(teacher, {sites: {**MINIMAL, **form, "init": "teacher"}})
+        torch.testing.assert_close(logits(student), logits(teacher), atol=1e-4, rtol=1e-4)
+
+
+# Saving and loading
+
+
+@pytest.mark.parametrize(("family", "plan"), EACH)
+def test_save_and_load_are_exact(students: Students, tmp_path: Path, family: str, plan: str) -> None:
+    student = students(family, plan)
+    lf.save(student, tmp_path / "model")
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        shapes = {name: file.get_tensor(name).shape for name in file.keys()}  # noqa: SIM118
+    state = state_of(student)
+    assert all(state[name].shape == shape for name, shape in shapes.items())
+    assert sum(shape.numel() for shape in shapes.values()) == parameter_count(student) + VOCABULARY
+    saved = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert saved["plan"] == student.config.plan
+    loaded = lf.load(tmp_path / "model")
+    assert not loaded.training
+    assert equal(state_of(loaded), state)
+    assert torch.equal(logits(loaded), logits(student))
+    assert lf.sites(loaded) == lf.sites(student)
+    assert loaded.generation_config.max_length == student.generation_config.max_length
+
+
+def test_the_plan_in_the_file_says_everything(teachers: dict[str, PreTrainedModel], tmp_path: Path) -> None:
+    plan = {
+        "decoder.0.cross_attention": {"block": "feed_forward", "size": "S", "max_length": 16},
+        "encoder.0.layer": {"block": "feed_forward", "size": "XS", "max_length": 32},
+        "decoder.0.self_attention": "minimal_attention",
+        "decoder.1.mlp": "none",
+    }
+    lf.save(lf.reduce(teachers["bart"], plan), tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())["plan"]
+    assert saved["decoder.0.cross_attention"] == {
+        "block": "feed_forward",
+        "size": None,
+        "hidden": 2 * 16 * D // 128,
+        "max_length": 16,
+        "per_head": False,
+        "output": "kept",
+        "bias": True,
+        "padding_in_norm": False,
+        "reads": "prefix",
+        "gate": False,
+    }
+    assert saved["encoder.0.layer"]["hidden"] == 32 * D // 256
+    assert saved["encoder.0.layer"]["output"] is saved["encoder.0.layer"]["reads"] is None
+    assert saved["decoder.0.self_attention"]["heads"] == 4
+    assert saved["decoder.1.mlp"] == {"block": "none"}
+
+
+@EACH_FAMILY
+def test_a_translator_saved_by_transformers_goes_in(
+    teachers: dict[str, PreTrainedModel], tmp_path: Path, family: str
+) -> None:
+    teachers[family].save_pretrained(tmp_path / "teacher")
+    teacher = lf.load(tmp_path / "teacher")
+    assert torch.equal(logits(teacher), logits(teachers[family]))
+    student = lf.reduce(teacher, PLANS["everything"])
+    student.save_pretrained(tmp_path / "student")
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "student")
+    assert torch.equal(logits(loaded), logits(student))
+
+
+def test_a_fresh_process_translates_the_same(students: Students, tmp_path: Path) -> None:
+    student = students("marian", "everything")
+    lf.save(student, tmp_path / "model")
+    torch.save(sources(), tmp_path / "sources.pt")
+    code = (
+        "import sys, torch, leanformer as lf; torch.set_num_threads(1); model = lf.load(sys.argv[1]);"
+        "sources = torch.load(sys.argv[2]);"
+        "print(model.generate(**sources, do_sample=False).tolist(), model.generate(**sources, num_beams=3).tolist())"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "model", tmp_path / "sources.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = [student.generate(**sources(), num_beams=beams, do_sample=False).tolist() for beams in (1, 3)]
+    assert done.stdout.splitlines()[-1] == " ".join(str(ids) for ids in expected)
+
+
+# What a decoder may see
+
+
+@pytest.mark.parametrize(("family", "plan"), EACH_DECODER)
+def test_later_tokens_change_nothing_before(students: Students, family: str, plan: str) -> None:
+    student = students(family, plan)
+    before = logits(student)
+    for position in (1, 4, 6):
+        changed = batch()["decoder_input_ids"].clone()
+        changed[:, position:] = (changed[:, position:] + 5) % VOCABULARY
+        after = logits(student, decoder_input_ids=changed)
+        assert torch.equal(after[:, :position], before[:, :position])
+        assert not torch.isclose(after[:, position:], before[:, position:]).all(dim=-1).any()
+
+
+@pytest.mark.parametrize(("family", "plan"), EACH)
+def test_padding_and_companions_change_nothing(students: Students, family: str, plan: str) -> None:
+    student = students(family, plan)
+    together = logits(student)
+    torch.testing.assert_close(logits(student, **sources(extra=2)), together, atol=2e-5, rtol=1e-5)
+    for number, length in enumerate(LENGTHS):
+        one = {name: tensor[number : number + 1] for name, tensor in batch().items()}
+        one["input_ids"] = one["input_ids"][:, :length]
+        del one["attention_mask"]
+        with torch.no_grad():
+            alone = student(**one).logits[0]
+        torch.testing.assert_close(alone, together[number], atol=2e-5, rtol=1e-5)
+    # Padding in the target stands behind its real tokens, whether a mask says so or not.
+    mask = (torch.arange(7) < torch.tensor([[7], [5], [3]])).long()
+    masked = logits(student, decoder_input_ids=batch()["decoder_input_ids"].where(mask == 1, 1), decoder_attention_mask=mask)
+    torch.testing.assert_close(masked[mask == 1], together[mask == 1], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "plan"), EACH)
+def test_masks_reach_blocks_under_every_attention(students: Students, family: str, plan: str) -> None:
+    student = copy.deepcopy(students(family, plan))
+    expected = logits(student)
+    student.set_attn_implementation("eager")
+    torch.testing.assert_close(logits(student), expected, atol=2e-5, rtol=1e-5)
+    unmasked = logits(student, attention_mask=torch.ones(3, 9, dtype=torch.long))
+    assert not torch.isclose(unmasked[1:], expected[1:]).all()
+
+
+# Generating
+
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "beam": {"do_sample": False, "num_beams": 3},
+    "sampling": {"do_sample": True},
+}
+
+
+def translate(model: PreTrainedModel, given: Tensors, **settings: Any) -> torch.Tensor:
+    torch.manual_seed(5)
+    return model.generate(**given, **{"max_length": 11, **settings})
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("family", "plan"), EACH_DECODER)
+def test_a_cache_changes_nothing(students: Students, family: str, plan: str, mode: str) -> None:
+    student = students(family, plan)
+    cached = translate(student, sources(), use_cache=True, **MODES[mode])
+    assert cached.tolist() == translate(student, sources(), use_cache=False, **MODES[mode]).tolist()
+    assert len({tuple(row) for row in cached.tolist()}) == 3
+    if mode == "sampling":
+        return
+    for number, length in enumerate(LENGTHS):
+        alone = translate(student, {"input_ids": sources()["input_ids"][number : number + 1, :length]}, **MODES[mode])
+        assert F.pad(alone[0], (0, cached.shape[1] - alone.shape[1]), value=1).tolist() == cached[number].tolist()
