@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -30,7 +31,10 @@ from leanformer.rundir import to_json
 
 CPU = torch.device("cpu")
 PATCH = 4
-EXTREME = {"*.self_attention": {"block": "minimal_attention", "qk": "collapsed", "vo": "none"}, "*.mlp": "none"}
+EXTREME: dict[str, Any] = {
+    "*.self_attention": {"block": "minimal_attention", "qk": "collapsed", "vo": "none"},
+    "*.mlp": "none",
+}
 
 
 def kernel(d_model: int, heads: int, tokens: int, batch: int) -> Callable[[], object]:
