@@ -14,8 +14,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import leanformer as lf
 from leanformer.files import write_atomically
+from leanformer.machine import environment
 from leanformer.model.baseline import fresh_model
 from leanformer.rundir import to_json
 
@@ -41,10 +44,17 @@ ADDED: dict[str, Form] = {
     "mean-pooling": {"pooling": "mean"},
     "init-normal": {"init": "normal"},
     "symmetric": {"qk": "symmetric"},
+    "bias": {"bias": True},
+    "dropout": {"dropout": 0.1},
 }
 CHANGED: dict[str, Form] = {
+    "no-diagonal-value": {"diagonal_value": False},
+    "temperature": {"temperature": True},
+    "qk-norm-temperature": {"qk_norm": True, "temperature": True},
     "mean-pooling": {"pooling": "mean"},
+    "init-normal": {"init": "normal"},
     "symmetric": {"qk": "symmetric"},
+    "symmetric-no-diagonal-value": {"qk": "symmetric", "diagonal_value": False},
     "symmetric-temperature": {"qk": "symmetric", "temperature": True},
     "symmetric-mean-pooling": {"qk": "symmetric", "pooling": "mean"},
 }
@@ -73,6 +83,7 @@ def study(name: str, reference: Form, changes: dict[str, Form], arguments: argpa
             "baseline": {"model": str(model), "fresh": True},
             "candidates": {key: {"plan": plan({**reference, **change})} for key, change in changes.items()},
             "train": {"epochs": arguments.epochs, "learning_rate": [3e-3, 1e-2]},
+            "seeds": list(range(arguments.seeds)),
             "measure": {"threads": 1, "device": "cpu"},
         },
         arguments.runs / name,
@@ -97,12 +108,19 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="MNIST: a hub id or a local copy in its layout")
     parser.add_argument("--train-limit", type=int, default=5_000)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     rows = study("add-one", EXTREME, ADDED, arguments) + study("change-one", FULL, CHANGED, arguments)
     if arguments.out:
-        result = {"train_limit": arguments.train_limit, "epochs": arguments.epochs, "rows": rows}
+        result = {
+            "train_limit": arguments.train_limit,
+            "epochs": arguments.epochs,
+            "seeds": arguments.seeds,
+            "environment": environment(torch.device("cpu"), "float32"),
+            "rows": rows,
+        }
         write_atomically(arguments.out, to_json(result))
 
 

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-import torch
-from transformers import PreTrainedModel
-
-from leanformer.model.families import FAMILIES
-from leanformer.progress import quiet_libraries
-
-torch.set_num_threads(1)  # models this small gain nothing from more, and lose much where other processes compute
+# Imported where it is used: the process that hands tests out to others needs none of it.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet() -> Iterator[None]:
+    import torch
+
+    from leanformer.progress import quiet_libraries
+
+    torch.set_num_threads(1)  # models this small gain nothing from more, and lose much where other processes compute
     with quiet_libraries():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What data sets leave is removed with the tests' other files, and shared with no other process."""
+    import datasets
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         yield
 
 
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
+    import torch
+
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _frozen() -> None:
+    """Takes what is imported out of garbage collection: accelerate collects all garbage after each training."""
+    gc.freeze()
 
 
 @pytest.fixture
 def make_model() -> Callable[..., PreTrainedModel]:
     """A tiny classifier of a family whose weights, biases included, are far from their initial values."""
+    import torch
+
+    from leanformer.model.families import FAMILIES
 
     def make(family: str = "vit", **settings: Any) -> PreTrainedModel:
         config = {

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import psutil
 import pytest
@@ -20,11 +19,6 @@ from leanformer.config import ImageDataConfig
 from leanformer.data import decoding
 from leanformer.data import images as images_module
 from leanformer.data.images import MemorySplit, StreamSplit, load_images
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 def test_batches_follow_the_given_order() -> None:

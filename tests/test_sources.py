@@ -25,11 +25,6 @@ STRING = datasets.Value("string")
 INTEGER = datasets.Value("int64")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 def test_digits() -> None:
     data = load("digits")
     assert data.classes == tuple("0123456789")

@@ -14,9 +14,9 @@ from leanformer.blocks.state import DecodingState
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
-# Below this many tokens a CPU takes plain products: chosen by whole training steps of small models. The kernels alone
-# (benchmarks/attention_kernels.py) speak for the fused one at any length; to be measured anew.
-FUSED_FROM_TOKENS_ON_CPU = 128
+# Below this many tokens a CPU takes plain products: in whole training steps of small models the fused kernel is behind
+# with 17 tokens and ahead from 37 on (benchmarks/attention_kernels.py).
+FUSED_FROM_TOKENS_ON_CPU = 32
 
 
 def attend(

@@ -1,0 +1,39 @@
+"""The command in processes of its own, which start at once: they are forked from one that has imported everything."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["pytest", "leanformer.study", "leanformer.cli"])
+
+
+def start(arguments: list[str], errors: Path, largest_file: int | None = None) -> BaseProcess:
+    """Starts ``leanformer`` with arguments.
+
+    Args:
+        arguments: As on the command line.
+        errors: Where its standard error goes.
+        largest_file: Bytes that a file of it can have.
+    """
+    process = SERVER.Process(target=_command, args=(arguments, errors, largest_file))
+    process.start()
+    return process
+
+
+def _command(arguments: list[str], errors: Path, largest_file: int | None) -> None:
+    from leanformer.cli import main
+
+    gc.freeze()
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
+    if largest_file is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    sys.argv = ["leanformer", *arguments]
+    main()
