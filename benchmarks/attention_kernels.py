@@ -22,7 +22,7 @@ import torch
 
 import leanformer as lf
 from leanformer.blocks import minimal_attention
-from leanformer.config import TrainConfig
+from leanformer.config import ImageTrainConfig
 from leanformer.files import write_atomically
 from leanformer.learn.train import TrainingStep, make_accelerator
 from leanformer.machine import environment
@@ -57,7 +57,7 @@ def training_step(d_model: int, heads: int, grid: int, layers: int, batch: int) 
         "num_labels": 10,
     }
     model = lf.reduce(fresh_model("vit", shape), EXTREME).train()
-    step = TrainingStep(model, TrainConfig(batch_size=batch), 1e-3, make_accelerator("float32", CPU))
+    step = TrainingStep(model, ImageTrainConfig(batch_size=batch), 1e-3, make_accelerator("float32", CPU))
     inputs = {"pixel_values": torch.randn(batch, 1, size, size), "labels": torch.randint(10, (batch,))}
     return lambda: step(inputs)
 

@@ -85,6 +85,9 @@ def make_translator() -> Callable[..., PreTrainedModel]:
 
     Its vocabulary: 0 ends a sentence, 1 is padding and starts one, 2 to 39 are words.
     """
+    import torch
+
+    from leanformer.model.families import FAMILIES
 
     def make(family: str = "marian", seed: int = 0, **settings: Any) -> PreTrainedModel:
         config = {
