@@ -567,6 +567,10 @@ def test_teaching_by_layer_and_epoch() -> None:
     lines = shown["both-M-tuned"]["R² by epoch"].data
     assert len(lines) == 6 * 3  # sites, seeds
     assert [line.name for line in lines if line.showlegend] == ["encoder self", "decoder self"]
+    (row,) = (row for row in results["candidates"] if row["name"] == "cross-S")
+    row["changes"] = [change | {"r2": None, "r2_per_seed": []} for change in row["changes"]]
+    row["teaching"] |= {"epochs": 0, "curves": []}  # its teaching failed at once
+    assert "cross-S" not in teaching_figures(results)
 
 
 def test_far_points_stand_at_the_edge_with_their_numbers() -> None:

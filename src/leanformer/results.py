@@ -153,6 +153,7 @@ def _row(
         "train_seconds": None,
         "latency_ms": None,
         "throughput_per_second": None,
+        "tokens_per_second": None,
         "train_examples_per_second": None,
         "peak_memory_mb": None,
         "train_peak_memory_mb": None,
@@ -218,7 +219,10 @@ def _distilling_seconds(trial: Mapping[str, Any]) -> float:
 def _explained(outcome: CandidateOutcome, site: str) -> dict[str, Any]:
     """Held-out R² of the block that was taught at a site."""
     found = [
-        lesson["r2"][-1] for trial in outcome.trials.values() for lesson in trial["taught"] if lesson["site"] == site
+        lesson["r2"][-1]
+        for trial in outcome.trials.values()
+        for lesson in trial["taught"]
+        if lesson["site"] == site and lesson["r2"]  # teaching may fail before its first epoch
     ]
     return {"r2": statistics.fmean(found) if found else None, "r2_per_seed": found}
 

@@ -13,6 +13,8 @@ from leanformer.blocks.state import DecodingState
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
+MIXING_DEVIATION = 0.02
+
 
 def without_padding(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """The states with zeros at padding, and which of them are real.
@@ -84,22 +86,12 @@ class MixerModule(BlockModule):
         super().__init__()
         self.site_name = site.name
         self.max_length = max_length
-        self.groups = groups
         self.value = nn.Linear(site.d_model, site.d_model)
+        # Small beside the means of values that an attention gives: with weights far off, teaching starts far off.
+        self.mixing = nn.Parameter(torch.empty(groups, max_length, max_length).normal_(std=MIXING_DEVIATION))
         self.gate = nn.Linear(site.d_model, site.d_model)
-        self.mixing = nn.Parameter(torch.empty(groups, max_length, max_length))
-        self.output = nn.Linear(site.d_model, site.d_model)
-        self.norm="MIXNORM"
-        import os
-        self.norm=os.environ.get("MIXNORM","raw")
-        if self.norm=="raw": nn.init.normal_(self.mixing,std=0.02)
-        if self.norm=="raw2": nn.init.normal_(self.mixing,std=max_length**-.5)
-        if self.norm=="rawm": nn.init.normal_(self.mixing,mean=1/max_length,std=max_length**-.5)
-        if self.norm=="count": nn.init.normal_(self.mixing,mean=1.,std=1.)
-        if self.norm=="count0": nn.init.normal_(self.mixing,mean=0.,std=1.)
-        if self.norm=="root": nn.init.normal_(self.mixing,std=1.)
-        if self.norm=="soft": nn.init.normal_(self.mixing,std=.5)
         nn.init.zeros_(self.gate.bias)
+        self.output = nn.Linear(site.d_model, site.d_model)
 
     def forward(
         self,
@@ -109,34 +101,58 @@ class MixerModule(BlockModule):
         source_mask: torch.Tensor | None = None,
         state: DecodingState | None = None,
     ) -> torch.Tensor:
+        """As of every block.
+
+        Raises:
+            LeanformerError: There are more tokens than ``max_length``.
+        """
         tokens = hidden_states.shape[1]
         check_length(self.site_name, "mixer", self.max_length, tokens, "tokens")
         states, real = without_padding(hidden_states, padding_mask)
-        values = self.value(states) * real[..., None]
-        mixing = self.mixing[:, :tokens, :tokens]
-        if self.norm=="soft":
-            mixing = (mixing-mixing.amax(-1,keepdim=True).detach()).exp()
-            den=torch.einsum("gij,bj->big",mixing,real.float()).clamp(min=1e-20)
-        mixed = torch.einsum("gij,bjgc->bigc", mixing, values.unflatten(-1, (self.groups, -1)))
-        if self.norm=="soft": mixed=mixed/den[...,None]
-        if self.norm.startswith("count"): mixed = mixed/real.sum(1).clamp(min=1)[:,None,None,None]
-        if self.norm=="root": mixed = mixed/real.sum(1).clamp(min=1)[:,None,None,None]**.5
-        return self.output(2 * torch.sigmoid(self.gate(states)) * mixed.flatten(2))
+        values = self.value(states) * real[..., None]  # the bias too is nothing at padding
+        values = values.unflatten(-1, (len(self.mixing), -1))  # (batch, tokens, groups, d_group)
+        mixed = torch.einsum("gij,bjgc->bigc", self.mixing[:, :tokens, :tokens], values).flatten(2)
+        gate = 2 * torch.sigmoid(self.gate(states))  # starts near 1
+        return self.output(gate * mixed)
 
 
 @register
 class Mixer(Block):
+    """Static weights over positions for each group of channels, and a gate by the token of what they gave.
+
+    output(2 sigmoid(x_i W_g + b_g) ⊙ Σ_j M[group, i, j] value(x_j)): position *i* takes from position *j* the same share
+    in every sentence, and chooses among channels by what it holds itself. For encoders, which read all positions.
+    Padding gives nothing; a shorter sentence uses the leading rows and columns of M. The weights may be negative, and
+    are not divided by the sentence's length: both forms explain less of a trained encoder (docs/small-blocks.md).
+
+    With G = ``groups`` and T = ``max_length`` it stores 3 d² + 3 d (value, gate, output) and G T² (M).
+
+    Source: Tolstikhin et al. 2021, "MLP-Mixer" (arXiv 2105.01601), for static mixing over positions; Liu et al. 2021,
+    "Pay Attention to MLPs" (gMLP, arXiv 2105.08050), for the product with a gate. Here the gate reads its own position
+    and what it multiplies is mixed, by matrices of a group each, as heads have theirs.
+    """
+
     name = "mixer"
     kinds = frozenset({"self_attention"})
 
     class Arguments(Arguments):
+        """What a plan may say.
+
+        Args:
+            groups: Channel groups with mixing weights of their own; None: as many as the model has heads there.
+            max_length: Tokens that it can read.
+        """
+
         groups: Annotated[int, Field(ge=1)] | None = None
         max_length: Annotated[int, Field(ge=1)] = 50
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
         if site.causal:
-            raise LeanformerError(f"{site.name}: a mixer reads later tokens too, which a decoder must not; take 'feed_forward', 'synthesizer' or 'slots' there")
+            raise LeanformerError(
+                f"{site.name}: a mixer reads all tokens at once, and a decoder must not read later ones; take 'slots', "
+                "'synthesizer' or 'feed_forward' there"
+            )
         groups = arguments.groups or site.num_heads
         check_divides(site, "groups", groups)
         check_positions(site, arguments.max_length)

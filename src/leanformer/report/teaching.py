@@ -23,9 +23,13 @@ def teaching_figures(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figur
 
     Returns:
         Name of the candidate -> what is shown (R² by layer, by epoch) -> the figure. All figures of one kind share
-        their axes. A candidate that was not distilled, or whose blocks had nothing to learn, has no entry.
+        their axes. A candidate that was not distilled, or whose teaching failed in its first epoch, has no entry.
     """
-    rows = [row for row in results["candidates"] if row["teaching"]]
+    rows = [
+        row
+        for row in results["candidates"]
+        if row["teaching"] and any(change["r2"] is not None for change in row["changes"])
+    ]
     epochs = max((row["teaching"]["epochs"] for row in rows), default=1)
     curves = [curve["r2"] for row in rows for curve in row["teaching"]["curves"]]
     low = max(LOWEST_SHOWN, min((value for values in curves for value in values), default=0.0))
