@@ -42,6 +42,8 @@ ENCODER_PLANS: dict[str, Plan] = {
     "encoder layer": {"encoder.*.layer": FF},
     "encoder layer, padding in norm": {"encoder.1.layer": PADDED},
     "encoder minimal": {"encoder.*.self_attention": {**MINIMAL, "diagonal_value": True, "temperature": True}},
+    "encoder mixer": {"encoder.*.self_attention": {"block": "mixer", "max_length": LIMIT}},
+    "encoder slots": {"encoder.*.self_attention": {"block": "slots", "slots": 3}},
     "mlp": {"encoder.*.mlp": {"block": "mlp", "hidden": 5}, "decoder.1.mlp": {"block": "mlp", "hidden": 7}},
     "no mlp": {"*.mlp": "none"},
     "encoder layer none": {"encoder.0.layer": "none"},
@@ -69,6 +71,8 @@ DECODER_PLANS: dict[str, Plan] = {
     "minimal self": {"decoder.*.self_attention": {**MINIMAL, "qk": "symmetric", "vo": "separate", "qk_norm": True}},
     "minimal cross": {"decoder.*.cross_attention": {**MINIMAL, "vo": "collapsed", "bias": True}},
     "minimal everywhere": {"*attention": {**MINIMAL, "qk": "separate", "heads": 2}},
+    "slots": {"decoder.*attention": {"block": "slots", "slots": 3}},
+    "synthesizer": {"decoder.*attention": {"block": "synthesizer", "source_score": "linear", "max_length": LIMIT}},
     "no first self": {"decoder.0.self_attention": "none"},
     "no first cross": {"decoder.0.cross_attention": "none"},
     "no first layer": {"decoder.0.layer": "none"},
@@ -79,7 +83,7 @@ PLANS = {**ENCODER_PLANS, **DECODER_PLANS}
 # Marian's code paths are BART's but for the embeddings: every plan on the one, one of each kind of place on the other.
 EACH = [
     *(("marian", name) for name in PLANS),
-    *(("bart", name) for name in ("encoder layer", "self", "cross, gate", "layer", "minimal everywhere", "everything")),
+    *(("bart", name) for name in ("encoder layer", "cross, gate", "layer", "minimal everywhere", "everything")),
 ]
 EACH_DECODER = [(family, name) for family, name in EACH if name in DECODER_PLANS]
 EACH_FAMILY = pytest.mark.parametrize("family", ["marian", "bart"])
@@ -89,9 +93,9 @@ LENGTHS = (9, 6, 4)
 
 def sources(extra: int = 0) -> Tensors:
     """Three sentences of unequal length, padded at the right, and by so many more columns."""
-    ids = torch.randint(2, VOCABULARY, (3, 9 + extra), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(2, VOCABULARY, (3, 9), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(9 + extra) < torch.tensor(LENGTHS)[:, None]
-    return {"input_ids": ids.where(mask, torch.tensor(1)), "attention_mask": mask.long()}
+    return {"input_ids": F.pad(ids, (0, extra)).where(mask, 1), "attention_mask": mask.long()}
 
 
 def batch() -> Tensors:
@@ -101,12 +105,12 @@ def batch() -> Tensors:
 
 def labels() -> torch.Tensor:
     ids = torch.randint(2, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(3))
-    return ids.where(torch.arange(7) < torch.tensor([[7], [5], [3]]), torch.tensor(-100))
+    return ids.where(torch.arange(7) < torch.tensor([[7], [5], [3]]), -100)
 
 
 @torch.no_grad()
-def logits(model: PreTrainedModel, **changes: torch.Tensor) -> torch.Tensor:
-    return model(**{**batch(), **changes}).logits
+def logits(model: PreTrainedModel, use_cache: bool = False, **changes: torch.Tensor) -> torch.Tensor:
+    return model(**{**batch(), **changes}, use_cache=use_cache).logits
 
 
 @torch.no_grad()
@@ -337,12 +341,10 @@ def test_loss_and_logits_from_labels(students: Students, family: str) -> None:
     with torch.no_grad():
         output = student(**batch(), labels=labels())
         shifted = student(**sources(), labels=labels())
-        expected = student(
-            **sources(), decoder_input_ids=student.prepare_decoder_input_ids_from_labels(labels())
-        ).logits
     assert torch.equal(output.logits, logits(student))
     torch.testing.assert_close(output.loss, F.cross_entropy(output.logits.flatten(0, 1), labels().flatten()))
-    assert torch.equal(shifted.logits, expected)
+    before = labels().roll(1, dims=1).where(torch.arange(7) > 0, 1)  # each token's predecessor, padding at first
+    assert torch.equal(shifted.logits, logits(student, decoder_input_ids=before.where(before != -100, 1)))
 
 
 @pytest.mark.parametrize("plan", ["nothing", "everything", "layer, token"])
@@ -408,7 +410,9 @@ def test_wide_sites_take_inner_ones_along(teachers: dict[str, PreTrainedModel]) 
         "*_sublayer": FF,
     }
     student = lf.reduce(teachers["marian"], plan)
-    assert set(student.config.plan) == {f"{stack}.{number}.layer" for stack in ("encoder", "decoder") for number in (0, 1)}
+    assert set(student.config.plan) == {
+        f"{stack}.{number}.layer" for stack in ("encoder", "decoder") for number in (0, 1)
+    }
     plan = {"*_sublayer": FF, "*attention": MINIMAL, "*.mlp": "none"}
     kinds = {name.split(".")[2] for name in lf.reduce(teachers["marian"], plan).config.plan}
     assert kinds == {"self_attention_sublayer", "cross_attention_sublayer", "mlp"}
@@ -429,9 +433,7 @@ def test_wide_sites_take_inner_ones_along(teachers: dict[str, PreTrainedModel]) 
         ),
     ],
 )
-def test_every_mistake_in_a_plan_is_named(
-    teachers: dict[str, PreTrainedModel], plan: Plan, message: str
-) -> None:
+def test_every_mistake_in_a_plan_is_named(teachers: dict[str, PreTrainedModel], plan: Plan, message: str) -> None:
     with pytest.raises(lf.LeanformerError, match=message) as raised:
         lf.reduce(teachers["marian"], plan)
     assert "\n" not in str(raised.value)
@@ -542,14 +544,15 @@ def test_a_fresh_process_translates_the_same(students: Students, tmp_path: Path)
 # What a decoder may see
 
 
+@pytest.mark.parametrize("use_cache", [False, True], ids=["without cache", "with cache"])
 @pytest.mark.parametrize(("family", "plan"), EACH_DECODER)
-def test_later_tokens_change_nothing_before(students: Students, family: str, plan: str) -> None:
+def test_later_tokens_change_nothing_before(students: Students, family: str, plan: str, use_cache: bool) -> None:
     student = students(family, plan)
-    before = logits(student)
+    before = logits(student, use_cache)
     for position in (1, 4, 6):
         changed = batch()["decoder_input_ids"].clone()
         changed[:, position:] = (changed[:, position:] + 5) % VOCABULARY
-        after = logits(student, decoder_input_ids=changed)
+        after = logits(student, use_cache, decoder_input_ids=changed)
         assert torch.equal(after[:, :position], before[:, :position])
         assert not torch.isclose(after[:, position:], before[:, position:]).all(dim=-1).any()
 
@@ -568,7 +571,9 @@ def test_padding_and_companions_change_nothing(students: Students, family: str, 
         torch.testing.assert_close(alone, together[number], atol=2e-5, rtol=1e-5)
     # Padding in the target stands behind its real tokens, whether a mask says so or not.
     mask = (torch.arange(7) < torch.tensor([[7], [5], [3]])).long()
-    masked = logits(student, decoder_input_ids=batch()["decoder_input_ids"].where(mask == 1, 1), decoder_attention_mask=mask)
+    masked = logits(
+        student, decoder_input_ids=batch()["decoder_input_ids"].where(mask == 1, 1), decoder_attention_mask=mask
+    )
     torch.testing.assert_close(masked[mask == 1], together[mask == 1], atol=2e-5, rtol=1e-5)
 
 
@@ -593,7 +598,8 @@ MODES: dict[str, dict[str, Any]] = {
 
 def translate(model: PreTrainedModel, given: Tensors, **settings: Any) -> torch.Tensor:
     torch.manual_seed(5)
-    return model.generate(**given, **{"max_length": 11, **settings})
+    # Each word once: weights of chance would write one word over and over, whatever the source.
+    return model.generate(**given, **{"max_length": 9, "no_repeat_ngram_size": 1, **settings})
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -602,9 +608,107 @@ def test_a_cache_changes_nothing(students: Students, family: str, plan: str, mod
     student = students(family, plan)
     cached = translate(student, sources(), use_cache=True, **MODES[mode])
     assert cached.tolist() == translate(student, sources(), use_cache=False, **MODES[mode]).tolist()
-    assert len({tuple(row) for row in cached.tolist()}) == 3
-    if mode == "sampling":
-        return
-    for number, length in enumerate(LENGTHS):
-        alone = translate(student, {"input_ids": sources()["input_ids"][number : number + 1, :length]}, **MODES[mode])
+    assert len({tuple(row) for row in cached.tolist()}) > 1
+    # Companions change nothing either; by chance, sentences of a batch go other ways than alone.
+    for number in {"greedy": (0, 1, 2), "beam": (2,), "sampling": ()}[mode]:
+        alone = translate(student, alone_of(number), **MODES[mode])
         assert F.pad(alone[0], (0, cached.shape[1] - alone.shape[1]), value=1).tolist() == cached[number].tolist()
+
+
+def alone_of(number: int) -> Tensors:
+    """One of the sentences, without padding."""
+    return {"input_ids": sources()["input_ids"][number : number + 1, : LENGTHS[number]]}
+
+
+@pytest.mark.parametrize("plan", ["self", "cross", "layer", "minimal self", "slots"])
+def test_beams_are_followed_in_the_cache(students: Students, monkeypatch: pytest.MonkeyPatch, plan: str) -> None:
+    """The comparison above would tell if they were not."""
+    student = students("marian", plan)
+    expected = translate(student, sources(), num_beams=4)
+    monkeypatch.setattr(DecodingState, "reorder_cache", lambda self, beams: None)
+    assert translate(student, sources(), num_beams=4).tolist() != expected.tolist()
+
+
+@pytest.mark.parametrize("plan", ["everything", "layer, token", "no first layer, cross after"])
+def test_more_of_generate(students: Students, plan: str) -> None:
+    """Several answers a sentence, and words to begin with, padded at the left."""
+    student = students("marian", plan)
+    begun = {
+        "decoder_input_ids": torch.tensor([[1, 1, 5], [1, 7, 8], [1, 1, 9]]),
+        "decoder_attention_mask": torch.tensor([[0, 1, 1], [1, 1, 1], [0, 1, 1]]),
+    }
+    settings: list[dict[str, Any]] = [
+        {"num_beams": 4, "num_return_sequences": 3},
+        {"do_sample": True, "num_beams": 2},
+        {"num_return_sequences": 2, "do_sample": True},
+        {**begun, "do_sample": False},
+    ]
+    for each in settings:
+        assert (
+            translate(student, sources(), **each).tolist()
+            == translate(student, sources(), **each, use_cache=False).tolist()
+        )
+
+
+WITHOUT_END = {"suppress_tokens": [0], "do_sample": False}
+
+
+@pytest.mark.parametrize("plan", ["self", "cross", "layer, token", "synthesizer", "everything"])
+def test_a_student_writes_as_far_as_its_blocks_read(students: Students, plan: str) -> None:
+    student = students("marian", plan)
+    assert student.generation_config.max_length == LIMIT + 1
+    longest = student.generate(**sources(), **WITHOUT_END)
+    assert longest.shape == (3, LIMIT + 1)  # the last token is written and not read
+    assert longest.tolist() == student.generate(**sources(), **WITHOUT_END, use_cache=False).tolist()
+    for use_cache in (True, False):
+        with pytest.raises(
+            lf.LeanformerError, match=rf"decoder\.\d\.\w+: its \w+ block reads at most {LIMIT} tokens, not"
+        ):
+            student.generate(**sources(), **WITHOUT_END, use_cache=use_cache, max_length=LIMIT + 2)
+
+
+@pytest.mark.parametrize("plan", ["encoder self", "encoder layer", "cross", "cross, gate", "layer", "synthesizer"])
+def test_a_longer_source_is_named(students: Students, plan: str) -> None:
+    longer = {"input_ids": torch.full((1, LIMIT + 1), 5)}
+    with pytest.raises(
+        lf.LeanformerError, match=rf"coder\.0\.\w+: its \w+ block reads at most {LIMIT} tokens"
+    ) as raised:
+        students("marian", plan).generate(**longer)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_longest_output_is_the_teachers_where_that_is_less(make_translator: MakeModel) -> None:
+    teacher = make_translator()
+
+    def longest(plan: Plan) -> int | None:
+        return lf.reduce(teacher, plan).generation_config.max_length
+
+    before = teacher.generation_config.max_length
+    assert longest({"encoder.*.self_attention": FF}) == longest(PLANS["minimal everywhere"]) == before
+    assert longest({"*.self_attention": FF, "decoder.0.self_attention": {**FF, "max_length": 6}}) == 7
+    teacher.generation_config.max_length = 5
+    assert longest(PLANS["self"]) == 5
+    teacher.generation_config.max_length = 30
+    assert longest(PLANS["self"]) == LIMIT + 1
+    assert longest(PLANS["no mlp"]) == 30
+
+
+@pytest.mark.parametrize("plan", ["self", "cross", "cross, one layer", "layer", "minimal self", "no first self"])
+def test_assisted_generation_is_refused(students: Students, plan: str) -> None:
+    """It takes back tokens that were read, and sums over tokens do not go back."""
+    with pytest.raises(NotImplementedError, match="cannot be cropped; generate without assistant"):
+        students("marian", plan).generate(**alone_of(0), prompt_lookup_num_tokens=2, do_sample=False, min_length=11)
+
+
+@pytest.mark.parametrize("plan", ["self", "cross", "layer", "minimal cross"])
+def test_other_caches_are_refused(students: Students, plan: str) -> None:
+    student = students("marian", plan)
+    with pytest.raises(lf.LeanformerError, match="decodes with an EncoderDecoderCache, not with a DynamicCache"):
+        student(**batch(), past_key_values=DynamicCache(config=student.config))
+
+
+@pytest.mark.parametrize("name", ["attention_mask", "decoder_attention_mask"])
+def test_other_masks_are_refused(students: Students, name: str) -> None:
+    mask = {name: torch.ones(3, 1, 7, 7)}
+    with pytest.raises(lf.LeanformerError, match=r"attention masks of shape \(batch, tokens\), not of 4 dimensions"):
+        students("marian", "self")(**{**batch(), **mask})

@@ -120,7 +120,7 @@ class MixerModule(BlockModule):
 class Mixer(Block):
     """Static weights over positions for each group of channels, and a gate by the token of what they gave.
 
-    output(2 sigmoid(x_i W_g + b_g) ⊙ Σ_j M[group, i, j] value(x_j)): position *i* takes from position *j* the same share
+    output(2 sigmoid(x_i W_g + b_g) ⊙ Σ_j M[group, i, j] value(x_j)): position *i* takes of position *j* the same share
     in every sentence, and chooses among channels by what it holds itself. For encoders, which read all positions.
     Padding gives nothing; a shorter sentence uses the leading rows and columns of M. The weights may be negative, and
     are not divided by the sentence's length: both forms explain less of a trained encoder (docs/small-blocks.md).
