@@ -46,7 +46,7 @@ def running_sum(terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
 
 
 class _RunningSum(torch.autograd.Function):
-    """On a CPU: PyTorch's ``cumsum`` takes 15 times as long there where the dimension is not the last."""
+    """On a CPU: PyTorch's ``cumsum`` takes 20 times as long there where the dimension is not the last."""
 
     @staticmethod
     def forward(ctx: Any, terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:

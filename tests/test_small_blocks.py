@@ -1,0 +1,537 @@
+"""Mixer, synthesizer and slots: counts, definitions, causality, padding, decoding, teaching."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from leanformer.blocks.base import Block, BlockModule, check_arguments
+from leanformer.blocks.mixer import Mixer, MixerModule
+from leanformer.blocks.slots import Slots, SlotsModule
+from leanformer.blocks.state import DecodingState
+from leanformer.blocks.synthesizer import Synthesizer, SynthesizerModule
+from leanformer.errors import LeanformerError
+from leanformer.model.sites import Site, SiteKind
+
+SITES: dict[str, tuple[SiteKind, bool, bool]] = {  # kind, causal, reads_source
+    "encoder self": ("self_attention", False, False),
+    "decoder self": ("self_attention", True, False),
+    "cross": ("cross_attention", True, True),
+}
+BLOCKS: dict[str, type[Block]] = {"mixer": Mixer, "synthesizer": Synthesizer, "slots": Slots}
+Form = dict[str, Any]
+MIXER: Form = {"block": "mixer"}
+SYNTHESIZERS: list[Form] = [{"block": "synthesizer", "source_score": form} for form in ("none", "linear", "network")]
+SLOTS: list[Form] = [
+    {"block": "slots", "slots": 5, "gate": "linear"},
+    {"block": "slots", "slots": 3, "gate": "network"},
+]
+CAUSAL = [(place, form) for place in ("decoder self", "cross") for form in SYNTHESIZERS + SLOTS]
+ENCODER = [("encoder self", form) for form in [MIXER, *SYNTHESIZERS, *SLOTS]]
+LIMITED = [(place, form) for place, form in ENCODER + CAUSAL if form["block"] != "slots"]
+
+
+def forms(chosen: list[tuple[str, Form]]) -> pytest.MarkDecorator:
+    names = [f"{place}, {' '.join(str(value) for value in form.values())}" for place, form in chosen]
+    return pytest.mark.parametrize(("place", "form"), chosen, ids=names)
+
+
+def site(place: str, d_model: int = 16, heads: int = 4, max_positions: int | None = 64) -> Site:
+    kind, causal, reads_source = SITES[place]
+    side = "decoder" if causal else "encoder"
+    return Site(f"{side}.0.{kind}", kind, "attention", d_model, heads, 0, 0, causal, reads_source, max_positions)
+
+
+def resolve(where: Site, block: str, **settings: Any) -> dict[str, Any]:
+    return BLOCKS[block].resolve(check_arguments(BLOCKS[block], settings, "plan"), where, None)
+
+
+def build(where: Site, block: str, **settings: Any) -> BlockModule:
+    assert where.kind in BLOCKS[block].kinds
+    arguments = check_arguments(BLOCKS[block], resolve(where, block, **settings), "plan")
+    module = BLOCKS[block].build(arguments, where, None)
+    assert isinstance(module, BlockModule)
+    assert module.target == "output"
+    return module
+
+
+def scrambled(place: str, form: Form, **settings: Any) -> BlockModule:
+    """A small block whose weights are far from their initial values."""
+    module = build(site(place), **{**form, **settings})
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    return module.eval()
+
+
+def lengths_mask(tokens: int, *lengths: int) -> torch.Tensor:
+    return torch.arange(tokens) < torch.tensor(lengths)[:, None]
+
+
+def source_for(place: str, batch: int, tokens: int, *lengths: int) -> dict[str, torch.Tensor]:
+    """A source with its mask, at a place that reads one."""
+    if place != "cross":
+        return {}
+    mask = lengths_mask(tokens, *(lengths or [tokens] * batch))
+    return {"source": torch.randn(batch, tokens, 16), "source_mask": mask}
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+# Counts
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "parameters"),
+    [
+        ("encoder self", MIXER, 69_536),
+        ("cross", {"block": "synthesizer"}, 168_720),
+        ("cross", {"block": "synthesizer", "source_score": "linear"}, 169_744),
+        ("cross", {"block": "synthesizer", "source_score": "network"}, 203_792),
+        ("cross", {"block": "slots"}, 115_200),
+        ("cross", {"block": "slots", "slots": 64}, 262_528),
+        ("cross", {"block": "slots", "gate": "linear"}, 65_792),
+    ],
+)
+def test_counts_at_the_usual_size(place: str, form: Form, parameters: int) -> None:
+    with torch.device("meta"):
+        assert count(build(site(place, d_model=128, heads=8), **form)) == parameters
+
+
+@pytest.mark.parametrize(("d", "h", "length", "hidden"), [(8, 2, 5, None), (24, 4, 7, 9), (30, 3, 64, 1)])
+@forms(ENCODER + CAUSAL)
+def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, length: int, hidden: int | None) -> None:
+    units = hidden or 2 * d
+    if form["block"] == "mixer":
+        module = build(site(place, d, h), max_length=length, **form)
+        expected = 3 * d * d + 3 * d + h * length * length
+    elif form["block"] == "synthesizer":
+        module = build(site(place, d, h), max_length=length, hidden=hidden, **form)
+        of_source = {"none": 0, "linear": d * h, "network": d * units + units + units * h}[form["source_score"]]
+        expected = 2 * d * d + d + d * units + units + h * length * (units + 1) + of_source
+    else:
+        linear, k = form["gate"] == "linear", form["slots"]
+        module = build(site(place, d, h), **form, **({} if linear else {"gate_hidden": hidden}))
+        gate = d * h * k + h * k if linear else d * units + units + h * k * (units + 1)
+        expected = 2 * d * d + d + d * h * k + gate
+    assert count(module) == expected
+    assert len(list(module.buffers())) == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "resolved"),
+    [
+        ("encoder self", {"block": "mixer"}, {"groups": 4, "max_length": 50}),
+        ("encoder self", {"block": "mixer", "groups": 2, "max_length": 7}, {"groups": 2, "max_length": 7}),
+        (
+            "cross",
+            {"block": "synthesizer"},
+            {"heads": 4, "hidden": 32, "source_score": "none", "max_length": 50},
+        ),
+        ("cross", {"block": "slots"}, {"slots": 16, "heads": 4, "gate": "network", "gate_hidden": 32}),
+        (
+            "decoder self",
+            {"block": "slots", "gate": "linear", "heads": 1},
+            {"slots": 16, "heads": 1, "gate": "linear", "gate_hidden": None},
+        ),
+    ],
+)
+def test_arguments_are_written_out(place: str, form: Form, resolved: dict[str, Any]) -> None:
+    assert resolve(site(place), **form) == resolved
+    assert resolve(site(place), form["block"], **resolved) == resolved
+
+
+# The definitions
+
+
+Number = torch.Tensor
+
+
+def naive(
+    module: BlockModule,
+    hidden_states: torch.Tensor,
+    padding_mask: torch.Tensor,
+    source: torch.Tensor | None = None,
+    source_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Token by token, from the real tokens that each may read."""
+    sentences = []
+    for number, sentence in enumerate(hidden_states):
+        read, mask = sentence, padding_mask[number]
+        if source is not None and source_mask is not None:
+            read, mask = source[number], source_mask[number]
+        tokens = []
+        for position, token in enumerate(sentence):
+            allowed = mask.clone()
+            if source is None and getattr(module, "causal", False):
+                allowed[position + 1 :] = False
+            if not allowed.any():
+                tokens.append(torch.full_like(token, float("nan")))  # not compared
+                continue
+            where = allowed.nonzero()[:, 0]
+            mixed = NAIVE[type(module)](module, token, position, read[where], where)
+            tokens.append(mixed @ module.output.weight.T + module.output.bias)
+        sentences.append(torch.stack(tokens))
+    return torch.stack(sentences)
+
+
+def naive_mixer(module: Any, token: Number, position: int, read: Number, where: Number) -> Number:
+    values = read @ module.value.weight.T + module.value.bias  # (read, d_model)
+    groups = values.chunk(len(module.mixing), dim=1)
+    mixed = torch.cat([weights[position, where] @ group for weights, group in zip(module.mixing, groups, strict=True)])
+    return 2 * torch.sigmoid(token @ module.gate.weight.T + module.gate.bias) * mixed
+
+
+def naive_synthesizer(module: Any, token: Number, position: int, read: Number, where: Number) -> Number:
+    f = module.score(torch.relu(module.hidden(token))).view(module.heads, -1)[:, where]  # (heads, read)
+    g = 0 if module.source_score is None else module.source_score(read).T
+    values = (read @ module.value.weight.T).chunk(module.heads, dim=1)
+    return torch.cat([w @ value for w, value in zip((f + g).softmax(dim=-1), values, strict=True)])
+
+
+def naive_slots(module: Any, token: Number, position: int, read: Number, where: Number) -> Number:
+    scores = (read @ module.pool.weight.T).chunk(module.heads, dim=1)
+    values = (read @ module.value.weight.T).chunk(module.heads, dim=1)
+    gates = module.gate(token).chunk(module.heads)
+    mixed = []
+    for score, value, gate in zip(scores, values, gates, strict=True):
+        bounded = 30 * torch.tanh(score / 30) if module.causal else score
+        mixed.append(gate.softmax(dim=0) @ (bounded.softmax(dim=0).T @ value))
+    return torch.cat(mixed)
+
+
+NAIVE: dict[type, Any] = {MixerModule: naive_mixer, SynthesizerModule: naive_synthesizer, SlotsModule: naive_slots}
+
+MASKS = {
+    "none": [[1, 1, 1, 1, 1, 1, 1]] * 3,
+    "right": [[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0, 0]],
+    "left": [[1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1]],
+    "holes": [[1, 0, 1, 1, 0, 1, 1], [1, 1, 1, 1, 1, 1, 1], [0, 1, 0, 0, 1, 1, 0]],
+}
+
+
+@pytest.mark.parametrize("padding", MASKS)
+@forms(ENCODER + CAUSAL)
+def test_output_is_the_definition(place: str, form: Form, padding: str) -> None:
+    module = scrambled(place, form)
+    x, mask = torch.randn(3, 7, 16) + 0.5, torch.tensor(MASKS[padding]).bool()
+    source = source_for(place, 3, 9, 9, 4, 7)
+    expected = naive(module, x, mask, **source)
+    given = module(x, None if padding == "none" else mask, **source)
+    assert given.shape == x.shape
+    torch.testing.assert_close(given[mask], expected[mask], rtol=1e-4, atol=1e-4)
+    assert given.isfinite().all()
+    assert torch.equal(module.taught(x, None if padding == "none" else mask, **source), given)
+
+
+@forms(ENCODER + CAUSAL)
+def test_gradients_reach_every_number(place: str, form: Form) -> None:
+    """Those of the definition, in double precision; lengths up to the limit, so that every position is read."""
+    settings = {} if form["block"] == "slots" else {"max_length": 6}
+    module = scrambled(place, form, **settings).double()
+    x, mask = torch.randn(2, 6, 16, dtype=torch.double), lengths_mask(6, 6, 4)
+    source = {name: t.double() if t.is_floating_point() else t for name, t in source_for(place, 2, 6, 6, 3).items()}
+    weight = torch.randn(2, 6, 16, dtype=torch.double)
+    parameters = list(module.parameters())
+    given = torch.autograd.grad((module(x, mask, **source) * weight)[mask].sum(), parameters)
+    expected = torch.autograd.grad((naive(module, x, mask, **source) * weight)[mask].sum(), parameters)
+    for mine, its in zip(given, expected, strict=True):
+        torch.testing.assert_close(mine, its)
+    reached = [(gradient != 0).double().mean() for gradient in given]
+    # Of a network, units that are silent for all these tokens get none.
+    assert min(reached) > 0.8
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+@pytest.mark.parametrize("place", ["decoder self", "cross", "encoder self"])
+def test_slots_bear_any_score(place: str, scale: float) -> None:
+    """Scores far apart, the largest first, last, or between: finite, and in float32 what they are in float64."""
+    module = scrambled(place, SLOTS[0])
+    assert isinstance(module, SlotsModule)
+    with torch.no_grad():
+        module.pool.weight.mul_(scale)
+    x, source = torch.randn(4, 40, 16), source_for(place, 4, 40)
+    x.requires_grad_()
+    given = module(x, **source)
+    gradients = torch.autograd.grad(given.square().sum(), [x, *module.parameters()])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    exact = module.double()(
+        x.double(), **{name: t.double() if t.is_floating_point() else t for name, t in source.items()}
+    )
+    torch.testing.assert_close(given.double(), exact, rtol=1e-3, atol=1e-3)
+
+
+# Causality and padding
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@forms(CAUSAL)
+def test_later_positions_change_nothing_before(place: str, form: Form, masked: bool) -> None:
+    module = scrambled(place, form)
+    x = torch.randn(3, 50, 16)
+    mask = lengths_mask(50, 50, 33, 41) if masked else None
+    source = source_for(place, 3, 50, 50, 20, 7)
+    before = module(x, mask, **source)
+    for position in (1, 2, 5, 16, 31, 49):
+        changed = x.clone()
+        changed[:, position:] = 100 * torch.randn_like(changed[:, position:])
+        after = module(changed, mask, **source)
+        assert torch.equal(after[:, :position], before[:, :position])
+        assert not torch.equal(after[:, position], before[:, position])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@forms(ENCODER + CAUSAL)
+def test_padding_changes_nothing(place: str, form: Form, dtype: torch.dtype) -> None:
+    """Beyond rounding, which differs between products of other shapes."""
+    module, tolerance = scrambled(place, form).to(dtype), 1e-4 if dtype == torch.float32 else 1e-12
+    sentences = [torch.randn(1, length, 16, dtype=dtype) for length in (3, 17, 8)]
+    sources = [torch.randn(1, length, 16, dtype=dtype) for length in (20, 5, 11)]
+    crossed = place == "cross"
+    alone = [module(x, source=y if crossed else None) for x, y in zip(sentences, sources, strict=True)]
+    for tokens, source_tokens in ((17, 20), (23, 50), (50, 31)):
+        x = torch.full((3, tokens, 16), float("nan"), dtype=dtype)
+        y = torch.full((3, source_tokens, 16), 1e9, dtype=dtype)
+        for row in range(3):
+            x[row, : sentences[row].shape[1]] = sentences[row]
+            y[row, : sources[row].shape[1]] = sources[row]
+        read = {"source": y, "source_mask": lengths_mask(source_tokens, 20, 5, 11)} if crossed else {}
+        together = module(x, lengths_mask(tokens, 3, 17, 8), **read)
+        assert together.isfinite().all()
+        for row, expected in enumerate(alone):
+            assert (together[row, : expected.shape[1]] - expected[0]).abs().max() < tolerance
+
+
+@forms(ENCODER + CAUSAL)
+def test_an_empty_sentence_gives_finite_numbers(place: str, form: Form) -> None:
+    module = scrambled(place, form)
+    source = source_for(place, 2, 4, 0, 4)
+    output = module(torch.randn(2, 5, 16), lengths_mask(5, 0, 5), **source)
+    assert output.isfinite().all()
+    output.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
+@forms(LIMITED)
+def test_longer_texts_are_errors(place: str, form: Form) -> None:
+    module = scrambled(place, form, max_length=10)
+    assert module.max_length == 10
+    line = rf"\.0\..*: its {form['block']} block reads at most 10 tokens.*, not 13; .* a greater max_length"
+    if place == "cross":  # the weights are over the source, the tokens that ask are as many as they like
+        assert module(torch.randn(1, 13, 16), **source_for(place, 1, 10)).shape == (1, 13, 16)
+        with pytest.raises(LeanformerError, match=line):
+            module(torch.randn(1, 4, 16), **source_for(place, 1, 13))
+        return
+    assert module(torch.randn(1, 10, 16)).shape == (1, 10, 16)
+    with pytest.raises(LeanformerError, match=line):
+        module(torch.randn(1, 13, 16))
+    if place == "decoder self":
+        state = DecodingState()
+        state.length = 12
+        with pytest.raises(LeanformerError, match=line):
+            module(torch.randn(1, 1, 16), state=state)
+
+
+@forms([(place, form) for place, form in ENCODER + CAUSAL if form["block"] == "slots"])
+def test_slots_read_any_length(place: str, form: Form) -> None:
+    module = scrambled(place, form)
+    assert module.max_length is None
+    assert module(torch.randn(1, 300, 16), **source_for(place, 1, 400)).isfinite().all()
+
+
+@pytest.mark.parametrize("form", [*SYNTHESIZERS, *SLOTS])
+def test_a_missing_source_is_named(form: Form) -> None:
+    with pytest.raises(ValueError, match=r"decoder\.0\.cross_attention: .* was called without it"):
+        scrambled("cross", form)(torch.randn(1, 4, 16))
+
+
+# Decoding
+
+
+def decode(
+    module: BlockModule,
+    state: DecodingState,
+    hidden_states: torch.Tensor,
+    mask: torch.Tensor | None,
+    chunks: list[int],
+    **source: torch.Tensor,
+) -> torch.Tensor:
+    """The tokens given a few at a time, as a layer does it; the source, as it comes, only the first time."""
+    outputs = []
+    for tokens in chunks:
+        stop = state.length + tokens
+        seen = None if mask is None else mask[:, :stop]
+        outputs.append(module(hidden_states[:, state.length : stop], seen, **source, state=state))
+        state.length, source = stop, {}
+    return torch.cat(outputs, dim=1)
+
+
+@pytest.mark.parametrize("padding", MASKS)
+@pytest.mark.parametrize("chunks", [[1] * 7, [3, 1, 1, 2], [7]])
+@forms(CAUSAL)
+def test_decoding_equals_all_at_once(place: str, form: Form, chunks: list[int], padding: str) -> None:
+    module = scrambled(place, form)
+    x, mask = torch.randn(3, 7, 16), torch.tensor(MASKS[padding]).bool()
+    source = source_for(place, 3, 9, 9, 4, 7)
+    given_mask = None if padding == "none" else mask
+    expected = module(x, given_mask, **source)
+    given = decode(module, DecodingState(), x, given_mask, chunks, **source)
+    torch.testing.assert_close(given[mask], expected[mask], rtol=1e-5, atol=1e-5)
+
+
+@forms(CAUSAL)
+def test_decoding_goes_on_with_other_beams(place: str, form: Form) -> None:
+    module = scrambled(place, form)
+    first, then = torch.randn(4, 5, 16), torch.randn(4, 4, 16)
+    source = source_for(place, 4, 9, 9, 4, 7, 2)
+    beams = torch.tensor([2, 0, 2, 1])
+    state = DecodingState()
+    decode(module, state, first, None, [1] * 5, **source)
+    state.reorder_cache(beams)  # type: ignore[arg-type]
+    whole = torch.cat([first[beams], then], dim=1)
+    given = decode(module, state, whole, None, [1] * 4)
+    expected = module(whole, **{name: tensor[beams] for name, tensor in source.items()})
+    torch.testing.assert_close(given, expected[:, 5:], rtol=1e-5, atol=1e-5)
+
+
+@forms(CAUSAL)
+def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
+    """Numbers a sentence: of slots K d, running K (d + h), of a synthesizer d and a head's scores for each token."""
+    module = scrambled(place, form)
+    state, x = DecodingState(), torch.randn(2, 30, 16)
+
+    def numbers() -> int:
+        assert all(len(tensor) == 2 for tensor in state.tensors.values())
+        return sum(tensor.untyped_storage().nbytes() for tensor in state.tensors.values()) // (4 * 2)
+
+    source = source_for(place, 2, 9)
+    for tokens in (1, 20, 1):
+        decode(module, state, x, None, [tokens], **source)
+        source = {}
+        if form["block"] == "slots":
+            assert numbers() == form["slots"] * (16 + (4 if place == "decoder self" else 0))
+        else:
+            read = 9 if place == "cross" else state.length
+            assert numbers() == read * (16 + (1 if form["source_score"] == "none" else 4))
+
+
+# Precision, initial values, operations
+
+
+@forms(ENCODER + CAUSAL)
+def test_bfloat16_comes_close_to_float32(place: str, form: Form) -> None:
+    module = build(site(place), **form)
+    x, source = torch.randn(2, 50, 16), source_for(place, 2, 50)
+    expected = module(x, **source)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        given = module(x, **source)
+    deviation = (given - expected).square().mean() / expected.var()
+    assert 0 < deviation < 1e-4
+    half = module.to(torch.bfloat16)(
+        x.bfloat16(), **{name: t.bfloat16() if t.is_floating_point() else t for name, t in source.items()}
+    )
+    assert half.dtype == torch.bfloat16
+    assert (half - expected).square().mean() / expected.var() < 1e-3
+
+
+def test_running_pools_are_kept_in_float32() -> None:
+    module, state = scrambled("decoder self", SLOTS[1]), DecodingState()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        decode(module, state, torch.randn(2, 6, 16), None, [4, 1, 1])
+    assert {tensor.dtype for tensor in state.tensors.values()} == {torch.float32}
+
+
+@forms(ENCODER + CAUSAL)
+def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
+    module = build(site(place, d_model=128, heads=8), **form)
+    x = torch.randn(500, 128)
+    if isinstance(module, MixerModule):
+        assert module.mixing.std().item() == pytest.approx(0.02, rel=0.05)
+        assert (2 * torch.sigmoid(module.gate(x))).mean().item() == pytest.approx(1, abs=0.02)
+    else:
+        logits = module.gate(x) if isinstance(module, SlotsModule) else module.score(torch.relu(module.hidden(x)))
+        weights = logits.unflatten(-1, (8, -1)).softmax(dim=-1)
+        entropy = -(weights * weights.log()).sum(dim=-1).mean() / math.log(weights.shape[-1])
+        assert 0.85 < entropy < 1
+
+
+# Tokens, tokens of the source, sentences, and what it costs: multiply-adds of matrix products
+@pytest.mark.parametrize(("n", "s", "batch"), [(7, 9, 3), (1, 50, 2)])
+@forms(ENCODER + CAUSAL)
+def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, batch: int) -> None:
+    d, h = 16, 4
+    module = build(site(place), **form)
+    with FlopCounterMode(display=False) as counter:
+        module(torch.randn(batch, n, d), **source_for(place, batch, s))
+    read = s if place == "cross" else n
+    if form["block"] == "mixer":
+        expected = 3 * d * d * n + d * n * n
+    elif form["block"] == "synthesizer":
+        hidden = 2 * d
+        of_source = {"none": 0, "linear": d * h, "network": d * hidden + hidden * h}[form["source_score"]]
+        expected = n * (d * d + d * hidden + hidden * h * read + d * read) + read * (d * d + of_source)
+    else:
+        k = form["slots"]
+        gate = d * h * k if form["gate"] == "linear" else d * 2 * d + 2 * d * h * k
+        expected = n * (d * d + gate) + read * (d * d + d * h * k)
+        expected += n * n * (h * k + d) if place == "decoder self" else (n + read) * k * d
+    assert counter.get_total_flops() == 2 * batch * expected
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "line"),
+    [
+        (
+            "decoder self",
+            {"block": "mixer"},
+            r"decoder\.0\.self_attention: a mixer reads all tokens at once, and a decoder must not read later ones; take ",
+        ),
+        ("encoder self", {"block": "mixer", "groups": 3}, "groups = 3 does not divide the model's width; .* of 16"),
+        ("encoder self", {"block": "mixer", "groups": 0}, r"argument 'groups' of block 'mixer': .* not 0"),
+        ("encoder self", {"block": "mixer", "heads": 4}, "has no argument 'heads'; its arguments: groups, max_length"),
+        (
+            "encoder self",
+            {"block": "mixer", "max_length": 65},
+            "encoder.0.self_attention: max_length = 65 makes the block longer than the positions of the model; "
+            "take at most 64",
+        ),
+        ("cross", {"block": "synthesizer", "max_length": 65}, "max_length = 65 makes the block longer than the pos"),
+        ("cross", {"block": "synthesizer", "max_length": "9"}, "argument 'max_length' of block 'synthesizer': .* '9'"),
+        ("cross", {"block": "synthesizer", "heads": 5}, "heads = 5 does not divide the model's width; .* of 16"),
+        ("cross", {"block": "synthesizer", "hidden": 0}, "argument 'hidden' of block 'synthesizer': .* not 0"),
+        (
+            "cross",
+            {"block": "synthesizer", "source_score": "quadratic"},
+            "argument 'source_score' of block 'synthesizer': .*'none', 'linear' or 'network', not 'quadratic'",
+        ),
+        ("cross", {"block": "slots", "slots": 0}, "argument 'slots' of block 'slots': .* not 0"),
+        ("cross", {"block": "slots", "heads": 32}, "heads = 32 does not divide the model's width; .* of 16"),
+        ("cross", {"block": "slots", "gate": "none"}, "argument 'gate' of block 'slots': .* not 'none'"),
+        ("cross", {"block": "slots", "gate_hidden": 0}, "argument 'gate_hidden' of block 'slots': .* not 0"),
+        (
+            "cross",
+            {"block": "slots", "gate": "linear", "gate_hidden": 8},
+            "block 'slots': 'gate_hidden' is of the network that 'gate: linear' does without; leave it out",
+        ),
+        ("cross", {"block": "slots", "max_length": 50}, "block 'slots' has no argument 'max_length'; its arguments: "),
+    ],
+)
+def test_wrong_arguments_are_named(place: str, form: Form, line: str) -> None:
+    with pytest.raises(LeanformerError, match=line) as error:
+        resolve(site(place), **form)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_without_a_limit_gives_none() -> None:
+    where = site("encoder self", max_positions=None)
+    assert resolve(where, "mixer", max_length=1000)["max_length"] == 1000
