@@ -118,7 +118,8 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
         expected = 2 * d * d + d + d * units + units + h * length * (units + 1) + of_source
     else:
         linear, k = form["gate"] == "linear", form["slots"]
-        module = build(site(place, d, h), **form, **({} if linear else {"gate_hidden": hidden}))
+        settings = form if linear else {**form, "gate_hidden": hidden}
+        module = build(site(place, d, h), **settings)
         gate = d * h * k + h * k if linear else d * units + units + h * k * (units + 1)
         expected = 2 * d * d + d + d * h * k + gate
     assert count(module) == expected
@@ -152,7 +153,7 @@ def test_arguments_are_written_out(place: str, form: Form, resolved: dict[str, A
 
 
 def naive(
-    module: BlockModule,
+    module: Any,
     hidden_states: torch.Tensor,
     padding_mask: torch.Tensor,
     source: torch.Tensor | None = None,
@@ -453,7 +454,7 @@ def test_running_pools_are_kept_in_float32() -> None:
 
 @forms(ENCODER + CAUSAL)
 def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
-    module = build(site(place, d_model=128, heads=8), **form)
+    module: Any = build(site(place, d_model=128, heads=8), **form)
     x = torch.randn(500, 128)
     if isinstance(module, MixerModule):
         assert module.mixing.std().item() == pytest.approx(0.02, rel=0.05)

@@ -24,7 +24,8 @@ from filelock import FileLock
 from rich.console import Console
 
 import leanformer as lf
-from leanformer import job, trials
+from leanformer import job as job_room
+from leanformer import trials as trial_room
 from leanformer.config import ImageDataConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
@@ -209,8 +210,8 @@ def test_nothing_is_done_twice(finished: Path, digits_study: MakeStudy, monkeypa
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(trials, "train", never)
-    monkeypatch.setattr(job, "measure_costs", never)
+    monkeypatch.setattr(trial_room, "train", never)
+    monkeypatch.setattr(job_room, "measure_costs", never)
     run(digits_study(), finished)
     assert results_of(finished) == before
     assert sizes(finished / "trials") == trials
@@ -232,7 +233,7 @@ def test_what_changed_runs_again_and_says_why(finished: Path, digits_study: Make
 def test_another_acceptance_trains_nothing(
     finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(trial_room, "train", lambda *_, **__: pytest.fail("trained again"))
     run(digits_study(accept={"max_drop": 0.9}, prefer="latency"), finished)
     results = results_of(finished)
     assert [row["decision"] for row in results["candidates"]] == ["accept", "accept"]
@@ -278,7 +279,7 @@ def test_a_checkpoint_cut_in_half_names_the_file(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trials.TrialObserver, "epoch_ended", interrupted)
+        patch.setattr(trial_room.TrialObserver, "epoch_ended", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(digits_study(), finished)
     checkpoint = trial / "checkpoint.safetensors"
@@ -319,7 +320,7 @@ def test_a_failed_candidate_does_not_stop_the_study(
             return Trained(status="failed", reason="the loss was not finite")
         return train(model, *arguments)
 
-    monkeypatch.setattr(trials, "train", fails_without_mlp)
+    monkeypatch.setattr(trial_room, "train", fails_without_mlp)
     result, log = run(digits_study(train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}), tmp_path / "run")
     rows = rows_of(tmp_path / "run")
     assert (rows["no-mlp"]["status"], rows["no-mlp"]["decision"]) == ("failed", "reject")
