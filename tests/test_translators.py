@@ -109,7 +109,7 @@ def labels() -> torch.Tensor:
 
 
 @torch.no_grad()
-def logits(model: PreTrainedModel, use_cache: bool = False, **changes: torch.Tensor) -> torch.Tensor:
+def logits(model: PreTrainedModel, use_cache: bool = False, /, **changes: torch.Tensor) -> torch.Tensor:
     return model(**{**batch(), **changes}, use_cache=use_cache).logits
 
 
@@ -257,7 +257,7 @@ def test_opening_changes_nothing(make_translator: MakeModel, family: str, implem
 
 @EACH_FAMILY
 def test_students_record_what_is_left(teachers: dict[str, PreTrainedModel], family: str) -> None:
-    plan = {"encoder.0.self_attention": FF, "decoder.0.layer": "none", "decoder.1.cross_attention": MINIMAL}
+    plan: Plan = {"encoder.0.self_attention": FF, "decoder.0.layer": "none", "decoder.1.cross_attention": MINIMAL}
     student = lf.reduce(teachers[family], plan)
     student.set_attn_implementation("eager")
     with torch.no_grad():
@@ -402,7 +402,7 @@ def test_patterns_match_one_stack(teachers: dict[str, PreTrainedModel]) -> None:
 
 
 def test_wide_sites_take_inner_ones_along(teachers: dict[str, PreTrainedModel]) -> None:
-    plan = {
+    plan: Plan = {
         "*.layer": FF,
         "decoder.0.layer": {**FF, "reads": "token"},
         "*.self_attention": MINIMAL,
@@ -487,7 +487,7 @@ def test_save_and_load_are_exact(students: Students, tmp_path: Path, family: str
 
 
 def test_the_plan_in_the_file_says_everything(teachers: dict[str, PreTrainedModel], tmp_path: Path) -> None:
-    plan = {
+    plan: Plan = {
         "decoder.0.cross_attention": {"block": "feed_forward", "size": "S", "max_length": 16},
         "encoder.0.layer": {"block": "feed_forward", "size": "XS", "max_length": 32},
         "decoder.0.self_attention": "minimal_attention",
@@ -535,7 +535,7 @@ def test_a_fresh_process_translates_the_same(students: Students, tmp_path: Path)
         "sources = torch.load(sys.argv[2]);"
         "print(model.generate(**sources, do_sample=False).tolist(), model.generate(**sources, num_beams=3).tolist())"
     )
-    command = [sys.executable, "-c", code, tmp_path / "model", tmp_path / "sources.pt"]
+    command: list[str | Path] = [sys.executable, "-c", code, tmp_path / "model", tmp_path / "sources.pt"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     expected = [student.generate(**sources(), num_beams=beams, do_sample=False).tolist() for beams in (1, 3)]
     assert done.stdout.splitlines()[-1] == " ".join(str(ids) for ids in expected)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leanformer.errors import LeanformerError
+from leanformer.measure.tables import read_columns, to_parquet
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,7 @@ class Predictions:
 
     def to_bytes(self) -> bytes:
         """The table as a parquet file's content."""
-        buffer = io.BytesIO()
-        pq.write_table(self.table(), buffer)
-        return buffer.getvalue()
+        return to_parquet(self.table())
 
     @classmethod
     def read(cls, path: Path) -> Predictions:
@@ -71,14 +67,8 @@ class Predictions:
         Raises:
             LeanformerError: The file is missing or damaged.
         """
-        try:
-            table = pq.read_table(path, columns=["label", "prediction", "loss"])
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise LeanformerError(
-                f"{path}: not readable as predictions ({' '.join(str(error).split())[:120]}); "
-                f"delete {path.parent} and run again to repeat this trial"
-            ) from error
-        return cls(*(table[name].to_numpy() for name in ("label", "prediction", "loss")))
+        columns = read_columns(path, ("label", "prediction", "loss"), "predictions")
+        return cls(*(column.to_numpy() for column in columns))
 
 
 @torch.inference_mode()

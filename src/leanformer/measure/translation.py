@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
@@ -19,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 
 from leanformer.errors import LeanformerError
+from leanformer.measure.tables import read_columns, to_parquet
 from leanformer.model.students import length_limits
 
 Metric = Literal["bleu", "chrf"]
@@ -102,9 +101,7 @@ class Translations:
 
     def to_bytes(self) -> bytes:
         """The table as a parquet file's content."""
-        buffer = io.BytesIO()
-        pq.write_table(self.table(), buffer)
-        return buffer.getvalue()
+        return to_parquet(self.table())
 
     @classmethod
     def read(cls, path: Path) -> Translations:
@@ -113,14 +110,8 @@ class Translations:
         Raises:
             LeanformerError: The file is missing or damaged.
         """
-        try:
-            table = pq.read_table(path, columns=["source", "reference", "hypothesis"])
-            return cls(*(tuple(table[name].to_pylist()) for name in ("source", "reference", "hypothesis")))
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise LeanformerError(
-                f"{path}: not readable as translations ({' '.join(str(error).split())[:120]}); "
-                f"delete {path.parent} and run again to repeat this trial"
-            ) from error
+        columns = read_columns(path, ("source", "reference", "hypothesis"), "translations")
+        return cls(*(tuple(column.to_pylist()) for column in columns))
 
 
 def corpus_score(metric: Metric, sums: np.ndarray) -> np.ndarray:
