@@ -334,7 +334,7 @@ def test_the_relative_error_is_what_r2_leaves() -> None:
     assert float(relative_error(target, target)) == 0.0
     mean = target.flatten(0, 1).mean(dim=0).expand_as(target)
     assert float(relative_error(mean, target)) == pytest.approx(1.0, rel=1e-5)
-    assert torch.isfinite(relative_error(torch.ones(4, 3), torch.zeros(4, 3)))
+    assert float(relative_error(torch.zeros(4, 3), torch.zeros(4, 3))) == 0.0
 
 
 WIDE: Plan = {
@@ -372,7 +372,7 @@ def test_the_loss_is_that_of_real_positions(opened: PreTrainedModel) -> None:
         terms = list(teaching_loss(observed, lessons)(None, BATCHES[0]))
     for lesson, term in zip(lessons, terms, strict=True):
         expected = plain_error(*by_plain_rows(opened, lesson, BATCHES[0]))
-        assert float(term) == pytest.approx(expected, rel=1e-4), lesson.key
+        assert float(term.detach()) == pytest.approx(expected, rel=1e-4), lesson.key
 
 
 def test_padding_changes_no_loss(opened: PreTrainedModel) -> None:
@@ -384,15 +384,21 @@ def test_padding_changes_no_loss(opened: PreTrainedModel) -> None:
         assert not torch.equal(other[name], BATCHES[0][name])
     with observe(opened, lessons) as observed:
         loss = teaching_loss(observed, lessons)
-        before = [(float(term), gradients(term, lesson)) for lesson, term in zip(lessons, loss(None, BATCHES[0]), strict=True)]
-        after = [(float(term), gradients(term, lesson)) for lesson, term in zip(lessons, loss(None, other), strict=True)]
+        before = [
+            (float(term), gradients(term, lesson)) for lesson, term in zip(lessons, loss(None, BATCHES[0]), strict=True)
+        ]
+        after = [
+            (float(term), gradients(term, lesson)) for lesson, term in zip(lessons, loss(None, other), strict=True)
+        ]
     for (value, given), (other_value, other_given) in zip(before, after, strict=True):
         assert value == pytest.approx(other_value, rel=1e-5)
         torch.testing.assert_close(given, other_given, atol=1e-6, rtol=1e-4)
 
 
 def gradients(term: torch.Tensor, lesson: Lesson) -> list[torch.Tensor]:
-    learns = lesson.block.taught_parameters() if hasattr(lesson.block, "taught_parameters") else lesson.block.parameters()
+    learns = (
+        lesson.block.taught_parameters() if hasattr(lesson.block, "taught_parameters") else lesson.block.parameters()
+    )
     return [gradient.clone() for gradient in torch.autograd.grad(term, list(learns))]
 
 
@@ -449,7 +455,9 @@ def test_measuring_leaves_blocks_in_their_mode(opened: PreTrainedModel) -> None:
 class Listed:
     """Batches as ``train`` takes them; raises at a moment if told to."""
 
-    def __init__(self, batches: Sequence[Batch], error: BaseException | None = None, at: tuple[int, int] = (0, 0)) -> None:
+    def __init__(
+        self, batches: Sequence[Batch], error: BaseException | None = None, at: tuple[int, int] = (0, 0)
+    ) -> None:
         self.batches = batches
         self.error = error
         self.at = at
@@ -525,7 +533,8 @@ def test_a_replaced_projection_learns(opened: PreTrainedModel) -> None:
 def test_groups_bound_memory_and_keep_order(opened: PreTrainedModel) -> None:
     site = lf.sites(opened)[0]
     lessons = [
-        Lesson(str(number), site, nn.Linear(width, 10, bias=False)) for number, width in enumerate([3, 3, 3, 9, 1, 30, 2])
+        Lesson(str(number), site, nn.Linear(width, 10, bias=False))
+        for number, width in enumerate([3, 3, 3, 9, 1, 30, 2])
     ]
     sizes = [training_bytes(lesson.block) for lesson in lessons]
     assert sizes[0] == 7 * 30 * 4  # weights, gradients, two moments, and a copy of weights and moments
@@ -543,3 +552,414 @@ def test_groups_bound_memory_and_keep_order(opened: PreTrainedModel) -> None:
             assert len(group) == 1 or sum(training_bytes(lesson.block) for lesson in group) <= bound
     assert len(in_groups(lessons, 1e9)) == 1
     assert in_groups([], 1e9) == []
+
+
+# lf.distill
+
+TEACH = lf.DistillConfig(epochs=3, learning_rate=1e-2)
+TUNE = lf.FinetuneConfig(epochs=2, learning_rate=1e-3, logits=0.5, hidden_states=0.5)
+
+
+@pytest.fixture(scope="module")
+def distilled(teachers: dict[str, PreTrainedModel]) -> tuple[PreTrainedModel, list[dict[str, float]]]:
+    """A student of every kind of place, to be left as it is, and what its teaching told."""
+    records: list[dict[str, float]] = []
+    torch.manual_seed(123)
+    student = lf.distill(teachers["marian"], EVERYTHING, BATCHES, HELD_OUT, TEACH, TUNE, 3, progress=records.append)
+    return student, records
+
+
+def test_blocks_learn_what_the_teacher_does(teachers: dict[str, PreTrainedModel]) -> None:
+    records: list[dict[str, float]] = []
+    batches = [make_batch(seed, (12, 9, 10, 8) * 4, (10, 8, 6, 9) * 4) for seed in range(12)]
+    config = lf.DistillConfig(epochs=6, learning_rate=1e-2)
+    student = lf.distill(teachers["marian"], EVERYTHING, batches, HELD_OUT, config, progress=records.append)
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
+    keys = {f"r2 {name}" for name in student.config.plan}
+    assert all(set(record) == {"epoch", "train_loss"} | keys for record in records)
+    for key in keys:
+        assert records[-1][key] > records[0][key], key
+        assert records[-1][key] > 0, key
+    assert records[-1]["train_loss"] < 0.8 * records[0]["train_loss"]
+    assert hooks(student) == 0
+
+
+def test_what_is_told_is_what_the_student_does(teachers: dict[str, PreTrainedModel], opened: PreTrainedModel) -> None:
+    records: list[dict[str, float]] = []
+    student = lf.distill(teachers["marian"], WIDE, BATCHES, HELD_OUT, TEACH, progress=records.append)
+    places = {site.name: site for site in lf.sites(student)}
+    for name in student.config.plan:
+        block = module_at(student, name)
+        assert block is not None
+        lesson = Lesson(name, places[name], block)
+        given, shown = zip(*(by_plain_rows(opened, lesson, batch) for batch in HELD_OUT), strict=True)
+        expected = 1 - plain_error(torch.cat(given), torch.cat(shown))
+        assert records[-1][f"r2 {name}"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_only_new_blocks_learn(teachers: dict[str, PreTrainedModel]) -> None:
+    student = lf.distill(teachers["marian"], EVERYTHING, BATCHES, teach=TEACH)
+    torch.manual_seed(0)
+    untaught = weights(lf.reduce(teachers["marian"], EVERYTHING))
+    changed = {name for name, tensor in weights(student).items() if not torch.equal(tensor, untaught[name])}
+    blocks = [module_at(student, name) for name in student.config.plan]
+    learned = {id(parameter) for block in blocks if block is not None for parameter in block.parameters()}
+    kept = {id(getattr(block, "output", None).weight) for block in blocks if getattr(block, "output", None)}  # type: ignore[union-attr]
+    kept |= {id(getattr(block, "output", None).bias) for block in blocks if getattr(block, "output", None)}  # type: ignore[union-attr]
+    assert changed == {name for name, parameter in student.named_parameters() if id(parameter) in learned - kept}
+
+
+def test_the_student_is_a_model_like_any_other(
+    teachers: dict[str, PreTrainedModel],
+    distilled: tuple[PreTrainedModel, list[dict[str, float]]],
+    tmp_path: Path,
+) -> None:
+    student, records = distilled
+    assert [sorted(record)[:2] for record in records[:3]] == [["epoch", "r2 decoder.0.cross_attention"]] * 3
+    assert [set(record) for record in records[3:]] == [{"epoch", "train_loss", "validation_loss"}] * 2
+    assert not any(module.training for module in student.modules())
+    fresh = dict(lf.reduce(teachers["marian"], EVERYTHING).named_parameters())
+    for name, parameter in student.named_parameters():
+        assert parameter.requires_grad == fresh[name].requires_grad, name  # all but Marian's computed positions
+        assert parameter.grad is None, name
+    lf.save(student, tmp_path)
+    loaded = lf.load(tmp_path)
+    assert equal(weights(loaded), weights(student))
+    words = {name: HELD_OUT[0][name] for name in ("input_ids", "attention_mask")}
+    written = student.generate(**words, do_sample=False, max_length=9)
+    assert written.shape[0] == 4
+    assert loaded.generate(**words, do_sample=False, max_length=9).tolist() == written.tolist()
+    assert student.generate(**words, do_sample=False, max_length=9, use_cache=False).tolist() == written.tolist()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_teacher_is_left_as_it_was(make_translator: MakeModel, training: bool) -> None:
+    teacher = make_translator(dropout=0.1).train(training)
+    for parameter in list(teacher.parameters())[::2]:
+        parameter.requires_grad_(False)
+    learns = [parameter.requires_grad for parameter in teacher.parameters()]
+    before, config = weights(teacher), teacher.config.to_dict()
+    student = lf.distill(teacher, EVERYTHING, BATCHES[:2], HELD_OUT, lf.DistillConfig(epochs=1), TUNE)
+    assert equal(weights(teacher), before)
+    assert teacher.config.to_dict() == config
+    assert all(module.training == training for module in teacher.modules())
+    assert [parameter.requires_grad for parameter in teacher.parameters()] == learns
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert hooks(teacher) == 0
+    shared = {parameter.data_ptr() for parameter in teacher.parameters()}
+    assert not shared & {parameter.data_ptr() for parameter in student.parameters()}
+    assert not student.training
+
+
+def test_a_teacher_in_training_mode_teaches_without_dropout(make_translator: MakeModel) -> None:
+    teacher = make_translator(dropout=0.3, activation_dropout=0.3)
+    one = lf.distill(teacher, {"encoder.0.self_attention": FF}, BATCHES, teach=TEACH)
+    other = lf.distill(teacher.train(), {"encoder.0.self_attention": FF}, BATCHES, teach=TEACH)
+    assert equal(weights(one), weights(other))
+
+
+def test_a_seed_repeats_a_student(
+    teachers: dict[str, PreTrainedModel], distilled: tuple[PreTrainedModel, list[dict[str, float]]]
+) -> None:
+    torch.manual_seed(321)
+    records: list[dict[str, float]] = []
+    again = lf.distill(teachers["marian"], EVERYTHING, BATCHES, HELD_OUT, TEACH, TUNE, 3, progress=records.append)
+    assert equal(weights(again), weights(distilled[0]))
+    assert records == distilled[1]
+    other = lf.distill(teachers["marian"], EVERYTHING, BATCHES, HELD_OUT, TEACH, seed=4)
+    assert not equal(weights(other), weights(again))
+
+
+class Stop:
+    """A progress callback that is interrupted after so many epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def __call__(self, record: dict[str, float]) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+INTERRUPTED: Plan = {"encoder.*.self_attention": FF, "encoder.0.layer": FF, "decoder.1.mlp": MLP}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(make_translator: MakeModel) -> tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]]:
+    """A teacher with dropout, its student, and what was told."""
+    teacher = make_translator(dropout=0.1)
+    records: list[dict[str, float]] = []
+    given = Listed(BATCHES[:4])
+    student = lf.distill(teacher, INTERRUPTED, given, HELD_OUT[1:], TEACH, TUNE, progress=records.append)
+    return teacher, student, records
+
+
+def check_it_goes_on(
+    uninterrupted: tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]], file: Path, epochs: int
+) -> None:
+    """Once more from a file that was left after so many epochs."""
+    teacher, expected, whole = uninterrupted
+    records: list[dict[str, float]] = []
+    torch.manual_seed(77)
+    student = lf.distill(
+        teacher,
+        INTERRUPTED,
+        Listed(BATCHES[:4]),
+        HELD_OUT[1:],
+        TEACH,
+        TUNE,
+        checkpoint=file,
+        progress=records.append,
+    )
+    assert equal(weights(student), weights(expected))
+    assert records == whole[epochs:]
+    for parameter, wanted in zip(student.parameters(), expected.parameters(), strict=True):
+        assert parameter.requires_grad == wanted.requires_grad
+    assert not list(file.parent.iterdir())
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 4, 5])
+def test_an_interrupted_distillation_goes_on(
+    uninterrupted: tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]], tmp_path: Path, epochs: int
+) -> None:
+    """In its three epochs of teaching, at their end, in the two of tuning, at their end."""
+    file = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        lf.distill(
+            uninterrupted[0],
+            INTERRUPTED,
+            Listed(BATCHES[:4]),
+            HELD_OUT[1:],
+            TEACH,
+            TUNE,
+            checkpoint=file,
+            progress=Stop(epochs),
+        )
+    assert list(tmp_path.iterdir())
+    check_it_goes_on(uninterrupted, file, epochs)
+
+
+@pytest.mark.parametrize("at", [(0, 3), (2, 1)])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_batches_that_break_off_are_gone_on_with(
+    uninterrupted: tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at: tuple[int, int],
+    error: type[BaseException],
+) -> None:
+    monkeypatch.setattr(loop, "STEPS_BETWEEN_BOUNDARIES", 2)
+    if error is RuntimeError:  # nothing is written then but what was written as time went by
+        clock = SimpleNamespace(monotonic=itertools.count(0.0, 31.0).__next__, perf_counter=time.perf_counter)
+        monkeypatch.setattr(loop, "time", clock)
+    file = tmp_path / "state"
+    with pytest.raises(error):
+        lf.distill(uninterrupted[0], INTERRUPTED, Listed(BATCHES[:4], error(), at), teach=TEACH, checkpoint=str(file))
+    assert file.exists()
+    check_it_goes_on(uninterrupted, file, at[0])
+
+
+@pytest.mark.parametrize(
+    ("plan", "batches", "message"),
+    [
+        (EVERYTHING, [], "no batch to learn from"),
+        ({"encoder.7.*": FF}, BATCHES, r"plan 'encoder\.7\.\*' matches no site"),
+        ({"encoder.0.mlp": FF}, BATCHES, r"cannot stand at encoder\.0\.mlp"),
+        ({"encoder.0.layer": {**FF, "max_length": 5}}, BATCHES, r"encoder\.0\.layer: .* reads at most 5 tokens"),
+    ],
+)
+def test_what_cannot_be_distilled_is_named(
+    teachers: dict[str, PreTrainedModel], plan: Plan, batches: list[Batch], message: str
+) -> None:
+    with pytest.raises(lf.LeanformerError, match=message) as raised:
+        lf.distill(teachers["marian"], plan, batches)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_loss_that_is_not_finite_is_named(teachers: dict[str, PreTrainedModel]) -> None:
+    plan: Plan = {"encoder.0.self_attention": FF}
+    with pytest.raises(lf.LeanformerError, match="teaching failed: the loss or its gradient was not finite") as raised:
+        lf.distill(teachers["marian"], plan, BATCHES, teach=lf.DistillConfig(learning_rate=1e38, epochs=1))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_plan_that_only_empties_is_reduced(teachers: dict[str, PreTrainedModel]) -> None:
+    student = lf.distill(teachers["marian"], {"decoder.*.mlp": "none"}, BATCHES, HELD_OUT)
+    assert equal(weights(student), weights(lf.reduce(teachers["marian"], {"decoder.*.mlp": "none"})))
+    tuned = lf.distill(teachers["marian"], {"decoder.*.mlp": "none"}, BATCHES, HELD_OUT, finetune=TUNE)
+    assert not equal(weights(student), weights(tuned))
+
+
+def test_a_student_teaches_a_student(teachers: dict[str, PreTrainedModel]) -> None:
+    """What it has of its own stays as it learned it."""
+    first = lf.distill(teachers["marian"], {"encoder.*.self_attention": FF}, BATCHES, teach=TEACH)
+    records: list[dict[str, float]] = []
+    plan: Plan = {"decoder.*.cross_attention": FF, "encoder.1.layer": FF}
+    second = lf.distill(first, plan, BATCHES, HELD_OUT, TEACH, progress=records.append)
+    assert set(second.config.plan) == {
+        "encoder.0.self_attention",
+        "encoder.1.layer",
+        "decoder.0.cross_attention",
+        "decoder.1.cross_attention",
+    }
+    assert {key for key in records[0] if key.startswith("r2")} == {
+        f"r2 {name}" for name in set(second.config.plan) - {"encoder.0.self_attention"}
+    }
+    kept = [module_at(model, "encoder.0.self_attention") for model in (first, second)]
+    assert kept[0] is not None
+    assert kept[1] is not None
+    assert equal(weights(kept[0]), weights(kept[1]))
+
+
+@pytest.mark.parametrize("per_head", [False, True])
+def test_an_image_classifier_is_distilled(make_model: MakeModel, tmp_path: Path, per_head: bool) -> None:
+    teacher = make_model("vit")
+    before = weights(teacher)
+    plan: Plan = {
+        "*.self_attention": {"block": "feed_forward", "hidden": 16, "max_length": 17, "per_head": per_head},
+        "*.mlp": {"block": "mlp", "hidden": 24},
+    }
+    images = torch.randn(5, 16, 1, 16, 16)
+    batches = [{"pixel_values": each, "labels": torch.randint(0, 5, (16,))} for each in images]
+    records: list[dict[str, float]] = []
+    config = lf.DistillConfig(epochs=5, learning_rate=1e-2)
+    student = lf.distill(teacher, plan, batches[:4], batches[4:], config, TUNE, progress=records.append)
+    assert len(records) == 7
+    keys = [f"r2 {name}" for name in student.config.plan]
+    assert len(keys) == 6
+    for key in keys:
+        assert records[4][key] > records[0][key], key
+    assert records[6]["validation_loss"] > 0
+    assert equal(weights(teacher), before)
+    assert not student.training
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    lf.save(student, tmp_path)
+    loaded = lf.load(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(loaded(images[4]).logits, student(images[4]).logits)
+    mlp: Any = module_at(student, "encoder.0.mlp")
+    assert mlp.fc1.out_features == 24
+
+
+# Tuning the whole
+
+
+def terms_of(student: Any, teacher: Any, batch: Batch, label_smoothing: float = 0.0, **settings: float) -> torch.Tensor:
+    """The loss of tuning, of one term."""
+    config = lf.FinetuneConfig(**{"cross_entropy": 0.0, **settings})  # type: ignore[arg-type]
+    (term,) = list(tuning_loss(teacher, config, label_smoothing)(student, batch))
+    return term
+
+
+class Mute:
+    """A teacher that must not be asked."""
+
+    def __call__(self, **_: Any) -> None:
+        raise AssertionError("the teacher was asked")
+
+
+@pytest.fixture(scope="module")
+def student(teachers: dict[str, PreTrainedModel]) -> PreTrainedModel:
+    """Untaught, to be left as it is."""
+    torch.manual_seed(0)
+    return lf.reduce(teachers["marian"], EVERYTHING)
+
+
+@torch.no_grad()
+def outputs_of(model: Any, batch: Batch) -> Any:
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return model(**inputs, output_hidden_states=True)
+
+
+def test_cross_entropy_leaves_padding_out_and_asks_no_teacher(student: PreTrainedModel) -> None:
+    batch = BATCHES[0]
+    logits = outputs_of(student, batch).logits
+    for smoothing in (0.0, 0.1):
+        expected = F.cross_entropy(logits[REAL["decoder"]], batch["labels"][REAL["decoder"]], label_smoothing=smoothing)
+        for teacher in (None, Mute()):
+            found = terms_of(student, teacher, batch, smoothing, cross_entropy=2.0)
+            assert float(found) == pytest.approx(2 * float(expected), rel=1e-5)
+    whole = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100)
+    assert float(terms_of(student, None, batch, cross_entropy=1.0)) == pytest.approx(float(whole), rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_the_divergence_is_kullback_and_leiblers(temperature: float) -> None:
+    given, wanted = torch.randn(2, 4, 7) * 3, torch.randn(2, 4, 7) * 3
+    labels = torch.tensor([[1, 2, -100, -100], [3, -100, 0, 6]])
+    expected = []
+    for sentence in range(2):
+        for position in range(4):
+            if labels[sentence, position] != -100:
+                q = torch.softmax(given[sentence, position].double() / temperature, dim=0)
+                p = torch.softmax(wanted[sentence, position].double() / temperature, dim=0)
+                expected.append(float((p * (p / q).log()).sum()))
+    found = divergence(given, wanted, labels, temperature)
+    assert float(found) == pytest.approx(sum(expected) / len(expected) * temperature**2, rel=1e-5)
+    assert float(divergence(wanted, given, labels, temperature)) != pytest.approx(float(found), rel=1e-2)
+    assert float(divergence(wanted, wanted, labels, temperature)) == 0.0
+    given[labels == -100] = 1e6
+    assert torch.equal(divergence(given, wanted, labels, temperature), found)
+
+
+def test_the_terms_are_weighed(student: PreTrainedModel, opened: PreTrainedModel) -> None:
+    batch = BATCHES[1]
+    given, wanted = outputs_of(student, batch), outputs_of(opened, batch)
+    crossed = float(terms_of(student, Mute(), batch, cross_entropy=1.0))
+    diverged = float(divergence(given.logits, wanted.logits, batch["labels"], 3.0))
+    real = {"encoder": batch["attention_mask"] == 1, "decoder": batch["labels"] != -100}
+    errors = [
+        plain_error(given[f"{stack}_hidden_states"][layer][mask], wanted[f"{stack}_hidden_states"][layer][mask])
+        for stack, mask in real.items()
+        for layer in (1, 2)
+    ]
+    hidden = sum(errors) / 4
+    assert float(terms_of(student, opened, batch, logits=0.7, temperature=3.0)) == pytest.approx(
+        0.7 * diverged, rel=1e-5
+    )
+    assert float(terms_of(student, opened, batch, hidden_states=0.3)) == pytest.approx(0.3 * hidden, rel=1e-4)
+    every = terms_of(student, opened, batch, cross_entropy=1.5, logits=0.7, temperature=3.0, hidden_states=0.3)
+    assert float(every) == pytest.approx(1.5 * crossed + 0.7 * diverged + 0.3 * hidden, rel=1e-4)
+
+
+def test_nothing_is_asked_of_the_teacher_itself(opened: PreTrainedModel) -> None:
+    itself = copied(opened).requires_grad_(True)
+    for batch in (BATCHES[0], HELD_OUT[2]):
+        assert float(terms_of(itself, opened, batch, logits=1.0)) == 0.0
+        assert float(terms_of(itself, opened, batch, hidden_states=1.0)) == 0.0
+
+
+def test_padding_changes_no_tuning(student: PreTrainedModel, opened: PreTrainedModel) -> None:
+    other = {name: tensor.clone() for name, tensor in BATCHES[0].items()}
+    for name, stack in (("input_ids", "encoder"), ("decoder_input_ids", "decoder")):
+        other[name] = other[name].where(REAL[stack], 7)
+    settings = {"cross_entropy": 1.0, "logits": 1.0, "hidden_states": 1.0}
+    expected = float(terms_of(student, opened, BATCHES[0], **settings))
+    assert float(terms_of(student, opened, other, **settings)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_tuning_leaves_the_teacher_out_of_the_gradient(
+    student: PreTrainedModel, teachers: dict[str, PreTrainedModel]
+) -> None:
+    learns = copied(student)
+    teacher = lf.reduce(teachers["marian"], {})
+    terms_of(learns, teacher, BATCHES[0], cross_entropy=1.0, logits=1.0, hidden_states=1.0).backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(parameter.grad is not None for parameter in learns.parameters() if parameter.requires_grad)
+
+
+def test_hidden_states_of_an_image_classifier(make_model: MakeModel) -> None:
+    teacher = make_model("vit")
+    opened = frozen_copy(lf.reduce(teacher, {}))
+    batch = {"pixel_values": torch.randn(4, 1, 16, 16), "labels": torch.tensor([0, 1, 2, 3])}
+    assert float(terms_of(copied(opened), opened, batch, hidden_states=1.0, logits=1.0)) == 0.0
+    student = lf.reduce(teacher, {"*.mlp": MLP})
+    given, wanted = outputs_of(student, batch).hidden_states, outputs_of(opened, batch).hidden_states
+    errors = [plain_error(given[layer].flatten(0, 1), wanted[layer].flatten(0, 1)) for layer in (1, 2, 3)]
+    found = terms_of(student, opened, batch, hidden_states=1.0)
+    assert float(found) == pytest.approx(sum(errors) / 3, rel=1e-5)
+    pooled = lf.reduce(teacher, {"pooling": "mean"})
+    with pytest.raises(lf.LeanformerError, match="different numbers of tokens") as raised:
+        terms_of(pooled, opened, batch, hidden_states=1.0)
+    assert "\n" not in str(raised.value)

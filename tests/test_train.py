@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from leanformer.data.images import load_images
 from leanformer.learn import train as loop
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.schedule import rate_factor
-from leanformer.learn.train import Trained, make_accelerator, make_optimizer, train
+from leanformer.learn.train import Batch, Trained, TrainingStep, cross_entropy, make_accelerator, make_optimizer, train
 from leanformer.measure.quality import predict
 from leanformer.model.baseline import fresh_model
 
@@ -265,3 +266,132 @@ def test_label_smoothing_and_clipping_reach_the_loop(batches: ImageBatches) -> N
     before = weights(still)
     fit(still, batches, epochs=1, rate=1e-12)
     assert all(torch.allclose(tensor, before[name], atol=1e-9) for name, tensor in still.state_dict().items())
+
+
+class Keeper(Watcher):
+    """Keeps a model's weights after each epoch as the last step left them."""
+
+    model: torch.nn.Module
+    kept: list[dict[str, torch.Tensor]]
+    measured: dict[str, torch.Tensor]
+
+    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
+        if step == steps_per_epoch:
+            self.kept.append(weights(self.model))
+        super().step_ended(epoch, step, steps_per_epoch)
+
+    def validate(self, model: torch.nn.Module, last: bool) -> dict[str, float]:
+        if last:
+            self.measured = weights(model)
+        return super().validate(model, last)
+
+
+def keep(model: torch.nn.Module, batches: ImageBatches, stop_after: int | None = None) -> Keeper:
+    keeper = Keeper(batches, stop_after)
+    keeper.model, keeper.kept = model, []
+    return keeper
+
+
+@pytest.mark.parametrize("last", [1, 3, 9])
+def test_the_last_epochs_are_averaged(batches: ImageBatches, last: int) -> None:
+    model = make(dropout=0.1)
+    model.classifier.bias.requires_grad_(False)
+    keeper = keep(model, batches)
+    fit(model, batches, keeper, average_last=last)
+    counted = keeper.kept[-last:]
+    assert len(counted) == min(last, 4)
+    for name, tensor in weights(model).items():
+        mean = torch.stack([kept[name].double() for kept in counted]).mean(dim=0)
+        torch.testing.assert_close(tensor.double(), mean, atol=1e-7, rtol=1e-6)
+    assert torch.equal(model.classifier.bias, counted[0]["classifier.bias"])
+    assert equal(keeper.measured, weights(model))
+    plain = make(dropout=0.1)
+    plain.classifier.bias.requires_grad_(False)
+    fit(plain, batches)
+    assert equal(weights(plain), keeper.kept[-1])
+    assert equal(weights(plain), weights(model)) == (last == 1)
+
+
+@pytest.mark.parametrize("stop_after", [8, 13, 17])
+def test_a_resumed_average_is_the_same(
+    batches: ImageBatches, stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "STEPS_BETWEEN_BOUNDARIES", 2)
+    whole = make(dropout=0.1)
+    keeper = keep(whole, batches)
+    fit(whole, batches, keeper, average_last=3)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(_InterruptedError):
+        fit(make(dropout=0.1), batches, Watcher(batches, stop_after), checkpoint, average_last=3)
+    resumed = make(dropout=0.1)
+    fit(resumed, batches, None, checkpoint, average_last=3)
+    assert equal(weights(resumed), weights(whole))
+    for name, tensor in weights(resumed).items():
+        mean = torch.stack([kept[name].double() for kept in keeper.kept[1:]]).mean(dim=0)
+        torch.testing.assert_close(tensor.double(), mean, atol=1e-7, rtol=1e-6)
+
+
+def test_a_rolled_back_epoch_counts_once_in_the_average(batches: ImageBatches) -> None:
+    left = [True]
+
+    class Doubting(Keeper):
+        """Measures nonsense once, after the weights of an epoch were added."""
+
+        def validate(self, model: torch.nn.Module, last: bool) -> dict[str, float]:
+            found = super().validate(model, last)
+            return {"validation_loss": math.nan} if last and left and left.pop() else found
+
+    model = make()
+    keeper = Doubting(batches)
+    keeper.model, keeper.kept = model, []
+    trained = fit(model, batches, keeper, average_last=2)
+    assert len(trained.rollbacks) == 1
+    assert len(keeper.kept) == 5
+    for name, tensor in weights(model).items():
+        mean = (keeper.kept[2][name].double() + keeper.kept[4][name].double()) / 2
+        torch.testing.assert_close(tensor.double(), mean, atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(100, 0.2), (100, 0.0), (37, 0.1), (10, 1.0)])
+def test_inverse_sqrt_is_the_published_formula(steps: int, warmup: float) -> None:
+    """Vaswani et al. 2017, equation 3, by its greatest value: min(step ** -0.5, step * rising ** -1.5)."""
+    rising = max(1, round(warmup * steps))
+    for step in range(steps):
+        expected = min((step + 1) ** -0.5, (step + 1) * rising**-1.5) * rising**0.5
+        assert rate_factor("inverse_sqrt", step, steps, warmup) == pytest.approx(expected, rel=1e-12)
+
+
+def test_terms_of_a_loss_are_their_sum(batches: ImageBatches) -> None:
+    batch = next(batches.training(0, 0))
+    seen: list[bool] = []
+
+    def by_one(model: Any, batch: Batch) -> Iterator[torch.Tensor]:
+        for part in (0, 1, 2):
+            seen.append(first.classifier.weight.grad is not None)
+            yield cross_entropy(model(batch["pixel_values"][part::3]).logits, batch["labels"][part::3]) * (part + 1)
+
+    def at_once(model: Any, batch: Batch) -> Iterator[torch.Tensor]:
+        logits = model(batch["pixel_values"]).logits
+        terms = [cross_entropy(logits[part::3], batch["labels"][part::3]) * (part + 1) for part in (0, 1, 2)]
+        yield terms[0] + terms[1] + terms[2]
+
+    first, second = make(), make()
+    gradients: list[list[torch.Tensor]] = []
+    totals: list[torch.Tensor] = []
+    for model, loss in ((first, by_one), (second, at_once)):
+        step = TrainingStep(model, ImageTrainConfig(clip_norm=None), 1e-3, make_accelerator("float32", CPU), loss)
+
+        def note(optimizer: Any, *_: Any, model: PreTrainedModel = model) -> None:
+            gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+
+        step.optimizer.register_step_pre_hook(note)
+        totals.append(step(batch))
+        step.close()
+    assert seen == [False, True, True]  # each is differentiated before the next is computed
+    torch.testing.assert_close(totals[0], totals[1])
+    assert len(gradients[0]) == len(gradients[1]) > 20
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert one.grad is None
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

@@ -18,7 +18,6 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel
 
 import leanformer as lf
 from leanformer.blocks.state import DecodingState
-from leanformer.model.families import find_family
 from leanformer.model.surgery import module_at, parameter_count
 
 MakeModel = Callable[..., PreTrainedModel]

@@ -25,7 +25,7 @@ from leanformer.learn.train import (
 )
 from leanformer.model.plan import Plan
 from leanformer.model.students import reduce
-from leanformer.model.surgery import module_at, sites
+from leanformer.model.surgery import module_at, resolve, sites
 
 
 def distill(
@@ -69,9 +69,10 @@ def distill(
     torch.manual_seed(seed)
     opened = frozen_copy(reduce(teacher, {}))
     student = reduce(teacher, plan)
+    new = resolve(teacher, plan)  # a teacher that is a student has blocks of its own, which stay
     lessons = []
     for site in sites(student):
-        block = module_at(student, site.name) if site.name in (student.config.plan or {}) else None
+        block = module_at(student, site.name) if site.name in new else None
         if site.kind != "pooling" and block is not None and any(True for _ in block.parameters()):
             lessons.append(Lesson(site.name, site, block))
     precision = settle_precision("auto", device)
