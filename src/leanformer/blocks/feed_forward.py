@@ -12,6 +12,7 @@ from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModu
 from leanformer.blocks.networks import CausalNetwork, WholeNetwork
 from leanformer.blocks.prefix import wide
 from leanformer.blocks.state import DecodingState
+from leanformer.blocks.tokens import check_length, check_positions, without_padding
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
@@ -121,11 +122,7 @@ class FeedForwardModule(BlockModule):
 
     def _check_length(self, length: int, what: str) -> None:
         assert self.max_length is not None
-        if length > self.max_length:
-            raise LeanformerError(
-                f"{self.site_name}: its feed_forward block reads at most {self.max_length} {what}, not {length}; "
-                "shorten the text, or make the block with a greater max_length"
-            )
+        check_length(self.site_name, "feed_forward", self.max_length, length, what)
 
     @torch.no_grad()
     def keep_output(self, teacher: AttentionWeights) -> None:
@@ -138,16 +135,9 @@ class FeedForwardModule(BlockModule):
 
 
 def _without_padding(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The states with zeros at padding, and 1 where they are real, else 0, shape (batch, tokens, 1).
-
-    Args:
-        states: Shape (batch, tokens, d_model).
-        mask: Shape (batch, tokens), or with the tokens before them.
-    """
-    if mask is None:
-        return states, wide(states.new_ones(*states.shape[:2], 1))
-    real = mask[:, mask.shape[1] - states.shape[1] :, None].bool()
-    return states.masked_fill(~real, 0), real.to(wide(states).dtype)
+    """As ``without_padding``, but 1 where a token is real, else 0, shape (batch, tokens, 1): it is counted with."""
+    states, real = without_padding(states, mask)
+    return states, real[..., None].to(wide(states).dtype)
 
 
 def input_positions(site: Site, max_length: int, token_alone: bool) -> int:
@@ -225,11 +215,7 @@ class FeedForward(Block):
                 f"{site.name}: argument 'reads' is for places that read the source, which this one does not; "
                 "leave it out"
             )
-        if site.max_positions is not None and arguments.max_length > site.max_positions:
-            raise LeanformerError(
-                f"{site.name}: max_length = {arguments.max_length} makes the block longer than the positions of the "
-                f"model; take at most {site.max_positions}"
-            )
+        check_positions(site, arguments.max_length)
         settings = arguments.model_dump()
         if site.kind in ATTENTIONS:
             settings["output"] = arguments.output or "kept"

@@ -11,6 +11,7 @@ from torch import nn
 
 from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
 from leanformer.blocks.state import DecodingState
+from leanformer.blocks.tokens import check_divides
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
@@ -347,10 +348,7 @@ class MinimalAttention(Block):
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
         heads = arguments.heads or site.num_heads
-        if site.d_model % heads:
-            raise LeanformerError(
-                f"{site.name}: heads = {heads} does not divide the model's width; take a divisor of {site.d_model}"
-            )
+        check_divides(site, "heads", heads)
         bias = arguments.bias
         if arguments.init == "teacher":
             if teacher is None:

@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
-from leanformer.blocks.mixer import check_divides, without_padding
 from leanformer.blocks.prefix import running_sum, wide
 from leanformer.blocks.state import DecodingState
+from leanformer.blocks.tokens import check_divides, without_padding
 from leanformer.model.sites import Site
 
 # Scores of running pools lie within plus and minus this: their exponentials and products of two fit float32 whatever

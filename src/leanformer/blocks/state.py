@@ -69,7 +69,7 @@ class DecodingState(CacheLayerMixin):
 
     def crop(self, tokens_to_remove: int) -> None:
         """Not possible: sums over the tokens read cannot be taken back, so that assisted generation does not work."""
-        raise NotImplementedError("a feed-forward block's decoding state cannot be cropped; generate without assistant")
+        raise NotImplementedError("a block's decoding state cannot be cropped; generate without assistant")
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Of keys and values: there are none."""

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import nn
 
 from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
-from leanformer.blocks.mixer import check_divides, check_length, check_positions, without_padding
 from leanformer.blocks.prefix import wide
 from leanformer.blocks.state import DecodingState
+from leanformer.blocks.tokens import check_divides, check_length, check_positions, without_padding
 from leanformer.model.sites import Site
 
 SourceScore = Literal["none", "linear", "network"]
