@@ -92,8 +92,10 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
 
         model = Recorded(name, calls)
 
+        large = torch.zeros(32, 3)
+
         def many() -> tuple[int, int]:
-            model(torch.zeros(32, 3))
+            model(large)
             return 32, 64
 
         return Subject(model, lambda: lambda batch: None, training, lambda: model(torch.zeros(1, 3)), many)

@@ -34,7 +34,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def load(source: Path | str, **keys: Any) -> TextData:
-    return load_text(TextDataConfig(source=str(source), **keys))
+    languages = {"source_language": "en", "target_language": "de"}
+    return load_text(TextDataConfig(source=str(source), **{**languages, **keys}))
 
 
 def error_of(source: Path | str, **keys: Any) -> str:
