@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="Multi30k: a hub id or a local copy in its layout")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--tune", nargs="*", default=["encoder-mixer", "cross-slots-64", "both-M", "encoder-S"])
+    parser.add_argument("--tune", nargs="*", default=["encoder-mixer", "both-M", "cross-slots-64"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     study = lf.read_study(STUDY, [f"data.source={arguments.data}"]).model_dump(mode="json")

@@ -176,13 +176,15 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
 def relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Squared error by the target's variance around its mean, over all channels: 1 less R².
 
+    Where the target does not vary at all (one position, a dead attention), it is the squared error itself.
+
     Args:
         given: Shape (..., channels).
         target: Likewise.
     """
     given, target = given.flatten(0, -2).float(), target.flatten(0, -2).float()
     spread = (target - target.mean(dim=0)).square().sum()
-    return F.mse_loss(given, target, reduction="sum") / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+    return F.mse_loss(given, target, reduction="sum") / spread.where(spread > 0, 1.0)
 
 
 def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
