@@ -57,6 +57,20 @@ def test_opening_changes_nothing(teacher: PreTrainedModel) -> None:
     assert parameter_count(student) == parameter_count(teacher)
 
 
+@pytest.mark.parametrize("plan", [{}, {"*.self_attention": "minimal_attention"}])
+def test_tokens_that_are_masked_are_not_read(teacher: PreTrainedModel, plan: dict[str, Any]) -> None:
+    """By Hugging Face's attention as by blocks: what a masked token holds changes nothing."""
+    student = lf.reduce(teacher, plan)
+    tokens = student.base_model.embeddings.position_embeddings.shape[1]
+    mask = torch.ones(len(images()), tokens, dtype=torch.long)
+    mask[:, -1] = 0
+    with torch.no_grad():
+        before = student(pixel_values=images(), attention_mask=mask).logits
+        student.base_model.embeddings.position_embeddings[:, -1] += 1.0
+        torch.testing.assert_close(student(pixel_values=images(), attention_mask=mask).logits, before)
+        assert not torch.allclose(student(pixel_values=images()).logits, before, atol=1e-4)
+
+
 def test_reduce_leaves_its_argument(teacher: PreTrainedModel) -> None:
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     modules = [type(module) for module in teacher.modules()]

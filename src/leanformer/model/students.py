@@ -27,6 +27,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from leanformer.errors import LeanformerError
 from leanformer.model.families import FAMILIES, STUDENT_PREFIX, TranslationFamily, device_and_dtype, find_family
+from leanformer.model.layers import real_tokens
 from leanformer.model.plan import Plan
 from leanformer.model.surgery import combine, install, resolve, sites
 
@@ -56,6 +57,7 @@ class ImageStudent(PreTrainedModel):
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             attention_mask=attention_mask,
+            padding_mask=real_tokens(attention_mask),
             **kwargs,
         )
         logits = self.classifier(self.pooling(outputs.last_hidden_state))
