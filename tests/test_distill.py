@@ -529,6 +529,8 @@ def test_the_kept_projection_never_changes(opened: PreTrainedModel, per_head: bo
     lessons = make_lessons(opened, {"*attention": {**FF, "per_head": per_head}})
     assert len(lessons) == 6
     assert {lesson.target for lesson in lessons} == {"heads"}
+    for name, parameter in teachable(lessons).named_parameters():
+        assert parameter.requires_grad == (".output." not in name), name
     before = [weights(lesson.block) for lesson in lessons]
     teach(opened, lessons)
     for lesson, was in zip(lessons, before, strict=True):
