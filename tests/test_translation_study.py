@@ -213,7 +213,7 @@ def test_one_seed_speaks_of_one_pair(tmp_path: Path) -> None:
 
 
 def test_a_trained_marian_goes_in_and_a_student_comes_out(tmp_path: Path, whole: tuple[Path, str]) -> None:
-    """As Hugging Face saved it, with a tokenizer beside: taught without training the teacher, shared with the command."""
+    """As Hugging Face saved it, with its tokenizer beside; the teacher is not trained on."""
     source = whole[0] / "trials/baseline/seed-0/model"
     teacher = lf.load(source)
     assert type(teacher) is MarianMTModel
