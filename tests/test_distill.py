@@ -986,7 +986,26 @@ def test_hidden_states_of_an_image_classifier(make_model: MakeModel) -> None:
     errors = [plain_error(given[layer].flatten(0, 1), wanted[layer].flatten(0, 1)) for layer in (1, 2, 3)]
     found = terms_of(student, opened, batch, hidden_states=1.0)
     assert float(found.detach()) == pytest.approx(sum(errors) / 3, rel=1e-5)
-    pooled = lf.reduce(teacher, {"pooling": "mean"})
-    with pytest.raises(lf.LeanformerError, match="different numbers of tokens") as raised:
-        terms_of(pooled, opened, batch, hidden_states=1.0)
+
+
+@pytest.mark.parametrize(
+    ("attention", "message"),
+    [
+        ({"block": "feed_forward", "max_length": 17}, "encoder.0.self_attention learns by position"),
+        ("minimal_attention", "finetune.hidden_states compares tokens"),
+    ],
+)
+def test_tokens_that_only_the_teacher_has_are_an_error_at_once(
+    make_model: MakeModel, attention: Any, message: str
+) -> None:
+    batch = {"pixel_values": torch.randn(4, 1, 16, 16), "labels": torch.tensor([0, 1, 2, 3])}
+    plan = {"*.self_attention": attention, "pooling": "mean"}
+    tuning = lf.FinetuneConfig(epochs=1, hidden_states=1.0)
+    with pytest.raises(lf.LeanformerError, match=message) as raised:
+        lf.distill(make_model("vit"), plan, [batch], finetune=tuning)
     assert "\n" not in str(raised.value)
+
+
+def test_batches_without_labels_are_an_error(make_model: MakeModel) -> None:
+    with pytest.raises(lf.LeanformerError, match="a batch has no 'labels'"):
+        lf.distill(make_model("vit"), {"*.mlp": MLP}, iter([{"pixel_values": torch.randn(4, 1, 16, 16)}]))

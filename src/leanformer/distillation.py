@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,16 @@ from transformers import PreTrainedModel
 
 from leanformer.config import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.errors import LeanformerError
-from leanformer.learn.distill import Lesson, Observed, explained, frozen_copy, teachable, teaching_loss, tuning_loss
+from leanformer.learn.distill import (
+    Lesson,
+    Observed,
+    check_tokens_agree,
+    explained,
+    frozen_copy,
+    teachable,
+    teaching_loss,
+    tuning_loss,
+)
 from leanformer.learn.train import (
     Batch,
     Loss,
@@ -31,7 +40,7 @@ from leanformer.model.surgery import module_at, resolve, sites
 def distill(
     teacher: PreTrainedModel,
     plan: Plan,
-    batches: TrainingBatches | Sequence[Batch],
+    batches: TrainingBatches | Iterable[Batch],
     validation: Sequence[Batch] = (),
     teach: DistillConfig | None = None,
     finetune: FinetuneConfig | None = None,
@@ -67,9 +76,11 @@ def distill(
     device = next(teacher.parameters()).device
     training = batches if isinstance(batches, TrainingBatches) else _Batches(batches)
     torch.manual_seed(seed)
+    new = resolve(teacher, plan)
+    check_tokens_agree(new, finetune or FinetuneConfig(), "plan")
     opened = frozen_copy(reduce(teacher, {}))
     student = reduce(teacher, plan)
-    new = resolve(teacher, plan)  # a teacher that is a student has blocks of its own, which stay
+    # Not all of the student's plan: a teacher that is a student has blocks of its own, which stay
     lessons = []
     for site in sites(student):
         block = module_at(student, site.name) if site.name in new else None
@@ -119,10 +130,12 @@ def distill(
 class _Batches:
     """A list of batches as training data: shuffled by seed and epoch."""
 
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        if not batches:
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = list(batches)
+        if not self._batches:
             raise LeanformerError("distill: there is no batch to learn from; give at least one")
-        self._batches = batches
+        if any("labels" not in batch for batch in self._batches):
+            raise LeanformerError("distill: a batch has no 'labels'; they say which positions are real")
 
     @property
     def steps_per_epoch(self) -> int:

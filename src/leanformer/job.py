@@ -13,6 +13,7 @@ from leanformer.blocks.base import BlockModule
 from leanformer.config import BASELINE, CandidateConfig, FinetuneConfig, ImageStudy, Study, TranslationStudy
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
+from leanformer.learn.distill import check_tokens_agree
 from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
 from leanformer.machine import pick_device
 from leanformer.measure.cost import forward_flops, measure_costs, parameters_by_kind
@@ -73,6 +74,8 @@ class StudyJob:
             except LeanformerError as error:
                 raise LeanformerError(f"{where}: {error}") from None
             self.task.check_plan(plan, where)
+            if candidate.method == "distill":
+                check_tokens_agree(plan, self.finetune(candidate), where)
             learns = candidate.method == "scratch" or self.finetune(candidate).epochs > 0
             if not learns and all(entry["block"] == "none" for entry in plan.values()):
                 raise LeanformerError(

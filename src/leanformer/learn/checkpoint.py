@@ -49,10 +49,23 @@ class Snapshot:
         return cls(tensors, json.loads(json.dumps(numbers)))
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Puts the state back and returns a copy of the numbers."""
-        model.load_state_dict(
-            {name.removeprefix("model."): tensor for name, tensor in self.tensors.items() if name.startswith("model.")}
-        )
+        """Puts the state back and returns a copy of the numbers.
+
+        Raises:
+            LeanformerError: The state is of another model.
+        """
+        try:
+            model.load_state_dict(
+                {
+                    name.removeprefix("model."): tensor
+                    for name, tensor in self.tensors.items()
+                    if name.startswith("model.")
+                }
+            )
+        except RuntimeError as error:
+            raise LeanformerError(
+                f"the checkpoint is of another model ({' '.join(str(error).split())[:120]}); delete it to start again"
+            ) from error
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in self.tensors.items():
             if name.startswith("optimizer."):

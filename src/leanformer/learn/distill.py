@@ -21,7 +21,7 @@ from leanformer.learn.train import Batch, Loss, cross_entropy, inputs_of
 from leanformer.model.families import find_family
 from leanformer.model.layers import real_tokens
 from leanformer.model.sites import Site
-from leanformer.model.surgery import module_at
+from leanformer.model.surgery import ResolvedPlan, module_at
 
 Target = Literal["output", "heads"]
 
@@ -44,6 +44,32 @@ class Lesson:
     def target(self) -> Target:
         """What of the site it learns to give."""
         return self.block.target if isinstance(self.block, BlockModule) else "output"
+
+
+def check_tokens_agree(plan: ResolvedPlan, finetune: FinetuneConfig, where: str) -> None:
+    """Checks that where a student is compared with its teacher token by token, both have the same tokens.
+
+    Args:
+        plan: Resolved.
+        finetune: How the student is tuned.
+        where: What to name as the place of the mistake.
+
+    Raises:
+        LeanformerError: Pooling drops the class token, and a block tells positions apart or hidden states are compared.
+    """
+    if plan.get("pooling", {}).get("block") != "mean":
+        return
+    for name, entry in plan.items():
+        if entry.get("max_length") is not None:
+            raise LeanformerError(
+                f"{where}: pooling 'mean' drops the class token that the teacher has, and the block at {name} learns "
+                "by position; leave one of them out"
+            )
+    if finetune.epochs and finetune.hidden_states:
+        raise LeanformerError(
+            f"{where}: finetune.hidden_states compares tokens, and pooling 'mean' drops the class token that the "
+            "teacher has; leave the weight at 0"
+        )
 
 
 @dataclass(frozen=True)
@@ -316,15 +342,10 @@ def _hidden_states(outputs: Any, wanted: Any, batch: Batch) -> Iterator[tuple[to
     masks = {"encoder_hidden_states": real_tokens(batch.get("attention_mask"))}
     if "decoder_hidden_states" in wanted:
         masks["decoder_hidden_states"] = batch["labels"] != -100
-    else:  # a classifier, whose students may have another number of tokens
+    else:  # a classifier
         masks = {"hidden_states": None}
     for name, mask in masks.items():
         for given, target in zip(outputs[name][1:], wanted[name][1:], strict=True):
-            if given.shape != target.shape:
-                raise LeanformerError(
-                    "finetune.hidden_states: student and teacher have different numbers of tokens (pooling by mean "
-                    "drops the class token); leave the weight at 0"
-                )
             yield (given, target) if mask is None else (given[mask], target[mask])
 
 
