@@ -297,7 +297,8 @@ class Trials:
             epochs,
             loss,
         )
-        self.job.reporter.done("" if trained.status == "ok" else f"failed: {trained.reason}")
+        note = "as it is" if epochs == 0 else ""
+        self.job.reporter.done(note if trained.status == "ok" else f"failed: {trained.reason}")
         return trained
 
     def _save(self, model: PreTrainedModel, directory: Path) -> None:
