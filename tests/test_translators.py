@@ -581,6 +581,22 @@ def test_padding_and_companions_change_nothing(students: Students, family: str, 
     torch.testing.assert_close(masked[mask == 1], together[mask == 1], atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("use_cache", [False, True], ids=["without cache", "with cache"])
+@pytest.mark.parametrize(("family", "plan"), EACH_DECODER)
+def test_what_the_targets_mask_hides_changes_nothing(
+    students: Students, family: str, plan: str, use_cache: bool
+) -> None:
+    student = students(family, plan)
+    real = torch.arange(7) >= torch.tensor([[0], [2], [1]])
+    ids = batch()["decoder_input_ids"]
+    before, after = (
+        logits(student, use_cache, decoder_input_ids=ids.where(real, word), decoder_attention_mask=real.long())
+        for word in (5, 23)
+    )
+    torch.testing.assert_close(after[real], before[real], atol=2e-5, rtol=1e-5)
+    assert not torch.isclose(before[real], logits(student, decoder_input_ids=ids.where(real, 5))[real]).all()
+
+
 @pytest.mark.parametrize(("family", "plan"), EACH)
 def test_masks_reach_blocks_under_every_attention(students: Students, family: str, plan: str) -> None:
     student = copy.deepcopy(students(family, plan))
