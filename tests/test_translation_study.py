@@ -27,6 +27,7 @@ from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.measure.translation import Translations, translate
 from leanformer.model.surgery import parameter_count
+from leanformer.rundir import files_signature
 
 TIMINGS = {
     "train_seconds",
@@ -251,6 +252,29 @@ def test_images_are_distilled_by_the_same_machinery(
     assert row["status"] == "ok"
     assert all(change["r2"] is not None for change in row["changes"] if change["changed"])
     assert row["per_class"]
+
+
+def test_sources_that_changed_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    for name in ("pairs.tsv", "corpus/train.de", "corpus/train.en"):
+        (tmp_path / name).write_text("eins\n")
+    sources = {"pairs.tsv": "pairs.tsv", "corpus": "corpus/train.en", "corpus/train": "corpus/train.de"}
+    for source, changed in sources.items():
+        before = files_signature(str(tmp_path / source), ("de", "en"))
+        assert before == files_signature(str(tmp_path / source), ("de", "en")) is not None
+        with (tmp_path / changed).open("a") as file:
+            file.write("zwei\n")
+        assert files_signature(str(tmp_path / source), ("de", "en")) != before
+    assert files_signature("owner/name", ("de", "en")) is None
+
+
+def test_another_metric_judges_without_training(tmp_path: Path) -> None:
+    study = words_study(seeds=[0], train={"epochs": 1, "batch_tokens": 512, "learning_rate": [3e-3, 1e-2]})
+    study["candidates"] = {"scratch": study["candidates"]["scratch"]}
+    run(study, tmp_path / "run")
+    result, log = run({**study, "accept": {"metric": "chrf", "max_drop": 1.0}}, tmp_path / "run")
+    assert result.results["metric"] == "chrf"
+    assert "epoch" not in log
 
 
 # Interrupted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,22 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
     return found
 
 
-def directory_signature(source: str) -> str | None:
-    """A hash of the names and sizes of a local directory's files; None for what is no local directory."""
+def files_signature(source: str, endings: Sequence[str] = ()) -> str | None:
+    """A hash of the names and sizes of local files; None for what is not there as such, such as a hub id.
+
+    Args:
+        source: A directory, a file, or the path of several files up to their endings.
+        endings: These endings.
+    """
     root = Path(source).expanduser()
-    if not root.is_dir():
+    candidates = (
+        root.rglob("*") if root.is_dir() else (root, *(root.with_name(f"{root.name}.{end}") for end in endings))
+    )
+    files = [path for path in sorted(candidates) if path.is_file()]
+    if not files and not root.is_dir():
         return None
-    lines = [f"{path.relative_to(root)} {path.stat().st_size}" for path in sorted(root.rglob("*")) if path.is_file()]
+    base = root if root.is_dir() else root.parent
+    lines = [f"{path.relative_to(base)} {path.stat().st_size}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

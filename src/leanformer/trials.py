@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from leanformer.config import BASELINE
+from leanformer.config import BASELINE, TextDataConfig
 from leanformer.files import write_atomically
 from leanformer.job import StudyJob
 from leanformer.learn.distill import frozen_copy, tuning_loss
 from leanformer.learn.train import Loss, Trained, train
 from leanformer.model.students import load, reduce, save
 from leanformer.results import CandidateOutcome
-from leanformer.rundir import directory_signature, read_json, to_json
+from leanformer.rundir import files_signature, read_json, to_json
 from leanformer.tasks.base import Outcome
 from leanformer.teaching import Taught, Teaching, failed_lesson, lesson_key, taught_numbers
 
@@ -112,10 +112,16 @@ class Trials:
                 model = self._model(name, seed)
                 trained = self._train(model, directory, f"{name} · rate {rate:g}", rate, seed, epochs)
                 last = trained.epochs[-1] if trained.status == "ok" else {}
+                # Every metric's: which one judges may be changed without training anew.
                 result = {
                     "learning_rate": rate,
-                    metric: last.get(f"validation_{metric}"),
-                    "loss": last.get("validation_loss"),
+                    metric: None,
+                    "loss": None,
+                    **{
+                        key.removeprefix("validation_"): value
+                        for key, value in last.items()
+                        if key.startswith("validation_")
+                    },
                     "trained": asdict(trained),
                 }
                 if trained.status == "ok":
@@ -247,9 +253,9 @@ class Trials:
         candidate = self.job.candidates[name]
         return {
             "data": study["data"],
-            "data_files": directory_signature(self.study.data.source),
+            "data_files": files_signature(self.study.data.source, self._endings()),
             "baseline": study["baseline"],
-            "baseline_files": directory_signature(self.study.baseline.model),
+            "baseline_files": files_signature(self.study.baseline.model),
             "plan": {} if candidate is None else candidate.plan,
             "method": "scratch" if candidate is None else candidate.method,
             "train": {**train, "epochs": epochs, "precision": self.job.precision},
@@ -258,6 +264,11 @@ class Trials:
             "learning_rate": rate,
             "seed": seed,
         }
+
+    def _endings(self) -> tuple[str, ...]:
+        """Of the files that a source names up to the language."""
+        data = self.study.data
+        return (data.source_language, data.target_language) if isinstance(data, TextDataConfig) else ()
 
     def _teacher_settings(self, seed: int) -> dict[str, Any]:
         """Everything that a teacher, the baseline's trained model, follows from."""
