@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,6 +31,8 @@ def _command(arguments: list[str], errors: Path, largest_file: int | None) -> No
     from leanformer.cli import main
 
     gc.freeze()
+    # As from a terminal; a shell's background job, which the tests may be run in, ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
     if largest_file is not None:
         import resource
