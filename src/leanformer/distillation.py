@@ -19,6 +19,7 @@ from leanformer.learn.distill import (
     explained,
     frozen_copy,
     teachable,
+    teaching_config,
     teaching_loss,
     tuning_loss,
 )
@@ -107,14 +108,9 @@ def distill(
                 if validation
                 else {}
             )
-            config = TrainConfig(
-                epochs=teach.epochs,
-                learning_rate=(teach.learning_rate,),
-                weight_decay=teach.weight_decay,
-                warmup=teach.warmup,
-                clip_norm=None,
+            learn(
+                teachable(lessons), teaching_config(teach), teaching_loss(observed, lessons), "teaching", teaching_file
             )
-            learn(teachable(lessons), config, teaching_loss(observed, lessons), "teaching", teaching_file)
         for parameter in learns:
             parameter.requires_grad_(True)
     if finetune is not None and tunes:

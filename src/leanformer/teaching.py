@@ -27,6 +27,7 @@ from leanformer.learn.distill import (
     frozen_copy,
     in_groups,
     teachable,
+    teaching_config,
     teaching_loss,
     training_bytes,
 )
@@ -89,15 +90,8 @@ class Teaching:
         self._directory = directory
         self._task = task
         self._config = config
-        self._train_config = TrainConfig(
-            epochs=config.epochs,
-            learning_rate=(config.learning_rate,),
-            weight_decay=config.weight_decay,
-            warmup=config.warmup,
-            clip_norm=None,  # the norm over all blocks would make each one's step depend on the others
-            precision=train_config.precision,
-            compile=False,
-            checkpoint_seconds=train_config.checkpoint_seconds,
+        self._train_config = teaching_config(config).model_copy(
+            update={"precision": train_config.precision, "checkpoint_seconds": train_config.checkpoint_seconds}
         )
         self._accelerator = accelerator
         self._reporter = reporter

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.blocks.base import BlockModule
-from leanformer.config import FinetuneConfig
+from leanformer.config import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.errors import LeanformerError
 from leanformer.learn.train import Batch, Loss, cross_entropy, inputs_of
 from leanformer.model.families import find_family
@@ -211,6 +211,17 @@ def relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     given, target = given.flatten(0, -2).float(), target.flatten(0, -2).float()
     spread = (target - target.mean(dim=0)).square().sum()
     return F.mse_loss(given, target, reduction="sum") / spread.where(spread > 0, 1.0)
+
+
+def teaching_config(config: DistillConfig) -> TrainConfig:
+    """How the training loop teaches; checkpoints and precision are its defaults."""
+    return TrainConfig(
+        epochs=config.epochs,
+        learning_rate=(config.learning_rate,),
+        weight_decay=config.weight_decay,
+        warmup=config.warmup,
+        clip_norm=None,  # the norm over all blocks would make each one's step depend on the others
+    )
 
 
 def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
