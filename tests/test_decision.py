@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from leanformer.decide.decision import Decision, _least, decide, recommend
+from leanformer.decide.decision import UNITS, Decision, _least, decide, recommend, without_worthless
 from leanformer.decide.statistics import Comparison, Components, Interval, compare
 
 MARGIN, CONFIDENCE = 0.01, 0.95
@@ -154,6 +154,17 @@ def test_reasons_are_one_sentence_with_the_margin_as_given() -> None:
         assert decision.reason.endswith(".")
         assert "one trained pair" not in decision.reason
     assert "1 point or more" in decide({"a": with_p(0.001)}, 0.01, CONFIDENCE)["a"].reason
+
+
+@pytest.mark.parametrize(("baseline", "kept"), [(0.31, True), (0.10, False), (0.1099, False), (0.1101, True)])
+def test_nothing_is_accepted_beside_a_worthless_baseline(baseline: float, kept: bool) -> None:
+    given = decided({"small": "accept", "worse": "reject", "open": "undecided"})
+    found = without_worthless(given, baseline, 0.1, 0.01, UNITS["accuracy"])
+    assert (found == given) == kept
+    if not kept:
+        assert [decision.decision for decision in found.values()] == ["undecided", "reject", "undecided"]
+        assert found["small"].reason.startswith(f"The baseline itself has {100 * baseline:.2f} points")
+        assert "within 1 point" in found["small"].reason
 
 
 def test_the_cheapest_accepted_is_recommended() -> None:

@@ -234,7 +234,7 @@ def test_another_acceptance_trains_nothing(
     finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial_room, "train", lambda *_, **__: pytest.fail("trained again"))
-    run(digits_study(accept={"max_drop": 0.9}, prefer="latency"), finished)
+    run(digits_study(accept={"max_drop": 0.28}, prefer="latency"), finished)
     results = results_of(finished)
     assert [row["decision"] for row in results["candidates"]] == ["accept", "accept"]
     cheapest = min(rows_of(finished).values(), key=lambda row: row["latency_ms"]["p50"])

@@ -85,11 +85,12 @@ def fit(
     watcher: Watcher | None = None,
     checkpoint: Path | None = None,
     rate: float = 3e-3,
+    seed: int = 0,
     **settings: float,
 ) -> Trained:
     config = ImageTrainConfig(**{"epochs": 4, "batch_size": 64, "checkpoint_seconds": 0.0, **settings})  # type: ignore[arg-type]
     return train(
-        model, batches, config, rate, 0, watcher or Watcher(batches), make_accelerator("float32", CPU), checkpoint
+        model, batches, config, rate, seed, watcher or Watcher(batches), make_accelerator("float32", CPU), checkpoint
     )
 
 
@@ -166,6 +167,25 @@ def test_a_damaged_checkpoint_is_named(batches: ImageBatches, tmp_path: Path, da
         fit(make(), batches, None, checkpoint)
     assert str(checkpoint) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "a training with seed = 0, not 1"),
+        ({"rate": 2e-2}, "a training with learning_rate = 0.003, not 0.02"),
+        ({"epochs": 9}, "a training with epochs = 4, not 9"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    batches: ImageBatches, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(_InterruptedError):
+        fit(make(), batches, Watcher(batches, 8), checkpoint)
+    with pytest.raises(lf.LeanformerError, match=message):
+        fit(make(), batches, None, checkpoint, **changes)
+    fit(make(), batches, None, checkpoint)
 
 
 class _Poisoned(ImageBatches):

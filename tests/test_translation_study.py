@@ -21,7 +21,7 @@ from rich.console import Console
 from transformers import MarianConfig, MarianMTModel
 
 import leanformer as lf
-from leanformer import cli
+from leanformer import cli, teaching
 from leanformer.config import TokenizerConfig
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
@@ -200,6 +200,80 @@ def test_what_touches_teaching_runs_again_and_says_why(whole: tuple[Path, str], 
     assert "encoder.0.self_attention is taught again: distill.epochs: 2 -> 1" in log
     assert "encoder, seed 0 runs again: distill.epochs: 2 -> 1" in log
     assert "scratch, seed 0 runs again" not in log
+
+
+def test_another_way_to_decode_trains_nothing_anew(whole: tuple[Path, str], tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    before = rows_of(directory)
+    weights = (directory / "trials/both/seed-1/model/model.safetensors").stat().st_mtime_ns
+    study = words_study(decode={"beam": 2, "max_tokens": 6})
+    result, log = run(study, directory)
+    assert "both, seed 1 is evaluated again: beam: 1 -> 2; max_tokens: 12 -> 6" in log
+    assert "epoch" not in log
+    assert "teaching" not in log
+    assert (directory / "trials/both/seed-1/model/model.safetensors").stat().st_mtime_ns == weights
+    assert result.results["decode"]["beam"] == 2
+    after = rows_of(directory)
+    assert after["baseline"]["curves"] == before["baseline"]["curves"]
+    assert after["baseline"]["latency_ms"] != before["baseline"]["latency_ms"]  # measured anew as well
+    trial = directory / "trials/baseline/seed-0"
+    model, tokenizer = lf.load(trial / "model"), TranslationTokenizer.load(trial / "model")
+    answers = Translations.read(trial / "predictions.parquet")
+    again = translate(model, tokenizer, answers.sources, beam=2, max_tokens=6, batch_tokens=4096).texts
+    assert tuple(again) == answers.hypotheses
+    _, log = run(study, directory)
+    assert "again" not in log
+
+
+def test_tuning_averages_as_it_says_itself(tmp_path: Path) -> None:
+    """And not as the training of the teacher does."""
+    plan = {"encoder.*.self_attention": ALR}
+    tunings: dict[str, dict[str, Any]] = {
+        "last": {"epochs": 2},
+        "mean": {"epochs": 2, "average_last": 2},
+        "first": {"epochs": 1},
+    }
+    study = words_study(seeds=[0])
+    study["train"] |= {"average_last": 2, "schedule": "constant", "warmup": 0.0}
+    study["candidates"] = {
+        name: {"method": "distill", "plan": plan, "finetune": tuning} for name, tuning in tunings.items()
+    }
+    run(study, tmp_path / "run")
+    last, mean, first = (lf.load(tmp_path / f"run/trials/{name}/seed-0/model").state_dict() for name in tunings)
+    name = "model.shared.weight"
+    assert not torch.equal(mean[name], last[name])
+    torch.testing.assert_close(mean[name], (first[name] + last[name]) / 2)
+
+
+def test_beside_a_baseline_that_cannot_translate_nothing_is_accepted(tmp_path: Path) -> None:
+    study = words_study(seeds=[0], accept={"metric": "bleu", "max_drop": 50.0}, train={"epochs": 0})
+    study["candidates"] = {"encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}}}
+    result, _ = run(study, tmp_path / "run")
+    (row,) = result.results["candidates"]
+    assert row["decision"] == "undecided"
+    assert "a model that has learned nothing (0.00) would be within 50 BLEU of it" in row["reason"]
+    assert result.recommended == "baseline"
+
+
+def test_a_teaching_cut_off_with_other_settings_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = words_study(seeds=[0], train={"epochs": 1, "batch_tokens": 512, "checkpoint_seconds": 0})
+    study["candidates"] = {"encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}}}
+
+    def stop(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teaching._TeachingObserver, "step_ended", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(study, tmp_path / "run")
+    (stale,) = (tmp_path / "run/teaching/seed-0").glob("group-*")
+    study["distill"] = {"epochs": 3}
+    result, _ = run(study, tmp_path / "run")
+    assert result.results["candidates"][0]["teaching"]["epochs"] == 3
+    assert not stale.exists()
 
 
 def test_one_seed_speaks_of_one_pair(tmp_path: Path) -> None:
@@ -423,6 +497,10 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "sentences beyond the teacher's positions": (
         lambda tmp: data(max_tokens=50) | {"baseline": {"model": str(with_tokenizer(marian(tmp)))}},
         "the model has 40 positions",
+    ),
+    "translations beyond the teacher's positions": (
+        lambda tmp: words_study(decode={"max_tokens": 50}, baseline={"model": str(with_tokenizer(marian(tmp)))}),
+        "decode.max_tokens: 50 subwords a sentence, the model has 40 positions; set decode.max_tokens to that or less",
     ),
     "a block beyond the teacher's positions": (
         lambda tmp: plan(

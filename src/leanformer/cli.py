@@ -32,7 +32,8 @@ class Commands(TyperGroup):
             print(f"leanformer: error: {error}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print("leanformer: stopped; run the same command again to go on", file=sys.stderr)
+            goes_on = "; run the same command again to go on" if ctx.invoked_subcommand == "run" else ""
+            print(f"leanformer: stopped{goes_on}", file=sys.stderr)
             sys.exit(130)
         except OSError as error:
             if error.errno not in USERS_OS_ERRORS:

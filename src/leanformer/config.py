@@ -142,6 +142,8 @@ class FinetuneConfig(Section):
     temperature: Positive = 2.0
     hidden_states: NonNegative = 0.0
     """Weight of the mean squared error to the teacher's hidden states after each layer, by their variance."""
+    average_last: Count | None = None
+    """As in ``train``, of the tuning's epochs."""
 
     @model_validator(mode="after")
     def _learns_from_something(self) -> FinetuneConfig:

@@ -138,6 +138,7 @@ class StudyJob:
         names = {outcome.name: outcome.directories for outcome in outcomes if outcome.ok}
         settings = {
             "measure": self.study.measure.model_dump(mode="json"),
+            "evaluation": self.task.evaluation_settings(),
             "models": {
                 name: read_json(self.directory.path / next(iter(directories.values())) / "settings.json", "delete it")
                 for name, directories in names.items()

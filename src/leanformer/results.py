@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from leanformer.config import BASELINE, Study
-from leanformer.decide.decision import UNITS, Decision, decide, recommend
+from leanformer.decide.decision import UNITS, Decision, decide, recommend, without_worthless
 from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
 from leanformer.report.read import FORMAT
@@ -77,7 +77,11 @@ def assemble(
             if candidate.ok:
                 comparisons[candidate.name] = task.compare(baseline.tested, candidate.tested)
     accept = study.accept
-    decisions = decide(comparisons, accept.max_drop, accept.confidence, UNITS[accept.metric]) if comparisons else {}
+    unit = UNITS[accept.metric]
+    decisions = decide(comparisons, accept.max_drop, accept.confidence, unit) if comparisons else {}
+    if decisions:
+        level = task.quality(baseline.tested)["mean"]
+        decisions = without_worthless(decisions, level, task.worthless_quality, accept.max_drop, unit)
     rows = [
         _row(study, task, outcome, baseline, costs.get(outcome.name), comparisons.get(outcome.name), decisions)
         for outcome in outcomes

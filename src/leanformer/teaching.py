@@ -142,11 +142,11 @@ class Teaching:
         for number, group in enumerate(groups, start=1):
             megabytes = sum(training_bytes(lesson.block) for lesson in group) / 1e6
             self._reporter.say(
-                f"{self._reporter.study}: {len(group)} blocks at once, {megabytes:,.0f} MB of weights, gradients and "
+                f"{self._reporter.study}: {_blocks(group)} at once, {megabytes:,.0f} MB of weights, gradients and "
                 "optimizer states",
                 style="dim",
             )
-            title = f"teaching {len(group)} blocks · seed {seed}" + (f" · {number}/{len(groups)}" if groups[1:] else "")
+            title = f"teaching {_blocks(group)} · seed {seed}" + (f" · {number}/{len(groups)}" if groups[1:] else "")
             found |= self._teach_group(opened, group, seed, title)
         return found
 
@@ -161,8 +161,7 @@ class Teaching:
 
     def _teach_group(self, opened: PreTrainedModel, group: list[Lesson], seed: int, title: str) -> dict[str, Taught]:
         blocks = teachable(group)
-        name = hashlib.sha256(" ".join(sorted(lesson.key for lesson in group)).encode()).hexdigest()[:10]
-        checkpoint = self._directory.taught(seed, f"group-{name}.safetensors")
+        checkpoint = self._checkpoint(group, seed)
         self._reporter.start(title, self._config.epochs)
         with Observed(opened, [(lesson.site.name, lesson.target) for lesson in group]) as observed:
             clock = _Clock(teaching_loss(observed, group), len(group))
@@ -186,6 +185,16 @@ class Teaching:
         checkpoint.unlink(missing_ok=True)
         return found
 
+    def _checkpoint(self, group: list[Lesson], seed: int) -> Path:
+        """The file of a teaching that was cut off, of these blocks with these settings; those of others are deleted."""
+        settings = [self._directory.taught(seed, lesson.key) / "settings.json" for lesson in group]
+        parts = sorted(path.read_bytes() for path in settings)
+        path = self._directory.taught(seed, f"group-{hashlib.sha256(b' '.join(parts)).hexdigest()[:10]}.safetensors")
+        for other in path.parent.glob("group-*.safetensors"):
+            if other != path:
+                other.unlink()
+        return path
+
     def _finish(self, lesson: Lesson, trained: Trained, share: float, seed: int) -> Taught:
         directory = self._directory.taught(seed, lesson.key)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in lesson.block.state_dict().items()}
@@ -201,6 +210,10 @@ class Teaching:
         }
         write_atomically(directory / "result.json", to_json(result))
         return Taught(lesson.key, result, directory / "block.safetensors")
+
+
+def _blocks(group: Sequence[Lesson]) -> str:
+    return f"{len(group)} block" if len(group) == 1 else f"{len(group)} blocks"
 
 
 class _Clock:

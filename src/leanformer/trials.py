@@ -18,7 +18,7 @@ from leanformer.learn.distill import frozen_copy, tuning_loss
 from leanformer.learn.train import Loss, Trained, train
 from leanformer.model.students import load, reduce, save
 from leanformer.results import CandidateOutcome
-from leanformer.rundir import files_signature, read_json, to_json
+from leanformer.rundir import differences, files_signature, read_json, to_json
 from leanformer.tasks.base import Outcome
 from leanformer.teaching import Taught, Teaching, failed_lesson, lesson_key, taught_numbers
 
@@ -138,7 +138,7 @@ class Trials:
         self._prepare(directory, f"{name}, seed {seed}", self._settings(name, seed, rate, epochs))
         # The search has trained the first seed at this very rate, unless its budget was another.
         shared = self._searches() and seed == self.study.seeds[0] and self.study.train.search_epochs is None
-        result = self.directory.finished(directory)
+        result = self._finished(name, seed)
         if result is not None:
             if not shared:
                 self.job.reporter.skip()
@@ -173,7 +173,7 @@ class Trials:
             "finetune": finetune.model_dump(mode="json") if finetune.epochs else None,
         }
         self._prepare(directory, f"{name}, seed {seed}", settings)
-        result = self.directory.finished(directory)
+        result = self._finished(name, seed)
         if result is not None:
             self.job.reporter.skip()
             return result
@@ -201,7 +201,9 @@ class Trials:
                 loss = tuning_loss(
                     frozen_copy(reduce(teacher, {})) if asks else None, finetune, self.study.train.label_smoothing
                 )
-                trained = self._train(model, directory, title, rate, seed, finetune.epochs, loss)
+                trained = self._train(
+                    model, directory, title, rate, seed, finetune.epochs, loss, average_last=finetune.average_last
+                )
             else:
                 self.job.reporter.start(title, 0)
                 self.job.reporter.done("assembled")
@@ -230,10 +232,29 @@ class Trials:
             self._save(model, directory / "model")
             last = trained.epochs[-1] if trained.epochs else self.job.task.validate(model, last=True)
             result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
-            answers = self.job.task.evaluate(model)
-            write_atomically(directory / "predictions.parquet", answers.to_bytes())
-            result |= self.job.task.scores(answers)
+            result |= self._evaluated(model, directory)
         self._finish(directory, result)
+        return result
+
+    def _evaluated(self, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
+        """Answers the test split, keeps the answers, and gives their scores and how they were asked for."""
+        answers = self.job.task.evaluate(model)
+        write_atomically(directory / "predictions.parquet", answers.to_bytes())
+        return {"evaluation": self.job.task.evaluation_settings(), **self.job.task.scores(answers)}
+
+    def _finished(self, name: str, seed: int) -> dict[str, Any] | None:
+        """A trial's result, if it is there; one that was evaluated otherwise than the study asks is evaluated anew."""
+        directory = self.directory.trial(name, seed)
+        result = self.directory.finished(directory)
+        if result is None or result["trained"]["status"] != "ok":
+            return result
+        changed = differences(result["evaluation"], self.job.task.evaluation_settings())
+        if changed:
+            what = "; ".join(changed)
+            self.job.reporter.say(f"{self.study.name}: {name}, seed {seed} is evaluated again: {what}", style="yellow")
+            model = load(directory / "model").to(self.job.device)
+            result |= self._evaluated(model, directory)
+            self._finish(directory, result)
         return result
 
     def _prepare(self, directory: Path, what: str, settings: dict[str, Any]) -> None:
@@ -259,7 +280,7 @@ class Trials:
             "plan": {} if candidate is None else candidate.plan,
             "method": "scratch" if candidate is None else candidate.method,
             "train": {**train, "epochs": epochs, "precision": self.job.precision},
-            "decode": study.get("decode"),
+            "task": self.job.task.training_settings(),
             "device": self.job.device.type,
             "learning_rate": rate,
             "seed": seed,
@@ -292,14 +313,16 @@ class Trials:
         seed: int,
         epochs: int,
         loss: Loss | None = None,
+        **changes: Any,
     ) -> Trained:
+        """Trains as the study says, but for ``changes``."""
         self.job.reporter.start(title, epochs)
         observer = TrialObserver(self.job, epochs)
         checkpoint = directory / CHECKPOINT
         trained = train(
             model,
             self.job.task.batches,
-            self.study.train,
+            self.study.train.model_copy(update=changes),
             rate,
             seed,
             observer,

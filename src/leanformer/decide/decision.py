@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -114,6 +114,31 @@ def decide(
             reason = f"{gap}; a drop of {margin} or more is not {side} yet{of_pair} (p = {p_value:.2g})."
         found[name] = Decision(decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples)
     return found
+
+
+def without_worthless(
+    decisions: Mapping[str, Decision], baseline: float, worthless: float, max_drop: float, unit: Unit
+) -> dict[str, Decision]:
+    """The decisions, none of them an acceptance where the baseline is so weak that anything would be accepted.
+
+    Args:
+        decisions: From ``decide``.
+        baseline: The baseline's quality.
+        worthless: That of a model that has learned nothing.
+        max_drop: The margin.
+        unit: How the sentence writes them.
+    """
+    if baseline - max_drop > worthless:
+        return dict(decisions)
+    level = f"{unit.scale * baseline:.2f} {unit.many}"
+    reason = (
+        f"The baseline itself has {level}: a model that has learned nothing ({unit.scale * worthless:.2f}) would be "
+        f"within {unit.margin(max_drop)} of it, so that an acceptance says nothing."
+    )
+    return {
+        name: replace(decision, decision="undecided", reason=reason) if decision.decision == "accept" else decision
+        for name, decision in decisions.items()
+    }
 
 
 def recommend(

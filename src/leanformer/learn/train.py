@@ -17,6 +17,7 @@ from torch import nn
 from leanformer.blocks.minimal_attention import TriangularLinear
 from leanformer.blocks.networks import GroupedLinear
 from leanformer.config import TrainConfig
+from leanformer.errors import LeanformerError
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.schedule import rate_factor
 from leanformer.model.layers import PatchProjection
@@ -89,6 +90,7 @@ class _State:
     epoch_examples: int = 0
     rate_factor: float = 1.0
     trained: Trained = field(default_factory=Trained)
+    run: dict[str, Any] = field(default_factory=dict)
 
     def numbers(self) -> dict[str, Any]:
         return asdict(self)
@@ -277,14 +279,20 @@ def train(
         loss: By default the cross-entropy of the model's ``logits`` with the batch's ``labels``.
 
     Raises:
-        LeanformerError: The checkpoint is damaged or cannot be written.
+        LeanformerError: The checkpoint is damaged, of another training, or cannot be written.
     """
     epochs = config.epochs if epochs is None else epochs
     steps = epochs * batches.steps_per_epoch
     step = TrainingStep(model, config, learning_rate, accelerator, loss)
     looks = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_LOOKS_ON_GPU
 
-    state = _State()
+    run = {
+        "seed": seed,
+        "epochs": epochs,
+        "steps_per_epoch": batches.steps_per_epoch,
+        "learning_rate": learning_rate,
+    }
+    state = _State(run=run)
     mean = WeightMean(epochs if config.average_last is None else epochs - config.average_last)
 
     def take() -> Snapshot:
@@ -297,6 +305,12 @@ def train(
 
     if checkpoint is not None and checkpoint.exists():
         state = restore(Snapshot.read(checkpoint, accelerator.device))
+        for key, value in run.items():
+            if state.run.get(key) != value:
+                raise LeanformerError(
+                    f"{checkpoint}: the checkpoint is of a training with {key} = {state.run.get(key)}, not {value}; "
+                    "delete it to start again"
+                )
     boundary = take()
     last_write = time.monotonic()
 

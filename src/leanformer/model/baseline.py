@@ -275,8 +275,12 @@ class TextBaseline(Baseline):
     def __init__(self, source: str, settings: Mapping[str, Any], fresh: bool) -> None:
         super().__init__(source, settings, fresh, "translation")
 
-    def check(self, geometry: TextGeometry) -> None:
+    def check(self, geometry: TextGeometry, asked_by: str = "data") -> None:
         """Checks that the model fits its tokenizer and the data.
+
+        Args:
+            geometry: What it is to read and write.
+            asked_by: The study's section whose ``max_tokens`` the positions are.
 
         Raises:
             LeanformerError: It does not; the message names both sides.
@@ -301,8 +305,8 @@ class TextBaseline(Baseline):
                 )
         if geometry.positions > config.max_position_embeddings:
             raise LeanformerError(
-                f"data.max_tokens: {geometry.positions} subwords a sentence, the model has "
-                f"{config.max_position_embeddings} positions; set data.max_tokens to that or less"
+                f"{asked_by}.max_tokens: {geometry.positions} subwords a sentence, the model has "
+                f"{config.max_position_embeddings} positions; set {asked_by}.max_tokens to that or less"
             )
 
     def make(self, geometry: TextGeometry, seed: int) -> PreTrainedModel:

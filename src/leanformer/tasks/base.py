@@ -114,6 +114,14 @@ class Task(ABC):
     def evaluate(self, model: PreTrainedModel) -> Answers:
         """The model's answers on the test split."""
 
+    def evaluation_settings(self) -> dict[str, Any]:
+        """What ``evaluate`` follows from beside model and data; a trial evaluated otherwise is evaluated anew."""
+        return {}
+
+    def training_settings(self) -> dict[str, Any]:
+        """What a training follows from that the study's sections on data, baseline and training do not say."""
+        return {}
+
     @abstractmethod
     def read_answers(self, path: Path) -> Answers:
         """Reads answers back.
@@ -140,6 +148,11 @@ class Task(ABC):
     @abstractmethod
     def outputs(self) -> int | None:
         """Numbers that a training example prescribes (M in the ratio Q), where that can be said."""
+
+    @property
+    @abstractmethod
+    def worthless_quality(self) -> float:
+        """The quality of a model that has learned nothing, in the study's metric."""
 
     @abstractmethod
     def quality(self, outcome: Outcome) -> dict[str, Any]:

@@ -165,6 +165,11 @@ class ImageClassification(Task):
     def outputs(self) -> int:
         return len(self.data.classes)
 
+    @property
+    def worthless_quality(self) -> float:
+        """As if the most frequent class were the answer to everything."""
+        return float(self.data.test.labels.bincount().max() / len(self.data.test))
+
     def quality(self, outcome: Outcome) -> dict[str, Any]:
         right = _right(outcome)
         return interval_row(quality_interval(right, self.study.accept.confidence), right.mean(axis=1))

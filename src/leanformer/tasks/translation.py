@@ -73,7 +73,7 @@ class Translation(Task):
             self.tokenizer.eos_id,
             max(config.max_tokens, study.decode.max_tokens or 0),
         )
-        baseline.check(self._geometry)
+        baseline.check(self._geometry, "decode" if (study.decode.max_tokens or 0) > config.max_tokens else "data")
         self._baseline = baseline
         self._metric: Metric = study.accept.metric
         self._train, left_out = encode_pairs(self.data.train, self.tokenizer, config.max_tokens, config.max_tokens)
@@ -161,7 +161,7 @@ class Translation(Task):
         record = {"validation_loss": float(loss) / tokens, "validation_token_accuracy": int(right) / tokens}
         if last:
             pairs = self._validation_pairs
-            texts = self._translate(model, pairs.sources, beam=1).texts
+            texts = self._translate(model, pairs.sources, 1, self.study.data.max_tokens).texts
             translations = Translations(pairs.sources, pairs.targets, tuple(texts))
             record |= {f"validation_{name}": score for name, score in self.scores(translations).items()}
         return record
@@ -171,16 +171,23 @@ class Translation(Task):
         score = record.get(f"validation_{self._metric}")
         return found if score is None else f"{found}  val {self._metric} {score:.1f}"
 
-    def _translate(self, model: PreTrainedModel, sentences: Any, beam: int) -> Translated:
-        decode = self.study.decode
-        max_tokens = decode.max_tokens or self.study.data.max_tokens
-        return translate(
-            model, self.tokenizer, sentences, beam=beam, max_tokens=max_tokens, batch_tokens=decode.batch_tokens
-        )
+    def _translate(self, model: PreTrainedModel, sentences: Any, beam: int, max_tokens: int) -> Translated:
+        batch_tokens = self.study.decode.batch_tokens
+        return translate(model, self.tokenizer, sentences, beam=beam, max_tokens=max_tokens, batch_tokens=batch_tokens)
+
+    def _translate_as_asked(self, model: PreTrainedModel, sentences: Any) -> Translated:
+        return self._translate(model, sentences, **self.evaluation_settings())
 
     def evaluate(self, model: PreTrainedModel) -> Translations:
-        texts = self._translate(model, self.data.test.sources, self.study.decode.beam).texts
+        texts = self._translate_as_asked(model, self.data.test.sources).texts
         return Translations(self.data.test.sources, self.data.test.targets, tuple(texts))
+
+    def evaluation_settings(self) -> dict[str, Any]:
+        decode = self.study.decode
+        return {"beam": decode.beam, "max_tokens": decode.max_tokens or self.study.data.max_tokens}
+
+    def training_settings(self) -> dict[str, Any]:
+        return {"positions": self._geometry.positions}  # of a fresh model
 
     def read_answers(self, path: Path) -> Translations:
         return Translations.read(path)
@@ -198,7 +205,6 @@ class Translation(Task):
         }
 
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
-        beam = self.study.decode.beam
         sentences = self.data.test.sources
         by_length = np.argsort(self._test.sources.lengths, kind="stable")
         one = [sentences[by_length[len(by_length) // 2]]]  # of median length
@@ -206,13 +212,13 @@ class Translation(Task):
         many = [sentences[index] for index in chosen]
 
         def call_batch() -> tuple[int, int]:
-            return len(many), self._translate(model, many, beam).tokens
+            return len(many), self._translate_as_asked(model, many).tokens
 
         return Subject(
             model,
             lambda: make_step(model),
             lambda: self.batches.training(seed=0, epoch=0),
-            lambda: self._translate(model, one, beam),
+            lambda: self._translate_as_asked(model, one),
             call_batch,
         )
 
@@ -221,6 +227,10 @@ class Translation(Task):
     @property
     def outputs(self) -> None:
         return None
+
+    @property
+    def worthless_quality(self) -> float:
+        return 0.0
 
     def _score(self, name: Metric, outcome: Outcome) -> dict[str, Any]:
         counts = [answers.statistics(name) for answers in outcome.each()]
@@ -300,10 +310,7 @@ class Translation(Task):
         one = Translations(("",), ("",), ("",))
         return {
             "signatures": one.signatures,
-            "decode": {
-                **self.study.decode.model_dump(mode="json"),
-                "max_tokens": self.study.decode.max_tokens or self.study.data.max_tokens,
-            },
+            "decode": {**self.study.decode.model_dump(mode="json"), **self.evaluation_settings()},
         }
 
 
