@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from leanformer.blocks.base import Block, BlockModule, check_arguments
+from leanformer.blocks.base import AttentionWeights, Block, BlockModule, check_arguments
 from leanformer.blocks.mixer import Mixer, MixerModule
-from leanformer.blocks.slots import Slots, SlotsModule
+from leanformer.blocks.slots import FactoredMap, Slots, SlotsModule
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.synthesizer import Synthesizer, SynthesizerModule
 from leanformer.errors import LeanformerError
@@ -30,9 +30,15 @@ SYNTHESIZERS: list[Form] = [{"block": "synthesizer", "source_score": form} for f
 SLOTS: list[Form] = [
     {"block": "slots", "slots": 5, "gate": "linear"},
     {"block": "slots", "slots": 3, "gate": "network"},
+    {"block": "slots", "slots": 5, "gate": "linear", "rank": 2},
 ]
-CAUSAL = [(place, form) for place in ("decoder self", "cross") for form in SYNTHESIZERS + SLOTS]
-ENCODER = [("encoder self", form) for form in [MIXER, *SYNTHESIZERS, *SLOTS]]
+NEIGHBOURS: list[Form] = [
+    {"block": "slots", "slots": 4, "gate": "linear", "rank": 3, "neighbours": 2},
+    {"block": "slots", "slots": 3, "gate": "network", "neighbours": 1},
+]
+CAUSAL = [("decoder self", form) for form in SYNTHESIZERS + SLOTS + NEIGHBOURS]
+CAUSAL += [("cross", form) for form in SYNTHESIZERS + SLOTS]
+ENCODER = [("encoder self", form) for form in [MIXER, *SYNTHESIZERS, *SLOTS, *NEIGHBOURS]]
 LIMITED = [(place, form) for place, form in ENCODER + CAUSAL if form["block"] != "slots"]
 
 
@@ -81,6 +87,12 @@ def source_for(place: str, batch: int, tokens: int, *lengths: int) -> dict[str, 
     return {"source": torch.randn(batch, tokens, 16), "source_mask": mask}
 
 
+def near(place: str, form: Form) -> int:
+    """Tokens that a gate may choose beside the slots."""
+    neighbours = form.get("neighbours", 0)
+    return 0 if not neighbours else neighbours + 1 + (0 if place == "decoder self" else neighbours)
+
+
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -98,6 +110,9 @@ def count(module: nn.Module) -> int:
         ("cross", {"block": "slots"}, 115_200),
         ("cross", {"block": "slots", "slots": 64}, 263_040),
         ("cross", {"block": "slots", "gate": "linear"}, 65_792),
+        ("cross", {"block": "slots", "gate": "linear", "slots": 64, "rank": 8}, 57_984),
+        ("decoder self", {"block": "slots", "gate": "linear", "slots": 64, "rank": 8, "neighbours": 4}, 58_344),
+        ("encoder self", {"block": "slots", "gate": "linear", "slots": 64, "rank": 8, "neighbours": 4}, 58_632),
     ],
 )
 def test_counts_at_the_usual_size(place: str, form: Form, parameters: int) -> None:
@@ -117,11 +132,16 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
         of_source = {"none": 0, "linear": d * h, "network": d * units + units + units * h}[form["source_score"]]
         expected = 2 * d * d + d + d * units + units + h * length * (units + 1) + of_source
     else:
-        linear, k = form["gate"] == "linear", form["slots"]
+        linear, k, rank = form["gate"] == "linear", form["slots"], form.get("rank")
         settings = form if linear else {**form, "gate_hidden": hidden}
         module = build(site(place, d, h), **settings)
-        gate = d * h * k + h * k if linear else d * units + units + h * k * (units + 1)
-        expected = 2 * d * d + d + d * h * k + gate
+        choices = k + near(place, form)
+
+        def head_maps(width: int) -> int:
+            return d * h * width if rank is None else d * h * rank + h * rank * width
+
+        gate = head_maps(choices) + h * choices if linear else d * units + units + h * choices * (units + 1)
+        expected = 2 * d * d + d + head_maps(k) + gate
     assert count(module) == expected
     assert len(list(module.buffers())) == 0
 
@@ -136,11 +156,15 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
             {"block": "synthesizer"},
             {"heads": 4, "hidden": 32, "source_score": "none", "max_length": 50},
         ),
-        ("cross", {"block": "slots"}, {"slots": 16, "heads": 4, "gate": "network", "gate_hidden": 32}),
+        (
+            "cross",
+            {"block": "slots"},
+            {"slots": 16, "heads": 4, "gate": "network", "gate_hidden": 32, "rank": None, "neighbours": 0},
+        ),
         (
             "decoder self",
-            {"block": "slots", "gate": "linear", "heads": 1},
-            {"slots": 16, "heads": 1, "gate": "linear", "gate_hidden": None},
+            {"block": "slots", "gate": "linear", "heads": 1, "rank": 3, "neighbours": 2},
+            {"slots": 16, "heads": 1, "gate": "linear", "gate_hidden": None, "rank": 3, "neighbours": 2},
         ),
     ],
 )
@@ -201,14 +225,27 @@ def naive_synthesizer(
 def naive_slots(
     module: Any, token: torch.Tensor, position: int, read: torch.Tensor, where: torch.Tensor
 ) -> torch.Tensor:
-    scores = (read @ module.pool.weight.T).chunk(module.heads, dim=1)
+    scores = head_maps(module.pool, read)
     values = (read @ module.value.weight.T).chunk(module.heads, dim=1)
-    gates = module.gate(token).chunk(module.heads)
+    gates = head_maps(module.gate, token[None])
+    offsets = range(-module.before, module.after + 1) if module.near else []
+    present = [(place, position + offset) for place, offset in enumerate(offsets) if (where == position + offset).any()]
     mixed = []
     for score, value, gate in zip(scores, values, gates, strict=True):
         bounded = 30 * torch.tanh(score / 30) if module.causal else score
-        mixed.append(gate.softmax(dim=0) @ (bounded.softmax(dim=0).T @ value))
+        things = [bounded.softmax(dim=0).T @ value, *(value[where == other] for _, other in present)]
+        chosen = [*range(module.slots), *(module.slots + place for place, _ in present)]
+        mixed.append(gate[0, chosen].softmax(dim=0) @ torch.cat(things))
     return torch.cat(mixed)
+
+
+def head_maps(module: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
+    """What each of four heads' maps gives: (tokens, d_model) -> (tokens, width) a head."""
+    if not isinstance(module, FactoredMap):
+        return list(module(tokens).chunk(4, dim=1))
+    downs = module.down.weight.chunk(4)
+    biases = torch.zeros(4, 1) if module.bias is None else module.bias.view(4, -1)
+    return [tokens @ down.T @ up + bias for down, up, bias in zip(downs, module.up, biases, strict=True)]
 
 
 NAIVE: dict[type, Any] = {MixerModule: naive_mixer, SynthesizerModule: naive_synthesizer, SlotsModule: naive_slots}
@@ -420,7 +457,9 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
         decode(module, state, x, None, [tokens], **source)
         source = {}
         if form["block"] == "slots":
-            assert numbers() == form["slots"] * (16 + (4 if place == "decoder self" else 0))
+            recent = form.get("neighbours", 0)
+            kept = form["slots"] * (16 + (4 if place == "decoder self" else 0)) + recent * 16
+            assert kept <= numbers() <= kept + recent  # and which of the recent tokens are real
         else:
             read = 9 if place == "cross" else state.length
             assert numbers() == read * (16 + (1 if form["source_score"] == "none" else 4))
@@ -482,9 +521,12 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         of_source = {"none": 0, "linear": d * h, "network": d * hidden + hidden * h}[form["source_score"]]
         expected = n * (d * d + d * hidden + hidden * h * read + d * read) + read * (d * d + of_source)
     else:
-        k = form["slots"]
-        gate = d * h * k if form["gate"] == "linear" else d * 2 * d + 2 * d * h * k
-        expected = n * (d * d + gate) + read * (d * d + d * h * k)
+        k, rank = form["slots"], form.get("rank")
+        choices = k + near(place, form)
+        gate, pool = (d * h * w if rank is None else d * h * rank + h * rank * w for w in (choices, k))
+        if form["gate"] == "network":
+            gate = d * 2 * d + 2 * d * h * choices
+        expected = n * (d * d + gate) + read * (d * d + pool)
         expected += n * n * (h * k + d) if place == "decoder self" else (n + read) * k * d
     assert counter.get_total_flops() == 2 * batch * expected
 
@@ -527,6 +569,9 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
             {"block": "slots", "gate": "linear", "gate_hidden": 8},
             "block 'slots': 'gate_hidden' is of the network that 'gate: linear' does without; leave it out",
         ),
+        ("cross", {"block": "slots", "rank": 0}, "argument 'rank' of block 'slots': .* not 0"),
+        ("cross", {"block": "slots", "neighbours": 2}, "neighbours = 2: a token has none in the source; leave it out"),
+        ("encoder self", {"block": "slots", "neighbours": -1}, "argument 'neighbours' of block 'slots': .* not -1"),
         ("cross", {"block": "slots", "max_length": 50}, "block 'slots' has no argument 'max_length'; its arguments: "),
     ],
 )
@@ -534,6 +579,69 @@ def test_wrong_arguments_are_named(place: str, form: Form, line: str) -> None:
     with pytest.raises(LeanformerError, match=line) as error:
         resolve(site(place), **form)
     assert "\n" not in str(error.value)
+
+
+# What is taken over from the attention that stood there
+
+
+def attention(d: int = 16, heads: int = 4, bias: bool = True) -> AttentionWeights:
+    query, key, value, output = (torch.randn(d, d) * d**-0.5 for _ in range(4))
+    biases = [torch.randn(d) if bias else None for _ in range(4)]
+    return AttentionWeights(query, key, value, output, *biases, num_heads=heads, scaling=(d // heads) ** -0.5)
+
+
+def attend(weights: AttentionWeights, asking: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    def by_head(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        projected = states @ weight + (0 if bias is None else bias)
+        return projected.unflatten(-1, (weights.num_heads, -1)).transpose(1, 2)
+
+    query = by_head(asking, weights.query, weights.query_bias)
+    key = by_head(read, weights.key, weights.key_bias)
+    value = by_head(read, weights.value, weights.value_bias)
+    mixed = (query @ key.mT * weights.scaling).softmax(dim=-1) @ value
+    return mixed.transpose(1, 2).flatten(2) @ weights.output + (
+        0 if weights.output_bias is None else weights.output_bias
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("form", [MIXER, *SYNTHESIZERS, *SLOTS, *NEIGHBOURS])
+def test_values_and_output_are_the_teachers(form: Form, bias: bool) -> None:
+    """Where all tokens are alike, every weighting of them gives what the attention gives."""
+    teacher, where = attention(bias=bias), site("encoder self")
+    arguments = check_arguments(BLOCKS[form["block"]], resolve(where, **form), "plan")
+    module: Any = BLOCKS[form["block"]].build(arguments, where, teacher)
+    x = torch.randn(2, 1, 16).expand(2, 7, 16)
+    if isinstance(module, MixerModule):
+        with torch.no_grad():
+            module.mixing.fill_(1 / 7)
+            module.gate.weight.zero_()
+    torch.testing.assert_close(module(x), attend(teacher, x, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [None, 4, 3])
+def test_slots_start_as_an_attention_with_rounded_queries(rank: int | None) -> None:
+    """Many prototypes come near the attention itself, fewer less so; without the start there is nothing of it."""
+    torch.manual_seed(0)
+    teacher, where = attention(), site("cross")
+    asking, source = torch.randn(8, 20, 16), torch.randn(8, 12, 16)
+    expected = attend(teacher, asking, source)
+
+    def missed(slots: int, start: AttentionWeights | None) -> float:
+        arguments = check_arguments(Slots, resolve(where, "slots", slots=slots, gate="linear", rank=rank), "plan")
+        module: Any = Slots.build(arguments, where, start)
+        with torch.no_grad():
+            return float((module(asking, source=source) - expected).square().mean() / expected.var())
+
+    assert missed(400, teacher) < 0.75 * missed(4, teacher) < missed(4, None)
+    assert missed(400, teacher) < 0.35
+
+
+def test_slots_of_other_heads_take_values_alone() -> None:
+    teacher, where = attention(heads=4), site("cross")
+    arguments = check_arguments(Slots, resolve(where, "slots", heads=2), "plan")
+    module: Any = Slots.build(arguments, where, teacher)
+    assert torch.equal(module.value.weight, teacher.value.T)
 
 
 def test_a_model_without_a_limit_gives_none() -> None:

@@ -44,10 +44,23 @@ class AttentionWeights:
     num_heads: int
     scaling: float
 
+    def bias_behind_means(self) -> torch.Tensor:
+        """The output's bias where what is averaged are values without theirs: weights that sum to one pass it on."""
+        bias = torch.zeros_like(self.output[0]) if self.output_bias is None else self.output_bias
+        return bias if self.value_bias is None else bias + self.value_bias @ self.output
+
     @property
     def has_bias(self) -> bool:
         """Whether any of the four projections has a bias."""
         return any(b is not None for b in (self.query_bias, self.key_bias, self.value_bias, self.output_bias))
+
+
+@torch.no_grad()
+def set_linear(linear: nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Gives a linear map a weight in the layout ``x @ weight + bias``, and where it has a bias that, or zeros."""
+    linear.weight.copy_(weight.T)
+    if linear.bias is not None:
+        linear.bias.copy_(torch.zeros_like(linear.bias) if bias is None else bias)
 
 
 class BlockModule(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides
 from leanformer.errors import LeanformerError
@@ -235,14 +235,14 @@ class MinimalAttentionModule(BlockModule):
         query_key = _head_products(teacher.query, teacher.key.T, teacher.num_heads) * scale  # (heads, d, d)
         if self.qk == "separate":
             root = scale**0.5
-            _set(self.query, teacher.query * root, _scaled(teacher.query_bias, root))
-            _set(self.key, teacher.key * root, _scaled(teacher.key_bias, root))
+            set_linear(self.query, teacher.query * root, _scaled(teacher.query_bias, root))
+            set_linear(self.key, teacher.key * root, _scaled(teacher.key_bias, root))
         elif self.qk == "collapsed":
             bias = None
             if teacher.query_bias is not None:
                 per_head = _head_products(teacher.query_bias[None], teacher.key.T, teacher.num_heads) * scale
                 bias = _own_columns(per_head, self.heads)[0]
-            _set(self.similarity, _own_columns(query_key, self.heads), bias)
+            set_linear(self.similarity, _own_columns(query_key, self.heads), bias)
         else:
             total = query_key.mean(dim=0) * self.heads  # the heads' scores of the student sum to x T Tᵀ xᵀ
             values, vectors = torch.linalg.eigh((total + total.T) / 2)
@@ -251,8 +251,8 @@ class MinimalAttentionModule(BlockModule):
         if self.value is None:
             return
         if self.output is not None:
-            _set(self.value, teacher.value, teacher.value_bias)
-            _set(self.output, teacher.output, teacher.output_bias)
+            set_linear(self.value, teacher.value, teacher.value_bias)
+            set_linear(self.output, teacher.output, teacher.output_bias)
         else:
             # A softmax's weights sum to 1: a bias on the values passes through the average unchanged.
             bias = torch.zeros_like(teacher.value[0])
@@ -260,7 +260,7 @@ class MinimalAttentionModule(BlockModule):
                 bias = bias + teacher.value_bias @ teacher.output
             if teacher.output_bias is not None:
                 bias = bias + teacher.output_bias
-            _set(self.value, teacher.value @ teacher.output, bias)
+            set_linear(self.value, teacher.value @ teacher.output, bias)
 
 
 def _kept(state: DecodingState) -> tuple[torch.Tensor, torch.Tensor]:
@@ -292,13 +292,6 @@ def _own_columns(products: torch.Tensor, heads: int) -> torch.Tensor:
 
 def _scaled(bias: torch.Tensor | None, factor: float) -> torch.Tensor | None:
     return None if bias is None else bias * factor
-
-
-def _set(linear: nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Sets ``linear`` to ``x @ weight + bias``."""
-    linear.weight.copy_(weight.T)
-    if linear.bias is not None:
-        linear.bias.copy_(torch.zeros_like(linear.bias) if bias is None else bias)
 
 
 @register

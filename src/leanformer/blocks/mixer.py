@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides, check_length, check_positions, without_padding
 from leanformer.errors import LeanformerError
@@ -100,4 +100,8 @@ class Mixer(Block):
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
-        return MixerModule(site, arguments.groups, arguments.max_length)
+        module = MixerModule(site, arguments.groups, arguments.max_length)
+        if teacher is not None:  # what is mixed, and what becomes of it, is known already
+            set_linear(module.value, teacher.value, teacher.value_bias)
+            set_linear(module.output, teacher.output, teacher.output_bias)
+        return module

@@ -6,38 +6,117 @@ import math
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
 from leanformer.blocks.prefix import running_sum, wide
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides, without_padding
+from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
 # Scores of running pools lie within plus and minus this: their exponentials and products of two fit float32 whatever
 # comes later. A running maximum would give as much, but not all positions at once.
 BOUND = 30.0
 
+# The score at which neighbours stand for choice before anything is learned: beside the slots' they hardly count.
+UNREAD_AT_FIRST = -4.0
+
+
+class FactoredMap(nn.Module):
+    """A linear map of a token for each head, of low rank: (..., tokens, d_model) -> (..., tokens, heads * width).
+
+    Args:
+        d_model: Channels of a token.
+        heads: Heads.
+        rank: Of each head's map.
+        width: Outputs of each head.
+        bias: Whether it has one.
+    """
+
+    def __init__(self, d_model: int, heads: int, rank: int, width: int, bias: bool) -> None:
+        super().__init__()
+        self.down = nn.Linear(d_model, heads * rank, bias=False)
+        self.up = nn.Parameter(torch.empty(heads, rank, width).normal_(std=rank**-0.5))
+        self.bias = nn.Parameter(torch.zeros(heads * width)) if bias else None
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        parts = self.down(states).unflatten(-1, (len(self.up), -1)).transpose(-3, -2)  # (..., heads, tokens, rank)
+        mapped = (parts @ self.up).transpose(-3, -2).flatten(-2)
+        return mapped if self.bias is None else mapped + self.bias
+
 
 class SlotsModule(BlockModule):
     """What ``slots`` builds; see there for the arguments."""
 
-    def __init__(self, site: Site, slots: int, heads: int, gate_hidden: int | None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        slots: int,
+        heads: int,
+        gate_hidden: int | None = None,
+        rank: int | None = None,
+        neighbours: int = 0,
+    ) -> None:
         super().__init__()
         self.site_name = site.name
         self.cross = site.reads_source
         self.causal = site.causal and not site.reads_source
         self.heads = heads
-        self.pool = nn.Linear(site.d_model, heads * slots, bias=False)  # head by head
+        self.slots = slots
+        # Offsets of the tokens that the gate offers beside the slots: from so many before to so many after.
+        self.before, self.after = neighbours, 0 if self.causal else neighbours
+        self.near = self.before + self.after + 1 if neighbours else 0
+        choices = slots + self.near  # of each head; the slots first
+        self.pool = self._map(site.d_model, slots, rank, bias=False)
         self.gate: nn.Module
         if gate_hidden is None:
-            self.gate = nn.Linear(site.d_model, heads * slots)
+            self.gate = self._map(site.d_model, choices, rank, bias=True)
         else:
             first = nn.Linear(site.d_model, gate_hidden)
-            self.gate = nn.Sequential(first, nn.ReLU(), nn.Linear(gate_hidden, heads * slots))
+            self.gate = nn.Sequential(first, nn.ReLU(), nn.Linear(gate_hidden, heads * choices))
         self.value = nn.Linear(site.d_model, site.d_model, bias=False)
         self.output = nn.Linear(site.d_model, site.d_model)
+
+    def _map(self, d_model: int, width: int, rank: int | None, bias: bool) -> nn.Module:
+        if rank is None:
+            return nn.Linear(d_model, self.heads * width, bias=bias)
+        return FactoredMap(d_model, self.heads, rank, width, bias)
+
+    @torch.no_grad()
+    def start_from(self, teacher: AttentionWeights) -> None:
+        """Starts as near to a trained attention as can be said without data.
+
+        Values and output are its own. Where the heads are as many, slot k of a head pools as a query would that the
+        head makes of a random token, ``softmax_j(q_k . key_j)``; a linear gate asks how near the token's own query is
+        to q_k: with prototypes enough this is the attention, its queries rounded to the nearest prototype.
+        """
+        set_linear(self.value, teacher.value, None)
+        set_linear(self.output, teacher.output, teacher.bias_behind_means())
+        if self.heads != teacher.num_heads:
+            return
+        queries, keys = (w.unflatten(1, (self.heads, -1)).transpose(0, 1) for w in (teacher.query, teacher.key))
+        tokens = torch.randn(self.heads, self.slots, len(teacher.query)).to(teacher.query)
+        prototypes = tokens @ queries  # (heads, slots, d_head)
+        if teacher.query_bias is not None:
+            prototypes = prototypes + teacher.query_bias.unflatten(0, (self.heads, 1, -1))
+        _set_map(self.pool, keys @ prototypes.mT * teacher.scaling)
+        if isinstance(self.gate, nn.Sequential):
+            return
+        spread = prototypes.var(dim=1, correction=0).sum(dim=-1)[:, None, None] / 2  # squared, of a Gaussian kernel
+        weight = queries @ prototypes.mT / spread  # (heads, d_model, slots)
+        near_bias = -prototypes.square().sum(dim=-1)[:, None] / 2  # (heads, 1, slots)
+        if teacher.query_bias is not None:
+            near_bias = near_bias + teacher.query_bias.unflatten(0, (self.heads, 1, -1)) @ prototypes.mT
+        rest = (self.heads, 1, self.near)
+        _set_map(
+            self.gate,
+            torch.cat([weight, weight.new_zeros(rest).expand(-1, len(teacher.query), -1)], dim=2),
+            torch.cat([near_bias / spread, weight.new_full(rest, UNREAD_AT_FIRST)], dim=2).flatten(),
+        )
 
     def forward(
         self,
@@ -49,14 +128,39 @@ class SlotsModule(BlockModule):
     ) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape; see ``BlockModule``."""
         states, real = without_padding(hidden_states, padding_mask)
-        gates = wide(self._by_head(self.gate(states))).softmax(dim=-1)  # (batch, heads, tokens, slots)
-        if self.causal:
-            mixed = self._mix_running(gates, states, real, state)
-        elif self.cross:
-            mixed = self._mix(gates, self._source_slots(source, source_mask, state))
+        scores = wide(self._by_head(self.gate(states)))  # (batch, heads, tokens, slots and neighbours)
+        values = None if self.cross else self._by_head(self.value(states))
+        near = None
+        if values is not None and self.near:
+            near, near_real = self._neighbours(values, real, state)
+            among = torch.cat([near_real.new_ones(*near_real.shape[:2], self.slots), near_real], dim=-1)
+            scores = scores.masked_fill(~among[:, None], torch.finfo(scores.dtype).min)
+        gates = scores.softmax(dim=-1)
+        chosen = gates[..., : self.slots]
+        if values is None:
+            mixed = self._mix(chosen, self._source_slots(source, source_mask, state))
+        elif self.causal:
+            mixed = self._mix_running(chosen, states, values, real, state)
         else:
-            mixed = self._mix(gates, self._slots(states, real))
+            mixed = self._mix(chosen, self._slots(states, values, real))
+        if near is not None:
+            mixed = mixed + (near * gates[..., None, self.slots :].to(near.dtype)).sum(dim=-1)
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _neighbours(
+        self, values: torch.Tensor, real: torch.Tensor, state: DecodingState | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The values around each token, (batch, heads, tokens, d_head, neighbours), and which of them are real."""
+        if state is not None and state.tensors:
+            values = torch.cat([state.tensors["recent"], values], dim=2)
+            real = torch.cat([state.tensors["recent_real"], real], dim=1)
+        else:
+            values, real = F.pad(values, (0, 0, self.before, 0)), F.pad(real, (self.before, 0))
+        if state is not None:
+            recent = {"recent": values[:, :, -self.before :], "recent_real": real[:, -self.before :]}
+            state.tensors |= {name: tensor.clone() for name, tensor in recent.items()}
+        values, real = F.pad(values, (0, 0, 0, self.after)), F.pad(real, (0, self.after))
+        return values.unfold(2, self.near, 1), real.unfold(1, self.near, 1)
 
     def _by_head(self, states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, heads * each) -> (batch, heads, tokens, each)."""
@@ -74,22 +178,27 @@ class SlotsModule(BlockModule):
             return state.tensors["slots"]
         if source is None:
             raise ValueError(f"{self.site_name}: a slots block that reads the source was called without it")
-        slots = self._slots(*without_padding(source, source_mask))
+        source, real = without_padding(source, source_mask)
+        slots = self._slots(source, self._by_head(self.value(source)), real)
         if state is not None:
             state.tensors = {"slots": slots}
         return slots
 
-    def _slots(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Means of the real tokens' values: (batch, tokens, d_model) -> (batch, heads, d_head, slots)."""
+    def _slots(self, states: torch.Tensor, values: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """Means of the real tokens' values, (batch, heads, tokens, d_head) -> (batch, heads, d_head, slots)."""
         scores = wide(self._by_head(self.pool(states)))  # (batch, heads, tokens, slots)
         # Not minus infinity, so that a sentence without a token has slots too.
         scores = scores.masked_fill(~real[:, None, :, None], torch.finfo(scores.dtype).min)
-        values = self._by_head(self.value(states))
         # Slots last: a decoding step's product with the gates takes a third of the time so.
         return values.mT @ scores.softmax(dim=2).to(values.dtype)
 
     def _mix_running(
-        self, gates: torch.Tensor, states: torch.Tensor, real: torch.Tensor, state: DecodingState | None
+        self,
+        gates: torch.Tensor,
+        states: torch.Tensor,
+        values: torch.Tensor,
+        real: torch.Tensor,
+        state: DecodingState | None,
     ) -> torch.Tensor:
         """The gated sum of each position's own slots: means of the values up to there.
 
@@ -97,12 +206,13 @@ class SlotsModule(BlockModule):
         token's weight, position i gets Σ_j (Σ_slots s_i w_j) value_j over j up to i: no numerator is laid out but the
         last, which the next tokens go on from.
         """
-        scores, values = wide(self.pool(states)), self._by_head(wide(self.value(states)))
+        scores, values = wide(self.pool(states)), wide(values)
         with torch.autocast(states.device.type, enabled=False):
             weights = (BOUND * torch.tanh(scores / BOUND)).exp() * real[..., None]
             weights = weights.unflatten(-1, (self.heads, -1))  # (batch, tokens, heads, slots)
             kept = {} if state is None else state.tensors
-            start = kept["denominator"][:, None] if kept else weights.new_zeros(1, 1, 1, 1)
+            goes_on = "denominator" in kept
+            start = kept["denominator"][:, None] if goes_on else weights.new_zeros(1, 1, 1, 1)
             denominators = running_sum(weights.clone(), start)
             # One real token has at least that much; where none was read yet, there is nothing to share out.
             shares = gates / denominators.transpose(1, 2).clamp(min=math.exp(-BOUND))
@@ -112,11 +222,11 @@ class SlotsModule(BlockModule):
                 # Of one token elementwise: a product of one column and one row is slow in a batch.
                 one = weights.shape[2] == 1
                 numerator = values.mT * weights if one else values.mT @ weights  # (batch, heads, d_head, slots)
-                if kept:
+                if goes_on:
                     mixed = mixed + shares @ kept["numerator"].mT
                     numerator = numerator + kept["numerator"]
                 # Cloned, so that the other positions do not stay in memory.
-                state.tensors = {"numerator": numerator, "denominator": denominators[:, -1].clone()}
+                state.tensors |= {"numerator": numerator, "denominator": denominators[:, -1].clone()}
         return mixed.to(self.output.weight.dtype)
 
 
@@ -149,12 +259,17 @@ class Slots(Block):
             heads: Channel groups with slots of their own; None: as many as the model has there.
             gate: What gives the gates: a ``linear`` map of the token, or a ``network``.
             gate_hidden: Hidden units of that network; None: twice the model's width.
+            rank: Of each head's map to its slots, and of a linear gate's; None: not bounded.
+            neighbours: So many tokens on either side (in a decoder before it), and the token itself, stand for choice
+                beside the slots; not at a cross-attention.
         """
 
         slots: Annotated[int, Field(ge=1)] = 16
         heads: Annotated[int, Field(ge=1)] | None = None
         gate: Literal["linear", "network"] = "network"
         gate_hidden: Annotated[int, Field(ge=1)] | None = None
+        rank: Annotated[int, Field(ge=1)] | None = None
+        neighbours: Annotated[int, Field(ge=0)] = 0
 
         @model_validator(mode="after")
         def _fit(self) -> Slots.Arguments:
@@ -166,6 +281,10 @@ class Slots(Block):
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
         heads = arguments.heads or site.num_heads
         check_divides(site, "heads", heads)
+        if arguments.neighbours and site.reads_source:
+            raise LeanformerError(
+                f"{site.name}: neighbours = {arguments.neighbours}: a token has none in the source; leave it out"
+            )
         settings = {**arguments.model_dump(), "heads": heads}
         if arguments.gate == "network":
             settings["gate_hidden"] = arguments.gate_hidden or 2 * site.d_model
@@ -173,4 +292,33 @@ class Slots(Block):
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
-        return SlotsModule(site, arguments.slots, arguments.heads, arguments.gate_hidden)
+        settings = arguments.model_dump(exclude={"gate"})
+        module = SlotsModule(site, **settings)
+        if teacher is not None:
+            module.start_from(teacher)
+        return module
+
+
+@torch.no_grad()
+def _set_map(linear: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    """Gives a map of each head its values, or where it is of low rank the nearest there are (singular values).
+
+    Args:
+        linear: A ``Linear`` whose outputs stand head by head, or a ``FactoredMap``.
+        weight: Shape (heads, d_model, width).
+        bias: Shape (heads * width,).
+    """
+    if isinstance(linear, FactoredMap):
+        left, values, right = torch.linalg.svd(weight.float(), full_matrices=False)
+        rank = min(linear.up.shape[1], values.shape[1])
+        root = values[:, :rank].sqrt()
+        down, up = left[..., :rank] * root[:, None], root[..., None] * right[:, :rank]
+        linear.down.weight.zero_()
+        linear.up.zero_()
+        linear.down.weight.unflatten(0, (len(weight), -1))[:, :rank].copy_(down.mT)
+        linear.up[:, :rank].copy_(up)
+        if linear.bias is not None and bias is not None:
+            linear.bias.copy_(bias)
+    else:
+        assert isinstance(linear, nn.Linear)
+        set_linear(linear, weight.transpose(0, 1).flatten(1), bias)

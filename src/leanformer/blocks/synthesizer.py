@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
 from leanformer.blocks.prefix import wide
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides, check_length, check_positions, without_padding
@@ -143,4 +143,8 @@ class Synthesizer(Block):
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
-        return SynthesizerModule(site, **arguments.model_dump())
+        module = SynthesizerModule(site, **arguments.model_dump())
+        if teacher is not None:  # what is mixed, and what becomes of it, is known already
+            set_linear(module.value, teacher.value, None)
+            set_linear(module.output, teacher.output, teacher.bias_behind_means())
+        return module
