@@ -32,13 +32,8 @@ SLOTS: list[Form] = [
     {"block": "slots", "slots": 3, "gate": "network"},
     {"block": "slots", "slots": 5, "gate": "linear", "rank": 2},
 ]
-NEIGHBOURS: list[Form] = [
-    {"block": "slots", "slots": 4, "gate": "linear", "rank": 3, "neighbours": 2},
-    {"block": "slots", "slots": 3, "gate": "network", "neighbours": 1},
-]
-CAUSAL = [("decoder self", form) for form in SYNTHESIZERS + SLOTS + NEIGHBOURS]
-CAUSAL += [("cross", form) for form in SYNTHESIZERS + SLOTS]
-ENCODER = [("encoder self", form) for form in [MIXER, *SYNTHESIZERS, *SLOTS, *NEIGHBOURS]]
+CAUSAL = [(place, form) for place in ("decoder self", "cross") for form in SYNTHESIZERS + SLOTS]
+ENCODER = [("encoder self", form) for form in [MIXER, *SYNTHESIZERS, *SLOTS]]
 LIMITED = [(place, form) for place, form in ENCODER + CAUSAL if form["block"] != "slots"]
 
 
@@ -87,12 +82,6 @@ def source_for(place: str, batch: int, tokens: int, *lengths: int) -> dict[str, 
     return {"source": torch.randn(batch, tokens, 16), "source_mask": mask}
 
 
-def near(place: str, form: Form) -> int:
-    """Tokens that a gate may choose beside the slots."""
-    neighbours = form.get("neighbours", 0)
-    return 0 if not neighbours else neighbours + 1 + (0 if place == "decoder self" else neighbours)
-
-
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -111,8 +100,6 @@ def count(module: nn.Module) -> int:
         ("cross", {"block": "slots", "slots": 64}, 263_040),
         ("cross", {"block": "slots", "gate": "linear"}, 65_792),
         ("cross", {"block": "slots", "gate": "linear", "slots": 64, "rank": 8}, 57_984),
-        ("decoder self", {"block": "slots", "gate": "linear", "slots": 64, "rank": 8, "neighbours": 4}, 58_344),
-        ("encoder self", {"block": "slots", "gate": "linear", "slots": 64, "rank": 8, "neighbours": 4}, 58_632),
     ],
 )
 def test_counts_at_the_usual_size(place: str, form: Form, parameters: int) -> None:
@@ -135,13 +122,9 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
         linear, k, rank = form["gate"] == "linear", form["slots"], form.get("rank")
         settings = form if linear else {**form, "gate_hidden": hidden}
         module = build(site(place, d, h), **settings)
-        choices = k + near(place, form)
-
-        def head_maps(width: int) -> int:
-            return d * h * width if rank is None else d * h * rank + h * rank * width
-
-        gate = head_maps(choices) + h * choices if linear else d * units + units + h * choices * (units + 1)
-        expected = 2 * d * d + d + head_maps(k) + gate
+        maps = d * h * k if rank is None else d * h * rank + h * rank * k
+        gate = maps + h * k if linear else d * units + units + h * k * (units + 1)
+        expected = 2 * d * d + d + maps + gate
     assert count(module) == expected
     assert len(list(module.buffers())) == 0
 
@@ -159,12 +142,12 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
         (
             "cross",
             {"block": "slots"},
-            {"slots": 16, "heads": 4, "gate": "network", "gate_hidden": 32, "rank": None, "neighbours": 0},
+            {"slots": 16, "heads": 4, "gate": "network", "gate_hidden": 32, "rank": None},
         ),
         (
             "decoder self",
-            {"block": "slots", "gate": "linear", "heads": 1, "rank": 3, "neighbours": 2},
-            {"slots": 16, "heads": 1, "gate": "linear", "gate_hidden": None, "rank": 3, "neighbours": 2},
+            {"block": "slots", "gate": "linear", "heads": 1, "rank": 3},
+            {"slots": 16, "heads": 1, "gate": "linear", "gate_hidden": None, "rank": 3},
         ),
     ],
 )
@@ -228,14 +211,10 @@ def naive_slots(
     scores = head_maps(module.pool, read)
     values = (read @ module.value.weight.T).chunk(module.heads, dim=1)
     gates = head_maps(module.gate, token[None])
-    offsets = range(-module.before, module.after + 1) if module.near else []
-    present = [(place, position + offset) for place, offset in enumerate(offsets) if (where == position + offset).any()]
     mixed = []
     for score, value, gate in zip(scores, values, gates, strict=True):
         bounded = 30 * torch.tanh(score / 30) if module.causal else score
-        things = [bounded.softmax(dim=0).T @ value, *(value[where == other] for _, other in present)]
-        chosen = [*range(module.slots), *(module.slots + place for place, _ in present)]
-        mixed.append(gate[0, chosen].softmax(dim=0) @ torch.cat(things))
+        mixed.append(gate[0].softmax(dim=0) @ (bounded.softmax(dim=0).T @ value))
     return torch.cat(mixed)
 
 
@@ -457,9 +436,7 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
         decode(module, state, x, None, [tokens], **source)
         source = {}
         if form["block"] == "slots":
-            recent = form.get("neighbours", 0)
-            kept = form["slots"] * (16 + (4 if place == "decoder self" else 0)) + recent * 16
-            assert kept <= numbers() <= kept + recent  # and which of the recent tokens are real
+            assert numbers() == form["slots"] * (16 + (4 if place == "decoder self" else 0))
         else:
             read = 9 if place == "cross" else state.length
             assert numbers() == read * (16 + (1 if form["source_score"] == "none" else 4))
@@ -522,10 +499,8 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         expected = n * (d * d + d * hidden + hidden * h * read + d * read) + read * (d * d + of_source)
     else:
         k, rank = form["slots"], form.get("rank")
-        choices = k + near(place, form)
-        gate, pool = (d * h * w if rank is None else d * h * rank + h * rank * w for w in (choices, k))
-        if form["gate"] == "network":
-            gate = d * 2 * d + 2 * d * h * choices
+        pool = d * h * k if rank is None else d * h * rank + h * rank * k
+        gate = pool if form["gate"] == "linear" else d * 2 * d + 2 * d * h * k
         expected = n * (d * d + gate) + read * (d * d + pool)
         expected += n * n * (h * k + d) if place == "decoder self" else (n + read) * k * d
     assert counter.get_total_flops() == 2 * batch * expected
@@ -570,8 +545,6 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
             "block 'slots': 'gate_hidden' is of the network that 'gate: linear' does without; leave it out",
         ),
         ("cross", {"block": "slots", "rank": 0}, "argument 'rank' of block 'slots': .* not 0"),
-        ("cross", {"block": "slots", "neighbours": 2}, "neighbours = 2: a token has none in the source; leave it out"),
-        ("encoder self", {"block": "slots", "neighbours": -1}, "argument 'neighbours' of block 'slots': .* not -1"),
         ("cross", {"block": "slots", "max_length": 50}, "block 'slots' has no argument 'max_length'; its arguments: "),
     ],
 )
@@ -605,7 +578,7 @@ def attend(weights: AttentionWeights, asking: torch.Tensor, read: torch.Tensor) 
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("form", [MIXER, *SYNTHESIZERS, *SLOTS, *NEIGHBOURS])
+@pytest.mark.parametrize("form", [MIXER, *SYNTHESIZERS, *SLOTS])
 def test_values_and_output_are_the_teachers(form: Form, bias: bool) -> None:
     """Where all tokens are alike, every weighting of them gives what the attention gives."""
     teacher, where = attention(bias=bias), site("encoder self")

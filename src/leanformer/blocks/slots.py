@@ -6,7 +6,6 @@ import math
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -14,15 +13,11 @@ from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModu
 from leanformer.blocks.prefix import running_sum, wide
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides, without_padding
-from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
 # Scores of running pools lie within plus and minus this: their exponentials and products of two fit float32 whatever
 # comes later. A running maximum would give as much, but not all positions at once.
 BOUND = 30.0
-
-# The score at which neighbours stand for choice before anything is learned: beside the slots' they hardly count.
-UNREAD_AT_FIRST = -4.0
 
 
 class FactoredMap(nn.Module):
@@ -59,7 +54,6 @@ class SlotsModule(BlockModule):
         heads: int,
         gate_hidden: int | None = None,
         rank: int | None = None,
-        neighbours: int = 0,
     ) -> None:
         super().__init__()
         self.site_name = site.name
@@ -67,17 +61,13 @@ class SlotsModule(BlockModule):
         self.causal = site.causal and not site.reads_source
         self.heads = heads
         self.slots = slots
-        # Offsets of the tokens that the gate offers beside the slots: from so many before to so many after.
-        self.before, self.after = neighbours, 0 if self.causal else neighbours
-        self.near = self.before + self.after + 1 if neighbours else 0
-        choices = slots + self.near  # of each head; the slots first
         self.pool = self._map(site.d_model, slots, rank, bias=False)
         self.gate: nn.Module
         if gate_hidden is None:
-            self.gate = self._map(site.d_model, choices, rank, bias=True)
+            self.gate = self._map(site.d_model, slots, rank, bias=True)
         else:
             first = nn.Linear(site.d_model, gate_hidden)
-            self.gate = nn.Sequential(first, nn.ReLU(), nn.Linear(gate_hidden, heads * choices))
+            self.gate = nn.Sequential(first, nn.ReLU(), nn.Linear(gate_hidden, heads * slots))
         self.value = nn.Linear(site.d_model, site.d_model, bias=False)
         self.output = nn.Linear(site.d_model, site.d_model)
 
@@ -111,12 +101,7 @@ class SlotsModule(BlockModule):
         near_bias = -prototypes.square().sum(dim=-1)[:, None] / 2  # (heads, 1, slots)
         if teacher.query_bias is not None:
             near_bias = near_bias + teacher.query_bias.unflatten(0, (self.heads, 1, -1)) @ prototypes.mT
-        rest = (self.heads, 1, self.near)
-        _set_map(
-            self.gate,
-            torch.cat([weight, weight.new_zeros(rest).expand(-1, len(teacher.query), -1)], dim=2),
-            torch.cat([near_bias / spread, weight.new_full(rest, UNREAD_AT_FIRST)], dim=2).flatten(),
-        )
+        _set_map(self.gate, weight, (near_bias / spread).flatten())
 
     def forward(
         self,
@@ -128,39 +113,14 @@ class SlotsModule(BlockModule):
     ) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape; see ``BlockModule``."""
         states, real = without_padding(hidden_states, padding_mask)
-        scores = wide(self._by_head(self.gate(states)))  # (batch, heads, tokens, slots and neighbours)
-        values = None if self.cross else self._by_head(self.value(states))
-        near = None
-        if values is not None and self.near:
-            near, near_real = self._neighbours(values, real, state)
-            among = torch.cat([near_real.new_ones(*near_real.shape[:2], self.slots), near_real], dim=-1)
-            scores = scores.masked_fill(~among[:, None], torch.finfo(scores.dtype).min)
-        gates = scores.softmax(dim=-1)
-        chosen = gates[..., : self.slots]
-        if values is None:
-            mixed = self._mix(chosen, self._source_slots(source, source_mask, state))
-        elif self.causal:
-            mixed = self._mix_running(chosen, states, values, real, state)
+        gates = wide(self._by_head(self.gate(states))).softmax(dim=-1)  # (batch, heads, tokens, slots)
+        if self.causal:
+            mixed = self._mix_running(gates, states, real, state)
+        elif self.cross:
+            mixed = self._mix(gates, self._source_slots(source, source_mask, state))
         else:
-            mixed = self._mix(chosen, self._slots(states, values, real))
-        if near is not None:
-            mixed = mixed + (near * gates[..., None, self.slots :].to(near.dtype)).sum(dim=-1)
+            mixed = self._mix(gates, self._slots(states, real))
         return self.output(mixed.transpose(1, 2).flatten(2))
-
-    def _neighbours(
-        self, values: torch.Tensor, real: torch.Tensor, state: DecodingState | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The values around each token, (batch, heads, tokens, d_head, neighbours), and which of them are real."""
-        if state is not None and state.tensors:
-            values = torch.cat([state.tensors["recent"], values], dim=2)
-            real = torch.cat([state.tensors["recent_real"], real], dim=1)
-        else:
-            values, real = F.pad(values, (0, 0, self.before, 0)), F.pad(real, (self.before, 0))
-        if state is not None:
-            recent = {"recent": values[:, :, -self.before :], "recent_real": real[:, -self.before :]}
-            state.tensors |= {name: tensor.clone() for name, tensor in recent.items()}
-        values, real = F.pad(values, (0, 0, 0, self.after)), F.pad(real, (0, self.after))
-        return values.unfold(2, self.near, 1), real.unfold(1, self.near, 1)
 
     def _by_head(self, states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, heads * each) -> (batch, heads, tokens, each)."""
@@ -178,27 +138,22 @@ class SlotsModule(BlockModule):
             return state.tensors["slots"]
         if source is None:
             raise ValueError(f"{self.site_name}: a slots block that reads the source was called without it")
-        source, real = without_padding(source, source_mask)
-        slots = self._slots(source, self._by_head(self.value(source)), real)
+        slots = self._slots(*without_padding(source, source_mask))
         if state is not None:
             state.tensors = {"slots": slots}
         return slots
 
-    def _slots(self, states: torch.Tensor, values: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Means of the real tokens' values, (batch, heads, tokens, d_head) -> (batch, heads, d_head, slots)."""
+    def _slots(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """Means of the real tokens' values: (batch, tokens, d_model) -> (batch, heads, d_head, slots)."""
         scores = wide(self._by_head(self.pool(states)))  # (batch, heads, tokens, slots)
         # Not minus infinity, so that a sentence without a token has slots too.
         scores = scores.masked_fill(~real[:, None, :, None], torch.finfo(scores.dtype).min)
+        values = self._by_head(self.value(states))
         # Slots last: a decoding step's product with the gates takes a third of the time so.
         return values.mT @ scores.softmax(dim=2).to(values.dtype)
 
     def _mix_running(
-        self,
-        gates: torch.Tensor,
-        states: torch.Tensor,
-        values: torch.Tensor,
-        real: torch.Tensor,
-        state: DecodingState | None,
+        self, gates: torch.Tensor, states: torch.Tensor, real: torch.Tensor, state: DecodingState | None
     ) -> torch.Tensor:
         """The gated sum of each position's own slots: means of the values up to there.
 
@@ -206,13 +161,12 @@ class SlotsModule(BlockModule):
         token's weight, position i gets Σ_j (Σ_slots s_i w_j) value_j over j up to i: no numerator is laid out but the
         last, which the next tokens go on from.
         """
-        scores, values = wide(self.pool(states)), wide(values)
+        scores, values = wide(self.pool(states)), self._by_head(wide(self.value(states)))
         with torch.autocast(states.device.type, enabled=False):
             weights = (BOUND * torch.tanh(scores / BOUND)).exp() * real[..., None]
             weights = weights.unflatten(-1, (self.heads, -1))  # (batch, tokens, heads, slots)
             kept = {} if state is None else state.tensors
-            goes_on = "denominator" in kept
-            start = kept["denominator"][:, None] if goes_on else weights.new_zeros(1, 1, 1, 1)
+            start = kept["denominator"][:, None] if kept else weights.new_zeros(1, 1, 1, 1)
             denominators = running_sum(weights.clone(), start)
             # One real token has at least that much; where none was read yet, there is nothing to share out.
             shares = gates / denominators.transpose(1, 2).clamp(min=math.exp(-BOUND))
@@ -222,11 +176,11 @@ class SlotsModule(BlockModule):
                 # Of one token elementwise: a product of one column and one row is slow in a batch.
                 one = weights.shape[2] == 1
                 numerator = values.mT * weights if one else values.mT @ weights  # (batch, heads, d_head, slots)
-                if goes_on:
+                if kept:
                     mixed = mixed + shares @ kept["numerator"].mT
                     numerator = numerator + kept["numerator"]
                 # Cloned, so that the other positions do not stay in memory.
-                state.tensors |= {"numerator": numerator, "denominator": denominators[:, -1].clone()}
+                state.tensors = {"numerator": numerator, "denominator": denominators[:, -1].clone()}
         return mixed.to(self.output.weight.dtype)
 
 
@@ -240,8 +194,8 @@ class Slots(Block):
     decoder's self-attention the pools run: numerator and denominator of each slot are the state, which does not grow,
     and a score s counts as 30 tanh(s / 30).
 
-    With h = ``heads``, K = ``slots``, H = ``gate_hidden`` it stores 2 d² + d (values, output), d h K (pools), and
-    d h K + h K (``linear`` gate) or d H + H + h K (H + 1) (``network``).
+    With h = ``heads``, K = ``slots``, H = ``gate_hidden`` it stores 2 d² + d (values, output), m (pools), and m + h K
+    (``linear`` gate) or d H + H + h K (H + 1) (``network``), where m = d h K, or with r = ``rank`` d h r + h r K.
 
     Source: this library's; kin to Shen et al. 2021, "Efficient Attention: Attention with Linear Complexities" (arXiv
     1812.01243), to the pooled seeds of Lee et al. 2019, "Set Transformer" (arXiv 1810.00825), and the latents of Jaegle
@@ -260,8 +214,6 @@ class Slots(Block):
             gate: What gives the gates: a ``linear`` map of the token, or a ``network``.
             gate_hidden: Hidden units of that network; None: twice the model's width.
             rank: Of each head's map to its slots, and of a linear gate's; None: not bounded.
-            neighbours: So many tokens on either side (in a decoder before it), and the token itself, stand for choice
-                beside the slots; not at a cross-attention.
         """
 
         slots: Annotated[int, Field(ge=1)] = 16
@@ -269,7 +221,6 @@ class Slots(Block):
         gate: Literal["linear", "network"] = "network"
         gate_hidden: Annotated[int, Field(ge=1)] | None = None
         rank: Annotated[int, Field(ge=1)] | None = None
-        neighbours: Annotated[int, Field(ge=0)] = 0
 
         @model_validator(mode="after")
         def _fit(self) -> Slots.Arguments:
@@ -281,10 +232,6 @@ class Slots(Block):
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
         heads = arguments.heads or site.num_heads
         check_divides(site, "heads", heads)
-        if arguments.neighbours and site.reads_source:
-            raise LeanformerError(
-                f"{site.name}: neighbours = {arguments.neighbours}: a token has none in the source; leave it out"
-            )
         settings = {**arguments.model_dump(), "heads": heads}
         if arguments.gate == "network":
             settings["gate_hidden"] = arguments.gate_hidden or 2 * site.d_model
