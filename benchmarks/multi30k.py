@@ -3,8 +3,8 @@
     python benchmarks/multi30k.py --data ../shared/data/multi30k --out benchmarks/results/multi30k.json
 
 Runs benchmarks/multi30k.yaml, a study of leanformer's own (one seed: it speaks of one trained teacher), and keeps its
-rows. Every candidate, or those named with ``--tune``, is run a second time with an epoch of tuning the whole student.
-What is there already is not run again.
+rows. Every candidate, or those named with ``--tune``, is run a second time with an epoch of tuning the whole student,
+those named with ``--longer`` a third time with four. What is there already is not run again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from leanformer.rundir import to_json
 
 STUDY = Path(__file__).with_suffix(".yaml")
 TUNING = {"epochs": 1, "learning_rate": 1e-3, "cross_entropy": 1.0, "logits": 1.0}
+LONGER = {**TUNING, "epochs": 4}
 KEPT = (
     "name",
     "method",
@@ -56,11 +57,14 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="Multi30k: a hub id or a local copy in its layout")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--tune", nargs="*", help="candidates; by default all, with nothing behind it none")
+    parser.add_argument("--longer", nargs="*", default=["encoder-slots", "both-slots", "all-slots"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     study = lf.read_study(STUDY, [f"data.source={arguments.data}"]).model_dump(mode="json")
     for name in list(study["candidates"]) if arguments.tune is None else arguments.tune:
         study["candidates"][f"{name}-tuned"] = study["candidates"][name] | {"finetune": TUNING}
+    for name in arguments.longer:
+        study["candidates"][f"{name}-tuned-longer"] = study["candidates"][name] | {"finetune": LONGER}
     results = lf.run(study, arguments.runs / "multi30k").results
     rows = [row(result) for result in (results["baseline"], *results["candidates"])]
     print(f"{'':28} {'added':>12} {'removed':>9} {'R2':>6} {'BLEU':>6}  difference")

@@ -560,7 +560,7 @@ def test_wrong_arguments_are_named(place: str, form: Form, line: str) -> None:
 def attention(d: int = 16, heads: int = 4, bias: bool = True) -> AttentionWeights:
     query, key, value, output = (torch.randn(d, d) * d**-0.5 for _ in range(4))
     biases = [torch.randn(d) if bias else None for _ in range(4)]
-    return AttentionWeights(query, key, value, output, *biases, num_heads=heads, scaling=(d // heads) ** -0.5)
+    return AttentionWeights(query, key, value, output, *biases, heads, (d // heads) ** -0.5)  # type: ignore[arg-type]
 
 
 def attend(weights: AttentionWeights, asking: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
