@@ -558,9 +558,10 @@ def test_wrong_arguments_are_named(place: str, form: Form, line: str) -> None:
 
 
 def attention(d: int = 16, heads: int = 4, bias: bool = True) -> AttentionWeights:
-    query, key, value, output = (torch.randn(d, d) * d**-0.5 for _ in range(4))
-    biases = [torch.randn(d) if bias else None for _ in range(4)]
-    return AttentionWeights(query, key, value, output, *biases, heads, (d // heads) ** -0.5)  # type: ignore[arg-type]
+    names = ("query", "key", "value", "output")
+    given: dict[str, Any] = {name: torch.randn(d, d) * d**-0.5 for name in names}
+    given |= {f"{name}_bias": torch.randn(d) if bias else None for name in names}
+    return AttentionWeights(**given, num_heads=heads, scaling=(d // heads) ** -0.5)
 
 
 def attend(weights: AttentionWeights, asking: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
