@@ -276,7 +276,8 @@ def test_slots_bear_any_score(place: str, scale: float) -> None:
     module = scrambled(place, SLOTS[0])
     assert isinstance(module, SlotsModule)
     with torch.no_grad():
-        module.pool.weight.mul_(scale)
+        for parameter in module.pool.parameters():
+            parameter.mul_(scale)
     x, source = torch.randn(4, 40, 16), source_for(place, 4, 40)
     x.requires_grad_()
     given = module(x, **source)

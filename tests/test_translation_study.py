@@ -22,12 +22,13 @@ from transformers import MarianConfig, MarianMTModel
 
 import leanformer as lf
 from leanformer import cli, teaching
-from leanformer.config import TokenizerConfig
+from leanformer.config import NumberWordsConfig, TextDataConfig, TokenizerConfig
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.measure.translation import Translations, translate
 from leanformer.model.surgery import parameter_count
 from leanformer.rundir import files_signature
+from leanformer.tasks.translation import Translation
 
 TIMINGS = {
     "train_seconds",
@@ -243,6 +244,51 @@ def test_tuning_averages_as_it_says_itself(tmp_path: Path) -> None:
     name = "model.shared.weight"
     assert not torch.equal(mean[name], last[name])
     torch.testing.assert_close(mean[name], (first[name] + last[name]) / 2)
+
+
+def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each candidate's cross-entropy is with what it is to learn from; the teacher translates once for all of them."""
+    asked: list[int] = []
+    original = Translation.write_training
+
+    def count(self: Translation, teacher: Any, beam: int, progress: Any) -> list[str]:
+        asked.append(beam)
+        return original(self, teacher, beam, progress)
+
+    monkeypatch.setattr(Translation, "write_training", count)
+    plan = {"encoder.*.self_attention": ALR}
+    tunings: dict[str, dict[str, Any]] = {
+        "data": {"epochs": 1},
+        "teacher": {"epochs": 1, "targets": "teacher", "teacher_beam": 2},
+        "again": {"epochs": 2, "targets": "teacher", "teacher_beam": 2},
+    }
+    study = words_study(seeds=[0])
+    study["candidates"] = {
+        name: {"method": "distill", "plan": plan, "finetune": tuning} for name, tuning in tunings.items()
+    }
+    _, log = run(study, tmp_path / "run")
+    assert asked == [2]
+    assert log.count("the teacher's own translations · seed 0") == 1
+    kept = json.loads((tmp_path / "run/teaching/seed-0/answers-beam-2/result.json").read_text())["answers"]
+    assert len(kept) == 400
+    teacher = lf.load(tmp_path / "run/trials/baseline/seed-0/model")
+    tokenizer = TranslationTokenizer.load(tmp_path / "run/trials/baseline/seed-0/model")
+    numbers = NumberWordsConfig(train=400, validation=30, test=40, largest=2000)
+    sources = number_words(TextDataConfig(numbers=numbers))["train"].sources
+    assert translate(teacher, tokenizer, sources[:5], beam=2, max_tokens=30, batch_tokens=4096).texts == kept[:5]
+    losses = {
+        row["name"]: row["curves"][0]["epochs"][0]["train_loss"]
+        for row in rows_of(tmp_path / "run").values()
+        if row["curves"][0]["epochs"]
+    }
+    # A teacher's own words are what it finds likely, and its student too.
+    assert losses["teacher"] < 0.9 * losses["data"]
+    shutil.rmtree(tmp_path / "run/trials/again")
+    run(study, tmp_path / "run")
+    assert asked == [2]
+    study["train"]["epochs"] = 3
+    run(study, tmp_path / "run")
+    assert asked == [2, 2]
 
 
 def test_beside_a_baseline_that_cannot_translate_nothing_is_accepted(tmp_path: Path) -> None:
@@ -483,6 +529,15 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "tuning with no aim": (
         lambda _: plan({"plan": {"encoder.*.self_attention": ALR}}, finetune={"epochs": 1, "cross_entropy": 0.0}),
         "cross_entropy, logits and hidden_states are all 0",
+    ),
+    "a teacher's answers where no text is written": (
+        lambda _: {
+            "name": "words",
+            "task": "image-classification",
+            "candidates": {"bad": {"method": "distill", "plan": {"*.mlp": {"block": "mlp", "hidden": 4}}}},
+            "finetune": {"epochs": 1, "targets": "teacher"},
+        },
+        "finetune.targets 'teacher' is of models that write text",
     ),
     "no epoch of teaching": (lambda _: words_study(distill={"epochs": 0}), "distill.epochs"),
     "a teacher without tokenizer": (lambda tmp: baseline(marian(tmp)), "holds no tokenizer"),

@@ -144,6 +144,11 @@ class FinetuneConfig(Section):
     """Weight of the mean squared error to the teacher's hidden states after each layer, by their variance."""
     average_last: Count | None = None
     """As in ``train``, of the tuning's epochs."""
+    targets: Literal["data", "teacher"] = "data"
+    """What is to be learned: the data's targets, or the teacher's own translations of the training sentences
+    (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947)."""
+    teacher_beam: Count = 4
+    """Hypotheses that the teacher keeps a sentence there."""
 
     @model_validator(mode="after")
     def _learns_from_something(self) -> FinetuneConfig:

@@ -74,6 +74,11 @@ def distill(
             training ends without a finite loss.
     """
     teach = teach or DistillConfig()
+    if finetune is not None and finetune.targets == "teacher":
+        raise LeanformerError(
+            "distill: finetune.targets 'teacher' is of studies; here the batches' labels are the targets: let the "
+            "teacher translate the sources, and make batches of that"
+        )
     device = next(teacher.parameters()).device
     training = batches if isinstance(batches, TrainingBatches) else _Batches(batches)
     torch.manual_seed(seed)
@@ -115,7 +120,9 @@ def distill(
             parameter.requires_grad_(True)
     if finetune is not None and tunes:
         observer.measure = lambda: _validation_loss(student, validation)
-        config = TrainConfig(epochs=finetune.epochs, learning_rate=(finetune.learning_rate,))
+        config = TrainConfig(
+            epochs=finetune.epochs, learning_rate=(finetune.learning_rate,), average_last=finetune.average_last
+        )
         learn(student, config, tuning_loss(opened, finetune, 0.0), "tuning", tuning_file)
     for file in (teaching_file, tuning_file):
         if file is not None:

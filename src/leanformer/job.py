@@ -76,6 +76,11 @@ class StudyJob:
             self.task.check_plan(plan, where)
             if candidate.method == "distill":
                 check_tokens_agree(plan, self.finetune(candidate), where)
+                if self.finetune(candidate).targets == "teacher" and not self.task.writes:
+                    raise LeanformerError(
+                        f"{where}: finetune.targets 'teacher' is of models that write text; leave it out, and give "
+                        "finetune.logits a weight"
+                    )
             learns = candidate.method == "scratch" or self.finetune(candidate).epochs > 0
             if not learns and all(entry["block"] == "none" for entry in plan.values()):
                 raise LeanformerError(

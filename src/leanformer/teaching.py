@@ -95,6 +95,7 @@ class Teaching:
         )
         self._accelerator = accelerator
         self._reporter = reporter
+        self._answers: dict[tuple[int, int], list[str]] = {}
 
     def teach(
         self, teacher: PreTrainedModel, plans: Sequence[ResolvedPlan], seed: int, settings: Mapping[str, Any]
@@ -149,6 +150,37 @@ class Teaching:
             title = f"teaching {_blocks(group)} · seed {seed}" + (f" · {number}/{len(groups)}" if groups[1:] else "")
             found |= self._teach_group(opened, group, seed, title)
         return found
+
+    def answers(self, teacher: PreTrainedModel, beam: int, seed: int, settings: Mapping[str, Any]) -> list[str]:
+        """The teacher's own answers to the training examples; found once, and kept with the study.
+
+        Args:
+            teacher: The trained baseline.
+            beam: Hypotheses that it keeps an example.
+            seed: Whose teacher it is.
+            settings: What it followed from.
+        """
+        if (seed, beam) in self._answers:
+            return self._answers[seed, beam]
+        directory = self._directory.taught(seed, f"answers-beam-{beam}")
+        self._directory.prepare(directory, {**settings, "beam": beam})
+        result = self._directory.finished(directory)
+        if result is None:
+            self._reporter.start(f"the teacher's own translations · seed {seed}", 1)
+            count = self._task.summary()["train"]
+            done = 0
+
+            def show(more: int) -> None:
+                nonlocal done
+                done += more
+                self._reporter.step(0, done, count)
+
+            result = {"answers": self._task.write_training(teacher, beam, show)}
+            write_atomically(directory / "result.json", to_json(result))
+            self._reporter.done(f"{count:,} sentences")
+        else:
+            self._reporter.skip()
+        return self._answers.setdefault((seed, beam), result["answers"])
 
     def _settings(self) -> dict[str, Any]:
         return {key: value for key, value in self._config.model_dump(mode="json").items() if key != "memory_fraction"}

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from leanformer.config import BASELINE, TextDataConfig
+from leanformer.config import BASELINE, TextDataConfig, TrainConfig
 from leanformer.files import write_atomically
 from leanformer.job import StudyJob
 from leanformer.learn.distill import frozen_copy, tuning_loss
-from leanformer.learn.train import Loss, Trained, train
+from leanformer.learn.train import Loss, Trained, TrainingBatches, train
 from leanformer.model.students import load, reduce, save
 from leanformer.results import CandidateOutcome
 from leanformer.rundir import differences, files_signature, read_json, to_json
@@ -49,8 +49,11 @@ class Trials:
         distilled = [name for name in self.job.candidates if self.job.is_distilled(name)]
         trained = len(self.job.candidates) - len(distilled)
         seeds = len(self.study.seeds)
-        # With each seed all blocks are taught at once.
-        self.job.reporter.plan(trained * (rates + seeds - shared) + seeds * (len(distilled) + bool(distilled)))
+        tunings = [self.job.finetune(candidate) for name in distilled if (candidate := self.job.candidates[name])]
+        beams = {tuning.teacher_beam for tuning in tunings if tuning.epochs and tuning.targets == "teacher"}
+        # With each seed all blocks are taught at once, and the teacher translates once.
+        of_seed = len(distilled) + bool(distilled) + len(beams)
+        self.job.reporter.plan(trained * (rates + seeds - shared) + seeds * of_seed)
         return [self._outcome(name) for name in self.job.candidates]
 
     def _outcome(self, name: str) -> CandidateOutcome:
@@ -197,13 +200,16 @@ class Trials:
                 block.put_into(model)
             title = f"{name} · seed {seed}"
             if finetune.epochs:
+                batches = self.job.task.batches
+                if finetune.targets == "teacher":
+                    answers = self._teaching.answers(teacher, finetune.teacher_beam, seed, teacher_settings)
+                    batches = self.job.task.batches_with(answers)
                 asks = finetune.logits > 0 or finetune.hidden_states > 0
                 loss = tuning_loss(
                     frozen_copy(reduce(teacher, {})) if asks else None, finetune, self.study.train.label_smoothing
                 )
-                trained = self._train(
-                    model, directory, title, rate, seed, finetune.epochs, loss, average_last=finetune.average_last
-                )
+                config = self.study.train.model_copy(update={"average_last": finetune.average_last})
+                trained = self._train(model, directory, title, rate, seed, finetune.epochs, loss, batches, config)
             else:
                 self.job.reporter.start(title, 0)
                 self.job.reporter.done("assembled")
@@ -313,16 +319,17 @@ class Trials:
         seed: int,
         epochs: int,
         loss: Loss | None = None,
-        **changes: Any,
+        batches: TrainingBatches | None = None,
+        config: TrainConfig | None = None,
     ) -> Trained:
-        """Trains as the study says, but for ``changes``."""
+        """Trains as the study says, with other batches or another configuration where they are given."""
         self.job.reporter.start(title, epochs)
         observer = TrialObserver(self.job, epochs)
         checkpoint = directory / CHECKPOINT
         trained = train(
             model,
-            self.job.task.batches,
-            self.study.train.model_copy(update=changes),
+            batches or self.job.task.batches,
+            config or self.study.train,
             rate,
             seed,
             observer,

@@ -33,6 +33,11 @@ class SentencePairs:
         rows = list(rows)
         return SentencePairs(tuple(self.sources[row] for row in rows), tuple(self.targets[row] for row in rows))
 
+    def without(self, rows: Iterable[int]) -> SentencePairs:
+        """The pairs but for these rows."""
+        left_out = set(rows)
+        return self.select(row for row in range(len(self)) if row not in left_out)
+
 
 def clean_pairs(pairs: SentencePairs) -> tuple[SentencePairs, int]:
     """The pairs without outer white space and line breaks, and how many with an empty side were left out."""

@@ -81,6 +81,10 @@ class EncodedPairs:
         """The pairs of these rows, in their order."""
         return EncodedPairs(self.sources.select(rows), self.targets.select(rows))
 
+    def without(self, rows: Rows) -> EncodedPairs:
+        """The pairs but for these rows."""
+        return self.select(np.setdiff1d(np.arange(len(self)), rows))
+
     def too_long(self, max_source: int | None = None, max_target: int | None = None) -> Rows:
         """The rows whose source or target has more tokens than these, the end mark included; ascending."""
         long = np.zeros(len(self), bool)
@@ -95,7 +99,7 @@ def encode_pairs(
     tokenizer: TranslationTokenizer,
     max_source: int | None = None,
     max_target: int | None = None,
-) -> tuple[EncodedPairs, int]:
+) -> tuple[EncodedPairs, Rows]:
     """Encodes sentence pairs; with limits, as for training data, longer ones are left out.
 
     Args:
@@ -103,7 +107,7 @@ def encode_pairs(
         max_target: Likewise of a target.
 
     Returns:
-        The pairs and how many were left out. For a test split give no limits, and ask ``too_long``.
+        The pairs, and the rows that were left out. For a test split give no limits, and ask ``too_long``.
 
     Raises:
         LeanformerError: Every pair is too long.
@@ -112,15 +116,13 @@ def encode_pairs(
         _encode(pairs.sources, tokenizer.encode_source), _encode(pairs.targets, tokenizer.encode_target)
     )
     long = encoded.too_long(max_source, max_target)
-    if not len(long):
-        return encoded, 0
-    if len(long) == len(encoded):
+    if len(long) and len(long) == len(encoded):
         limits = " or ".join(str(limit) for limit in dict.fromkeys((max_source, max_target)) if limit is not None)
         raise LeanformerError(
             f"data.max_tokens: all {len(long):,} training pairs are longer than {limits} subwords; raise it, or give "
             "data.tokenizer.vocabulary more subwords"
         )
-    return encoded.select(np.setdiff1d(np.arange(len(encoded)), long)), len(long)
+    return encoded.without(long) if len(long) else encoded, long
 
 
 def _encode(texts: Sequence[str], encode: Callable[[Sequence[str]], list[list[int]]]) -> Sentences:

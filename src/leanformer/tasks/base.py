@@ -79,6 +79,25 @@ class Task(ABC):
     def teaching_batches(self, multiple: int) -> TrainingBatches:
         """The training data in batches that are ``multiple`` times as large."""
 
+    @property
+    def writes(self) -> bool:
+        """Whether models answer with text of their own, from which others can learn (``finetune.targets: teacher``)."""
+        return False
+
+    def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
+        """A teacher's own answers to the training examples, where ``writes``.
+
+        Args:
+            teacher: Whose answers.
+            beam: Hypotheses that it keeps an example.
+            progress: Called with the number of further examples that are done.
+        """
+        raise NotImplementedError
+
+    def batches_with(self, targets: Sequence[str]) -> TrainingBatches:
+        """The training data with other targets, one an example, as ``write_training`` gives them."""
+        raise NotImplementedError
+
     @abstractmethod
     def validation_batches(self) -> Iterator[Batch]:
         """The validation split, with labels."""

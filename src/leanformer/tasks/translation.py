@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from leanformer.config import TranslationStudy
+from leanformer.data.pairs import SentencePairs
 from leanformer.data.text import load_text
-from leanformer.data.text_batches import Side, TextBatches, check_lengths, encode_pairs
+from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, encode_pairs
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.decide.corpus import compare_corpus, corpus_interval, paired_bootstrap
 from leanformer.decide.statistics import Comparison
@@ -77,15 +78,16 @@ class Translation(Task):
         self._baseline = baseline
         self._metric: Metric = study.accept.metric
         self._train, left_out = encode_pairs(self.data.train, self.tokenizer, config.max_tokens, config.max_tokens)
+        self._train_sources = self.data.train.without(left_out).sources
         validation, _ = encode_pairs(self.data.validation, self.tokenizer)
         # The validation split only chooses and is measured as training is; the test split judges, and stays whole.
-        kept = np.setdiff1d(np.arange(len(validation)), validation.too_long(config.max_tokens, config.max_tokens))
-        self._validation, self._validation_pairs = validation.select(kept), self.data.validation.select(kept)
+        long = validation.too_long(config.max_tokens, config.max_tokens)
+        self._validation, self._validation_pairs = validation.without(long), self.data.validation.without(long)
         self._test, _ = encode_pairs(self.data.test, self.tokenizer)
         config_of_model = self.make_baseline(seed=0).config
         positions = config_of_model.max_position_embeddings
         check_lengths(self._test, positions, f"the model, in the test split of {config.source}", ["source"])
-        self.notes = [*self.data.notes, *self._counts(left_out, len(validation) - len(kept))]
+        self.notes = [*self.data.notes, *self._counts(len(left_out), len(long))]
         self._start_id: int = config_of_model.decoder_start_token_id
         self.batches = self.teaching_batches(1)
 
@@ -121,8 +123,24 @@ class Translation(Task):
                 check_lengths(pairs, limit, f"{where} at {name}, in the {split} split", seen)
 
     def teaching_batches(self, multiple: int) -> TextBatches:
-        batch_tokens = self.study.train.batch_tokens * multiple
-        return TextBatches(self._train, batch_tokens, self.tokenizer.pad_id, self._start_id, self.device)
+        return self._batches(self._train, self.study.train.batch_tokens * multiple)
+
+    def _batches(self, pairs: EncodedPairs, batch_tokens: int) -> TextBatches:
+        return TextBatches(pairs, batch_tokens, self.tokenizer.pad_id, self._start_id, self.device)
+
+    @property
+    def writes(self) -> bool:
+        return True
+
+    def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
+        return self._translate(teacher, self._train_sources, beam, self.study.data.max_tokens, progress).texts
+
+    def batches_with(self, targets: Sequence[str]) -> TextBatches:
+        # A translation that was cut off at the limit has no end mark within it, and is left out: it would teach not
+        # to end.
+        limit = self.study.data.max_tokens
+        pairs, _ = encode_pairs(SentencePairs(self._train_sources, tuple(targets)), self.tokenizer, limit, limit)
+        return self._batches(pairs, self.study.train.batch_tokens)
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self._validation)
@@ -171,11 +189,25 @@ class Translation(Task):
         score = record.get(f"validation_{self._metric}")
         return found if score is None else f"{found}  val {self._metric} {score:.1f}"
 
-    def _translate(self, model: PreTrainedModel, sentences: Any, beam: int, max_tokens: int) -> Translated:
-        batch_tokens = self.study.decode.batch_tokens
-        return translate(model, self.tokenizer, sentences, beam=beam, max_tokens=max_tokens, batch_tokens=batch_tokens)
+    def _translate(
+        self,
+        model: PreTrainedModel,
+        sentences: Sequence[str],
+        beam: int,
+        max_tokens: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> Translated:
+        return translate(
+            model,
+            self.tokenizer,
+            sentences,
+            beam=beam,
+            max_tokens=max_tokens,
+            batch_tokens=self.study.decode.batch_tokens,
+            progress=progress,
+        )
 
-    def _translate_as_asked(self, model: PreTrainedModel, sentences: Any) -> Translated:
+    def _translate_as_asked(self, model: PreTrainedModel, sentences: Sequence[str]) -> Translated:
         return self._translate(model, sentences, **self.evaluation_settings())
 
     def evaluate(self, model: PreTrainedModel) -> Translations:
