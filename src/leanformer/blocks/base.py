@@ -114,6 +114,38 @@ class BlockModule(nn.Module):
         return list(self.parameters())
 
 
+class HeadsModule(BlockModule):
+    """A block that gives an attention's heads, side by side, and has an output projection behind them.
+
+    Attributes:
+        output: The projection.
+    """
+
+    output: nn.Linear
+
+    def mix(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """The heads side by side, shape (batch, tokens, channels); arguments as of ``forward``."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """The heads, projected; see ``BlockModule``."""
+        return self.output(self.mix(hidden_states, padding_mask, source, source_mask, state))
+
+
 class Block:
     """A kind of thing that can stand at a site: its name, its arguments, and how to make the module.
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides, check_length, check_positions, without_padding
 from leanformer.errors import LeanformerError
@@ -17,7 +17,7 @@ from leanformer.model.sites import Site
 MIXING_DEVIATION = 0.02
 
 
-class MixerModule(BlockModule):
+class MixerModule(HeadsModule):
     """What ``mixer`` builds; see there for the arguments."""
 
     max_length: int
@@ -33,7 +33,7 @@ class MixerModule(BlockModule):
         nn.init.zeros_(self.gate.bias)
         self.output = nn.Linear(site.d_model, site.d_model)
 
-    def forward(
+    def mix(
         self,
         hidden_states: torch.Tensor,
         padding_mask: torch.Tensor | None = None,
@@ -41,7 +41,7 @@ class MixerModule(BlockModule):
         source_mask: torch.Tensor | None = None,
         state: DecodingState | None = None,
     ) -> torch.Tensor:
-        """As of every block.
+        """The heads; see ``HeadsModule``.
 
         Raises:
             LeanformerError: There are more tokens than ``max_length``.
@@ -53,7 +53,7 @@ class MixerModule(BlockModule):
         values = values.unflatten(-1, (len(self.mixing), -1))  # (batch, tokens, groups, d_group)
         mixed = torch.einsum("gij,bjgc->bigc", self.mixing[:, :tokens, :tokens], values).flatten(2)
         gate = 2 * torch.sigmoid(self.gate(states))  # starts near 1
-        return self.output(gate * mixed)
+        return gate * mixed
 
 
 @register

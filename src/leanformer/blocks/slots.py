@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
 from leanformer.blocks.prefix import running_sum, wide
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides, without_padding
@@ -44,7 +44,7 @@ class FactoredMap(nn.Module):
         return mapped if self.bias is None else mapped + self.bias
 
 
-class SlotsModule(BlockModule):
+class SlotsModule(HeadsModule):
     """What ``slots`` builds; see there for the arguments."""
 
     def __init__(
@@ -103,7 +103,7 @@ class SlotsModule(BlockModule):
             near_bias = near_bias + teacher.query_bias.unflatten(0, (self.heads, 1, -1)) @ prototypes.mT
         _set_map(self.gate, weight, (near_bias / spread).flatten())
 
-    def forward(
+    def mix(
         self,
         hidden_states: torch.Tensor,
         padding_mask: torch.Tensor | None = None,
@@ -111,7 +111,7 @@ class SlotsModule(BlockModule):
         source_mask: torch.Tensor | None = None,
         state: DecodingState | None = None,
     ) -> torch.Tensor:
-        """(batch, tokens, d_model) -> the same shape; see ``BlockModule``."""
+        """(batch, tokens, d_model) -> the same shape; see ``HeadsModule``."""
         states, real = without_padding(hidden_states, padding_mask)
         gates = wide(self._by_head(self.gate(states))).softmax(dim=-1)  # (batch, heads, tokens, slots)
         if self.causal:
@@ -120,7 +120,7 @@ class SlotsModule(BlockModule):
             mixed = self._mix(gates, self._source_slots(source, source_mask, state))
         else:
             mixed = self._mix(gates, self._slots(states, real))
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        return mixed.transpose(1, 2).flatten(2)
 
     def _by_head(self, states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, heads * each) -> (batch, heads, tokens, each)."""

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
 from leanformer.blocks.prefix import wide
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides, check_length, check_positions, without_padding
@@ -20,7 +20,7 @@ SourceScore = Literal["none", "linear", "network"]
 UNREAD = -1e30
 
 
-class SynthesizerModule(BlockModule):
+class SynthesizerModule(HeadsModule):
     """What ``synthesizer`` builds; see there for the arguments."""
 
     max_length: int
@@ -43,7 +43,7 @@ class SynthesizerModule(BlockModule):
         self.value = nn.Linear(site.d_model, site.d_model, bias=False)
         self.output = nn.Linear(site.d_model, site.d_model)
 
-    def forward(
+    def mix(
         self,
         hidden_states: torch.Tensor,
         padding_mask: torch.Tensor | None = None,
@@ -51,7 +51,7 @@ class SynthesizerModule(BlockModule):
         source_mask: torch.Tensor | None = None,
         state: DecodingState | None = None,
     ) -> torch.Tensor:
-        """As of every block.
+        """The heads; see ``HeadsModule``.
 
         Raises:
             LeanformerError: There are more tokens to weigh, here or in the source, than ``max_length``.
@@ -79,7 +79,7 @@ class SynthesizerModule(BlockModule):
             scores = scores.masked_fill(later, UNREAD)
         weights = scores.softmax(dim=-1).to(values.dtype)
         mixed = weights @ values.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, d_head)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        return mixed.transpose(1, 2).flatten(2)
 
     def _scores(self, states: torch.Tensor, read: int) -> torch.Tensor:
         """What each token's network says of the first positions: (batch, tokens, d) -> (batch, heads, tokens, read)."""
