@@ -566,14 +566,8 @@ def attention(d: int = 16, heads: int = 4, bias: bool = True) -> AttentionWeight
 
 
 def attend(weights: AttentionWeights, asking: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-    def by_head(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        projected = states @ weight + (0 if bias is None else bias)
-        return projected.unflatten(-1, (weights.num_heads, -1)).transpose(1, 2)
-
-    query = by_head(asking, weights.query, weights.query_bias)
-    key = by_head(read, weights.key, weights.key_bias)
-    value = by_head(read, weights.value, weights.value_bias)
-    mixed = (query @ key.mT * weights.scaling).softmax(dim=-1) @ value
+    value = read @ weights.value + (0 if weights.value_bias is None else weights.value_bias)
+    mixed = weights.scores(asking, read).softmax(dim=-1) @ value.unflatten(-1, (weights.num_heads, -1)).transpose(1, 2)
     return mixed.transpose(1, 2).flatten(2) @ weights.output + (
         0 if weights.output_bias is None else weights.output_bias
     )

@@ -138,6 +138,44 @@ def translate(
 
 
 @app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A trained model's directory, or a hub id.")],
+    data: Annotated[str, typer.Argument(help="Data as data.source has it, or a study file, whose data are taken.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page and the JSON go; by default inspections/ and the model's name.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A key of data, such as source_language=de. May be repeated."),
+    ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=BLOCK", help="A probe in place of the usual ones, such as 'lean={block: slots, rank: 8}'."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs that the probes are taught.")] = 6,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Look into a trained model: what of each site and head is linear, or could be replaced."""
+    from leanformer.config import read_data, read_probes
+
+    section = read_data(data, set_ or ())
+    probes = read_probes(probe) if probe else None
+
+    from leanformer import inspection
+    from leanformer.report.inspection import LEGEND, inspection_table
+
+    teach = inspection.TEACHING.model_copy(update={"epochs": epochs})
+    found = inspection.inspect(model, section, out, probes, teach, device)
+    console = Console()
+    console.print(inspection_table(found.results))
+    console.print(Text(LEGEND))
+    console.print(Text(f"json: {found.json}"), soft_wrap=True)
+    console.print(Text(f"page: {found.page}"), soft_wrap=True)
+
+
+@app.command()
 def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Write report.html anew from a run directory's results.json."""
     from leanformer.report.page import write_report

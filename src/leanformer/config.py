@@ -401,7 +401,13 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     Raises:
         LeanformerError: The file is missing, is not YAML, or a key or value is wrong; the message names it.
     """
-    path = Path(path)
+    data = _read_mapping(Path(path))
+    for override in overrides:
+        _apply(override, data)
+    return make_study(data, str(path))
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
@@ -412,9 +418,44 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise LeanformerError(f"{path}: the study file cannot be read: {problem}") from None
     if not isinstance(data, dict):
         raise LeanformerError(f"{path}: a study is a mapping with the keys {', '.join(ImageStudy.model_fields)}")
+    return data
+
+
+def read_data(source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A study's ``data`` as plain data: with this source, or where the source is a study file (.yaml) that file's.
+
+    Args:
+        source: As ``data.source``, or a study file's path.
+        overrides: ``key=value`` each, of that section.
+
+    Raises:
+        LeanformerError: The file or an override cannot be read.
+    """
+    data = {"source": source}
+    if source.endswith((".yaml", ".yml")):
+        data = _read_mapping(Path(source)).get("data", {})
+        if not isinstance(data, dict):
+            raise LeanformerError(f"{source}: data: a mapping of keys, not {data!r}")
     for override in overrides:
         _apply(override, data)
-    return make_study(data, str(path))
+    return data
+
+
+def read_probes(options: Sequence[str]) -> dict[str, Any]:
+    """Blocks with their arguments by name, each written ``name={block: slots, rank: 8}``.
+
+    Raises:
+        LeanformerError: One is not written so.
+    """
+    probes: dict[str, Any] = {}
+    for option in options:
+        _apply(option, probes, "--probe", "lean={block: slots, rank: 8}")
+    for name, entry in probes.items():
+        if isinstance(entry, str):
+            probes[name] = {"block": entry}
+        elif not isinstance(entry, dict) or "block" not in entry:
+            raise LeanformerError(f"--probe {name}: write a block's name or {{block: name, argument: value}}")
+    return probes
 
 
 def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
@@ -434,19 +475,19 @@ def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
         raise LeanformerError(f"{where}: {_problem(error, form)}") from None
 
 
-def _apply(override: str, data: dict[str, Any]) -> None:
+def _apply(override: str, data: dict[str, Any], option: str = "--set", example: str = "train.epochs=5") -> None:
     path, equals, value = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise LeanformerError(f"--set {override}: write key=value, such as train.epochs=5")
+        raise LeanformerError(f"{option} {override}: write key=value, such as {example}")
     try:
         parsed = yaml.load(value, _Loader)
     except yaml.YAMLError:
-        raise LeanformerError(f"--set {override}: the value is not YAML") from None
+        raise LeanformerError(f"{option} {override}: the value is not YAML") from None
     for key in keys[:-1]:
         inner = data.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise LeanformerError(f"--set {override}: {key!r} holds a value, not keys")
+            raise LeanformerError(f"{option} {override}: {key!r} holds a value, not keys")
         data = inner
     data[keys[-1]] = parsed
 

@@ -44,6 +44,24 @@ class AttentionWeights:
     num_heads: int
     scaling: float
 
+    def scores(self, asking: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        """What the softmax is taken of, before any mask.
+
+        Args:
+            asking: The tokens that ask, shape (batch, tokens, d_model).
+            read: Those that are read, shape (batch, tokens read, d_model).
+
+        Returns:
+            Shape (batch, heads, tokens, tokens read).
+        """
+        query, key = asking @ self.query, read @ self.key
+        if self.query_bias is not None:
+            query = query + self.query_bias
+        if self.key_bias is not None:
+            key = key + self.key_bias
+        query, key = (states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for states in (query, key))
+        return query @ key.mT * self.scaling
+
     def bias_behind_means(self) -> torch.Tensor:
         """The output's bias where what is averaged are values without theirs: weights that sum to one pass it on."""
         bias = torch.zeros_like(self.output[0]) if self.output_bias is None else self.output_bias

@@ -154,11 +154,8 @@ class MinimalAttentionModule(BlockModule):
                 key, value = self._keys_and_values(source, None)
                 if state is not None:
                     state.tensors = {"key": key, "value": value}
-        query, key, value = self.split(query), self.split(key), self.split(value)
-        if self.qk_norm:
-            query, key = (F.rms_norm(side, side.shape[-1:]) for side in (query, key))
-        if self.temperature is not None:
-            query = query * self.temperature
+        query, key = self._sharpened(self.split(query), self.split(key))
+        value = self.split(value)
         output = attend(query, key, value, mask, self.dropout if self.training else 0.0)
         output = output.transpose(1, 2).flatten(2)  # (batch, tokens, d_model)
         if self.diagonal_value is not None:
@@ -166,6 +163,36 @@ class MinimalAttentionModule(BlockModule):
         if self.output is not None:
             output = self.output(output)
         return output
+
+    def weights(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The weights with which it averages; arguments as of ``forward``.
+
+        Returns:
+            Shape (batch, heads, tokens, tokens read).
+        """
+        query = self._query(hidden_states)
+        if self.cross:
+            assert source is not None
+            key, _ = self._keys_and_values(source, None)
+            mask = None if source_mask is None else source_mask[:, None, None]
+        else:
+            key, _ = self._keys_and_values(hidden_states, query)
+            mask = self._own_mask(hidden_states, padding_mask, None)
+        query, key = self._sharpened(self.split(query), self.split(key))
+        scores = query @ key.mT * query.shape[-1] ** -0.5
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
+
+    def _sharpened(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys of all heads as their products are taken."""
+        if self.qk_norm:
+            query, key = (F.rms_norm(side, side.shape[-1:]) for side in (query, key))
+        return query if self.temperature is None else query * self.temperature, key
 
     def _query(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.query(hidden_states) if self.qk == "separate" else self.similarity(hidden_states)

@@ -238,31 +238,50 @@ def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
     return loss
 
 
+class Explained:
+    """R² over many batches: the part of a target's variance that is explained, of all channels or of some."""
+
+    def __init__(self) -> None:
+        self._positions = 0
+        self._errors: torch.Tensor | float = 0.0  # of each channel
+        self._sums: torch.Tensor | float = 0.0
+        self._squares: torch.Tensor | float = 0.0
+
+    def add(self, given: torch.Tensor, target: torch.Tensor) -> None:
+        """Takes a batch in, shape (positions, channels) each."""
+        target = target.double()
+        self._positions += len(target)
+        self._errors = self._errors + (given - target).square().sum(dim=0).cpu()
+        self._sums = self._sums + target.sum(dim=0).cpu()
+        self._squares = self._squares + target.square().sum(dim=0).cpu()
+
+    def r2(self) -> float:
+        """Of all channels together; 0 where the target does not vary."""
+        return self.r2_by(1)[0]
+
+    def r2_by(self, groups: int) -> list[float]:
+        """Of each of so many equal groups of channels, such as heads."""
+        assert isinstance(self._errors, torch.Tensor)
+        assert isinstance(self._sums, torch.Tensor)
+        spread = self._squares - self._sums**2 / self._positions
+        pairs = zip(self._errors.chunk(groups), spread.chunk(groups), strict=True)
+        return [1 - float(error.sum()) / float(left.sum()) if left.sum() > 0 else 0.0 for error, left in pairs]
+
+
 @torch.no_grad()
 def explained(observed: Observed, lessons: Sequence[Lesson], batches: Iterable[Batch]) -> dict[str, float]:
     """R² of each block on held-out batches: the part of its target's variance, over all channels, that it explains."""
-    errors = torch.zeros(len(lessons), dtype=torch.float64)
-    sums: list[Any] = [0.0] * len(lessons)  # a channel, of each target
-    squares = torch.zeros(len(lessons), dtype=torch.float64)
-    positions = torch.zeros(len(lessons), dtype=torch.float64)
+    found = {lesson.key: Explained() for lesson in lessons}
     modes = [lesson.block.training for lesson in lessons]
     for lesson in lessons:
         lesson.block.eval()
     for batch in batches:
         seen = observed.read(batch)
-        for number, lesson in enumerate(lessons):
-            given, target = answer(lesson, seen)
-            errors[number] += float((given - target).double().square().sum())
-            sums[number] = sums[number] + target.double().sum(dim=0).cpu()
-            squares[number] += float(target.double().square().sum())
-            positions[number] += len(target)
+        for lesson in lessons:
+            found[lesson.key].add(*answer(lesson, seen))
     for lesson, training in zip(lessons, modes, strict=True):
         lesson.block.train(training)
-    found = {}
-    for number, lesson in enumerate(lessons):
-        spread = float(squares[number] - (sums[number] ** 2).sum() / positions[number])
-        found[lesson.key] = 1 - float(errors[number]) / spread if spread > 0 else 0.0
-    return found
+    return {key: one.r2() for key, one in found.items()}
 
 
 def teachable(lessons: Sequence[Lesson]) -> nn.ModuleDict:

@@ -48,13 +48,8 @@ def write_report(directory: Path) -> Path:
     return path
 
 
-def render(results: Mapping[str, Any]) -> str:
-    """The page's HTML.
-
-    Args:
-        results: The content of ``results.json``.
-    """
-    metric = find_metric(results)
+def make_environment() -> Environment:
+    """Where a page's templates are found and filled in."""
     environment = Environment(
         loader=PackageLoader("leanformer", "report"),
         autoescape=True,
@@ -62,8 +57,19 @@ def render(results: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["count"] = _or_missing(numbers.count)
+    return environment
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """The page's HTML.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    metric = find_metric(results)
+    environment = make_environment()
     environment.filters |= {
-        "count": _or_missing(numbers.count),
         "change": _or_missing(numbers.change),
         "percent": _or_missing(numbers.percent),
         "short": _or_missing(numbers.short),

@@ -1,0 +1,98 @@
+"""The best linear map from what a site is given to what it gives, in closed form: how far from linear is it?"""
+
+from __future__ import annotations
+
+import torch
+
+from leanformer.blocks.base import BlockModule
+from leanformer.blocks.state import DecodingState
+from leanformer.blocks.tokens import without_padding
+from leanformer.model.sites import Site
+
+# As part of the mean variance of a feature: features may depend on each other, and a sum over them is to stay solvable.
+RIDGE = 1e-6
+
+
+def features(
+    site: Site,
+    hidden_states: torch.Tensor,
+    mask: torch.Tensor | None,
+    source: torch.Tensor | None,
+    source_mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """What a linear map may read at a site, token by token: the token, the mean of the tokens it may read, and 1.
+
+    Args:
+        site: Its kind says what may be read: nothing else at an MLP, the tokens up to there at a decoder's attention.
+        hidden_states: Shape (batch, tokens, d_model).
+        mask: Boolean, shape (batch, tokens): True at real tokens; None: no padding.
+        source: The encoder's output, where the site reads it.
+        source_mask: As ``mask``, of the source.
+
+    Returns:
+        Shape (batch, tokens, features), in double precision.
+    """
+    states, real = without_padding(hidden_states.double(), mask)
+    parts = [states]
+    if site.reads_source:
+        assert source is not None
+        read, read_real = without_padding(source.double(), source_mask)
+        mean = read.sum(dim=1, keepdim=True) / read_real.sum(dim=1).clamp(min=1)[:, None, None]
+        parts.append(mean.expand(-1, states.shape[1], -1))
+    elif site.causal and site.kind != "mlp":
+        parts.append(states.cumsum(dim=1) / real.cumsum(dim=1).clamp(min=1)[..., None])
+    elif site.kind != "mlp":
+        mean = states.sum(dim=1, keepdim=True) / real.sum(dim=1).clamp(min=1)[:, None, None]
+        parts.append(mean.expand_as(states))
+    parts.append(states.new_ones(*states.shape[:2], 1))
+    return torch.cat(parts, dim=-1)
+
+
+class LeastSquares:
+    """A linear map fitted to batches, by sums of products alone."""
+
+    def __init__(self) -> None:
+        self._products: torch.Tensor | float = 0.0  # of features with features
+        self._targets: torch.Tensor | float = 0.0  # of features with targets
+
+    def add(self, given: torch.Tensor, target: torch.Tensor) -> None:
+        """Takes a batch in: features, shape (positions, features), and targets, shape (positions, channels)."""
+        self._products = self._products + given.T @ given
+        self._targets = self._targets + given.T @ target.double()
+
+    def solve(self) -> torch.Tensor:
+        """The map, shape (features, channels), in double precision."""
+        products = self._products
+        assert isinstance(products, torch.Tensor)
+        assert isinstance(self._targets, torch.Tensor)
+        ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=products.dtype).to(products)
+        return torch.linalg.solve(products + ridge, self._targets)
+
+
+class LinearModule(BlockModule):
+    """A fitted linear map as it stands at a site.
+
+    Args:
+        site: Where.
+        weight: From ``LeastSquares``, shape (features, d_model).
+    """
+
+    def __init__(self, site: Site, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.site = site
+        self.weight: torch.Tensor
+        self.register_buffer("weight", weight)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """(batch, tokens, d_model) -> the same shape; all tokens at once, for measuring, not for decoding."""
+        if state is not None and state.length:
+            raise NotImplementedError("a fitted linear map is for measuring, not for decoding")
+        given = features(self.site, hidden_states, padding_mask, source, source_mask)
+        return (given @ self.weight).to(hidden_states.dtype)

@@ -1,0 +1,113 @@
+"""How an attention spreads its weights: entropy and effective rank, head by head."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from leanformer.blocks.minimal_attention import MinimalAttentionModule
+from leanformer.model.families import Family
+from leanformer.model.sites import Site
+
+
+def weights_of(
+    family: Family,
+    site: Site,
+    module: nn.Module,
+    hidden_states: torch.Tensor,
+    mask: torch.Tensor | None,
+    source: torch.Tensor | None,
+    source_mask: torch.Tensor | None,
+) -> torch.Tensor | None:
+    """The weights with which an attention averages, or None where what stands there has none.
+
+    Args:
+        family: The model's.
+        site: Where it stands.
+        module: What stands there: the family's own attention, or a minimal attention.
+        hidden_states: What it was given, shape (batch, tokens, d_model).
+        mask: Boolean, shape (batch, tokens): True at real tokens; None: no padding.
+        source: The encoder's output, where the site reads it.
+        source_mask: As ``mask``, of the source.
+
+    Returns:
+        Shape (batch, heads, tokens, tokens read); each row sums to one.
+    """
+    if isinstance(module, MinimalAttentionModule):
+        return module.weights(hidden_states, mask, source, source_mask)
+    attention = family.attention_weights(module)
+    if attention is None:
+        return None
+    read, read_mask = (source, source_mask) if site.reads_source else (hidden_states, mask)
+    assert read is not None
+    scores = attention.scores(hidden_states, read)
+    if site.causal and not site.reads_source:
+        scores = scores.masked_fill(~scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+    elif read_mask is not None:
+        scores = scores.masked_fill(~read_mask[:, None, None], -torch.inf)
+    return scores.softmax(dim=-1)
+
+
+class HeadSpread:
+    """Sums up, head by head and over batches, how attention weights spread.
+
+    Args:
+        causal: Whether a token reads up to itself alone.
+    """
+
+    def __init__(self, causal: bool) -> None:
+        self._causal = causal
+        self._entropy = torch.zeros(0, dtype=torch.float64)
+        self._rank = torch.zeros(0, dtype=torch.float64)
+        self._queries = 0
+        self._sentences = 0
+        self._read = 0
+
+    def add(self, weights: torch.Tensor, mask: torch.Tensor | None, read_mask: torch.Tensor | None) -> None:
+        """Takes a batch in.
+
+        Args:
+            weights: Shape (batch, heads, tokens, tokens read).
+            mask: Boolean, shape (batch, tokens): True at real tokens that ask; None: all are.
+            read_mask: Boolean, shape (batch, tokens read): likewise of those that are read.
+        """
+        weights = weights.double()
+        asks = torch.ones_like(weights[:, 0, :, 0], dtype=torch.bool) if mask is None else mask
+        reads = torch.ones_like(weights[:, 0, 0], dtype=torch.bool) if read_mask is None else read_mask
+        logs = weights.clamp(min=torch.finfo(torch.float64).tiny).log()
+        entropy = -(weights * logs).sum(dim=-1)  # (batch, heads, tokens), nats
+        # (batch, tokens): how many there were to choose from
+        readable = reads.cumsum(dim=-1) if self._causal else reads.sum(dim=-1, keepdim=True).expand_as(asks)
+        # Of a single token there is no choice to make, and nothing to say of it.
+        chooses = asks & (readable > 1)
+        part = entropy / readable.clamp(min=2).log()[:, None]
+        real = weights * asks[:, None, :, None] * reads[:, None, None]
+        values = torch.linalg.svdvals(real)
+        values = values / values.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        rank = torch.special.entr(values).sum(dim=-1).exp()  # (batch, heads)
+        if not len(self._entropy):
+            self._entropy = self._entropy.new_zeros(weights.shape[1])
+            self._rank = self._rank.new_zeros(weights.shape[1])
+        self._entropy += (part * chooses[:, None]).sum(dim=(0, 2)).cpu()
+        self._rank += rank.sum(dim=0).cpu()
+        self._queries += int(chooses.sum())
+        self._sentences += len(weights)
+        self._read += int(reads.sum())
+
+    @property
+    def entropy(self) -> list[float]:
+        """Of each head the mean entropy of a token's weights, as part of the largest there could be (all alike)."""
+        return [float(value) / max(1, self._queries) for value in self._entropy]
+
+    @property
+    def effective_rank(self) -> list[float]:
+        """Of each head the mean effective rank of an example's weights: exp of the entropy of the singular values.
+
+        Source: Roy and Vetterli 2007, "The effective rank: A measure of effective dimensionality" (EUSIPCO).
+        """
+        return [float(value) / self._sentences for value in self._rank]
+
+    @property
+    def tokens_read(self) -> float:
+        """Mean tokens that could be read of an example: what an effective rank is to be compared with."""
+        return self._read / self._sentences

@@ -1,0 +1,188 @@
+"""inspection.html and the terminal's table, from inspection.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from plotly import graph_objects as go
+from plotly.offline import get_plotlyjs
+from rich.table import Table
+
+from leanformer.files import write_atomically
+from leanformer.report import numbers
+from leanformer.report.heatmap import heat_map
+from leanformer.report.page import make_environment
+from leanformer.report.style import safe
+
+LINE = 26  # pixels
+CELL = 58
+NAMES = 210
+DEEPEST_LOSS = 1.0  # nats: beyond this a site cannot be missed, and a deeper color would pale all others
+
+Row = Mapping[str, Any]
+Value = Callable[[Row, Any], float | None]
+
+
+def best_probe(row: Row, probes: Iterable[str]) -> tuple[str, float] | None:
+    """The probe with which the model loses least at a site, and the rise of the loss; None where none was taught."""
+    changes = {name: row["replaced"][name]["loss"] for name in probes if row["replaced"].get(name) is not None}
+    if not changes:
+        return None
+    best = min(changes, key=lambda name: changes[name])
+    return best, changes[best]
+
+
+def inspection_table(results: Mapping[str, Any]) -> Table:
+    """One line a site, for 80 columns."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("site", "linear", "probe", "entropy", "rank", "emptied", "probe", "which"):
+        table.add_column(name, justify="left" if name in ("site", "which") else "right", no_wrap=True)
+    for row in results["sites"]:
+        best = best_probe(row, results["probes"])
+        table.add_row(
+            row["site"],
+            _r2(row["r2"]["linear"]),
+            "" if best is None else _r2(row["r2"][best[0]]),
+            "" if row["entropy"] is None else f"{_mean(row['entropy']):.2f}",
+            "" if row["effective_rank"] is None else f"{_mean(row['effective_rank']):.1f}",
+            numbers.signed(row["replaced"]["none"]["loss"], 2),
+            "" if best is None else numbers.signed(best[1], 2),
+            "" if best is None else best[0],
+        )
+    return table
+
+
+LEGEND = (
+    "R² of the best linear map and of the probe; entropy (1: all weights alike) and effective rank, mean over heads; "
+    "what the loss rises by where the site is emptied, and where it is given the probe with which it rises least."
+)
+"""What the table's columns are."""
+
+
+def write_page(results: Mapping[str, Any], path: Path) -> Path:
+    """Writes the page, whole or not at all.
+
+    Raises:
+        LeanformerError: It cannot be written.
+    """
+    environment = make_environment()
+    environment.filters |= {"r_squared": numbers.r_squared}
+    plots = {
+        place: {name: figure.to_plotly_json() for name, figure in shown.items()}
+        for place, shown in _plots(results).items()
+    }
+    template = environment.get_template("inspection.html.jinja")
+    page = template.render(
+        results=results,
+        plots=plots,
+        places={},
+        chosen=None,
+        best=lambda row: best_probe(row, results["probes"]),
+        mean=_mean,
+        signed=lambda value: numbers.signed(value, 3),
+        plotly=Markup(get_plotlyjs()),
+    )
+    write_atomically(path, page)
+    return path
+
+
+def _plots(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure]]:
+    """Place on the page -> what can be shown there -> the figure."""
+    rows = results["sites"]
+    tried = ["linear", *results["probes"]]
+    attentions = [row for row in rows if row["entropy"] is not None]
+    by_head = [row for row in rows if row["heads"]]
+    plots = {
+        "explained": {"": _grid(rows, tried, lambda row, name: row["r2"][name], _r2, (0.0, 1.0), "R²")},
+        "replaced": {
+            "": _grid(
+                rows,
+                ["none", *tried],
+                lambda row, name: None if row["replaced"][name] is None else -row["replaced"][name]["loss"],
+                lambda value: numbers.signed(-value, 2),
+                (-DEEPEST_LOSS, DEEPEST_LOSS),
+                "rise of the loss, nats",
+                ["emptied", *tried],
+            )
+        },
+        "heads": {
+            name: _heads(by_head, lambda row, name=name: row["r2_by_head"][name], _r2, (0.0, 1.0), "R²")  # type: ignore[misc]
+            for name in tried
+            if any(row["r2_by_head"][name] for row in by_head)
+        },
+        "entropy": {},
+        "rank": {},
+    }
+    if attentions:
+        plots["entropy"][""] = _heads(attentions, lambda row: row["entropy"], "{:.2f}".format, (0.0, 1.0), "entropy")
+        largest = max(max(row["effective_rank"]) for row in attentions)
+        plots["rank"][""] = _heads(
+            attentions, lambda row: row["effective_rank"], "{:.1f}".format, (1.0, max(2.0, largest)), "effective rank"
+        )
+    return plots
+
+
+def _grid(
+    rows: list[Row],
+    keys: list[str],
+    value: Value,
+    write: Callable[[float], str],
+    limits: tuple[float, float],
+    unit: str,
+    titles: list[str] | None = None,
+) -> go.Figure:
+    """A line a site, a column a thing that was tried there."""
+    cells = [[value(row, key) for key in keys] for row in rows]
+    return _map([row["site"] for row in rows], titles or keys, cells, write, limits, unit)
+
+
+def _heads(
+    rows: list[Row],
+    values: Callable[[Row], list[float] | None],
+    write: Callable[[float], str],
+    limits: tuple[float, float],
+    unit: str,
+) -> go.Figure:
+    """A line a site, a column a head."""
+    lists = [values(row) or [] for row in rows]
+    most = max(map(len, lists))
+    cells = [[*line, *[None] * (most - len(line))] for line in lists]
+    return _map([row["site"] for row in rows], [f"head {head}" for head in range(most)], cells, write, limits, unit)
+
+
+def _map(
+    sites: list[str],
+    titles: list[str],
+    cells: list[list[float | None]],
+    write: Callable[[float], str],
+    limits: tuple[float, float],
+    unit: str,
+) -> go.Figure:
+    texts = [["" if value is None else write(value) for value in line] for line in cells]
+    hovers = [
+        [f"{safe(site)}, {safe(title)}: {text or 'not measured'}" for title, text in zip(titles, line, strict=True)]
+        for site, line in zip(sites, texts, strict=True)
+    ]
+    return heat_map(
+        cells,
+        texts,
+        hovers,
+        limits,
+        unit,
+        height=110 + LINE * len(sites),
+        margin={"l": 8, "r": 12, "t": 42, "b": 8},
+        xaxis={"tickvals": list(range(len(titles))), "ticktext": [safe(title) for title in titles], "tickangle": 0},
+        yaxis={"tickvals": list(range(len(sites))), "ticktext": [safe(site) for site in sites]},
+        meta={"least_width": NAMES + CELL * len(titles)},
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _r2(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}" if value > -9.995 else "<-10"
