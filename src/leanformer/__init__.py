@@ -10,6 +10,7 @@ from leanformer.errors import LeanformerError
 if TYPE_CHECKING:
     from leanformer.config import DistillConfig, FinetuneConfig, Study, make_study, read_study
     from leanformer.distillation import distill
+    from leanformer.inspection import Inspection, inspect
     from leanformer.model.sites import Site
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 __all__ = [
     "DistillConfig",
     "FinetuneConfig",
+    "Inspection",
     "LeanformerError",
     "Site",
     "Study",
     "StudyResult",
     "distill",
+    "inspect",
     "load",
     "make_study",
     "read_study",
@@ -35,10 +38,12 @@ __all__ = [
 _HOMES = {
     "DistillConfig": "leanformer.config",
     "FinetuneConfig": "leanformer.config",
+    "Inspection": "leanformer.inspection",
     "Site": "leanformer.model.sites",
     "Study": "leanformer.config",
     "StudyResult": "leanformer.study",
     "distill": "leanformer.distillation",
+    "inspect": "leanformer.inspection",
     "load": "leanformer.model.students",
     "make_study": "leanformer.config",
     "read_study": "leanformer.config",
