@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from leanformer.decide.decision import UNITS, Decision, _least, decide, recommend, without_worthless
+from leanformer.decide.decision import UNITS, Decision, _least, decide, recommend, weak_baseline, without_acceptances
 from leanformer.decide.statistics import Comparison, Components, Interval, compare
 
 MARGIN, CONFIDENCE = 0.01, 0.95
@@ -159,9 +159,10 @@ def test_reasons_are_one_sentence_with_the_margin_as_given() -> None:
 @pytest.mark.parametrize(("baseline", "kept"), [(0.31, True), (0.10, False), (0.1099, False), (0.1101, True)])
 def test_nothing_is_accepted_beside_a_worthless_baseline(baseline: float, kept: bool) -> None:
     given = decided({"small": "accept", "worse": "reject", "open": "undecided"})
-    found = without_worthless(given, baseline, 0.1, 0.01, UNITS["accuracy"])
-    assert (found == given) == kept
-    if not kept:
+    reason = weak_baseline(baseline, 0.1, 0.01, UNITS["accuracy"])
+    assert (reason is None) == kept
+    if reason is not None:
+        found = without_acceptances(given, reason)
         assert [decision.decision for decision in found.values()] == ["undecided", "reject", "undecided"]
         assert found["small"].reason.startswith(f"The baseline itself has {100 * baseline:.2f} points")
         assert "within 1 point" in found["small"].reason

@@ -299,6 +299,7 @@ def test_beside_a_baseline_that_cannot_translate_nothing_is_accepted(tmp_path: P
     assert row["decision"] == "undecided"
     assert "a model that has learned nothing (0.00) would be within 50 BLEU of it" in row["reason"]
     assert result.recommended == "baseline"
+    assert "The baseline itself has" in result.results["recommendation"]
 
 
 def test_a_teaching_cut_off_with_other_settings_is_not_gone_on_with(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from leanformer.config import BASELINE, Study
-from leanformer.decide.decision import UNITS, Decision, decide, recommend, without_worthless
+from leanformer.decide.decision import UNITS, Decision, decide, recommend, weak_baseline, without_acceptances
 from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
 from leanformer.report.read import FORMAT
@@ -79,9 +79,12 @@ def assemble(
     accept = study.accept
     unit = UNITS[accept.metric]
     decisions = decide(comparisons, accept.max_drop, accept.confidence, unit) if comparisons else {}
-    if decisions:
+    weak = None
+    if baseline.ok:
         level = task.quality(baseline.tested)["mean"]
-        decisions = without_worthless(decisions, level, task.worthless_quality, accept.max_drop, unit)
+        weak = weak_baseline(level, task.worthless_quality, accept.max_drop, unit)
+    if weak is not None:
+        decisions = without_acceptances(decisions, weak)
     rows = [
         _row(study, task, outcome, baseline, costs.get(outcome.name), comparisons.get(outcome.name), decisions)
         for outcome in outcomes
@@ -89,6 +92,7 @@ def assemble(
     prices = {row["name"]: _price(row, study.prefer) for row in rows}
     if baseline.ok:
         recommended, sentence = recommend(prices, decisions, BASELINE, study.prefer)
+        sentence = sentence if weak is None else f"{sentence} {weak}"
         chosen = next(outcome for outcome in outcomes if outcome.name == recommended)
         # By the validation split, never by the test split, which has to stay a judge.
         best = max(chosen.trials, key=lambda seed: chosen.trials[seed]["validation"][f"validation_{accept.metric}"])

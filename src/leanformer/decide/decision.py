@@ -116,25 +116,26 @@ def decide(
     return found
 
 
-def without_worthless(
-    decisions: Mapping[str, Decision], baseline: float, worthless: float, max_drop: float, unit: Unit
-) -> dict[str, Decision]:
-    """The decisions, none of them an acceptance where the baseline is so weak that anything would be accepted.
+def weak_baseline(baseline: float, worthless: float, max_drop: float, unit: Unit) -> str | None:
+    """One sentence where a baseline is so weak that a model that has learned nothing is within the margin of it.
 
     Args:
-        decisions: From ``decide``.
         baseline: The baseline's quality.
         worthless: That of a model that has learned nothing.
         max_drop: The margin.
         unit: How the sentence writes them.
     """
     if baseline - max_drop > worthless:
-        return dict(decisions)
-    level = f"{unit.scale * baseline:.2f} {unit.many}"
-    reason = (
-        f"The baseline itself has {level}: a model that has learned nothing ({unit.scale * worthless:.2f}) would be "
-        f"within {unit.margin(max_drop)} of it, so that an acceptance says nothing."
+        return None
+    return (
+        f"The baseline itself has {unit.scale * baseline:.2f} {unit.many}: a model that has learned nothing "
+        f"({unit.scale * worthless:.2f}) would be within {unit.margin(max_drop)} of it, so that an acceptance says "
+        "nothing."
     )
+
+
+def without_acceptances(decisions: Mapping[str, Decision], reason: str) -> dict[str, Decision]:
+    """The decisions, with no acceptance among them, for this reason."""
     return {
         name: replace(decision, decision="undecided", reason=reason) if decision.decision == "accept" else decision
         for name, decision in decisions.items()
