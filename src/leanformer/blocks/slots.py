@@ -6,6 +6,7 @@ import math
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -112,6 +113,10 @@ class SlotsModule(HeadsModule):
         state: DecodingState | None = None,
     ) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape; see ``HeadsModule``."""
+        if state is not None and state.tensors and hidden_states.shape[1] == 1:
+            real = None if padding_mask is None else padding_mask[:, -1].bool()
+            states = hidden_states[:, 0] if real is None else hidden_states[:, 0].masked_fill(~real[:, None], 0)
+            return self._step(states, real, state)[:, None]
         states, real = without_padding(hidden_states, padding_mask)
         gates = wide(self._by_head(self.gate(states))).softmax(dim=-1)  # (batch, heads, tokens, slots)
         if self.causal:
@@ -121,6 +126,83 @@ class SlotsModule(HeadsModule):
         else:
             mixed = self._mix(gates, self._slots(states, real))
         return mixed.transpose(1, 2).flatten(2)
+
+    def _step(self, states: torch.Tensor, real: torch.Tensor | None, state: DecodingState) -> torch.Tensor:
+        """One further token of each sequence.
+
+        What counts in a step this small is the number of operations: all linear maps of the token are one product.
+
+        Args:
+            states: Shape (batch, d_model).
+            real: Boolean, shape (batch,): False at padding; None: there is none.
+            state: After the first tokens.
+
+        Returns:
+            The heads, shape (batch, d_model).
+        """
+        values, scores = self._projected(states, state)
+        gates = wide(scores[-1]).softmax(dim=-1)  # (batch, heads, slots)
+        if values is None:
+            slots = state.tensors["slots"]  # (batch, heads, d_head, slots)
+            return self._mix(gates.to(slots.dtype)[:, :, None], slots).flatten(1)
+        weights = wide(scores[0]).tanh().mul(BOUND).exp()
+        if real is not None:
+            weights = weights * real[:, None, None]
+        denominator = state.tensors["denominator"] + weights
+        # Where padding came first, nothing may have been read yet.
+        shares = gates / (denominator if real is None else denominator.clamp(min=math.exp(-BOUND)))
+        numerator = torch.addcmul(state.tensors["numerator"], wide(values)[..., None], weights[:, :, None])
+        state.tensors = {"numerator": numerator, "denominator": denominator}
+        with torch.autocast(states.device.type, enabled=False):
+            mixed = self._mix(shares[:, :, None], numerator).flatten(1)
+        return mixed.to(values.dtype)
+
+    def _projected(self, states: torch.Tensor, state: DecodingState) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        """Values, (batch, heads, d_head), where tokens are read, and scores, (batch, heads, slots) each.
+
+        Scores are those of the pools, by ``BOUND``, where tokens are read, and of the gate.
+        """
+        maps = [self.pool, self.gate] if self.causal else [self.gate]
+        linear = [module for module in maps if not isinstance(module, nn.Sequential)]
+        factored = bool(linear) and all(isinstance(module, FactoredMap) for module in linear)
+        if not state.shared:
+            state.shared = self._joined(linear, factored)
+        channels = self.value.out_features if self.causal else 0
+        parts = states
+        if len(state.shared["weight"]):
+            parts = F.linear(states, state.shared["weight"], state.shared["bias"])
+        values = parts[:, :channels].unflatten(-1, (self.heads, -1)) if self.causal else None
+        scores: list[torch.Tensor] = []
+        if factored:
+            down = parts[:, channels:].unflatten(-1, (len(linear) * self.heads, -1)).transpose(0, 1)
+            up = torch.baddbmm(state.shared["up_bias"], down, state.shared["up"])  # (maps and heads, batch, slots)
+            scores = list(up.transpose(0, 1).chunk(len(linear), dim=1))
+        elif linear:
+            scores = [part.unflatten(-1, (self.heads, -1)) for part in parts[:, channels:].chunk(len(linear), dim=1)]
+        if isinstance(self.gate, nn.Sequential):
+            scores.append(self.gate(states).unflatten(-1, (self.heads, -1)))
+        return values, scores
+
+    def _joined(self, linear: list[Any], factored: bool) -> dict[str, torch.Tensor]:
+        """The weights of the values, where tokens are read, and of the maps to the slots, side by side."""
+        maps = [self.value, *(module.down if factored else module for module in linear)]
+        scales = [1.0, *(1 / BOUND if module is self.pool else 1.0 for module in linear)]
+        if not self.causal:
+            maps, scales = maps[1:], scales[1:]
+        weights = [module.weight * scale for module, scale in zip(maps, scales, strict=True)]
+        biases = [w.new_zeros(len(w)) if m.bias is None else m.bias for m, w in zip(maps, weights, strict=True)]
+        empty = self.value.weight[:0]
+        shared = {"weight": torch.cat([empty, *weights]), "bias": torch.cat([empty[:, 0], *biases])}
+        if factored:
+            ups = [module.up for module in linear]
+            up_biases = [
+                module.up.new_zeros(len(module.up), 1, self.slots)
+                if module.bias is None
+                else module.bias.view(len(module.up), 1, -1)
+                for module in linear
+            ]
+            shared |= {"up": torch.cat(ups), "up_bias": torch.cat(up_biases)}
+        return shared
 
     def _by_head(self, states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, heads * each) -> (batch, heads, tokens, each)."""
@@ -173,9 +255,7 @@ class SlotsModule(HeadsModule):
             weights = weights.transpose(1, 2)  # (batch, heads, tokens, slots)
             mixed = (shares @ weights.mT).tril() @ values
             if state is not None:
-                # Of one token elementwise: a product of one column and one row is slow in a batch.
-                one = weights.shape[2] == 1
-                numerator = values.mT * weights if one else values.mT @ weights  # (batch, heads, d_head, slots)
+                numerator = values.mT @ weights  # (batch, heads, d_head, slots)
                 if kept:
                     mixed = mixed + shares @ kept["numerator"].mT
                     numerator = numerator + kept["numerator"]
