@@ -18,8 +18,8 @@ from leanformer.files import write_atomically
 from leanformer.rundir import to_json
 
 STUDY = Path(__file__).with_suffix(".yaml")
-TUNING = {"epochs": 1, "learning_rate": 1e-3, "cross_entropy": 1.0, "logits": 1.0}
-LONGER = {**TUNING, "epochs": 4}
+TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0}
+LONGER = {**TUNING, "epochs": 4, "learning_rate": 1e-3}
 KEPT = (
     "name",
     "method",
