@@ -140,69 +140,62 @@ class SlotsModule(HeadsModule):
         Returns:
             The heads, shape (batch, d_model).
         """
-        values, scores = self._projected(states, state)
-        gates = wide(scores[-1]).softmax(dim=-1)  # (batch, heads, slots)
-        if values is None:
+        batch, shared = len(states), state.shared or self._join(state)
+        parts = F.linear(states, shared["weight"], shared["bias"])
+        if "up" in shared:
+            channels = parts.shape[1] - shared["up"].shape[0] * shared["up"].shape[1]
+            down = parts[:, channels:].view(batch, len(shared["up"]), -1).transpose(0, 1)
+            scores = torch.baddbmm(shared["up_bias"], down, shared["up"]).transpose(0, 1)  # (batch, maps' heads, slots)
+        else:
+            channels = self.value.out_features if self.causal else 0
+            scores = parts[:, channels:].view(batch, -1, self.slots)
+        if isinstance(self.gate, nn.Sequential):
+            gates = self.gate(states).view(batch, self.heads, -1)
+        else:
+            gates = scores[:, -self.heads :]
+        gates = wide(gates).softmax(dim=-1)  # (batch, heads, slots)
+        if not self.causal:
             slots = state.tensors["slots"]  # (batch, heads, d_head, slots)
-            return self._mix(gates.to(slots.dtype)[:, :, None], slots).flatten(1)
-        weights = wide(scores[0]).tanh().mul(BOUND).exp()
+            return self._mix(gates.to(slots.dtype)[:, :, None], slots).view(batch, -1)
+        weights = wide(scores[:, : self.heads]).tanh().mul_(BOUND).exp_()
         if real is not None:
             weights = weights * real[:, None, None]
         denominator = state.tensors["denominator"] + weights
         # Where padding came first, nothing may have been read yet.
         shares = gates / (denominator if real is None else denominator.clamp(min=math.exp(-BOUND)))
-        numerator = torch.addcmul(state.tensors["numerator"], wide(values)[..., None], weights[:, :, None])
+        values = wide(parts[:, :channels]).view(batch, self.heads, -1, 1)
+        numerator = torch.addcmul(state.tensors["numerator"], values, weights[:, :, None])
         state.tensors = {"numerator": numerator, "denominator": denominator}
-        with torch.autocast(states.device.type, enabled=False):
-            mixed = self._mix(shares[:, :, None], numerator).flatten(1)
-        return mixed.to(values.dtype)
+        if torch.is_autocast_enabled(states.device.type):
+            with torch.autocast(states.device.type, enabled=False):
+                return self._mix(shares[:, :, None], numerator).view(batch, -1).to(parts.dtype)
+        return self._mix(shares[:, :, None], numerator).view(batch, -1).to(parts.dtype)
 
-    def _projected(self, states: torch.Tensor, state: DecodingState) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
-        """Values, (batch, heads, d_head), where tokens are read, and scores, (batch, heads, slots) each.
+    def _join(self, state: DecodingState) -> dict[str, torch.Tensor]:
+        """The weights of a step's linear maps side by side, kept in the state for the steps to come.
 
-        Scores are those of the pools, by ``BOUND``, where tokens are read, and of the gate.
+        These are the values', where tokens are read, then those of the maps to the slots: of the pools, by ``BOUND``,
+        where tokens are read, and of the gate, unless that is a network. Of low rank, the second halves of the maps are
+        apart (``up``).
         """
-        maps = [self.pool, self.gate] if self.causal else [self.gate]
-        linear = [module for module in maps if not isinstance(module, nn.Sequential)]
-        factored = bool(linear) and all(isinstance(module, FactoredMap) for module in linear)
-        if not state.shared:
-            state.shared = self._joined(linear, factored)
-        channels = self.value.out_features if self.causal else 0
-        parts = states
-        if len(state.shared["weight"]):
-            parts = F.linear(states, state.shared["weight"], state.shared["bias"])
-        values = parts[:, :channels].unflatten(-1, (self.heads, -1)) if self.causal else None
-        scores: list[torch.Tensor] = []
-        if factored:
-            down = parts[:, channels:].unflatten(-1, (len(linear) * self.heads, -1)).transpose(0, 1)
-            up = torch.baddbmm(state.shared["up_bias"], down, state.shared["up"])  # (maps and heads, batch, slots)
-            scores = list(up.transpose(0, 1).chunk(len(linear), dim=1))
-        elif linear:
-            scores = [part.unflatten(-1, (self.heads, -1)) for part in parts[:, channels:].chunk(len(linear), dim=1)]
-        if isinstance(self.gate, nn.Sequential):
-            scores.append(self.gate(states).unflatten(-1, (self.heads, -1)))
-        return values, scores
-
-    def _joined(self, linear: list[Any], factored: bool) -> dict[str, torch.Tensor]:
-        """The weights of the values, where tokens are read, and of the maps to the slots, side by side."""
-        maps = [self.value, *(module.down if factored else module for module in linear)]
-        scales = [1.0, *(1 / BOUND if module is self.pool else 1.0 for module in linear)]
-        if not self.causal:
-            maps, scales = maps[1:], scales[1:]
-        weights = [module.weight * scale for module, scale in zip(maps, scales, strict=True)]
-        biases = [w.new_zeros(len(w)) if m.bias is None else m.bias for m, w in zip(maps, weights, strict=True)]
+        maps: list[Any] = [self.pool] if self.causal else []
+        if not isinstance(self.gate, nn.Sequential):
+            maps.append(self.gate)
+        factored = bool(maps) and isinstance(maps[0], FactoredMap)
+        scales = [1 / BOUND if module is self.pool else 1.0 for module in maps]
+        first = [(module.down if factored else module, scale) for module, scale in zip(maps, scales, strict=True)]
+        if self.causal:
+            first.insert(0, (self.value, 1.0))
         empty = self.value.weight[:0]
-        shared = {"weight": torch.cat([empty, *weights]), "bias": torch.cat([empty[:, 0], *biases])}
+        weights = [module.weight * scale for module, scale in first]
+        biases = [w.new_zeros(len(w)) if m.bias is None else m.bias for (m, _), w in zip(first, weights, strict=True)]
+        state.shared = {"weight": torch.cat([empty, *weights]), "bias": torch.cat([empty[:, 0], *biases])}
         if factored:
-            ups = [module.up for module in linear]
-            up_biases = [
-                module.up.new_zeros(len(module.up), 1, self.slots)
-                if module.bias is None
-                else module.bias.view(len(module.up), 1, -1)
-                for module in linear
-            ]
-            shared |= {"up": torch.cat(ups), "up_bias": torch.cat(up_biases)}
-        return shared
+            no_bias = maps[0].up.new_zeros(self.heads * self.slots)
+            given = [no_bias if module.bias is None else module.bias for module in maps]
+            state.shared["up"] = torch.cat([module.up for module in maps])
+            state.shared["up_bias"] = torch.cat(given).view(-1, 1, self.slots)
+        return state.shared
 
     def _by_head(self, states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, heads * each) -> (batch, heads, tokens, each)."""
