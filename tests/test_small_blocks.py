@@ -472,13 +472,16 @@ def test_running_pools_are_kept_in_float32() -> None:
 @forms(ENCODER + CAUSAL)
 def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
     module: Any = build(site(place, d_model=128, heads=8), **form)
-    x = torch.randn(500, 128)
+    x = torch.randn(1, 500, 128)
     if isinstance(module, MixerModule):
         assert module.mixing.std().item() == pytest.approx(0.02, rel=0.05)
         assert (2 * torch.sigmoid(module.gate(x))).mean().item() == pytest.approx(1, abs=0.02)
     else:
-        logits = module.gate(x) if isinstance(module, SlotsModule) else module.score(torch.relu(module.hidden(x)))
-        weights = logits.unflatten(-1, (8, -1)).softmax(dim=-1)
+        if isinstance(module, SlotsModule):
+            logits = module._scores(module.gate, x)
+        else:
+            logits = module.score(torch.relu(module.hidden(x))).unflatten(-1, (8, -1))
+        weights = logits.softmax(dim=-1)
         entropy = -(weights * weights.log()).sum(dim=-1).mean() / math.log(weights.shape[-1])
         assert 0.85 < entropy < 1
 

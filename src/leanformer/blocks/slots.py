@@ -22,7 +22,7 @@ BOUND = 30.0
 
 
 class FactoredMap(nn.Module):
-    """A linear map of a token for each head, of low rank: (..., tokens, d_model) -> (..., tokens, heads * width).
+    """A linear map of a token for each head, of low rank.
 
     Args:
         d_model: Channels of a token.
@@ -39,10 +39,13 @@ class FactoredMap(nn.Module):
         self.bias = nn.Parameter(torch.zeros(heads * width)) if bias else None
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """See the class."""
-        parts = self.down(states).unflatten(-1, (len(self.up), -1)).transpose(-3, -2)  # (..., heads, tokens, rank)
-        mapped = (parts @ self.up).transpose(-3, -2).flatten(-2)
-        return mapped if self.bias is None else mapped + self.bias
+        """(batch, tokens, d_model) -> (heads, batch, tokens, width): heads first, as the products give them."""
+        parts = self.down(states).flatten(0, 1).unflatten(1, (len(self.up), -1)).transpose(0, 1)
+        if self.bias is None:
+            mapped = torch.bmm(parts, self.up)  # (heads, batch * tokens, width)
+        else:
+            mapped = torch.baddbmm(self.bias.view(len(self.up), 1, -1), parts, self.up)
+        return mapped.unflatten(1, states.shape[:2])
 
 
 class SlotsModule(HeadsModule):
@@ -118,14 +121,14 @@ class SlotsModule(HeadsModule):
             states = hidden_states[:, 0] if real is None else hidden_states[:, 0].masked_fill(~real[:, None], 0)
             return self._step(states, real, state)[:, None]
         states, real = without_padding(hidden_states, padding_mask)
-        gates = wide(self._by_head(self.gate(states))).softmax(dim=-1)  # (batch, heads, tokens, slots)
+        gates = wide(self._scores(self.gate, states)).softmax(dim=-1)
         if self.causal:
             mixed = self._mix_running(gates, states, real, state)
         elif self.cross:
-            mixed = self._mix(gates, self._source_slots(source, source_mask, state))
+            mixed = self._mix(gates, self._source_slots(source, source_mask, state).transpose(0, 1))
         else:
             mixed = self._mix(gates, self._slots(states, real))
-        return mixed.transpose(1, 2).flatten(2)
+        return mixed.permute(1, 2, 0, 3).flatten(2)
 
     def _step(self, states: torch.Tensor, real: torch.Tensor | None, state: DecodingState) -> torch.Tensor:
         """One further token of each sequence.
@@ -197,32 +200,39 @@ class SlotsModule(HeadsModule):
             state.shared["up_bias"] = torch.cat(given).view(-1, 1, self.slots)
         return state.shared
 
+    # Within a sentence heads come first: the large tensors, a number for each token and slot, are never copied.
+
     def _by_head(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, heads * each) -> (batch, heads, tokens, each)."""
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        """(batch, tokens, heads * each) -> (heads, batch, tokens, each)."""
+        return states.unflatten(-1, (self.heads, -1)).movedim(2, 0)
+
+    def _scores(self, module: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, d_model) -> (heads, batch, tokens, slots)."""
+        scores: torch.Tensor = module(states)
+        return scores if isinstance(module, FactoredMap) else self._by_head(scores)
 
     @staticmethod
     def _mix(gates: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        return gates.to(slots.dtype) @ slots.mT  # (batch, heads, tokens, d_head)
+        return gates.to(slots.dtype) @ slots.mT  # (heads, batch, tokens, d_head)
 
     def _source_slots(
         self, source: torch.Tensor | None, source_mask: torch.Tensor | None, state: DecodingState | None
     ) -> torch.Tensor:
-        """The source's slots, pooled with the first token."""
+        """The source's slots, (batch, heads, d_head, slots), pooled with the first token."""
         if state is not None and state.tensors:
             return state.tensors["slots"]
         if source is None:
             raise ValueError(f"{self.site_name}: a slots block that reads the source was called without it")
-        slots = self._slots(*without_padding(source, source_mask))
+        slots = self._slots(*without_padding(source, source_mask)).transpose(0, 1)
         if state is not None:
-            state.tensors = {"slots": slots}
+            state.tensors = {"slots": slots.contiguous()}  # each step's product wants them so
         return slots
 
     def _slots(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Means of the real tokens' values: (batch, tokens, d_model) -> (batch, heads, d_head, slots)."""
-        scores = wide(self._by_head(self.pool(states)))  # (batch, heads, tokens, slots)
+        """Means of the real tokens' values: (batch, tokens, d_model) -> (heads, batch, d_head, slots)."""
+        scores = wide(self._scores(self.pool, states))  # (heads, batch, tokens, slots)
         # Not minus infinity, so that a sentence without a token has slots too.
-        scores = scores.masked_fill(~real[:, None, :, None], torch.finfo(scores.dtype).min)
+        scores.masked_fill_(~real[..., None], torch.finfo(scores.dtype).min)
         values = self._by_head(self.value(states))
         # Slots last: a decoding step's product with the gates takes a third of the time so.
         return values.mT @ scores.softmax(dim=2).to(values.dtype)
@@ -236,24 +246,26 @@ class SlotsModule(HeadsModule):
         token's weight, position i gets Σ_j (Σ_slots s_i w_j) value_j over j up to i: no numerator is laid out but the
         last, which the next tokens go on from.
         """
-        scores, values = wide(self.pool(states)), self._by_head(wide(self.value(states)))
+        scores, values = wide(self._scores(self.pool, states)), self._by_head(wide(self.value(states)))
         with torch.autocast(states.device.type, enabled=False):
-            weights = (BOUND * torch.tanh(scores / BOUND)).exp() * real[..., None]
-            weights = weights.unflatten(-1, (self.heads, -1))  # (batch, tokens, heads, slots)
-            kept = {} if state is None else state.tensors
+            weights = (BOUND * torch.tanh(scores / BOUND)).exp() * real[..., None]  # (heads, batch, tokens, slots)
+            kept = {name: tensor.transpose(0, 1) for name, tensor in ({} if state is None else state.tensors).items()}
             start = kept["denominator"][:, None] if kept else weights.new_zeros(1, 1, 1, 1)
-            denominators = running_sum(weights.clone(), start)
+            denominators = running_sum(weights.transpose(1, 2).clone(), start).transpose(1, 2)
             # One real token has at least that much; where none was read yet, there is nothing to share out.
-            shares = gates / denominators.transpose(1, 2).clamp(min=math.exp(-BOUND))
-            weights = weights.transpose(1, 2)  # (batch, heads, tokens, slots)
+            shares = gates / denominators.clamp(min=math.exp(-BOUND))
             mixed = (shares @ weights.mT).tril() @ values
             if state is not None:
-                numerator = values.mT @ weights  # (batch, heads, d_head, slots)
+                numerator = values.mT @ weights  # (heads, batch, d_head, slots)
                 if kept:
                     mixed = mixed + shares @ kept["numerator"].mT
                     numerator = numerator + kept["numerator"]
-                # Cloned, so that the other positions do not stay in memory.
-                state.tensors = {"numerator": numerator, "denominator": denominators[:, -1].clone()}
+                new = {"numerator": numerator, "denominator": denominators[:, :, -1]}
+                # Copied, so that the other positions do not stay in memory.
+                state.tensors = {
+                    name: tensor.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+                    for name, tensor in new.items()
+                }
         return mixed.to(self.output.weight.dtype)
 
 
