@@ -403,7 +403,8 @@ def test_an_empty_sentence_gives_finite_numbers(place: str, form: Form) -> None:
     assert output.isfinite().all()
     output.sum().backward()
     if (place, form) != ("cross", AVERAGE):
-        assert x.grad is not None and x.grad.isfinite().all()
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
 
 
