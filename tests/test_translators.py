@@ -74,6 +74,7 @@ DECODER_PLANS: dict[str, Plan] = {
     "minimal everywhere": {"*attention": {**MINIMAL, "qk": "separate", "heads": 2}},
     "slots": {"decoder.*attention": {"block": "slots", "slots": 3}},
     "synthesizer": {"decoder.*attention": {"block": "synthesizer", "source_score": "linear", "max_length": LIMIT}},
+    "low rank": {"*attention": {**FF, "rank": 2}},
     "linear attention": {"decoder.*attention": "linear_attention"},
     "average": {"decoder.*attention": "average"},
     "no first self": {"decoder.0.self_attention": "none"},
@@ -512,6 +513,7 @@ def test_the_plan_in_the_file_says_everything(teachers: dict[str, PreTrainedMode
         "output": "kept",
         "bias": True,
         "padding_in_norm": False,
+        "rank": None,
         "reads": "prefix",
         "gate": False,
     }
