@@ -811,11 +811,24 @@ def test_a_loss_that_is_not_finite_is_named(teachers: dict[str, PreTrainedModel]
     assert "\n" not in str(raised.value)
 
 
-def test_a_plan_that_only_empties_is_reduced(teachers: dict[str, PreTrainedModel]) -> None:
-    student = lf.distill(teachers["marian"], {"decoder.*.mlp": "none"}, BATCHES, HELD_OUT)
-    assert equal(weights(student), weights(lf.reduce(teachers["marian"], {"decoder.*.mlp": "none"})))
-    tuned = lf.distill(teachers["marian"], {"decoder.*.mlp": "none"}, BATCHES, HELD_OUT, finetune=TUNE)
+@pytest.mark.parametrize("plan", [{"decoder.*.mlp": "none"}, {"encoder.*.self_attention": "fourier"}])
+def test_a_plan_with_nothing_to_teach_is_reduced(teachers: dict[str, PreTrainedModel], plan: Plan) -> None:
+    student = lf.distill(teachers["marian"], plan, BATCHES, HELD_OUT)
+    assert equal(weights(student), weights(lf.reduce(teachers["marian"], plan)))
+    tuned = lf.distill(teachers["marian"], plan, BATCHES, HELD_OUT, finetune=TUNE)
     assert not equal(weights(student), weights(tuned))
+
+
+def test_a_block_without_parameters_stands_beside_taught_ones(
+    teachers: dict[str, PreTrainedModel], tmp_path: Path
+) -> None:
+    records: list[dict[str, float]] = []
+    plan: Plan = {"encoder.0.self_attention": "fourier", "encoder.1.self_attention": "average"}
+    student = lf.distill(teachers["marian"], plan, BATCHES, HELD_OUT, TEACH, progress=records.append)
+    assert {key for key in records[-1] if key.startswith("r2")} == {"r2 encoder.1.self_attention"}
+    assert lf.sites(student)[0].parameters == 0
+    lf.save(student, tmp_path)
+    assert equal(weights(lf.load(tmp_path)), weights(student))
 
 
 def test_a_student_teaches_a_student(teachers: dict[str, PreTrainedModel]) -> None:

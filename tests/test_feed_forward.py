@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from leanformer.blocks.base import AttentionWeights, check_arguments
 from leanformer.blocks.feed_forward import FeedForward, FeedForwardModule
-from leanformer.blocks.networks import CausalNetwork, GroupedLinear, Scale
+from leanformer.blocks.networks import CausalNetwork, GroupedMap, Scale
 from leanformer.blocks.prefix import running_sum
 from leanformer.blocks.state import DecodingState
 from leanformer.errors import LeanformerError
@@ -30,6 +30,7 @@ SITES: dict[str, tuple[SiteKind, bool, bool]] = {  # kind, causal, reads_source
 PER_HEAD = {"per_head": True}
 TOKEN = {"reads": "token"}
 GATED = {"reads": "token", "gate": True}
+RANK = {"rank": 3}
 CAUSAL: list[tuple[str, dict[str, Any]]] = [
     ("decoder self", {}),
     ("decoder self", PER_HEAD),
@@ -43,12 +44,17 @@ CAUSAL: list[tuple[str, dict[str, Any]]] = [
     ("cross sublayer", GATED),
     ("decoder layer", {}),
     ("decoder layer", TOKEN),
+    ("decoder self", RANK),
+    ("cross", RANK),
+    ("cross", {**GATED, **PER_HEAD, **RANK}),
 ]
 WHOLE: list[tuple[str, dict[str, Any]]] = [
     ("encoder self", {}),
     ("encoder self", PER_HEAD),
     ("encoder sublayer", {}),
     ("encoder layer", {}),
+    ("encoder self", RANK),
+    ("encoder self", {**PER_HEAD, **RANK}),
 ]
 EITHER_NORM = pytest.mark.parametrize("padding_in_norm", [False, True], ids=["sound", "published"])
 EACH_CAUSAL = pytest.mark.parametrize(("place", "settings"), CAUSAL)
@@ -147,6 +153,8 @@ def naive_group(
     gain, shift, first = network.norm.weight[group], network.norm.bias[group], network.first.weight[group]
     if network.padding_in_norm:
         shown = torch.ones_like(shown)
+    if network.down is not None:
+        first = torch.einsum("cr,prh->pch", network.down.weight[group], first)
     normed = torch.zeros_like(kept)
     if shown.any():
         entries = kept[shown].flatten()
@@ -159,7 +167,10 @@ def naive_group(
     hidden = F.leaky_relu(by_position.sum(0) + network.first.bias[group], 0.01)
     hidden = F.layer_norm(hidden, hidden.shape, network.hidden_norm.weight[group], network.hidden_norm.bias[group])
     place = position if network.last.weight.shape[1] > 1 else 0
-    return network.last.weight[group, place] @ hidden + network.last.bias[group, place]
+    output = network.last.weight[group, place] @ hidden
+    if network.up is not None:
+        output = output @ network.up.weight[group]
+    return output + network.last.bias[group, place]
 
 
 # Counts
@@ -235,10 +246,12 @@ def test_counts_follow_the_formula(place: str, settings: dict[str, Any], d_model
     inputs = length * d_model
     if SITES[place][2]:
         inputs += d_model if token_alone else length * d_model
-    outputs = d_model // groups
-    if not SITES[place][1] or (SITES[place][2] and not token_alone):
-        outputs *= length
+    positions_out = length if not SITES[place][1] or (SITES[place][2] and not token_alone) else 1
+    outputs = positions_out * d_model // groups
     network = 2 * inputs + inputs * hidden + hidden + 2 * hidden + hidden * outputs + outputs
+    if rank := settings.get("rank"):
+        network += d_model * rank + inputs // d_model * rank * hidden - inputs * hidden
+        network += hidden * positions_out * rank + rank * d_model // groups - hidden * outputs
     if settings.get("gate"):
         network += d_model * hidden + hidden
     assert count(module) == groups * network
@@ -304,7 +317,14 @@ def test_output_is_the_definition_at_full_length(place: str, settings: dict[str,
 @EITHER_NORM
 @pytest.mark.parametrize(
     ("place", "settings"),
-    [("encoder self", PER_HEAD), ("decoder self", PER_HEAD), ("cross", {}), ("cross", {**GATED, **PER_HEAD})],
+    [
+        ("encoder self", PER_HEAD),
+        ("decoder self", PER_HEAD),
+        ("cross", {}),
+        ("cross", {**GATED, **PER_HEAD}),
+        ("encoder self", {**PER_HEAD, **RANK}),
+        ("cross", RANK),
+    ],
 )
 def test_gradients_are_those_of_the_definition(place: str, settings: dict[str, Any], padding_in_norm: bool) -> None:
     module = scrambled(place, hidden=3, max_length=6, padding_in_norm=padding_in_norm, **settings).double()
@@ -583,6 +603,7 @@ def test_a_replaced_output_is_taught_whole(place: str, settings: dict[str, Any])
     [
         ("cross", {"size": "XXL"}, r"argument 'size' of block 'feed_forward': .* not 'XXL'"),
         ("cross", {"size": "S", "hidden": 50}, "'size' and 'hidden' both say how many hidden units; give one of them"),
+        ("cross", {"rank": 0}, r"argument 'rank' of block 'feed_forward': .* not 0"),
         ("cross", {"hidden": 0}, r"argument 'hidden' of block 'feed_forward': .* not 0"),
         ("cross", {"max_length": 0}, r"argument 'max_length' of block 'feed_forward': .* not 0"),
         ("cross", {"max_length": "50"}, r"argument 'max_length' of block 'feed_forward': .* not '50'"),
@@ -637,14 +658,17 @@ def test_bias_is_the_kept_projections_own() -> None:
 def test_initial_values(place: str, settings: dict[str, Any]) -> None:
     module = build(place, hidden=40, max_length=50, **settings)
     network = module.network
-    fan_in = {"first": network.first.weight[0, ..., 0].numel(), "last": 40, "gate": 16}
+    fan_in = {"first": network.first.weight[0, ..., 0].numel(), "last": 40, "gate": 16, "down": 16, "up": 3}
     for name, part in network.named_modules():
         if isinstance(part, Scale):
             assert (part.weight == 1).all()
             assert (part.bias == 0).all()
-        elif isinstance(part, GroupedLinear):
+        elif isinstance(part, GroupedMap):
             bound = fan_in[name] ** -0.5
-            assert 0.95 * bound < part.weight.abs().max() <= bound
+            assert part.weight.abs().max() <= bound
+            if part.weight[0].numel() < 100:  # too few to tell more
+                continue
+            assert 0.95 * bound < part.weight.abs().max()
             assert part.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
     x = torch.randn(8, 50, 16)
     assert 0.1 < module(x, **source_for(module, 8, 50)).std() < 2
@@ -662,16 +686,21 @@ def test_operations_follow_the_formula(place: str, settings: dict[str, Any], pad
     source = source_for(module, batch, s)
     with FlopCounterMode(display=False) as counter:
         module(torch.randn(batch, n, d), **source)
-    given = d * hidden * groups  # multiply-adds of one token in the first linear map of all groups
+    rank, unfactored = settings.get("rank"), d * hidden * groups
+    # Multiply-adds of one token in the first linear map of all groups, and in the last.
+    given = unfactored if rank is None else groups * (d * rank + rank * hidden)
+    taken = d * hidden if rank is None else groups * hidden * rank + rank * d
     if (place, settings) in WHOLE:
         read = batch * (length if padding_in_norm else n)
     else:
         token_alone = settings.get("reads") == "token"
-        read = batch * n + (batch * s if source else 0) + (batch * n if settings.get("gate") else 0)
+        read = batch * n + (batch * s if source else 0)
         positions = (length if source else 0) + (1 if token_alone else length)
         counted = (s if source else 0) + (1 if token_alone else n)
         read += 2 * (positions if padding_in_norm else counted)
-    expected = 2 * (given * read + batch * n * hidden * d)
+    expected = 2 * (given * read + batch * n * taken)
+    if settings.get("gate"):
+        expected += 2 * batch * n * unfactored
     if source and not padding_in_norm:
         expected += 2 * 2 * groups * batch * s * hidden
     assert counter.get_total_flops() == expected

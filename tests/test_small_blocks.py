@@ -1,4 +1,4 @@
-"""Mixer, synthesizer and slots: counts, definitions, causality, padding, decoding, teaching."""
+"""Blocks without a comparison of tokens: counts, definitions, causality, padding, decoding, teaching."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from leanformer.blocks.base import AttentionWeights, Block, BlockModule, check_arguments
+from leanformer.blocks.average import Average, AverageModule
+from leanformer.blocks.base import AttentionWeights, Block, BlockModule, HeadsModule, check_arguments
+from leanformer.blocks.fourier import Fourier, FourierModule
+from leanformer.blocks.linear_attention import LinearAttention, LinearAttentionModule
 from leanformer.blocks.mixer import Mixer, MixerModule
 from leanformer.blocks.slots import FactoredMap, Slots, SlotsModule
 from leanformer.blocks.state import DecodingState
@@ -23,7 +26,9 @@ SITES: dict[str, tuple[SiteKind, bool, bool]] = {  # kind, causal, reads_source
     "decoder self": ("self_attention", True, False),
     "cross": ("cross_attention", True, True),
 }
-BLOCKS: dict[str, type[Block]] = {"mixer": Mixer, "synthesizer": Synthesizer, "slots": Slots}
+BLOCKS: dict[str, type[Block]] = {
+    block.name: block for block in (Mixer, Synthesizer, Slots, LinearAttention, Average, Fourier)
+}
 Form = dict[str, Any]
 MIXER: Form = {"block": "mixer"}
 SYNTHESIZERS: list[Form] = [{"block": "synthesizer", "source_score": form} for form in ("none", "linear", "network")]
@@ -32,9 +37,14 @@ SLOTS: list[Form] = [
     {"block": "slots", "slots": 3, "gate": "network"},
     {"block": "slots", "slots": 5, "gate": "linear", "rank": 2},
 ]
-CAUSAL = [(place, form) for place in ("decoder self", "cross") for form in SYNTHESIZERS + SLOTS]
-ENCODER = [("encoder self", form) for form in [MIXER, *SYNTHESIZERS, *SLOTS]]
-LIMITED = [(place, form) for place, form in ENCODER + CAUSAL if form["block"] != "slots"]
+LINEAR_ATTENTION: Form = {"block": "linear_attention"}
+AVERAGE: Form = {"block": "average"}
+FOURIERS: list[Form] = [{"block": "fourier"}, {"block": "fourier", "norm": "ortho"}]
+ANYWHERE = [*SYNTHESIZERS, *SLOTS, LINEAR_ATTENTION, AVERAGE]
+CAUSAL = [(place, form) for place in ("decoder self", "cross") for form in ANYWHERE]
+LEARNING = [("encoder self", form) for form in [MIXER, *ANYWHERE]] + CAUSAL
+ALL = LEARNING + [("encoder self", form) for form in FOURIERS]
+LIMITED = [(place, form) for place, form in ALL if form["block"] in ("mixer", "synthesizer")]
 
 
 def forms(chosen: list[tuple[str, Form]]) -> pytest.MarkDecorator:
@@ -100,6 +110,9 @@ def count(module: nn.Module) -> int:
         ("cross", {"block": "slots", "slots": 64}, 263_040),
         ("cross", {"block": "slots", "gate": "linear"}, 65_792),
         ("cross", {"block": "slots", "gate": "linear", "slots": 64, "rank": 8}, 57_984),
+        ("cross", LINEAR_ATTENTION, 65_920),
+        ("cross", AVERAGE, 32_896),
+        ("encoder self", {"block": "fourier"}, 0),
     ],
 )
 def test_counts_at_the_usual_size(place: str, form: Form, parameters: int) -> None:
@@ -107,8 +120,15 @@ def test_counts_at_the_usual_size(place: str, form: Form, parameters: int) -> No
         assert count(build(site(place, d_model=128, heads=8), **form)) == parameters
 
 
+OF_WIDTH = {  # numbers stored by blocks that no argument makes larger
+    "linear_attention": lambda d: 4 * d * d + 3 * d,
+    "average": lambda d: 2 * d * d + d,
+    "fourier": lambda d: 0,
+}
+
+
 @pytest.mark.parametrize(("d", "h", "length", "hidden"), [(8, 2, 5, None), (24, 4, 7, 9), (30, 3, 64, 1)])
-@forms(ENCODER + CAUSAL)
+@forms(ALL)
 def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, length: int, hidden: int | None) -> None:
     units = hidden or 2 * d
     if form["block"] == "mixer":
@@ -118,6 +138,9 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
         module = build(site(place, d, h), max_length=length, hidden=hidden, **form)
         of_source = {"none": 0, "linear": d * h, "network": d * units + units + units * h}[form["source_score"]]
         expected = 2 * d * d + d + d * units + units + h * length * (units + 1) + of_source
+    elif form["block"] in OF_WIDTH:
+        module = build(site(place, d, h), **form)
+        expected = OF_WIDTH[form["block"]](d)
     else:
         linear, k, rank = form["gate"] == "linear", form["slots"], form.get("rank")
         settings = form if linear else {**form, "gate_hidden": hidden}
@@ -149,6 +172,10 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
             {"block": "slots", "gate": "linear", "heads": 1, "rank": 3},
             {"slots": 16, "heads": 1, "gate": "linear", "gate_hidden": None, "rank": 3},
         ),
+        ("decoder self", {"block": "linear_attention"}, {"heads": 4}),
+        ("cross", {"block": "linear_attention", "heads": 2}, {"heads": 2}),
+        ("cross", {"block": "average"}, {}),
+        ("encoder self", {"block": "fourier"}, {"norm": "backward"}),
     ],
 )
 def test_arguments_are_written_out(place: str, form: Form, resolved: dict[str, Any]) -> None:
@@ -182,7 +209,9 @@ def naive(
                 continue
             where = allowed.nonzero()[:, 0]
             mixed = NAIVE[type(module)](module, token, position, read[where], where)
-            tokens.append(mixed @ module.output.weight.T + module.output.bias)
+            if isinstance(module, HeadsModule):
+                mixed = mixed @ module.output.weight.T + module.output.bias
+            tokens.append(mixed)
         sentences.append(torch.stack(tokens))
     return torch.stack(sentences)
 
@@ -227,7 +256,41 @@ def head_maps(module: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
     return [tokens @ down.T @ up + bias for down, up, bias in zip(downs, module.up, biases, strict=True)]
 
 
-NAIVE: dict[type, Any] = {MixerModule: naive_mixer, SynthesizerModule: naive_synthesizer, SlotsModule: naive_slots}
+def naive_linear_attention(
+    module: Any, token: torch.Tensor, position: int, read: torch.Tensor, where: torch.Tensor
+) -> torch.Tensor:
+    query, keys, values = (
+        states.unflatten(-1, (module.heads, -1))
+        for states in (module.query(token), module.key(read), read @ module.value.weight.T)
+    )
+    mixed = []
+    for head in range(module.heads):
+        scores = (nn.functional.elu(keys[:, head]) + 1) @ (nn.functional.elu(query[head]) + 1)  # (read,)
+        mixed.append(scores / scores.sum() @ values[:, head])
+    return torch.cat(mixed)
+
+
+def naive_average(
+    module: Any, token: torch.Tensor, position: int, read: torch.Tensor, where: torch.Tensor
+) -> torch.Tensor:
+    return (read @ module.value.weight.T).mean(dim=0)
+
+
+def naive_fourier(
+    module: Any, token: torch.Tensor, position: int, read: torch.Tensor, where: torch.Tensor
+) -> torch.Tensor:
+    """PyTorch's own transform of the sentence without its padding; at padding nothing is compared."""
+    return torch.fft.fft2(read, norm=module.norm).real[(where < position).sum().clamp(max=len(where) - 1)]
+
+
+NAIVE: dict[type, Any] = {
+    MixerModule: naive_mixer,
+    SynthesizerModule: naive_synthesizer,
+    SlotsModule: naive_slots,
+    LinearAttentionModule: naive_linear_attention,
+    AverageModule: naive_average,
+    FourierModule: naive_fourier,
+}
 
 MASKS = {
     "none": [[1, 1, 1, 1, 1, 1, 1]] * 3,
@@ -238,7 +301,7 @@ MASKS = {
 
 
 @pytest.mark.parametrize("padding", MASKS)
-@forms(ENCODER + CAUSAL)
+@forms(ALL)
 def test_output_is_the_definition(place: str, form: Form, padding: str) -> None:
     module = scrambled(place, form)
     x, mask = torch.randn(3, 7, 16) + 0.5, torch.tensor(MASKS[padding]).bool()
@@ -251,10 +314,10 @@ def test_output_is_the_definition(place: str, form: Form, padding: str) -> None:
     assert torch.equal(module.taught(x, None if padding == "none" else mask, **source), given)
 
 
-@forms(ENCODER + CAUSAL)
+@forms(LEARNING)
 def test_gradients_reach_every_number(place: str, form: Form) -> None:
     """Those of the definition, in double precision; lengths up to the limit, so that every position is read."""
-    settings = {} if form["block"] == "slots" else {"max_length": 6}
+    settings = {"max_length": 6} if (place, form) in LIMITED else {}
     module = scrambled(place, form, **settings).double()
     x, mask = torch.randn(2, 6, 16, dtype=torch.double), lengths_mask(6, 6, 4)
     source = {name: t.double() if t.is_floating_point() else t for name, t in source_for(place, 2, 6, 6, 3).items()}
@@ -305,11 +368,12 @@ def test_later_positions_change_nothing_before(place: str, form: Form, masked: b
         changed[:, position:] = 100 * torch.randn_like(changed[:, position:])
         after = module(changed, mask, **source)
         assert torch.equal(after[:, :position], before[:, :position])
-        assert not torch.equal(after[:, position], before[:, position])
+        if (place, form) != ("cross", AVERAGE):  # which does not read the token that asks
+            assert not torch.equal(after[:, position], before[:, position])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@forms(ENCODER + CAUSAL)
+@forms(ALL)
 def test_padding_changes_nothing(place: str, form: Form, dtype: torch.dtype) -> None:
     """Beyond rounding, which differs between products of other shapes."""
     module, tolerance = scrambled(place, form).to(dtype), 1e-4 if dtype == torch.float32 else 1e-12
@@ -330,13 +394,17 @@ def test_padding_changes_nothing(place: str, form: Form, dtype: torch.dtype) -> 
             assert (together[row, : expected.shape[1]] - expected[0]).abs().max() < tolerance
 
 
-@forms(ENCODER + CAUSAL)
+@forms(ALL)
 def test_an_empty_sentence_gives_finite_numbers(place: str, form: Form) -> None:
     module = scrambled(place, form)
     source = source_for(place, 2, 4, 0, 4)
-    output = module(torch.randn(2, 5, 16), lengths_mask(5, 0, 5), **source)
+    x = torch.randn(2, 5, 16, requires_grad=True)
+    output = module(x, lengths_mask(5, 0, 5), **source)
     assert output.isfinite().all()
     output.sum().backward()
+    if (place, form) != ("cross", AVERAGE):
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
 
 
@@ -360,14 +428,14 @@ def test_longer_texts_are_errors(place: str, form: Form) -> None:
             module(torch.randn(1, 1, 16), state=state)
 
 
-@forms([(place, form) for place, form in ENCODER + CAUSAL if form["block"] == "slots"])
-def test_slots_read_any_length(place: str, form: Form) -> None:
+@forms([(place, form) for place, form in ALL if (place, form) not in LIMITED])
+def test_others_read_any_length(place: str, form: Form) -> None:
     module = scrambled(place, form)
     assert module.max_length is None
     assert module(torch.randn(1, 300, 16), **source_for(place, 1, 400)).isfinite().all()
 
 
-@pytest.mark.parametrize("form", [*SYNTHESIZERS, *SLOTS])
+@pytest.mark.parametrize("form", ANYWHERE)
 def test_a_missing_source_is_named(form: Form) -> None:
     with pytest.raises(ValueError, match=r"decoder\.0\.cross_attention: .* was called without it"):
         scrambled("cross", form)(torch.randn(1, 4, 16))
@@ -424,7 +492,11 @@ def test_decoding_goes_on_with_other_beams(place: str, form: Form) -> None:
 
 @forms(CAUSAL)
 def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
-    """Numbers a sentence: of slots K d, running K (d + h), of a synthesizer d and a head's scores for each token."""
+    """Numbers a sentence.
+
+    Of slots K d, running K (d + h); of a synthesizer d and a head's scores for each token; of a linear attention
+    d (d_head + 1); of an average d, running d + 1.
+    """
     module = scrambled(place, form)
     state, x = DecodingState(), torch.randn(2, 30, 16)
 
@@ -438,6 +510,10 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
         source = {}
         if form["block"] == "slots":
             assert numbers() == form["slots"] * (16 + (4 if place == "decoder self" else 0))
+        elif form["block"] == "linear_attention":
+            assert numbers() == 16 * (4 + 1)
+        elif form["block"] == "average":
+            assert numbers() == 16 + (1 if place == "decoder self" else 0)
         else:
             read = 9 if place == "cross" else state.length
             assert numbers() == read * (16 + (1 if form["source_score"] == "none" else 4))
@@ -446,7 +522,7 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
 # Precision, initial values, operations
 
 
-@forms(ENCODER + CAUSAL)
+@forms(ALL)
 def test_bfloat16_comes_close_to_float32(place: str, form: Form) -> None:
     module = build(site(place), **form)
     x, source = torch.randn(2, 50, 16), source_for(place, 2, 50)
@@ -454,7 +530,8 @@ def test_bfloat16_comes_close_to_float32(place: str, form: Form) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         given = module(x, **source)
     deviation = (given - expected).square().mean() / expected.var()
-    assert 0 < deviation < 1e-4
+    assert deviation < 1e-4
+    assert (deviation == 0) == (form["block"] == "fourier")  # which has sums over tokens alone
     half = module.to(torch.bfloat16)(
         x.bfloat16(), **{name: t.bfloat16() if t.is_floating_point() else t for name, t in source.items()}
     )
@@ -462,14 +539,15 @@ def test_bfloat16_comes_close_to_float32(place: str, form: Form) -> None:
     assert (half - expected).square().mean() / expected.var() < 1e-3
 
 
-def test_running_pools_are_kept_in_float32() -> None:
-    module, state = scrambled("decoder self", SLOTS[1]), DecodingState()
+@pytest.mark.parametrize("form", [SLOTS[1], LINEAR_ATTENTION, AVERAGE])
+def test_running_sums_are_kept_in_float32(form: Form) -> None:
+    module, state = scrambled("decoder self", form), DecodingState()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         decode(module, state, torch.randn(2, 6, 16), None, [4, 1, 1])
     assert {tensor.dtype for tensor in state.tensors.values()} == {torch.float32}
 
 
-@forms(ENCODER + CAUSAL)
+@forms([(place, form) for place, form in LEARNING if form not in (LINEAR_ATTENTION, AVERAGE)])
 def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
     module: Any = build(site(place, d_model=128, heads=8), **form)
     x = torch.randn(1, 500, 128)
@@ -488,7 +566,7 @@ def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
 
 # Tokens, tokens of the source, sentences, and what it costs: multiply-adds of matrix products
 @pytest.mark.parametrize(("n", "s", "batch"), [(7, 9, 3), (2, 50, 4)])
-@forms(ENCODER + CAUSAL)
+@forms(ALL)
 def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, batch: int) -> None:
     d, h = 16, 4
     module = build(site(place), **form)
@@ -501,6 +579,13 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         hidden = 2 * d
         of_source = {"none": 0, "linear": d * h, "network": d * hidden + hidden * h}[form["source_score"]]
         expected = n * (d * d + d * hidden + hidden * h * read + d * read) + read * (d * d + of_source)
+    elif form["block"] == "linear_attention":
+        expected = 2 * d * d * (n + read)
+        expected += n * n * (2 * d + h) if place == "decoder self" else (n + read) * d * (d // h + 1)
+    elif form["block"] == "average":
+        expected = 2 * d * d * (n if place == "decoder self" else 1)
+    elif form["block"] == "fourier":
+        expected = 2 * d * n * n
     else:
         k, rank = form["slots"], form.get("rank")
         pool = d * h * k if rank is None else d * h * rank + h * rank * k
@@ -549,6 +634,19 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
             "block 'slots': 'gate_hidden' is of the network that 'gate: linear' does without; leave it out",
         ),
         ("cross", {"block": "slots", "rank": 0}, "argument 'rank' of block 'slots': .* not 0"),
+        (
+            "decoder self",
+            {"block": "fourier"},
+            r"decoder\.0\.self_attention: a Fourier transform reads all tokens at once, and a decoder must not read ",
+        ),
+        (
+            "encoder self",
+            {"block": "fourier", "norm": "forward"},
+            "argument 'norm' of block 'fourier': .* not 'forward'",
+        ),
+        ("cross", {"block": "average", "heads": 2}, "block 'average' has no argument 'heads'; its arguments: none"),
+        ("cross", {"block": "linear_attention", "heads": 3}, "heads = 3 does not divide the model's width; .* of 16"),
+        ("cross", {"block": "linear_attention", "heads": 0}, "argument 'heads' of block 'linear_attention': .* not 0"),
         ("cross", {"block": "slots", "max_length": 50}, "block 'slots' has no argument 'max_length'; its arguments: "),
     ],
 )
@@ -577,7 +675,7 @@ def attend(weights: AttentionWeights, asking: torch.Tensor, read: torch.Tensor) 
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("form", [MIXER, *SYNTHESIZERS, *SLOTS])
+@pytest.mark.parametrize("form", [MIXER, *ANYWHERE])
 def test_values_and_output_are_the_teachers(form: Form, bias: bool) -> None:
     """Where all tokens are alike, every weighting of them gives what the attention gives."""
     teacher, where = attention(bias=bias), site("encoder self")
@@ -609,11 +707,41 @@ def test_slots_start_as_an_attention_with_rounded_queries(rank: int | None) -> N
     assert missed(400, teacher) < 0.35
 
 
-def test_slots_of_other_heads_take_values_alone() -> None:
+@pytest.mark.parametrize("block", ["slots", "linear_attention"])
+def test_blocks_of_other_heads_take_values_alone(block: str) -> None:
     teacher, where = attention(heads=4), site("cross")
-    arguments = check_arguments(Slots, resolve(where, "slots", heads=2), "plan")
-    module: Any = Slots.build(arguments, where, teacher)
+    arguments = check_arguments(BLOCKS[block], resolve(where, block, heads=2), "plan")
+    module: Any = BLOCKS[block].build(arguments, where, teacher)
     assert torch.equal(module.value.weight, teacher.value.T)
+    if isinstance(module, LinearAttentionModule):
+        assert not torch.equal(module.query.weight, teacher.query.T)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_attention_starts_with_the_teachers_queries_and_keys(bias: bool) -> None:
+    teacher, where = attention(bias=bias), site("encoder self")
+    arguments = check_arguments(LinearAttention, resolve(where, "linear_attention"), "plan")
+    module: Any = LinearAttention.build(arguments, where, teacher)
+    x = torch.randn(5, 16)
+    for linear, weight, given in (
+        (module.query, teacher.query, teacher.query_bias),
+        (module.key, teacher.key, teacher.key_bias),
+    ):
+        torch.testing.assert_close(linear(x), x @ weight + (0 if given is None else given))
+
+
+@pytest.mark.parametrize("place", SITES)
+def test_linear_attention_bears_features_that_vanish(place: str) -> None:
+    module = scrambled(place, LINEAR_ATTENTION)
+    assert isinstance(module, LinearAttentionModule)
+    with torch.no_grad():
+        for linear in (module.query, module.key):
+            linear.weight.mul_(1e3)
+            linear.bias.fill_(-1e3)
+    x = torch.randn(3, 9, 16, requires_grad=True)
+    output = module(x, **source_for(place, 3, 9))
+    gradients = torch.autograd.grad(output.square().sum(), [x, *module.parameters()])
+    assert all(tensor.isfinite().all() for tensor in (output, *gradients))
 
 
 def test_a_model_without_a_limit_gives_none() -> None:

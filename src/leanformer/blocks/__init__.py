@@ -1,3 +1,14 @@
 """What can stand at a site. Importing the package registers every block."""
 
-from leanformer.blocks import basic, feed_forward, minimal_attention, mixer, pooling, slots, synthesizer  # noqa: F401
+from leanformer.blocks import (  # noqa: F401
+    average,
+    basic,
+    feed_forward,
+    fourier,
+    linear_attention,
+    minimal_attention,
+    mixer,
+    pooling,
+    slots,
+    synthesizer,
+)

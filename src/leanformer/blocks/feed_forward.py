@@ -33,6 +33,7 @@ class FeedForwardModule(BlockModule):
         per_head: Whether each head has its network.
         kept_bias: Whether the kept output projection has a bias; None: none is kept.
         padding_in_norm: As in ``Network``.
+        rank: Likewise.
         token_alone: As in ``CausalNetwork``.
         gate: Likewise.
     """
@@ -45,6 +46,7 @@ class FeedForwardModule(BlockModule):
         per_head: bool,
         kept_bias: bool | None,
         padding_in_norm: bool,
+        rank: int | None,
         token_alone: bool,
         gate: bool,
     ) -> None:
@@ -56,7 +58,7 @@ class FeedForwardModule(BlockModule):
         causal = site.causal or site.reads_source
         # Of each prefix one token by weights of its own, where the source makes the published network give all of them.
         positions_out = max_length if not causal or (site.reads_source and not token_alone) else 1
-        shape = (groups, positions, positions_out, site.d_model, hidden, padding_in_norm)
+        shape = (groups, positions, positions_out, site.d_model, hidden, padding_in_norm, rank)
         self.network: WholeNetwork | CausalNetwork
         if causal:
             sources = max_length if site.reads_source else 0
@@ -177,6 +179,8 @@ class FeedForward(Block):
             bias: Of the kept output projection; None: as it has one.
             padding_in_norm: The published LayerNorm, which takes the padding up to ``max_length`` as zeros that count;
                 else it takes the real tokens alone.
+            rank: Channels of each token that positions have weights of their own for, mapped from all channels, and
+                back, by maps that all positions share; None: all channels, as published.
             reads: What it reads beside the source, at sites that read it: the ``prefix`` of the decoder's tokens (so by
                 default), or each position's ``token`` alone.
             gate: Whether what was read of the source is multiplied by a gate that reads the token; with ``token``.
@@ -189,6 +193,7 @@ class FeedForward(Block):
         output: Literal["kept", "replaced"] | None = None
         bias: bool | None = None
         padding_in_norm: bool = False
+        rank: Annotated[int, Field(ge=1)] | None = None
         reads: Literal["prefix", "token"] | None = None
         gate: bool = False
 
@@ -253,6 +258,7 @@ class FeedForward(Block):
             per_head=arguments.per_head,
             kept_bias=arguments.bias if arguments.output == "kept" else None,
             padding_in_norm=arguments.padding_in_norm,
+            rank=arguments.rank,
             token_alone=arguments.reads == "token",
             gate=arguments.gate,
         )

@@ -6,7 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leanformer.blocks.prefix import EPSILON, Slots, Sums, nothing_read, read_all, read_each, read_prefixes, wide
+from leanformer.blocks.prefix import (
+    EPSILON,
+    Slots,
+    Sums,
+    by_group,
+    nothing_read,
+    read_all,
+    read_each,
+    read_prefixes,
+    wide,
+)
 from leanformer.blocks.state import DecodingState
 
 
@@ -19,8 +29,22 @@ class Scale(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape))
 
 
-class GroupedLinear(nn.Module):
-    """Weights and biases of a linear map for each group, laid out by position, started as PyTorch's ``Linear`` is.
+class GroupedMap(nn.Module):
+    """Weights of a linear map for each group, started as PyTorch's ``Linear`` is.
+
+    Args:
+        weight: Shape of the weights, groups first.
+        fan_in: Numbers that the map reads.
+    """
+
+    def __init__(self, weight: tuple[int, ...], fan_in: int) -> None:
+        super().__init__()
+        bound = fan_in**-0.5
+        self.weight = nn.Parameter(torch.empty(weight).uniform_(-bound, bound))
+
+
+class GroupedLinear(GroupedMap):
+    """The same with biases, laid out by position.
 
     Args:
         weight: Shape of the weights, groups first.
@@ -29,9 +53,8 @@ class GroupedLinear(nn.Module):
     """
 
     def __init__(self, weight: tuple[int, ...], bias: tuple[int, ...], fan_in: int) -> None:
-        super().__init__()
+        super().__init__(weight, fan_in)
         bound = fan_in**-0.5
-        self.weight = nn.Parameter(torch.empty(weight).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(bias).uniform_(-bound, bound))
 
 
@@ -39,7 +62,8 @@ class Network(nn.Module):
     """LayerNorm, linear, LeakyReLU(0.01), LayerNorm, linear over flattened tokens; ``groups`` of them side by side.
 
     Of in = positions_in * d_model, out = positions_out * d_out it stores
-    2 in + in hidden + hidden + 2 hidden + hidden out + out numbers a group.
+    2 in + in hidden + hidden + 2 hidden + hidden out + out numbers a group; with a rank, d_model rank +
+    positions_in rank hidden in place of in hidden, and hidden positions_out rank + rank d_out in place of hidden out.
 
     Args:
         groups: Networks that read the same tokens; their outputs are laid side by side.
@@ -48,20 +72,39 @@ class Network(nn.Module):
         d_model: Width of a token.
         hidden: Hidden units of a group.
         padding_in_norm: Whether the first LayerNorm takes positions without a token as zeros that count.
+        rank: Channels that all positions' tokens are mapped to alike before each position has weights of its own, and
+            from which they are mapped back alike; None: each position's weights read and give all channels.
     """
 
     def __init__(
-        self, groups: int, positions_in: int, positions_out: int, d_model: int, hidden: int, padding_in_norm: bool
+        self,
+        groups: int,
+        positions_in: int,
+        positions_out: int,
+        d_model: int,
+        hidden: int,
+        padding_in_norm: bool,
+        rank: int | None,
     ) -> None:
         super().__init__()
         d_out = d_model // groups
+        read, given = (d_model, d_out) if rank is None else (rank, rank)  # channels of a position's own weights
         self.padding_in_norm = padding_in_norm
         self.norm = Scale(groups, positions_in, d_model)
-        self.first = GroupedLinear(
-            (groups, positions_in, d_model, hidden), (groups, hidden), fan_in=positions_in * d_model
-        )
+        self.first = GroupedLinear((groups, positions_in, read, hidden), (groups, hidden), fan_in=positions_in * read)
         self.hidden_norm = Scale(groups, hidden)
-        self.last = GroupedLinear((groups, positions_out, d_out, hidden), (groups, positions_out, d_out), fan_in=hidden)
+        self.last = GroupedLinear((groups, positions_out, given, hidden), (groups, positions_out, d_out), fan_in=hidden)
+        self.down = None if rank is None else GroupedMap((groups, d_model, rank), fan_in=d_model)
+        self.up = None if rank is None else GroupedMap((groups, rank, d_out), fan_in=rank)
+
+    def slots(self, *cut: torch.Tensor) -> Slots:
+        """Of some positions' share of the first norm's gain and shift and of the first linear map's weights."""
+        gain, shift, weight = cut
+        return Slots(gain, shift, weight, None if self.down is None else self.down.weight)
+
+    def widened(self, output: torch.Tensor) -> torch.Tensor:
+        """The last linear map's channels, (groups, ..., d_out), of what the positions' own weights give."""
+        return output if self.up is None else by_group(output, self.up.weight)
 
     def activate(self, hidden: torch.Tensor) -> torch.Tensor:
         """LeakyReLU, in place, and the second LayerNorm: (groups, ..., hidden) -> the same shape."""
@@ -90,12 +133,12 @@ class WholeNetwork(Network):
         centered = (entries - entries.sum(dim=(1, 2), keepdim=True) / count) * real
         variance = centered.square().sum(dim=(1, 2), keepdim=True) / count
         normed = centered * (variance + EPSILON).rsqrt()  # (batch, positions, d_model)
-        gain, shift = self.norm.weight[:, None, : real.shape[1]], self.norm.bias[:, None, : real.shape[1]]
-        flat = ((normed * gain + shift) * real).flatten(2)  # (groups, batch, positions * d_model)
-        weight = self.first.weight[:, : real.shape[1]].flatten(1, 2)  # (groups, positions * d_model, hidden)
-        hidden = self.activate(wide(flat.to(weight.dtype) @ weight) + wide(self.first.bias)[:, None])
-        output = hidden @ self.last.weight[:, :length].flatten(1, 2).mT  # (groups, batch, tokens * d_out)
-        output = output.unflatten(2, (length, -1)) + self.last.bias[:, None, :length]
+        slots = self.slots(*(w[:, : real.shape[1]] for w in (self.norm.weight, self.norm.bias, self.first.weight)))
+        rows = (normed * slots.gain[:, None] + slots.shift[:, None]) * real  # (groups, batch, positions, d_model)
+        flat = slots.narrowed(rows.to(slots.weight.dtype)).flatten(2)
+        hidden = self.activate(wide(flat @ slots.weight.flatten(1, 2)) + wide(self.first.bias)[:, None])
+        output = hidden @ self.last.weight[:, :length].flatten(1, 2).mT  # (groups, batch, tokens * d_out or rank)
+        output = self.widened(output.unflatten(2, (length, -1))) + self.last.bias[:, None, :length]
         return output.permute(1, 2, 0, 3).flatten(2)
 
 
@@ -117,11 +160,12 @@ class CausalNetwork(Network):
         d_model: int,
         hidden: int,
         padding_in_norm: bool,
+        rank: int | None,
         sources: int,
         token_alone: bool,
         gate: bool,
     ) -> None:
-        super().__init__(groups, positions_in, positions_out, d_model, hidden, padding_in_norm)
+        super().__init__(groups, positions_in, positions_out, d_model, hidden, padding_in_norm, rank)
         self.sources = sources
         self.token_alone = token_alone
         self.gate = GroupedLinear((groups, d_model, hidden), (groups, hidden), fan_in=d_model) if gate else None
@@ -175,14 +219,14 @@ class CausalNetwork(Network):
             whole.split([sources, self.sources - sources, *own], dim=1)
             for whole in (self.norm.weight, self.norm.bias, self.first.weight)
         ]
-        return Slots(*(cut[0] for cut in cuts)), Slots(*(cut[3] for cut in cuts))
+        return self.slots(*(cut[0] for cut in cuts)), self.slots(*(cut[3] for cut in cuts))
 
     def _start(self) -> Sums:
         """The sums before the first token, the source's included."""
-        slots = Slots(self.norm.weight, self.norm.bias, self.first.weight)
+        whole = (self.norm.weight, self.norm.bias, self.first.weight)
         if not self.token_alone:
-            return nothing_read(slots, self.first.bias, self.padding_in_norm)
-        slots = Slots(*(whole[:, : self.sources] for whole in slots))
+            return nothing_read(self.slots(*whole), self.first.bias, self.padding_in_norm)
+        slots = self.slots(*(each[:, : self.sources] for each in whole))
         return nothing_read(slots, None, self.padding_in_norm)  # the bias comes with the token
 
     def _with_prefix(
@@ -224,6 +268,6 @@ class CausalNetwork(Network):
         if weight.shape[1] == 1:
             output = (hidden.flatten(1, 2) @ weight[:, 0].mT).unflatten(1, (length, -1))
         else:
-            output = hidden @ weight[:, first : first + length].mT  # (groups, tokens, batch, d_out)
+            output = hidden @ weight[:, first : first + length].mT  # (groups, tokens, batch, d_out or rank)
             bias = bias[:, first : first + length]
-        return (output + bias[:, :, None]).permute(2, 1, 0, 3).flatten(2)
+        return (self.widened(output) + bias[:, :, None]).permute(2, 1, 0, 3).flatten(2)

@@ -85,12 +85,23 @@ class Slots(NamedTuple):
     Args:
         gain: Shape (groups, positions, d_model).
         shift: Likewise.
-        weight: Shape (groups, positions, d_model, hidden).
+        weight: Shape (groups, positions, d_model, hidden), or where it is factored (groups, positions, rank, hidden).
+        down: Its other factor, that of all positions, shape (groups, d_model, rank); None: it is not factored.
     """
 
     gain: torch.Tensor
     shift: torch.Tensor
     weight: torch.Tensor
+    down: torch.Tensor | None
+
+    def narrowed(self, rows: torch.Tensor) -> torch.Tensor:
+        """What the weights are multiplied with: (groups, ..., d_model) -> as it is, or (groups, ..., rank)."""
+        return rows if self.down is None else by_group(rows, self.down)
+
+
+def by_group(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """All rows of a group by its matrix: (groups, ..., d_in), (groups, d_in, d_out) -> (groups, ..., d_out)."""
+    return (rows.flatten(1, -2) @ weight).unflatten(1, rows.shape[1:-1])
 
 
 class Sums(NamedTuple):
@@ -146,13 +157,13 @@ def nothing_read(slots: Slots, bias: torch.Tensor | None, padding_counts: bool) 
         bias: Of the linear map, shape (groups, hidden); None adds none.
         padding_counts: Whether positions without a token are zeros that count: then all count from the start.
     """
-    groups, positions, d_model, hidden = slots.weight.shape
-    count = 0
+    groups, positions, d_model = slots.gain.shape
+    count, hidden = 0, slots.weight.shape[-1]
     constants = wide(slots.weight.new_zeros(groups, 2, hidden))
     if padding_counts:
         count = positions * d_model
-        rows = torch.stack([slots.gain, slots.shift], dim=1).flatten(2)  # (groups, 2, positions * d_model)
-        constants = wide(rows @ slots.weight.flatten(1, 2))
+        rows = slots.narrowed(torch.stack([slots.gain, slots.shift], dim=1))  # (groups, 2, positions, d_model or rank)
+        constants = wide(rows.flatten(2) @ slots.weight.flatten(1, 2))
     gains, shifts = constants[:, :, None, None].unbind(dim=1)  # each (groups, 1, 1, hidden)
     if bias is not None:
         shifts = shifts + wide(bias)[:, None, None]
@@ -201,7 +212,7 @@ def _products(slots: Slots, states: torch.Tensor, padding_counts: bool) -> torch
         # As rows of the same product: the weights are read once.
         constants = torch.stack([slots.gain, slots.shift], dim=2)  # (groups, positions, 2, d_model)
         rows = torch.cat([rows, constants.to(rows.dtype)], dim=2)
-    return wide(rows @ slots.weight)
+    return wide(slots.narrowed(rows) @ slots.weight)
 
 
 def _split(products: torch.Tensor, states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> Sums:
@@ -214,12 +225,13 @@ def _split(products: torch.Tensor, states: torch.Tensor, real: torch.Tensor, pad
 
 def read_all(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> Sums:
     """What all tokens add together, arguments as in ``read_each``."""
-    rows = states * slots.gain[:, :, None]  # (groups, positions, batch, d_model)
+    rows = slots.narrowed(states * slots.gain[:, :, None])  # (groups, positions, batch, d_model or rank)
     products = wide(rows.transpose(1, 2).flatten(2) @ slots.weight.flatten(1, 2))  # (groups, batch, hidden)
     if padding_counts:
         gains = shifts = products.new_zeros(1, 1, 1, 1)
     else:
-        constants = torch.stack([slots.gain, slots.shift], dim=2) @ slots.weight  # (groups, positions, 2, hidden)
+        constants = slots.narrowed(torch.stack([slots.gain, slots.shift], dim=2))  # (groups, positions, 2, ...)
+        constants = constants @ slots.weight  # (groups, positions, 2, hidden)
         both = wide(torch.einsum("gpch,pb->gcbh", wide(constants), real[..., 0]))  # (groups, 2, batch, hidden)
         gains, shifts = both.unsqueeze(2).unbind(dim=1)  # each (groups, 1, batch, hidden)
     statistics = _statistics(states, real, padding_counts).sum(dim=0, keepdim=True)

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from leanformer.blocks.minimal_attention import TriangularLinear
-from leanformer.blocks.networks import GroupedLinear
+from leanformer.blocks.networks import GroupedMap
 from leanformer.config import TrainConfig
 from leanformer.errors import LeanformerError
 from leanformer.learn.checkpoint import Snapshot
@@ -139,7 +139,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) 
     decayed = {
         id(module.weight)
         for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Conv2d | PatchProjection | TriangularLinear | GroupedLinear)
+        if isinstance(module, nn.Linear | nn.Conv2d | PatchProjection | TriangularLinear | GroupedMap)
     }
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

@@ -1,0 +1,102 @@
+"""Attention without scores: every token gets the mean of the values that it may read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from leanformer.blocks.base import AttentionWeights, Block, register, set_linear
+from leanformer.blocks.prefix import running_sum, wide
+from leanformer.blocks.state import DecodingState
+from leanformer.blocks.sums import SumsModule
+from leanformer.blocks.tokens import without_padding
+from leanformer.model.sites import Site
+
+
+class AverageModule(SumsModule):
+    """What ``average`` builds."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.value = nn.Linear(site.d_model, site.d_model, bias=False)
+        self.output = nn.Linear(site.d_model, site.d_model)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """The means, projected once where all tokens get the same; see ``BlockModule``."""
+        means = self._means(hidden_states, padding_mask, source, source_mask, state)
+        return self.output(means).expand_as(hidden_states)
+
+    def mix(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """(batch, tokens, d_model) -> the same shape; see ``HeadsModule``."""
+        return self._means(hidden_states, padding_mask, source, source_mask, state).expand_as(hidden_states)
+
+    def _means(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None,
+        source: torch.Tensor | None,
+        source_mask: torch.Tensor | None,
+        state: DecodingState | None,
+    ) -> torch.Tensor:
+        """Of the values: (batch, tokens, d_model), or (batch, 1, d_model) where all tokens get the same."""
+        states, real = without_padding(hidden_states, padding_mask)
+        if not self.causal:
+            return self.pooled(states, real, source, source_mask, state)
+        entries = torch.cat([wide(states), real[..., None].to(wide(states).dtype)], dim=-1)  # the last one counts
+        start = state.tensors["sums"] if state is not None and state.tensors else entries.new_zeros(1, 1, 1)
+        sums = running_sum(entries[:, :, None], start[:, None])[:, :, 0]  # (batch, tokens, d_model + 1)
+        if state is not None:
+            # Cloned, so that the other positions do not stay in memory.
+            state.tensors = {"sums": sums[:, -1:].clone()}
+        return self._value_of_mean(sums[..., :-1], sums[..., -1:])
+
+    def pool(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """The mean of the values: (batch, tokens, d_model) -> (batch, 1, d_model)."""
+        return self._value_of_mean(wide(states).sum(dim=1, keepdim=True), real.sum(dim=1)[:, None, None])
+
+    def _value_of_mean(self, sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """Which is the mean of the values, at one product in place of one a token."""
+        means = sums / counts.clamp(min=1)  # there may be no real token
+        return self.value(means.to(self.value.weight.dtype))
+
+
+@register
+class Average(Block):
+    """Every token gets the mean of the values that it may read, as from an attention whose scores are all equal.
+
+    output(mean_j value(y_j)) over real positions j: of the sentence in an encoder, of the tokens up to its own in a
+    decoder, of the source at a cross-attention. What an attention gives beyond this it owes to its scores. In a decoder
+    the state is a sum and a count, d + 1 numbers, and there is no limit to the length.
+
+    It stores 2 d² + d (values, output).
+
+    Source: Zhang et al. 2018, "Accelerating Neural Transformer via an Average Attention Network" (arXiv 1805.00631),
+    for the running mean, here without the feed-forward network and the gate behind it.
+    """
+
+    name = "average"
+    kinds = frozenset({"self_attention", "cross_attention"})
+
+    @classmethod
+    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
+        module = AverageModule(site)
+        if teacher is not None:  # what is averaged, and what becomes of it, is known already
+            set_linear(module.value, teacher.value, None)
+            set_linear(module.output, teacher.output, teacher.bias_behind_means())
+        return module
