@@ -20,9 +20,8 @@ from leanformer.blocks.state import DecodingState
 from leanformer.config import NumberWordsConfig, TextDataConfig, TokenizerConfig
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import train_tokenizer
-from leanformer.inspection import HeadsProbe
 from leanformer.learn.distill import Explained, frozen_copy
-from leanformer.learn.linear import LeastSquares, LinearModule, features
+from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, features
 from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.model.baseline import fresh_model
 from leanformer.model.families import find_family

@@ -12,9 +12,8 @@ from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
 
-from leanformer.blocks.base import AttentionWeights, BlockModule, HeadsModule
+from leanformer.blocks.base import AttentionWeights, HeadsModule
 from leanformer.blocks.minimal_attention import MinimalAttentionModule
-from leanformer.blocks.state import DecodingState
 from leanformer.config import DistillConfig, Study, make_study
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
@@ -30,7 +29,7 @@ from leanformer.learn.distill import (
     teaching_config,
     teaching_loss,
 )
-from leanformer.learn.linear import LeastSquares, LinearModule, features
+from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, features
 from leanformer.learn.train import make_accelerator, settle_precision, train
 from leanformer.machine import environment, pick_device
 from leanformer.measure.attention import HeadSpread, weights_of
@@ -76,53 +75,6 @@ class Inspection:
     results: dict[str, Any]
     json: Path
     page: Path
-
-
-class HeadsProbe(BlockModule):
-    """A block that is taught the heads themselves, so that each can be told apart; the output projection stays.
-
-    Args:
-        block: Starts from the attention; its output projection does not learn.
-        attention: That attention.
-    """
-
-    target = "heads"
-
-    def __init__(self, block: HeadsModule, attention: AttentionWeights) -> None:
-        super().__init__()
-        self.block = block
-        self.max_length = block.max_length
-        # Where the block's values have no bias, the heads' own is in the block's output projection.
-        folded = attention.value_bias is not None and getattr(block.value, "bias", None) is None
-        shift = attention.value_bias if folded else torch.zeros_like(attention.value[0])
-        self.shift: torch.Tensor
-        self.register_buffer("shift", shift)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
-        """As the block; see ``BlockModule``."""
-        output: torch.Tensor = self.block(hidden_states, padding_mask, source, source_mask, state)
-        return output
-
-    def taught(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """The heads side by side."""
-        return self.block.mix(hidden_states, padding_mask, source, source_mask) + self.shift
-
-    def taught_parameters(self) -> list[nn.Parameter]:
-        """All but the output projection's."""
-        return [parameter for name, parameter in self.block.named_parameters() if not name.startswith("output.")]
 
 
 def inspect(

@@ -1,10 +1,11 @@
-"""The best linear map from what a site is given to what it gives, in closed form: how far from linear is it?"""
+"""What is fitted or taught to a site only to learn something of it: the best linear map, and blocks head by head."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from leanformer.blocks.base import BlockModule
+from leanformer.blocks.base import AttentionWeights, BlockModule, HeadsModule
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import without_padding
 from leanformer.model.sites import Site
@@ -96,3 +97,50 @@ class LinearModule(BlockModule):
             raise NotImplementedError("a fitted linear map is for measuring, not for decoding")
         given = features(self.site, hidden_states, padding_mask, source, source_mask)
         return (given @ self.weight).to(hidden_states.dtype)
+
+
+class HeadsProbe(BlockModule):
+    """A block that is taught the heads themselves, so that each can be told apart; the output projection stays.
+
+    Args:
+        block: Starts from the attention; its output projection does not learn.
+        attention: That attention.
+    """
+
+    target = "heads"
+
+    def __init__(self, block: HeadsModule, attention: AttentionWeights) -> None:
+        super().__init__()
+        self.block = block
+        self.max_length = block.max_length
+        # Where the block's values have no bias, the heads' own is in the block's output projection.
+        folded = attention.value_bias is not None and getattr(block.value, "bias", None) is None
+        shift = attention.value_bias if folded else torch.zeros_like(attention.value[0])
+        self.shift: torch.Tensor
+        self.register_buffer("shift", shift)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """As the block; see ``BlockModule``."""
+        output: torch.Tensor = self.block(hidden_states, padding_mask, source, source_mask, state)
+        return output
+
+    def taught(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The heads side by side."""
+        return self.block.mix(hidden_states, padding_mask, source, source_mask) + self.shift
+
+    def taught_parameters(self) -> list[nn.Parameter]:
+        """All but the output projection's."""
+        return [parameter for name, parameter in self.block.named_parameters() if not name.startswith("output.")]
