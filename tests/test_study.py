@@ -22,6 +22,7 @@ import torch
 import yaml
 from filelock import FileLock
 from rich.console import Console
+from studies import results_of, rows_of, run, without_timings
 
 import leanformer as lf
 from leanformer import job as job_room
@@ -36,32 +37,6 @@ from leanformer.report.table import decision_lines, results_table
 
 MakeStudy = Callable[..., dict[str, Any]]
 KILLS = int(os.environ.get("LEANFORMER_KILLS", "5"))
-TIMINGS = {
-    "train_seconds",
-    "train_examples_per_second",
-    "latency_ms",
-    "throughput_per_second",
-    "peak_memory_mb",
-    "train_peak_memory_mb",
-}
-
-
-def run(study: dict[str, Any], directory: Path) -> tuple[lf.StudyResult, str]:
-    """The study's result, and what it wrote to a console that is no terminal."""
-    log = io.StringIO()
-    result = lf.run(study, directory, Console(file=log, width=120))
-    return result, log.getvalue()
-
-
-def without_timings(results: Any) -> str:
-    """Results as text, without what another run measures otherwise."""
-
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: strip(inner) for key, inner in value.items() if key not in TIMINGS}
-        return [strip(inner) for inner in value] if isinstance(value, list) else value
-
-    return json.dumps(strip(results), indent=1)
 
 
 def sizes(directory: Path) -> dict[str, tuple[int, int]]:
@@ -92,16 +67,6 @@ def whole(template: Path, digits_study: MakeStudy) -> Path:
 def finished(whole: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     return Path(shutil.copytree(whole, tmp_path / "run"))
-
-
-def results_of(directory: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((directory / "results.json").read_text())
-    return content
-
-
-def rows_of(directory: Path) -> dict[str, dict[str, Any]]:
-    results = results_of(directory)
-    return {row["name"]: row for row in (results["baseline"], *results["candidates"])}
 
 
 # What a run leaves

@@ -82,7 +82,6 @@ class Seen:
         source: The encoder's output, shape (batch, source tokens, d_model), where the model has a decoder.
         source_mask: Boolean, True at the source's real tokens; None where there is no padding.
         target_mask: Likewise of the decoder's tokens.
-        outputs: The teacher's own.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -90,7 +89,6 @@ class Seen:
     source: torch.Tensor | None
     source_mask: torch.Tensor | None
     target_mask: torch.Tensor | None
-    outputs: Any
 
 
 class Observed:
@@ -146,12 +144,11 @@ class Observed:
         self._hooks.callback(projection.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
     @torch.no_grad()
-    def read(self, batch: Batch, **arguments: Any) -> Seen:
+    def read(self, batch: Batch) -> Seen:
         """Lets the teacher read a batch.
 
         Args:
             batch: Named inputs, with ``labels``.
-            arguments: Further arguments of the model, such as ``output_hidden_states``.
 
         Raises:
             LeanformerError: A site showed nothing: the forward pass does not go through it. A translator's batch has
@@ -164,7 +161,7 @@ class Observed:
                 "DataCollatorForSeq2Seq makes them where it is given the model"
             )
         self._inputs, self._targets = {}, {}
-        outputs = self.teacher(**inputs_of(batch), **arguments)
+        outputs = self.teacher(**inputs_of(batch))
         for name, target in self.wanted:
             if name not in self._inputs or (name, target) not in self._targets:
                 raise LeanformerError(f"nothing was seen at {name}: the teacher's forward pass does not go through it")
@@ -174,7 +171,6 @@ class Observed:
             outputs.encoder_last_hidden_state if has_decoder else None,
             real_tokens(batch.get("attention_mask")),
             batch["labels"] != -100 if has_decoder else None,
-            outputs,
         )
 
 

@@ -1,0 +1,52 @@
+"""Running studies in tests, and comparing what came of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import leanformer as lf
+
+TIMINGS = {
+    "train_seconds",
+    "train_examples_per_second",
+    "latency_ms",
+    "throughput_per_second",
+    "tokens_per_second",
+    "peak_memory_mb",
+    "train_peak_memory_mb",
+    "seconds",
+}
+
+
+def run(study: dict[str, Any], directory: Path) -> tuple[lf.StudyResult, str]:
+    """The study's result, and what it wrote to a console that is no terminal."""
+    log = io.StringIO()
+    return lf.run(study, directory, Console(file=log, width=120)), log.getvalue()
+
+
+def without_timings(results: Any) -> str:
+    """Results as text, without what another run measures otherwise."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: strip(inner) for key, inner in value.items() if key not in TIMINGS}
+        return [strip(inner) for inner in value] if isinstance(value, list) else value
+
+    return json.dumps(strip(results), indent=1)
+
+
+def results_of(directory: Path) -> dict[str, Any]:
+    """The content of a run directory's ``results.json``."""
+    results: dict[str, Any] = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def rows_of(directory: Path) -> dict[str, dict[str, Any]]:
+    """Its rows by name, the baseline's included."""
+    results = results_of(directory)
+    return {row["name"]: row for row in (results["baseline"], *results["candidates"])}
