@@ -391,7 +391,7 @@ def test_killed_at_random_moments_ends_with_the_same_results(whole: tuple[Path, 
             os.kill(process.pid, signal.SIGKILL)
         process.join()
     run(words_study(), directory)
-    assert without_timings(results_of(directory)) == without_timings(whole[0])
+    assert without_timings(results_of(directory)) == without_timings(results_of(whole[0]))
 
 
 # Bad input
@@ -507,6 +507,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         lambda _: {
             "name": "words",
             "task": "image-classification",
+            "baseline": {"model": "vit", "config": {"hidden_size": 16, "num_attention_heads": 2, "patch_size": 4}},
             "candidates": {"bad": {"method": "distill", "plan": {"*.mlp": {"block": "mlp", "hidden": 4}}}},
             "finetune": {"epochs": 1, "targets": "teacher"},
         },
