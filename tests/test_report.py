@@ -128,9 +128,7 @@ def change(
 def test_like_sites_of_neighboring_layers_are_one_group() -> None:
     changes = []
     for layer in range(6):
-        changes.append(
-            change(f"encoder.{layer}.self_attention", "minimal_attention", after=4, heads=1 if layer < 4 else 2)
-        )
+        changes.append(change(f"encoder.{layer}.self_attention", "slots", after=4, heads=1 if layer < 4 else [0, 2]))
         changes.append(
             change(f"encoder.{layer}.mlp", "mlp" if layer == 2 else "none", changed=layer != 2, after=10 * (layer == 2))
         )
@@ -138,7 +136,7 @@ def test_like_sites_of_neighboring_layers_are_one_group() -> None:
     groups = changed_sites(changes)
     assert [(group.sites, group.arguments, group.removed, group.added, group.net) for group in groups] == [
         ("encoder.0-3.self_attention", "heads: 1", 32, 16, -16),
-        ("encoder.4-5.self_attention", "heads: 2", 16, 8, -8),
+        ("encoder.4-5.self_attention", "heads: [0, 2]", 16, 8, -8),
         ("encoder.0-1.mlp", "", 16, 0, -16),
         ("encoder.3-5.mlp", "", 24, 0, -24),
         ("pooling", "", 8, 0, -8),
@@ -624,12 +622,18 @@ def test_ablation_tells_apart_what_else_candidates_differ_in() -> None:
     first["plan"]["encoder.*.self_attention"] |= {"output": "replaced"}
     second["plan"] = {"encoder.*.self_attention": {"block": "feed_forward", "hidden": 77}}
     third["changes"][0]["changed"] = False
+    slots = next(row for row in results["candidates"] if "slots" in row["name"])
+    other = copy.deepcopy(slots) | {"name": "two heads"}
+    pattern, entry = next(iter(slots["plan"].items()))
+    other["plan"] = {pattern: {**({"block": entry} if isinstance(entry, str) else entry), "heads": [0, 5]}}
+    results["candidates"].append(other)
     results["candidates"][4] |= {"plan": {"*": "feed_forward"}}  # the size is the block's own choice
     found = cells(ablation(results)["as taught"])
     assert ("encoder self", "ALR S (output: replaced)") in found
     assert ("encoder self", "ALR H 77") in found
     assert ("encoder self 1, 2", "ASLR S") in found
     assert ("decoder self", "ALRR S") in found
+    assert ("cross", "slots (heads: [0, 5])") in found
 
 
 def test_the_best_of_several_candidates_in_a_cell_is_shown() -> None:

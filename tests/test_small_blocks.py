@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from leanformer.blocks.average import Average, AverageModule
-from leanformer.blocks.base import AttentionWeights, Block, BlockModule, HeadsModule, check_arguments
+from leanformer.blocks.base import AttentionWeights, Block, BlockModule, check_arguments
 from leanformer.blocks.fourier import Fourier, FourierModule
 from leanformer.blocks.linear_attention import LinearAttention, LinearAttentionModule
 from leanformer.blocks.mixer import Mixer, MixerModule
 from leanformer.blocks.slots import FactoredMap, Slots, SlotsModule
+from leanformer.blocks.some_heads import SomeHeadsModule, replace_heads
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.synthesizer import Synthesizer, SynthesizerModule
 from leanformer.errors import LeanformerError
@@ -31,18 +33,24 @@ BLOCKS: dict[str, type[Block]] = {
 }
 Form = dict[str, Any]
 MIXER: Form = {"block": "mixer"}
-SYNTHESIZERS: list[Form] = [{"block": "synthesizer", "source_score": form} for form in ("none", "linear", "network")]
+MIXERS: list[Form] = [MIXER, {"block": "mixer", "heads": [0, 2]}]
+SYNTHESIZERS: list[Form] = [
+    *({"block": "synthesizer", "source_score": form} for form in ("none", "linear", "network")),
+    {"block": "synthesizer", "source_score": "linear", "heads": [1]},
+]
 SLOTS: list[Form] = [
     {"block": "slots", "slots": 5, "gate": "linear"},
     {"block": "slots", "slots": 3, "gate": "network"},
     {"block": "slots", "slots": 5, "gate": "linear", "rank": 2},
+    {"block": "slots", "slots": 5, "gate": "linear", "rank": 2, "heads": [0, 2]},
+    {"block": "slots", "slots": 3, "gate": "network", "heads": [1]},
 ]
 LINEAR_ATTENTION: Form = {"block": "linear_attention"}
 AVERAGE: Form = {"block": "average"}
 FOURIERS: list[Form] = [{"block": "fourier"}, {"block": "fourier", "norm": "ortho"}]
 ANYWHERE = [*SYNTHESIZERS, *SLOTS, LINEAR_ATTENTION, AVERAGE]
 CAUSAL = [(place, form) for place in ("decoder self", "cross") for form in ANYWHERE]
-LEARNING = [("encoder self", form) for form in [MIXER, *ANYWHERE]] + CAUSAL
+LEARNING = [("encoder self", form) for form in MIXERS + ANYWHERE] + CAUSAL
 ALL = LEARNING + [("encoder self", form) for form in FOURIERS]
 LIMITED = [(place, form) for place, form in ALL if form["block"] in ("mixer", "synthesizer")]
 
@@ -59,16 +67,27 @@ def site(place: str, d_model: int = 16, heads: int = 4, max_positions: int | Non
 
 
 def resolve(where: Site, block: str, **settings: Any) -> dict[str, Any]:
-    return BLOCKS[block].resolve(check_arguments(BLOCKS[block], settings, "plan"), where, None)
+    teacher = attention(where.d_model, where.num_heads) if isinstance(settings.get("heads"), list) else None
+    return BLOCKS[block].resolve(check_arguments(BLOCKS[block], settings, "plan"), where, teacher)
 
 
-def build(where: Site, block: str, **settings: Any) -> BlockModule:
+def build(where: Site, block: str, *, teacher: AttentionWeights | None = None, **settings: Any) -> BlockModule:
     assert where.kind in BLOCKS[block].kinds
     arguments = check_arguments(BLOCKS[block], resolve(where, block, **settings), "plan")
-    module = BLOCKS[block].build(arguments, where, None)
+    if isinstance(settings.get("heads"), list):
+        kept = teacher or attention(where.d_model, where.num_heads)
+        some = replace_heads(BLOCKS[block], arguments, where, kept, take_over=teacher is not None)
+        assert some.target == "heads"
+        return some
+    module = BLOCKS[block].build(arguments, where, teacher)
     assert isinstance(module, BlockModule)
     assert module.target == "output"
     return module
+
+
+def mixing(module: Any) -> Any:
+    """The block itself where it replaces some heads alone."""
+    return module.block if isinstance(module, SomeHeadsModule) else module
 
 
 def scrambled(place: str, form: Form, **settings: Any) -> BlockModule:
@@ -127,27 +146,33 @@ OF_WIDTH = {  # numbers stored by blocks that no argument makes larger
 }
 
 
-@pytest.mark.parametrize(("d", "h", "length", "hidden"), [(8, 2, 5, None), (24, 4, 7, 9), (30, 3, 64, 1)])
+@pytest.mark.parametrize(("d", "h", "length", "hidden"), [(8, 4, 5, None), (24, 4, 7, 9), (30, 3, 64, 1)])
 @forms(ALL)
 def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, length: int, hidden: int | None) -> None:
     units = hidden or 2 * d
+    # The other heads' queries, keys and values and the output projection stay; what is mixed has a bias then.
+    some = len(form["heads"]) if "heads" in form else h
+    channels = some * d // h
+    rest = 3 * (d + 1) * (d - channels) + d * d + d
+    value = d * channels + (channels if "heads" in form else 0)
+    model_heads, h = h, some
     if form["block"] == "mixer":
-        module = build(site(place, d, h), max_length=length, **form)
-        expected = 3 * d * d + 3 * d + h * length * length
+        module = build(site(place, d, model_heads), max_length=length, **form)
+        expected = rest + 2 * (d * channels + channels) + h * length * length
     elif form["block"] == "synthesizer":
-        module = build(site(place, d, h), max_length=length, hidden=hidden, **form)
+        module = build(site(place, d, model_heads), max_length=length, hidden=hidden, **form)
         of_source = {"none": 0, "linear": d * h, "network": d * units + units + units * h}[form["source_score"]]
-        expected = 2 * d * d + d + d * units + units + h * length * (units + 1) + of_source
+        expected = rest + value + d * units + units + h * length * (units + 1) + of_source
     elif form["block"] in OF_WIDTH:
         module = build(site(place, d, h), **form)
         expected = OF_WIDTH[form["block"]](d)
     else:
         linear, k, rank = form["gate"] == "linear", form["slots"], form.get("rank")
         settings = form if linear else {**form, "gate_hidden": hidden}
-        module = build(site(place, d, h), **settings)
+        module = build(site(place, d, model_heads), **settings)
         maps = d * h * k if rank is None else d * h * rank + h * rank * k
         gate = maps + h * k if linear else d * units + units + h * k * (units + 1)
-        expected = 2 * d * d + d + maps + gate
+        expected = rest + value + maps + gate
     assert count(module) == expected
     assert len(list(module.buffers())) == 0
 
@@ -155,8 +180,13 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
 @pytest.mark.parametrize(
     ("place", "form", "resolved"),
     [
-        ("encoder self", {"block": "mixer"}, {"groups": 4, "max_length": 50}),
-        ("encoder self", {"block": "mixer", "groups": 2, "max_length": 7}, {"groups": 2, "max_length": 7}),
+        ("encoder self", {"block": "mixer"}, {"groups": 4, "heads": None, "max_length": 50}),
+        (
+            "encoder self",
+            {"block": "mixer", "groups": 2, "max_length": 7},
+            {"groups": 2, "heads": None, "max_length": 7},
+        ),
+        ("encoder self", {"block": "mixer", "heads": [3, 0]}, {"groups": None, "heads": [0, 3], "max_length": 50}),
         (
             "cross",
             {"block": "synthesizer"},
@@ -176,6 +206,11 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
         ("cross", {"block": "linear_attention", "heads": 2}, {"heads": 2}),
         ("cross", {"block": "average"}, {}),
         ("encoder self", {"block": "fourier"}, {"norm": "backward"}),
+        (
+            "decoder self",
+            {"block": "slots", "heads": [2, 0, 1]},
+            {"slots": 16, "heads": [0, 1, 2], "gate": "network", "gate_hidden": 32, "rank": None},
+        ),
     ],
 )
 def test_arguments_are_written_out(place: str, form: Form, resolved: dict[str, Any]) -> None:
@@ -202,14 +237,14 @@ def naive(
         tokens = []
         for position, token in enumerate(sentence):
             allowed = mask.clone()
-            if source is None and getattr(module, "causal", False):
+            if source is None and getattr(mixing(module), "causal", False):
                 allowed[position + 1 :] = False
             if not allowed.any():
                 tokens.append(torch.full_like(token, float("nan")))  # not compared
                 continue
             where = allowed.nonzero()[:, 0]
             mixed = NAIVE[type(module)](module, token, position, read[where], where)
-            if isinstance(module, HeadsModule):
+            if not isinstance(module, FourierModule):
                 mixed = mixed @ module.output.weight.T + module.output.bias
             tokens.append(mixed)
         sentences.append(torch.stack(tokens))
@@ -230,16 +265,16 @@ def naive_synthesizer(
 ) -> torch.Tensor:
     f = module.score(torch.relu(module.hidden(token))).view(module.heads, -1)[:, where]  # (heads, read)
     g = 0 if module.source_score is None else module.source_score(read).T
-    values = (read @ module.value.weight.T).chunk(module.heads, dim=1)
+    values = module.value(read).chunk(module.heads, dim=1)
     return torch.cat([w @ value for w, value in zip((f + g).softmax(dim=-1), values, strict=True)])
 
 
 def naive_slots(
     module: Any, token: torch.Tensor, position: int, read: torch.Tensor, where: torch.Tensor
 ) -> torch.Tensor:
-    scores = head_maps(module.pool, read)
-    values = (read @ module.value.weight.T).chunk(module.heads, dim=1)
-    gates = head_maps(module.gate, token[None])
+    scores = head_maps(module.pool, read, module.heads)
+    values = module.value(read).chunk(module.heads, dim=1)
+    gates = head_maps(module.gate, token[None], module.heads)
     mixed = []
     for score, value, gate in zip(scores, values, gates, strict=True):
         bounded = 30 * torch.tanh(score / 30) if module.causal else score
@@ -247,12 +282,12 @@ def naive_slots(
     return torch.cat(mixed)
 
 
-def head_maps(module: nn.Module, tokens: torch.Tensor) -> list[torch.Tensor]:
-    """What each of four heads' maps gives: (tokens, d_model) -> (tokens, width) a head."""
+def head_maps(module: nn.Module, tokens: torch.Tensor, heads: int) -> list[torch.Tensor]:
+    """What each head's map gives: (tokens, d_model) -> (tokens, width) a head."""
     if not isinstance(module, FactoredMap):
-        return list(module(tokens).chunk(4, dim=1))
-    downs = module.down.weight.chunk(4)
-    biases = torch.zeros(4, 1) if module.bias is None else module.bias.view(4, -1)
+        return list(module(tokens).chunk(heads, dim=1))
+    downs = module.down.weight.chunk(heads)
+    biases = torch.zeros(heads, 1) if module.bias is None else module.bias.view(heads, -1)
     return [tokens @ down.T @ up + bias for down, up, bias in zip(downs, module.up, biases, strict=True)]
 
 
@@ -283,6 +318,19 @@ def naive_fourier(
     return torch.fft.fft2(read, norm=module.norm).real[(where < position).sum().clamp(max=len(where) - 1)]
 
 
+def naive_some_heads(
+    module: Any, token: torch.Tensor, position: int, read: torch.Tensor, where: torch.Tensor
+) -> torch.Tensor:
+    replaced = NAIVE[type(module.block)](module.block, token, position, read, where).chunk(len(module.heads))
+    heads = dict(zip(module.heads, replaced, strict=True))
+    kept = module.kept
+    projected = [linear(states) for linear, states in ((kept.query, token), (kept.key, read), (kept.value, read))]
+    parts = zip(*(states.chunk(kept.heads, dim=-1) for states in projected), strict=True)
+    for head, (query, key, value) in zip(module.kept_heads, parts, strict=True):
+        heads[head] = (key @ query / len(query) ** 0.5).softmax(dim=0) @ value
+    return torch.cat([heads[head] for head in range(len(heads))])
+
+
 NAIVE: dict[type, Any] = {
     MixerModule: naive_mixer,
     SynthesizerModule: naive_synthesizer,
@@ -290,6 +338,7 @@ NAIVE: dict[type, Any] = {
     LinearAttentionModule: naive_linear_attention,
     AverageModule: naive_average,
     FourierModule: naive_fourier,
+    SomeHeadsModule: naive_some_heads,
 }
 
 MASKS = {
@@ -311,7 +360,11 @@ def test_output_is_the_definition(place: str, form: Form, padding: str) -> None:
     assert given.shape == x.shape
     torch.testing.assert_close(given[mask], expected[mask], rtol=1e-4, atol=1e-4)
     assert given.isfinite().all()
-    assert torch.equal(module.taught(x, None if padding == "none" else mask, **source), given)
+    taught = module.taught(x, None if padding == "none" else mask, **source)
+    if isinstance(module, SomeHeadsModule):
+        module.output.weight.data, module.output.bias.data = torch.eye(16), torch.zeros(16)
+        given = module(x, None if padding == "none" else mask, **source)[..., module.channels]
+    assert torch.equal(taught, given)
 
 
 @forms(LEARNING)
@@ -452,13 +505,17 @@ def decode(
     chunks: list[int],
     **source: torch.Tensor,
 ) -> torch.Tensor:
-    """The tokens given a few at a time, as a layer does it; the source, as it comes, only the first time."""
+    """The tokens given a few at a time, as a layer does it; the source, as it comes, only the first time.
+
+    Its mask comes each time: it says which of the keys that a state holds are real.
+    """
     outputs = []
     for tokens in chunks:
         stop = state.length + tokens
         seen = None if mask is None else mask[:, :stop]
         outputs.append(module(hidden_states[:, state.length : stop], seen, **source, state=state))
-        state.length, source = stop, {}
+        state.length = stop
+        source.pop("source", None)
     return torch.cat(outputs, dim=1)
 
 
@@ -485,8 +542,9 @@ def test_decoding_goes_on_with_other_beams(place: str, form: Form) -> None:
     decode(module, state, first, None, [1] * 5, **source)
     state.reorder_cache(beams)  # type: ignore[arg-type]
     whole = torch.cat([first[beams], then], dim=1)
-    given = decode(module, state, whole, None, [1] * 4)
     expected = module(whole, **{name: tensor[beams] for name, tensor in source.items()})
+    masks = {name: tensor[beams] for name, tensor in source.items() if name == "source_mask"}
+    given = decode(module, state, whole, None, [1] * 4, **masks)
     torch.testing.assert_close(given, expected[:, 5:], rtol=1e-5, atol=1e-5)
 
 
@@ -502,21 +560,24 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
 
     def numbers() -> int:
         assert all(len(tensor) == 2 for tensor in state.tensors.values())
-        return sum(tensor.untyped_storage().nbytes() for tensor in state.tensors.values()) // (4 * 2)
+        tensors = [tensor for one in (state, *state.parts.values()) for tensor in one.tensors.values()]
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors) // (4 * 2)
 
     source = source_for(place, 2, 9)
     for tokens in (1, 20, 1):
         decode(module, state, x, None, [tokens], **source)
         source = {}
+        read = 9 if place == "cross" else state.length
+        heads = len(form.get("heads", range(4)))
+        kept = 2 * read * 4 * (4 - heads)  # keys and values of the heads that are left
         if form["block"] == "slots":
-            assert numbers() == form["slots"] * (16 + (4 if place == "decoder self" else 0))
+            assert numbers() == kept + form["slots"] * (4 * heads + (heads if place == "decoder self" else 0))
         elif form["block"] == "linear_attention":
             assert numbers() == 16 * (4 + 1)
         elif form["block"] == "average":
             assert numbers() == 16 + (1 if place == "decoder self" else 0)
         else:
-            read = 9 if place == "cross" else state.length
-            assert numbers() == read * (16 + (1 if form["source_score"] == "none" else 4))
+            assert numbers() == kept + read * (4 * heads + (1 if form["source_score"] == "none" else heads))
 
 
 # Precision, initial values, operations
@@ -549,7 +610,7 @@ def test_running_sums_are_kept_in_float32(form: Form) -> None:
 
 @forms([(place, form) for place, form in LEARNING if form not in (LINEAR_ATTENTION, AVERAGE)])
 def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
-    module: Any = build(site(place, d_model=128, heads=8), **form)
+    module: Any = mixing(build(site(place, d_model=128, heads=8), **form))
     x = torch.randn(1, 500, 128)
     if isinstance(module, MixerModule):
         assert module.mixing.std().item() == pytest.approx(0.02, rel=0.05)
@@ -558,7 +619,7 @@ def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
         if isinstance(module, SlotsModule):
             logits = module._scores(module.gate, x)
         else:
-            logits = module.score(torch.relu(module.hidden(x))).unflatten(-1, (8, -1))
+            logits = module.score(torch.relu(module.hidden(x))).unflatten(-1, (module.heads, -1))
         weights = logits.softmax(dim=-1)
         entropy = -(weights * weights.log()).sum(dim=-1).mean() / math.log(weights.shape[-1])
         assert 0.85 < entropy < 1
@@ -568,17 +629,18 @@ def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
 @pytest.mark.parametrize(("n", "s", "batch"), [(7, 9, 3), (2, 50, 4)])
 @forms(ALL)
 def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, batch: int) -> None:
-    d, h = 16, 4
+    d, h = 16, len(form.get("heads", range(4)))
+    c = 4 * h  # channels that the block gives; the others are an attention's
     module = build(site(place), **form)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         module(torch.randn(batch, n, d), **source_for(place, batch, s))
     read = s if place == "cross" else n
     if form["block"] == "mixer":
-        expected = 3 * d * d * n + d * n * n
+        expected = (2 * c + d) * d * n + c * n * n
     elif form["block"] == "synthesizer":
         hidden = 2 * d
         of_source = {"none": 0, "linear": d * h, "network": d * hidden + hidden * h}[form["source_score"]]
-        expected = n * (d * d + d * hidden + hidden * h * read + d * read) + read * (d * d + of_source)
+        expected = n * (d * d + d * hidden + hidden * h * read + c * read) + read * (d * c + of_source)
     elif form["block"] == "linear_attention":
         expected = 2 * d * d * (n + read)
         expected += n * n * (2 * d + h) if place == "decoder self" else (n + read) * d * (d // h + 1)
@@ -590,8 +652,9 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         k, rank = form["slots"], form.get("rank")
         pool = d * h * k if rank is None else d * h * rank + h * rank * k
         gate = pool if form["gate"] == "linear" else d * 2 * d + 2 * d * h * k
-        expected = n * (d * d + gate) + read * (d * d + pool)
-        expected += n * n * (h * k + d) if place == "decoder self" else (n + read) * k * d
+        expected = n * (d * d + gate) + read * (d * c + pool)
+        expected += n * n * (h * k + c) if place == "decoder self" else (n + read) * k * c
+    expected += (n * d + 2 * read * d + 2 * n * read) * (d - c)
     assert counter.get_total_flops() == 2 * batch * expected
 
 
@@ -608,7 +671,39 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         ),
         ("encoder self", {"block": "mixer", "groups": 3}, "groups = 3 does not divide the model's width; .* of 16"),
         ("encoder self", {"block": "mixer", "groups": 0}, r"argument 'groups' of block 'mixer': .* not 0"),
-        ("encoder self", {"block": "mixer", "heads": 4}, "has no argument 'heads'; its arguments: groups, max_length"),
+        (
+            "encoder self",
+            {"block": "mixer", "heads": 4},
+            r"argument 'heads' of block 'mixer': input should be a list of heads, such as \[0, 2\], not 4",
+        ),
+        (
+            "encoder self",
+            {"block": "mixer", "heads": [1], "groups": 2},
+            "block 'mixer': each of 'heads' is a group, and 'groups' is their number; leave one of them out",
+        ),
+        (
+            "encoder self",
+            {"block": "mixer", "heads": [4]},
+            r"encoder\.0\.self_attention: heads = \[4\] names a head 4, but the attention there has heads 0 to 3",
+        ),
+        (
+            "cross",
+            {"block": "slots", "heads": [0, -1]},
+            r"decoder\.0\.cross_attention: heads = \[0, -1\] names a head -1, but the attention there has heads 0 to 3",
+        ),
+        (
+            "cross",
+            {"block": "slots", "heads": []},
+            r"decoder\.0\.cross_attention: heads = \[\] replaces no head; the attention there has heads 0 to 3",
+        ),
+        (
+            "cross",
+            {"block": "synthesizer", "heads": [3, 0, 3]},
+            r"decoder\.0\.cross_attention: heads = \[3, 0, 3\] names head 3 twice; name it once",
+        ),
+        ("cross", {"block": "slots", "heads": [True]}, r"argument 'heads' of block 'slots': .* a list .* not \[True\]"),
+        ("cross", {"block": "slots", "heads": "0"}, "argument 'heads' of block 'slots': .* valid integer, .* not '0'"),
+        ("cross", {"block": "slots", "heads": 0}, "argument 'heads' of block 'slots': .* equal to 1, not 0"),
         (
             "encoder self",
             {"block": "mixer", "max_length": 65},
@@ -675,22 +770,22 @@ def attend(weights: AttentionWeights, asking: torch.Tensor, read: torch.Tensor) 
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("form", [MIXER, *ANYWHERE])
+@pytest.mark.parametrize("form", MIXERS + ANYWHERE)
 def test_values_and_output_are_the_teachers(form: Form, bias: bool) -> None:
     """Where all tokens are alike, every weighting of them gives what the attention gives."""
-    teacher, where = attention(bias=bias), site("encoder self")
-    arguments = check_arguments(BLOCKS[form["block"]], resolve(where, **form), "plan")
-    module: Any = BLOCKS[form["block"]].build(arguments, where, teacher)
+    teacher = attention(bias=bias)
+    module = build(site("encoder self"), teacher=teacher, **form)
     x = torch.randn(2, 1, 16).expand(2, 7, 16)
-    if isinstance(module, MixerModule):
+    if form["block"] == "mixer":
         with torch.no_grad():
-            module.mixing.fill_(1 / 7)
-            module.gate.weight.zero_()
+            mixing(module).mixing.fill_(1 / 7)
+            mixing(module).gate.weight.zero_()
     torch.testing.assert_close(module(x), attend(teacher, x, x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("heads", [None, [0, 2, 3]])
 @pytest.mark.parametrize("rank", [None, 4, 3])
-def test_slots_start_as_an_attention_with_rounded_queries(rank: int | None) -> None:
+def test_slots_start_as_an_attention_with_rounded_queries(rank: int | None, heads: list[int] | None) -> None:
     """Many prototypes come near the attention itself, fewer less so; without the start there is nothing of it."""
     torch.manual_seed(0)
     teacher, where = attention(), site("cross")
@@ -698,8 +793,11 @@ def test_slots_start_as_an_attention_with_rounded_queries(rank: int | None) -> N
     expected = attend(teacher, asking, source)
 
     def missed(slots: int, start: AttentionWeights | None) -> float:
-        arguments = check_arguments(Slots, resolve(where, "slots", slots=slots, gate="linear", rank=rank), "plan")
-        module: Any = Slots.build(arguments, where, start)
+        module: Any = build(where, "slots", teacher=teacher, slots=slots, gate="linear", rank=rank, heads=heads)
+        if start is None:  # what was kept stays
+            for reset in mixing(module).modules():
+                if isinstance(reset, nn.Linear):
+                    reset.reset_parameters()
         with torch.no_grad():
             return float((module(asking, source=source) - expected).square().mean() / expected.var())
 

@@ -32,6 +32,7 @@ from leanformer.rundir import files_signature
 from leanformer.tasks.translation import Translation
 
 ALR = {"block": "feed_forward", "hidden": 8, "max_length": 30}
+ONE_HEAD = {"block": "slots", "slots": 4, "gate": "linear", "heads": [1]}
 
 
 def words_study(**changes: Any) -> dict[str, Any]:
@@ -61,7 +62,11 @@ def words_study(**changes: Any) -> dict[str, Any]:
         },
         "candidates": {
             "encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}},
-            "both": {"method": "distill", "plan": {"*.self_attention": ALR}, "finetune": {"epochs": 1, "logits": 1.0}},
+            "both": {
+                "method": "distill",
+                "plan": {"*.self_attention": ALR, "decoder.1.self_attention": ONE_HEAD},
+                "finetune": {"epochs": 1, "logits": 1.0},
+            },
             "scratch": {"plan": {"encoder.*.self_attention": {"block": "minimal_attention"}}},
         },
         "train": {"epochs": 2, "batch_tokens": 512, "learning_rate": 1e-2, "checkpoint_seconds": 0},
@@ -116,6 +121,11 @@ def test_rows_say_what_was_taught_and_what_it_stores(whole: tuple[Path, str]) ->
         assert len(change["r2_per_seed"]) == 2
         assert change["r2"] == pytest.approx(sum(change["r2_per_seed"]) / 2)
     assert changes["decoder.0.self_attention"]["r2"] is None
+    of_a_head = {change["site"]: change for change in rows["both"]["changes"]}["decoder.1.self_attention"]
+    assert of_a_head["removed"] == 3 * (d + 1) * 8  # its queries, keys and values; the other head's stay too
+    assert of_a_head["added"] == (d + 1) * 8 + d * 4 + (d + 1) * 4  # values, pools, gate
+    assert of_a_head["arguments"]["heads"] == [1]
+    assert len(of_a_head["r2_per_seed"]) == 2
     teaching = rows["encoder"]["teaching"]
     assert (teaching["blocks"], teaching["epochs"]) == (2, 2)
     assert rows["both"]["teaching"]["blocks"] == 4

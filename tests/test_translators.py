@@ -31,6 +31,8 @@ PER_HEAD = {**FF, "per_head": True}
 PADDED = {**FF, "padding_in_norm": True}
 GATED = {**FF, "reads": "token", "gate": True}
 MINIMAL = {"block": "minimal_attention"}
+SLOTS = {"block": "slots", "slots": 3}
+SYNTHESIZER = {"block": "synthesizer", "source_score": "linear", "max_length": LIMIT}
 
 ENCODER_PLANS: dict[str, Plan] = {
     "encoder self": {"encoder.*.self_attention": FF},
@@ -42,9 +44,13 @@ ENCODER_PLANS: dict[str, Plan] = {
     "encoder layer, padding in norm": {"encoder.1.layer": PADDED},
     "encoder minimal": {"encoder.*.self_attention": {**MINIMAL, "diagonal_value": True, "temperature": True}},
     "encoder mixer": {"encoder.*.self_attention": {"block": "mixer", "max_length": LIMIT}},
-    "encoder slots": {"encoder.*.self_attention": {"block": "slots", "slots": 3}},
     "encoder fourier": {"encoder.*.self_attention": {"block": "fourier", "norm": "ortho"}},
     "encoder linear, average": {"encoder.0.self_attention": "linear_attention", "encoder.1.self_attention": "average"},
+    "encoder slots": {"encoder.*.self_attention": SLOTS},
+    "encoder, some heads": {
+        "encoder.0.self_attention": {"block": "mixer", "max_length": LIMIT, "heads": [1, 3]},
+        "encoder.1.self_attention": {**SLOTS, "heads": [2]},
+    },
     "mlp": {"encoder.*.mlp": {"block": "mlp", "hidden": 5}, "decoder.1.mlp": {"block": "mlp", "hidden": 7}},
     "no mlp": {"*.mlp": "none"},
     "encoder layer none": {"encoder.0.layer": "none"},
@@ -72,11 +78,17 @@ DECODER_PLANS: dict[str, Plan] = {
     "minimal self": {"decoder.*.self_attention": {**MINIMAL, "qk": "symmetric", "vo": "separate", "qk_norm": True}},
     "minimal cross": {"decoder.*.cross_attention": {**MINIMAL, "vo": "collapsed", "bias": True}},
     "minimal everywhere": {"*attention": {**MINIMAL, "qk": "separate", "heads": 2}},
-    "slots": {"decoder.*attention": {"block": "slots", "slots": 3}},
-    "synthesizer": {"decoder.*attention": {"block": "synthesizer", "source_score": "linear", "max_length": LIMIT}},
     "low rank": {"*attention": {**FF, "rank": 2}},
     "linear attention": {"decoder.*attention": "linear_attention"},
     "average": {"decoder.*attention": "average"},
+    "slots": {"decoder.*attention": SLOTS},
+    "synthesizer": {"decoder.*attention": SYNTHESIZER},
+    "slots, some heads": {"decoder.*attention": {**SLOTS, "heads": [0, 2]}},
+    "synthesizer, some heads": {"decoder.*attention": {**SYNTHESIZER, "heads": [3]}},
+    "some heads, one layer": {
+        "decoder.1.self_attention": {**SLOTS, "heads": [3, 1, 2], "gate": "linear", "rank": 2},
+        "decoder.0.cross_attention": {**SLOTS, "heads": [0, 1, 2, 3]},
+    },
     "no first self": {"decoder.0.self_attention": "none"},
     "no first cross": {"decoder.0.cross_attention": "none"},
     "no first layer": {"decoder.0.layer": "none"},
@@ -88,6 +100,7 @@ PLANS = {**ENCODER_PLANS, **DECODER_PLANS}
 EACH = [
     *(("marian", name) for name in PLANS),
     *(("bart", name) for name in ("encoder layer", "cross, gate", "layer", "minimal everywhere", "everything")),
+    *(("bart", name) for name in ("encoder, some heads", "slots, some heads")),
 ]
 EACH_DECODER = [(family, name) for family, name in EACH if name in DECODER_PLANS]
 EACH_FAMILY = pytest.mark.parametrize("family", ["marian", "bart"])
@@ -646,7 +659,20 @@ def alone_of(number: int) -> Tensors:
     return {"input_ids": sources()["input_ids"][number : number + 1, : LENGTHS[number]]}
 
 
-@pytest.mark.parametrize("plan", ["self", "cross", "cross sublayer", "layer", "minimal self", "slots", "synthesizer"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "self",
+        "cross",
+        "cross sublayer",
+        "layer",
+        "minimal self",
+        "slots",
+        "synthesizer",
+        "slots, some heads",
+        "synthesizer, some heads",
+    ],
+)
 def test_beams_are_followed_in_the_cache(students: Students, monkeypatch: pytest.MonkeyPatch, plan: str) -> None:
     """The comparison above would tell if they were not."""
     student = students("marian", plan)
@@ -655,7 +681,7 @@ def test_beams_are_followed_in_the_cache(students: Students, monkeypatch: pytest
     assert translate(student, sources(), num_beams=4).tolist() != expected.tolist()
 
 
-@pytest.mark.parametrize("plan", ["everything", "layer, token", "no first layer, cross after"])
+@pytest.mark.parametrize("plan", ["everything", "layer, token", "no first layer, cross after", "slots, some heads"])
 def test_more_of_generate(students: Students, plan: str) -> None:
     """Several answers a sentence, and words to begin with, padded at the left."""
     student = students("marian", plan)

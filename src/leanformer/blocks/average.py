@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leanformer.blocks.base import AttentionWeights, Block, register, set_linear
+from leanformer.blocks.base import AttentionWeights, Block, register
 from leanformer.blocks.prefix import running_sum, wide
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.sums import SumsModule
@@ -17,6 +17,8 @@ from leanformer.model.sites import Site
 
 class AverageModule(SumsModule):
     """What ``average`` builds."""
+
+    output: nn.Linear
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
@@ -97,6 +99,5 @@ class Average(Block):
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
         module = AverageModule(site)
         if teacher is not None:  # what is averaged, and what becomes of it, is known already
-            set_linear(module.value, teacher.value, None)
-            set_linear(module.output, teacher.output, teacher.bias_behind_means())
+            module.take_over(teacher)
         return module

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,12 +26,14 @@ class AttentionWeights:
     """A trained attention in one layout, whatever the family: ``x @ weight + bias``.
 
     Args:
-        query: Weight of shape (d_model, d_model), head ``i`` in the ``i``-th group of columns; ``key`` and ``value``
-            likewise.
-        output: Weight of shape (d_model, d_model), head ``i`` in the ``i``-th group of rows.
-        query_bias: Shape (d_model,), or None where the model has none; the other biases likewise.
+        query: Weight of shape (d_model, channels), head ``i`` in the ``i``-th group of columns; ``key`` and ``value``
+            likewise. All heads together have d_model channels.
+        output: Weight of shape (channels, d_model), head ``i`` in the ``i``-th group of rows.
+        query_bias: Shape (channels,), or None where the model has none; ``key_bias`` and ``value_bias`` likewise.
+        output_bias: Shape (d_model,), or None.
         num_heads: Number of heads.
         scaling: What the scores are multiplied with before the softmax.
+        dropout: Probability with which a weight is dropped in training.
     """
 
     query: torch.Tensor
@@ -43,6 +46,31 @@ class AttentionWeights:
     output_bias: torch.Tensor | None
     num_heads: int
     scaling: float
+    dropout: float = 0.0
+
+    def channels_of(self, heads: Sequence[int]) -> list[int]:
+        """Which channels some heads have, head by head in the order given."""
+        width = self.query.shape[1] // self.num_heads
+        return [channel for head in heads for channel in range(head * width, (head + 1) * width)]
+
+    def of_heads(self, heads: Sequence[int]) -> AttentionWeights:
+        """Some heads alone, in the order given, with their part of the output projection and its whole bias."""
+        own = self.channels_of(heads)
+
+        def of(bias: torch.Tensor | None) -> torch.Tensor | None:
+            return None if bias is None else bias[own]
+
+        return replace(
+            self,
+            query=self.query[:, own],
+            key=self.key[:, own],
+            value=self.value[:, own],
+            output=self.output[own],
+            query_bias=of(self.query_bias),
+            key_bias=of(self.key_bias),
+            value_bias=of(self.value_bias),
+            num_heads=len(heads),
+        )
 
     def scores(self, asking: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """What the softmax is taken of, before any mask.
@@ -87,10 +115,12 @@ class BlockModule(nn.Module):
     Class attributes:
         target: What a teacher's site shows it to learn from: the site's ``output``, or the attention's ``heads``, side
             by side as they are before the output projection.
+        channels: Which channels of the target it learns; None: all.
         max_length: Most tokens that it can read, or None; of the source too, where it reads that.
     """
 
     target: Literal["output", "heads"] = "output"
+    channels: Sequence[int] | None = None
     max_length: int | None = None
 
     def forward(
@@ -136,10 +166,22 @@ class HeadsModule(BlockModule):
     """A block that gives an attention's heads, side by side, and has an output projection behind them.
 
     Attributes:
-        output: The projection.
+        value: What is mixed of each token.
+        output: The projection; None in a block for some heads alone, which has that of the attention behind it.
     """
 
-    output: nn.Linear
+    value: nn.Linear
+    output: nn.Linear | None
+
+    def take_over(self, teacher: AttentionWeights) -> None:
+        """Starts with a trained attention's values and output: what is mixed, and what becomes of it.
+
+        Where the values here have no bias, theirs goes into the output's, to which weights that sum to one pass it on.
+        """
+        set_linear(self.value, teacher.value, teacher.value_bias)
+        if self.output is not None:
+            bias = teacher.bias_behind_means() if self.value.bias is None else teacher.output_bias
+            set_linear(self.output, teacher.output, bias)
 
     def mix(
         self,
@@ -161,7 +203,8 @@ class HeadsModule(BlockModule):
         state: DecodingState | None = None,
     ) -> torch.Tensor:
         """The heads, projected; see ``BlockModule``."""
-        return self.output(self.mix(hidden_states, padding_mask, source, source_mask, state))
+        mixed = self.mix(hidden_states, padding_mask, source, source_mask, state)
+        return mixed if self.output is None else self.output(mixed)
 
 
 class Block:

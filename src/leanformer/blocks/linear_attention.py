@@ -34,8 +34,7 @@ class LinearAttentionModule(SumsModule):
     @torch.no_grad()
     def start_from(self, teacher: AttentionWeights) -> None:
         """Values and output are a trained attention's; queries and keys too where the heads are as many."""
-        set_linear(self.value, teacher.value, None)
-        set_linear(self.output, teacher.output, teacher.bias_behind_means())
+        self.take_over(teacher)
         if self.heads == teacher.num_heads:
             set_linear(self.query, teacher.query, teacher.query_bias)
             set_linear(self.key, teacher.key, teacher.key_bias)
@@ -56,7 +55,7 @@ class LinearAttentionModule(SumsModule):
         else:
             sums = _product(queries, self.pooled(states, real, source, source_mask, state))
         mixed = sums[..., :-1] / sums[..., -1:].clamp(min=EPSILON)  # (batch, heads, tokens, d_head)
-        return mixed.transpose(1, 2).flatten(2).to(self.output.weight.dtype)
+        return mixed.transpose(1, 2).flatten(2).to(self.value.weight.dtype)
 
     def pool(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """Σ phi(key) [value, 1]: (batch, tokens, d_model) -> (batch, heads, d_head, d_head + 1)."""

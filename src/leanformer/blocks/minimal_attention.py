@@ -46,7 +46,8 @@ def attend(
     else:
         scores = (query * scale) @ key.transpose(-1, -2)
     if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, float("-inf"))
+        # Not minus infinity, so that a row of nothing to attend to has a softmax.
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=-1)
     if dropout > 0.0:
         weights = F.dropout(weights, dropout)
@@ -89,7 +90,12 @@ class TriangularLinear(nn.Module):
 
 
 class MinimalAttentionModule(BlockModule):
-    """What ``minimal_attention`` builds; see there for the arguments."""
+    """What ``minimal_attention`` builds; see there for the arguments.
+
+    Args:
+        width: Channels of separate queries and keys, and of values that no output projection follows: those of an
+            attention's heads of which there are fewer than all. None: d_model.
+    """
 
     def __init__(
         self,
@@ -104,6 +110,7 @@ class MinimalAttentionModule(BlockModule):
         dropout: float,
         causal: bool = False,
         cross: bool = False,
+        width: int | None = None,
     ) -> None:
         super().__init__()
         self.causal = causal and not cross
@@ -116,10 +123,10 @@ class MinimalAttentionModule(BlockModule):
         elif qk == "collapsed":
             self.similarity = nn.Linear(d_model, d_model, bias=bias)
         else:
-            self.query = nn.Linear(d_model, d_model, bias=bias)
-            self.key = nn.Linear(d_model, d_model, bias=bias)
+            self.query = nn.Linear(d_model, width or d_model, bias=bias)
+            self.key = nn.Linear(d_model, width or d_model, bias=bias)
         self.qk = qk
-        self.value = nn.Linear(d_model, d_model, bias=bias) if vo != "none" else None
+        self.value = nn.Linear(d_model, width or d_model, bias=bias) if vo != "none" else None
         self.output = nn.Linear(d_model, d_model, bias=bias) if vo == "separate" else None
         self.diagonal_value = nn.Parameter(torch.ones(d_model)) if diagonal_value else None
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1)) if temperature else None

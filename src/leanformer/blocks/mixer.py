@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register
+from leanformer.blocks.some_heads import HeadList, groups_of, settle_heads
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides, check_length, check_positions, without_padding
 from leanformer.errors import LeanformerError
@@ -22,16 +23,16 @@ class MixerModule(HeadsModule):
 
     max_length: int
 
-    def __init__(self, site: Site, groups: int, max_length: int) -> None:
+    def __init__(self, site: Site, groups: int, max_length: int, width: int | None = None) -> None:
         super().__init__()
         self.site_name = site.name
         self.max_length = max_length
-        self.value = nn.Linear(site.d_model, site.d_model)
+        self.value = nn.Linear(site.d_model, width or site.d_model)
         # Small beside the means of values that an attention gives: with weights far off, teaching starts far off.
         self.mixing = nn.Parameter(torch.empty(groups, max_length, max_length).normal_(std=MIXING_DEVIATION))
-        self.gate = nn.Linear(site.d_model, site.d_model)
+        self.gate = nn.Linear(site.d_model, width or site.d_model)
         nn.init.zeros_(self.gate.bias)
-        self.output = nn.Linear(site.d_model, site.d_model)
+        self.output = nn.Linear(site.d_model, site.d_model) if width is None else None
 
     def mix(
         self,
@@ -80,11 +81,19 @@ class Mixer(Block):
 
         Args:
             groups: Channel groups with mixing weights of their own; None: as many as the model has heads there.
+            heads: Which heads of the attention are replaced, one group each; None: all, by the groups.
             max_length: Tokens that it can read.
         """
 
         groups: Annotated[int, Field(ge=1)] | None = None
+        heads: HeadList | None = None
         max_length: Annotated[int, Field(ge=1)] = 50
+
+        @model_validator(mode="after")
+        def _fit(self) -> Mixer.Arguments:
+            if self.groups is not None and self.heads is not None:
+                raise ValueError("each of 'heads' is a group, and 'groups' is their number; leave one of them out")
+            return self
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
@@ -93,15 +102,18 @@ class Mixer(Block):
                 f"{site.name}: a mixer reads all tokens at once, and a decoder must not read later ones; take 'slots', "
                 "'synthesizer' or 'feed_forward' there"
             )
+        check_positions(site, arguments.max_length)
+        settings = arguments.model_dump()
+        if arguments.heads is not None:
+            return {**settings, "heads": settle_heads(site, arguments.heads, teacher)}
         groups = arguments.groups or site.num_heads
         check_divides(site, "groups", groups)
-        check_positions(site, arguments.max_length)
-        return {**arguments.model_dump(), "groups": groups}
+        return {**settings, "groups": groups}
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
-        module = MixerModule(site, arguments.groups, arguments.max_length)
-        if teacher is not None:  # what is mixed, and what becomes of it, is known already
-            set_linear(module.value, teacher.value, teacher.value_bias)
-            set_linear(module.output, teacher.output, teacher.output_bias)
+        groups, width = groups_of(site, arguments.heads or arguments.groups)
+        module = MixerModule(site, groups, arguments.max_length, width)
+        if teacher is not None:
+            module.take_over(teacher)
         return module

@@ -12,8 +12,9 @@ from torch import nn
 
 from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
 from leanformer.blocks.prefix import running_sum, wide
+from leanformer.blocks.some_heads import Heads, groups_of, settle_heads
 from leanformer.blocks.state import DecodingState
-from leanformer.blocks.tokens import check_divides, without_padding
+from leanformer.blocks.tokens import without_padding
 from leanformer.model.sites import Site
 
 # Scores of running pools lie within plus and minus this: their exponentials and products of two fit float32 whatever
@@ -58,6 +59,7 @@ class SlotsModule(HeadsModule):
         heads: int,
         gate_hidden: int | None = None,
         rank: int | None = None,
+        width: int | None = None,
     ) -> None:
         super().__init__()
         self.site_name = site.name
@@ -72,8 +74,8 @@ class SlotsModule(HeadsModule):
         else:
             first = nn.Linear(site.d_model, gate_hidden)
             self.gate = nn.Sequential(first, nn.ReLU(), nn.Linear(gate_hidden, heads * slots))
-        self.value = nn.Linear(site.d_model, site.d_model, bias=False)
-        self.output = nn.Linear(site.d_model, site.d_model)
+        self.value = nn.Linear(site.d_model, width or site.d_model, bias=width is not None)
+        self.output = nn.Linear(site.d_model, site.d_model) if width is None else None
 
     def _map(self, d_model: int, width: int, rank: int | None, bias: bool) -> nn.Module:
         if rank is None:
@@ -88,8 +90,7 @@ class SlotsModule(HeadsModule):
         head makes of a random token, ``softmax_j(q_k . key_j)``; a linear gate asks how near the token's own query is
         to q_k: with prototypes enough this is the attention, its queries rounded to the nearest prototype.
         """
-        set_linear(self.value, teacher.value, None)
-        set_linear(self.output, teacher.output, teacher.bias_behind_means())
+        self.take_over(teacher)
         if self.heads != teacher.num_heads:
             return
         queries, keys = (w.unflatten(1, (self.heads, -1)).transpose(0, 1) for w in (teacher.query, teacher.key))
@@ -115,7 +116,7 @@ class SlotsModule(HeadsModule):
         source_mask: torch.Tensor | None = None,
         state: DecodingState | None = None,
     ) -> torch.Tensor:
-        """(batch, tokens, d_model) -> the same shape; see ``HeadsModule``."""
+        """The heads; see ``HeadsModule``."""
         if state is not None and state.tensors and hidden_states.shape[1] == 1:
             real = None if padding_mask is None else padding_mask[:, -1].bool()
             states = hidden_states[:, 0] if real is None else hidden_states[:, 0].masked_fill(~real[:, None], 0)
@@ -266,7 +267,7 @@ class SlotsModule(HeadsModule):
                     name: tensor.transpose(0, 1).clone(memory_format=torch.contiguous_format)
                     for name, tensor in new.items()
                 }
-        return mixed.to(self.output.weight.dtype)
+        return mixed.to(self.value.weight.dtype)
 
 
 @register
@@ -295,14 +296,15 @@ class Slots(Block):
 
         Args:
             slots: Slots of each head.
-            heads: Channel groups with slots of their own; None: as many as the model has there.
+            heads: Channel groups with slots of their own, or which heads of the attention are replaced; None: as many
+                groups as the model has heads there.
             gate: What gives the gates: a ``linear`` map of the token, or a ``network``.
             gate_hidden: Hidden units of that network; None: twice the model's width.
             rank: Of each head's map to its slots, and of a linear gate's; None: not bounded.
         """
 
         slots: Annotated[int, Field(ge=1)] = 16
-        heads: Annotated[int, Field(ge=1)] | None = None
+        heads: Heads | None = None
         gate: Literal["linear", "network"] = "network"
         gate_hidden: Annotated[int, Field(ge=1)] | None = None
         rank: Annotated[int, Field(ge=1)] | None = None
@@ -315,9 +317,7 @@ class Slots(Block):
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
-        heads = arguments.heads or site.num_heads
-        check_divides(site, "heads", heads)
-        settings = {**arguments.model_dump(), "heads": heads}
+        settings = {**arguments.model_dump(), "heads": settle_heads(site, arguments.heads, teacher)}
         if arguments.gate == "network":
             settings["gate_hidden"] = arguments.gate_hidden or 2 * site.d_model
         return settings
@@ -325,6 +325,7 @@ class Slots(Block):
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
         settings = arguments.model_dump(exclude={"gate"})
+        settings["heads"], settings["width"] = groups_of(site, arguments.heads)
         module = SlotsModule(site, **settings)
         if teacher is not None:
             module.start_from(teacher)

@@ -12,7 +12,8 @@ class DecodingState(CacheLayerMixin):
     """Stands in a cache in place of a layer's keys and values, and goes through ``generate`` as they do.
 
     A block keeps in ``tensors`` whatever it needs of the tokens that it has read, batch first: beam search reorders
-    them. In ``shared`` it keeps what is the same for every sequence.
+    them. In ``shared`` it keeps what is the same for every sequence. A block that holds others gives each of them a
+    ``part``, a state of its own.
 
     Args:
         length: Tokens read so far.
@@ -25,6 +26,13 @@ class DecodingState(CacheLayerMixin):
         self.length = 0
         self.tensors: dict[str, torch.Tensor] = {}
         self.shared: dict[str, torch.Tensor] = {}
+        self.parts: dict[str, DecodingState] = {}
+
+    def part(self, name: str) -> DecodingState:
+        """The state of a block within the block: it has read the same tokens, and goes where this state goes."""
+        part = self.parts.setdefault(name, DecodingState())
+        part.length = self.length
+        return part
 
     @classmethod
     def of(cls, cache: Cache, layer: int) -> DecodingState:
@@ -57,15 +65,19 @@ class DecodingState(CacheLayerMixin):
         self.tensors = {
             name: tensor.index_select(0, indices.to(tensor.device)) for name, tensor in self.tensors.items()
         }
+        for part in self.parts.values():
+            part.batch_select_indices(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeats every sequence of the batch."""
         self.tensors = {name: tensor.repeat_interleave(repeats, dim=0) for name, tensor in self.tensors.items()}
+        for part in self.parts.values():
+            part.batch_repeat_interleave(repeats)
 
     def reset(self) -> None:
         """Back to before the first token."""
         self.length = 0
-        self.tensors, self.shared = {}, {}
+        self.tensors, self.shared, self.parts = {}, {}, {}
 
     def crop(self, tokens_to_remove: int) -> None:
         """Not possible: sums over the tokens read cannot be taken back, so that assisted generation does not work."""

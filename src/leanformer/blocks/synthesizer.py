@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
+from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register
 from leanformer.blocks.prefix import wide
+from leanformer.blocks.some_heads import Heads, groups_of, settle_heads
 from leanformer.blocks.state import DecodingState
-from leanformer.blocks.tokens import check_divides, check_length, check_positions, without_padding
+from leanformer.blocks.tokens import check_length, check_positions, without_padding
 from leanformer.model.sites import Site
 
 SourceScore = Literal["none", "linear", "network"]
@@ -25,7 +26,15 @@ class SynthesizerModule(HeadsModule):
 
     max_length: int
 
-    def __init__(self, site: Site, heads: int, hidden: int, source_score: SourceScore, max_length: int) -> None:
+    def __init__(
+        self,
+        site: Site,
+        heads: int,
+        hidden: int,
+        source_score: SourceScore,
+        max_length: int,
+        width: int | None = None,
+    ) -> None:
         super().__init__()
         self.site_name = site.name
         self.cross = site.reads_source
@@ -40,8 +49,8 @@ class SynthesizerModule(HeadsModule):
         elif source_score == "network":
             last = nn.Linear(hidden, heads, bias=False)
             self.source_score = nn.Sequential(nn.Linear(site.d_model, hidden), nn.ReLU(), last)
-        self.value = nn.Linear(site.d_model, site.d_model, bias=False)
-        self.output = nn.Linear(site.d_model, site.d_model)
+        self.value = nn.Linear(site.d_model, width or site.d_model, bias=width is not None)
+        self.output = nn.Linear(site.d_model, site.d_model) if width is None else None
 
     def mix(
         self,
@@ -90,7 +99,7 @@ class SynthesizerModule(HeadsModule):
         return wide(scores).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _read(self, states: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores of tokens that are read, (batch, heads or 1, tokens), and their values, (batch, tokens, d_model)."""
+        """Scores of tokens that are read, (batch, heads or 1, tokens), and their values, (batch, tokens, channels)."""
         if self.source_score is None:
             scores = wide(states.new_zeros(len(states), 1, states.shape[1]))
         else:
@@ -123,28 +132,29 @@ class Synthesizer(Block):
         """What a plan may say.
 
         Args:
-            heads: Channel groups with weights of their own; None: as many as the model has there.
+            heads: Channel groups with weights of their own, or which heads of the attention are replaced; None: as many
+                groups as the model has heads there.
             hidden: Hidden units of the networks; None: twice the model's width.
             source_score: g: ``none``, a ``linear`` map, or a ``network`` as f is.
             max_length: Positions that f gives weights to, of the source where that is read.
         """
 
-        heads: Annotated[int, Field(ge=1)] | None = None
+        heads: Heads | None = None
         hidden: Annotated[int, Field(ge=1)] | None = None
         source_score: SourceScore = "none"
         max_length: Annotated[int, Field(ge=1)] = 50
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
-        heads = arguments.heads or site.num_heads
-        check_divides(site, "heads", heads)
+        heads = settle_heads(site, arguments.heads, teacher)
         check_positions(site, arguments.max_length)
         return {**arguments.model_dump(), "heads": heads, "hidden": arguments.hidden or 2 * site.d_model}
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
-        module = SynthesizerModule(site, **arguments.model_dump())
-        if teacher is not None:  # what is mixed, and what becomes of it, is known already
-            set_linear(module.value, teacher.value, None)
-            set_linear(module.output, teacher.output, teacher.bias_behind_means())
+        settings = arguments.model_dump()
+        settings["heads"], settings["width"] = groups_of(site, arguments.heads)
+        module = SynthesizerModule(site, **settings)
+        if teacher is not None:
+            module.take_over(teacher)
         return module

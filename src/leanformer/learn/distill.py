@@ -190,6 +190,8 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     else:
         given = lesson.block(hidden_states)
     target = seen.targets[lesson.site.name, lesson.target]
+    if isinstance(lesson.block, BlockModule) and lesson.block.channels is not None:
+        target = target[..., list(lesson.block.channels)]
     if mask is None:
         return given.flatten(0, -2).float(), target.flatten(0, -2).float()
     return given[mask].float(), target[mask].float()

@@ -183,6 +183,7 @@ class Family:
             output_bias=bias(output),
             num_heads=self._num_heads(attention),
             scaling=attention.scaling,
+            dropout=self._attention_dropout(attention),
         )
 
     def output_projection(self, module: Any) -> nn.Module:
@@ -194,6 +195,10 @@ class Family:
         raise NotImplementedError
 
     def _num_heads(self, attention: Any) -> int:
+        raise NotImplementedError
+
+    def _attention_dropout(self, attention: Any) -> float:
+        """Probability with which a weight of it is dropped in training."""
         raise NotImplementedError
 
 
@@ -246,6 +251,9 @@ class ImageFamily(Family):
 
     def _num_heads(self, attention: Any) -> int:
         return int(attention.num_attention_heads)
+
+    def _attention_dropout(self, attention: Any) -> float:
+        return float(attention.attention_dropout)
 
 
 @dataclass(frozen=True)
@@ -303,6 +311,9 @@ class TranslationFamily(Family):
 
     def _num_heads(self, attention: Any) -> int:
         return int(attention.num_heads)
+
+    def _attention_dropout(self, attention: Any) -> float:
+        return float(attention.dropout)
 
 
 FAMILIES: dict[str, Family] = {

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.blocks.base import AttentionWeights, BlockModule, check_arguments, find_block
+from leanformer.blocks.some_heads import replace_heads
 from leanformer.errors import LeanformerError
 from leanformer.model.families import Family, ImageFamily, device_and_dtype, find_family
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
@@ -174,8 +175,13 @@ def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_ove
     """The module that an entry of a resolved plan makes for a site, on the model's device and in its precision."""
     arguments = dict(entry)
     block = find_block(arguments.pop("block"), site.name)
-    teacher = _teacher(model, find_family(model), site) if take_over else None
-    module = block.build(check_arguments(block, arguments, site.name), site, teacher)
+    checked = check_arguments(block, arguments, site.name)
+    attention = _teacher(model, find_family(model), site)
+    if isinstance(entry.get("heads"), list):
+        assert attention is not None  # the plan was resolved against it
+        module: nn.Module | None = replace_heads(block, checked, site, attention, take_over)
+    else:
+        module = block.build(checked, site, attention if take_over else None)
     device, dtype = device_and_dtype(model)
     return None if module is None else module.to(device=device, dtype=dtype)
 
@@ -224,7 +230,7 @@ def _layer(model: PreTrainedModel, name: str) -> tuple[OpenLayer, str]:
 
 def _teacher(model: PreTrainedModel, family: Family, site: Site) -> AttentionWeights | None:
     """The trained attention at a site, where one of the family's own stands there."""
-    if site.kind not in _SUBLAYER_KINDS or site.block != "attention":
+    if site.kind not in _SUBLAYER_KINDS:
         return None
     stack, number, kind = site.name.split(".")
     slot = family.open_layer(family.stacks(model)[stack][int(number)], stack, int(number)).slots()[kind]  # type: ignore[index]
