@@ -40,7 +40,9 @@ class Sublayer(nn.Module):
         output = self.block(self.norm(hidden_states) if self.pre_norm else hidden_states, **arguments)
         if isinstance(output, tuple):  # Hugging Face's attention gives its weights beside
             output = output[0]
-        output = hidden_states + F.dropout(output, self.dropout, self.training)
+        if self.training:
+            output = F.dropout(output, self.dropout)
+        output = hidden_states + output
         return output if self.pre_norm else self.norm(output)
 
 
@@ -56,8 +58,8 @@ class OpenMlp(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape."""
-        inner = F.dropout(self.activation(self.fc1(hidden_states)), self.dropout, self.training)
-        return self.fc2(inner)
+        inner = self.activation(self.fc1(hidden_states))
+        return self.fc2(F.dropout(inner, self.dropout) if self.training else inner)
 
 
 Slot = Sublayer | BlockModule | None
@@ -269,17 +271,21 @@ class TellsDecoderBlocks:
         attention_mask: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: Any = None,
         **kwargs: Any,
     ) -> Any:
         """As the decoder's own."""
         decode: Any = super()
+        # Whatever reads the source reads it with the first tokens.
+        reads_source = past_key_values is None or not past_key_values.get_seq_length()
         return decode.forward(
             input_ids,
             attention_mask,
             encoder_hidden_states,
             encoder_attention_mask,
+            past_key_values=past_key_values,
             padding_mask=real_tokens(attention_mask),
-            source_mask=real_tokens(encoder_attention_mask),
+            source_mask=real_tokens(encoder_attention_mask) if reads_source else None,
             **kwargs,
         )
 
