@@ -271,21 +271,17 @@ class TellsDecoderBlocks:
         attention_mask: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: Any = None,
         **kwargs: Any,
     ) -> Any:
         """As the decoder's own."""
         decode: Any = super()
-        # Whatever reads the source reads it with the first tokens.
-        reads_source = past_key_values is None or not past_key_values.get_seq_length()
         return decode.forward(
             input_ids,
             attention_mask,
             encoder_hidden_states,
             encoder_attention_mask,
-            past_key_values=past_key_values,
             padding_mask=real_tokens(attention_mask),
-            source_mask=real_tokens(encoder_attention_mask) if reads_source else None,
+            source_mask=real_tokens(encoder_attention_mask),
             **kwargs,
         )
 
