@@ -101,7 +101,8 @@ class SlotsModule(HeadsModule):
         _set_map(self.pool, keys @ prototypes.mT * teacher.scaling)
         if isinstance(self.gate, nn.Sequential):
             return
-        spread = prototypes.var(dim=1, correction=0).sum(dim=-1)[:, None, None] / 2  # squared, of a Gaussian kernel
+        # Squared, of a Gaussian kernel: half of a random token's query's variance. A dead head's queries have none.
+        spread = (queries.square().sum(dim=(1, 2), keepdim=True) / 2).clamp(min=torch.finfo(queries.dtype).eps)
         weight = queries @ prototypes.mT / spread  # (heads, d_model, slots)
         near_bias = -prototypes.square().sum(dim=-1)[:, None] / 2  # (heads, 1, slots)
         if teacher.query_bias is not None:
