@@ -805,6 +805,18 @@ def test_slots_start_as_an_attention_with_rounded_queries(rank: int | None, head
     assert missed(400, teacher) < 0.35
 
 
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("dead", [False, True])
+def test_slots_start_finite(slots: int, dead: bool) -> None:
+    """With a single slot, and from heads that ask for nothing."""
+    teacher = attention(bias=not dead)
+    if dead:
+        teacher.query[:, :8] = 0.0
+    module = build(site("cross"), "slots", teacher=teacher, slots=slots, gate="linear", rank=2)
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    assert module(torch.randn(2, 5, 16), source=torch.randn(2, 6, 16)).isfinite().all()
+
+
 @pytest.mark.parametrize("block", ["slots", "linear_attention"])
 def test_blocks_of_other_heads_take_values_alone(block: str) -> None:
     teacher, where = attention(heads=4), site("cross")
