@@ -4,7 +4,8 @@
 
 Runs benchmarks/multi30k.yaml, a study of leanformer's own (one seed: it speaks of one trained teacher), and keeps its
 rows. Every candidate, or those named with ``--tune``, is run a second time with an epoch of tuning the whole student,
-those named with ``--longer`` a third time with four. What is there already is not run again.
+those named with ``--longer`` a third time with four, and those named with ``--sequence`` with four on the teacher's own
+translations. What is there already is not run again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from leanformer.rundir import to_json
 STUDY = Path(__file__).with_suffix(".yaml")
 TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0}
 LONGER = {**TUNING, "epochs": 4, "learning_rate": 1e-3}
+SEQUENCE = {**LONGER, "targets": "teacher"}
 KEPT = (
     "name",
     "method",
@@ -57,7 +59,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="Multi30k: a hub id or a local copy in its layout")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--tune", nargs="*", help="candidates; by default all, with nothing behind it none")
-    parser.add_argument("--longer", nargs="*", default=["encoder-slots", "both-slots", "all-slots"])
+    parser.add_argument("--longer", nargs="*", default=["both-slots", "all-slots"])
+    parser.add_argument("--sequence", nargs="*", default=["all-slots"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     study = lf.read_study(STUDY, [f"data.source={arguments.data}"]).model_dump(mode="json")
@@ -65,6 +68,8 @@ def main() -> None:
         study["candidates"][f"{name}-tuned"] = study["candidates"][name] | {"finetune": TUNING}
     for name in arguments.longer:
         study["candidates"][f"{name}-tuned-longer"] = study["candidates"][name] | {"finetune": LONGER}
+    for name in arguments.sequence:
+        study["candidates"][f"{name}-sequence"] = study["candidates"][name] | {"finetune": SEQUENCE}
     results = lf.run(study, arguments.runs / "multi30k").results
     rows = [row(result) for result in (results["baseline"], *results["candidates"])]
     print(f"{'':28} {'added':>12} {'removed':>9} {'R2':>6} {'BLEU':>6}  difference")
