@@ -27,7 +27,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         **TWO_LAYERS,
     },
     "mixer": {
-        "*.self_attention": {"block": "mixer", "max_length": 16, "groups": 1},
+        "*.self_attention": {"block": "mixer", "max_length": 17, "groups": 1},
         "*.mlp": "none",
         **TWO_LAYERS,
     },
