@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
 
-from leanformer.blocks.base import AttentionWeights, HeadsModule
+from leanformer.blocks.base import AttentionWeights, HeadsModule, find_block
 from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.config import DistillConfig, Study, make_study
 from leanformer.errors import LeanformerError
@@ -227,8 +227,7 @@ class _Inspector:
             for batch in batches:
                 seen = observed.read(dict(batch))
                 for site in self.sites:
-                    in_decoder = site.name.startswith("decoder.")
-                    look(site, seen, seen.target_mask if in_decoder else seen.source_mask)
+                    look(site, seen, seen.mask_at(site))
 
     def fit(self) -> None:
         """Fits linear maps to the training examples; measures them, and how attention spreads, on held-out ones."""
@@ -303,7 +302,7 @@ class _Inspector:
                 given, target = answer(lesson, seen)
                 heads[name, probe].add(given, target)
                 if lesson.target == "heads":
-                    given = _real(_call(lesson.block, site, seen), mask)
+                    given = _real(lesson.block(*seen.arguments_at(site)), mask)
                     target = _real(seen.targets[name, "output"], mask)
                 whole[name, probe].add(given, target)
 
@@ -338,12 +337,9 @@ class _Inspector:
                 raise LeanformerError(f"probe {probe}: {problems[0] if problems else 'it has nothing to learn'}")
 
     def _resolve(self, site: Site, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        try:
-            return resolve(self.opened, {site.name: {**entry, "max_length": self.longest}})[site.name]
-        except LeanformerError as error:
-            if "max_length" in entry or "max_length" not in str(error):
-                raise
-            return resolve(self.opened, {site.name: dict(entry)})[site.name]
+        limited = "max_length" in find_block(entry["block"], "probe").Arguments.model_fields
+        needed = {"max_length": self.longest} if limited else {}
+        return resolve(self.opened, {site.name: {**needed, **entry}})[site.name]
 
     @torch.no_grad()
     def replace(self) -> None:
@@ -439,10 +435,3 @@ def _tokens(site: Site, seen: Seen) -> int:
 def _real(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """(batch, tokens, channels) -> (real positions, channels)."""
     return states.flatten(0, 1) if mask is None else states[mask]
-
-
-def _call(block: nn.Module, site: Site, seen: Seen) -> torch.Tensor:
-    padding_mask = None if site.causal else seen.source_mask
-    source = (seen.source, seen.source_mask) if site.reads_source else (None, None)
-    output: torch.Tensor = block(seen.inputs[site.name], padding_mask, *source)
-    return output

@@ -90,6 +90,17 @@ class Seen:
     source_mask: torch.Tensor | None
     target_mask: torch.Tensor | None
 
+    def mask_at(self, site: Site) -> torch.Tensor | None:
+        """True at the real tokens of a site; None where there is no padding."""
+        return self.target_mask if site.causal else self.source_mask
+
+    def arguments_at(self, site: Site) -> tuple[torch.Tensor | None, ...]:
+        """What a block at a site is called with: hidden states, their mask, and the source with its own."""
+        # A causal block never reads on: padding behind a sentence is nothing to it, and training has no other.
+        padding_mask = None if site.causal else self.source_mask
+        source = (self.source, self.source_mask) if site.reads_source else (None, None)
+        return self.inputs[site.name], padding_mask, *source
+
 
 class Observed:
     """A teacher whose sites are watched while it reads batches (a context manager).
@@ -180,15 +191,12 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         Shape (positions, channels) each, in float32.
     """
-    hidden_states = seen.inputs[lesson.site.name]
-    mask = seen.target_mask if lesson.site.causal else seen.source_mask
+    mask = seen.mask_at(lesson.site)
+    given: torch.Tensor
     if isinstance(lesson.block, BlockModule):
-        # A causal block never reads on: padding behind a sentence is nothing to it, and training has no other.
-        padding_mask = None if lesson.site.causal else seen.source_mask
-        source, source_mask = (seen.source, seen.source_mask) if lesson.site.reads_source else (None, None)
-        given = lesson.block.taught(hidden_states, padding_mask, source, source_mask)
+        given = lesson.block.taught(*seen.arguments_at(lesson.site))  # type: ignore[arg-type]
     else:
-        given = lesson.block(hidden_states)
+        given = lesson.block(seen.inputs[lesson.site.name])
     target = seen.targets[lesson.site.name, lesson.target]
     if isinstance(lesson.block, BlockModule) and lesson.block.channels is not None:
         target = target[..., list(lesson.block.channels)]

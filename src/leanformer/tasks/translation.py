@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Translation(Task):
         self._baseline = baseline
         self._metric: Metric = study.accept.metric
         self._train, left_out = encode_pairs(self.data.train, self.tokenizer, config.max_tokens, config.max_tokens)
-        self._train_sources = self.data.train.without(left_out).sources
+        self._left_out = left_out
         validation, _ = encode_pairs(self.data.validation, self.tokenizer)
         # The validation split only chooses and is measured as training is; the test split judges, and stays whole.
         long = validation.too_long(config.max_tokens, config.max_tokens)
@@ -131,6 +131,11 @@ class Translation(Task):
     @property
     def writes(self) -> bool:
         return True
+
+    @cached_property
+    def _train_sources(self) -> tuple[str, ...]:
+        """Those of the training pairs that were not left out; only a teacher's own translations ask for them."""
+        return self.data.train.without(self._left_out).sources
 
     def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
         return self._translate(teacher, self._train_sources, beam, self.study.data.max_tokens, progress).texts
