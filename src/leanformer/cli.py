@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from leanformer.allocator import keep_freed_memory
 from leanformer.errors import LeanformerError
 
 # What the disk and its rights may refuse a user; any other OSError is a defect of ours and keeps its traceback.
@@ -186,4 +187,5 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) 
 def main() -> None:
     """The ``leanformer`` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    keep_freed_memory()
     app()
