@@ -25,5 +25,18 @@ turn, ``forms.py`` builds the models that several benchmarks measure. ``section`
 and on the file that --quick writes; a sentence that holds for some figures only must be chosen by them.
 """
 
-NAMES = ("training_speed",)
+NAMES = (
+    "training_speed",
+    "attention_kernels",
+    "mnist",
+    "mnist_blocks",
+    "ablation",
+    "multi30k",
+    "decoding",
+    "attention_ablation",
+    "teaching",
+    "decoder_block",
+    "simulate_decisions",
+    "simulate_bleu",
+)
 """The benchmarks, in the page's order; each is a module of this package."""

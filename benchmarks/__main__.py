@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from benchmarks import NAMES, room
+from benchmarks import NAMES, page, room
 from leanformer.allocator import keep_freed_memory
 from leanformer.errors import LeanformerError
 
@@ -16,8 +16,14 @@ def main(argv: Sequence[str]) -> int:
         print("python -m benchmarks NAME [--quick] [--out FILE] [--threads N] [own options; see NAME --help]\n")
         for name in NAMES:
             print(f"{name:20} {room.first_line(name)}")
+        print(f"{'page [--check]':20} Writes docs/benchmarks.md from the results files, or says whether it is up to date.")
         return 0
     try:
+        if argv[0] == "page":
+            parser = room.Parser(prog="python -m benchmarks page", allow_abbrev=False)
+            parser.add_argument("--check", action="store_true", help="only find out whether the page is up to date")
+            page.write(parser.parse_args(argv[1:]).check)
+            return 0
         benchmark = room.find(argv[0])
         keep_freed_memory()  # as the commands of leanformer do
         print(benchmark.section(room.run(benchmark, argv[1:])))

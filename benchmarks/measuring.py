@@ -41,8 +41,9 @@ def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int, warm_up: int =
         Name -> its figure in each round.
     """
     figures: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
     for number in range(warm_up + rounds):
-        for name in ways if number % 2 else reversed(ways):
+        for name in names if number % 2 else reversed(names):
             figure = ways[name]()
             if number >= warm_up:
                 figures[name].append(figure)

@@ -25,7 +25,8 @@ from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
 from leanformer.machine import environment, threads
 from leanformer.progress import quiet_libraries
-from leanformer.rundir import to_json
+from leanformer.report.numbers import signed
+from leanformer.rundir import read_json, to_json
 
 RESULTS = Path(__file__).parent / "results"
 CPU = torch.device("cpu")
@@ -47,7 +48,7 @@ class Benchmark:
             where they were measured (``leanformer.machine.environment``) if not on the CPU in float32.
         section: From a result file's content to tables and text in Markdown, without the heading.
         quick: What ``--quick`` sets: options by their names in the parsed arguments.
-        summary: From a result file's content to one sentence in plain words; None for nothing.
+        summary: From a result file's content to one sentence in plain words, or None.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Benchmark:
     measure: Callable[[argparse.Namespace], Result]
     section: Callable[[Result], str]
     quick: Mapping[str, Any] = field(default_factory=dict)
-    summary: Callable[[Result], str] | None = None
+    summary: Callable[[Result], str | None] | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -149,6 +150,21 @@ def run(benchmark: Benchmark, argv: Sequence[str]) -> Result:
     return result
 
 
+def read_result(path: Path) -> Result:
+    """A result file's content.
+
+    Raises:
+        LeanformerError: It is damaged, or no benchmark's.
+    """
+    result = read_json(path, "delete it, or run its benchmark again")
+    missing = [key for key in ENVELOPE if key not in result]
+    if missing:
+        raise LeanformerError(f"{path}: not a benchmark's results: no {', '.join(missing)}")
+    if result["benchmark"] not in NAMES:
+        raise LeanformerError(f"{path}: of benchmark {result['benchmark']!r}, which is not there")
+    return result
+
+
 def check_writable(path: Path) -> None:
     """Finds out before hours of work whether a file can be written.
 
@@ -170,8 +186,8 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs",
         type=Path,
-        help="keeps the run directories here, and goes on with what is there; by default runs/benchmarks, with --quick "
-        "nowhere",
+        help="where the run directories are kept, of which a run goes on with what is there; by default "
+        "runs/benchmarks, with --quick none is kept",
     )
 
 
@@ -185,6 +201,11 @@ def runs_of(name: str, arguments: argparse.Namespace) -> Iterator[Path]:
         yield (arguments.runs or Path("runs/benchmarks")) / name
 
 
+def study_rows(results: Mapping[str, Any], kept: Sequence[str]) -> list[dict[str, Any]]:
+    """A study's rows, the baseline's first, with these of their fields."""
+    return [{key: row[key] for key in kept} for row in (results["baseline"], *results["candidates"])]
+
+
 def progress(line: str) -> None:
     """Says on standard error how far a benchmark is; its tables go to standard output at the end."""
     print(line, file=sys.stderr, flush=True)
@@ -194,3 +215,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def with_interval(difference: Mapping[str, float] | None, digits: int, scale: float = 1) -> str:
+    """``-0.30 (-0.99 to +0.40)``; nothing where there is no difference, as of the baseline itself."""
+    if difference is None:
+        return ""
+    mean, low, high = (signed(scale * difference[key], digits) for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
