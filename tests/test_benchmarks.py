@@ -22,10 +22,14 @@ from leanformer.measure import cost
 def test_quick(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A study's costliest measurement, which tests/test_cost.py covers.
     monkeypatch.setattr(cost, "peak_memory", lambda action, device: 0)
-    monkeypatch.chdir(tmp_path)
     benchmark = room.find(name)
     out = tmp_path / "out.json"
-    returned = room.run(benchmark, ["--quick", "--out", str(out)])
+    try:
+        returned = room.run(benchmark, ["--quick", "--out", str(out)])
+    except LeanformerError as error:
+        if "pip install" in str(error):  # a library that only this comparison needs
+            pytest.skip(str(error))
+        raise
     result = json.loads(out.read_text())
     assert result == json.loads(json.dumps(returned))
     assert list(result)[: len(room.ENVELOPE)] == list(room.ENVELOPE)
@@ -35,8 +39,8 @@ def test_quick(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert datetime.fromisoformat(result["date"]).utcoffset() is not None
     assert result["quick"] is True
     assert result["environment"]["threads"] == 1
-    assert result["settings"].items() >= json.loads(json.dumps(dict(benchmark.quick))).items()
-    assert list(tmp_path.iterdir()) == [out]  # a quick run leaves nothing else behind
+    assert result["settings"].items() >= json.loads(json.dumps(dict(benchmark.quick), default=str)).items()
+    assert list(tmp_path.iterdir()) == [out]
     text = benchmark.section(result)
     assert "| --- |" in text
     assert not re.search(r"\b(nan|inf|None)\b", text)
@@ -60,6 +64,17 @@ def test_command_line_wins_over_quick() -> None:
     arguments = room.parse(benchmark, ["--quick", "--rounds", "3"])
     assert arguments.rounds == 3
     assert arguments.steps == benchmark.quick["steps"]
+
+
+def test_run_directories(tmp_path: Path) -> None:
+    quick = argparse.Namespace(quick=True, runs=None)
+    with room.runs_of("mnist", quick) as directory:
+        (directory / "study.yaml").touch()
+    assert not directory.exists()
+    with room.runs_of("mnist", argparse.Namespace(quick=True, runs=tmp_path)) as directory:
+        assert directory == tmp_path / "mnist"
+    with room.runs_of("mnist", argparse.Namespace(quick=False, runs=None)) as directory:
+        assert directory == Path("runs/benchmarks/mnist")
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
