@@ -38,6 +38,11 @@ NAMES = (
     "attention_ablation",
     "teaching",
     "decoder_block",
+    "peers_training",
+    "peers_teaching",
+    "peers_translation",
+    "peers_pruning",
+    "growth",
     "simulate_decisions",
     "simulate_bleu",
 )
