@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 import leanformer as lf
-from benchmarks.forms import EXTREME, vit_config
+from benchmarks.forms import BEST_SMALL, EXTREME, plan_of, vit_config
 from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.processes import in_new_process, megabytes, timed_study
 from benchmarks.room import CPU, Benchmark, Result, progress, table
@@ -45,15 +45,14 @@ from leanformer.model.surgery import parameter_count
 from leanformer.tasks.images import ImageClassification
 
 RATE = 1e-3
-SYMMETRIC = {"block": "minimal_attention", "qk": "symmetric", "vo": "none", "heads": 4, "diagonal_value": True}
 FORMS: dict[str, Plan] = {
     "no-mlp": {"*.mlp": "none"},
     "collapsed": {"*.self_attention": {"block": "minimal_attention", "qk": "collapsed"}, "*.mlp": "none"},
     "extreme": EXTREME,
     "extreme-mlp": {"*.self_attention": EXTREME["*.self_attention"]},
-    "symmetric": {"*.self_attention": SYMMETRIC, "*.mlp": "none"},
-    "symmetric-mean": {"*.self_attention": SYMMETRIC, "*.mlp": "none", "pooling": "mean"},
-    "symmetric-mlp-15": {"*.self_attention": SYMMETRIC, "*.mlp": {"block": "mlp", "hidden": 15}, "pooling": "mean"},
+    "symmetric": {**plan_of({**BEST_SMALL, "pooling": "class_token"}), "*.mlp": "none"},
+    "symmetric-mean": {**plan_of(BEST_SMALL), "*.mlp": "none"},
+    "symmetric-mlp-15": {**plan_of(BEST_SMALL), "*.mlp": {"block": "mlp", "hidden": 15}},
     "fourier": {"*.self_attention": "fourier", "*.mlp": {"block": "mlp", "hidden": 31}},
     "mixer": {"*.self_attention": {"block": "mixer", "max_length": 17, "groups": 1}, "*.mlp": "none"},
 }

@@ -1,0 +1,346 @@
+"""Teaching all sites and sizes at once against the published order of work: activations to disk, then one run a block.
+
+The published pipeline (arXiv 2311.10642) writes what each layer of the teacher is given and gives to disk, and then
+trains every layer and size in a run of its own. This order is written here anew, for this measurement alone, with what
+can be said for it: activations without padding, in float32, each once; read back from files that the system has
+still in memory; no process and no teacher to start for each run. Both orders train the same blocks with the same
+optimizer on the same batches in the same order, so they end with the same weights. Either runs in a process of its own
+each round, whose time (without loading the teacher and the text) and resident memory are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import leanformer as lf
+from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.processes import in_new_process, megabytes
+from benchmarks.room import CPU, Benchmark, Result, progress, table
+from benchmarks.teaching import CONFIG
+from leanformer.config import TranslationStudy
+from leanformer.learn.distill import (
+    Lesson,
+    Observed,
+    Seen,
+    answer,
+    explained,
+    frozen_copy,
+    relative_error,
+    teachable,
+    teaching_loss,
+)
+from leanformer.learn.train import Batch, TrainingStep, make_accelerator
+from leanformer.model.surgery import build, parameter_count, resolve, sites
+from leanformer.tasks.translation import Translation
+
+RATE = 2e-3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("--data", default="bentrevett/multi30k", help="sentence pairs, as data.source has them")
+    parser.add_argument("--source-language", default="de")
+    parser.add_argument("--target-language", default="en")
+    parser.add_argument("--teacher", default="marian", help="a trained teacher; by default a fresh one: times are alike")
+    parser.add_argument("--d-model", type=int, default=128, help="of a fresh teacher")
+    parser.add_argument("--layers", type=int, default=3, help="of a fresh teacher's encoder, and of its decoder")
+    parser.add_argument("--sizes", nargs="+", default=["XS", "S", "M"], help="published sizes: XS, S, M, L")
+    parser.add_argument("--sentences", type=int, default=500, help="training sentences")
+    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+
+
+def study(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Teacher, text and batches, as plain data of a study."""
+    config = {
+        "d_model": arguments.d_model,
+        "encoder_layers": arguments.layers,
+        "decoder_layers": arguments.layers,
+        "encoder_attention_heads": 8,
+        "decoder_attention_heads": 8,
+        "encoder_ffn_dim": 4 * arguments.d_model,
+        "decoder_ffn_dim": 4 * arguments.d_model,
+        "init_std": 0.06,
+    }
+    return {
+        "name": "teaching",
+        "task": "translation",
+        "data": {
+            "source": arguments.data,
+            "source_language": arguments.source_language,
+            "target_language": arguments.target_language,
+            "tokenizer": {"vocabulary": 4000},
+            "max_tokens": 50,  # as published
+            "train_limit": arguments.sentences,
+        },
+        "baseline": {"model": arguments.teacher, "config": config if arguments.teacher == "marian" else {}},
+        "candidates": {"all": {"method": "distill", "plan": {"*attention": "feed_forward"}}},
+        "train": {"batch_tokens": arguments.batch_tokens},
+    }
+
+
+@dataclass
+class Job:
+    """What both orders of work start from.
+
+    Args:
+        observed: The teacher and its sites.
+        lessons: All blocks, untaught.
+        batches: One epoch of training batches.
+    """
+
+    observed: Observed
+    lessons: list[Lesson]
+    batches: list[Batch]
+
+    @classmethod
+    def make(cls, plain: dict[str, Any], sizes: list[str]) -> Job:
+        """Equal arguments give equal blocks and batches.
+
+        Args:
+            plain: From ``study``.
+            sizes: Each is taught at every attention.
+        """
+        own = lf.make_study(plain)
+        assert isinstance(own, TranslationStudy)
+        task = Translation(own, CPU)
+        torch.manual_seed(0)
+        opened = frozen_copy(lf.reduce(task.make_baseline(seed=0), {}))
+        places = {site.name: site for site in sites(opened)}
+        lessons = []
+        for size in sizes:
+            wanted = {"*attention": {"block": "feed_forward", "size": size, "max_length": 50}}
+            for name, entry in resolve(opened, wanted).items():
+                block = build(opened, places[name], entry, take_over=True)
+                assert block is not None
+                lessons.append(Lesson(f"{name}-{size}", places[name], block))
+        observed = Observed(opened, [(lesson.site.name, lesson.target) for lesson in lessons])
+        return cls(observed, lessons, list(task.batches.training(seed=0, epoch=0)))
+
+    def facts(self) -> dict[str, Any]:
+        """How much there is to do."""
+        return {
+            "blocks": len(self.lessons),
+            "sites": len({lesson.site.name for lesson in self.lessons}),
+            "parameters": parameter_count(teachable(self.lessons)),
+            "steps_an_epoch": len(self.batches),
+            "source_tokens": sum(int(batch["attention_mask"].sum()) for batch in self.batches),
+            "target_tokens": sum(int((batch["labels"] != -100).sum()) for batch in self.batches),
+        }
+
+
+def teach_at_once(job: Job, epochs: int) -> None:
+    """Leanformer's order of work: each batch takes one pass of the teacher, and a step of every block."""
+    with job.observed as observed:
+        step = TrainingStep(
+            teachable(job.lessons),
+            CONFIG,
+            RATE,
+            make_accelerator("float32", CPU),
+            teaching_loss(observed, job.lessons),
+        )
+        for _ in range(epochs):
+            for batch in job.batches:
+                step(batch)
+        step.close()
+
+
+# The published order of work
+
+
+def extract(job: Job, directory: Path) -> None:
+    """Writes what every site is given and gives, batch by batch: a file a site, and one of what all of them share."""
+    with job.observed as observed:
+        for number, batch in enumerate(job.batches):
+            seen = observed.read(batch)
+            shared = {"source": seen.source, "source_mask": seen.source_mask, "target_mask": seen.target_mask}
+            save_file({k: v.contiguous() for k, v in shared.items() if v is not None}, shared_file(directory, number))
+            for site in {lesson.site.name: lesson.site for lesson in job.lessons}.values():
+                mask = seen.mask_at(site)
+                tensors = {"input": seen.inputs[site.name]} | {
+                    target: seen.targets[name, target] for name, target in seen.targets if name == site.name
+                }
+                path = site_file(directory, site.name, number)
+                path.parent.mkdir(exist_ok=True)
+                # Without padding: (positions, channels).
+                save_file({key: (one if mask is None else one[mask]).contiguous() for key, one in tensors.items()}, path)
+
+
+def shared_file(directory: Path, number: int) -> Path:
+    """Of a batch: the encoder's output and both masks."""
+    return directory / f"{number}.safetensors"
+
+
+def site_file(directory: Path, site: str, number: int) -> Path:
+    """Of a batch: what a site was given and gave."""
+    return directory / site / f"{number}.safetensors"
+
+
+def read(directory: Path, lesson: Lesson, number: int) -> Seen:
+    """What the teacher showed of one site in one batch."""
+    shared = load_file(shared_file(directory, number))
+    name, target = lesson.site.name, lesson.target
+    found = load_file(site_file(directory, name, number))
+    seen = Seen({}, {}, shared["source"], shared["source_mask"], shared["target_mask"])
+    mask = seen.mask_at(lesson.site)
+    assert mask is not None
+
+    def padded(flat: torch.Tensor) -> torch.Tensor:
+        whole = flat.new_zeros(*mask.shape, flat.shape[-1])
+        whole[mask] = flat
+        return whole
+
+    inputs = {name: padded(found["input"])}
+    return Seen(inputs, {(name, target): padded(found[target])}, seen.source, seen.source_mask, seen.target_mask)
+
+
+def teach_alone(lesson: Lesson, directory: Path, batches: int, epochs: int) -> None:
+    """One block in a run of its own, from the files."""
+    number = 0
+
+    def loss(_: Any, batch: Batch) -> Iterator[torch.Tensor]:
+        yield relative_error(*answer(lesson, read(directory, lesson, number)))
+
+    step = TrainingStep(teachable([lesson]), CONFIG, RATE, make_accelerator("float32", CPU), loss)
+    for _ in range(epochs):
+        for number in range(batches):  # noqa: B007  (read by the loss)
+            step({})
+    step.close()
+
+
+# Measuring
+
+
+def at_once(plain: dict[str, Any], sizes: list[str], epochs: int) -> dict[str, Any]:
+    """Leanformer's order, timed."""
+    job = Job.make(plain, sizes)
+    started = time.perf_counter()
+    teach_at_once(job, epochs)
+    return {"seconds": time.perf_counter() - started, "r2": mean_r2(job), "bytes": 0, **job.facts()}
+
+
+def one_by_one(plain: dict[str, Any], sizes: list[str], epochs: int) -> dict[str, Any]:
+    """The published order, timed."""
+    job = Job.make(plain, sizes)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        started = time.perf_counter()
+        extract(job, directory)
+        extracted = time.perf_counter()
+        for lesson in job.lessons:
+            teach_alone(lesson, directory, len(job.batches), epochs)
+        ended = time.perf_counter()
+        size = sum(path.stat().st_size for path in directory.rglob("*.safetensors"))
+    return {
+        "seconds": ended - started,
+        "extract_seconds": extracted - started,
+        "bytes": size,
+        "r2": mean_r2(job),
+        **job.facts(),
+    }
+
+
+def mean_r2(job: Job) -> float:
+    """Of all blocks on the first batch: equal for both orders, as they do the same work."""
+    with job.observed as observed:
+        return statistics.fmean(explained(observed, job.lessons, job.batches[:1]).values())
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Time, bytes and memory of both orders in every round."""
+    kept: dict[str, list[dict[str, Any]]] = {"at once": [], "one by one": []}
+
+    def once(name: str, order: Callable[..., dict[str, Any]]) -> float:
+        figures, memory = in_new_process(order, study(arguments), arguments.sizes, arguments.epochs)
+        kept[name].append({**figures, "resident_mb": memory})
+        progress(f"{name}: {figures['seconds']:.1f} s")
+        return float(figures["seconds"])
+
+    ways = {"at once": partial(once, "at once", at_once), "one by one": partial(once, "one by one", one_by_one)}
+    # Each is a process of its own: nothing warms up for the next.
+    seconds = in_turn(ways, arguments.rounds, warm_up=0)
+    facts = ("blocks", "sites", "parameters", "steps_an_epoch", "source_tokens", "target_tokens")
+    return {
+        **{name: kept["at once"][0][name] for name in facts},
+        "ratio": median_ratio(seconds["one by one"], seconds["at once"]),
+        "rounds": kept,
+    }
+
+
+def section(result: Result) -> str:
+    """The table."""
+    settings, rounds = result["settings"], result["rounds"]
+
+    def typical(way: str, key: str) -> float:
+        return float(statistics.median(one[key] for one in rounds[way]))
+
+    def memory(way: str) -> str:
+        return megabytes(None if rounds[way][0]["resident_mb"] is None else typical(way, "resident_mb"))
+
+    written = typical("one by one", "bytes")
+    lines = [
+        ("all blocks at once", f"{typical('at once', 'seconds'):.1f} s", "0 MB", memory("at once")),
+        (
+            "to disk, then each block alone",
+            f"{typical('one by one', 'seconds'):.1f} s",
+            f"{written / 1e6:,.1f} MB",
+            memory("one by one"),
+        ),
+        ("of it writing to disk", f"{typical('one by one', 'extract_seconds'):.1f} s", "", ""),
+    ]
+    tokens = result["source_tokens"] + result["target_tokens"]
+    return f"""\
+{result["blocks"]} feed-forward blocks (sizes {", ".join(settings["sizes"])} at {result["sites"]} attentions,
+{result["parameters"] / 1e6:.1f} million parameters) on {settings["sentences"]:,} sentence pairs of
+`{Path(settings["data"]).name}` for {settings["epochs"]} epochs of {result["steps_an_epoch"]} steps: everything at once, as
+`leanformer` does it, against the published order of work, which is extraction to disk and then a training for each
+layer and size. Rounds in turn: {settings["rounds"]}, each in a new process; medians. Resident memory is that beyond the
+imported libraries, with teacher, text and all blocks in it.
+
+{table(("order of work", "time", "written", "memory"), lines)}
+
+The published order takes **{result["ratio"]:.2f} times** as long, and {written / tokens / 1000:.1f} kB of disk a subword
+of the text (both sides counted), without padding. Both orders end with the same blocks: mean R² on the first batch
+{rounds["at once"][0]["r2"]:.6f} and {rounds["one by one"][0]["r2"]:.6f}. At once, the optimizer's states of all blocks are
+in memory together; one by one, those of one block."""
+
+
+def summary(result: Result) -> str:
+    """Time and bytes."""
+    written = statistics.median(one["bytes"] for one in result["rounds"]["one by one"])
+    return (
+        f"Writing a teacher's activations to disk and training {result['blocks']} blocks one by one takes "
+        f"{result['ratio']:.2f} times as long as teaching them at once, and {written / 1e6:,.0f} MB of disk."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="peers_teaching",
+    title="Teaching against the published order of work",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={
+        "data": "number-words",
+        "d_model": 16,
+        "layers": 1,
+        "sizes": ["XS", "S"],
+        "sentences": 64,
+        "batch_tokens": 256,
+        "epochs": 2,
+        "rounds": 1,
+    },
+    summary=summary,
+)
