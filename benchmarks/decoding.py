@@ -50,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=11)
 
 
+def open_task(arguments: argparse.Namespace) -> Translation:
+    """The task of benchmarks/multi30k.yaml with what the options set."""
+    study = lf.read_study(STUDY, [f"data.source={arguments.data}", *arguments.set])
+    assert isinstance(study, TranslationStudy)
+    return Translation(study, CPU)
+
+
 def open_models(arguments: argparse.Namespace, task: Translation) -> tuple[dict[str, Any], TranslationTokenizer]:
     """The models that are compared, by name, and the tokenizer of them all."""
     if arguments.models:
@@ -77,9 +84,7 @@ def write(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, beam: i
 
 def measure(arguments: argparse.Namespace) -> Result:
     """Milliseconds a token of every model in every setting, and its speed as a multiple of the first's."""
-    study = lf.read_study(STUDY, [f"data.source={arguments.data}", *arguments.set])
-    assert isinstance(study, TranslationStudy)
-    task = Translation(study, CPU)
+    task = open_task(arguments)
     models, tokenizer = open_models(arguments, task)
     encoded = [torch.tensor(ids) for ids in tokenizer.encode_source(list(task.data.test.sources[:32]))]
     rows = []

@@ -14,7 +14,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import leanformer as lf
+from benchmarks.forms import TINY_TEXT
 from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.multi30k import STUDY
 from benchmarks.processes import in_new_process, megabytes
 from benchmarks.room import CPU, Benchmark, Result, progress, table
 from benchmarks.teaching import CONFIG
@@ -49,46 +51,15 @@ RATE = 2e-3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("--data", default="bentrevett/multi30k", help="sentence pairs, as data.source has them")
-    parser.add_argument("--source-language", default="de")
-    parser.add_argument("--target-language", default="en")
-    parser.add_argument("--teacher", default="marian", help="a trained teacher; by default a fresh one: times are alike")
-    parser.add_argument("--d-model", type=int, default=128, help="of a fresh teacher")
-    parser.add_argument("--layers", type=int, default=3, help="of a fresh teacher's encoder, and of its decoder")
+    parser.add_argument(
+        "--data", default="bentrevett/multi30k", help="Multi30k: a hub id or a local copy in its layout"
+    )
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="a key of multi30k.yaml")
     parser.add_argument("--sizes", nargs="+", default=["XS", "S", "M"], help="published sizes: XS, S, M, L")
     parser.add_argument("--sentences", type=int, default=500, help="training sentences")
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
-
-
-def study(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Teacher, text and batches, as plain data of a study."""
-    config = {
-        "d_model": arguments.d_model,
-        "encoder_layers": arguments.layers,
-        "decoder_layers": arguments.layers,
-        "encoder_attention_heads": 8,
-        "decoder_attention_heads": 8,
-        "encoder_ffn_dim": 4 * arguments.d_model,
-        "decoder_ffn_dim": 4 * arguments.d_model,
-        "init_std": 0.06,
-    }
-    return {
-        "name": "teaching",
-        "task": "translation",
-        "data": {
-            "source": arguments.data,
-            "source_language": arguments.source_language,
-            "target_language": arguments.target_language,
-            "tokenizer": {"vocabulary": 4000},
-            "max_tokens": 50,  # as published
-            "train_limit": arguments.sentences,
-        },
-        "baseline": {"model": arguments.teacher, "config": config if arguments.teacher == "marian" else {}},
-        "candidates": {"all": {"method": "distill", "plan": {"*attention": "feed_forward"}}},
-        "train": {"batch_tokens": arguments.batch_tokens},
-    }
 
 
 @dataclass
@@ -106,26 +77,26 @@ class Job:
     batches: list[Batch]
 
     @classmethod
-    def make(cls, plain: dict[str, Any], sizes: list[str]) -> Job:
-        """Equal arguments give equal blocks and batches.
+    def make(cls, overrides: Sequence[str], sizes: Sequence[str]) -> Job:
+        """From benchmarks/multi30k.yaml, whose teacher is fresh here; equal arguments give equal blocks and batches.
 
         Args:
-            plain: From ``study``.
-            sizes: Each is taught at every attention.
+            overrides: ``KEY=VALUE`` each, of the study.
+            sizes: One block of each is taught at every attention.
         """
-        own = lf.make_study(plain)
-        assert isinstance(own, TranslationStudy)
-        task = Translation(own, CPU)
+        study = lf.read_study(STUDY, overrides)
+        assert isinstance(study, TranslationStudy)
+        task = Translation(study, CPU)
         torch.manual_seed(0)
         opened = frozen_copy(lf.reduce(task.make_baseline(seed=0), {}))
         places = {site.name: site for site in sites(opened)}
         lessons = []
-        for size in sizes:
-            wanted = {"*attention": {"block": "feed_forward", "size": size, "max_length": 50}}
+        for number, size in enumerate(sizes):
+            wanted = {"*attention": {"block": "feed_forward", "size": size}}
             for name, entry in resolve(opened, wanted).items():
                 block = build(opened, places[name], entry, take_over=True)
                 assert block is not None
-                lessons.append(Lesson(f"{name}-{size}", places[name], block))
+                lessons.append(Lesson(f"{name}-{number}-{size}", places[name], block))
         observed = Observed(opened, [(lesson.site.name, lesson.target) for lesson in lessons])
         return cls(observed, lessons, list(task.batches.training(seed=0, epoch=0)))
 
@@ -223,17 +194,17 @@ def teach_alone(lesson: Lesson, directory: Path, batches: int, epochs: int) -> N
 # Measuring
 
 
-def at_once(plain: dict[str, Any], sizes: list[str], epochs: int) -> dict[str, Any]:
+def at_once(overrides: Sequence[str], sizes: Sequence[str], epochs: int) -> dict[str, Any]:
     """Leanformer's order, timed."""
-    job = Job.make(plain, sizes)
+    job = Job.make(overrides, sizes)
     started = time.perf_counter()
     teach_at_once(job, epochs)
     return {"seconds": time.perf_counter() - started, "r2": mean_r2(job), "bytes": 0, **job.facts()}
 
 
-def one_by_one(plain: dict[str, Any], sizes: list[str], epochs: int) -> dict[str, Any]:
+def one_by_one(overrides: Sequence[str], sizes: Sequence[str], epochs: int) -> dict[str, Any]:
     """The published order, timed."""
-    job = Job.make(plain, sizes)
+    job = Job.make(overrides, sizes)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         started = time.perf_counter()
@@ -261,9 +232,15 @@ def mean_r2(job: Job) -> float:
 def measure(arguments: argparse.Namespace) -> Result:
     """Time, bytes and memory of both orders in every round."""
     kept: dict[str, list[dict[str, Any]]] = {"at once": [], "one by one": []}
+    overrides = [
+        f"data.source={arguments.data}",
+        f"data.train_limit={arguments.sentences}",
+        f"train.batch_tokens={arguments.batch_tokens}",
+        *arguments.set,
+    ]
 
     def once(name: str, order: Callable[..., dict[str, Any]]) -> float:
-        figures, memory = in_new_process(order, study(arguments), arguments.sizes, arguments.epochs)
+        figures, memory = in_new_process(order, overrides, arguments.sizes, arguments.epochs)
         kept[name].append({**figures, "resident_mb": memory})
         progress(f"{name}: {figures['seconds']:.1f} s")
         return float(figures["seconds"])
@@ -333,12 +310,10 @@ BENCHMARK = Benchmark(
     measure=measure,
     section=section,
     quick={
-        "data": "number-words",
-        "d_model": 16,
-        "layers": 1,
+        "set": [*TINY_TEXT],
         "sizes": ["XS", "S"],
-        "sentences": 64,
-        "batch_tokens": 256,
+        "sentences": 32,
+        "batch_tokens": 128,
         "epochs": 2,
         "rounds": 1,
     },

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,12 +24,15 @@ T = TypeVar("T")
 STATUS = Path("/proc/self/status")
 
 
-def in_new_process(action: Callable[..., T], *arguments: Any) -> tuple[T, float | None]:
+def in_new_process(
+    action: Callable[..., T], *arguments: Any, imports: Sequence[str] = ()
+) -> tuple[T, float | None]:
     """Runs an action in a process of its own, with as many threads as this one.
 
     Args:
         action: A function of a module, as the new process has to find it.
         arguments: Plain data.
+        imports: Modules that are there before its memory is looked at, beside those of the action's own module.
 
     Returns:
         What it gives, and the memory that it made the process take: resident at most, less what was there once all was
@@ -36,11 +40,15 @@ def in_new_process(action: Callable[..., T], *arguments: Any) -> tuple[T, float 
     """
     spawn = multiprocessing.get_context("spawn")  # a fork would begin with this process's memory
     with ProcessPoolExecutor(1, spawn) as pool:
-        return pool.submit(_measured, torch.get_num_threads(), action, arguments).result()
+        return pool.submit(_measured, torch.get_num_threads(), imports, action, arguments).result()
 
 
-def _measured(count: int, action: Callable[..., T], arguments: tuple[Any, ...]) -> tuple[T, float | None]:
+def _measured(
+    count: int, imports: Sequence[str], action: Callable[..., T], arguments: tuple[Any, ...]
+) -> tuple[T, float | None]:
     keep_freed_memory()  # as in the command's own process
+    for module in imports:
+        importlib.import_module(module)
     with quiet_libraries(), threads(count):
         before = _resident("VmRSS")
         result = action(*arguments)

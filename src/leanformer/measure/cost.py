@@ -71,7 +71,7 @@ def peak_memory(action: Callable[[], object], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     # PyTorch's profiler tells standard error of each start and stop; it reads this once, at its first start.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         action()
     held = most = 0
     events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]

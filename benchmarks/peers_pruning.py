@@ -1,0 +1,369 @@
+"""Pruning a trained ViT against a reduced form trained from scratch, at the same number of parameters, on MNIST.
+
+A study of leanformer's own trains Hugging Face's ViT (d = 64, 6 layers, patch 7) and the best small form. Each trained
+ViT is then pruned to at most the form's parameters and tuned for as many epochs as the form was trained, with the same
+optimizer, schedule, augmentation and rates, of which each model gets the one that is best on the validation split:
+
+- torch-pruning, uniform: the same part of the channels everywhere (Fang et al. 2023, arXiv 2301.12900);
+- torch-pruning, isomorphic: ranked together among parts of like structure (Fang et al. 2024, arXiv 2407.04616);
+- magnitude: the smallest weights of all matrices are zero and stay so; what is left is counted. The matrices keep their
+  size, so nothing becomes smaller or faster without kernels for such patterns.
+
+The pruned models have had the whole training of the ViT before that; the form has not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.models.vit.modeling_vit import ViTAttention
+
+import leanformer as lf
+from benchmarks.forms import BEST_SMALL, NOT_MEASURED, add_image_options, plan_of, vit_config
+from benchmarks.measuring import in_turn, median_ratio, seconds
+from benchmarks.peers import peer, versions
+from benchmarks.room import CPU, Benchmark, Result, progress, runs_of, table, with_interval
+from leanformer.config import ImageStudy
+from leanformer.decide.statistics import compare
+from leanformer.learn.train import inputs_of, make_accelerator, train
+from leanformer.measure.cost import forward_flops
+from leanformer.measure.quality import Predictions
+from leanformer.model.surgery import parameter_count
+from leanformer.tasks.images import ImageClassification
+
+FORM = {**plan_of(BEST_SMALL), "*.mlp": {"block": "mlp", "hidden": 15}}
+DENSE, OWN, MAGNITUDE = "baseline", "form", "magnitude"
+STRUCTURED: dict[str, dict[str, Any]] = {
+    "torch-pruning, uniform": {},
+    "torch-pruning, isomorphic": {"global_pruning": True, "isomorphic": True},
+}
+"""Ways of torch-pruning -> its pruner's arguments."""
+LABELS = {DENSE: "ViT, not pruned", OWN: "reduced form, from scratch", MAGNITUDE: "magnitude, zeros in place"}
+SEARCH_STEPS = 7  # of the pruning ratio, each halves what is left: to 1 %
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    add_image_options(parser, train_limit=20_000, epochs=8, seeds=(0, 1, 2))
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--search-epochs", type=int, default=2, help="of each rate")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
+    parser.add_argument("--rounds", type=int, default=5, help="of the speeds")
+
+
+# Pruning
+
+
+def prune_channels(model: PreTrainedModel, most: int, **settings: Any) -> PreTrainedModel:
+    """Takes channels out by torch-pruning, the least important by their groups' norms, until few enough numbers are left.
+
+    Args:
+        model: Hugging Face's ViT; it is left as it was.
+        most: Stored numbers that may be left.
+        settings: The pruner's.
+
+    Returns:
+        The largest that it finds, by halving, of those that fit.
+
+    Raises:
+        LeanformerError: torch-pruning is not installed.
+    """
+    pruning = peer("torch_pruning", "torch-pruning")
+
+    def pruned(ratio: float) -> PreTrainedModel:
+        student = copy.deepcopy(model).eval()
+        attentions = [module for module in student.modules() if isinstance(module, ViTAttention)]
+        config = student.config
+        pruner = pruning.pruner.BasePruner(
+            student,
+            torch.zeros(1, config.num_channels, config.image_size, config.image_size),
+            importance=pruning.importance.GroupMagnitudeImportance(),
+            pruning_ratio=ratio,
+            num_heads={
+                projection: attention.num_attention_heads
+                for attention in attentions
+                for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+            },
+            ignored_layers=[student.classifier],
+            output_transform=lambda output: output.logits.sum(),
+            **settings,
+        )
+        pruner.step()
+        for attention in attentions:
+            # The scores' scale stays: what is left of queries and keys goes on as it was.
+            attention.head_dim = attention.q_proj.out_features // attention.num_attention_heads
+        return student
+
+    low, high = 0.0, 1.0
+    best: PreTrainedModel | None = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that class token and positions are pruned along their last dimension, as they are
+        for _ in range(SEARCH_STEPS):
+            ratio = (low + high) / 2
+            student = pruned(ratio)
+            if parameter_count(student) <= most:
+                best, high = student, ratio
+            else:
+                low = ratio
+    assert best is not None
+    return best
+
+
+def prune_weights(model: PreTrainedModel, most: int) -> PreTrainedModel:
+    """Sets the smallest weights of all matrices to zero, but for the classifier's, and keeps them there in training.
+
+    Args:
+        model: It is left as it was.
+        most: Numbers that are not zero afterwards, all others of the model included.
+    """
+    student = copy.deepcopy(model)
+    matrices = [
+        module.weight
+        for name, module in student.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and name != "classifier"
+    ]
+    sizes = torch.cat([matrix.detach().abs().flatten() for matrix in matrices])
+    left = most - (parameter_count(student) - len(sizes))
+    threshold = sizes.topk(left).values[-1]
+    for matrix in matrices:
+        mask = matrix.detach().abs() >= threshold
+        with torch.no_grad():
+            matrix.mul_(mask)
+        # A zero without a gradient stays one: its moments are zero, and decay is a multiple of it.
+        matrix.register_hook(partial(torch.mul, mask))
+    return student
+
+
+def numbers_left(model: nn.Module) -> int:
+    """Parameters that are not zero."""
+    return sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+
+
+# Tuning
+
+
+class _Observer:
+    """Measures on the validation split, and says nothing."""
+
+    def __init__(self, task: ImageClassification) -> None:
+        self._task = task
+
+    def validate(self, model: Any, last: bool) -> dict[str, float]:
+        """Accuracy and loss, after the last epoch."""
+        return self._task.validate(model, last) if last else {}
+
+    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None: ...
+
+    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None: ...
+
+    def rolled_back(self, reason: str) -> None: ...
+
+
+def tune(task: ImageClassification, model: PreTrainedModel, rate: float, seed: int, epochs: int) -> float:
+    """Trains in place as the study trains; gives the validation accuracy, 0 where the training failed."""
+    trained = train(
+        model.train(),
+        task.batches,
+        task.study.train,
+        rate,
+        seed,
+        _Observer(task),
+        make_accelerator("float32", CPU),
+        epochs=epochs,
+    )
+    return trained.epochs[-1]["validation_accuracy"] if trained.status == "ok" else 0.0
+
+
+def tune_all(
+    task: ImageClassification, prune: Callable[[PreTrainedModel], PreTrainedModel], dense: dict[int, PreTrainedModel]
+) -> tuple[dict[str, Any], PreTrainedModel, np.ndarray]:
+    """Prunes and tunes every seed's ViT, at the rate that the first is best at after a search.
+
+    Returns:
+        Figures; the first seed's model; whether each answer is right, shape (seeds, examples).
+    """
+    started = time.perf_counter()
+    config = task.study.train
+    seed, *_ = dense
+    search_epochs = config.search_epochs or config.epochs
+    search = {rate: tune(task, prune(dense[seed]), rate, seed, search_epochs) for rate in config.learning_rate}
+    rate = max(search, key=lambda one: search[one])
+    students = {seed: prune(model) for seed, model in dense.items()}
+    before = [task.evaluate(student).accuracy for student in students.values()]
+    for seed, student in students.items():
+        tune(task, student, rate, seed, config.epochs)
+    right = np.stack([task.evaluate(student).correct for student in students.values()])
+    first = next(iter(students.values()))
+    figures = {
+        "parameters": numbers_left(first),
+        "learning_rate": rate,
+        "learning_rate_search": [{"learning_rate": rate, "accuracy": accuracy} for rate, accuracy in search.items()],
+        "accuracy_as_pruned": before,
+        "seconds": time.perf_counter() - started,
+    }
+    return figures, first, right
+
+
+# Measuring
+
+
+def study(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The ViT and the form, as plain data."""
+    return {
+        "name": "pruning",
+        "data": {
+            "source": arguments.data,
+            "image_size": 28,
+            "augment": ["random_crop"],
+            "train_limit": arguments.train_limit,
+        },
+        "baseline": {"model": "vit", "config": vit_config(layers=arguments.layers)},
+        "candidates": {OWN: {"plan": FORM}},
+        "train": {
+            "epochs": arguments.epochs,
+            "learning_rate": arguments.rates,
+            "search_epochs": arguments.search_epochs,
+        },
+        "seeds": arguments.seeds,
+        "measure": {"device": "cpu", "threads": arguments.threads, **NOT_MEASURED},
+    }
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """Accuracy, parameters, operations and speed of all ways."""
+    peer("torch_pruning", "torch-pruning")  # before minutes of work
+    own = lf.make_study(study(arguments))
+    assert isinstance(own, ImageStudy)
+    with runs_of("pruning", arguments) as runs:
+        results = lf.run(own, runs).results
+        trials = {name: [runs / "trials" / name / f"seed-{seed}" for seed in own.seeds] for name in (DENSE, OWN)}
+        dense = {seed: lf.load(path / "model") for seed, path in zip(own.seeds, trials[DENSE], strict=True)}
+        models = {name: lf.load(paths[0] / "model") for name, paths in trials.items()}
+        right = {
+            name: np.stack([Predictions.read(path / "predictions.parquet").correct for path in paths])
+            for name, paths in trials.items()
+        }
+    figures: dict[str, dict[str, Any]] = {
+        row["name"]: {key: row[key] for key in ("parameters", "learning_rate", "learning_rate_search")}
+        for row in (results["baseline"], *results["candidates"])
+    }
+    most = figures[OWN]["parameters"]
+    task = ImageClassification(own, CPU)
+    ways: dict[str, Callable[[PreTrainedModel], PreTrainedModel]] = {
+        **{name: partial(prune_channels, most=most, **settings) for name, settings in STRUCTURED.items()},
+        MAGNITUDE: partial(prune_weights, most=most),
+    }
+    for name, prune in ways.items():
+        figures[name], models[name], right[name] = tune_all(task, prune, dense)
+        progress(f"{name}: {right[name].mean():.2%}")
+    (batch,) = task.batches.chosen(task.data.test, torch.arange(256) % len(task.data.test))
+    inputs = inputs_of(batch)
+    speeds = in_turn({name: partial(_forward, model.eval(), inputs) for name, model in models.items()}, arguments.rounds)
+    rows = []
+    for name, model in models.items():
+        gap = compare(right[OWN].astype(float), right[name].astype(float), own.accept.max_drop, 0.95).difference
+        rows.append(
+            {
+                "way": name,
+                **figures[name],
+                "stored": parameter_count(model),
+                "flops": forward_flops(model, task.example()),
+                "accuracy": right[name].mean(axis=1).tolist(),
+                "difference_to_form": None if name == OWN else {"mean": gap.mean, "low": gap.low, "high": gap.high},
+                "speed": median_ratio(speeds[DENSE], speeds[name]),
+                "rounds": speeds[name],
+            }
+        )
+    return {"peers": versions("torch-pruning"), "rows": rows}
+
+
+@torch.inference_mode()
+def _forward(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> float:
+    return seconds(lambda: model(**inputs))
+
+
+# The page
+
+
+def section(result: Result) -> str:
+    """The table."""
+    settings = result["settings"]
+    lines = [
+        (
+            LABELS.get(row["way"], row["way"]),
+            f"{row['parameters']:,}",
+            f"{row['stored']:,}",
+            f"{row['flops'] / 1e6:.1f}",
+            f"{row['speed']:.2f} x",
+            "" if "accuracy_as_pruned" not in row else f"{100 * statistics.fmean(row['accuracy_as_pruned']):.2f} %",
+            f"{100 * statistics.fmean(row['accuracy']):.2f} %",
+            with_interval(row["difference_to_form"], 2, 100),
+        )
+        for row in result["rows"]
+    ]
+    header = (
+        "way",
+        "parameters",
+        "stored numbers",
+        "million operations an image",
+        "speed",
+        "as pruned",
+        "tuned",
+        "points to the form",
+    )
+    return f"""\
+A ViT (d = 64, {settings["layers"]} layers, patches of 7 x 7) trained on {settings["train_limit"]:,} images of
+`{settings["data"].rstrip("/").rpartition("/")[2]}` for {settings["epochs"]} epochs, pruned to at most the parameters of the
+reduced form and tuned for {settings["epochs"]} epochs more; the form is trained from scratch for {settings["epochs"]} epochs.
+Random crops; the rate of each by the validation split; test accuracy, mean of {len(settings["seeds"])} seeds; the difference
+to the form in points with its 95 % interval. Speed is that of a forward pass of 256 images, as a multiple of the ViT's,
+{settings["rounds"]} rounds in turn. torch-pruning {result["peers"]["torch-pruning"]}.
+
+{table(header, lines)}
+
+The pruned models have had twice the form's epochs. Weights that magnitude pruning leaves at zero are not counted as
+parameters, but are stored and multiplied all the same."""
+
+
+def summary(result: Result) -> str:
+    """The form against the best of pruning."""
+    rows = {row["way"]: row for row in result["rows"]}
+    pruned = [row for way, row in rows.items() if way not in (DENSE, OWN)]
+    best = max(pruned, key=lambda row: statistics.fmean(row["accuracy"]))
+    own = statistics.fmean(rows[OWN]["accuracy"])
+    return (
+        f"At {rows[OWN]['parameters']:,} parameters, a form trained from scratch reads {100 * own:.2f} % of the test digits "
+        f"right, the best of three ways to prune a trained ViT ({LABELS.get(best['way'], best['way'])}) "
+        f"{100 * statistics.fmean(best['accuracy']):.2f} %."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="peers_pruning",
+    title="Pruning as the alternative",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={
+        "data": "digits",
+        "layers": 1,
+        "train_limit": 128,
+        "epochs": 1,
+        "search_epochs": 1,
+        "rates": [1e-3],
+        "seeds": [0],
+        "rounds": 1,
+    },
+    summary=summary,
+)
