@@ -61,9 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="ylecun/mnist", help="of the studies: a hub id, a local copy, digits")
     parser.add_argument("--text", default="bentrevett/multi30k", help="Multi30k: a hub id, or a local copy")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="a key of multi30k.yaml")
-    parser.add_argument("--layers", type=int, nargs="*", default=[3, 6, 12, 24], help="none leaves the axis out, as below")
+    parser.add_argument(
+        "--layers", type=int, nargs="*", default=[3, 6, 12, 24], help="none leaves the axis out, as below"
+    )
     parser.add_argument("--width", type=int, nargs="*", default=[32, 64, 128, 256, 512])
-    parser.add_argument("--tokens", type=int, nargs="*", default=[14, 7, 4, 2, 1], help="as the pixels of a patch's side")
+    parser.add_argument(
+        "--tokens", type=int, nargs="*", default=[14, 7, 4, 2, 1], help="as the pixels of a patch's side"
+    )
     parser.add_argument("--blocks", type=int, nargs="*", default=[1, 2, 4, 8], help="at each of the attentions")
     parser.add_argument("--written", type=int, nargs="*", default=[10, 20, 50, 100, 200])
     parser.add_argument("--candidates", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32])
@@ -176,7 +180,9 @@ def written_along(arguments: argparse.Namespace) -> list[Row]:
 # Studies
 
 
-def study(arguments: argparse.Namespace, candidates: int = 1, seeds: int = 1, images: int | None = None) -> dict[str, Any]:
+def study(
+    arguments: argparse.Namespace, candidates: int = 1, seeds: int = 1, images: int | None = None
+) -> dict[str, Any]:
     """A small study, as plain data."""
     limit = images or arguments.few_images
     return {
@@ -215,7 +221,9 @@ def studies_along(axis: str, arguments: argparse.Namespace) -> list[Row]:
                 "work": float((1 + len(own["candidates"])) * len(own["seeds"]) * own["data"]["train_limit"]),
                 "seconds": statistics.median(found[str(size)]),
                 "memory_mb": None if None in memory else statistics.median(memory),
-                "parts": {part: statistics.median(one["parts"][part] for one in figures) for part in figures[0]["parts"]},
+                "parts": {
+                    part: statistics.median(one["parts"][part] for one in figures) for part in figures[0]["parts"]
+                },
                 "rounds": found[str(size)],
             }
         )
@@ -266,9 +274,9 @@ def section(result: Result) -> str:
     """A table an axis."""
     found = curves(result)
     parts = [
-        "Multiples are of the smallest size's. Work is what the size itself makes more: operations of the products of a "
-        "training step, blocks, tokens, or images trained on in all trainings of a study. Where time for a unit of work "
-        "stays at 1 or falls, nothing grows but the work."
+        "Multiples are of the smallest size's. Work is what the size itself makes more: operations of the products of "
+        "a training step, blocks, tokens, or images trained on in all trainings of a study. Where time for a unit of "
+        "work stays at 1 or falls, nothing grows but the work."
     ]
     for axis in dict.fromkeys(axis for axis, _ in found):
         lines = []
@@ -285,7 +293,9 @@ def section(result: Result) -> str:
             ]
         parts.append(f"By {AXES[axis]}:\n\n{table(header, lines)}")
     bent = [
-        f"{AXES[axis]} ({subject}: {bend(rows):.2f} times)" for (axis, subject), rows in found.items() if bend(rows) > BENT
+        f"{AXES[axis]} ({subject}: {bend(rows):.2f} times)"
+        for (axis, subject), rows in found.items()
+        if bend(rows) > BENT
     ]
     if bent:
         parts.append(

@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prune_channels(model: PreTrainedModel, most: int, **settings: Any) -> PreTrainedModel:
-    """Takes channels out by torch-pruning, the least important by their groups' norms, until few enough numbers are left.
+    """Takes the channels of the smallest norm out by torch-pruning, until few enough numbers are left.
 
     Args:
         model: Hugging Face's ViT; it is left as it was.
@@ -108,7 +109,9 @@ def prune_channels(model: PreTrainedModel, most: int, **settings: Any) -> PreTra
     low, high = 0.0, 1.0
     best: PreTrainedModel | None = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that class token and positions are pruned along their last dimension, as they are
+        warnings.simplefilter(
+            "ignore"
+        )  # that class token and positions are pruned along their last dimension, as they are
         for _ in range(SEARCH_STEPS):
             ratio = (low + high) / 2
             student = pruned(ratio)
@@ -269,7 +272,9 @@ def measure(arguments: argparse.Namespace) -> Result:
         progress(f"{name}: {right[name].mean():.2%}")
     (batch,) = task.batches.chosen(task.data.test, torch.arange(256) % len(task.data.test))
     inputs = inputs_of(batch)
-    speeds = in_turn({name: partial(_forward, model.eval(), inputs) for name, model in models.items()}, arguments.rounds)
+    speeds = in_turn(
+        {name: partial(_forward, model.eval(), inputs) for name, model in models.items()}, arguments.rounds
+    )
     rows = []
     for name, model in models.items():
         gap = compare(right[OWN].astype(float), right[name].astype(float), own.accept.max_drop, 0.95).difference
@@ -324,11 +329,12 @@ def section(result: Result) -> str:
     )
     return f"""\
 A ViT (d = 64, {settings["layers"]} layers, patches of 7 x 7) trained on {settings["train_limit"]:,} images of
-`{settings["data"].rstrip("/").rpartition("/")[2]}` for {settings["epochs"]} epochs, pruned to at most the parameters of the
-reduced form and tuned for {settings["epochs"]} epochs more; the form is trained from scratch for {settings["epochs"]} epochs.
-Random crops; the rate of each by the validation split; test accuracy, mean of {len(settings["seeds"])} seeds; the difference
-to the form in points with its 95 % interval. Speed is that of a forward pass of 256 images, as a multiple of the ViT's,
-{settings["rounds"]} rounds in turn. torch-pruning {result["peers"]["torch-pruning"]}.
+`{Path(settings["data"]).name}` for {settings["epochs"]} epochs, pruned to at most the parameters of the reduced form
+and tuned for {settings["epochs"]} epochs more; the form is trained from scratch for {settings["epochs"]} epochs. Random
+crops; the rate of each by the validation split; test accuracy, mean over the seeds
+({", ".join(map(str, settings["seeds"]))}); the difference to the form in points with its 95 % interval. Speed is that
+of a forward pass of 256 images, as a multiple of the ViT's; rounds in turn: {settings["rounds"]}. torch-pruning
+{result["peers"]["torch-pruning"]}.
 
 {table(header, lines)}
 
@@ -343,8 +349,8 @@ def summary(result: Result) -> str:
     best = max(pruned, key=lambda row: statistics.fmean(row["accuracy"]))
     own = statistics.fmean(rows[OWN]["accuracy"])
     return (
-        f"At {rows[OWN]['parameters']:,} parameters, a form trained from scratch reads {100 * own:.2f} % of the test digits "
-        f"right, the best of three ways to prune a trained ViT ({LABELS.get(best['way'], best['way'])}) "
+        f"At {rows[OWN]['parameters']:,} parameters, a form trained from scratch reads {100 * own:.2f} % of the test "
+        f"digits right, the best of three ways to prune a trained ViT ({LABELS.get(best['way'], best['way'])}) "
         f"{100 * statistics.fmean(best['accuracy']):.2f} %."
     )
 

@@ -146,7 +146,9 @@ def extract(job: Job, directory: Path) -> None:
                 path = site_file(directory, site.name, number)
                 path.parent.mkdir(exist_ok=True)
                 # Without padding: (positions, channels).
-                save_file({key: (one if mask is None else one[mask]).contiguous() for key, one in tensors.items()}, path)
+                save_file(
+                    {key: (one if mask is None else one[mask]).contiguous() for key, one in tensors.items()}, path
+                )
 
 
 def shared_file(directory: Path, number: int) -> Path:
@@ -281,17 +283,17 @@ def section(result: Result) -> str:
     return f"""\
 {result["blocks"]} feed-forward blocks (sizes {", ".join(settings["sizes"])} at {result["sites"]} attentions,
 {result["parameters"] / 1e6:.1f} million parameters) on {settings["sentences"]:,} sentence pairs of
-`{Path(settings["data"]).name}` for {settings["epochs"]} epochs of {result["steps_an_epoch"]} steps: everything at once, as
-`leanformer` does it, against the published order of work, which is extraction to disk and then a training for each
-layer and size. Rounds in turn: {settings["rounds"]}, each in a new process; medians. Resident memory is that beyond the
-imported libraries, with teacher, text and all blocks in it.
+`{Path(settings["data"]).name}` for {settings["epochs"]} epochs of {result["steps_an_epoch"]} steps: everything at once,
+as `leanformer` does it, against the published order of work, which is extraction to disk and then a training for each
+layer and size. Rounds in turn: {settings["rounds"]}, each in a new process; medians. Resident memory is that beyond
+the imported libraries, with teacher, text and all blocks in it.
 
 {table(("order of work", "time", "written", "memory"), lines)}
 
-The published order takes **{result["ratio"]:.2f} times** as long, and {written / tokens / 1000:.1f} kB of disk a subword
-of the text (both sides counted), without padding. Both orders end with the same blocks: mean R² on the first batch
-{rounds["at once"][0]["r2"]:.6f} and {rounds["one by one"][0]["r2"]:.6f}. At once, the optimizer's states of all blocks are
-in memory together; one by one, those of one block."""
+The published order takes **{result["ratio"]:.2f} times** as long, and {written / tokens / 1000:.1f} kB of disk a
+subword of the text (both sides counted), without padding. Both orders end with the same blocks: mean R² on the first
+batch {rounds["at once"][0]["r2"]:.6f} and {rounds["one by one"][0]["r2"]:.6f}. At once, the optimizer's states of all
+blocks are in memory together; one by one, those of one block."""
 
 
 def summary(result: Result) -> str:

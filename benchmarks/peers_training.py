@@ -362,9 +362,10 @@ def _speed_text(result: Result) -> str:
         for width in dict.fromkeys(row["d_model"] for row in result["rows"])
     ]
     return f"""\
-A ViT of {settings["layers"]} layers, 4 heads, patches of 7 x 7 on 28 x 28 pixels and an MLP of ratio 4, and forms of it, on
-batches of {settings["batch_size"]} images: {settings["steps"]} training steps a round, {settings["rounds"]} rounds in turn,
-medians. "Ready batches" are those of our loop, given to `Trainer` whole. Memory is that of tensors at most in a step.
+A ViT of {settings["layers"]} layers, 4 heads, patches of 7 x 7 on 28 x 28 pixels and an MLP of ratio 4, and forms of
+it, on batches of {settings["batch_size"]} images. Training steps a round: {settings["steps"]}; rounds in turn:
+{settings["rounds"]}; medians. "Ready batches" are those of our loop,
+given to `Trainer` whole. Memory is that of tensors at most in a step.
 
 {table(header, lines)}
 
@@ -404,8 +405,9 @@ def _study_text(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         for name, accuracy in own[0]["accuracy"].items()
     ]
     return f"""\
-{found["forms"]} forms x {settings["seeds"]} seeds on {settings["train_limit"]:,} images, {settings["epochs"]} epochs, as one
-study and one by one ({len(own)} rounds in turn, each in a new process; resident memory beyond the imported libraries):
+{found["forms"]} forms x {settings["seeds"]} seeds on {settings["train_limit"]:,} images, epochs: {settings["epochs"]},
+as one study and one by one (rounds in turn: {len(own)}, each in a new process; resident memory beyond the imported
+libraries):
 
 {table(("way", "time", "memory"), lines)}
 
@@ -420,14 +422,16 @@ def summary(result: Result) -> str | None:
     parts = []
     if result["study"] is not None:
         parts.append(
-            f"A study of {result['study']['forms']} forms takes {1 / result['study']['ratio']:.2f} times the time of "
-            "training the same forms one by one with transformers' Trainer"
+            f"a study of {result['study']['forms']} forms takes {1 / result['study']['ratio']:.2f} times as long as "
+            "training the same forms one by one with Trainer"
         )
     if result["rows"]:
         widest = max(row["d_model"] for row in result["rows"])
         row = _row(result, widest, "extreme")
-        parts.append(f"at d = {widest} the extreme form trains {row['ratio_to_trainer']:.1f} times as fast as a ViT there")
-    return "; ".join(parts) + "." if parts else None
+        parts.append(
+            f"at d = {widest} the extreme form trains {row['ratio_to_trainer']:.1f} times as fast as a ViT there"
+        )
+    return f"Against transformers' Trainer, {', and '.join(parts)}." if parts else None
 
 
 BENCHMARK = Benchmark(

@@ -70,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="a key of multi30k.yaml")
     parser.add_argument(
-        "--tokens", type=int, help=f"that every model writes; by default until its end mark, of fresh ones {FRESH_TOKENS}"
+        "--tokens",
+        type=int,
+        help=f"that every model writes; by default until its end mark, of fresh ones {FRESH_TOKENS}",
     )
     parser.add_argument("--single", type=int, default=16, help="sentences that are translated one at a time")
     parser.add_argument("--batches", type=int, default=2, help=f"batches of {BATCH} sentences")
@@ -169,7 +171,7 @@ def ctranslating(directory: Path | str, quantization: str, tokens: int | None) -
 
 
 def time_by_part(model: PreTrainedModel, action: Callable[[], object]) -> dict[str, float]:
-    """The parts of a translation's time, as shares: encoder, decoder (with the output layer), and ``generate`` itself."""
+    """The shares of encoder, decoder (with the output layer) and ``generate`` itself in a translation's time."""
     spent = {"encoder": 0.0, "decoder": 0.0}
     started = dict.fromkeys(spent, 0.0)
 
@@ -330,18 +332,18 @@ def section(result: Result) -> str:
             "" if row["bleu"] is None else f"{row['bleu']:.2f}",
         )
 
+    names = {setting: "one at a time" if setting == "1" else f"batches of {setting}" for setting in settings}
     header = (
         "way",
         "parameters",
-        *("one at a time" if setting == "1" else f"batches of {setting}" for setting in settings),
+        *names.values(),
         "file",
         "memory",
         f"same as the teacher's, of {result['judged']:,}",
         "BLEU",
     )
     behind = " and ".join(
-        f"{rows[0]['times'][setting]['times_ctranslate2']:.1f} times ({'one at a time' if setting == '1' else f'in batches of {setting}'})"
-        for setting in settings
+        f"{rows[0]['times'][setting]['times_ctranslate2']:.1f} times ({names[setting]})" for setting in settings
     )
     text = result["written_tokens"]
     kinds = list(result["shares"][0]["kinds"])
@@ -358,14 +360,16 @@ def section(result: Result) -> str:
     return f"""\
 {"Trained models" if result["trained"] else "Models with random weights"} on test sentences of
 `{Path(result["settings"]["data"]).name}` ({result["median_source_tokens"]:g} subwords in the median), greedy,
-{"until the end mark" if text is None else f"{text} tokens each"}; ids in, ids out; CTranslate2 {result["peers"]["ctranslate2"]},
-the others by `generate`. Rounds in turn: {result["settings"]["rounds"]}; milliseconds a sentence, and the speed as a multiple
-of the first line's. Memory is what loading and a batch of {BATCH} add to a process that has imported both libraries.
+{"until the end mark" if text is None else f"{text} tokens each"}; ids in, ids out; CTranslate2
+{result["peers"]["ctranslate2"]}, the others by `generate`. Rounds in turn: {result["settings"]["rounds"]}; milliseconds a
+sentence, and the speed as a multiple of the first line's. Memory is what loading and a batch of {BATCH} add to a process
+that has imported both libraries.
 
 {table(header, [line(row) for row in rows])}
 
-The teacher by `generate` takes {behind} as long as CTranslate2 in float32. Where the time goes: by clocks around encoder,
-decoder with output layer, and the rest, which is `generate` itself; and by the profiler's kinds of operators.
+The teacher by `generate` takes {behind} as long as CTranslate2 in float32. Where the time goes: by clocks around
+encoder, decoder with output layer, and the rest, which is `generate` itself; and by the profiler's kinds of
+operators.
 
 {table(("way", "sentences", *parts, *kinds), shares)}"""
 
@@ -377,8 +381,8 @@ def summary(result: Result) -> str:
     best = min(students or [teacher], key=lambda row: row["times"][str(BATCH)]["ms_a_sentence"])
     one, many = (best["times"][setting]["times_ctranslate2"] for setting in ("1", str(BATCH)))
     return (
-        f"Translating on a CPU, CTranslate2 with the whole teacher in float32 is {one:.1f} times as fast as the fastest "
-        f"student by generate for one sentence at a time, and {many:.1f} times in batches of {BATCH}."
+        f"Translating on a CPU, CTranslate2 with the whole teacher in float32 is {one:.1f} times as fast as the "
+        f"fastest student by generate for one sentence at a time, and {many:.1f} times in batches of {BATCH}."
     )
 
 

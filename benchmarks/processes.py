@@ -24,9 +24,7 @@ T = TypeVar("T")
 STATUS = Path("/proc/self/status")
 
 
-def in_new_process(
-    action: Callable[..., T], *arguments: Any, imports: Sequence[str] = ()
-) -> tuple[T, float | None]:
+def in_new_process(action: Callable[..., T], *arguments: Any, imports: Sequence[str] = ()) -> tuple[T, float | None]:
     """Runs an action in a process of its own, with as many threads as this one.
 
     Args:
