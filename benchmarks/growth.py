@@ -309,7 +309,7 @@ def section(result: Result) -> str:
 
 def _line(subject: str, row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str, ...]:
     work, time = row["work"] / first["work"], row["seconds"] / first["seconds"]
-    memory = "not known" if row["memory_mb"] is None else f"{row['memory_mb']:,.1f} MB"
+    memory = "not measured" if row["memory_mb"] is None else f"{row['memory_mb']:,.1f} MB"
     spent = f"{1000 * row['seconds']:,.1f} ms" if row["seconds"] < 1 else f"{row['seconds']:,.1f} s"
     return (subject, f"{row['size']:,}", f"{work:.2f} x", f"{spent}, {time:.2f} x", f"{time / work:.2f} x", memory)
 

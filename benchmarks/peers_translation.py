@@ -77,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--single", type=int, default=16, help="sentences that are translated one at a time")
     parser.add_argument("--batches", type=int, default=2, help=f"batches of {BATCH} sentences")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--no-memory", action="store_true", help="leave out the memory, which takes a process a way")
 
 
 # The two libraries
@@ -240,11 +241,11 @@ def measure(arguments: argparse.Namespace) -> Result:
             ways[model_name] = generating(model.eval(), tokens)
         converted = {}
         for quantization in QUANTIZATIONS:
-            way = f"{teacher}, CTranslate2 {quantization}"
-            converted[quantization] = way
-            places[way] = (quantization, directory / way)
-            convert(models[teacher], directory / way, quantization)
-            ways[way] = ctranslating(directory / way, quantization, tokens)
+            label = f"{teacher}, CTranslate2 {quantization}"
+            converted[quantization] = label
+            places[label] = (quantization, directory / label)
+            convert(models[teacher], directory / label, quantization)
+            ways[label] = ctranslating(directory / label, quantization, tokens)
         # A mixture of lengths, whatever order the text is in.
         count = BATCH * arguments.batches
         chosen = [sources[index] for index in np.linspace(0, len(sources) - 1, count).astype(int)]
@@ -261,8 +262,9 @@ def measure(arguments: argparse.Namespace) -> Result:
         rows = []
         for name, way in ways.items():
             kind, place = places[name]
-            imports = ("ctranslate2",)
-            _, memory = in_new_process(loaded, kind, str(place), chosen[:BATCH], tokens, imports=imports)
+            memory = None
+            if not arguments.no_memory:
+                _, memory = in_new_process(loaded, kind, str(place), chosen[:BATCH], tokens, imports=("ctranslate2",))
             rows.append(
                 {
                     "way": name,
@@ -361,9 +363,9 @@ def section(result: Result) -> str:
 {"Trained models" if result["trained"] else "Models with random weights"} on test sentences of
 `{Path(result["settings"]["data"]).name}` ({result["median_source_tokens"]:g} subwords in the median), greedy,
 {"until the end mark" if text is None else f"{text} tokens each"}; ids in, ids out; CTranslate2
-{result["peers"]["ctranslate2"]}, the others by `generate`. Rounds in turn: {result["settings"]["rounds"]}; milliseconds a
-sentence, and the speed as a multiple of the first line's. Memory is what loading and a batch of {BATCH} add to a process
-that has imported both libraries.
+{result["peers"]["ctranslate2"]}, the others by `generate`. Rounds in turn: {result["settings"]["rounds"]};
+milliseconds a sentence, and the speed as a multiple of the first line's. Memory is what loading and a batch of {BATCH}
+add to a process that has imported both libraries.
 
 {table(header, [line(row) for row in rows])}
 
@@ -392,6 +394,6 @@ BENCHMARK = Benchmark(
     add_arguments=add_arguments,
     measure=measure,
     section=section,
-    quick={"set": [*TINY_TEXT], "tokens": 5, "single": 2, "batches": 1, "rounds": 1},
+    quick={"set": [*TINY_TEXT], "tokens": 5, "single": 2, "batches": 1, "rounds": 1, "no_memory": True},
     summary=summary,
 )

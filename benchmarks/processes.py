@@ -64,7 +64,7 @@ def _resident(field: str) -> float | None:
 
 def megabytes(memory: float | None) -> str:
     """As a table has it."""
-    return "not known" if memory is None else f"{memory:,.0f} MB"
+    return "not measured" if memory is None else f"{memory:,.0f} MB"
 
 
 def timed_study(study: dict[str, Any]) -> dict[str, Any]:

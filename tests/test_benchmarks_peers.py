@@ -1,0 +1,217 @@
+"""The benchmarks against other libraries: both sides do the same work."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import leanformer as lf
+from benchmarks import growth, peers_pruning, peers_teaching, peers_training, peers_translation
+from benchmarks.__main__ import main
+from benchmarks.forms import TINY_TEXT, vit_config
+from benchmarks.processes import in_new_process
+from benchmarks.room import CPU
+from leanformer.config import ImageDataConfig, ImageTrainConfig
+from leanformer.data.batches import ImageBatches
+from leanformer.data.images import load_images
+from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.model.baseline import fresh_model
+from leanformer.model.surgery import parameter_count
+
+
+@pytest.fixture(scope="module")
+def batches() -> ImageBatches:
+    data = load_images(ImageDataConfig(image_size=28, train_limit=96), CPU)
+    return ImageBatches(data, 32, (), data.mean, data.std)
+
+
+@pytest.fixture
+def vit() -> PreTrainedModel:
+    torch.manual_seed(0)
+    return fresh_model("vit", vit_config(d_model=16, layers=2))
+
+
+@pytest.fixture(scope="module")
+def teacher() -> PreTrainedModel:
+    """A translator with random weights so large that its answers differ, whose padding is a subword like others."""
+    torch.manual_seed(0)
+    shape = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    marks = {"pad_token_id": 2, "decoder_start_token_id": 2, "eos_token_id": 0, "bos_token_id": 0}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    sizes = {"vocab_size": 50, "decoder_vocab_size": 50, "max_position_embeddings": 64, "init_std": 0.4}
+    others = {"scale_embedding": True, "activation_function": "relu", "forced_eos_token_id": None}
+    model: Any = fresh_model("marian", {**shape, **marks, **heads, **sizes, **others})
+    with torch.no_grad():
+        model.model.shared.weight[2].normal_(std=0.4)
+    return model.eval()
+
+
+SOURCES = [[3 + (number * step) % 47 for number in range(length)] + [0] for step, length in enumerate(range(2, 14), 1)]
+
+
+def answers(way: peers_translation.Way) -> peers_translation.Ids:
+    return peers_translation.run_all(way, peers_translation.cut(SOURCES, 5))
+
+
+# Another library that is missing
+
+
+@pytest.mark.parametrize(("name", "module"), [("peers_translation", "ctranslate2"), ("peers_pruning", "torch_pruning")])
+def test_a_missing_library(
+    name: str, module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main([name, "--quick"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert module.replace("_", "-") in error
+    assert "pip install -c constraints.txt -e '.[bench]'" in error
+
+
+# Both sides do the same work
+
+
+@pytest.mark.parametrize("tokens", [None, 7])
+def test_ctranslate2_writes_what_generate_writes(
+    tokens: int | None, teacher: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ctranslate2")
+    monkeypatch.setattr(peers_translation, "MOST_TOKENS", 20)
+    wanted = answers(peers_translation.generating(teacher, tokens))
+    peers_translation.convert(teacher, tmp_path / "float32", "float32")
+    assert answers(peers_translation.ctranslating(tmp_path / "float32", "float32", tokens)) == wanted
+    assert len({tuple(ids) for ids in wanted}) > len(SOURCES) / 2
+    if tokens is None:
+        assert min(map(len, wanted)) < 20  # some end by themselves
+    else:
+        assert {len(ids) for ids in wanted} == {tokens}
+
+
+def test_int8_is_smaller_and_near(teacher: PreTrainedModel, tmp_path: Path) -> None:
+    pytest.importorskip("ctranslate2")
+    sizes = {}
+    for quantization in peers_translation.QUANTIZATIONS:
+        peers_translation.convert(teacher, tmp_path / quantization, quantization)
+        sizes[quantization] = (tmp_path / quantization / "model.bin").stat().st_size
+    assert sizes["int8"] < sizes["float32"] / 2
+    first = [ids[0] for ids in answers(peers_translation.ctranslating(tmp_path / "int8", "int8", 1))]
+    wanted = [ids[0] for ids in answers(peers_translation.generating(teacher, 1))]
+    assert sum(a == b for a, b in zip(first, wanted, strict=True)) > len(wanted) / 2
+
+
+def test_only_a_marian_teacher_is_converted(vit: PreTrainedModel, tmp_path: Path) -> None:
+    with pytest.raises(lf.LeanformerError, match="the first model is of type vit"):
+        peers_translation.convert(vit, tmp_path / "converted", "float32")
+
+
+def test_trainer_on_ready_batches_ends_with_the_same_weights(
+    batches: ImageBatches, vit: PreTrainedModel, tmp_path: Path
+) -> None:
+    other = copy.deepcopy(vit)
+    step = TrainingStep(vit.train(), ImageTrainConfig(), peers_training.RATE, make_accelerator("float32", CPU))
+    assert len(peers_training.own_steps(step, batches, 3)) == 3
+    step.close()
+    ends = peers_training.train_steps(other, peers_training.ReadyBatches(batches), 32, 3, tmp_path)
+    assert len(ends) == 3
+    torch.testing.assert_close(dict(other.named_parameters()), dict(vit.named_parameters()))
+
+
+def test_trainer_on_single_images(batches: ImageBatches, vit: PreTrainedModel, tmp_path: Path) -> None:
+    images = peers_training.Images(batches, batches.data.train)
+    (whole,) = batches.chosen(batches.data.train, torch.arange(len(images)))
+    torch.testing.assert_close(images[5]["pixel_values"], whole["pixel_values"][5])
+    assert images[5]["labels"] == whole["labels"][5]
+    before = copy.deepcopy(vit.state_dict())
+    assert len(peers_training.train_steps(vit, images, 32, 4, tmp_path)) == 4  # one more than an epoch has
+    assert not torch.equal(vit.state_dict()["classifier.weight"], before["classifier.weight"])
+
+
+def test_both_orders_of_teaching_end_with_the_same_blocks(tmp_path: Path) -> None:
+    overrides = [*TINY_TEXT, "data.train_limit=24", "train.batch_tokens=96"]
+    together, alone = (peers_teaching.Job.make(overrides, ["XS", "S"]) for _ in range(2))
+    untaught = copy.deepcopy(alone.lessons)
+    peers_teaching.teach_at_once(together, epochs=2)
+    peers_teaching.extract(alone, tmp_path)
+    for lesson in alone.lessons:
+        peers_teaching.teach_alone(lesson, tmp_path, len(alone.batches), epochs=2)
+    assert len(alone.batches) > 1
+    assert len(alone.lessons) == 6
+    for one, other, before in zip(together.lessons, alone.lessons, untaught, strict=True):
+        torch.testing.assert_close(one.block.state_dict(), other.block.state_dict())
+        assert any(
+            not torch.equal(a, b) for a, b in zip(one.block.parameters(), before.block.parameters(), strict=True)
+        )
+
+
+# Pruning
+
+
+@pytest.mark.parametrize("way", peers_pruning.STRUCTURED)
+def test_channels_are_pruned_to_fit(way: str, vit: PreTrainedModel) -> None:
+    pytest.importorskip("torch_pruning")
+    whole = parameter_count(vit)
+    pruned = peers_pruning.prune_channels(vit, whole // 2, **peers_pruning.STRUCTURED[way])
+    assert whole // 4 < parameter_count(pruned) <= whole // 2
+    assert parameter_count(vit) == whole
+    logits = pruned(torch.randn(3, 1, 28, 28)).logits
+    assert logits.shape == (3, 10)
+    logits.sum().backward()
+
+
+def test_pruned_weights_stay_zero(batches: ImageBatches, vit: PreTrainedModel) -> None:
+    for parameter in vit.parameters():  # zeros of its own, in biases, would be counted as pruned
+        torch.nn.init.normal_(parameter, std=0.1)
+    whole = parameter_count(vit)
+    pruned = peers_pruning.prune_weights(vit, whole // 2)
+    assert peers_pruning.numbers_left(vit) == whole
+    assert peers_pruning.numbers_left(pruned) == whole // 2
+    kept = pruned.vit.layers[0].mlp.fc1.weight.detach() != 0
+    largest = vit.vit.layers[0].mlp.fc1.weight.detach().abs()
+    assert largest[kept].min() > largest[~kept].max()
+    step = TrainingStep(pruned.train(), ImageTrainConfig(), 1e-2, make_accelerator("float32", CPU))
+    before = pruned.vit.layers[0].mlp.fc1.weight.detach().clone()
+    for batch in batches.training(seed=0, epoch=0):
+        step(batch)
+    after = pruned.vit.layers[0].mlp.fc1.weight.detach()
+    assert not after[~kept].any()
+    assert (after[kept] != before[kept]).float().mean() > 0.9
+
+
+# Shares, curves and memory
+
+
+def test_shares_of_a_translation(teacher: PreTrainedModel) -> None:
+    action = lambda: answers(peers_translation.generating(teacher, 5))  # noqa: E731
+    for shares in (peers_translation.time_by_part(teacher, action), peers_translation.time_by_kind(action)):
+        assert sum(shares.values()) == pytest.approx(1)
+        assert min(shares.values()) >= 0
+    assert not teacher._forward_hooks
+    kinds = peers_translation.time_by_kind(action)
+    assert kinds["products"] > 0
+    assert kinds["layer norms"] > 0
+    assert kinds[peers_translation.AROUND] > 0
+
+
+def test_bend() -> None:
+    rows = [{"seconds": seconds, "work": work} for seconds, work in ((1.0, 1.0), (1.6, 2.0), (4.8, 4.0))]
+    assert growth.bend(rows) == pytest.approx(1.5)  # 1.2 seconds a unit, against 0.8
+    assert growth.bend(rows[:1]) == 1
+
+
+def add_ones(count: int) -> float:
+    """Takes 4 bytes for each."""
+    return float(torch.ones(count).sum())
+
+
+def test_memory_of_a_new_process() -> None:
+    here = torch.ones(100_000_000)  # this process's memory is none of the other's
+    total, memory = in_new_process(add_ones, 25_000_000)
+    assert total == 25_000_000
+    assert memory is None or 100 <= memory < 300
+    assert len(here) == 100_000_000
