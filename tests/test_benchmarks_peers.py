@@ -17,7 +17,7 @@ from benchmarks.__main__ import main
 from benchmarks.forms import TINY_TEXT, vit_config
 from benchmarks.processes import in_new_process
 from benchmarks.room import CPU
-from leanformer.config import ImageDataConfig, ImageTrainConfig
+from leanformer.config import ImageDataConfig, ImageTrainConfig, TranslationTrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn.train import TrainingStep, make_accelerator
@@ -39,16 +39,22 @@ def vit() -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def teacher() -> PreTrainedModel:
-    """A translator with random weights so large that its answers differ, whose padding is a subword like others."""
+    """A translator that has begun to learn to copy, whose padding is a subword like others."""
     torch.manual_seed(0)
     shape = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
     marks = {"pad_token_id": 2, "decoder_start_token_id": 2, "eos_token_id": 0, "bos_token_id": 0}
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
-    sizes = {"vocab_size": 50, "decoder_vocab_size": 50, "max_position_embeddings": 64, "init_std": 0.4}
+    sizes = {"vocab_size": 50, "decoder_vocab_size": 50, "max_position_embeddings": 64, "init_std": 0.2}
     others = {"scale_embedding": True, "activation_function": "relu", "forced_eos_token_id": None}
     model: Any = fresh_model("marian", {**shape, **marks, **heads, **sizes, **others})
     with torch.no_grad():
-        model.model.shared.weight[2].normal_(std=0.4)
+        model.model.shared.weight[2].normal_(std=0.2)
+    step = TrainingStep(model.train(), TranslationTrainConfig(), 3e-3, make_accelerator("float32", CPU))
+    for _ in range(200):
+        ids = torch.randint(3, 50, (32, 6))
+        ids[:, -1] = 0
+        start = torch.full((32, 1), 2)
+        step({"input_ids": ids, "decoder_input_ids": torch.cat((start, ids[:, :-1]), dim=1), "labels": ids})
     return model.eval()
 
 

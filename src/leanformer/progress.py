@@ -135,10 +135,12 @@ class Reporter:
 def quiet_libraries() -> Iterator[None]:
     """transformers' log lines and bars off, so that the study's own progress stays readable; then as they were."""
     level = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers.logging.set_verbosity(level)
-        transformers.logging.enable_progress_bar()
+        if bars:  # a study within a command that is quiet itself leaves it so
+            transformers.logging.enable_progress_bar()
