@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import statistics
 import tempfile
 import time
@@ -193,6 +194,7 @@ def time_by_part(model: PreTrainedModel, action: Callable[[], object]) -> dict[s
 
 def time_by_kind(action: Callable[[], object]) -> dict[str, float]:
     """The shares of kinds of operators, and of what is around them, in a translation's time."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells standard error of each start and stop
     with profile(activities=[ProfilerActivity.CPU]) as record, record_function(WHOLE):
         action()
     spent = dict.fromkeys((*KINDS, OTHER, AROUND), 0.0)
