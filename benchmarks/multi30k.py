@@ -19,7 +19,7 @@ from leanformer.files import write_atomically
 from leanformer.rundir import to_json
 
 STUDY = Path(__file__).with_suffix(".yaml")
-TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0}
+TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0, "targets": "data"}
 LONGER = {**TUNING, "epochs": 4, "learning_rate": 1e-3}
 SEQUENCE = {**LONGER, "targets": "teacher"}
 KEPT = (

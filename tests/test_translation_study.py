@@ -65,12 +65,13 @@ def words_study(**changes: Any) -> dict[str, Any]:
             "both": {
                 "method": "distill",
                 "plan": {"*.self_attention": ALR, "decoder.1.self_attention": ONE_HEAD},
-                "finetune": {"epochs": 1, "logits": 1.0},
+                "finetune": {"epochs": 1, "targets": "data"},
             },
             "scratch": {"plan": {"encoder.*.self_attention": {"block": "minimal_attention"}}},
         },
         "train": {"epochs": 2, "batch_tokens": 512, "learning_rate": 1e-2, "checkpoint_seconds": 0},
         "distill": {"epochs": 2},
+        "finetune": {"epochs": 0},
         "seeds": [0, 1],
         "decode": {"max_tokens": 12},
         "measure": {"repeats": 1, "latency_calls": 1, "throughput_batch": 8, "device": "cpu", "threads": 1},
@@ -217,6 +218,7 @@ def test_tuning_averages_as_it_says_itself(tmp_path: Path) -> None:
         "mean": {"epochs": 2, "average_last": 2},
         "first": {"epochs": 1},
     }
+    tunings = {name: {**tuning, "targets": "data"} for name, tuning in tunings.items()}
     study = words_study(seeds=[0])
     study["train"] |= {"average_last": 2, "schedule": "constant", "warmup": 0.0}
     study["candidates"] = {
@@ -241,9 +243,9 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     monkeypatch.setattr(Translation, "write_training", count)
     plan = {"encoder.*.self_attention": ALR}
     tunings: dict[str, dict[str, Any]] = {
-        "data": {"epochs": 1},
-        "teacher": {"epochs": 1, "targets": "teacher", "teacher_beam": 2},
-        "again": {"epochs": 2, "targets": "teacher", "teacher_beam": 2},
+        "data": {"epochs": 1, "logits": 0.0, "targets": "data"},
+        "teacher": {"epochs": 1, "logits": 0.0, "targets": "teacher", "teacher_beam": 2},
+        "again": {"epochs": 2, "teacher_beam": 2},  # the teacher's, where nothing else is said
     }
     study = words_study(seeds=[0])
     study["candidates"] = {
@@ -264,6 +266,13 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
         for row in rows_of(tmp_path / "run").values()
         if row["curves"][0]["epochs"]
     }
+    seconds = {
+        name: json.loads((tmp_path / f"run/trials/{name}/seed-0/result.json").read_text())["answering_seconds"]
+        for name in tunings
+    }
+    assert seconds["data"] == 0 < seconds["teacher"] == seconds["again"]
+    row = rows_of(tmp_path / "run")["teacher"]
+    assert row["train_seconds"] > seconds["teacher"]
     # A teacher's own words are what it finds likely, and its student too.
     assert losses["teacher"] < 0.9 * losses["data"]
     shutil.rmtree(tmp_path / "run/trials/again")
@@ -352,6 +361,8 @@ def test_images_are_distilled_by_the_same_machinery(
         seeds=[0],
     )
     result, _ = run(study, tmp_path / "run")
+    settings = json.loads((tmp_path / "run/trials/taught/seed-0/settings.json").read_text())
+    assert settings["finetune"]["targets"] == "data"  # there are no texts that a teacher could write
     (row,) = result.results["candidates"]
     assert row["status"] == "ok"
     assert all(change["r2"] is not None for change in row["changes"] if change["changed"])
@@ -511,7 +522,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "finetune goes with method: distill",
     ),
     "tuning with no aim": (
-        lambda _: plan({"plan": {"encoder.*.self_attention": ALR}}, finetune={"epochs": 1, "cross_entropy": 0.0}),
+        lambda _: plan({"plan": {"encoder.*.self_attention": ALR}}, finetune={"cross_entropy": 0.0, "logits": 0.0}),
         "cross_entropy, logits and hidden_states are all 0",
     ),
     "a teacher's answers where no text is written": (

@@ -90,8 +90,11 @@ class StudyJob:
             self.plans[name] = plan
 
     def finetune(self, candidate: CandidateConfig) -> FinetuneConfig:
-        """How a candidate's student is tuned as a whole."""
-        return candidate.finetune or self.study.finetune
+        """How a candidate's student is tuned as a whole, with everything settled."""
+        finetune = candidate.finetune or self.study.finetune
+        if finetune.targets != "auto":
+            return finetune
+        return finetune.model_copy(update={"targets": "teacher" if self.task.writes else "data"})
 
     def is_distilled(self, name: str) -> bool:
         """Whether a candidate's blocks are taught by the baseline."""

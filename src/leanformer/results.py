@@ -17,10 +17,10 @@ from leanformer.tasks.base import Outcome, Task
 COST_METHOD = (
     "All models in one process on one machine: warmed up, then measured in turn in each of {repeats} rounds, every "
     "round beginning with another one; medians over rounds. Training seconds are the examples of all epochs by the "
-    "measured speed of training steps, data included; for what was distilled, the seconds that teaching its blocks and "
-    "tuning took. Memory is of tensors (weights, activations, and in training "
-    "gradients and optimizer state), at the largest moment of a batch of {batch} (inference) or {train_batch} "
-    "(training). Operations are those of matrix products and convolutions, a multiply-add as two."
+    "measured speed of training steps, data included; for what was distilled, the seconds that teaching its blocks, "
+    "the teacher's own translations where it learned from them, and tuning took. Memory is of tensors (weights, "
+    "activations, and in training gradients and optimizer state), at the largest moment of a batch of {batch} "
+    "(inference) or {train_batch} (training). Operations are those of matrix products and convolutions, a multiply-add as two."
 )
 
 
@@ -221,7 +221,8 @@ def _q_ratio(task: Task, parameters: int) -> float | None:
 
 
 def _distilling_seconds(trial: Mapping[str, Any]) -> float:
-    return float(trial["trained"]["seconds"]) + sum(lesson["seconds"] for lesson in trial["taught"])
+    teaching = sum(lesson["seconds"] for lesson in trial["taught"])
+    return float(trial["trained"]["seconds"] + trial["answering_seconds"] + teaching)
 
 
 def _explained(outcome: CandidateOutcome, site: str) -> dict[str, Any]:
