@@ -20,7 +20,8 @@ COST_METHOD = (
     "measured speed of training steps, data included; for what was distilled, the seconds that teaching its blocks, "
     "the teacher's own translations where it learned from them, and tuning took. Memory is of tensors (weights, "
     "activations, and in training gradients and optimizer state), at the largest moment of a batch of {batch} "
-    "(inference) or {train_batch} (training). Operations are those of matrix products and convolutions, a multiply-add as two."
+    "(inference) or {train_batch} (training). Operations are those of matrix products and convolutions, a multiply-add "
+    "as two."
 )
 
 
