@@ -37,6 +37,8 @@ KEPT = (
     "latency_ms",
     "throughput_per_second",
     "tokens_per_second",
+    "ms_per_token",
+    "decoding",
     "by_length",
 )
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -135,12 +136,55 @@ def test_rows_say_what_was_taught_and_what_it_stores(whole: tuple[Path, str]) ->
         model = lf.load(directory / row["trials"][0] / "model")
         assert row["parameters"] == parameter_count(model) == sum(row["parameters_by_kind"].values())
         assert row["tokens_per_second"] > 0
+        assert row["ms_per_token"]["one"] > 0
+        assert row["ms_per_token"]["batch"] == pytest.approx(1000 / row["tokens_per_second"])
         assert row["q_ratio"] is None
         assert row["quality"]["mean"] == pytest.approx(sum(row["quality"]["per_seed"]) / 2)
         assert row["scores"]["bleu"]["per_seed"] == row["quality"]["per_seed"]
         assert sum(entry["sentences"] for entry in row["by_length"]) == 40
     assert len(rows["both"]["curves"][0]["epochs"]) == 1
     assert rows["encoder"]["curves"][0]["epochs"] == []
+
+
+def test_rows_say_what_writing_costs(whole: tuple[Path, str]) -> None:
+    """At the lengths of the test split, of which nothing longer is written than the study asks for."""
+    directory, _ = whole
+    rows = rows_of(directory)
+    tokenizer = TranslationTokenizer.load(directory / "trials/baseline/seed-0/model")
+    answers = Translations.read(directory / "trials/baseline/seed-0/predictions.parquet")
+    sources = [len(ids) for ids in tokenizer.encode_source(list(answers.sources))]
+    targets = [len(ids) for ids in tokenizer.encode_target(list(answers.references))]
+    assert max(targets) > 12
+    decoding = rows["baseline"]["decoding"]
+    median, longest = (int(np.median(sources)), int(np.median(targets))), (max(sources), 12)
+    assert (decoding["source_tokens"], decoding["target_tokens"]) == median
+    assert (decoding["longest"]["source_tokens"], decoding["longest"]["target_tokens"]) == longest
+    d, layers, hidden = 16, 2, 8
+    for counted, lengths in ((decoding, median), (decoding["longest"], longest)):
+        assert counted["state_bytes"] == 4 * layers * 2 * sum(lengths) * d
+    assert rows["encoder"]["decoding"]["state_bytes"] == decoding["state_bytes"]
+    assert rows["encoder"]["decoding"]["flops_per_token"] == decoding["flops_per_token"]
+    assert rows["encoder"]["decoding"]["flops_per_source"] != decoding["flops_per_source"]
+    # In its decoder a feed-forward block, and slots in place of one of two heads.
+    both, source = rows["both"]["decoding"], median[0]
+    sums, slots = 3 * hidden + 3, 4 * (d // 2 + 1)
+    kept = 2 * median[1] * (d // 2)
+    assert both["state_bytes"] == 4 * (layers * 2 * source * d + sums + slots + kept)
+
+
+def test_costs_of_a_version_that_measured_less_are_measured_anew(whole: tuple[Path, str], tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    costs = json.loads((directory / "costs.json").read_text())
+    del costs["settings"]["figures"]
+    for cost in costs["costs"].values():
+        del cost["ms_per_token"]
+    (directory / "costs.json").write_text(json.dumps(costs))
+    _, log = run(words_study(), directory)
+    assert "measuring time and memory of 4 models in turn" in log
+    assert "epoch" not in log
+    assert rows_of(directory)["both"]["ms_per_token"]["one"] > 0
+    _, log = run(words_study(), directory)
+    assert "measuring" not in log
 
 
 def test_blocks_that_candidates_share_are_taught_once(whole: tuple[Path, str]) -> None:

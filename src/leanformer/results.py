@@ -33,7 +33,7 @@ class CandidateOutcome:
         name: Its name; ``baseline`` for the baseline.
         method: ``scratch`` or ``distill``.
         plan: As the study writes it; empty for the baseline.
-        structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``.
+        structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``, ``decoding``.
         search: One entry a rate that was searched.
         trials: Seed -> the trial's result.
         tested: The answers on the test split of the trials that ended well.
@@ -153,6 +153,7 @@ def _row(
         "parameters_by_kind": structure["parameters_by_kind"],
         "flops_per_example": structure["flops_per_example"],
         "flops_ratio": structure["flops_per_example"] / base["flops_per_example"],
+        "decoding": structure["decoding"],
         "q_ratio": _q_ratio(task, structure["parameters"]),
         "quality": None,
         "difference": None,
@@ -161,6 +162,7 @@ def _row(
         "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
         "train_seconds": None,
         "latency_ms": None,
+        "ms_per_token": None,
         "throughput_per_second": None,
         "tokens_per_second": None,
         "train_examples_per_second": None,
