@@ -1,7 +1,5 @@
 """What each argument of minimal_attention, and pooling by mean, does for the accuracy of minimal forms.
 
-    python benchmarks/ablation.py --data ../shared/data/mnist --out benchmarks/results/ablation.json
-
 Two studies of leanformer's own, on a part of MNIST (d=64, 6 layers, patch 7, no MLP). The first adds one argument at a
 time to the extreme form (collapsed queries and keys, no values, one head); the second changes one argument at a time of
 the form that has the useful ones together. In each, the form that is changed is the study's baseline, every form gets
@@ -11,31 +9,17 @@ the rate that suits it from the same list, and the difference comes with its int
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import leanformer as lf
-from leanformer.files import write_atomically
-from leanformer.machine import environment
-from leanformer.model.baseline import fresh_model
-from leanformer.rundir import to_json
+from benchmarks.forms import Form, plan_of, save_form
+from benchmarks.room import Benchmark, Result, add_runs, runs_of, study_rows, table, with_interval
+from leanformer.errors import LeanformerError
 
-SHAPE = {
-    "hidden_size": 64,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "patch_size": 7,
-    "image_size": 28,
-    "num_channels": 1,
-    "id2label": {number: str(number) for number in range(10)},
-    "label2id": {str(number): number for number in range(10)},
-}
-Form = dict[str, Any]
-EXTREME: Form = {"qk": "collapsed", "vo": "none", "heads": 1, "pooling": "class_token"}
-FULL: Form = {**EXTREME, "heads": 4, "diagonal_value": True}
+ONE_HEAD: Form = {"qk": "collapsed", "vo": "none", "heads": 1, "pooling": "class_token"}
+FULL: Form = {**ONE_HEAD, "heads": 4, "diagonal_value": True}
 ADDED: dict[str, Form] = {
     "heads-4": {"heads": 4},
     "diagonal-value": {"diagonal_value": True},
@@ -58,71 +42,116 @@ CHANGED: dict[str, Form] = {
     "symmetric-temperature": {"qk": "symmetric", "temperature": True},
     "symmetric-mean-pooling": {"qk": "symmetric", "pooling": "mean"},
 }
+STUDIES = {"add-one": (ONE_HEAD, ADDED), "change-one": (FULL, CHANGED)}
+"""Study -> the form that is its baseline, and what each candidate changes of it."""
+KEPT = ("name", "parameters", "learning_rate", "learning_rate_search", "quality", "difference")
 
 
-def plan(form: Form) -> dict[str, Any]:
-    """The plan of a form."""
-    attention = {key: value for key, value in form.items() if key != "pooling"}
-    return {"*.self_attention": {"block": "minimal_attention", **attention}, "pooling": form["pooling"]}
-
-
-def save_form(directory: Path, form: Form, mlp: Any) -> None:
-    """Saves a form as a study's baseline, unless it is there: a run that was cut off goes on with the same one."""
-    if not directory.exists():
-        lf.save(lf.reduce(fresh_model("vit", SHAPE), {**plan(form), "*.mlp": mlp}), directory)
-
-
-def study(name: str, reference: Form, changes: dict[str, Form], arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Runs one study whose baseline is the reference form; gives the rows of its results."""
-    model = arguments.runs / f"{name}-reference"
-    save_form(model, reference, "none")
-    result = lf.run(
-        {
-            "name": name,
-            "data": {"source": arguments.data, "train_limit": arguments.train_limit, "validation_fraction": 0.02},
-            "baseline": {"model": str(model), "fresh": True},
-            "candidates": {key: {"plan": plan({**reference, **change})} for key, change in changes.items()},
-            "train": {"epochs": arguments.epochs, "learning_rate": [3e-3, 1e-2]},
-            "seeds": list(range(arguments.seeds)),
-            "measure": {"threads": 1, "device": "cpu"},
-        },
-        arguments.runs / name,
-    ).results
-    rows = []
-    print(f"\n{name}: {reference}")
-    for row in (result["baseline"], *result["candidates"]):
-        kept = ("name", "parameters", "learning_rate", "learning_rate_search", "quality", "difference")
-        rows.append({"study": name, **{key: row[key] for key in kept}})
-        gap = row["difference"]
-        difference = "" if gap is None else f"{gap['mean']:+.2%} ({gap['low']:+.2%} to {gap['high']:+.2%})"
-        print(
-            f"{row['name']:22} {row['parameters']:>7,} parameters  rate {row['learning_rate']:<6g} "
-            f"accuracy {row['quality']['mean']:.2%}  {difference}"
-        )
-    return rows
-
-
-def main() -> None:
-    """Runs both studies, prints their tables, writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="MNIST: a hub id or a local copy in its layout")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("--data", default="ylecun/mnist", help="MNIST: a hub id or a local copy in its layout")
     parser.add_argument("--train-limit", type=int, default=5_000)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    rows = study("add-one", EXTREME, ADDED, arguments) + study("change-one", FULL, CHANGED, arguments)
-    if arguments.out:
-        result = {
-            "train_limit": arguments.train_limit,
-            "epochs": arguments.epochs,
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2], help="that each form is searched over")
+    parser.add_argument("--only", nargs="+", metavar="FORM", help=f"of {', '.join({**ADDED, **CHANGED})}")
+    add_runs(parser)
+
+
+def run_study(name: str, arguments: argparse.Namespace, runs: Path) -> Result:
+    """Runs one study whose baseline is the reference form; gives its results."""
+    reference, changes = STUDIES[name]
+    model = runs / f"{name}-reference"
+    save_form(model, reference, "none")
+    return lf.run(
+        {
+            "name": name,
+            "data": {
+                "source": arguments.data,
+                "image_size": 28,
+                "train_limit": arguments.train_limit,
+                "validation_fraction": 0.02,
+            },
+            "baseline": {"model": str(model), "fresh": True},
+            "candidates": {
+                key: {"plan": plan_of({**reference, **change})}
+                for key, change in changes.items()
+                if arguments.only is None or key in arguments.only
+            },
+            "train": {"epochs": arguments.epochs, "learning_rate": arguments.rates},
             "seeds": arguments.seeds,
-            "environment": environment(torch.device("cpu"), "float32"),
-            "rows": rows,
-        }
-        write_atomically(arguments.out, to_json(result))
+            "measure": {"threads": arguments.threads, "device": "cpu"},
+        },
+        runs / name,
+    ).results
 
 
-if __name__ == "__main__":
-    main()
+def measure(arguments: argparse.Namespace) -> Result:
+    """Both studies' rows."""
+    for name in arguments.only or ():
+        if name not in {**ADDED, **CHANGED}:
+            raise LeanformerError(f"--only {name}: there is no such form; there are {', '.join({**ADDED, **CHANGED})}")
+    found: list[dict[str, Any]] = []
+    with runs_of("ablation", arguments) as runs:
+        for name, (reference, changes) in STUDIES.items():
+            results = run_study(name, arguments, runs)
+            for row in study_rows(results, KEPT):
+                found.append({"study": name, "form": changes.get(row["name"], reference), **row})
+    return {"environment": results["environment"], "rows": found}
+
+
+def section(result: Result) -> str:
+    """A table a study."""
+    settings = result["settings"]
+    tables = {name: table_of([row for row in result["rows"] if row["study"] == name]) for name in STUDIES}
+    chosen = {row["learning_rate"] for row in result["rows"]}
+    return f"""\
+What each argument of `minimal_attention` does for small forms on {settings["train_limit"]:,} training images
+(`{Path(settings["data"]).name}`), {settings["epochs"]} epochs, seeds: {len(settings["seeds"])}, d = 64, 6 layers,
+patches of 7 x 7, no MLP. The rate of each form: the best of {" and ".join(f"{rate:g}" for rate in settings["rates"])}
+on the validation split{f"; all took {chosen.pop():g}" if len(chosen) == 1 else ""}. Differences are in points, with
+their 95 % interval over seeds and test examples. Such short trainings say which form learns fast, not where it would
+end. What follows for each argument's default: [Blocks](blocks.md#what-each-argument-earns).
+
+One argument at a time added to the extreme form (collapsed, no values, one head; class token):
+
+{tables["add-one"]}
+
+The form with four heads and a diagonal value, changed:
+
+{tables["change-one"]}"""
+
+
+def table_of(study: list[dict[str, Any]]) -> str:
+    """The baseline's form, and each candidate's change of it."""
+    lines = []
+    for row in study:
+        form = ", ".join(
+            f"`{key}: {value if isinstance(value, str) else json.dumps(value)}`" for key, value in row["form"].items()
+        )
+        accuracy = f"{100 * row['quality']['mean']:.1f} %"
+        lines.append((form, f"{row['parameters']:,}", accuracy, with_interval(row["difference"], 1, 100)))
+    return table(("form", "parameters", "test accuracy", "difference"), lines)
+
+
+def summary(result: Result) -> str:
+    """The argument that earns most."""
+    added = [row for row in result["rows"] if row["study"] == "add-one" and row["difference"] is not None]
+    best = max(added, key=lambda row: row["difference"]["mean"])
+    (key, value), *_ = best["form"].items()
+    return (
+        f"Of the arguments of `minimal_attention` that were added one at a time to the extreme form, `{key}: "
+        f"{json.dumps(value)}` earned most: {100 * best['difference']['mean']:+.1f} points of accuracy after a short "
+        f"training, with {best['parameters'] - result['rows'][0]['parameters']:,} more parameters."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="ablation",
+    title="What each argument of minimal_attention earns",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={"data": "digits", "train_limit": 64, "epochs": 1, "seeds": [0], "rates": [1e-2], "only": ["mean-pooling"]},
+    summary=summary,
+)

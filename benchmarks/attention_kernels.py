@@ -1,7 +1,5 @@
 """From how many tokens on PyTorch's fused attention beats plain products on this machine's CPU.
 
-    python benchmarks/attention_kernels.py --out benchmarks/results/attention_kernels.json
-
 The figures behind ``FUSED_FROM_TOKENS_ON_CPU`` in ``leanformer.blocks.minimal_attention``: the kernel alone, forward
 and backward, and whole training steps (forward, backward, clipping, AdamW) of the extreme form (collapsed queries and
 keys, no values, no MLP). Both ways are measured in turn in each round, and each comes first in half of them; the ratio
@@ -11,30 +9,35 @@ is taken round by round, and the median kept.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import torch
 
 import leanformer as lf
+from benchmarks.forms import EXTREME, vit_config
+from benchmarks.measuring import in_turn, median_ratio, seconds
+from benchmarks.room import CPU, Benchmark, Result, progress, table
 from leanformer.blocks import minimal_attention
 from leanformer.config import ImageTrainConfig
-from leanformer.files import write_atomically
+from leanformer.errors import LeanformerError
 from leanformer.learn.train import TrainingStep, make_accelerator
-from leanformer.machine import environment
 from leanformer.model.baseline import fresh_model
-from leanformer.rundir import to_json
 
-CPU = torch.device("cpu")
 PATCH = 4
-EXTREME: dict[str, Any] = {
-    "*.self_attention": {"block": "minimal_attention", "qk": "collapsed", "vo": "none"},
-    "*.mlp": "none",
-}
+ALWAYS, NEVER = 0, 2**31
+"""From how many tokens on the fused kernel is taken."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--grids", type=int, nargs="+", default=[4, 6, 7, 8, 10, 12, 14], help="patches along a side")
+    parser.add_argument("--shapes", nargs="+", default=["64x1", "64x4", "192x1", "192x4"], help="d_model x heads")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--numbers", type=int, default=2**19, help="in the states of a batch")
 
 
 def kernel(d_model: int, heads: int, tokens: int, batch: int) -> Callable[[], object]:
@@ -46,57 +49,36 @@ def kernel(d_model: int, heads: int, tokens: int, batch: int) -> Callable[[], ob
 def training_step(d_model: int, heads: int, grid: int, layers: int, batch: int) -> Callable[[], object]:
     """A step of the extreme form on images of grid x grid patches."""
     size = grid * PATCH
-    shape = {
-        "hidden_size": d_model,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": 4 * d_model,
-        "patch_size": PATCH,
-        "image_size": size,
-        "num_channels": 1,
-        "num_labels": 10,
-    }
-    model = lf.reduce(fresh_model("vit", shape), EXTREME).train()
+    model = lf.reduce(fresh_model("vit", vit_config(d_model, layers, heads, PATCH, size)), EXTREME).train()
     step = TrainingStep(model, ImageTrainConfig(batch_size=batch), 1e-3, make_accelerator("float32", CPU))
     inputs = {"pixel_values": torch.randn(batch, 1, size, size), "labels": torch.randint(10, (batch,))}
     return lambda: step(inputs)
 
 
-def speed_up(action: Callable[[], object], repeats: int) -> float:
+def speed_up(action: Callable[[], object], rounds: int) -> float:
     """How many times as fast an action is with the fused kernel as with plain products."""
 
-    def seconds(first_fused: int) -> float:
-        with mock.patch.object(minimal_attention, "FUSED_FROM_TOKENS_ON_CPU", first_fused):
-            started = time.perf_counter()
-            action()
-            return time.perf_counter() - started
+    def one_way(fused_from: int) -> float:
+        with mock.patch.object(minimal_attention, "FUSED_FROM_TOKENS_ON_CPU", fused_from):
+            return seconds(action)
 
-    always, never = 0, 2**31
-    ratios = []
-    for done in range(-2, repeats):  # the first two rounds warm up
-        took = {way: seconds(way) for way in ((always, never) if done % 2 else (never, always))}
-        if done >= 0:
-            ratios.append(took[never] / took[always])
-    return statistics.median(ratios)
+    took = in_turn({"fused": partial(one_way, ALWAYS), "plain": partial(one_way, NEVER)}, rounds, warm_up=2)
+    return median_ratio(took["plain"], took["fused"])
 
 
-def main() -> None:
-    """Measures, prints a table, writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--grids", type=int, nargs="+", default=[4, 6, 7, 8, 10, 12, 14], help="patches along a side")
-    parser.add_argument("--shapes", nargs="+", default=["64x1", "64x4", "192x1", "192x4"], help="d_model x heads")
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> Result:
+    """The two speed-ups of every shape at every number of tokens."""
     rows = []
     for shape in arguments.shapes:
-        d_model, heads = (int(number) for number in shape.split("x"))
+        try:
+            d_model, heads = (int(number) for number in shape.split("x"))
+        except ValueError:
+            raise LeanformerError(f"--shapes {shape}: give d_model and heads, such as 64x4") from None
         for grid in arguments.grids:
             tokens = grid**2 + 1
-            batch = max(1, 2**19 // (tokens * d_model))
-            alone = speed_up(kernel(d_model, heads, tokens, batch), arguments.repeats)
-            whole = speed_up(training_step(d_model, heads, grid, arguments.layers, batch), arguments.repeats)
+            batch = max(1, arguments.numbers // (tokens * d_model))
+            alone = speed_up(kernel(d_model, heads, tokens, batch), arguments.rounds)
+            whole = speed_up(training_step(d_model, heads, grid, arguments.layers, batch), arguments.rounds)
             rows.append(
                 {
                     "d_model": d_model,
@@ -107,15 +89,64 @@ def main() -> None:
                     "training_step_speed_up": whole,
                 }
             )
-            print(
-                f"d={d_model:<4} heads={heads:<2} tokens={tokens:<4} fused is {alone:.2f} x as fast as plain products, "
-                f"a training step {whole:.2f} x",
-                flush=True,
-            )
-    if arguments.out:
-        result = {"layers": arguments.layers, "environment": environment(CPU, "float32"), "rows": rows}
-        write_atomically(arguments.out, to_json(result))
+            progress(f"d={d_model} heads={heads} tokens={tokens}: kernel {alone:.2f} x, training step {whole:.2f} x")
+    return {"rows": rows}
 
 
-if __name__ == "__main__":
-    main()
+def section(result: Result) -> str:
+    """Tokens by shapes."""
+    settings = result["settings"]
+    found = {(row["d_model"], row["heads"], row["tokens"]): row for row in result["rows"]}
+    shapes = list(dict.fromkeys((d_model, heads) for d_model, heads, _ in found))
+    lines = [
+        (tokens, *(both(found[*shape, tokens]) for shape in shapes))
+        for tokens in dict.fromkeys(tokens for _, _, tokens in found)
+    ]
+    header = ("tokens", *(f"d = {d_model}, heads: {heads}" for d_model, heads in shapes))
+    limit = minimal_attention.FUSED_FROM_TOKENS_ON_CPU
+    return f"""\
+From how many tokens on PyTorch's fused attention is worth its start on a CPU. The figure is the speed of a whole
+training step (forward, backward, clipping, AdamW) of the extreme form of {settings["layers"]} layers with the fused
+kernel, as a multiple of that with plain products; in brackets that of the kernel alone, forward and backward. About
+{settings["numbers"]:,} numbers in the states of a batch, rounds in turn: {settings["rounds"]}, median of the ratios.
+
+{table(header, lines)}
+
+{sides(result["rows"], limit)} `minimal_attention` takes the fused kernel from {limit} tokens on. Differences of a few
+percent mean nothing on a machine that does other work too."""
+
+
+def both(row: dict[str, Any]) -> str:
+    """The training step's ratio, and the kernel's."""
+    return f"{row['training_step_speed_up']:.2f} ({row['kernel_speed_up']:.2f})"
+
+
+def sides(rows: list[dict[str, Any]], limit: int) -> str:
+    """The range of a training step's ratio on each side of a number of tokens."""
+    below = [row["training_step_speed_up"] for row in rows if row["tokens"] < limit]
+    above = [row["training_step_speed_up"] for row in rows if row["tokens"] >= limit]
+    return " ".join(
+        f"With {which} {limit} tokens the fused kernel makes a step {min(ratios):.2f} to {max(ratios):.2f} times as fast."
+        for which, ratios in (("fewer than", below), ("at least", above))
+        if ratios
+    )
+
+
+def summary(result: Result) -> str:
+    """The most that the fused kernel gives."""
+    best = max(result["rows"], key=lambda row: row["training_step_speed_up"])
+    return (
+        f"On a CPU PyTorch's fused attention makes a training step of the extreme form up to "
+        f"{best['training_step_speed_up']:.1f} times as fast (at {best['tokens']} tokens, {best['heads']} heads)."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="attention_kernels",
+    title="Attention kernels",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={"rounds": 2, "grids": [4, 6], "shapes": ["64x1", "64x4"], "layers": 1, "numbers": 2**13},
+    summary=summary,
+)

@@ -1,11 +1,9 @@
 """A decoder's feed-forward block: all prefixes at once against a loop over them, and the time of a decoding step.
 
-    python benchmarks/decoder_block.py --out benchmarks/results/decoder_block.json
-
 The loop is the published way (arXiv 2311.10642): for each position one pass over the flattened, masked sentence. Both
-ways have the same weights and give the same numbers, which is checked first; they are measured in turn in each round,
-the ratio is taken round by round, and the median kept. A step's time at a position is the median over many sentences.
-Times are the processor's for this process, on one thread: what others compute at the same time counts less.
+ways have the same weights; how far apart their numbers are is measured first. They are timed in turn in each round, the
+ratio is taken round by round, and the median kept. A step's time at a position is the median over many sentences. Times
+are the processor's for this process: on one thread, what others compute at the same time counts less.
 """
 
 from __future__ import annotations
@@ -14,21 +12,31 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measuring import in_turn, median_ratio, seconds
+from benchmarks.room import Benchmark, Result, table
 from leanformer.blocks.base import check_arguments
 from leanformer.blocks.feed_forward import FeedForward
 from leanformer.blocks.state import DecodingState
-from leanformer.files import write_atomically
-from leanformer.machine import environment, threads
+from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
-from leanformer.rundir import to_json
 
 POSITIONS = (5, 20, 35, 50)  # where a step is timed, counted from 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sentences", type=int, default=200, help="decoded, for the time of a step")
+    parser.add_argument("--d-model", type=int, default=128)
+    parser.add_argument("--hidden", type=int, default=800)
+    parser.add_argument("--length", type=int, default=50, help=f"of a sentence, at least {POSITIONS[-1]}")
+    parser.add_argument("--batch", type=int, default=32)
 
 
 def make_block(d_model: int, hidden: int, length: int, padding_in_norm: bool) -> Any:
@@ -80,48 +88,46 @@ class Loop:
 
 def milliseconds(action: Callable[[], object]) -> float:
     """Processor time of one call."""
-    started = time.process_time()
-    action()
-    return 1000 * (time.process_time() - started)
+    return 1000 * seconds(action, clock=time.process_time)
 
 
-def compare(block: Any, states: torch.Tensor, repeats: int) -> list[dict[str, Any]]:
+def forward(way: Callable[[torch.Tensor], torch.Tensor], states: torch.Tensor) -> None:
+    """A pass without gradients."""
+    with torch.no_grad():
+        way(states)
+
+
+def training(way: Callable[[torch.Tensor], torch.Tensor], states: torch.Tensor) -> None:
+    """A pass and the gradients of all weights."""
+    way(states).sum().backward()
+
+
+def compare(block: Any, states: torch.Tensor, rounds: int) -> list[dict[str, Any]]:
     """Both ways, forward and in training."""
     loop = Loop(block)
     with torch.no_grad():
         difference = float((loop(states) - block(states)).abs().max())
-    assert difference < 1e-4, difference
-
-    def forward(way: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        with torch.no_grad():
-            way(states)
-
-    def training(way: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        way(states).sum().backward()
-
     rows = []
     for passes in (forward, training):
-        rounds = []
-        for _ in range(repeats + 1):
-            slow = milliseconds(lambda: passes(loop))  # noqa: B023
-            # Of a call of a few milliseconds, what a neighbor on the machine takes is forgotten by the median of three.
-            fast = statistics.median(milliseconds(lambda: passes(block)) for _ in range(3))  # noqa: B023
-            rounds.append((slow, fast))
-        slow, fast = (statistics.median(times) for times in zip(*rounds[1:], strict=True))  # the first warms up
-        ratio = statistics.median(slow / fast for slow, fast in rounds[1:])
+        slow, fast = partial(passes, loop, states), partial(passes, block, states)
+        taken = in_turn(
+            {
+                "loop": partial(milliseconds, slow),
+                # Of a call of a few milliseconds, what a neighbor on the machine takes is forgotten by the median of 3.
+                "block": lambda fast=fast: statistics.median(milliseconds(fast) for _ in range(3)),  # type: ignore[misc]
+            },
+            rounds,
+        )
         rows.append(
             {
                 "padding_in_norm": block.network.padding_in_norm,
                 "passes": passes.__name__,
-                "loop_ms": slow,
-                "block_ms": fast,
-                "speed_up": ratio,
+                "loop_ms": statistics.median(taken["loop"]),
+                "block_ms": statistics.median(taken["block"]),
+                "speed_up": median_ratio(taken["loop"], taken["block"]),
+                "rounds": taken,
                 "largest_difference": difference,
             }
-        )
-        print(
-            f"padding_in_norm={block.network.padding_in_norm!s:<5} {passes.__name__:<8} loop {slow:7.1f} ms, "
-            f"block {fast:5.1f} ms: {ratio:.1f} x as fast"
         )
     return rows
 
@@ -133,48 +139,81 @@ def decode(block: Any, states: torch.Tensor, sentences: int) -> dict[str, Any]:
     for sentence in range(sentences + 5):
         state = DecodingState()
         for position in range(1, states.shape[1] + 1):
-            token = states[:, position - 1 : position]
-            step = milliseconds(lambda: block(token, state=state))  # noqa: B023
+            step = milliseconds(partial(block, states[:, position - 1 : position], state=state))
             state.length += 1
             if position in times and sentence >= 5:  # the first warm up
                 times[position].append(step)
-    medians = {position: statistics.median(steps) for position, steps in times.items()}
-    ratio = medians[POSITIONS[-1]] / medians[POSITIONS[0]]
-    print(
-        f"batch {len(states):<3} ms a step at position "
-        + ", ".join(f"{position}: {median:.3f}" for position, median in medians.items())
-        + f"; last to first {ratio:.3f}"
-    )
+    medians = {str(position): statistics.median(steps) for position, steps in times.items()}
+    ratio = medians[str(POSITIONS[-1])] / medians[str(POSITIONS[0])]
     return {"batch": len(states), "ms_at_position": medians, "last_to_first": ratio}
 
 
-def main() -> None:
-    """Measures, prints, writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--sentences", type=int, default=200, help="decoded, for the time of a step")
-    parser.add_argument("--d-model", type=int, default=128)
-    parser.add_argument("--hidden", type=int, default=800)
-    parser.add_argument("--length", type=int, default=50)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> Result:
+    """The passes of both ways in both forms of the norm, and decoding steps."""
+    if arguments.length < POSITIONS[-1]:
+        raise LeanformerError(f"--length {arguments.length}: a step is timed at position {POSITIONS[-1]}; give as many")
     torch.manual_seed(0)
-    with threads(1):
-        states = torch.randn(arguments.batch, arguments.length, arguments.d_model)
-        forms = [
-            make_block(arguments.d_model, arguments.hidden, arguments.length, padding_in_norm)
-            for padding_in_norm in (False, True)
-        ]
-        result = {
-            "environment": environment(torch.device("cpu"), "float32"),
-            "shape": {name: getattr(arguments, name) for name in ("d_model", "hidden", "length", "batch")},
-            "forward": [row for block in forms for row in compare(block, states, arguments.repeats)],
-            "decoding": [decode(forms[0], states[:batch], arguments.sentences) for batch in (1, arguments.batch)],
-        }
-    if arguments.out:
-        write_atomically(arguments.out, to_json(result))
+    states = torch.randn(arguments.batch, arguments.length, arguments.d_model)
+    forms = [
+        make_block(arguments.d_model, arguments.hidden, arguments.length, padding_in_norm)
+        for padding_in_norm in (False, True)
+    ]
+    return {
+        "rows": [row for block in forms for row in compare(block, states, arguments.rounds)],
+        "decoding": [decode(forms[0], states[:batch], arguments.sentences) for batch in (1, arguments.batch)],
+    }
 
 
-if __name__ == "__main__":
-    main()
+def section(result: Result) -> str:
+    """The passes, then the decoding steps."""
+    settings = result["settings"]
+    passes = {"forward": "forward", "training": "forward and backward"}
+    lines = [
+        (
+            "`padding_in_norm: true`" if row["padding_in_norm"] else "real tokens alone",
+            passes[row["passes"]],
+            f"{row['loop_ms']:.0f}",
+            f"{row['block_ms']:.1f}",
+            f"{row['speed_up']:.1f}",
+        )
+        for row in result["rows"]
+    ]
+    steps = [
+        (row["batch"], *(f"{ms:.3f}" for ms in row["ms_at_position"].values()), f"{row['last_to_first']:.3f}")
+        for row in result["decoding"]
+    ]
+    first, *others = result["decoding"][0]["ms_at_position"]
+    header = ("sentences at once", f"position {first}, ms", *others, f"{others[-1]} to {first}")
+    return f"""\
+The decoder's `feed_forward` block ([Feed-forward blocks](feed-forward-blocks.md)): d = {settings["d_model"]}, H =
+{settings["hidden"]}, {settings["batch"]} sentences of {settings["length"]} tokens; all positions at once against the
+loop over them, the same function (largest difference of an output:
+{max(row["largest_difference"] for row in result["rows"]):.1e}). Processor time, rounds in turn: {settings["rounds"]},
+medians.
+
+{table(("norm", "passes", "loop, ms", "block, ms", "ratio"), lines)}
+
+A decoding step, medians of {settings["sentences"]} sentences:
+
+{table(header, steps)}"""
+
+
+def summary(result: Result) -> str:
+    """How many times as fast as the loop, and whether a step's time grows."""
+    ratios = [row["speed_up"] for row in result["rows"]]
+    growth = max(row["last_to_first"] for row in result["decoding"])
+    return (
+        f"The decoder's feed-forward block is {min(ratios):.0f} to {max(ratios):.0f} times as fast as the published "
+        f"loop over positions, and its last decoding step takes {growth:.2f} times as long as an early one."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="decoder_block",
+    title="The decoder's block against the loop",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={"rounds": 1, "sentences": 2, "d_model": 16, "hidden": 20, "batch": 4},
+    summary=summary,
+)

@@ -1,97 +1,147 @@
 """A translator's time a token while it writes: a teacher against its students, in turn, in one process.
 
-    python benchmarks/decoding.py --data ../shared/data/multi30k --source-language de --target-language en \\
-        teacher=runs/multi30k/trials/baseline/seed-0/model slots=runs/multi30k/trials/both-slots/seed-0/model \\
-        --out benchmarks/results/decoding.json
-
 Every model writes as many tokens of the same sentences, whatever it would say, so that only the time of a token
 differs: greedy for one sentence and for 32 at once, and with a beam of 5 for 16. The first model is the one that the
-others are compared with; ratios are taken round by round.
+others are compared with; ratios are taken round by round. What a model would say does not matter, so by default the
+models are fresh ones of benchmarks/multi30k.yaml: its teacher, and students of slots. Trained ones are given by name:
+
+    python -m benchmarks decoding teacher=runs/.../baseline/seed-0/model slots=runs/.../both-slots/seed-0/model
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 import leanformer as lf
-from leanformer.config import TextDataConfig
-from leanformer.data.text import load_text
+from benchmarks.measuring import in_turn, median_ratio, seconds
+from benchmarks.multi30k import STUDY
+from benchmarks.room import CPU, Benchmark, Result, progress, table
+from leanformer.config import TranslationStudy
 from leanformer.data.tokenizers import TranslationTokenizer
-from leanformer.files import write_atomically
-from leanformer.machine import environment, threads
-from leanformer.progress import quiet_libraries
-from leanformer.rundir import to_json
+from leanformer.errors import LeanformerError
+from leanformer.tasks.translation import Translation
 
 SETTINGS = ((1, 1), (32, 1), (16, 5))  # sentences, beam
+STUDENTS = {
+    "encoder": "encoder-slots",
+    "encoder and decoder self": "both-slots",
+    "cross": "cross-slots-64-lean",
+    "all": "all-slots",
+}
+"""What is replaced -> the candidate of benchmarks/multi30k.yaml."""
 
 
-@torch.inference_mode()
-def main() -> None:
-    """Measures, prints a table, writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", metavar="NAME=DIRECTORY")
-    parser.add_argument("--data", required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("models", nargs="*", metavar="NAME=DIRECTORY", help="trained models; by default fresh ones")
+    parser.add_argument("--data", default="bentrevett/multi30k", help="sentence pairs, as data.source has them")
     parser.add_argument("--source-language", default="de")
     parser.add_argument("--target-language", default="en")
-    parser.add_argument("--tokens", type=int, default=30)
+    parser.add_argument("--tokens", type=int, default=30, help="that every model writes")
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    directories = dict(model.split("=", 1) for model in arguments.models)
-    with quiet_libraries(), threads(arguments.threads):
+
+
+def open_models(arguments: argparse.Namespace, task: Translation) -> tuple[dict[str, Any], TranslationTokenizer]:
+    """The models that are compared, by name, and the tokenizer of them all."""
+    if arguments.models:
+        directories = {}
+        for given in arguments.models:
+            name, equals, directory = given.partition("=")
+            if not (name and equals and directory):
+                raise LeanformerError(f"{given}: give each model as NAME=DIRECTORY")
+            directories[name] = directory
         models = {name: lf.load(directory) for name, directory in directories.items()}
-        tokenizer = TranslationTokenizer.load(next(iter(directories.values())))
-        data = TextDataConfig(
-            source=arguments.data,
-            source_language=arguments.source_language,
-            target_language=arguments.target_language,
-            train_limit=1,
+        return models, TranslationTokenizer.load(next(iter(directories.values())))
+    teacher = task.make_baseline(seed=0)
+    candidates = task.study.candidates
+    students = {name: lf.reduce(teacher, candidates[candidate].plan) for name, candidate in STUDENTS.items()}
+    return {"teacher": teacher, **students}, task.tokenizer
+
+
+def write(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, beam: int, tokens: int) -> None:
+    """Writes as many tokens."""
+    with torch.inference_mode():
+        model.generate(
+            ids, attention_mask=mask, num_beams=beam, do_sample=False, min_new_tokens=tokens, max_new_tokens=tokens
         )
-        sentences = load_text(data).test.sources
-        rows = []
-        for count, beam in SETTINGS:
-            encoded = [torch.tensor(ids) for ids in tokenizer.encode_source(list(sentences[:count]))]
-            ids = pad_sequence(encoded, batch_first=True, padding_value=tokenizer.pad_id)
-            mask = pad_sequence([torch.ones_like(one) for one in encoded], batch_first=True)
-
-            def seconds(
-                model: torch.nn.Module, ids: torch.Tensor = ids, mask: torch.Tensor = mask, beam: int = beam
-            ) -> float:
-                started = time.perf_counter()
-                model.generate(  # type: ignore[operator]
-                    ids,
-                    attention_mask=mask,
-                    num_beams=beam,
-                    do_sample=False,
-                    min_new_tokens=arguments.tokens,
-                    max_new_tokens=arguments.tokens,
-                )
-                return (time.perf_counter() - started) / arguments.tokens
-
-            for model in models.values():
-                seconds(model)
-            taken: dict[str, list[float]] = {name: [] for name in models}
-            for _ in range(arguments.rounds):
-                for name, model in models.items():
-                    taken[name].append(seconds(model))
-            first = next(iter(taken.values()))
-            for name, values in taken.items():
-                ratio = statistics.median(base / value for base, value in zip(first, values, strict=True))
-                median = 1000 * statistics.median(values)
-                rows.append({"model": name, "sentences": count, "beam": beam, "ms": median, "speed": ratio})
-                print(f"{count:3} sentences, beam {beam}: {name:24} {median:7.2f} ms a token, {ratio:.2f} x")
-    if arguments.out:
-        settings = {"tokens": arguments.tokens, "rounds": arguments.rounds, "threads": torch.get_num_threads()}
-        kept = {"environment": environment(torch.device("cpu"), "float32"), **settings, "rows": rows}
-        write_atomically(arguments.out, to_json(kept))
 
 
-if __name__ == "__main__":
-    main()
+def measure(arguments: argparse.Namespace) -> Result:
+    """Milliseconds a token of every model in every setting, and its speed as a multiple of the first's."""
+    overrides = [
+        f"data.{key}={getattr(arguments, name)}"
+        for key, name in (("source", "data"), ("source_language",) * 2, ("target_language",) * 2)
+    ]
+    study = lf.read_study(STUDY, overrides)
+    assert isinstance(study, TranslationStudy)
+    task = Translation(study, CPU)
+    models, tokenizer = open_models(arguments, task)
+    encoded = [torch.tensor(ids) for ids in tokenizer.encode_source(list(task.data.test.sources[:32]))]
+    rows = []
+    for count, beam in SETTINGS:
+        ids = pad_sequence(encoded[:count], batch_first=True, padding_value=tokenizer.pad_id)
+        mask = pad_sequence([torch.ones_like(one) for one in encoded[:count]], batch_first=True)
+        ways = {
+            name: partial(seconds, partial(write, model.eval(), ids, mask, beam, arguments.tokens))
+            for name, model in models.items()
+        }
+        taken = in_turn(ways, arguments.rounds)
+        first = next(iter(taken.values()))
+        for name, values in taken.items():
+            milliseconds = 1000 * statistics.median(values) / arguments.tokens
+            speed = median_ratio(first, values)
+            rows.append({"model": name, "sentences": count, "beam": beam, "ms": milliseconds, "speed": speed})
+        progress(f"{count} sentences, beam {beam}: done")
+    lengths = [len(ids) for ids in encoded]
+    return {"median_source_tokens": statistics.median(lengths), "rows": rows}
+
+
+def section(result: Result) -> str:
+    """Models by settings."""
+    settings = result["settings"]
+    found = {(row["model"], row["sentences"], row["beam"]): row for row in result["rows"]}
+    first, *others = dict.fromkeys(model for model, _, _ in found)
+    runs = list(dict.fromkeys((sentences, beam) for _, sentences, beam in found))
+    lines = [
+        (f"nothing ({first})", *(f"{found[first, *run]['ms']:.2f} ms a token" for run in runs)),
+        *((name, *(f"{found[name, *run]['speed']:.2f} x" for run in runs)) for name in others),
+    ]
+    header = ("replaced", *(f"sentences: {count}" + (f", beam {beam}" if beam > 1 else "") for count, beam in runs))
+    return f"""\
+A teacher with its cache of keys and values, against its students of slots: each writes {settings["tokens"]} tokens
+for the same sentences ({result["median_source_tokens"]:g} subwords in the median), rounds in turn:
+{settings["rounds"]}, medians of the ratios. Above 1 is faster.
+
+{table(header, lines)}
+
+A sentence this short has fewer tokens than there are slots, and in a model this small a step is mostly the work
+around its products. What slots give is a state that does not grow: K·d numbers a layer at cross-attention and K·(d +
+h) in the decoder, whatever the length."""
+
+
+def summary(result: Result) -> str:
+    """The slowest and the fastest student."""
+    first = result["rows"][0]["model"]
+    speeds = [row["speed"] for row in result["rows"] if row["model"] != first]
+    return (
+        f"While they write short sentences, small translators whose attention is replaced by slots have "
+        f"{min(speeds):.2f} to {max(speeds):.2f} times their teacher's speed."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="decoding",
+    title="Time of a token while writing",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={"data": "number-words", "tokens": 3, "rounds": 1},
+    summary=summary,
+)

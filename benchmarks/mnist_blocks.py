@@ -1,7 +1,5 @@
 """Small blocks of the translators at a vision transformer's sites, against the best minimal form, at equal parameters.
 
-    python benchmarks/mnist_blocks.py --data ../shared/data/mnist --out benchmarks/results/mnist_blocks.json
-
 All forms are trained from scratch on 20,000 images of MNIST, d=64, patch 7, at most 31,500 parameters; where a block
 takes more than a minimal attention, there are fewer layers or a narrower MLP. The rate is searched for each.
 """
@@ -12,12 +10,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ablation import save_form
-from mnist import FORM
-
 import leanformer as lf
-from leanformer.files import write_atomically
-from leanformer.rundir import to_json
+from benchmarks.forms import BEST_SMALL, save_form
+from benchmarks.room import Benchmark, Result, add_runs, runs_of, study_rows, table
 
 TWO_LAYERS = {"encoder.[2-5].layer": "none"}
 CANDIDATES: dict[str, dict[str, Any]] = {
@@ -33,47 +28,96 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     },
     "average": {"*.self_attention": "average", "*.mlp": {"block": "mlp", "hidden": 35}, **TWO_LAYERS},
 }
+FORMS = {
+    "baseline": "minimal: symmetric, 4 channel groups, diagonal value, MLP of 15, 6 layers",
+    "fourier": "`fourier`, MLP of 31, 6 layers",
+    "slots": "`slots`, 8 of rank 4, MLP of 15, 2 layers",
+    "mixer": "`mixer`, no MLP, 2 layers",
+    "average": "`average`, MLP of 35, 2 layers",
+}
+KEPT = ("name", "plan", "parameters", "learning_rate", "quality", "difference", "throughput_per_second")
 
 
-def main() -> None:
-    """Runs the study, prints its rows, writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="MNIST: a hub id or a local copy in its layout")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("--data", default="ylecun/mnist", help="MNIST: a hub id or a local copy in its layout")
+    parser.add_argument("--train-limit", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/mnist-blocks"))
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    model = arguments.runs / "form"
-    save_form(model, FORM, {"block": "mlp", "hidden": 15})
-    results = lf.run(
-        {
-            "name": "mnist-blocks",
-            "data": {"source": arguments.data, "augment": ["random_crop"], "train_limit": 20_000},
-            "baseline": {"model": str(model), "fresh": True},
-            "candidates": {name: {"plan": plan} for name, plan in CANDIDATES.items()},
-            "train": {"epochs": arguments.epochs, "learning_rate": [3e-3, 1e-2], "search_epochs": 1},
-            "seeds": arguments.seeds,
-            "measure": {"threads": 1, "device": "cpu", "repeats": 3, "latency_calls": 10},
-        },
-        arguments.runs / "run",
-    ).results
-    rows = [results["baseline"], *results["candidates"]]
-    for name, row in zip(("minimal", *CANDIDATES), rows, strict=True):
-        gap = "" if row["difference"] is None else f"  {100 * row['difference']['mean']:+.2f} points"
-        print(
-            f"{name:9} {row['parameters']:>7,} parameters  test accuracy {row['quality']['mean']:.2%}"
-            f"  rate {row['learning_rate']:g}  {row['throughput_per_second']:,.0f} images/s{gap}"
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2], help="that each form is searched over")
+    add_runs(parser)
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    """The study's rows."""
+    with runs_of("mnist_blocks", arguments) as runs:
+        save_form(runs / "form", BEST_SMALL, {"block": "mlp", "hidden": 15})
+        results = lf.run(
+            {
+                "name": "mnist-blocks",
+                "data": {
+                    "source": arguments.data,
+                    "image_size": 28,
+                    "augment": ["random_crop"],
+                    "train_limit": arguments.train_limit,
+                },
+                "baseline": {"model": str(runs / "form"), "fresh": True},
+                "candidates": {name: {"plan": plan} for name, plan in CANDIDATES.items()},
+                "train": {"epochs": arguments.epochs, "learning_rate": arguments.rates, "search_epochs": 1},
+                "seeds": arguments.seeds,
+                "measure": {"threads": arguments.threads, "device": "cpu", "repeats": 3, "latency_calls": 10},
+            },
+            runs / "run",
+        ).results
+    return {"study": results["study"], "environment": results["environment"], "rows": study_rows(results, KEPT)}
+
+
+def section(result: Result) -> str:
+    """The table, the best first."""
+    settings = result["settings"]
+    found = {row["name"]: row for row in result["rows"]}
+    lines = [
+        (
+            FORMS[row["name"]],
+            f"{row['parameters']:,}",
+            f"{100 * row['quality']['mean']:.2f} %",
+            f"{row['throughput_per_second']:,.0f}",
         )
-    if arguments.out:
-        kept = ("name", "plan", "parameters", "learning_rate", "quality", "difference", "throughput_per_second")
-        result = {
-            "study": results["study"],
-            "environment": results["environment"],
-            "rows": [{key: row[key] for key in kept} for row in rows],
-        }
-        write_atomically(arguments.out, to_json(result))
+        for row in sorted(found.values(), key=lambda row: -row["quality"]["mean"])
+    ]
+    mixer, minimal = found["mixer"], found["baseline"]
+    caution = "One short training each: a point is within what another seed may change."
+    return f"""\
+From scratch on {settings["train_limit"]:,} images (`{Path(settings["data"]).name}`), {settings["epochs"]} epochs,
+seeds: {len(settings["seeds"])}, at most 31,500 parameters, the best of the rates
+{" and ".join(f"{rate:g}" for rate in settings["rates"])}; the minimal form is the best one of
+[above](#the-best-small-form-on-mnist).
+
+{table(("form", "parameters", "test accuracy", "images/s"), lines)}
+
+Against the minimal form the mixer comes to {100 * mixer["difference"]["mean"]:+.2f} points, with a third of the
+layers and {mixer["throughput_per_second"] / minimal["throughput_per_second"]:.1f} times the speed; slots, made for
+distilling an attention, come to {100 * found["slots"]["difference"]["mean"]:+.2f} where they are trained from
+nothing. {caution if len(settings["seeds"]) == 1 else ""}"""
 
 
-if __name__ == "__main__":
-    main()
+def summary(result: Result) -> str:
+    """The best form, and the fastest."""
+    best = max(result["rows"], key=lambda row: row["quality"]["mean"])
+    fastest = max(result["rows"], key=lambda row: row["throughput_per_second"])
+    return (
+        f"Among small vision models of equal size, {FORMS[best['name']].split(',')[0]} is the most accurate "
+        f"({100 * best['quality']['mean']:.1f} %) and {FORMS[fastest['name']].split(',')[0]} the fastest "
+        f"({100 * fastest['quality']['mean']:.1f} %)."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="mnist_blocks",
+    title="Small blocks at a vision transformer's sites",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={"data": "digits", "train_limit": 64, "epochs": 1, "rates": [1e-2]},
+    summary=summary,
+)

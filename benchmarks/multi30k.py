@@ -1,7 +1,5 @@
 """Multi30k German to English: what each block in place of attention costs in BLEU, without and with tuning the whole.
 
-    python benchmarks/multi30k.py --data ../shared/data/multi30k --out benchmarks/results/multi30k.json
-
 Runs benchmarks/multi30k.yaml, a study of leanformer's own (one seed: it speaks of one trained teacher), and keeps its
 rows. Every candidate, or those named with ``--tune``, is run a second time with an epoch of tuning the whole student,
 those named with ``--longer`` a third time with four, and those named with ``--sequence`` with four on the teacher's own
@@ -11,12 +9,16 @@ translations. What is there already is not run again.
 from __future__ import annotations
 
 import argparse
+import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import leanformer as lf
-from leanformer.files import write_atomically
-from leanformer.rundir import to_json
+from benchmarks.room import Benchmark, Result, add_runs, runs_of, table, with_interval
+from leanformer.errors import LeanformerError
+from leanformer.report.numbers import change
+from leanformer.rundir import read_json
 
 STUDY = Path(__file__).with_suffix(".yaml")
 TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0, "targets": "data"}
@@ -41,52 +43,260 @@ KEPT = (
     "decoding",
     "by_length",
 )
+LABELS = {
+    "baseline": "nothing (the teacher)",
+    "encoder-XS": "encoder self, `feed_forward` XS",
+    "encoder-S": "encoder self, `feed_forward` S",
+    "encoder-M": "encoder self, `feed_forward` M",
+    "encoder-mixer": "encoder self, `mixer`",
+    "encoder-slots": "encoder self, `slots` 64, rank 8",
+    "decoder-50": "decoder self, `feed_forward`, hidden 50",
+    "decoder-800": "decoder self, `feed_forward`, hidden 800",
+    "both-M": "encoder M and decoder 800",
+    "both-slots": "encoder `slots` 64, decoder `slots` 32, rank 8",
+    "cross-sum-50": "cross, `feed_forward`, token alone, hidden 50",
+    "cross-sum-800": "cross, the same, hidden 800",
+    "cross-gate-800": "cross, the same with a gate",
+    "cross-synthesizer": "cross, `synthesizer`",
+    "cross-synthesizer-linear": "cross, the same with a source score, linear",
+    "cross-synthesizer-network": "cross, the same with a source score, network",
+    "cross-slots-16": "cross, `slots` 16, network gate",
+    "cross-slots-64": "cross, `slots` 64, network gate",
+    "cross-slots-64-lean": "cross, `slots` 64, linear gate, rank 16",
+    "all-slots": "all of these, as the lines of small slots say",
+}
+"""Candidate -> what is replaced in all three layers, in the table's order."""
+ENDINGS = {
+    "": "as taught",
+    "-tuned": "one epoch, 5e-4",
+    "-tuned-longer": "four epochs, 1e-3",
+    "-sequence": "the same, on the teacher's own translations",
+}
+"""Ending of a candidate's name -> how it was tuned."""
 
 
-def row(result: dict[str, Any]) -> dict[str, Any]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument(
+        "--data", default="bentrevett/multi30k", help="Multi30k: a hub id or a local copy in its layout"
+    )
+    parser.add_argument("--only", nargs="+", metavar="CANDIDATE", help="of benchmarks/multi30k.yaml; by default all")
+    parser.add_argument("--tune", nargs="*", metavar="CANDIDATE", help="by default all, with nothing behind it none")
+    parser.add_argument("--longer", nargs="*", metavar="CANDIDATE", default=["both-slots", "all-slots"])
+    parser.add_argument("--sequence", nargs="*", metavar="CANDIDATE", default=["all-slots"])
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="a key of the study")
+    add_runs(parser)
+
+
+def make_study(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The study with its tuned candidates."""
+    study = lf.read_study(STUDY, [f"data.source={arguments.data}", *arguments.set]).model_dump(mode="json")
+    study["measure"]["threads"] = arguments.threads
+    candidates = study["candidates"]
+    chosen = list(candidates) if arguments.only is None else arguments.only
+    tuned = {
+        "-tuned": (TUNING, chosen if arguments.tune is None else arguments.tune),
+        "-tuned-longer": (LONGER, arguments.longer),
+        "-sequence": (SEQUENCE, arguments.sequence),
+    }
+    for name in (*chosen, *(name for _, names in tuned.values() for name in names)):
+        if name not in candidates:
+            raise LeanformerError(f"{STUDY.name} has no candidate {name!r}; it has {', '.join(candidates)}")
+    study["candidates"] = {name: candidates[name] for name in chosen} | {
+        f"{name}{ending}": candidates[name] | {"finetune": finetune}
+        for ending, (finetune, names) in tuned.items()
+        for name in names
+    }
+    return study
+
+
+def make_row(result: Mapping[str, Any], run: Path) -> dict[str, Any]:
     """What is kept of a candidate."""
-    changed = [change for change in result["changes"] if change["changed"]]
+    changed = [entry for entry in result["changes"] if entry["changed"]]
+    trials = [
+        read_json(file, "delete it and run again")
+        for file in sorted((run / "trials" / result["name"]).glob("seed-*/result.json"))
+    ]
     return {key: result[key] for key in KEPT} | {
+        "validation_bleu": statistics.fmean(trial["validation"]["validation_bleu"] for trial in trials),
         "sites": [
-            {key: change[key] for key in ("site", "block", "arguments", "removed", "added", "r2")} for change in changed
+            {key: entry[key] for key in ("site", "block", "arguments", "removed", "added", "r2")} for entry in changed
         ],
-        "removed": sum(change["removed"] for change in changed),
-        "added": sum(change["added"] for change in changed),
+        "removed": sum(entry["removed"] for entry in changed),
+        "added": sum(entry["added"] for entry in changed),
     }
 
 
-def main() -> None:
-    """Runs the study, prints its table, writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="Multi30k: a hub id or a local copy in its layout")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--tune", nargs="*", help="candidates; by default all, with nothing behind it none")
-    parser.add_argument("--longer", nargs="*", default=["both-slots", "all-slots"])
-    parser.add_argument("--sequence", nargs="*", default=["all-slots"])
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    study = lf.read_study(STUDY, [f"data.source={arguments.data}"]).model_dump(mode="json")
-    for name in list(study["candidates"]) if arguments.tune is None else arguments.tune:
-        study["candidates"][f"{name}-tuned"] = study["candidates"][name] | {"finetune": TUNING}
-    for name in arguments.longer:
-        study["candidates"][f"{name}-tuned-longer"] = study["candidates"][name] | {"finetune": LONGER}
-    for name in arguments.sequence:
-        study["candidates"][f"{name}-sequence"] = study["candidates"][name] | {"finetune": SEQUENCE}
-    results = lf.run(study, arguments.runs / "multi30k").results
-    rows = [row(result) for result in (results["baseline"], *results["candidates"])]
-    print(f"{'':28} {'added':>12} {'removed':>9} {'R2':>6} {'BLEU':>6}  difference")
-    for one in rows:
-        known = [site["r2"] for site in one["sites"] if site["r2"] is not None]
-        gap = one["difference"]
-        print(
-            f"{one['name']:28} {one['added']:>12,} {one['removed']:>9,} "
-            f"{sum(known) / len(known) if known else float('nan'):6.3f} {one['quality']['mean']:6.2f}  "
-            + ("" if gap is None else f"{gap['mean']:+.2f} ({gap['low']:+.2f} to {gap['high']:+.2f})")
+def measure(arguments: argparse.Namespace) -> Result:
+    """The study's rows."""
+    with runs_of("multi30k", arguments) as runs:
+        run = lf.run(make_study(arguments), runs)
+        results = run.results
+        rows = [make_row(result, run.directory) for result in (results["baseline"], *results["candidates"])]
+    return {key: results[key] for key in ("environment", "signatures", "decode", "data", "study", "seeds")} | {
+        "rows": rows
+    }
+
+
+def score(row: Mapping[str, Any] | None) -> str:
+    """BLEU, and the difference to the teacher with its interval."""
+    if row is None:
+        return ""
+    difference = with_interval(row["difference"], 2)
+    return f"{row['quality']['mean']:.2f}" + (f", {difference}" if difference else "")
+
+
+def section(result: Result) -> str:
+    """Every block as taught and tuned; then what further tuning does."""
+    rows = {row["name"]: row for row in result["rows"]}
+    study, data = result["study"], result["data"]
+    shape, teaching = study["baseline"]["config"], study["distill"]
+    lines = []
+    for name, label in LABELS.items():
+        if name not in rows:
+            continue
+        row = rows[name]
+        known = [site["r2"] for site in row["sites"] if site["r2"] is not None]
+        lines.append(
+            (
+                label,
+                f"{row['added']:,}" if row["sites"] else "",
+                f"{row['removed']:,}" if row["sites"] else "",
+                f"{statistics.fmean(known):.2f}" if known else "",
+                score(row),
+                score(rows.get(f"{name}-tuned")),
+            )
         )
-    if arguments.out:
-        kept = ("environment", "signatures", "decode", "data", "study")
-        write_atomically(arguments.out, to_json({key: results[key] for key in kept} | {"rows": rows}))
+    text = f"""\
+{data["source_language"]} to {data["target_language"]}, sentences of {data["train"]:,} / {data["validation"]:,} /
+{data["test"]:,} (`{Path(data["source"]).name}`). A teacher of d = {shape["d_model"]}, {shape["encoder_layers"]} +
+{shape["decoder_layers"]} layers, {shape["encoder_attention_heads"]} heads and at most
+{study["data"]["tokenizer"]["vocabulary"]:,} subwords, epochs: {study["train"]["epochs"]}; sacreBLEU on the test set,
+beam {result["decode"]["beam"]}; seeds: {len(study["seeds"])}, so that intervals (95 %, paired bootstrap over
+sentences) speak of this one teacher and its students where it is one. Every block was taught for {teaching["epochs"]}
+epochs of batches of {study["train"]["batch_tokens"]:,} subwords at {teaching["learning_rate"]:g}, all of a run at
+once. "Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went. In
+each cell BLEU, and the difference to the teacher with its interval. "Tuned" is the same student after one epoch of
+tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's logits).
+
+{table(("replaced in all layers", "added", "removed", "R²", "as taught", "tuned, one epoch"), lines)}"""
+    if set(LABELS) | {f"{name}-tuned" for name in LABELS if name != "baseline"} <= set(rows):
+        text += f"\n\n{what_it_says(rows)}"
+    ways = [
+        (words, f"{name}{ending}", how)
+        for words, name in (("encoder and decoder self", "both-slots"), ("all attention", "all-slots"))
+        for ending, how in ENDINGS.items()
+        if f"{name}{ending}" in rows
+    ]
+    if len(ways) > 1:
+        text += f"\n\n{further_tuning(rows, ways)}"
+    return text
 
 
-if __name__ == "__main__":
-    main()
+def loss(row: Mapping[str, Any]) -> float:
+    """BLEU lost against the teacher."""
+    return -float(row["difference"]["mean"])
+
+
+def span(values: list[float]) -> str:
+    """``1.3 to 3.3``"""
+    return f"{min(values):.1f} to {max(values):.1f}"
+
+
+def what_it_says(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table's findings, with its figures."""
+    published = ("encoder-XS", "encoder-S", "encoder-M")
+    networks = ("cross-sum-50", "cross-sum-800", "cross-gate-800")
+    slots, lean, wide = rows["encoder-slots"], rows["cross-slots-64-lean"], rows["cross-slots-64"]
+    tuned = {name: rows[f"{name}-tuned"] for name in LABELS if name != "baseline"}
+    far = [name for name in tuned if loss(rows[name]) > 10]
+    near = [name for name in tuned if loss(rows[name]) < 1]
+    ratios = [rows[name]["added"] / rows[name]["removed"] for name in published]
+    return f"""\
+What it says:
+
+- **The encoder's attention**: slots with {change_in_percent(slots)} parameters, as taught, are {loss(slots):.2f}
+  points from the teacher. The published networks lose {span([loss(rows[name]) for name in published])} as taught and
+  {span([loss(tuned[name]) for name in published])} tuned, with {min(ratios):.0f} to {max(ratios):.0f} times the
+  parameters.
+- **The decoder's self-attention too**: with both replaced by slots ({change_in_percent(rows["both-slots"])}
+  parameters) {loss(rows["both-slots"]):.1f} points are lost as taught and {loss(tuned["both-slots"]):.1f} tuned; by
+  the published networks M and 800 {loss(rows["both-M"]):.1f} and {loss(tuned["both-M"]):.1f}.
+- **Cross-attention**: the published networks lose {span([loss(rows[name]) for name in networks])} points as taught
+  and {span([loss(tuned[name]) for name in networks])} tuned; weights that the asking token alone decides
+  {loss(rows["cross-synthesizer"]):.0f} as taught. Slots lose {loss(lean):.1f} with a linear gate and rank 16
+  ({change_in_percent(lean)} parameters), {loss(wide):.1f} with a network ({change_in_percent(wide)}).
+- **An epoch of tuning** gives the students that are more than 10 points off {gains(far, rows, tuned)} points back,
+  and those within a point {gains(near, rows, tuned)}."""
+
+
+def change_in_percent(row: Mapping[str, Any]) -> str:
+    """``12 % fewer``, ``25 % more``"""
+    ratio = row["added"] / row["removed"] - 1
+    return f"{100 * abs(ratio):.0f} % {'more' if ratio > 0 else 'fewer'}"
+
+
+def gains(names: list[str], rows: Mapping[str, Any], tuned: Mapping[str, Any]) -> str:
+    """What tuning gives these students: ``-0.3 to +0.1``."""
+    found = [loss(rows[name]) - loss(tuned[name]) for name in names]
+    return f"{min(found):+.1f} to {max(found):+.1f}" if found else "nothing, as there are none,"
+
+
+def further_tuning(rows: Mapping[str, Mapping[str, Any]], ways: list[tuple[str, str, str]]) -> str:
+    """The table of the students with slots that were tuned longer."""
+    lines = [
+        (
+            words,
+            how,
+            change(rows[name]["added"] - rows[name]["removed"]),
+            f"{rows[name]['validation_bleu']:.2f}" if "validation_bleu" in rows[name] else "",
+            score(rows[name]),
+        )
+        for words, name, how in ways
+    ]
+    return f"""\
+All attention of the model replaced, so that no token is compared with another anywhere; "net" is added less removed:
+
+{table(("student", "tuned", "net parameters", "validation BLEU, greedy", "test BLEU"), lines)}
+
+The student's state while it writes does not grow."""
+
+
+def summary(result: Result) -> str | None:
+    """What the model without attention loses."""
+    rows = {row["name"]: row for row in result["rows"]}
+    name = next((name for ending in reversed(ENDINGS) if (name := f"all-slots{ending}") in rows), None)
+    if name is None:
+        return None
+    row = rows[name]
+    return (
+        f"A small translator without any attention, made from a trained one that has "
+        f"{rows['baseline']['quality']['mean']:.1f} BLEU, is {with_interval(row['difference'], 2)} BLEU from it, with {change(row['added'] - row['removed'])} parameters."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="multi30k",
+    title="Translation: Multi30k",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={
+        "data": "number-words",
+        "only": ["encoder-slots"],
+        "tune": [],
+        "longer": ["all-slots"],
+        "sequence": [],
+        "set": [
+            "data.numbers={largest: 100, train: 60, validation: 10, test: 10}",
+            "data.tokenizer.vocabulary=300",
+            "train.epochs=1",
+            "train.average_last=null",
+            "distill.epochs=1",
+            "decode.beam=1",
+            "decode.max_tokens=12",
+            "measure.latency_calls=1",
+        ],
+    },
+    summary=summary,
+)

@@ -1,7 +1,5 @@
 """Intervals and decisions on BLEU where the truth is known: coverage, and false accepts at a true drop of the margin.
 
-    python benchmarks/simulate_bleu.py --out benchmarks/results/simulate_bleu.csv
-
 Each replicate draws test sentences and trainings of a baseline and of a candidate whose true BLEU is lower by just the
 margin, and asks leanformer's own ``compare_corpus``. Translations are references corrupted word by word. A word is
 wrong with a probability whose logit is a sum: the model's level, the sentence's difficulty (shared by all models), its
@@ -15,11 +13,8 @@ trained pair, which has no luck.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
-import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +22,7 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.decide.corpus import compare_corpus, corpus_interval
 from leanformer.measure.translation import corpus_score
 
@@ -40,6 +36,14 @@ LUCK = {"none": (0.0, 0.0), "little": (0.1, 0.1), "much": (0.8, 0.8), "uneven": 
 ORDERS = np.arange(4)  # of n-grams, from 0
 
 score = partial(corpus_score, "bleu")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("--replicates", type=int, default=2000)
+    parser.add_argument("--resamples", type=int, default=500, help="of the bootstrap in each replicate")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3, 5])
+    parser.add_argument("--sentences", type=int, nargs="+", default=[300, 1000])
 
 
 def true_bleu(levels: np.ndarray) -> np.ndarray:
@@ -165,39 +169,64 @@ def one_candidate(
     }
 
 
-def main() -> None:
-    """Simulates, prints the table, writes the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicates", type=int, default=2000)
-    parser.add_argument("--resamples", type=int, default=500, help="of the bootstrap in each replicate")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3, 5])
-    parser.add_argument("--sentences", type=int, nargs="+", default=[300, 1000])
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> Result:
+    """A row a cell."""
     rows = []
-    started = time.monotonic()
-    # One seed speaks of the pair itself, whose trainings are given; several speak of trainings drawn by chance.
-    cells = itertools.product(arguments.seeds, arguments.sentences, LUCK)
-    print("seeds  sentences  luck    coverage: difference  quality  false accepts  interval's width")
-    for number, (seeds, sentences, luck) in enumerate(cells):
+    for number, (seeds, sentences, luck) in enumerate(itertools.product(arguments.seeds, arguments.sentences, LUCK)):
+        # One seed speaks of the pair itself, whose trainings are given; several speak of trainings drawn by chance.
         if (seeds == 1) != (luck == "none"):
             continue
         generator = np.random.Generator(np.random.SFC64([number, seeds, sentences]))
-        row = one_candidate(seeds, sentences, luck, arguments.replicates, arguments.resamples, generator)
-        rows.append(row)
-        print(
-            f"{seeds:>5}  {sentences:>9,}  {luck:<6}  {row['coverage_difference']:>20.1%}  "
-            f"{row['coverage_quality']:>7.1%}  {row['false_accepts']:>13.1%}  {row['median_width_bleu']:.1f} BLEU",
-            flush=True,
+        rows.append(one_candidate(seeds, sentences, luck, arguments.replicates, arguments.resamples, generator))
+        progress(f"{seeds} seeds, {sentences:,} sentences, luck {luck}: done")
+    return {"rows": rows}
+
+
+def section(result: Result) -> str:
+    """A line a cell."""
+    lines = [
+        (
+            row["seeds"],
+            f"{row['sentences']:,}",
+            row["luck"],
+            f"{100 * row['coverage_difference']:.1f} %",
+            f"{100 * row['coverage_quality']:.1f} %",
+            f"{100 * row['false_accepts']:.1f} %",
+            f"{row['median_width_bleu']:.1f}",
         )
-    print(f"{arguments.replicates:,} replicates a line, {time.monotonic() - started:.0f} s")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        for row in result["rows"]
+    ]
+    replicates, resamples = result["rows"][0]["replicates"], result["rows"][0]["resamples"]
+    lucks = ", ".join(f"{name} {base:g} and {other:g}" for name, (base, other) in LUCK.items() if name != "none")
+    error = 100 * (0.05 * 0.95 / replicates) ** 0.5
+    header = ("seeds", "sentences", "luck", "coverage, difference", "coverage, quality", "false accepts", "width, BLEU")
+    return f"""\
+Translations are references corrupted word by word, by models whose true BLEU is known
+([how](translation-decisions.md#simulation)): the baseline's is {BLEU:g}, the candidate's is lower by just the margin
+of {MARGIN:g}. "Luck" is the standard deviation of a training's true BLEU, the baseline's and the candidate's:
+{lucks}; none with one seed, where the answer is for that pair. Coverage should be {100 * CONFIDENCE:g} %, and false
+accepts at most {100 * (1 - CONFIDENCE):.0f} %. Replicates a row: {replicates:,} (a standard error of {error:.1f}
+points in the percentages), each with a bootstrap of {resamples}. The last column is the median width of the interval
+of the difference.
+
+{table(header, lines)}"""
 
 
-if __name__ == "__main__":
-    main()
+def summary(result: Result) -> str:
+    """The range of false accepts."""
+    wrong = [100 * row["false_accepts"] for row in result["rows"]]
+    return (
+        f"Where the truth is known, candidates whose BLEU is worse by just the margin are accepted in "
+        f"{min(wrong):.1f} to {max(wrong):.1f} % of simulated studies; {100 * (1 - CONFIDENCE):.0f} % is what is promised."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="simulate_bleu",
+    title="Decisions on BLEU where the truth is known",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={"replicates": 10, "resamples": 50, "seeds": [1, 3], "sentences": [100]},
+    summary=summary,
+)

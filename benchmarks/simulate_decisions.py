@@ -1,7 +1,5 @@
 """Intervals and decisions where the truth is known: coverage, and false accepts at a true drop equal to the margin.
 
-    python benchmarks/simulate_decisions.py --out benchmarks/results/simulate_decisions.csv
-
 Each replicate draws test examples and trainings of a baseline and of a candidate whose true accuracy is lower by just
 the margin, and asks leanformer's own ``compare``. An answer is right where the sum of normal numbers is positive: the
 model's strength, the example's ease (shared by all models), its ease for this architecture, the training's luck (shared
@@ -13,16 +11,14 @@ table has six candidates at the margin that share one baseline, decided together
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 from scipy.special import ndtri
 
+from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.decide.decision import decide
 from leanformer.decide.statistics import compare, quality_interval
 
@@ -32,6 +28,15 @@ ACCURACY, MARGIN, CONFIDENCE = 0.95, 0.01, 0.95
 EASE, ARCHITECTURE, NOISE = 1.5, 0.5, 0.7
 # Standard deviation of a training's true accuracy, in points: the baseline's and the candidate's.
 LUCK = {"none": (0.0, 0.0), "little": (0.05, 0.05), "some": (0.3, 0.3), "much": (0.8, 0.8), "uneven": (0.25, 0.75)}
+TOGETHER = 6  # candidates of the last table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("--replicates", type=int, default=4_000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3, 5, 10])
+    parser.add_argument("--examples", type=int, nargs="+", default=[300, 1_000, 10_000])
+    parser.add_argument("--together-examples", type=int, default=1_000, help="of the last table")
 
 
 class World:
@@ -141,45 +146,88 @@ def make_generator(*numbers: int) -> np.random.Generator:
     return np.random.Generator(np.random.SFC64(list(numbers)))
 
 
-def main() -> None:
-    """Simulates, prints the tables, writes the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicates", type=int, default=10_000)
-    parser.add_argument("--quick", action="store_true", help="500 replicates, no more than 1,000 examples")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3, 5, 10])
-    parser.add_argument("--examples", type=int, nargs="+", default=[300, 1_000, 10_000])
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    replicates = 500 if arguments.quick else arguments.replicates
-    sizes = [size for size in arguments.examples if size <= 1_000 or not arguments.quick]
+def measure(arguments: argparse.Namespace) -> Result:
+    """A row a cell, first of one candidate, then of several that are decided together."""
     rows = []
-    started = time.monotonic()
     # One seed speaks of the pair itself, whose trainings are given; several speak of trainings drawn by chance.
-    cells = [cell for cell in itertools.product(arguments.seeds, sizes, LUCK) if (cell[0] == 1) == (cell[2] == "none")]
-    print("seeds  examples  variance of seeds  coverage: difference  quality  false accepts  interval's width")
+    every = itertools.product(arguments.seeds, arguments.examples, LUCK)
+    cells = [cell for cell in every if (cell[0] == 1) == (cell[2] == "none")]
     for number, (seeds, examples, luck) in enumerate(cells):
-        row = one_candidate(seeds, examples, luck, replicates, make_generator(number, seeds, examples))
-        rows.append(row)
-        print(
-            f"{seeds:>5}  {examples:>8,}  {luck:<17}  {row['coverage_difference']:>20.1%}  "
-            f"{row['coverage_quality']:>7.1%}  {row['false_accepts']:>13.1%}  {row['median_width_points']:.1f} points",
-            flush=True,
-        )
-    print("\nsix candidates at the margin: any of them accepted")
+        generator = make_generator(number, seeds, examples)
+        rows.append(one_candidate(seeds, examples, luck, arguments.replicates, generator))
+        progress(f"{seeds} seeds, {examples:,} examples, luck {luck}: done")
     for number, (seeds, luck) in enumerate(itertools.product(arguments.seeds, ("little", "much"))):
-        if seeds == 1:
-            continue
-        row = several_candidates(seeds, 1_000, luck, 6, replicates, make_generator(number, seeds))
-        rows.append(row)
-        print(f"{seeds:>5}  {1_000:>8,}  {luck:<17}  {row['false_accepts']:.1%}", flush=True)
-    print(f"{replicates:,} replicates a line, {time.monotonic() - started:.0f} s")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        if seeds > 1:
+            examples, generator = arguments.together_examples, make_generator(number, seeds)
+            rows.append(several_candidates(seeds, examples, luck, TOGETHER, arguments.replicates, generator))
+            progress(f"{seeds} seeds, luck {luck}, {TOGETHER} candidates: done")
+    return {"rows": rows}
 
 
-if __name__ == "__main__":
-    main()
+def section(result: Result) -> str:
+    """One candidate at the margin, then several."""
+    alone = [row for row in result["rows"] if row["candidates"] == 1]
+    together = [row for row in result["rows"] if row["candidates"] > 1]
+    lines = [
+        (
+            row["seeds"],
+            f"{row['examples']:,}",
+            row["luck"],
+            f"{100 * row['coverage_difference']:.1f} %",
+            f"{100 * row['coverage_quality']:.1f} %",
+            f"{100 * row['false_accepts']:.1f} %",
+            f"{row['median_width_points']:.1f}",
+        )
+        for row in alone
+    ]
+    replicates = alone[0]["replicates"]
+    lucks = ", ".join(f"{name} {base:g} and {other:g}" for name, (base, other) in LUCK.items() if name != "none")
+    error = 100 * (0.05 * 0.95 / replicates) ** 0.5
+    header = (
+        "seeds",
+        "examples",
+        "luck",
+        "coverage, difference",
+        "coverage, quality",
+        "false accepts",
+        "width, points",
+    )
+    text = f"""\
+Outcomes are drawn from a model whose true accuracies are known ([how](decisions.md#simulation)): the baseline's is
+{100 * ACCURACY:g} %, the candidate's lower by just the margin of {100 * MARGIN:g} point. "Luck" is the standard
+deviation of a training's true accuracy in points, the baseline's and the candidate's: {lucks}; none with one seed,
+where the answer is for that pair. Coverage should be {100 * CONFIDENCE:g} %, and false accepts at most
+{100 * (1 - CONFIDENCE):.0f} %. Replicates a row: {replicates:,} (a standard error of {error:.2f} points in the
+percentages). The last column is the median width of the interval of the difference.
+
+{table(header, lines)}"""
+    if together:
+        several = [(row["seeds"], row["luck"], f"{100 * row['false_accepts']:.1f} %") for row in together]
+        text += f"""
+
+{together[0]["candidates"]} candidates at the margin that share one baseline, {together[0]["examples"]:,} examples:
+how often any of them is accepted.
+
+{table(("seeds", "luck", "any false accept"), several)}"""
+    return text
+
+
+def summary(result: Result) -> str:
+    """The range of false accepts."""
+    wrong = [100 * row["false_accepts"] for row in result["rows"]]
+    return (
+        f"Where the truth is known, candidates whose accuracy is worse by just the margin are accepted in "
+        f"{min(wrong):.1f} to {max(wrong):.1f} % of simulated studies; {100 * (1 - CONFIDENCE):.0f} % is what is "
+        "promised."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="simulate_decisions",
+    title="Decisions where the truth is known",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={"replicates": 20, "seeds": [1, 3], "examples": [300], "together_examples": 100},
+    summary=summary,
+)

@@ -1,10 +1,8 @@
 """Teaching all blocks at once against the sum of its parts: one pass of the teacher, and each block's own arithmetic.
 
-    python benchmarks/teaching.py --out benchmarks/results/teaching.json
-
 A teacher of 6 + 6 layers has 18 attentions; each is taught in the four published sizes, 72 blocks in all. A step of all
 of them is timed in turn with its parts: the teacher's forward pass with its sites watched, and a step of each block by
-itself on what the teacher showed. Medians over rounds; the goal is a ratio of at most 1.3.
+itself on what the teacher showed. Medians over rounds; on a CPU of the processor's time.
 """
 
 from __future__ import annotations
@@ -13,14 +11,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 
 import leanformer as lf
+from benchmarks.measuring import in_turn, seconds
+from benchmarks.room import Benchmark, Result, table
 from leanformer.config import TrainConfig
-from leanformer.files import write_atomically
 from leanformer.learn.distill import (
     Lesson,
     Observed,
@@ -32,14 +31,23 @@ from leanformer.learn.distill import (
     teaching_loss,
 )
 from leanformer.learn.train import Batch, TrainingStep, make_accelerator
-from leanformer.machine import environment, pick_device, threads
+from leanformer.machine import environment, pick_device
 from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import build, parameter_count, resolve, sites
-from leanformer.rundir import to_json
 
 SIZES = ("XS", "S", "M", "L")
 CONFIG = TrainConfig(clip_norm=None)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("--d-model", type=int, default=32)
+    parser.add_argument("--layers", type=int, default=6, help="of the encoder, and of the decoder")
+    parser.add_argument("--sentences", type=int, default=64, help="a batch")
+    parser.add_argument("--tokens", type=int, default=30, help="of the longest sentence")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
 
 def make_batch(sentences: int, tokens: int, device: torch.device) -> Batch:
@@ -57,45 +65,18 @@ def make_batch(sentences: int, tokens: int, device: torch.device) -> Batch:
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def seconds(action: Callable[[], object], device: torch.device) -> float:
-    """How long an action takes; on a CPU the processor's time, to which what others compute adds less."""
-    if device.type == "cpu":
-        started = time.process_time()
-        action()
-        return time.process_time() - started
-    started = time.perf_counter()
-    action()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+def own_loss(lesson: Lesson, seen: Seen) -> Callable[[Any, Batch], Iterator[torch.Tensor]]:
+    """The teaching loss of one block on what the teacher showed, without its pass."""
+
+    def loss(_: Any, batch: Batch) -> Iterator[torch.Tensor]:
+        yield relative_error(*answer(lesson, seen))
+
+    return loss
 
 
-def main() -> None:
-    """Measures, prints the ratio, writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--d-model", type=int, default=32)
-    parser.add_argument("--layers", type=int, default=6, help="of the encoder, and of the decoder")
-    parser.add_argument("--sentences", type=int, default=64, help="a batch")
-    parser.add_argument("--tokens", type=int, default=30, help="of the longest sentence")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> Result:
+    """The times of a step of all blocks, of a pass of the teacher, and of each block's own step."""
     device = pick_device(arguments.device)
-    with threads(arguments.threads):
-        result = measure(arguments, device) | {"environment": environment(device, "float32")}
-    print(
-        f"{result['blocks']} blocks at {result['sites']} sites, {result['parameters']:,} parameters: a step takes "
-        f"{result['together_seconds']:.3f} s, its parts {result['parts_seconds']:.3f} s "
-        f"(teacher {result['teacher_seconds']:.3f} s): {result['ratio']:.2f} x; "
-        f"peak memory {result['peak_memory_mb']:,.0f} MB"
-    )
-    if arguments.out:
-        write_atomically(arguments.out, to_json(result))
-
-
-def measure(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Times the step and its parts."""
     torch.manual_seed(0)
     heads = max(1, arguments.d_model // 16)
     teacher = fresh_model(
@@ -131,50 +112,69 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> dict[str, An
         together = TrainingStep(blocks, CONFIG, 1e-3, accelerator, teaching_loss(observed, lessons))
         seen = observed.read(batch)
         alone = [TrainingStep(lesson.block, CONFIG, 1e-3, accelerator, own_loss(lesson, seen)) for lesson in lessons]
-        steps: list[float] = []
-        teachers: list[float] = []
-        parts: list[list[float]] = [[] for _ in lessons]
-        for done in range(arguments.rounds + 1):  # the first warms up and makes the optimizers' states
-            measured = seconds(lambda: together(batch), device)
-            passed = seconds(lambda: observed.read(batch), device)
-            own = [seconds(lambda step=step: step(batch), device) for step in alone]  # type: ignore[misc]
-            if done:
-                steps.append(measured)
-                teachers.append(passed)
-                for times, one in zip(parts, own, strict=True):
-                    times.append(one)
+        # What others compute at the same time adds less to the processor's time.
+        clock = time.process_time if device.type == "cpu" else time.perf_counter
+        actions: dict[str, Callable[[], object]] = {
+            "together": partial(together, batch),
+            "teacher": partial(observed.read, batch),
+            **{lesson.key: partial(step, batch) for lesson, step in zip(lessons, alone, strict=True)},
+        }
+        ways = {name: partial(seconds, action, device, clock) for name, action in actions.items()}
+        taken = in_turn(ways, arguments.rounds)  # the warm-up makes the optimizers' states
         memory = peak_memory(lambda: together(batch), device)
-    teacher_seconds = statistics.median(teachers)
-    parts_seconds = teacher_seconds + sum(statistics.median(times) for times in parts)
-    together_seconds = statistics.median(steps)
     parameters = parameter_count(blocks)
+    typical = {name: statistics.median(times) for name, times in taken.items()}
+    parts = sum(typical.values()) - typical["together"]
     return {
-        "d_model": arguments.d_model,
-        "layers": arguments.layers,
-        "sentences": arguments.sentences,
-        "tokens": arguments.tokens,
-        "rounds": arguments.rounds,
+        "environment": environment(device, "float32"),
         "blocks": len(lessons),
         "sites": len({lesson.site.name for lesson in lessons}),
         "parameters": parameters,
-        "together_seconds": together_seconds,
-        "teacher_seconds": teacher_seconds,
-        "parts_seconds": parts_seconds,
-        "ratio": together_seconds / parts_seconds,
-        "ratios": [step / parts_seconds for step in steps],
+        "together_seconds": typical["together"],
+        "teacher_seconds": typical["teacher"],
+        "parts_seconds": parts,
+        "ratio": typical["together"] / parts,
+        "ratios": [step / parts for step in taken["together"]],
         # The step's own, and what stays: weights, gradients and two moments.
         "peak_memory_mb": (memory + 16 * parameters) / 1e6,
     }
 
 
-def own_loss(lesson: Lesson, seen: Seen) -> Callable[[Any, Batch], Iterator[torch.Tensor]]:
-    """The teaching loss of one block on what the teacher showed, without its pass."""
+def section(result: Result) -> str:
+    """The times and their ratio."""
+    settings = result["settings"]
+    lines = [
+        ("all at once", f"{result['together_seconds']:.3f}"),
+        ("one pass of the teacher", f"{result['teacher_seconds']:.3f}"),
+        ("that and each block's own step", f"{result['parts_seconds']:.3f}"),
+        ("ratio of the first to the last", f"**{result['ratio']:.2f}**"),
+    ]
+    return f"""\
+{result["blocks"]} blocks (four published sizes at the {result["sites"]} attentions of a teacher of
+{settings["layers"]} + {settings["layers"]} layers, d = {settings["d_model"]}), {settings["sentences"]} sentences a
+batch: a step of all of them against the sum of its parts, which are one pass of the teacher with its sites watched
+and a step of each block alone. Rounds in turn: {settings["rounds"]}, medians; on a CPU the processor's time.
 
-    def loss(_: Any, batch: Batch) -> Iterator[torch.Tensor]:
-        yield relative_error(*answer(lesson, seen))
+{table(("", "seconds"), lines)}
 
-    return loss
+Peak memory was {result["peak_memory_mb"] / 1000:.2g} GB, with {result["parameters"] / 1e6:.1f} million parameters,
+their gradients and optimizer states in it: only one block's activations are held at a time."""
 
 
-if __name__ == "__main__":
-    main()
+def summary(result: Result) -> str:
+    """The ratio."""
+    return (
+        f"Teaching {result['blocks']} blocks at once takes {result['ratio']:.2f} times as long as its parts: one pass "
+        "of the teacher and each block's own step."
+    )
+
+
+BENCHMARK = Benchmark(
+    name="teaching",
+    title="Teaching everything at once",
+    add_arguments=add_arguments,
+    measure=measure,
+    section=section,
+    quick={"layers": 1, "d_model": 16, "sentences": 4, "tokens": 10, "rounds": 1},
+    summary=summary,
+)

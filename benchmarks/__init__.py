@@ -1,0 +1,42 @@
+"""The measured claims, one command each, run from the repository's root:
+
+    python -m benchmarks                          lists the benchmarks
+    python -m benchmarks NAME                     runs one and writes benchmarks/results/NAME.json
+    python -m benchmarks NAME --quick             the same on tiny settings: shows that it runs, and measures nothing
+    python -m benchmarks page                     writes docs/benchmarks.md from the results files
+
+To add a benchmark, write one module ``benchmarks/NAME.py`` and put its name in ``NAMES`` below. The module's docstring
+says what is measured and how; its first line is what the list shows. It ends with its one public name::
+
+    BENCHMARK = Benchmark(
+        name="NAME",                     # the module's name
+        title="Training speed",          # the heading on the page
+        quick={"rounds": 1},             # what --quick sets, where the command line does not; with built-in data, on
+                                         # one core at most a minute or two, a few seconds where it can be
+        add_arguments=add_arguments,     # (parser) -> None: its own options, with the full form's defaults
+        measure=measure,                 # (arguments) -> dict: its figures, as plain data, with all seeds
+        section=section,                 # (result) -> str: tables and text in Markdown, every figure from the result
+        summary=summary,                 # (result) -> str: one sentence in plain words, for the top of the page
+    )
+
+All else is common (``room.py``): the options --quick, --out, --threads, the result file with command, date, machine and
+versions, one line and exit code 2 for a mistake (raise ``LeanformerError``). ``measuring.py`` times things in
+turn, ``forms.py`` builds the models that several benchmarks measure. ``section`` must work on every file that is there,
+and on the file that --quick writes; a sentence that holds for some figures only must be chosen by them.
+"""
+
+NAMES = (
+    "training_speed",
+    "attention_kernels",
+    "mnist",
+    "mnist_blocks",
+    "ablation",
+    "multi30k",
+    "decoding",
+    "attention_ablation",
+    "teaching",
+    "decoder_block",
+    "simulate_decisions",
+    "simulate_bleu",
+)
+"""The benchmarks, in the page's order; each is a module of this package."""

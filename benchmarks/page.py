@@ -1,0 +1,124 @@
+"""docs/benchmarks.md, from the results files alone."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from benchmarks import NAMES
+from benchmarks.room import RESULTS, Result, find, read_result
+from leanformer.files import write_atomically
+from leanformer.report.numbers import seconds
+
+PAGE = RESULTS.parents[1] / "docs" / "benchmarks.md"
+INTRODUCTION = """\
+This page is written by `python -m benchmarks page` from the files in `benchmarks/results`: every figure on it, those in \
+sentences too, comes from one of them. `python -m benchmarks` lists the commands that make them anew, from the root of \
+the repository, in the environment that `make setup` makes; `--quick` shows in seconds that one runs. Data sets are \
+found by their hub id, or with `--data` in a local copy. What is compared is measured in one run, in turn, and ratios \
+are taken round by round: shared machines are noisy, so look at the ratios. Below the tables of each section stand the \
+command, the date, the machine and the versions."""
+
+
+def render(results: Path = RESULTS) -> str:
+    """The page's text.
+
+    Args:
+        results: The directory of the results files.
+
+    Raises:
+        LeanformerError: A file is damaged, or no benchmark's.
+    """
+    files: dict[str, list[tuple[Path, Result]]] = {name: [] for name in NAMES}
+    # A benchmark's own file comes before its others, such as those of other machines.
+    for path in sorted(results.glob("*.json"), key=lambda path: (len(path.stem), path.stem)):
+        result = read_result(path)
+        files[result["benchmark"]].append((path, result))
+    sentences, sections = [], []
+    for name, found in files.items():
+        if not found:
+            continue
+        benchmark = find(name)
+        sections.append(f"## {benchmark.title}")
+        for number, (path, result) in enumerate(found):
+            if number:
+                sections.append(f"### {benchmark.title}: {path.stem}")
+            elif benchmark.summary is not None and (sentence := benchmark.summary(result)) is not None:
+                sentences.append(f"- {sentence} ([{benchmark.title}](#{anchor(benchmark.title)}))")
+            sections += [benchmark.section(result), provenance(path, result)]
+    missing = ", ".join(f"`{name}`" for name, found in files.items() if not found)
+    if missing:
+        sections += ["## Not measured yet", f"There is no results file of {missing}."]
+    parts = ["# Benchmarks", INTRODUCTION, "## In plain words", "\n".join(sentences), *sections]
+    return "\n\n".join(wrapped(block) for part in parts for block in part.split("\n\n")) + "\n"
+
+
+def write(check: bool) -> None:
+    """Writes the page.
+
+    Args:
+        check: Only find out whether it is what the files give.
+
+    Raises:
+        LeanformerError: A file is damaged, or the page cannot be written.
+        SystemExit: With ``check``, it is not.
+    """
+    text = render()
+    if not check:
+        write_atomically(PAGE, text)
+    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
+        raise SystemExit("docs/benchmarks.md is not what benchmarks/results gives: run python -m benchmarks page")
+
+
+def provenance(path: Path, result: Result) -> str:
+    """Where a section's figures come from."""
+    date = result["date"]
+    facts = [
+        f"[{path.name}](../benchmarks/results/{path.name})",
+        "date not recorded" if date is None else date.partition("T")[0],
+        *([] if result["seconds"] is None else [f"took {seconds(result['seconds'])}"]),
+        "machine and versions not recorded" if result["environment"] is None else machine(result["environment"]),
+    ]
+    notes = list(result.get("notes", ()))
+    if result["quick"]:
+        notes.insert(0, "**Made with `--quick`: it shows that the command runs; its figures mean nothing.**")
+    if result.get("transcribed"):
+        notes.insert(0, "Transcribed by hand from an earlier page: the run's own file was not kept.")
+    return f"```\n{result['command']}\n```\n\n" + " ".join([f"{'; '.join(facts)}.", *notes])
+
+
+def machine(environment: dict[str, Any]) -> str:
+    """Processor or GPU, threads, precision and versions, as far as they are known."""
+    device, processor = environment.get("device", "cpu"), environment["processor"]
+    parts = [processor if device == "cpu" else f"{device} ({processor})"]
+    if "threads" in environment:
+        parts.append(f"{environment['threads']} thread{'' if environment['threads'] == 1 else 's'}")
+    if "precision" in environment:
+        parts.append(environment["precision"])
+    known = [f"{name} {environment[name]}" for name in ("leanformer", "torch", "transformers") if name in environment]
+    return ", ".join([*parts, *known, f"Python {environment['python']}"])
+
+
+def anchor(title: str) -> str:
+    """What GitHub makes of a heading in links."""
+    return "".join(letter for letter in title.lower().replace(" ", "-") if letter.isalnum() or letter in "-_")
+
+
+def wrapped(block: str) -> str:
+    """A paragraph or a list with lines of at most 120 characters; a table, a heading or a command as it is."""
+    if block.startswith(("|", "#", "```")):
+        return block
+    items = block.split("\n- ") if block.startswith("- ") else [block]
+    lines = [
+        textwrap.fill(
+            " ".join(item.removeprefix("- ").split()),
+            width=120,
+            initial_indent="- " if block.startswith("- ") else "",
+            subsequent_indent="  " if block.startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for item in items
+    ]
+    return "\n".join(lines)

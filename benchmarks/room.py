@@ -1,0 +1,225 @@
+"""What all benchmarks have in common: the interface, options, the result file, and tables in Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import importlib
+import importlib.util
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from benchmarks import NAMES
+from leanformer.errors import LeanformerError
+from leanformer.files import write_atomically
+from leanformer.machine import environment, threads
+from leanformer.progress import quiet_libraries
+from leanformer.report.numbers import signed
+from leanformer.rundir import read_json, to_json
+
+RESULTS = Path(__file__).parent / "results"
+CPU = torch.device("cpu")
+ENVELOPE = ("benchmark", "command", "date", "seconds", "quick", "environment", "settings")
+"""What every result file has beside its figures."""
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark; ``benchmarks/__init__.py`` says how to add one.
+
+    Args:
+        name: Its module's name, which is its command's and its result file's too.
+        title: Its heading on the page.
+        add_arguments: Adds its own options to a parser.
+        measure: From the options to the figures: plain data, with every seed in it. Under ``environment`` they say
+            where they were measured (``leanformer.machine.environment``) if not on the CPU in float32.
+        section: From a result file's content to tables and text in Markdown, without the heading.
+        quick: What ``--quick`` sets: options by their names in the parsed arguments.
+        summary: From a result file's content to one sentence in plain words, or None.
+    """
+
+    name: str
+    title: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    measure: Callable[[argparse.Namespace], Result]
+    section: Callable[[Result], str]
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    summary: Callable[[Result], str | None] | None = None
+
+
+class Parser(argparse.ArgumentParser):
+    """One that answers a mistake with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process."""
+        raise LeanformerError(f"{message}; see {self.prog} --help")
+
+
+def find(name: str) -> Benchmark:
+    """A benchmark by its name.
+
+    Raises:
+        LeanformerError: There is none of this name.
+    """
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        remedy = f"did you mean {near[0]}?" if near else "python -m benchmarks lists them"
+        raise LeanformerError(f"there is no benchmark {name!r}; {remedy}")
+    found: Benchmark = importlib.import_module(f"benchmarks.{name}").BENCHMARK
+    return found
+
+
+def first_line(name: str) -> str:
+    """The first line of a benchmark's docstring, read without importing it."""
+    module = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
+    return (ast.get_docstring(module) or "").partition("\n")[0]
+
+
+def parse(benchmark: Benchmark, argv: Sequence[str]) -> argparse.Namespace:
+    """A benchmark's options: those of the command line, then those of ``--quick`` if it is there, then defaults."""
+    parser = Parser(
+        prog=f"python -m benchmarks {benchmark.name}",
+        description=sys.modules[benchmark.measure.__module__].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny settings: shows that it runs, and measures nothing")
+    parser.add_argument("--out", type=Path, help="the result file; by default benchmarks/results/, with --quick none")
+    parser.add_argument("--threads", type=int, default=1, help="PyTorch's on the CPU (default 1)")
+    benchmark.add_arguments(parser)
+    if "--quick" in argv:
+        parser.set_defaults(**benchmark.quick)
+    arguments = parser.parse_args(argv)
+    if arguments.threads < 1:
+        parser.error(f"--threads {arguments.threads}: must be at least 1")
+    if arguments.out is None and not arguments.quick:
+        arguments.out = RESULTS / f"{benchmark.name}.json"
+    return arguments
+
+
+def run(benchmark: Benchmark, argv: Sequence[str]) -> Result:
+    """Runs a benchmark and writes its result file, whole or not at all.
+
+    Args:
+        benchmark: Which.
+        argv: The command line behind its name.
+
+    Returns:
+        What the file holds: the fields of ``ENVELOPE``, and the figures.
+
+    Raises:
+        LeanformerError: An option or the data are wrong, or the file cannot be written, which is found out first.
+    """
+    arguments = parse(benchmark, argv)
+    if arguments.out is not None:
+        check_writable(arguments.out)
+    date = datetime.now(UTC)
+    started = time.perf_counter()
+    with quiet_libraries(), threads(arguments.threads):
+        here = environment(CPU, "float32")
+        figures = benchmark.measure(arguments)
+    result = {
+        "benchmark": benchmark.name,
+        "command": shlex.join(["python", "-m", "benchmarks", benchmark.name, *argv]),
+        "date": date.isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - started, 1),
+        "quick": arguments.quick,
+        "environment": here,
+        "settings": {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in vars(arguments).items()
+            if key not in ("quick", "out")
+        },
+        **figures,
+    }
+    if arguments.out is not None:
+        write_atomically(arguments.out, to_json(result))
+    return result
+
+
+def read_result(path: Path) -> Result:
+    """A result file's content.
+
+    Raises:
+        LeanformerError: It is damaged, or no benchmark's.
+    """
+    result = read_json(path, "delete it, or run its benchmark again")
+    missing = [key for key in ENVELOPE if key not in result]
+    if missing:
+        raise LeanformerError(f"{path}: not a benchmark's results: no {', '.join(missing)}")
+    if result["benchmark"] not in NAMES:
+        raise LeanformerError(f"{path}: of benchmark {result['benchmark']!r}, which is not there")
+    return result
+
+
+def check_writable(path: Path) -> None:
+    """Finds out before hours of work whether a file can be written.
+
+    Raises:
+        LeanformerError: It cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a directory")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise LeanformerError(f"--out {path}: cannot be written: {error.strerror}") from None
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """The option of benchmarks that are studies: where their run directories are."""
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        help="where the run directories are kept, of which a run goes on with what is there; by default "
+        "runs/benchmarks, with --quick none is kept",
+    )
+
+
+@contextmanager
+def runs_of(name: str, arguments: argparse.Namespace) -> Iterator[Path]:
+    """The directory for a benchmark's run directories; with ``--quick`` one that is removed afterwards."""
+    if arguments.quick and arguments.runs is None:
+        with tempfile.TemporaryDirectory() as directory:
+            yield Path(directory)
+    else:
+        yield (arguments.runs or Path("runs/benchmarks")) / name
+
+
+def study_rows(results: Mapping[str, Any], kept: Sequence[str]) -> list[dict[str, Any]]:
+    """A study's rows, the baseline's first, with these of their fields."""
+    return [{key: row[key] for key in kept} for row in (results["baseline"], *results["candidates"])]
+
+
+def progress(line: str) -> None:
+    """Says on standard error how far a benchmark is; its tables go to standard output at the end."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def with_interval(difference: Mapping[str, float] | None, digits: int, scale: float = 1) -> str:
+    """``-0.30 (-0.99 to +0.40)``; nothing where there is no difference, as of the baseline itself."""
+    if difference is None:
+        return ""
+    mean, low, high = (signed(scale * difference[key], digits) for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
