@@ -32,6 +32,7 @@ NAMES = (
     "mnist_blocks",
     "ablation",
     "multi30k",
+    "tuning",
     "decoding",
     "attention_ablation",
     "teaching",
