@@ -30,6 +30,7 @@ them.
 NAMES = (
     "training_speed",
     "attention_kernels",
+    "minimal",
     "mnist",
     "mnist_blocks",
     "ablation",
