@@ -1,8 +1,5 @@
 """The papers' tables of minimal attention, on MNIST and CIFAR-10, and the best small forms within the same budgets.
 
-    python -m benchmarks minimal --data-mnist DIRECTORY --data-cifar10 DIRECTORY
-    python -m benchmarks minimal --epochs 100 --batch-size 256        # on a GPU, some hours
-
 Three groups of rows on each data set, all trained from scratch with d=64:
 
 - table: 6 and 12 layers, 1 and 4 heads, with and without MLP (of ratio 4), as in arXiv 2410.13732;
@@ -11,9 +8,10 @@ Three groups of rows on each data set, all trained from scratch with d=64:
 
 Rows of one shape are one study of leanformer's own: each finds its rate in the same list on validation data, is trained
 with every seed and judged on the test split, and what is finished is kept in ``--runs`` so that a run that was cut off
-goes on. Without ``--epochs`` the trainings are as short as 90 minutes on two cores allow, with one process a data set
-(``--data-cifar10 none`` beside ``--data-mnist none``; a third command with both then gathers the rows). They do not
-show where a form would end.
+goes on. Without ``--epochs`` there are one or two, which takes about 100 minutes on two cores, a process each:
+``--data-cifar10 none`` beside ``--data-mnist none``, and a third command with both that gathers the rows. So short a
+training does not show where a form ends; ``--epochs 100`` on a GPU is the published one. ``--stacked K`` measures
+besides what training K seeds of a form as one batched model gains.
 """
 
 from __future__ import annotations
@@ -32,9 +30,9 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from benchmarks.forms import vit_config
+from benchmarks.forms import BEST_SMALL, Form, plan_of, vit_config
 from benchmarks.measuring import in_turn, median_ratio
-from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, table
+from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, study_rows, table, with_interval
 from benchmarks.stacked import StackedStep
 from leanformer.config import ImageDataConfig, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
@@ -126,10 +124,9 @@ class Row:
         return lf.reduce(fresh_model("vit", self.config()), self.plan)
 
 
-def attention(qk: str, vo: str, heads: int, **more: Any) -> Plan:
-    """A minimal attention at every attention, and pooling by mean."""
-    block = {"block": "minimal_attention", "qk": qk, "vo": vo, "heads": heads, **more}
-    return {"*.self_attention": block, "pooling": "mean"}
+def form_of(qk: str, vo: str, heads: int) -> Form:
+    """A form with biases, as the replication's, that pools by mean."""
+    return {"qk": qk, "vo": vo, "heads": heads, "bias": True, "pooling": "mean"}
 
 
 def heads_and_mlp(heads: int, mlp: bool) -> tuple[str, dict[str, str]]:
@@ -144,7 +141,7 @@ def table_rows(data: str) -> Iterable[Row]:
         for mlp in (True, False):
             for heads in (1, 4):
                 name, cells = heads_and_mlp(heads, mlp)
-                plan = {**attention("separate", "separate", heads, bias=True), **({} if mlp else {"*.mlp": "none"})}
+                plan = plan_of(form_of("separate", "separate", heads)) | ({} if mlp else {"*.mlp": "none"})
                 says = {"layers": str(layers), **cells}
                 yield Row(data, "table", f"{layers}-layers-{name}", says, plan, DATA[data].patch, layers)
 
@@ -179,20 +176,19 @@ def form_rows(data: str) -> Iterable[Row]:
     for heads, mlp, form, published in REPLICATION:
         qk, vo = MATRICES[form]
         name, cells = heads_and_mlp(heads, mlp)
-        plan = {**attention(qk, vo, heads, bias=True), "*.mlp": {"block": "mlp", "hidden": 64} if mlp else "none"}
+        plan = {**plan_of(form_of(qk, vo, heads)), "*.mlp": {"block": "mlp", "hidden": 64} if mlp else "none"}
         says = {**cells, "form": form}
         yield Row(data, "forms", f"{NAMES[form]}-{name}", says, plan, DATA[data].patch, published=published.get(data))
 
 
-def small(layers: int, hidden: int | None, **changed: Any) -> Plan:
-    """Symmetric scores in four channel groups, no values but a diagonal, a thin MLP, in the first of 6 layers alone."""
-    form = {"qk": "symmetric", "vo": "none", "heads": 4, "diagonal_value": True, **changed}
-    plan = {**attention(**form), "*.mlp": {"block": "mlp", "hidden": hidden} if hidden else "none"}
+def small(layers: int, hidden: int | None, changed: Form) -> Plan:
+    """The best small form with another depth or MLP; of 6 layers those behind are taken out."""
+    plan = {**plan_of({**BEST_SMALL, **changed}), "*.mlp": {"block": "mlp", "hidden": hidden} if hidden else "none"}
     return plan if layers == 6 else {**plan, f"encoder.[{layers}-5].layer": "none"}
 
 
 VALUES = {"vo": "collapsed", "diagonal_value": False}
-BEST: dict[str, tuple[tuple[str, int, int, int | None, Plan], ...]] = {
+BEST: dict[str, tuple[tuple[str, int, int, int | None, Form], ...]] = {
     "mnist": (
         ("patch-7", 7, 6, 15, {}),
         ("patch-7-no-mlp", 7, 6, None, {}),
@@ -219,7 +215,7 @@ def best_rows(data: str) -> Iterable[Row]:
             "values": "one matrix" if changed == VALUES else "a diagonal",
             "MLP": str(hidden or "none"),
         }
-        yield Row(data, "best", name, says, small(layers, hidden, **changed), patch)
+        yield Row(data, "best", name, says, small(layers, hidden, changed), patch)
 
 
 ROWS = tuple(row for data in DATA for rows in (table_rows, form_rows, best_rows) for row in rows(data))
@@ -250,11 +246,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"these alone, beside the first of their shape: {', '.join(names)}",
     )
-    parser.add_argument(
-        "--epochs", type=int, help=f"of all groups; by default {EPOCHS}, which is 90 minutes on 2 cores"
-    )
+    by_default = ", ".join(f"{group} {epochs}" for group, epochs in EPOCHS.items())
+    parser.add_argument("--epochs", type=int, help=f"of all groups; by default {by_default}")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--seeds", type=int, default=3, help="trainings a row")
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=[3e-3, 1e-2], help="searched for each form")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--train-limit", type=int, help="training images; by default all")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument(
         "--stacked",
@@ -315,6 +312,7 @@ def run_study(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) ->
             "source": source_of(reference.data, arguments),
             "validation_fraction": VALIDATION,
             "augment": list(reference.augment),
+            "train_limit": arguments.train_limit,
         },
         "baseline": {"model": str(model), "fresh": True},
         "candidates": {row.name: {"plan": row.plan} for row in others},
@@ -325,7 +323,7 @@ def run_study(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) ->
             # Of a single epoch the search's winner is the first seed's training.
             "search_epochs": max(1, epochs // 10) if epochs > 1 else None,
         },
-        "seeds": list(range(arguments.seeds)),
+        "seeds": arguments.seeds,
         "measure": {"threads": arguments.threads, "device": arguments.device, "repeats": 3, "latency_calls": 20},
     }
     return lf.run(study, runs / reference.study).results
@@ -346,11 +344,13 @@ KEPT = (
     "throughput_per_second",
     "failures",
     "rollbacks",
+    "curves",
 )
 
 
-def kept(row: Row, result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the results file has of a row."""
+def described(row: Row, figures: dict[str, Any]) -> dict[str, Any]:
+    """A study's row as the results file has it: which form it is, and of its curves the ends."""
+    curves = figures.pop("curves")
     return {
         "data": row.data,
         "group": row.group,
@@ -358,15 +358,15 @@ def kept(row: Row, result: Mapping[str, Any]) -> dict[str, Any]:
         "name": row.name,
         "says": dict(row.says),
         "published": None if row.published is None else asdict(row.published),
-        **{key: result[key] for key in KEPT},
-        "validation_accuracy": [
-            curve["epochs"][-1]["validation_accuracy"] for curve in result["curves"] if curve["epochs"]
-        ],
+        **figures,
+        "validation_accuracy": [curve["epochs"][-1]["validation_accuracy"] for curve in curves if curve["epochs"]],
     }
 
 
 def measure(arguments: argparse.Namespace) -> Result:
     """Trains the rows, one study after the other, and measures stacked training where that is asked for."""
+    if arguments.stacked < 0:
+        raise LeanformerError(f"--stacked {arguments.stacked}: must be 0 or more")
     alone = arguments.only == "stacked"
     if alone and not arguments.stacked:
         raise LeanformerError("--only stacked: say how many seeds with --stacked K, such as --stacked 8")
@@ -379,8 +379,8 @@ def measure(arguments: argparse.Namespace) -> Result:
                 progress(f"study {number} of {len(studies)}: {study}, {len(rows)} forms")
                 found = run_study(rows, arguments, runs)
                 result["data"][rows[0].data] = {key: found["data"][key] for key in ("source", "train", "test")}
-                results = (found["baseline"], *found["candidates"])
-                result["rows"] += [kept(row, own) for row, own in zip(rows, results, strict=True)]
+                own = study_rows(found, KEPT)
+                result["rows"] += [described(row, figures) for row, figures in zip(rows, own, strict=True)]
     if arguments.stacked:
         rows = chosen_rows(arguments, GROUPS if arguments.rows else ("best",))
         result["stacked"] = measure_stacked(rows, arguments, device)
@@ -426,7 +426,11 @@ def measure_stacked(rows: Sequence[Row], arguments: argparse.Namespace, device: 
     for row in rows:
         images = DATA[row.data]
         if row.data not in loaded:
-            source = ImageDataConfig(source=source_of(row.data, arguments), validation_fraction=VALIDATION)
+            source = ImageDataConfig(
+                source=source_of(row.data, arguments),
+                validation_fraction=VALIDATION,
+                train_limit=arguments.train_limit,
+            )
             loaded[row.data] = load_images(source, device, (images.pixels, images.pixels), images.channels)
         data = loaded[row.data]
         batches = ImageBatches(data, arguments.batch_size, row.augment, data.mean, data.std)
@@ -458,24 +462,25 @@ def measure_stacked(rows: Sequence[Row], arguments: argparse.Namespace, device: 
     return found
 
 
-def percent(interval: Mapping[str, float], sign: str = "") -> str:
-    """A mean with its interval, in percent."""
-    mean, low, high = (f"{100 * interval[key]:{sign}.2f}" for key in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
-
-
 HEADER = ("parameters", "Q", "test accuracy, %", "difference", "rate", "training, s", "latency, ms")
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
     """What ``HEADER`` names."""
     if row["status"] == "ok":
-        difference = "" if row["difference"] is None else percent(row["difference"], "+")
-        measured = [percent(row["quality"]), difference, f"{row['learning_rate']:g}"]
-        measured += [f"{row['train_seconds']:,.0f}", f"{row['latency_ms']['p50']:.2f}"]
+        mean, low, high = (f"{100 * row['quality'][key]:.2f}" for key in ("mean", "low", "high"))
+        accuracy, difference = f"{mean} ({low} to {high})", with_interval(row["difference"], 2, 100)
+        costs = [f"{row['train_seconds']:,.0f}", f"{row['latency_ms']['p50']:.2f}"]
     else:
-        measured = [f"failed: {row['failures'][0]['reason']}", "", f"{row['learning_rate']:g}", "", ""]
-    return [f"{row['parameters']:,}", f"{row['q_ratio']:,.1f}", *measured]
+        accuracy, difference, costs = f"failed: {row['failures'][0]['reason']}", "", ["", ""]
+    return [
+        f"{row['parameters']:,}",
+        f"{row['q_ratio']:,.1f}",
+        accuracy,
+        difference,
+        f"{row['learning_rate']:g}",
+        *costs,
+    ]
 
 
 def published_cells(row: Mapping[str, Any]) -> list[str]:
@@ -505,7 +510,7 @@ def section(result: Result) -> str:
     parts = []
     if rows:
         parts.append(
-            f"Trained from scratch with {settings['seeds']} seeds, d = 64, pooling by mean, batches of "
+            f"Trained from scratch with {len(settings['seeds'])} seeds, d = 64, pooling by mean, batches of "
             f"{settings['batch_size']}, cosine schedule, for each form the best of the rates {rates} on "
             f"{100 * VALIDATION:g} % of the training images. Means over seeds with intervals of 95 % over seeds and "
             "test images; the difference is to the first row of the same shape. Q is the number of outputs that the "
@@ -515,7 +520,7 @@ def section(result: Result) -> str:
         for data, images in DATA.items():
             own = [row for row in rows if (row["group"], row["data"]) == (group, data)]
             if own:
-                parts += [f"### {TITLES[group]}: {images.title}", text_of(group, data, own, settings), table_of(own)]
+                parts += [f"### {TITLES[group]}: {images.title}", text_of(own, result), table_of(own)]
     if result.get("stacked"):
         parts += ["### All seeds as one batched model", stacked_section(result)]
     return "\n\n".join(parts)
@@ -524,17 +529,20 @@ def section(result: Result) -> str:
 TITLES = {"table": "Depth, heads and MLP", "forms": "Forms of the attention", "best": "The best small forms"}
 
 
-def text_of(group: str, data: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
-    """What stands above a table."""
-    images = DATA[data]
-    epochs = EPOCHS[group] if settings["epochs"] is None else settings["epochs"]
-    text = f"{INTRODUCTIONS[group].format(augment=' and '.join(images.augment).replace('_', ' '))} Epochs: {epochs}."
+def text_of(rows: Sequence[Mapping[str, Any]], result: Result) -> str:
+    """What stands above the table of a group on one data set."""
+    group, data, epochs = rows[0]["group"], rows[0]["data"], result["settings"]["epochs"]
+    images, taken = DATA[data], result["data"][data]
+    text = INTRODUCTIONS[group].format(augment=" and ".join(images.augment).replace("_", " "))
+    text += f" Training images: {taken['train']:,} of `{Path(taken['source']).name}`; epochs: "
+    text += f"{EPOCHS[group] if epochs is None else epochs}."
     best = best_of(rows)
     if group == "best" and best is not None:
         reached = "reached" if best["quality"]["mean"] >= images.goal else "not reached"
         text += (
-            f" At most {images.budget:,} parameters, as the smallest form of the replication; by validation accuracy "
-            f"the best is {best['name']}. The goal, {100 * images.goal:g} %, is {reached}."
+            f" At most {images.budget:,} parameters, as the replication's smallest form; by validation accuracy the "
+            f"best has {best['parameters']:,} and {100 * best['quality']['mean']:.2f} %. The goal of "
+            f"{100 * images.goal:g} % is {reached}."
         )
     return text
 
@@ -587,8 +595,8 @@ turn, medians.
 {table(header, lines)}"""
 
 
-def summary(result: Result) -> str:
-    """What the best small forms reach, beside the replication's smallest."""
+def summary(result: Result) -> str | None:
+    """What the best small forms reach, beside the replication's smallest; None without them."""
     sentences = []
     for data, images in DATA.items():
         best = best_of([row for row in result["rows"] if (row["group"], row["data"]) == ("best", data)])
@@ -598,8 +606,7 @@ def summary(result: Result) -> str:
                 f"{100 * best['quality']['mean']:.2f} % on {images.title} with {best['parameters']:,} parameters (a "
                 f"published replication: {extreme.accuracy:.2f} % with {extreme.parameters:,})"
             )
-    trained = f"{len(result['rows'])} minimal forms were trained from scratch"
-    return f"{trained}; the best small ones reach {' and '.join(sentences)}." if sentences else f"{trained}."
+    return f"Trained from scratch, small vision transformers reach {' and '.join(sentences)}." if sentences else None
 
 
 BENCHMARK = Benchmark(
@@ -611,9 +618,11 @@ BENCHMARK = Benchmark(
     quick={
         "data_mnist": "digits",
         "data_cifar10": "none",
-        "rows": ["unchanged-1-head-mlp", "collapsed-no-values-1-head"],
+        "rows": ["patch-7", "patch-7-no-mlp"],
         "epochs": 1,
-        "seeds": 2,
+        "seeds": [0, 1],
+        "train_limit": 128,
+        "batch_size": 32,
         "device": "cpu",
         "stacked": 2,
         "rounds": 1,
