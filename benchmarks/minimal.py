@@ -492,6 +492,7 @@ def published_cells(row: Mapping[str, Any]) -> list[str]:
     return [f"{published['parameters']:,}", f"{published['accuracy']:.2f}{note}"]
 
 
+TITLES = {"table": "Depth, heads and MLP", "forms": "Forms of the attention", "best": "The best small forms"}
 INTRODUCTIONS = {
     "table": "Depth, heads and MLP, as in arXiv 2410.13732: d = 64, separate matrices, an MLP of ratio 4.",
     "forms": "The rows of a public replication: 6 layers, an MLP of ratio 1; its validation accuracy (100 epochs, Adam "
@@ -524,9 +525,6 @@ def section(result: Result) -> str:
     if result.get("stacked"):
         parts += ["### All seeds as one batched model", stacked_section(result)]
     return "\n\n".join(parts)
-
-
-TITLES = {"table": "Depth, heads and MLP", "forms": "Forms of the attention", "best": "The best small forms"}
 
 
 def text_of(rows: Sequence[Mapping[str, Any]], result: Result) -> str:
