@@ -146,7 +146,11 @@ def figures(name: str, data: str = "mnist", **changed: Any) -> dict[str, Any]:
 
 
 def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
-    failed: dict[str, Any] = {"status": "failed", "quality": None, "failures": [{"seed": 0, "reason": "the loss was not finite"}]}
+    failed: dict[str, Any] = {
+        "status": "failed",
+        "quality": None,
+        "failures": [{"seed": 0, "reason": "the loss was not finite"}],
+    }
     luckier: dict[str, Any] = {
         "quality": {"mean": 0.99, "low": 0.98, "high": 1.0},
         "curves": [{"epochs": [{"validation_accuracy": 0.9}]}],
