@@ -183,6 +183,8 @@ def test_the_page_has_the_replications_figures_beside_ours() -> None:
     assert "| 1 | yes | W_qk |  |  | 31,396 |" in page
     assert "No training diverged. Returns to an earlier state after a loss that was not finite: 1." in page
     assert "57,000 of `cifar10`; epochs: 1." in page
+    assert "with 1 seed, " in page
+    assert "Intervals of 95 % are over test images alone" in page
 
 
 FORMS: dict[str, dict[str, Any]] = {
