@@ -22,7 +22,7 @@ from leanformer.report.numbers import change
 from leanformer.rundir import read_json
 
 STUDY = Path(__file__).with_suffix(".yaml")
-TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0}
+TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0, "targets": "data"}
 LONGER = {**TUNING, "epochs": 4, "learning_rate": 1e-3}
 SEQUENCE = {**LONGER, "targets": "teacher"}
 KEPT = (
@@ -40,6 +40,8 @@ KEPT = (
     "latency_ms",
     "throughput_per_second",
     "tokens_per_second",
+    "ms_per_token",
+    "decoding",
     "by_length",
 )
 LABELS = {
@@ -189,7 +191,8 @@ tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's
     ]
     if len(ways) > 1:
         text += f"\n\n{further_tuning(rows, ways)}"
-    return text
+    counted = {name: row for name, row in rows.items() if row.get("decoding") and name in LABELS}
+    return f"{text}\n\n{writing(counted)}" if len(counted) > 1 else text
 
 
 def loss(row: Mapping[str, Any]) -> float:
@@ -259,6 +262,30 @@ All attention of the model replaced, so that no token is compared with another a
 {table(("student", "tuned", "net parameters", "validation BLEU, greedy", "test BLEU"), lines)}
 
 The student's state while it writes does not grow."""
+
+
+def writing(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table of what a token costs, counted."""
+    costs = {name: row["decoding"] for name, row in rows.items()}
+    lines = [
+        (
+            LABELS[name],
+            f"{cost['flops_per_token']:,}",
+            f"{cost['flops_per_source']:,}",
+            f"{cost['state_bytes']:,}",
+            f"{cost['longest']['state_bytes']:,}",
+        )
+        for name, cost in costs.items()
+    ]
+    usual = next(iter(costs.values()))
+    longest = usual["longest"]
+    return f"""\
+What writing costs with a cache, counted: operations of one subword in the middle of the translation and of reading the
+source, at the test split's median lengths ({usual["source_tokens"]} subwords in, {usual["target_tokens"]} out), and
+bytes of what is carried from subword to subword, there and at its longest ({longest["source_tokens"]} in,
+{longest["target_tokens"]} out):
+
+{table(("replaced in all layers", "operations a subword", "of the source", "state, median", "longest"), lines)}"""
 
 
 def summary(result: Result) -> str | None:

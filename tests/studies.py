@@ -15,6 +15,7 @@ TIMINGS = {
     "train_seconds",
     "train_examples_per_second",
     "latency_ms",
+    "ms_per_token",
     "throughput_per_second",
     "tokens_per_second",
     "peak_memory_mb",

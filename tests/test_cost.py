@@ -98,7 +98,11 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
             model(large)
             return 32, 64
 
-        return Subject(model, lambda: lambda batch: None, training, lambda: model(torch.zeros(1, 3)), many)
+        def one() -> int:
+            model(torch.zeros(1, 3))
+            return 8
+
+        return Subject(model, lambda: lambda batch: None, training, one, many)
 
     costs: dict[str, Any] = measure_costs({name: subject(name) for name in "abc"}, CPU, repeats=3, latency_calls=2)
     rounds = [name for name, size in calls if size == 1][::2]  # two calls of one example each
@@ -110,7 +114,11 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
     ]
     for cost in costs.values():
         assert len(cost.latency_ms) == 3 * 2
+        assert cost.ms_per_token == pytest.approx([milliseconds / 8 for milliseconds in cost.latency_ms])
         assert len(cost.throughput_per_second) == len(cost.train_examples_per_second) == 3
         assert cost.tokens_per_second == pytest.approx([2 * speed for speed in cost.throughput_per_second])
+        summary = cost.summary()
+        assert summary["ms_per_token"]["one"] == pytest.approx(summary["latency_ms"]["p50"] / 8)
+        assert summary["ms_per_token"]["batch"] == pytest.approx(1000 / summary["tokens_per_second"])
         # Weights, and the one tensor that the forward pass of the large batch makes.
         assert cost.peak_memory_mb == pytest.approx((10 * 4 + 32 * 3 * 4) / 1e6, abs=2e-4)

@@ -156,6 +156,11 @@ def test_reasons_are_one_sentence_with_the_margin_as_given() -> None:
     assert "1 point or more" in decide({"a": with_p(0.001)}, 0.01, CONFIDENCE)["a"].reason
 
 
+def test_no_reason_says_that_p_is_zero() -> None:
+    reasons = [decide({"a": with_p(p)}, 0.01, CONFIDENCE)["a"].reason for p in (0.021, 1e-6)]
+    assert [reason.rpartition("(")[2] for reason in reasons] == ["p = 0.021).", "p < 0.0001)."]
+
+
 @pytest.mark.parametrize(("baseline", "kept"), [(0.31, True), (0.10, False), (0.1099, False), (0.1101, True)])
 def test_nothing_is_accepted_beside_a_worthless_baseline(baseline: float, kept: bool) -> None:
     given = decided({"small": "accept", "worse": "reject", "open": "undecided"})

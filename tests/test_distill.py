@@ -886,7 +886,7 @@ def test_an_image_classifier_is_distilled(make_model: MakeModel, tmp_path: Path,
 
 def terms_of(student: Any, teacher: Any, batch: Batch, label_smoothing: float = 0.0, **settings: float) -> torch.Tensor:
     """The loss of tuning, of one term."""
-    config = lf.FinetuneConfig(**{"cross_entropy": 0.0, **settings})  # type: ignore[arg-type]
+    config = lf.FinetuneConfig(**{"cross_entropy": 0.0, "logits": 0.0, **settings})  # type: ignore[arg-type]
     (term,) = list(tuning_loss(teacher, config, label_smoothing)(student, batch))
     return term
 

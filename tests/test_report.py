@@ -210,6 +210,13 @@ def test_numbers() -> None:
         "1 min 40 s",
         "1 h 02 min",
     ]
+    assert [numbers.milliseconds(value) for value in (0.0421, 0.421, 12.34, 1240)] == [
+        "0.042 ms",
+        "0.42 ms",
+        "12.3 ms",
+        "1,240 ms",
+    ]
+    assert [numbers.size(value) for value in (0, 999, 24_576, 1_234_567)] == ["0 B", "999 B", "24.6 kB", "1.2 MB"]
     assert [numbers.times(value) for value in (0.834, 5.24, 120.2)] == ["0.83x", "5.2x", "120x"]
     assert [numbers.p_value(value) for value in (0.0004, 0.0123, 0.73)] == ["<0.001", "0.012", "0.73"]
     metric = numbers.find_metric(example_results())
@@ -500,16 +507,54 @@ def test_translation_page_shows_scores_and_cost(translation_page: str) -> None:
     assert "chrF2|nrefs:1|case:mixed|eff:yes" in translation_page
     assert "Decoded with a beam of 5, at most 50 subwords a sentence" in translation_page
     cost = row_of(translation_page, "cross-slots", "p95")
-    for part in ("61.3 s after its teacher's", "32.1 ms p95 40.7 ms", "318 /s 1.5x", "4,185 /s"):
+    for part in ("61.3 s after its teacher's", "32.1 ms p95 40.7 ms", "318 /s 1.5x"):
         assert part in cost
     assert "431 sentences/s" in row_of(translation_page, "baseline", "p95")
     assert "translation, de to en, on multi30k: 29,000 training" in translation_page
 
 
+def test_translation_page_shows_what_writing_costs(translation_page: str) -> None:
+    state, longest = 4 * 6 * (14 + 13) * 128, 4 * 6 * (46 + 50) * 128
+    replaced, longest_replaced = (bytes_ // 2 + 12_000 for bytes_ in (state, longest))
+    assert row_of(translation_page, "baseline", "kB").startswith(
+        f"B baseline 3.9M 100 % 21.1M 100 % 3.71 ms 100 % 0.36 ms 2,790 /s {state / 1000:.1f} kB 100 %"
+    )
+    assert row_of(translation_page, "cross-slots", "kB") == (
+        "7 cross-slots 3.51M 90.0 % 21.1M 100 % 2.47 ms 66.7 % 0.24 ms 4,185 /s "
+        f"{replaced / 1000:.1f} kB {100 * replaced / state:.1f} % "
+        f"{longest_replaced / 1000:.1f} kB {100 * longest_replaced / longest:.1f} %"
+    )
+    # One that failed was counted, and not timed.
+    assert (
+        row_of(translation_page, "all-S", "kB") == "9 all-S 3.12M 80.0 % 21.1M 100 % - - 24.0 kB 28.9 % 24.0 kB 8.1 %"
+    )
+    assert "counted for one hypothesis (the beam keeps 5)" in translation_page
+    assert "14 subwords in and 13 out" in translation_page
+    assert "The longest are 46 in and 50 out" in translation_page
+
+
+def test_a_baseline_that_keeps_no_state_is_no_measure() -> None:
+    results = translation_results()
+    results["baseline"]["decoding"]["state_bytes"] = 0
+    assert "0.24 ms 4,185 /s 53.5 kB 159.5 kB 54.1 %" in row_of(render(results), "cross-slots", "kB")
+
+
+def test_old_translation_results_are_read(tmp_path: Path) -> None:
+    """What a study wrote before the cost of writing was counted."""
+    results = translation_results()
+    for row in (results["baseline"], *results["candidates"]):
+        del row["decoding"], row["ms_per_token"]
+    page = written(tmp_path, results)
+    assert row_of(page.partition('id="writing"')[2], "7 cross-slots") == "7 cross-slots - - - - - -"
+    assert "subwords in and" not in page
+
+
 def test_greedy_decoding_is_said() -> None:
     results = translation_results(seeds=1)
     results["decode"]["beam"] = 1
-    assert "Decoded greedily, at most 50 subwords" in render(results)
+    page = render(results)
+    assert "Decoded greedily, at most 50 subwords" in page
+    assert "counted for one sentence, written" in page
 
 
 def test_each_task_has_its_own_sections(translation_page: str, page: str) -> None:

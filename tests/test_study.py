@@ -109,6 +109,7 @@ def test_results_say_what_the_trials_gave(whole: Path) -> None:
         for key in ("train_seconds", "throughput_per_second", "peak_memory_mb", "train_peak_memory_mb"):
             assert row[key] > 0
         assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"]
+        assert row["decoding"] is row["ms_per_token"] is None  # nothing is written
         if name != "baseline":
             gap = np.mean(per_seed) - baseline["quality"]["mean"]
             assert row["difference"]["mean"] == pytest.approx(gap)

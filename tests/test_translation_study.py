@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -65,12 +66,13 @@ def words_study(**changes: Any) -> dict[str, Any]:
             "both": {
                 "method": "distill",
                 "plan": {"*.self_attention": ALR, "decoder.1.self_attention": ONE_HEAD},
-                "finetune": {"epochs": 1, "logits": 1.0},
+                "finetune": {"epochs": 1, "targets": "data"},
             },
             "scratch": {"plan": {"encoder.*.self_attention": {"block": "minimal_attention"}}},
         },
         "train": {"epochs": 2, "batch_tokens": 512, "learning_rate": 1e-2, "checkpoint_seconds": 0},
         "distill": {"epochs": 2},
+        "finetune": {"epochs": 0},
         "seeds": [0, 1],
         "decode": {"max_tokens": 12},
         "measure": {"repeats": 1, "latency_calls": 1, "throughput_batch": 8, "device": "cpu", "threads": 1},
@@ -134,12 +136,55 @@ def test_rows_say_what_was_taught_and_what_it_stores(whole: tuple[Path, str]) ->
         model = lf.load(directory / row["trials"][0] / "model")
         assert row["parameters"] == parameter_count(model) == sum(row["parameters_by_kind"].values())
         assert row["tokens_per_second"] > 0
+        assert row["ms_per_token"]["one"] > 0
+        assert row["ms_per_token"]["batch"] == pytest.approx(1000 / row["tokens_per_second"])
         assert row["q_ratio"] is None
         assert row["quality"]["mean"] == pytest.approx(sum(row["quality"]["per_seed"]) / 2)
         assert row["scores"]["bleu"]["per_seed"] == row["quality"]["per_seed"]
         assert sum(entry["sentences"] for entry in row["by_length"]) == 40
     assert len(rows["both"]["curves"][0]["epochs"]) == 1
     assert rows["encoder"]["curves"][0]["epochs"] == []
+
+
+def test_rows_say_what_writing_costs(whole: tuple[Path, str]) -> None:
+    """At the lengths of the test split, of which nothing longer is written than the study asks for."""
+    directory, _ = whole
+    rows = rows_of(directory)
+    tokenizer = TranslationTokenizer.load(directory / "trials/baseline/seed-0/model")
+    answers = Translations.read(directory / "trials/baseline/seed-0/predictions.parquet")
+    sources = [len(ids) for ids in tokenizer.encode_source(list(answers.sources))]
+    targets = [len(ids) for ids in tokenizer.encode_target(list(answers.references))]
+    assert max(targets) > 12
+    decoding = rows["baseline"]["decoding"]
+    median, longest = (int(np.median(sources)), int(np.median(targets))), (max(sources), 12)
+    assert (decoding["source_tokens"], decoding["target_tokens"]) == median
+    assert (decoding["longest"]["source_tokens"], decoding["longest"]["target_tokens"]) == longest
+    d, layers, hidden = 16, 2, 8
+    for counted, lengths in ((decoding, median), (decoding["longest"], longest)):
+        assert counted["state_bytes"] == 4 * layers * 2 * sum(lengths) * d
+    assert rows["encoder"]["decoding"]["state_bytes"] == decoding["state_bytes"]
+    assert rows["encoder"]["decoding"]["flops_per_token"] == decoding["flops_per_token"]
+    assert rows["encoder"]["decoding"]["flops_per_source"] != decoding["flops_per_source"]
+    # In its decoder a feed-forward block, and slots in place of one of two heads.
+    both, source = rows["both"]["decoding"], median[0]
+    sums, slots = 3 * hidden + 3, 4 * (d // 2 + 1)
+    kept = 2 * median[1] * (d // 2)
+    assert both["state_bytes"] == 4 * (layers * 2 * source * d + sums + slots + kept)
+
+
+def test_costs_of_a_version_that_measured_less_are_measured_anew(whole: tuple[Path, str], tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(whole[0], tmp_path / "run"))
+    costs = json.loads((directory / "costs.json").read_text())
+    del costs["settings"]["figures"]
+    for cost in costs["costs"].values():
+        del cost["ms_per_token"]
+    (directory / "costs.json").write_text(json.dumps(costs))
+    _, log = run(words_study(), directory)
+    assert "measuring time and memory of 4 models in turn" in log
+    assert "epoch" not in log
+    assert rows_of(directory)["both"]["ms_per_token"]["one"] > 0
+    _, log = run(words_study(), directory)
+    assert "measuring" not in log
 
 
 def test_blocks_that_candidates_share_are_taught_once(whole: tuple[Path, str]) -> None:
@@ -217,6 +262,7 @@ def test_tuning_averages_as_it_says_itself(tmp_path: Path) -> None:
         "mean": {"epochs": 2, "average_last": 2},
         "first": {"epochs": 1},
     }
+    tunings = {name: {**tuning, "targets": "data"} for name, tuning in tunings.items()}
     study = words_study(seeds=[0])
     study["train"] |= {"average_last": 2, "schedule": "constant", "warmup": 0.0}
     study["candidates"] = {
@@ -241,9 +287,9 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     monkeypatch.setattr(Translation, "write_training", count)
     plan = {"encoder.*.self_attention": ALR}
     tunings: dict[str, dict[str, Any]] = {
-        "data": {"epochs": 1},
-        "teacher": {"epochs": 1, "targets": "teacher", "teacher_beam": 2},
-        "again": {"epochs": 2, "targets": "teacher", "teacher_beam": 2},
+        "data": {"epochs": 1, "logits": 0.0, "targets": "data"},
+        "teacher": {"epochs": 1, "logits": 0.0, "targets": "teacher", "teacher_beam": 2},
+        "again": {"epochs": 2, "teacher_beam": 2},  # the teacher's, where nothing else is said
     }
     study = words_study(seeds=[0])
     study["candidates"] = {
@@ -264,6 +310,13 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
         for row in rows_of(tmp_path / "run").values()
         if row["curves"][0]["epochs"]
     }
+    seconds = {
+        name: json.loads((tmp_path / f"run/trials/{name}/seed-0/result.json").read_text())["answering_seconds"]
+        for name in tunings
+    }
+    assert seconds["data"] == 0 < seconds["teacher"] == seconds["again"]
+    row = rows_of(tmp_path / "run")["teacher"]
+    assert row["train_seconds"] > seconds["teacher"]
     # A teacher's own words are what it finds likely, and its student too.
     assert losses["teacher"] < 0.9 * losses["data"]
     shutil.rmtree(tmp_path / "run/trials/again")
@@ -352,6 +405,8 @@ def test_images_are_distilled_by_the_same_machinery(
         seeds=[0],
     )
     result, _ = run(study, tmp_path / "run")
+    settings = json.loads((tmp_path / "run/trials/taught/seed-0/settings.json").read_text())
+    assert settings["finetune"]["targets"] == "data"  # there are no texts that a teacher could write
     (row,) = result.results["candidates"]
     assert row["status"] == "ok"
     assert all(change["r2"] is not None for change in row["changes"] if change["changed"])
@@ -511,7 +566,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "finetune goes with method: distill",
     ),
     "tuning with no aim": (
-        lambda _: plan({"plan": {"encoder.*.self_attention": ALR}}, finetune={"epochs": 1, "cross_entropy": 0.0}),
+        lambda _: plan({"plan": {"encoder.*.self_attention": ALR}}, finetune={"cross_entropy": 0.0, "logits": 0.0}),
         "cross_entropy, logits and hidden_states are all 0",
     ),
     "a teacher's answers where no text is written": (

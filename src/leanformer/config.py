@@ -130,13 +130,16 @@ class BaselineConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """How an assembled student is tuned as a whole after its blocks were taught; 0 epochs: not at all."""
+    """How an assembled student is tuned as a whole after its blocks were taught; 0 epochs: not at all.
 
-    epochs: Annotated[int, Field(ge=0)] = 0
-    learning_rate: Positive = 3e-4
+    Why these defaults: docs/distilling.md.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 4
+    learning_rate: Positive = 1e-3
     cross_entropy: NonNegative = 1.0
-    """Weight of the cross-entropy with the data's targets."""
-    logits: NonNegative = 0.0
+    """Weight of the cross-entropy with the targets."""
+    logits: NonNegative = 1.0
     """Weight of the Kullback-Leibler divergence to the teacher's output distribution, times the temperature squared
     (Hinton, Vinyals and Dean 2015, arXiv 1503.02531)."""
     temperature: Positive = 2.0
@@ -144,9 +147,10 @@ class FinetuneConfig(Section):
     """Weight of the mean squared error to the teacher's hidden states after each layer, by their variance."""
     average_last: Count | None = None
     """As in ``train``, of the tuning's epochs."""
-    targets: Literal["data", "teacher"] = "data"
+    targets: Literal["auto", "data", "teacher"] = "auto"
     """What is to be learned: the data's targets, or the teacher's own translations of the training sentences
-    (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947)."""
+    (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947). ``auto``: the teacher's where models write text,
+    in a study."""
     teacher_beam: Count = 4
     """Hypotheses that the teacher keeps a sentence there."""
 
@@ -177,7 +181,7 @@ class CandidateConfig(Section):
     """Site patterns -> a block's name, or {block: name, argument: value}; checked against the model."""
     method: Literal["scratch", "distill"] = "scratch"
     """``scratch``: the reduced form is trained as the baseline is; ``distill``: its new blocks are taught by the
-    trained baseline, and then, where ``finetune`` says so, the whole is tuned."""
+    trained baseline, and then the whole is tuned as ``finetune`` says."""
     finetune: FinetuneConfig | None = None
     """With ``distill``: instead of the study's."""
 

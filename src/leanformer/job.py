@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from leanformer.files import write_atomically
 from leanformer.learn.distill import check_tokens_agree
 from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
 from leanformer.machine import pick_device
-from leanformer.measure.cost import forward_flops, measure_costs, parameters_by_kind
+from leanformer.measure.cost import Cost, forward_flops, measure_costs, parameters_by_kind
 from leanformer.model.plan import match
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
@@ -90,8 +91,11 @@ class StudyJob:
             self.plans[name] = plan
 
     def finetune(self, candidate: CandidateConfig) -> FinetuneConfig:
-        """How a candidate's student is tuned as a whole."""
-        return candidate.finetune or self.study.finetune
+        """How a candidate's student is tuned as a whole, with everything settled."""
+        finetune = candidate.finetune or self.study.finetune
+        if finetune.targets != "auto":
+            return finetune
+        return finetune.model_copy(update={"targets": "teacher" if self.task.writes else "data"})
 
     def is_distilled(self, name: str) -> bool:
         """Whether a candidate's blocks are taught by the baseline."""
@@ -131,11 +135,13 @@ class StudyJob:
                     "added": parameters[1] - kept if changed else 0,
                 }
             )
+        student = student.cpu().eval()
         return {
             "changes": changes,
             "parameters": parameter_count(student),
             "parameters_by_kind": parameters_by_kind(student),
-            "flops_per_example": forward_flops(student.cpu().eval(), self.task.example()),
+            "flops_per_example": forward_flops(student, self.task.example()),
+            "decoding": self.task.decoding(student),
         }
 
     def costs(self, outcomes: list[CandidateOutcome]) -> dict[str, dict[str, Any]]:
@@ -144,6 +150,7 @@ class StudyJob:
         settings = {
             "measure": self.study.measure.model_dump(mode="json"),
             "evaluation": self.task.evaluation_settings(),
+            "figures": [figure.name for figure in fields(Cost)],  # a version that measures more measures anew
             "models": {
                 name: read_json(self.directory.path / next(iter(directories.values())) / "settings.json", "delete it")
                 for name, directories in names.items()

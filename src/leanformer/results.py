@@ -17,10 +17,11 @@ from leanformer.tasks.base import Outcome, Task
 COST_METHOD = (
     "All models in one process on one machine: warmed up, then measured in turn in each of {repeats} rounds, every "
     "round beginning with another one; medians over rounds. Training seconds are the examples of all epochs by the "
-    "measured speed of training steps, data included; for what was distilled, the seconds that teaching its blocks and "
-    "tuning took. Memory is of tensors (weights, activations, and in training "
-    "gradients and optimizer state), at the largest moment of a batch of {batch} (inference) or {train_batch} "
-    "(training). Operations are those of matrix products and convolutions, a multiply-add as two."
+    "measured speed of training steps, data included; for what was distilled, the seconds that teaching its blocks, "
+    "the teacher's own translations where it learned from them, and tuning took. Memory is of tensors (weights, "
+    "activations, and in training gradients and optimizer state), at the largest moment of a batch of {batch} "
+    "(inference) or {train_batch} (training). Operations are those of matrix products and convolutions, a multiply-add "
+    "as two."
 )
 
 
@@ -32,7 +33,7 @@ class CandidateOutcome:
         name: Its name; ``baseline`` for the baseline.
         method: ``scratch`` or ``distill``.
         plan: As the study writes it; empty for the baseline.
-        structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``.
+        structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``, ``decoding``.
         search: One entry a rate that was searched.
         trials: Seed -> the trial's result.
         tested: The answers on the test split of the trials that ended well.
@@ -152,6 +153,7 @@ def _row(
         "parameters_by_kind": structure["parameters_by_kind"],
         "flops_per_example": structure["flops_per_example"],
         "flops_ratio": structure["flops_per_example"] / base["flops_per_example"],
+        "decoding": structure["decoding"],
         "q_ratio": _q_ratio(task, structure["parameters"]),
         "quality": None,
         "difference": None,
@@ -160,6 +162,7 @@ def _row(
         "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
         "train_seconds": None,
         "latency_ms": None,
+        "ms_per_token": None,
         "throughput_per_second": None,
         "tokens_per_second": None,
         "train_examples_per_second": None,
@@ -221,7 +224,8 @@ def _q_ratio(task: Task, parameters: int) -> float | None:
 
 
 def _distilling_seconds(trial: Mapping[str, Any]) -> float:
-    return float(trial["trained"]["seconds"]) + sum(lesson["seconds"] for lesson in trial["taught"])
+    teaching = sum(lesson["seconds"] for lesson in trial["taught"])
+    return float(trial["trained"]["seconds"] + trial["answering_seconds"] + teaching)
 
 
 def _explained(outcome: CandidateOutcome, site: str) -> dict[str, Any]:

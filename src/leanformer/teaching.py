@@ -66,6 +66,19 @@ class Taught:
         module.load_state_dict(load_tensors(self.path.read_bytes()))
 
 
+@dataclass(frozen=True)
+class Answers:
+    """A teacher's own answers to the training examples.
+
+    Args:
+        texts: One an example.
+        seconds: How long it took to find them.
+    """
+
+    texts: list[str]
+    seconds: float
+
+
 class Teaching:
     """Teaches the blocks of several plans to one trained teacher's sites.
 
@@ -95,7 +108,7 @@ class Teaching:
         )
         self._accelerator = accelerator
         self._reporter = reporter
-        self._answers: dict[tuple[int, int], list[str]] = {}
+        self._answers: dict[tuple[int, int], Answers] = {}
 
     def teach(
         self, teacher: PreTrainedModel, plans: Sequence[ResolvedPlan], seed: int, settings: Mapping[str, Any]
@@ -151,7 +164,7 @@ class Teaching:
             found |= self._teach_group(opened, group, seed, title)
         return found
 
-    def answers(self, teacher: PreTrainedModel, beam: int, seed: int, settings: Mapping[str, Any]) -> list[str]:
+    def answers(self, teacher: PreTrainedModel, beam: int, seed: int, settings: Mapping[str, Any]) -> Answers:
         """The teacher's own answers to the training examples; found once, and kept with the study.
 
         Args:
@@ -175,12 +188,14 @@ class Teaching:
                 done += more
                 self._reporter.step(0, done, count)
 
-            result = {"answers": self._task.write_training(teacher, beam, show)}
+            started = time.perf_counter()
+            texts = self._task.write_training(teacher, beam, show)
+            result = {"answers": texts, "seconds": time.perf_counter() - started}
             write_atomically(directory / "result.json", to_json(result))
             self._reporter.done(f"{count:,} sentences")
         else:
             self._reporter.skip()
-        return self._answers.setdefault((seed, beam), result["answers"])
+        return self._answers.setdefault((seed, beam), Answers(result["answers"], result["seconds"]))
 
     def _settings(self) -> dict[str, Any]:
         return {key: value for key, value in self._config.model_dump(mode="json").items() if key != "memory_fraction"}

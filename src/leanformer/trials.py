@@ -192,6 +192,7 @@ class Trials:
         keys = [lesson_key(site, entry) for site, entry in self.job.plans[name].items()]
         taught = [self._taught[seed][key] for key in keys if key in self._taught[seed]]
         trained = failed_lesson(taught) or Trained()
+        answering = 0.0
         model = None
         if trained.status == "ok":
             torch.manual_seed(seed)
@@ -203,7 +204,7 @@ class Trials:
                 batches = self.job.task.batches
                 if finetune.targets == "teacher":
                     answers = self._teaching.answers(teacher, finetune.teacher_beam, seed, teacher_settings)
-                    batches = self.job.task.batches_with(answers)
+                    batches, answering = self.job.task.batches_with(answers.texts), answers.seconds
                 asks = finetune.logits > 0 or finetune.hidden_states > 0
                 loss = tuning_loss(
                     frozen_copy(reduce(teacher, {})) if asks else None, finetune, self.study.train.label_smoothing
@@ -213,7 +214,7 @@ class Trials:
             else:
                 self.job.reporter.start(title, 0)
                 self.job.reporter.done("assembled")
-        return self._end_trial(name, seed, rate, trained, model, taught)
+        return self._end_trial(name, seed, rate, trained, model, taught, answering)
 
     def _end_trial(
         self,
@@ -223,8 +224,19 @@ class Trials:
         trained: Trained,
         model: PreTrainedModel | None,
         taught: list[Taught],
+        answering: float = 0.0,
     ) -> dict[str, Any]:
-        """Saves and evaluates a trained model, and writes the trial's result."""
+        """Saves and evaluates a trained model, and writes the trial's result.
+
+        Args:
+            name: The candidate.
+            seed: The trial's.
+            rate: At which it was trained.
+            trained: How that went.
+            model: None where it failed.
+            taught: The blocks that it was assembled from.
+            answering: Seconds in which the teacher found the answers that it learned from, where it did.
+        """
         directory = self.directory.trial(name, seed)
         result = {
             "candidate": name,
@@ -232,6 +244,7 @@ class Trials:
             "learning_rate": rate,
             "trained": asdict(trained),
             "taught": taught_numbers(taught),
+            "answering_seconds": answering,
         }
         if trained.status == "ok":
             assert model is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -33,6 +34,12 @@ class DecodingState(CacheLayerMixin):
         part = self.parts.setdefault(name, DecodingState())
         part.length = self.length
         return part
+
+    def sequence_tensors(self) -> Iterator[torch.Tensor]:
+        """What is kept of each sequence, here and in all parts."""
+        yield from self.tensors.values()
+        for part in self.parts.values():
+            yield from part.sequence_tensors()
 
     @classmethod
     def of(cls, cache: Cache, layer: int) -> DecodingState:

@@ -102,18 +102,26 @@ def decide(
         more_seeds = more_examples = None
         decision: Literal["accept", "reject", "undecided"] = "undecided"
         if accept <= alpha:
-            decision, reason = "accept", f"{gap}; a drop of {margin} or more is ruled out{of_pair} (p = {accept:.2g})."
+            decision, reason = (
+                "accept",
+                f"{gap}; a drop of {margin} or more is ruled out{of_pair} ({_p_value(accept)}).",
+            )
         elif reject <= alpha:
-            decision, reason = "reject", f"{gap}; the drop is more than {margin}{of_pair} (p = {reject:.2g})."
+            decision, reason = "reject", f"{gap}; the drop is more than {margin}{of_pair} ({_p_value(reject)})."
         else:
             towards_accept = comparison.difference.mean > -max_drop
             # Holm's next step: the least p-value of those that are left is multiplied by their number.
             level = alpha / (len(comparisons) - (accepted if towards_accept else rejected))
             more_seeds, more_examples = _more(comparison, max_drop, level)
             side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
-            reason = f"{gap}; a drop of {margin} or more is not {side} yet{of_pair} (p = {p_value:.2g})."
+            reason = f"{gap}; a drop of {margin} or more is not {side} yet{of_pair} ({_p_value(p_value)})."
         found[name] = Decision(decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples)
     return found
+
+
+def _p_value(value: float) -> str:
+    """``p = 0.021``; what is far beyond any doubt is no ``p = 0``."""
+    return f"p = {value:.2g}" if value >= 0.0001 else "p < 0.0001"
 
 
 def weak_baseline(baseline: float, worthless: float, max_drop: float, unit: Unit) -> str | None:

@@ -43,17 +43,22 @@ def overdetermination_ratio(training_examples: int, outputs: int, parameters: in
 
 
 @torch.no_grad()
+def count_flops(action: Callable[[], T]) -> tuple[int, T]:
+    """An action's floating-point operations (matrix products, convolutions; a multiply-add as two) and its result."""
+    # The fused kernels of some devices are not in PyTorch's table; their plain form does the same products.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        result = action()
+    return int(counter.get_total_flops()), result
+
+
 def forward_flops(model: nn.Module, example: dict[str, torch.Tensor]) -> int:
-    """Floating-point operations of one forward pass: matrix products and convolutions, a multiply-add as two.
+    """Floating-point operations of one forward pass, as ``count_flops`` counts them.
 
     Args:
         model: In evaluation mode.
         example: Named inputs of one example.
     """
-    # The fused kernels of some devices are not in PyTorch's table; their plain form does the same products.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model(**example)
-    return int(counter.get_total_flops())
+    return count_flops(lambda: model(**example))[0]
 
 
 def peak_memory(action: Callable[[], object], device: torch.device) -> int:
@@ -90,14 +95,14 @@ class Subject:
         make_step: Gives one training step (forward, backward, update) on a batch with ``labels``, with an optimizer
             of its own. The step changes the model: give a copy where the weights matter.
         training: Gives training batches of the study, as made for training (shuffled, augmented, normalized).
-        call_one: Does the model's job on one example.
-        call_batch: Does it on many; gives their number, and the number of tokens written (0 where none are).
+        call_one: Does the model's job on one example; gives the number of tokens written (0 where none are).
+        call_batch: Does it on many; gives their number, and likewise that of the tokens.
     """
 
     model: nn.Module
     make_step: Callable[[], Step]
     training: Callable[[], Iterator[dict[str, torch.Tensor]]]
-    call_one: Callable[[], object]
+    call_one: Callable[[], int]
     call_batch: Callable[[], tuple[int, int]]
 
 
@@ -107,6 +112,7 @@ class Cost:
 
     Args:
         latency_ms: Milliseconds a call with one example, one entry a call.
+        ms_per_token: Each call's milliseconds divided by the tokens that it wrote; empty where none are written.
         throughput_per_second: Examples a second in large batches, one entry a round.
         tokens_per_second: Tokens written a second in the same batches; empty where none are.
         train_examples_per_second: Examples a second in training steps, data included, one entry a round.
@@ -115,6 +121,7 @@ class Cost:
     """
 
     latency_ms: list[float] = field(default_factory=list)
+    ms_per_token: list[float] = field(default_factory=list)
     throughput_per_second: list[float] = field(default_factory=list)
     tokens_per_second: list[float] = field(default_factory=list)
     train_examples_per_second: list[float] = field(default_factory=list)
@@ -122,12 +129,20 @@ class Cost:
     train_peak_memory_mb: float = 0.0
 
     def summary(self) -> dict[str, float | dict[str, float] | None]:
-        """Medians, and the latency's 50th and 95th percentile, under the names of ``results.json``."""
+        """Medians, and the latency's 50th and 95th percentile, under the names of ``results.json``.
+
+        Of a token's time that of one example at a time, and in large batches that of all tokens together.
+        """
         p50, p95 = np.percentile(self.latency_ms, [50, 95])
+        tokens_per_second = statistics.median(self.tokens_per_second) if self.tokens_per_second else None
+        ms_per_token = None
+        if self.ms_per_token and tokens_per_second:
+            ms_per_token = {"one": statistics.median(self.ms_per_token), "batch": 1000 / tokens_per_second}
         return {
             "latency_ms": {"p50": float(p50), "p95": float(p95)},
+            "ms_per_token": ms_per_token,
             "throughput_per_second": statistics.median(self.throughput_per_second),
-            "tokens_per_second": statistics.median(self.tokens_per_second) if self.tokens_per_second else None,
+            "tokens_per_second": tokens_per_second,
             "train_examples_per_second": statistics.median(self.train_examples_per_second),
             "peak_memory_mb": self.peak_memory_mb,
             "train_peak_memory_mb": self.train_peak_memory_mb,
@@ -165,6 +180,7 @@ def measure_costs(
             cost = _round(subjects[name], device, latency_calls, training_steps)
             if done >= 0:
                 costs[name].latency_ms += cost.latency_ms
+                costs[name].ms_per_token += cost.ms_per_token
                 costs[name].throughput_per_second += cost.throughput_per_second
                 costs[name].tokens_per_second += cost.tokens_per_second
                 costs[name].train_examples_per_second += cost.train_examples_per_second
@@ -177,7 +193,10 @@ def _round(subject: Subject, device: torch.device, latency_calls: int, training_
     subject.model.eval()
     with torch.inference_mode():
         for _ in range(latency_calls):
-            cost.latency_ms.append(1000 * _seconds(subject.call_one, device)[0])
+            seconds, tokens = _seconds(subject.call_one, device)
+            cost.latency_ms.append(1000 * seconds)
+            if tokens:
+                cost.ms_per_token.append(1000 * seconds / tokens)
         seconds, (examples, tokens) = _seconds(subject.call_batch, device)
         cost.throughput_per_second.append(examples / seconds)
         if tokens:

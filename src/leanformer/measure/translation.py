@@ -224,7 +224,7 @@ def translate(
     written = [number for number, text in enumerate(sentences) if text.strip()]
     encoded = tokenizer.encode_source([sentences[number] for number in written]) if written else []
     positions = model.config.max_position_embeddings
-    source_limit, target_limit = (min(positions, limit or positions) for limit in length_limits(model))
+    source_limit, target_limit = most_tokens(model)
     for number, ids in zip(written, encoded, strict=True):
         if len(ids) > source_limit:
             raise LeanformerError(
@@ -257,6 +257,13 @@ def translate(
         for module, training in modes.items():
             module.training = training
     return Translated(texts, tokens)
+
+
+def most_tokens(model: PreTrainedModel) -> tuple[int, int]:
+    """Most tokens of a source and of a target that a translator can read: its positions, or what its blocks can."""
+    positions: int = model.config.max_position_embeddings
+    source, target = (min(positions, limit or positions) for limit in length_limits(model))
+    return source, target
 
 
 def _settings(model: PreTrainedModel, tokenizer: Tokenizer, beam: int, max_tokens: int) -> GenerationConfig:

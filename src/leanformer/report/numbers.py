@@ -127,13 +127,20 @@ def seconds(value: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """``0.42 ms``, ``12.3 ms``, ``1,240 ms``"""
+    """``0.042 ms``, ``0.42 ms``, ``12.3 ms``, ``1,240 ms``"""
+    if value < 0.0995:
+        return f"{value:.2g} ms"
     return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms"
 
 
 def megabytes(value: float) -> str:
     """``0.4 MB``, ``12.0 MB``, ``1.5 GB``"""
     return f"{value:.1f} MB" if value < 1000 else f"{value / 1000:.2f} GB"
+
+
+def size(value: int) -> str:
+    """Bytes: ``512 B``, ``24.6 kB``, ``1.2 MB``"""
+    return f"{value} B" if value < 1000 else f"{value / 1000:.1f} kB" if value < 1e6 else megabytes(value / 1e6)
 
 
 def times(ratio: float) -> str:

@@ -198,9 +198,31 @@ class _Example(_Part):
     candidate_score: float
 
 
+class _Longest(_Part):
+    source_tokens: _Count
+    target_tokens: _Count
+    state_bytes: _Count
+
+
+class _Decoding(_Part):
+    source_tokens: _Count
+    target_tokens: _Count
+    flops_per_source: _Count
+    flops_per_token: _Count
+    state_bytes: _Count
+    longest: _Longest
+
+
+class _TokenTime(_Part):
+    one: float
+    batch: float
+
+
 class _TranslationRow(_Row):
     scores: _Scores | None
     paired_bootstrap: list[_Bootstrap]
+    decoding: _Decoding | None = None
+    ms_per_token: _TokenTime | None = None
     tokens_per_second: float | None = None
     by_length: list[_LengthQuality]
     examples: list[_Example]

@@ -157,6 +157,17 @@ class Task(ABC):
     def example(self) -> Batch:
         """The inputs of one example, by which operations are counted."""
 
+    def decoding(self, model: PreTrainedModel) -> dict[str, Any] | None:
+        """What writing costs a model at the lengths of the test split, counted; None where models do not write.
+
+        Args:
+            model: In evaluation mode.
+
+        Returns:
+            What ``decoding_costs`` gives.
+        """
+        return None
+
     @abstractmethod
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
         """What is timed of a model."""

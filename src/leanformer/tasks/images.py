@@ -149,6 +149,10 @@ class ImageClassification(Task):
         examples = inputs_of(batch)
         one = {name: tensor[:1] for name, tensor in examples.items()}
 
+        def call_one() -> int:
+            model(**one)
+            return 0
+
         def call_batch() -> tuple[int, int]:
             model(**examples)
             return size, 0
@@ -157,7 +161,7 @@ class ImageClassification(Task):
             model,
             lambda: make_step(model),
             lambda: self.batches.training(seed=0, epoch=0),
-            lambda: model(**one),
+            call_one,
             call_batch,
         )
 

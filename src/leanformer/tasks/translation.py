@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from leanformer.config import TranslationStudy
@@ -21,7 +23,8 @@ from leanformer.decide.corpus import compare_corpus, corpus_interval, paired_boo
 from leanformer.decide.statistics import Comparison
 from leanformer.learn.train import Batch, inputs_of
 from leanformer.measure.cost import Subject
-from leanformer.measure.translation import Metric, Translated, Translations, corpus_score, translate
+from leanformer.measure.decoding import Lengths, decoding_costs
+from leanformer.measure.translation import Metric, Translated, Translations, corpus_score, most_tokens, translate
 from leanformer.model.baseline import TextBaseline, TextGeometry
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
@@ -232,14 +235,28 @@ class Translation(Task):
     def scores(self, answers: Translations) -> dict[str, float]:
         return {"bleu": answers.bleu, "chrf": answers.chrf, "exact_match": answers.exact_match}
 
+    def _lengths(self, of: Callable[[NDArray[np.int64]], np.floating | np.integer]) -> Lengths:
+        """A statistic of the lengths in the test split."""
+        return Lengths(*(int(of(side.lengths)) for side in (self._test.sources, self._test.targets)))
+
     def example(self) -> Batch:
-        source, target = (int(np.median(side.lengths)) for side in (self._test.sources, self._test.targets))
-        ones = torch.full((1, source), self.tokenizer.eos_id)
+        median = self._lengths(np.median)
+        ones = torch.full((1, median.source), self.tokenizer.eos_id)
         return {
             "input_ids": ones,
             "attention_mask": torch.ones_like(ones),
-            "decoder_input_ids": torch.full((1, target), self.tokenizer.eos_id),
+            "decoder_input_ids": torch.full((1, median.target), self.tokenizer.eos_id),
         }
+
+    def decoding(self, model: PreTrainedModel) -> dict[str, Any]:
+        # Nothing longer is ever written than was asked for, or than the model can read.
+        most = min(self.evaluation_settings()["max_tokens"], most_tokens(model)[1])
+
+        median, longest = (
+            replace(lengths, target=min(lengths.target, most))
+            for lengths in (self._lengths(np.median), self._lengths(np.max))
+        )
+        return decoding_costs(model, median, longest)
 
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
         sentences = self.data.test.sources
@@ -255,7 +272,7 @@ class Translation(Task):
             model,
             lambda: make_step(model),
             lambda: self.batches.training(seed=0, epoch=0),
-            lambda: self._translate_as_asked(model, one),
+            lambda: self._translate_as_asked(model, one).tokens,
             call_batch,
         )
 
