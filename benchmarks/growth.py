@@ -26,7 +26,7 @@ from benchmarks.decoding import open_models, open_task, write
 from benchmarks.forms import EXTREME, NOT_MEASURED, TINY_TEXT, vit_config
 from benchmarks.measuring import in_turn, seconds
 from benchmarks.peers_teaching import RATE, Job
-from benchmarks.processes import in_new_process, timed_study
+from benchmarks.processes import STUDY_IMPORTS, add_memory_option, runner, timed_study
 from benchmarks.room import CPU, Benchmark, Result, progress, table
 from benchmarks.teaching import CONFIG
 from leanformer.config import ImageTrainConfig
@@ -77,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--few-images", type=int, default=1000, help="of the studies that grow in candidates and seeds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--study-rounds", type=int, default=3)
+    add_memory_option(parser)
 
 
 def grown(axis: str, subjects: Mapping[str, Mapping[int, Point]], rounds: int) -> list[Row]:
@@ -201,9 +202,10 @@ def studies_along(axis: str, arguments: argparse.Namespace) -> list[Row]:
     sizes: Sequence[int] = getattr(arguments, axis)
     kept: dict[int, list[dict[str, Any]]] = {size: [] for size in sizes}
     plain = {size: study(arguments, **{axis: size}) for size in sizes}
+    run = runner(arguments)
 
     def once(size: int) -> float:
-        figures, memory = in_new_process(without_results, plain[size])
+        figures, memory = run(without_results, plain[size], imports=STUDY_IMPORTS)
         kept[size].append({**figures, "memory_mb": memory})
         progress(f"{axis}, {size}: {figures['seconds']:.1f} s")
         return float(figures["seconds"])
@@ -345,6 +347,7 @@ BENCHMARK = Benchmark(
         "few_images": 64,
         "rounds": 1,
         "study_rounds": 1,
+        "no_memory": True,
     },
     summary=summary,
 )

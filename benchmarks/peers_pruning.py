@@ -33,6 +33,7 @@ from transformers.models.vit.modeling_vit import ViTAttention
 import leanformer as lf
 from benchmarks.forms import BEST_SMALL, NOT_MEASURED, add_image_options, plan_of, vit_config
 from benchmarks.measuring import in_turn, median_ratio, seconds
+from benchmarks.observer import Observer
 from benchmarks.peers import peer, versions
 from benchmarks.room import CPU, Benchmark, Result, progress, runs_of, table, with_interval
 from leanformer.config import ImageStudy
@@ -56,9 +57,9 @@ SEARCH_STEPS = 7  # of the pruning ratio, each halves what is left: to 1 %
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    add_image_options(parser, train_limit=20_000, epochs=8, seeds=(0, 1, 2))
+    add_image_options(parser, train_limit=10_000, epochs=8, seeds=(0, 1, 2))
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--search-epochs", type=int, default=2, help="of each rate")
+    parser.add_argument("--search-epochs", type=int, default=1, help="of each rate")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
     parser.add_argument("--rounds", type=int, default=5, help="of the speeds")
 
@@ -109,9 +110,8 @@ def prune_channels(model: PreTrainedModel, most: int, **settings: Any) -> PreTra
     low, high = 0.0, 1.0
     best: PreTrainedModel | None = None
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # that class token and positions are pruned along their last dimension, as they are
+        # Of class token and positions, that they are pruned along their last dimension: so they should be.
+        warnings.simplefilter("ignore")
         for _ in range(SEARCH_STEPS):
             ratio = (low + high) / 2
             student = pruned(ratio)
@@ -156,23 +156,6 @@ def numbers_left(model: nn.Module) -> int:
 # Tuning
 
 
-class _Observer:
-    """Measures on the validation split, and says nothing."""
-
-    def __init__(self, task: ImageClassification) -> None:
-        self._task = task
-
-    def validate(self, model: Any, last: bool) -> dict[str, float]:
-        """Accuracy and loss, after the last epoch."""
-        return self._task.validate(model, last) if last else {}
-
-    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None: ...
-
-    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None: ...
-
-    def rolled_back(self, reason: str) -> None: ...
-
-
 def tune(task: ImageClassification, model: PreTrainedModel, rate: float, seed: int, epochs: int) -> float:
     """Trains in place as the study trains; gives the validation accuracy, 0 where the training failed."""
     trained = train(
@@ -181,7 +164,7 @@ def tune(task: ImageClassification, model: PreTrainedModel, rate: float, seed: i
         task.study.train,
         rate,
         seed,
-        _Observer(task),
+        Observer(task),
         make_accelerator("float32", CPU),
         epochs=epochs,
     )
@@ -189,9 +172,18 @@ def tune(task: ImageClassification, model: PreTrainedModel, rate: float, seed: i
 
 
 def tune_all(
-    task: ImageClassification, prune: Callable[[PreTrainedModel], PreTrainedModel], dense: dict[int, PreTrainedModel]
+    task: ImageClassification,
+    prune: Callable[[PreTrainedModel], PreTrainedModel],
+    dense: dict[int, PreTrainedModel],
+    zeros: bool,
 ) -> tuple[dict[str, Any], PreTrainedModel, np.ndarray]:
     """Prunes and tunes every seed's ViT, at the rate that the first is best at after a search.
+
+    Args:
+        task: Of the study.
+        prune: Gives a pruned copy.
+        dense: Seed -> the trained ViT.
+        zeros: Whether what is pruned is still there, as zeros.
 
     Returns:
         Figures; the first seed's model; whether each answer is right, shape (seeds, examples).
@@ -209,7 +201,7 @@ def tune_all(
     right = np.stack([task.evaluate(student).correct for student in students.values()])
     first = next(iter(students.values()))
     figures = {
-        "parameters": numbers_left(first),
+        "parameters": numbers_left(first) if zeros else parameter_count(first),
         "learning_rate": rate,
         "learning_rate_search": [{"learning_rate": rate, "accuracy": accuracy} for rate, accuracy in search.items()],
         "accuracy_as_pruned": before,
@@ -248,7 +240,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     peer("torch_pruning", "torch-pruning")  # before minutes of work
     own = lf.make_study(study(arguments))
     assert isinstance(own, ImageStudy)
-    with runs_of("pruning", arguments) as runs:
+    with runs_of("peers_pruning", arguments) as runs:
         results = lf.run(own, runs).results
         trials = {name: [runs / "trials" / name / f"seed-{seed}" for seed in own.seeds] for name in (DENSE, OWN)}
         dense = {seed: lf.load(path / "model") for seed, path in zip(own.seeds, trials[DENSE], strict=True)}
@@ -268,7 +260,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         MAGNITUDE: partial(prune_weights, most=most),
     }
     for name, prune in ways.items():
-        figures[name], models[name], right[name] = tune_all(task, prune, dense)
+        figures[name], models[name], right[name] = tune_all(task, prune, dense, zeros=name == MAGNITUDE)
         progress(f"{name}: {right[name].mean():.2%}")
     (batch,) = task.batches.chosen(task.data.test, torch.arange(256) % len(task.data.test))
     inputs = inputs_of(batch)

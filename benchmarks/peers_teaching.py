@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import leanformer as lf
 from benchmarks.forms import TINY_TEXT
 from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.multi30k import STUDY
-from benchmarks.processes import in_new_process, megabytes
+from benchmarks.processes import add_memory_option, megabytes, runner
 from benchmarks.room import CPU, Benchmark, Result, progress, table
 from benchmarks.teaching import CONFIG
 from leanformer.config import TranslationStudy
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
+    add_memory_option(parser)
 
 
 @dataclass
@@ -163,12 +165,13 @@ def site_file(directory: Path, site: str, number: int) -> Path:
 
 def read(directory: Path, lesson: Lesson, number: int) -> Seen:
     """What the teacher showed of one site in one batch."""
-    shared = load_file(shared_file(directory, number))
     name, target = lesson.site.name, lesson.target
     found = load_file(site_file(directory, name, number))
-    seen = Seen({}, {}, shared["source"], shared["source_mask"], shared["target_mask"])
-    mask = seen.mask_at(lesson.site)
-    assert mask is not None
+    with safe_open(shared_file(directory, number), "pt") as shared:
+        # The encoder's output is read where a block reads it.
+        source = shared.get_tensor("source") if lesson.site.reads_source else None
+        source_mask, target_mask = shared.get_tensor("source_mask"), shared.get_tensor("target_mask")
+    mask = target_mask if lesson.site.causal else source_mask
 
     def padded(flat: torch.Tensor) -> torch.Tensor:
         whole = flat.new_zeros(*mask.shape, flat.shape[-1])
@@ -176,7 +179,7 @@ def read(directory: Path, lesson: Lesson, number: int) -> Seen:
         return whole
 
     inputs = {name: padded(found["input"])}
-    return Seen(inputs, {(name, target): padded(found[target])}, seen.source, seen.source_mask, seen.target_mask)
+    return Seen(inputs, {(name, target): padded(found[target])}, source, source_mask, target_mask)
 
 
 def teach_alone(lesson: Lesson, directory: Path, batches: int, epochs: int) -> None:
@@ -241,8 +244,10 @@ def measure(arguments: argparse.Namespace) -> Result:
         *arguments.set,
     ]
 
+    run = runner(arguments)
+
     def once(name: str, order: Callable[..., dict[str, Any]]) -> float:
-        figures, memory = in_new_process(order, overrides, arguments.sizes, arguments.epochs)
+        figures, memory = run(order, overrides, arguments.sizes, arguments.epochs)
         kept[name].append({**figures, "resident_mb": memory})
         progress(f"{name}: {figures['seconds']:.1f} s")
         return float(figures["seconds"])
@@ -318,6 +323,7 @@ BENCHMARK = Benchmark(
         "batch_tokens": 128,
         "epochs": 2,
         "rounds": 1,
+        "no_memory": True,
     },
     summary=summary,
 )

@@ -18,33 +18,30 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 import leanformer as lf
 from benchmarks.forms import BEST_SMALL, EXTREME, plan_of, vit_config
 from benchmarks.measuring import in_turn, median_ratio
-from benchmarks.processes import in_new_process, megabytes, timed_study
+from benchmarks.processes import STUDY_IMPORTS, add_memory_option, megabytes, runner, timed_study
 from benchmarks.room import CPU, Benchmark, Result, progress, table
+from benchmarks.trainer import RATE, Images, ReadyBatches, train_steps, trainer_settings
 from leanformer.config import ImageDataConfig, ImageStudy, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
-from leanformer.data.images import ImageSplit, load_images
-from leanformer.learn.train import Batch, TrainingStep, make_accelerator, make_optimizer
+from leanformer.data.images import load_images
+from leanformer.learn.train import TrainingStep, make_accelerator
 from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.plan import Plan
 from leanformer.model.surgery import parameter_count
 from leanformer.tasks.images import ImageClassification
 
-RATE = 1e-3
 FORMS: dict[str, Plan] = {
     "no-mlp": {"*.mlp": "none"},
     "collapsed": {"*.self_attention": {"block": "minimal_attention", "qk": "collapsed"}, "*.mlp": "none"},
@@ -68,97 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--widths", type=int, nargs="*", default=[64, 192, 384], help="none leaves the speeds out")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=5, help="measured training steps a way and round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="measured training steps a way and round")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS), help="of the study")
     parser.add_argument("--seeds", type=int, default=3, help="of the study")
     parser.add_argument("--epochs", type=int, default=2, help="of the study")
-    parser.add_argument("--train-limit", type=int, default=5000, help="training images of the study")
-    parser.add_argument("--study-rounds", type=int, default=3, help="0 leaves the study out")
-
-
-# Training with transformers
-
-
-class Images(Dataset[Batch]):
-    """Single images and their classes, normalized beforehand."""
-
-    def __init__(self, batches: ImageBatches, split: ImageSplit) -> None:
-        parts = list(batches.evaluation(split))
-        self.pixel_values = torch.cat([batch["pixel_values"] for batch in parts])
-        self.labels = torch.cat([batch["labels"] for batch in parts])
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Batch:
-        return {"pixel_values": self.pixel_values[index], "labels": self.labels[index]}
-
-
-class ReadyBatches(IterableDataset[Batch]):
-    """An epoch of leanformer's batches."""
-
-    def __init__(self, batches: ImageBatches) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.batches.training(seed=0, epoch=0)
-
-
-class ReadyTrainer(Trainer):
-    """A trainer whose data set gives whole batches."""
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """One item is one batch."""
-        return DataLoader(self.train_dataset, batch_size=None)
-
-
-class StepEnds(TrainerCallback):
-    """When each step ended, in seconds."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_step_end(self, *arguments: Any, **named: Any) -> None:
-        """Called by the trainer."""
-        self.seconds.append(time.perf_counter())
-
-
-def trainer_settings(directory: str | Path, batch_size: int, **settings: Any) -> TrainingArguments:
-    """The trainer's arguments for training on the CPU as ``ImageTrainConfig`` says, without files, logs and bars."""
-    return TrainingArguments(
-        output_dir=str(directory),
-        per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=1000,
-        max_grad_norm=ImageTrainConfig().clip_norm,
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **settings,
-    )
-
-
-def train_steps(
-    model: PreTrainedModel, data: Images | ReadyBatches, batch_size: int, steps: int, directory: str | Path
-) -> list[float]:
-    """Trains with ``Trainer`` at a constant rate, by the very optimizer of leanformer's step; when each step ended."""
-    optimizer = make_optimizer(model, ImageTrainConfig(), RATE)
-    ends = StepEnds()
-    kind = ReadyTrainer if isinstance(data, ReadyBatches) else Trainer
-    trainer = kind(
-        model=model,
-        args=trainer_settings(directory, batch_size, max_steps=steps),
-        train_dataset=data,
-        optimizers=(optimizer, LambdaLR(optimizer, lambda _: 1.0)),
-        callbacks=[ends],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    return ends.seconds
+    parser.add_argument("--train-limit", type=int, default=2500, help="training images of the study")
+    parser.add_argument("--study-rounds", type=int, default=2, help="0 leaves the study out")
+    add_memory_option(parser)
 
 
 # Images a second
@@ -297,9 +211,10 @@ def train_one_by_one(plain: dict[str, Any]) -> dict[str, Any]:
 def compare_studies(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time and memory of both ways in every round."""
     kept: dict[str, list[dict[str, Any]]] = {"leanformer": [], "Trainer": []}
+    measured = runner(arguments)
 
     def once(name: str, run: Callable[[dict[str, Any]], dict[str, Any]]) -> float:
-        figures, memory = in_new_process(run, study(arguments))
+        figures, memory = measured(run, study(arguments), imports=STUDY_IMPORTS)
         kept[name].append({**figures, "resident_mb": memory})
         progress(f"study by {name}: {figures['seconds']:.0f} s")
         return float(figures["seconds"])
@@ -452,6 +367,7 @@ BENCHMARK = Benchmark(
         "epochs": 1,
         "train_limit": 64,
         "study_rounds": 1,
+        "no_memory": True,
     },
     summary=summary,
 )

@@ -38,7 +38,7 @@ from benchmarks.decoding import open_models, open_task
 from benchmarks.forms import TINY_TEXT
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.peers import peer, versions
-from benchmarks.processes import in_new_process, megabytes
+from benchmarks.processes import add_memory_option, megabytes, runner
 from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.errors import LeanformerError
 from leanformer.measure.translation import Translations
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--single", type=int, default=16, help="sentences that are translated one at a time")
     parser.add_argument("--batches", type=int, default=2, help=f"batches of {BATCH} sentences")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--no-memory", action="store_true", help="leave out the memory, which takes a process a way")
+    add_memory_option(parser)
 
 
 # The two libraries
@@ -172,8 +172,14 @@ def ctranslating(directory: Path | str, quantization: str, tokens: int | None) -
 # Where the time goes
 
 
-def time_by_part(model: PreTrainedModel, action: Callable[[], object]) -> dict[str, float]:
-    """The shares of encoder, decoder (with the output layer) and ``generate`` itself in a translation's time."""
+def time_by_part(model: PreTrainedModel, action: Callable[[], object], rounds: int) -> dict[str, float]:
+    """The shares of encoder, decoder (with the output layer) and ``generate`` itself in a translation's time.
+
+    Args:
+        model: The translator.
+        action: Has it translate.
+        rounds: How often.
+    """
     spent = {"encoder": 0.0, "decoder": 0.0}
     started = dict.fromkeys(spent, 0.0)
 
@@ -188,7 +194,7 @@ def time_by_part(model: PreTrainedModel, action: Callable[[], object]) -> dict[s
         for part, module in (("encoder", model.get_encoder()), ("decoder", model)):
             hooks.callback(module.register_forward_pre_hook(partial(begin, part)).remove)
             hooks.callback(module.register_forward_hook(partial(end, part)).remove)
-        whole = seconds(action)
+        whole = sum(seconds(action) for _ in range(rounds))
     return {**{part: own / whole for part, own in spent.items()}, "generate": 1 - sum(spent.values()) / whole}
 
 
@@ -233,6 +239,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     test = task.data.test
     sources: Ids = tokenizer.encode_source(list(test.sources))
     teacher, *students = models
+    run = runner(arguments)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         ways: dict[str, Way] = {}
@@ -264,9 +271,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         rows = []
         for name, way in ways.items():
             kind, place = places[name]
-            memory = None
-            if not arguments.no_memory:
-                _, memory = in_new_process(loaded, kind, str(place), chosen[:BATCH], tokens, imports=("ctranslate2",))
+            _, memory = run(loaded, kind, str(place), chosen[:BATCH], tokens, imports=("ctranslate2",))
             rows.append(
                 {
                     "way": name,
@@ -297,7 +302,7 @@ def measure(arguments: argparse.Namespace) -> Result:
                     {
                         "way": name,
                         "sentences": setting,
-                        "parts": time_by_part(models[name], action),
+                        "parts": time_by_part(models[name], action, arguments.rounds),
                         "kinds": time_by_kind(action),
                     }
                 )
@@ -379,14 +384,15 @@ operators.
 
 
 def summary(result: Result) -> str:
-    """How far behind CTranslate2 the best student is."""
+    """How far from CTranslate2 the fastest student is."""
     teacher, *others = result["rows"]
     students = [row for row in others if "CTranslate2" not in row["way"]]
     best = min(students or [teacher], key=lambda row: row["times"][str(BATCH)]["ms_a_sentence"])
+    name = f"the fastest student ({best['way']})" if students else "the same teacher"
     one, many = (best["times"][setting]["times_ctranslate2"] for setting in ("1", str(BATCH)))
     return (
-        f"Translating on a CPU, CTranslate2 with the whole teacher in float32 is {one:.1f} times as fast as the "
-        f"fastest student by generate for one sentence at a time, and {many:.1f} times in batches of {BATCH}."
+        f"Translating on a CPU, CTranslate2 with the whole teacher in float32 is {one:.1f} times as fast as {name} "
+        f"by generate for one sentence at a time, and {many:.1f} times in batches of {BATCH}."
     )
 
 

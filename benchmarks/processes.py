@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import multiprocessing
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +23,26 @@ from leanformer.machine import threads
 from leanformer.progress import quiet_libraries
 
 T = TypeVar("T")
-STATUS = Path("/proc/self/status")
+STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STUDY_IMPORTS = ("leanformer.study", "plotly.graph_objects", "scipy.stats")
+"""What a study imports in the middle of its work: no memory and no time of its own."""
+
+
+def add_memory_option(parser: argparse.ArgumentParser) -> None:
+    """The option by which ``runner`` chooses."""
+    parser.add_argument(
+        "--no-memory", action="store_true", help="leave out resident memory, which takes a new process each time"
+    )
+
+
+def runner(arguments: argparse.Namespace) -> Callable[..., tuple[Any, float | None]]:
+    """``in_new_process``, or with ``--no-memory`` what calls an action just so."""
+    return here if arguments.no_memory else in_new_process
+
+
+def here(action: Callable[..., T], *arguments: Any, imports: Sequence[str] = ()) -> tuple[T, None]:
+    """Calls an action in this process, and measures no memory; otherwise as ``in_new_process``."""
+    return action(*arguments), None
 
 
 def in_new_process(action: Callable[..., T], *arguments: Any, imports: Sequence[str] = ()) -> tuple[T, float | None]:
@@ -48,6 +69,8 @@ def _measured(
     for module in imports:
         importlib.import_module(module)
     with quiet_libraries(), threads(count):
+        with suppress(OSError):  # where the system does not let it, the peak is that since the process began
+            PEAK_RESET.write_text("5")
         before = _resident("VmRSS")
         result = action(*arguments)
         peak = _resident("VmHWM")

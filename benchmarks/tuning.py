@@ -25,6 +25,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import leanformer as lf
+from benchmarks.observer import Observer
 from benchmarks.room import CPU, Benchmark, Result, add_runs, progress, runs_of, table
 from leanformer.config import FinetuneConfig
 from leanformer.errors import LeanformerError
@@ -177,29 +178,6 @@ class Guide:
 
 def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, torch.Tensor) else value
-
-
-class Observer:
-    """Validates after each epoch."""
-
-    def __init__(self, task: Translation) -> None:
-        self._task = task
-
-    def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
-        """Loss, and at the end BLEU."""
-        assert isinstance(model, PreTrainedModel)
-        return self._task.validate(model, last)
-
-    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
-        """Nothing."""
-
-    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
-        """Says the numbers."""
-        progress(f"  {record}")
-
-    def rolled_back(self, reason: str) -> None:
-        """Says why."""
-        progress(f"  {reason}")
 
 
 def measure(arguments: argparse.Namespace) -> Result:

@@ -12,10 +12,10 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from benchmarks import growth, peers_pruning, peers_teaching, peers_training, peers_translation
+from benchmarks import growth, peers_pruning, peers_teaching, peers_training, peers_translation, trainer
 from benchmarks.__main__ import main
 from benchmarks.forms import TINY_TEXT, vit_config
-from benchmarks.processes import in_new_process
+from benchmarks.processes import here, in_new_process
 from benchmarks.room import CPU
 from leanformer.config import ImageDataConfig, ImageTrainConfig, TranslationTrainConfig
 from leanformer.data.batches import ImageBatches
@@ -120,21 +120,21 @@ def test_trainer_on_ready_batches_ends_with_the_same_weights(
     batches: ImageBatches, vit: PreTrainedModel, tmp_path: Path
 ) -> None:
     other = copy.deepcopy(vit)
-    step = TrainingStep(vit.train(), ImageTrainConfig(), peers_training.RATE, make_accelerator("float32", CPU))
+    step = TrainingStep(vit.train(), ImageTrainConfig(), trainer.RATE, make_accelerator("float32", CPU))
     assert len(peers_training.own_steps(step, batches, 3)) == 3
     step.close()
-    ends = peers_training.train_steps(other, peers_training.ReadyBatches(batches), 32, 3, tmp_path)
+    ends = trainer.train_steps(other, trainer.ReadyBatches(batches), 32, 3, tmp_path)
     assert len(ends) == 3
     torch.testing.assert_close(dict(other.named_parameters()), dict(vit.named_parameters()))
 
 
 def test_trainer_on_single_images(batches: ImageBatches, vit: PreTrainedModel, tmp_path: Path) -> None:
-    images = peers_training.Images(batches, batches.data.train)
+    images = trainer.Images(batches, batches.data.train)
     (whole,) = batches.chosen(batches.data.train, torch.arange(len(images)))
     torch.testing.assert_close(images[5]["pixel_values"], whole["pixel_values"][5])
     assert images[5]["labels"] == whole["labels"][5]
     before = copy.deepcopy(vit.state_dict())
-    assert len(peers_training.train_steps(vit, images, 32, 4, tmp_path)) == 4  # one more than an epoch has
+    assert len(trainer.train_steps(vit, images, 32, 4, tmp_path)) == 4  # one more than an epoch has
     assert not torch.equal(vit.state_dict()["classifier.weight"], before["classifier.weight"])
 
 
@@ -194,7 +194,7 @@ def test_pruned_weights_stay_zero(batches: ImageBatches, vit: PreTrainedModel) -
 
 def test_shares_of_a_translation(teacher: PreTrainedModel) -> None:
     action = lambda: answers(peers_translation.generating(teacher, 5))  # noqa: E731
-    for shares in (peers_translation.time_by_part(teacher, action), peers_translation.time_by_kind(action)):
+    for shares in (peers_translation.time_by_part(teacher, action, 2), peers_translation.time_by_kind(action)):
         assert sum(shares.values()) == pytest.approx(1)
         assert min(shares.values()) >= 0
     assert not teacher._forward_hooks
@@ -210,14 +210,10 @@ def test_bend() -> None:
     assert growth.bend(rows[:1]) == 1
 
 
-def add_ones(count: int) -> float:
-    """Takes 4 bytes for each."""
-    return float(torch.ones(count).sum())
-
-
 def test_memory_of_a_new_process() -> None:
-    here = torch.ones(100_000_000)  # this process's memory is none of the other's
-    total, memory = in_new_process(add_ones, 25_000_000)
-    assert total == 25_000_000
-    assert memory is None or 100 <= memory < 300
-    assert len(here) == 100_000_000
+    large = bytes(range(250)) * 1_600_000  # this process's memory is none of the other's
+    size, memory = in_new_process(eval, "len(bytes(range(250)) * 400_000)")  # what takes no import of this file
+    assert size == 100_000_000
+    assert memory is None or 95 <= memory < 150
+    assert len(large) == 400_000_000
+    assert here(len, large, imports=("no.such.module",)) == (len(large), None)

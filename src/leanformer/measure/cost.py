@@ -76,6 +76,7 @@ def peak_memory(action: Callable[[], object], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device) - before)
     # PyTorch's profiler tells standard error of each start and stop; it reads this once, at its first start.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    # Without acc_events, which would make a tree of all events at once and take seconds.
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         action()
     held = most = 0
