@@ -70,13 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--blocks", type=int, nargs="*", default=[1, 2, 4, 8], help="at each of the attentions")
     parser.add_argument("--written", type=int, nargs="*", default=[10, 20, 50, 100, 200])
-    parser.add_argument("--candidates", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--candidates", type=int, nargs="*", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--images", type=int, nargs="*", default=[1000, 4000, 16_000, 54_000])
     parser.add_argument("--batch-size", type=int, default=16, help="images of a training step")
     parser.add_argument("--few-images", type=int, default=1000, help="of the studies that grow in candidates and seeds")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--study-rounds", type=int, default=3)
+    parser.add_argument("--study-rounds", type=int, default=2)
     add_memory_option(parser)
 
 

@@ -284,14 +284,19 @@ def section(result: Result) -> str:
         ),
         ("of it writing to disk", f"{typical('one by one', 'extract_seconds'):.1f} s", "", ""),
     ]
+    apart = (
+        ""
+        if settings["no_memory"]
+        else ", each in a new process, whose resident memory beyond the imported libraries has teacher, text and all "
+        "blocks in it"
+    )
     tokens = result["source_tokens"] + result["target_tokens"]
     return f"""\
 {result["blocks"]} feed-forward blocks (sizes {", ".join(settings["sizes"])} at {result["sites"]} attentions,
 {result["parameters"] / 1e6:.1f} million parameters) on {settings["sentences"]:,} sentence pairs of
 `{Path(settings["data"]).name}` for {settings["epochs"]} epochs of {result["steps_an_epoch"]} steps: everything at once,
 as `leanformer` does it, against the published order of work, which is extraction to disk and then a training for each
-layer and size. Rounds in turn: {settings["rounds"]}, each in a new process; medians. Resident memory is that beyond
-the imported libraries, with teacher, text and all blocks in it.
+layer and size. Rounds in turn: {settings["rounds"]}{apart}; medians.
 
 {table(("order of work", "time", "written", "memory"), lines)}
 

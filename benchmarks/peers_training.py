@@ -315,14 +315,14 @@ def _study_text(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             megabytes(memory["Trainer"]),
         ),
     ]
+    apart = "" if settings["no_memory"] else ", each in a new process; resident memory beyond the imported libraries"
     reached = [
         (name, f"{100 * accuracy:.1f} %", f"{100 * other[0]['accuracy'][name]:.1f} %")
         for name, accuracy in own[0]["accuracy"].items()
     ]
     return f"""\
 {found["forms"]} forms x {settings["seeds"]} seeds on {settings["train_limit"]:,} images, epochs: {settings["epochs"]},
-as one study and one by one (rounds in turn: {len(own)}, each in a new process; resident memory beyond the imported
-libraries):
+as one study and one by one (rounds in turn: {len(own)}{apart}):
 
 {table(("way", "time", "memory"), lines)}
 
