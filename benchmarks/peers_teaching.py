@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", nargs="+", default=["XS", "S", "M"], help="published sizes: XS, S, M, L")
     parser.add_argument("--sentences", type=int, default=500, help="training sentences")
     parser.add_argument("--batch-tokens", type=int, default=1024)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     add_memory_option(parser)
 

@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer
 
 import leanformer as lf
 from benchmarks.forms import BEST_SMALL, EXTREME, plan_of, vit_config
@@ -102,7 +102,7 @@ def speeds(arguments: argparse.Namespace, d_model: int, batches: ImageBatches, d
     for name, data in ((TRAINER, Images(batches, batches.data.train)), (TRAINER_READY, ReadyBatches(batches))):
         # A model of its own: one optimizer's steps are not to be another's.
         models[name] = fresh_model("vit", vit_config(d_model=d_model, layers=arguments.layers))
-        ways[name] = partial(_trainer_way, models[name], data, size, directory)
+        ways[name] = partial(train_steps, models[name], data, size, directory=directory)
     ways |= {name: partial(own_steps, step, batches) for name, step in own.items()}
 
     def images_per_second(run: Callable[[int], list[float]]) -> float:
@@ -129,12 +129,6 @@ def speeds(arguments: argparse.Namespace, d_model: int, batches: ImageBatches, d
         )
         progress(f"d = {d_model}, {name}: {rows[-1]['images_per_second']:,.0f} images/s")
     return rows
-
-
-def _trainer_way(
-    model: PreTrainedModel, data: Images | ReadyBatches, size: int, directory: str, steps: int
-) -> list[float]:
-    return train_steps(model, data, size, steps, directory)
 
 
 # The study
