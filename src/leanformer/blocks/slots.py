@@ -119,9 +119,8 @@ class SlotsModule(HeadsModule):
     ) -> torch.Tensor:
         """The heads; see ``HeadsModule``."""
         if state is not None and state.tensors and hidden_states.shape[1] == 1:
-            real = None if padding_mask is None else padding_mask[:, -1].bool()
-            states = hidden_states[:, 0] if real is None else hidden_states[:, 0].masked_fill(~real[:, None], 0)
-            return self._step(states, real, state)[:, None]
+            real = None if padding_mask is None else padding_mask[:, -1:, None].bool()  # (batch, 1, 1)
+            return self._step(hidden_states if real is None else hidden_states.masked_fill(~real, 0), real, state)
         states, real = without_padding(hidden_states, padding_mask)
         gates = wide(self._scores(self.gate, states)).softmax(dim=-1)
         if self.causal:
@@ -138,43 +137,42 @@ class SlotsModule(HeadsModule):
         What counts in a step this small is the number of operations: all linear maps of the token are one product.
 
         Args:
-            states: Shape (batch, d_model).
-            real: Boolean, shape (batch,): False at padding; None: there is none.
+            states: Shape (batch, 1, d_model).
+            real: Boolean, shape (batch, 1, 1): False at padding; None: there is none.
             state: After the first tokens.
 
         Returns:
-            The heads, shape (batch, d_model).
+            The heads, shape (batch, 1, d_model).
         """
         batch, shared = len(states), state.shared or self._join(state)
-        parts = F.linear(states, shared["weight"], shared["bias"])
+        parts = F.linear(states, shared["weight"], shared["bias"])  # values, then what the maps to the slots give
+        scores = parts[..., self.value.out_features :] if self.causal else parts
         if "up" in shared:
-            channels = parts.shape[1] - shared["up"].shape[0] * shared["up"].shape[1]
-            down = parts[:, channels:].view(batch, len(shared["up"]), -1).transpose(0, 1)
+            down = scores.view(batch, len(shared["up"]), -1).transpose(0, 1)
             scores = torch.baddbmm(shared["up_bias"], down, shared["up"]).transpose(0, 1)  # (batch, maps' heads, slots)
         else:
-            channels = self.value.out_features if self.causal else 0
-            scores = parts[:, channels:].view(batch, -1, self.slots)
+            scores = scores.view(batch, -1, self.slots)
         if isinstance(self.gate, nn.Sequential):
             gates = self.gate(states).view(batch, self.heads, -1)
         else:
-            gates = scores[:, -self.heads :]
+            gates = scores[:, -self.heads :] if self.causal else scores
         gates = wide(gates).softmax(dim=-1)  # (batch, heads, slots)
         if not self.causal:
             slots = state.tensors["slots"]  # (batch, heads, d_head, slots)
-            return self._mix(gates.to(slots.dtype)[:, :, None], slots).view(batch, -1)
+            return self._mix_one(gates.to(slots.dtype), slots)
         weights = wide(scores[:, : self.heads]).tanh().mul_(BOUND).exp_()
         if real is not None:
-            weights = weights * real[:, None, None]
+            weights = weights * real
         denominator = state.tensors["denominator"] + weights
         # Where padding came first, nothing may have been read yet.
         shares = gates / (denominator if real is None else denominator.clamp(min=math.exp(-BOUND)))
-        values = wide(parts[:, :channels]).view(batch, self.heads, -1, 1)
+        values = wide(parts[..., : self.value.out_features]).view(batch, self.heads, -1, 1)
         numerator = torch.addcmul(state.tensors["numerator"], values, weights[:, :, None])
         state.tensors = {"numerator": numerator, "denominator": denominator}
-        if torch.is_autocast_enabled(states.device.type):
-            with torch.autocast(states.device.type, enabled=False):
-                return self._mix(shares[:, :, None], numerator).view(batch, -1).to(parts.dtype)
-        return self._mix(shares[:, :, None], numerator).view(batch, -1).to(parts.dtype)
+        if parts.dtype == numerator.dtype:
+            return self._mix_one(shares, numerator)
+        with torch.autocast(states.device.type, enabled=False):
+            return self._mix_one(shares, numerator).to(parts.dtype)
 
     def _join(self, state: DecodingState) -> dict[str, torch.Tensor]:
         """The weights of a step's linear maps side by side, kept in the state for the steps to come.
@@ -216,6 +214,12 @@ class SlotsModule(HeadsModule):
     @staticmethod
     def _mix(gates: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         return gates.to(slots.dtype) @ slots.mT  # (heads, batch, tokens, d_head)
+
+    @staticmethod
+    def _mix_one(gates: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Of one token: (batch, heads, slots), (batch, heads, d_head, slots) -> (batch, 1, d_model)."""
+        mixed = torch.bmm(gates.reshape(-1, 1, gates.shape[-1]), slots.flatten(0, 1).mT)
+        return mixed.view(len(gates), 1, -1)
 
     def _source_slots(
         self, source: torch.Tensor | None, source_mask: torch.Tensor | None, state: DecodingState | None
