@@ -14,7 +14,7 @@ from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModu
 from leanformer.blocks.prefix import running_sum, wide
 from leanformer.blocks.some_heads import Heads, groups_of, settle_heads
 from leanformer.blocks.state import DecodingState
-from leanformer.blocks.tokens import without_padding
+from leanformer.blocks.tokens import repeats, without_padding
 from leanformer.model.sites import Site
 
 # Scores of running pools lie within plus and minus this: their exponentials and products of two fit float32 whatever
@@ -129,12 +129,10 @@ class SlotsModule(HeadsModule):
         states, real = without_padding(hidden_states, padding_mask)
         gates = wide(self._scores(self.gate, states)).softmax(dim=-1)
         if self.causal:
-            mixed = self._mix_running(gates, states, real, state)
-        elif self.cross:
-            mixed = self._mix(gates, self._source_slots(source, source_mask, state).transpose(0, 1))
-        else:
-            mixed = self._mix(gates, self._slots(states, real))
-        return mixed.permute(1, 2, 0, 3).flatten(2)
+            return self._mix_running(gates, states, real, state)
+        if self.cross:
+            return self._mix(gates, self._source_slots(source, source_mask, state))
+        return self._mix(gates, self._slots(states, real))
 
     def _step(self, states: torch.Tensor, real: torch.Tensor | None, state: DecodingState) -> torch.Tensor:
         """One further token of each sequence.
@@ -154,18 +152,17 @@ class SlotsModule(HeadsModule):
         scores = parts[..., self.value.out_features :] if self.causal else parts
         if "up" in shared:
             down = scores.view(batch, len(shared["up"]), -1).transpose(0, 1)
-            scores = torch.baddbmm(shared["up_bias"], down, shared["up"]).transpose(0, 1)  # (batch, maps' heads, slots)
+            scores = torch.baddbmm(shared["up_bias"], down, shared["up"])  # (maps' heads, batch, slots)
         else:
-            scores = scores.view(batch, -1, self.slots)
+            scores = scores.view(batch, -1, self.slots).transpose(0, 1)
         if isinstance(self.gate, nn.Sequential):
-            gates = self.gate(states).view(batch, self.heads, -1)
+            gates = self.gate(states).view(batch, self.heads, -1).transpose(0, 1)
         else:
-            gates = scores[:, -self.heads :] if self.causal else scores
-        gates = wide(gates).softmax(dim=-1)  # (batch, heads, slots)
+            gates = scores[-self.heads :] if self.causal else scores
         if not self.causal:
-            slots = state.tensors["slots"]  # (batch, heads, d_head, slots)
-            return self._mix_one(gates.to(slots.dtype), slots)
-        weights = bounded_exp(wide(scores[:, : self.heads]))
+            return self._mix(wide(gates)[:, :, None].softmax(dim=-1), state.tensors["slots"].transpose(0, 1))
+        gates = wide(gates.transpose(0, 1)).softmax(dim=-1)  # (batch, heads, slots)
+        weights = bounded_exp(wide(scores[: self.heads].transpose(0, 1)))
         if real is not None:
             weights = weights * real
         denominator = state.tensors["denominator"] + weights
@@ -217,8 +214,23 @@ class SlotsModule(HeadsModule):
         return scores if isinstance(module, FactoredMap) else self._by_head(scores)
 
     @staticmethod
-    def _mix(gates: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        return gates.to(slots.dtype) @ slots.mT  # (heads, batch, tokens, d_head)
+    def _side_by_side(heads: torch.Tensor) -> torch.Tensor:
+        """(heads, batch, tokens, d_head) -> (batch, tokens, d_model)."""
+        return heads.permute(1, 2, 0, 3).flatten(2)
+
+    def _mix(self, gates: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Gated sums, side by side.
+
+        Args:
+            gates: Shape (heads, batch, tokens, slots).
+            slots: Shape (heads, sentences, d_head, slots): each for as many sequences of the batch, in turn.
+
+        Returns:
+            Shape (batch, tokens, d_model).
+        """
+        asking = gates.to(slots.dtype).reshape(len(gates) * slots.shape[1], -1, self.slots)
+        mixed = torch.bmm(asking, slots.flatten(0, 1).mT)
+        return self._side_by_side(mixed.view(*gates.shape[:-1], -1))
 
     @staticmethod
     def _mix_one(gates: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
@@ -229,14 +241,18 @@ class SlotsModule(HeadsModule):
     def _source_slots(
         self, source: torch.Tensor | None, source_mask: torch.Tensor | None, state: DecodingState | None
     ) -> torch.Tensor:
-        """The source's slots, (batch, heads, d_head, slots), pooled with the first token."""
+        """The source's slots, (heads, sentences, d_head, slots), pooled with the first token."""
         if state is not None and state.tensors:
-            return state.tensors["slots"]
+            return state.tensors["slots"].transpose(0, 1)
         if source is None:
             raise ValueError(f"{self.site_name}: a slots block that reads the source was called without it")
-        slots = self._slots(*without_padding(source, source_mask)).transpose(0, 1)
-        if state is not None:
-            state.tensors = {"slots": slots.contiguous()}  # each step's product wants them so
+        states, real = without_padding(source, source_mask)
+        if state is None:
+            return self._slots(states, real)
+        # Beams of a sentence read the same: pooled once, and gone through together in each step.
+        state.repeats = repeats(states, real)
+        slots = self._slots(states[:: state.repeats], real[:: state.repeats])
+        state.tensors = {"slots": slots.transpose(0, 1)}
         return slots
 
     def _slots(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -278,7 +294,7 @@ class SlotsModule(HeadsModule):
                     name: tensor.transpose(0, 1).clone(memory_format=torch.contiguous_format)
                     for name, tensor in new.items()
                 }
-        return mixed.to(self.value.weight.dtype)
+        return self._side_by_side(mixed).to(self.value.weight.dtype)
 
 
 @register
