@@ -510,12 +510,15 @@ def section(result: Result) -> str:
     rates = ", ".join(f"{rate:g}" for rate in settings["learning_rates"])
     parts = []
     if rows:
+        seeds = len(settings["seeds"])
+        chance = "Means over seeds, with intervals of 95 % over seeds and test images"
         parts.append(
-            f"Trained from scratch with {len(settings['seeds'])} seeds, d = 64, pooling by mean, batches of "
+            f"Trained from scratch with {seeds} seed{'s' * (seeds > 1)}, d = 64, pooling by mean, batches of "
             f"{settings['batch_size']}, cosine schedule, for each form the best of the rates {rates} on "
-            f"{100 * VALIDATION:g} % of the training images. Means over seeds with intervals of 95 % over seeds and "
-            "test images; the difference is to the first row of the same shape. Q is the number of outputs that the "
-            f"training data prescribe for each parameter. {failures(rows)}"
+            f"{100 * VALIDATION:g} % of the training images. "
+            f"{chance if seeds > 1 else 'Intervals of 95 % are over test images alone'}; the difference is to the "
+            "first row of the same shape. Q is the number of outputs that the training data prescribe for each "
+            f"parameter. {failures(rows)}"
         )
     for group in GROUPS:
         for data, images in DATA.items():

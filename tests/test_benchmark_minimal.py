@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 import leanformer as lf
 from benchmarks import minimal
@@ -17,7 +18,7 @@ from leanformer.config import ImageDataConfig, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.errors import LeanformerError
-from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.learn.train import TrainingStep, cross_entropy, make_accelerator
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import parameter_count
 
@@ -183,6 +184,8 @@ def test_the_page_has_the_replications_figures_beside_ours() -> None:
     assert "| 1 | yes | W_qk |  |  | 31,396 |" in page
     assert "No training diverged. Returns to an earlier state after a loss that was not finite: 1." in page
     assert "57,000 of `cifar10`; epochs: 1." in page
+    assert "with 1 seed, " in page
+    assert "Intervals of 95 % are over test images alone" in page
 
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -196,26 +199,39 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("plan", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("patch", [2, 1])  # 16 and 64 tokens: plain products and PyTorch's fused attention
-def test_stacked_seeds_learn_as_they_do_apart(plan: dict[str, Any], patch: int) -> None:
-    config = ImageTrainConfig(clip_norm=0.5, weight_decay=0.1, label_smoothing=0.1)
-    data = load_images(ImageDataConfig(source="digits", train_limit=80), CPU)
-    batches = ImageBatches(data, 16, ("random_crop",), data.mean, data.std)
+def models_of(plan: dict[str, Any], patch: int) -> list[PreTrainedModel]:
+    """Three seeds of one form."""
+    shape = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "patch_size": patch,
+        "image_size": 8,
+        "num_channels": 1,
+        "num_labels": 10,
+    }
     models = []
     for seed in range(3):
         torch.manual_seed(seed)
-        shape = {
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "patch_size": patch,
-            "image_size": 8,
-            "num_channels": 1,
-            "num_labels": 10,
-        }
         models.append(lf.reduce(fresh_model("vit", shape), plan).train())
+    return models
+
+
+@pytest.fixture(scope="module")
+def batches() -> ImageBatches:
+    data = load_images(ImageDataConfig(source="digits", train_limit=80), CPU)
+    return ImageBatches(data, 16, ("random_crop",), data.mean, data.std)
+
+
+TOKENS = pytest.mark.parametrize("patch", [2, 1], ids=["plain-products", "fused-attention"])  # 16 and 64 tokens
+
+
+@TOKENS
+@pytest.mark.parametrize("plan", FORMS.values(), ids=FORMS)
+def test_stacked_seeds_learn_as_they_do_apart(plan: dict[str, Any], patch: int, batches: ImageBatches) -> None:
+    config = ImageTrainConfig(clip_norm=0.5, weight_decay=0.1, label_smoothing=0.1)
+    models = models_of(plan, patch)
     before = copy.deepcopy(models[0].state_dict())
     stacked = StackedStep(models, config, 1e-2)
     together = torch.stack(
@@ -233,3 +249,15 @@ def test_stacked_seeds_learn_as_they_do_apart(plan: dict[str, Any], patch: int) 
         assert set(learned) == {name for name, _ in model.named_parameters()}
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(learned[name], parameter, rtol=1e-3, atol=1e-4)
+
+
+@TOKENS
+@pytest.mark.parametrize("plan", FORMS.values(), ids=FORMS)
+def test_stacked_seeds_in_mixed_precision(plan: dict[str, Any], patch: int, batches: ImageBatches) -> None:
+    models = models_of(plan, patch)
+    own = [next(batches.training(seed, 0)) for seed in range(3)]
+    losses = StackedStep(models, ImageTrainConfig(), 1e-2, "bfloat16")(own)
+    for model, batch, loss in zip(models, own, losses, strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(batch["pixel_values"]).logits
+        torch.testing.assert_close(loss, cross_entropy(logits, batch["labels"]).detach(), rtol=5e-3, atol=0)
