@@ -22,9 +22,12 @@ from leanformer.model.sites import Site
 BOUND = 30.0
 
 
-def bounded_exp(scores: torch.Tensor) -> torch.Tensor:
-    """``exp(BOUND tanh(s))`` of ``scores`` = 2 s, by a sigmoid: on a CPU three times as fast as PyTorch's ``tanh``."""
-    return torch.sigmoid(scores).mul(2 * BOUND).sub_(BOUND).exp_()
+def bounded_exp(scaled: torch.Tensor) -> torch.Tensor:
+    """``exp(BOUND tanh(score / BOUND))`` of scores that come multiplied by ``2 / BOUND``.
+
+    By a sigmoid, as ``tanh(x) = 2 sigmoid(2 x) - 1``: on a CPU three times as fast as PyTorch's ``tanh``.
+    """
+    return torch.sigmoid(scaled).mul(2 * BOUND).sub_(BOUND).exp_()
 
 
 class FactoredMap(nn.Module):
@@ -179,9 +182,9 @@ class SlotsModule(HeadsModule):
     def _join(self, state: DecodingState) -> dict[str, torch.Tensor]:
         """The weights of a step's linear maps side by side, kept in the state for the steps to come.
 
-        These are the values', where tokens are read, then those of the maps to the slots: of the pools, by half of
-        ``BOUND``, where tokens are read, and of the gate, unless that is a network. Of low rank, the second halves of the maps are
-        apart (``up``).
+        These are the values', where tokens are read, then those of the maps to the slots: of the pools, scaled as
+        ``bounded_exp`` takes them, where tokens are read, and of the gate, unless that is a network. Of low rank, the
+        second halves of the maps are apart (``up``).
         """
         maps: list[Any] = [self.pool] if self.causal else []
         if not isinstance(self.gate, nn.Sequential):
@@ -258,7 +261,8 @@ class SlotsModule(HeadsModule):
     def _slots(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """Means of the real tokens' values: (batch, tokens, d_model) -> (heads, batch, d_head, slots)."""
         scores = wide(self._scores(self.pool, states))  # (heads, batch, tokens, slots)
-        # Not minus infinity, so that a sentence without a token has slots too. Added: filling in takes six times as long.
+        # Not minus infinity, so that a sentence without a token has slots too. Added: filling in a broadcast mask takes
+        # six times as long.
         padding = torch.zeros_like(real, dtype=scores.dtype).masked_fill_(~real, torch.finfo(scores.dtype).min)
         scores += padding[..., None]
         values = self._by_head(self.value(states))
