@@ -205,6 +205,7 @@ def test_r2_by_groups() -> None:
     [
         {"block": "slots", "gate": "linear"},
         {"block": "mixer", "max_length": 8},
+        {"block": "mixer", "positions": "relative"},
         {"block": "synthesizer", "max_length": 8},
     ],
 )
@@ -274,12 +275,16 @@ def test_an_image_classifier(digits: tuple[PreTrainedModel, dict[str, Any]], tmp
 def test_minimal_attentions_are_looked_into(digits: tuple[PreTrainedModel, dict[str, Any]], tmp_path: Path) -> None:
     form = {"block": "minimal_attention", "qk": "collapsed", "vo": "none", "heads": 2}
     student = lf.reduce(digits[0], {"*.self_attention": form})
-    probes = {"few": {"block": "slots", "slots": 2, "gate": "linear"}}
+    probes: dict[str, Any] = {
+        "few": {"block": "slots", "slots": 2, "gate": "linear"},
+        "near": {"block": "mixer", "positions": "relative", "max_distance": 2},  # has no max_length to be settled
+    }
     found = inspected(student, digits[1], tmp_path, probes=probes)
     row = found["sites"][0]
     assert row["block"] == "minimal_attention"
-    assert len(row["entropy"]) == len(row["r2_by_head"]["linear"]) == len(row["r2_by_head"]["few"]) == 2
-    assert list(found["probes"]) == ["few"]
+    assert len(row["entropy"]) == 2
+    assert all(len(row["r2_by_head"][probe]) == 2 for probe in ("linear", "few", "near"))
+    assert list(found["probes"]) == ["few", "near"]
     # One convex mean a head of tokens: what it gives is of the mean of the heads' explained parts.
     assert min(row["r2_by_head"]["linear"]) <= row["r2"]["linear"] <= max(row["r2_by_head"]["linear"])
 

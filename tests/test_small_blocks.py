@@ -33,7 +33,8 @@ BLOCKS: dict[str, type[Block]] = {
 }
 Form = dict[str, Any]
 MIXER: Form = {"block": "mixer"}
-MIXERS: list[Form] = [MIXER, {"block": "mixer", "heads": [0, 2]}]
+RELATIVE: Form = {"block": "mixer", "positions": "relative", "max_distance": 5}
+MIXERS: list[Form] = [MIXER, {"block": "mixer", "heads": [0, 2]}, RELATIVE, {**RELATIVE, "heads": [1]}]
 SYNTHESIZERS: list[Form] = [
     *({"block": "synthesizer", "source_score": form} for form in ("none", "linear", "network")),
     {"block": "synthesizer", "source_score": "linear", "heads": [1]},
@@ -52,7 +53,9 @@ ANYWHERE = [*SYNTHESIZERS, *SLOTS, LINEAR_ATTENTION, AVERAGE]
 CAUSAL = [(place, form) for place in ("decoder self", "cross") for form in ANYWHERE]
 LEARNING = [("encoder self", form) for form in MIXERS + ANYWHERE] + CAUSAL
 ALL = LEARNING + [("encoder self", form) for form in FOURIERS]
-LIMITED = [(place, form) for place, form in ALL if form["block"] in ("mixer", "synthesizer")]
+LIMITED = [
+    (place, form) for place, form in ALL if form["block"] in ("mixer", "synthesizer") and "max_distance" not in form
+]
 
 
 def forms(chosen: list[tuple[str, Form]]) -> pytest.MarkDecorator:
@@ -122,6 +125,7 @@ def count(module: nn.Module) -> int:
     ("place", "form", "parameters"),
     [
         ("encoder self", MIXER, 69_536),
+        ("encoder self", {"block": "mixer", "positions": "relative"}, 50_328),
         ("cross", {"block": "synthesizer"}, 168_720),
         ("cross", {"block": "synthesizer", "source_score": "linear"}, 169_744),
         ("cross", {"block": "synthesizer", "source_score": "network"}, 203_792),
@@ -157,8 +161,10 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
     value = d * channels + (channels if "heads" in form else 0)
     model_heads, h = h, some
     if form["block"] == "mixer":
-        module = build(site(place, d, model_heads), max_length=length, **form)
-        expected = rest + 2 * (d * channels + channels) + h * length * length
+        size = {"max_distance": length} if "max_distance" in form else {"max_length": length}
+        module = build(site(place, d, model_heads), **{**form, **size})
+        weights = 2 * length + 1 if "max_distance" in form else length * length
+        expected = rest + 2 * (d * channels + channels) + h * weights
     elif form["block"] == "synthesizer":
         module = build(site(place, d, model_heads), max_length=length, hidden=hidden, **form)
         of_source = {"none": 0, "linear": d * h, "network": d * units + units + units * h}[form["source_score"]]
@@ -180,13 +186,21 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
 @pytest.mark.parametrize(
     ("place", "form", "resolved"),
     [
-        ("encoder self", {"block": "mixer"}, {"groups": 4, "heads": None, "max_length": 50}),
+        (
+            "encoder self",
+            {"block": "mixer"},
+            {"groups": 4, "heads": None, "positions": "absolute", "max_length": 50, "max_distance": None},
+        ),
         (
             "encoder self",
             {"block": "mixer", "groups": 2, "max_length": 7},
-            {"groups": 2, "heads": None, "max_length": 7},
+            {"groups": 2, "heads": None, "positions": "absolute", "max_length": 7, "max_distance": None},
         ),
-        ("encoder self", {"block": "mixer", "heads": [3, 0]}, {"groups": None, "heads": [0, 3], "max_length": 50}),
+        (
+            "encoder self",
+            {"block": "mixer", "heads": [3, 0], "positions": "relative"},
+            {"groups": None, "heads": [0, 3], "positions": "relative", "max_length": None, "max_distance": 49},
+        ),
         (
             "cross",
             {"block": "synthesizer"},
@@ -256,8 +270,18 @@ def naive_mixer(
 ) -> torch.Tensor:
     values = read @ module.value.weight.T + module.value.bias  # (read, d_model)
     groups = values.chunk(len(module.mixing), dim=1)
-    mixed = torch.cat([weights[position, where] @ group for weights, group in zip(module.mixing, groups, strict=True)])
+    weights = [naive_weights(group, position, where) for group in module.mixing]
+    mixed = torch.cat([weight @ group for weight, group in zip(weights, groups, strict=True)])
     return 2 * torch.sigmoid(token @ module.gate.weight.T + module.gate.bias) * mixed
+
+
+def naive_weights(weights: torch.Tensor, position: int, where: torch.Tensor) -> torch.Tensor:
+    """Of a group, by the two positions or by their distance, which is 0 in the middle."""
+    if weights.dim() == 2:
+        return weights[position, where]
+    farthest = len(weights) // 2
+    distances = (where - position).tolist()
+    return torch.stack([weights[farthest + j] if abs(j) <= farthest else weights.new_zeros(()) for j in distances])
 
 
 def naive_synthesizer(
@@ -365,6 +389,13 @@ def test_output_is_the_definition(place: str, form: Form, padding: str) -> None:
         module.output.weight.data, module.output.bias.data = torch.eye(16), torch.zeros(16)
         given = module(x, None if padding == "none" else mask, **source)[..., module.channels]
     assert torch.equal(taught, given)
+
+
+@pytest.mark.parametrize(("tokens", "farthest"), [(1, 0), (1, 5), (4, 0), (4, 2), (4, 3), (4, 4), (9, 2)])
+def test_relative_weights_fit_any_length(tokens: int, farthest: int) -> None:
+    module = scrambled("encoder self", {**RELATIVE, "max_distance": farthest})
+    x, mask = torch.randn(2, tokens, 16), torch.ones(2, tokens, dtype=torch.bool)
+    torch.testing.assert_close(module(x), naive(module, x, mask), rtol=1e-4, atol=1e-4)
 
 
 @forms(LEARNING)
@@ -613,7 +644,7 @@ def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
     module: Any = mixing(build(site(place, d_model=128, heads=8), **form))
     x = torch.randn(1, 500, 128)
     if isinstance(module, MixerModule):
-        assert module.mixing.std().item() == pytest.approx(0.02, rel=0.05)
+        assert module.mixing.std().item() == pytest.approx(0.02 if form in MIXERS[:2] else 0.0, rel=0.05)
         assert (2 * torch.sigmoid(module.gate(x))).mean().item() == pytest.approx(1, abs=0.02)
     else:
         if isinstance(module, SlotsModule):
@@ -668,6 +699,31 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
             "decoder self",
             {"block": "mixer"},
             r"decoder\.0\.self_attention: a mixer reads all tokens at once, and a decoder must not read later ones; ",
+        ),
+        (
+            "encoder self",
+            {"block": "mixer", "positions": "rotary"},
+            "argument 'positions' of block 'mixer': .* 'absolute' or 'relative', not 'rotary'",
+        ),
+        (
+            "encoder self",
+            {"block": "mixer", "positions": "relative", "max_length": 50},
+            "block 'mixer': absolute positions have a 'max_length', relative ones have none",
+        ),
+        (
+            "encoder self",
+            {"block": "mixer", "max_length": None},
+            "block 'mixer': absolute positions have a 'max_length'",
+        ),
+        (
+            "encoder self",
+            {"block": "mixer", "max_distance": 9},
+            "block 'mixer': relative positions have a 'max_distance', absolute ones have none",
+        ),
+        (
+            "encoder self",
+            {"block": "mixer", "positions": "relative", "max_distance": -1},
+            "argument 'max_distance' of block 'mixer': .* not -1",
         ),
         ("encoder self", {"block": "mixer", "groups": 3}, "groups = 3 does not divide the model's width; .* of 16"),
         ("encoder self", {"block": "mixer", "groups": 0}, r"argument 'groups' of block 'mixer': .* not 0"),

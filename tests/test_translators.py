@@ -18,6 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel
 
 import leanformer as lf
 from leanformer.blocks.state import DecodingState
+from leanformer.model.students import length_limits
 from leanformer.model.surgery import module_at, parameter_count
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -32,6 +33,7 @@ PADDED = {**FF, "padding_in_norm": True}
 GATED = {**FF, "reads": "token", "gate": True}
 MINIMAL = {"block": "minimal_attention"}
 SLOTS = {"block": "slots", "slots": 3}
+RELATIVE = {"block": "mixer", "positions": "relative", "max_distance": 3}
 SYNTHESIZER = {"block": "synthesizer", "source_score": "linear", "max_length": LIMIT}
 
 ENCODER_PLANS: dict[str, Plan] = {
@@ -44,6 +46,10 @@ ENCODER_PLANS: dict[str, Plan] = {
     "encoder layer, padding in norm": {"encoder.1.layer": PADDED},
     "encoder minimal": {"encoder.*.self_attention": {**MINIMAL, "diagonal_value": True, "temperature": True}},
     "encoder mixer": {"encoder.*.self_attention": {"block": "mixer", "max_length": LIMIT}},
+    "encoder mixer, relative": {
+        "encoder.0.self_attention": RELATIVE,
+        "encoder.1.self_attention": {**RELATIVE, "heads": [0, 3]},
+    },
     "encoder fourier": {"encoder.*.self_attention": {"block": "fourier", "norm": "ortho"}},
     "encoder linear, average": {"encoder.0.self_attention": "linear_attention", "encoder.1.self_attention": "average"},
     "encoder slots": {"encoder.*.self_attention": SLOTS},
@@ -700,6 +706,14 @@ def test_more_of_generate(students: Students, plan: str) -> None:
             translate(student, sources(), **each).tolist()
             == translate(student, sources(), **each, use_cache=False).tolist()
         )
+
+
+@pytest.mark.parametrize("plan", ["encoder mixer, relative", "encoder slots"])
+def test_blocks_without_a_limit_read_what_the_model_reads(students: Students, plan: str) -> None:
+    student = students("marian", plan)
+    assert length_limits(student) == (None, None)
+    longest = {"input_ids": torch.full((1, POSITIONS), 5), "decoder_input_ids": torch.full((1, 3), 5)}
+    assert student(**longest).logits.isfinite().all()
 
 
 WITHOUT_END = {"suppress_tokens": [0], "do_sample": False}
