@@ -19,15 +19,18 @@ says what is measured and how; its first line is what the list shows. It ends wi
         summary=summary,                 # (result) -> str: one sentence in plain words, for the top of the page
     )
 
-All else is common (``room.py``): the options --quick, --out, --threads, the result file with command, date, machine and
-versions, one line and exit code 2 for a mistake (raise ``LeanformerError``). ``measuring.py`` times things in
-turn, ``forms.py`` builds the models that several benchmarks measure. ``section`` must work on every file that is there,
-and on the file that --quick writes; a sentence that holds for some figures only must be chosen by them.
+All else is common (``room.py``): the options --quick, --out, --threads, the result file with command, date, machine
+and versions, one line and exit code 2 for a mistake (raise ``LeanformerError``; for a library that this benchmark
+alone needs and that is not installed, one that says ``pip install ...``: the tests then skip it). ``measuring.py``
+times things in turn, ``forms.py`` builds the models that several benchmarks measure, ``stacked.py`` trains several
+models of one shape as one. ``section`` must work on every file that is there, and on the file that --quick writes; a
+sentence that holds for some figures only must be chosen by them.
 """
 
 NAMES = (
     "training_speed",
     "attention_kernels",
+    "minimal",
     "mnist",
     "mnist_blocks",
     "ablation",

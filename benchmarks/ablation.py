@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import leanformer as lf
-from benchmarks.forms import Form, plan_of, save_form
-from benchmarks.room import Benchmark, Result, add_runs, runs_of, study_rows, table, with_interval
+from benchmarks.forms import Form, add_image_options, image_study, plan_of, save_form
+from benchmarks.room import Benchmark, Result, runs_of, study_rows, table, with_interval
 from leanformer.errors import LeanformerError
 
 ONE_HEAD: Form = {"qk": "collapsed", "vo": "none", "heads": 1, "pooling": "class_token"}
@@ -49,41 +49,23 @@ KEPT = ("name", "parameters", "learning_rate", "learning_rate_search", "quality"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("--data", default="ylecun/mnist", help="MNIST: a hub id or a local copy in its layout")
-    parser.add_argument("--train-limit", type=int, default=5_000)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    add_image_options(parser, train_limit=5_000, epochs=5, seeds=range(5))
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2], help="that each form is searched over")
     parser.add_argument("--only", nargs="+", metavar="FORM", help=f"of {', '.join({**ADDED, **CHANGED})}")
-    add_runs(parser)
 
 
 def run_study(name: str, arguments: argparse.Namespace, runs: Path) -> Result:
     """Runs one study whose baseline is the reference form; gives its results."""
     reference, changes = STUDIES[name]
-    model = runs / f"{name}-reference"
-    save_form(model, reference, "none")
-    return lf.run(
-        {
-            "name": name,
-            "data": {
-                "source": arguments.data,
-                "image_size": 28,
-                "train_limit": arguments.train_limit,
-                "validation_fraction": 0.02,
-            },
-            "baseline": {"model": str(model), "fresh": True},
-            "candidates": {
-                key: {"plan": plan_of({**reference, **change})}
-                for key, change in changes.items()
-                if arguments.only is None or key in arguments.only
-            },
-            "train": {"epochs": arguments.epochs, "learning_rate": arguments.rates},
-            "seeds": arguments.seeds,
-            "measure": {"threads": arguments.threads, "device": "cpu"},
-        },
-        runs / name,
-    ).results
+    form = runs / f"{name}-reference"
+    save_form(form, reference, "none")
+    plans = {
+        key: plan_of({**reference, **change})
+        for key, change in changes.items()
+        if arguments.only is None or key in arguments.only
+    }
+    data, train = {"validation_fraction": 0.02}, {"learning_rate": arguments.rates}
+    return lf.run(image_study(name, form, plans, arguments, data, train), runs / name).results
 
 
 def measure(arguments: argparse.Namespace) -> Result:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import leanformer as lf
+from benchmarks.forms import TINY_TEXT
 from benchmarks.room import Benchmark, Result, add_runs, runs_of, study_rows, table
 from leanformer.errors import LeanformerError
 
@@ -95,13 +96,7 @@ BENCHMARK = Benchmark(
     section=section,
     quick={
         "only": ["encoder-ALR-L", "cross-ALR-L"],
-        "set": [
-            "data.numbers={largest: 100, train: 60, validation: 10, test: 10}",
-            "train.epochs=1",
-            "distill.epochs=1",
-            "decode.max_tokens=12",
-            "measure.latency_calls=1",
-        ],
+        "set": [*TINY_TEXT],
     },
     summary=summary,
 )

@@ -126,7 +126,8 @@ def sides(rows: list[dict[str, Any]], limit: int) -> str:
     below = [row["training_step_speed_up"] for row in rows if row["tokens"] < limit]
     above = [row["training_step_speed_up"] for row in rows if row["tokens"] >= limit]
     return " ".join(
-        f"With {which} {limit} tokens the fused kernel makes a step {min(ratios):.2f} to {max(ratios):.2f} times as fast."
+        f"With {which} {limit} tokens the fused kernel makes a step {min(ratios):.2f} to {max(ratios):.2f} times as "
+        "fast."
         for which, ratios in (("fewer than", below), ("at least", above))
         if ratios
     )

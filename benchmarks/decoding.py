@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 import leanformer as lf
+from benchmarks.forms import TINY_TEXT
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.multi30k import STUDY
 from benchmarks.room import CPU, Benchmark, Result, progress, table
@@ -41,9 +42,10 @@ STUDENTS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("models", nargs="*", metavar="NAME=DIRECTORY", help="trained models; by default fresh ones")
-    parser.add_argument("--data", default="bentrevett/multi30k", help="sentence pairs, as data.source has them")
-    parser.add_argument("--source-language", default="de")
-    parser.add_argument("--target-language", default="en")
+    parser.add_argument(
+        "--data", default="bentrevett/multi30k", help="Multi30k: a hub id or a local copy in its layout"
+    )
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="a key of the study")
     parser.add_argument("--tokens", type=int, default=30, help="that every model writes")
     parser.add_argument("--rounds", type=int, default=11)
 
@@ -75,11 +77,7 @@ def write(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, beam: i
 
 def measure(arguments: argparse.Namespace) -> Result:
     """Milliseconds a token of every model in every setting, and its speed as a multiple of the first's."""
-    overrides = [
-        f"data.{key}={getattr(arguments, name)}"
-        for key, name in (("source", "data"), ("source_language",) * 2, ("target_language",) * 2)
-    ]
-    study = lf.read_study(STUDY, overrides)
+    study = lf.read_study(STUDY, [f"data.source={arguments.data}", *arguments.set])
     assert isinstance(study, TranslationStudy)
     task = Translation(study, CPU)
     models, tokenizer = open_models(arguments, task)
@@ -142,6 +140,6 @@ BENCHMARK = Benchmark(
     add_arguments=add_arguments,
     measure=measure,
     section=section,
-    quick={"data": "number-words", "tokens": 3, "rounds": 1},
+    quick={"set": [*TINY_TEXT], "tokens": 3, "rounds": 1},
     summary=summary,
 )

@@ -1,11 +1,14 @@
-"""The models that several benchmarks measure."""
+"""The models that several benchmarks measure, and studies of them."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import leanformer as lf
+from benchmarks.room import add_runs
 from leanformer.model.baseline import fresh_model
 
 EXTREME: dict[str, Any] = {
@@ -13,6 +16,27 @@ EXTREME: dict[str, Any] = {
     "*.mlp": "none",
 }
 """The plan of the extreme form: one matrix an attention, no values, no MLP; as many heads as the model has."""
+
+TINY_TEXT = (
+    "data.source=number-words",
+    "data.numbers={largest: 100, train: 60, validation: 8, test: 8}",
+    "data.tokenizer.vocabulary=300",
+    "data.max_tokens=16",
+    "baseline.config.d_model=16",
+    "baseline.config.encoder_layers=1",
+    "baseline.config.decoder_layers=1",
+    "train.epochs=1",
+    "train.average_last=null",
+    "distill.epochs=1",
+    "decode.beam=1",
+    "measure.repeats=1",
+    "measure.latency_calls=1",
+    "measure.throughput_batch=4",
+)
+"""Overrides of a translation study that make it run in seconds, for ``--quick``."""
+
+NOT_MEASURED = {"repeats": 1, "latency_calls": 1, "throughput_batch": 1}
+"""The least that a study measures of time and memory, where they are not what it is run for."""
 
 Form = dict[str, Any]
 """The arguments of ``minimal_attention`` at every self-attention, and the model's ``pooling``."""
@@ -49,3 +73,43 @@ def save_form(directory: Path, form: Form, mlp: Any) -> None:
     """Saves a form of ``vit_config`` as a study's baseline, unless it is there: a run goes on with the same one."""
     if not directory.exists():
         lf.save(lf.reduce(fresh_model("vit", vit_config()), {**plan_of(form), "*.mlp": mlp}), directory)
+
+
+def add_image_options(
+    parser: argparse.ArgumentParser, train_limit: int | None, epochs: int, seeds: Sequence[int]
+) -> None:
+    """The options of studies on images, with their defaults; ``image_study`` reads them."""
+    parser.add_argument("--data", default="ylecun/mnist", help="MNIST: a hub id or a local copy in its layout")
+    parser.add_argument("--train-limit", type=int, default=train_limit, help="training images; by default %(default)s")
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    add_runs(parser)
+
+
+def image_study(
+    name: str,
+    form: Path,
+    plans: Mapping[str, Any],
+    arguments: argparse.Namespace,
+    data: Mapping[str, Any],
+    train: Mapping[str, Any],
+    measure: Mapping[str, Any] = NOT_MEASURED,
+) -> dict[str, Any]:
+    """A study of a saved form, trained anew, and of what plans make of it.
+
+    Args:
+        name: Of the study.
+        form: Where ``save_form`` put it.
+        plans: Candidate -> its plan.
+        arguments: The options.
+        data, train, measure: Further keys of these sections.
+    """
+    return {
+        "name": name,
+        "data": {"source": arguments.data, "image_size": 28, "train_limit": arguments.train_limit, **data},
+        "baseline": {"model": str(form), "fresh": True},
+        "candidates": {candidate: {"plan": plan} for candidate, plan in plans.items()},
+        "train": {"epochs": arguments.epochs, **train},
+        "seeds": arguments.seeds,
+        "measure": {"threads": arguments.threads, "device": "cpu", **measure},
+    }

@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 
 import leanformer as lf
-from benchmarks.forms import BEST_SMALL, save_form
-from benchmarks.room import Benchmark, Result, add_runs, runs_of, study_rows, table
+from benchmarks.forms import BEST_SMALL, add_image_options, image_study, save_form
+from benchmarks.room import Benchmark, Result, runs_of, study_rows, table
 
 FORMS = {
     "baseline": "symmetric, 4 channel groups, diagonal value, mean pooling, MLP of 15",
@@ -25,34 +25,17 @@ KEPT = ("name", "parameters", "learning_rate", "quality", "difference", "train_s
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("--data", default="ylecun/mnist", help="MNIST: a hub id or a local copy in its layout")
-    parser.add_argument("--train-limit", type=int, help="training images; by default all")
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add_runs(parser)
+    add_image_options(parser, train_limit=None, epochs=15, seeds=(0, 1, 2))
 
 
 def measure(arguments: argparse.Namespace) -> Result:
     """The study's rows."""
     with runs_of("mnist", arguments) as runs:
         save_form(runs / "form", BEST_SMALL, {"block": "mlp", "hidden": 15})
-        results = lf.run(
-            {
-                "name": "mnist-small",
-                "data": {
-                    "source": arguments.data,
-                    "image_size": 28,
-                    "augment": ["random_crop"],
-                    "train_limit": arguments.train_limit,
-                },
-                "baseline": {"model": str(runs / "form"), "fresh": True},
-                "candidates": {"no-mlp": {"plan": {"*.mlp": "none"}}},
-                "train": {"epochs": arguments.epochs, "learning_rate": 1e-2},
-                "seeds": arguments.seeds,
-                "measure": {"threads": arguments.threads, "device": "cpu"},
-            },
-            runs / "run",
-        ).results
+        plans = {"no-mlp": {"*.mlp": "none"}}
+        data, train = {"augment": ["random_crop"]}, {"learning_rate": 1e-2}
+        study = image_study("mnist-small", runs / "form", plans, arguments, data, train)
+        results = lf.run(study, runs / "run").results
     return {"environment": results["environment"], "rows": study_rows(results, KEPT)}
 
 

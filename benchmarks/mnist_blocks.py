@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import leanformer as lf
-from benchmarks.forms import BEST_SMALL, save_form
-from benchmarks.room import Benchmark, Result, add_runs, runs_of, study_rows, table
+from benchmarks.forms import BEST_SMALL, add_image_options, image_study, save_form
+from benchmarks.room import Benchmark, Result, runs_of, study_rows, table
 
 TWO_LAYERS = {"encoder.[2-5].layer": "none"}
 CANDIDATES: dict[str, dict[str, Any]] = {
@@ -40,35 +40,20 @@ KEPT = ("name", "plan", "parameters", "learning_rate", "quality", "difference", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("--data", default="ylecun/mnist", help="MNIST: a hub id or a local copy in its layout")
-    parser.add_argument("--train-limit", type=int, default=20_000)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    add_image_options(parser, train_limit=20_000, epochs=8, seeds=(0,))
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2], help="that each form is searched over")
-    add_runs(parser)
+    parser.add_argument("--rounds", type=int, default=3, help="in which the speeds are measured in turn")
+    parser.add_argument("--batch", type=int, default=256, help="images at once, for the speeds")
 
 
 def measure(arguments: argparse.Namespace) -> Result:
     """The study's rows."""
     with runs_of("mnist_blocks", arguments) as runs:
         save_form(runs / "form", BEST_SMALL, {"block": "mlp", "hidden": 15})
-        results = lf.run(
-            {
-                "name": "mnist-blocks",
-                "data": {
-                    "source": arguments.data,
-                    "image_size": 28,
-                    "augment": ["random_crop"],
-                    "train_limit": arguments.train_limit,
-                },
-                "baseline": {"model": str(runs / "form"), "fresh": True},
-                "candidates": {name: {"plan": plan} for name, plan in CANDIDATES.items()},
-                "train": {"epochs": arguments.epochs, "learning_rate": arguments.rates, "search_epochs": 1},
-                "seeds": arguments.seeds,
-                "measure": {"threads": arguments.threads, "device": "cpu", "repeats": 3, "latency_calls": 10},
-            },
-            runs / "run",
-        ).results
+        data, train = {"augment": ["random_crop"]}, {"learning_rate": arguments.rates, "search_epochs": 1}
+        speed = {"repeats": arguments.rounds, "latency_calls": 1, "throughput_batch": arguments.batch}
+        study = image_study("mnist-blocks", runs / "form", CANDIDATES, arguments, data, train, speed)
+        results = lf.run(study, runs / "run").results
     return {"study": results["study"], "environment": results["environment"], "rows": study_rows(results, KEPT)}
 
 
@@ -106,9 +91,8 @@ def summary(result: Result) -> str:
     best = max(result["rows"], key=lambda row: row["quality"]["mean"])
     fastest = max(result["rows"], key=lambda row: row["throughput_per_second"])
     return (
-        f"Among small vision models of equal size, {FORMS[best['name']].split(',')[0]} is the most accurate "
-        f"({100 * best['quality']['mean']:.1f} %) and {FORMS[fastest['name']].split(',')[0]} the fastest "
-        f"({100 * fastest['quality']['mean']:.1f} %)."
+        f"Among small vision models of equal size, the most accurate ({100 * best['quality']['mean']:.1f} %) is "
+        f"{FORMS[best['name']]}; the fastest ({100 * fastest['quality']['mean']:.1f} %) is {FORMS[fastest['name']]}."
     )
 
 
@@ -118,6 +102,6 @@ BENCHMARK = Benchmark(
     add_arguments=add_arguments,
     measure=measure,
     section=section,
-    quick={"data": "digits", "train_limit": 64, "epochs": 1, "rates": [1e-2]},
+    quick={"data": "digits", "train_limit": 64, "epochs": 1, "rates": [1e-2], "rounds": 1, "batch": 8},
     summary=summary,
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import leanformer as lf
+from benchmarks.forms import TINY_TEXT
 from benchmarks.room import Benchmark, Result, add_runs, runs_of, table, with_interval
 from leanformer.errors import LeanformerError
 from leanformer.report.numbers import change
@@ -190,7 +191,8 @@ tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's
     ]
     if len(ways) > 1:
         text += f"\n\n{further_tuning(rows, ways)}"
-    return text
+    counted = {name: row for name, row in rows.items() if row.get("decoding") and name in LABELS}
+    return f"{text}\n\n{writing(counted)}" if len(counted) > 1 else text
 
 
 def loss(row: Mapping[str, Any]) -> float:
@@ -262,16 +264,41 @@ All attention of the model replaced, so that no token is compared with another a
 The student's state while it writes does not grow."""
 
 
+def writing(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table of what a token costs, counted."""
+    costs = {name: row["decoding"] for name, row in rows.items()}
+    lines = [
+        (
+            LABELS[name],
+            f"{cost['flops_per_token']:,}",
+            f"{cost['flops_per_source']:,}",
+            f"{cost['state_bytes']:,}",
+            f"{cost['longest']['state_bytes']:,}",
+        )
+        for name, cost in costs.items()
+    ]
+    usual = next(iter(costs.values()))
+    longest = usual["longest"]
+    return f"""\
+What writing costs with a cache, counted: operations of one subword in the middle of the translation and of reading the
+source, at the test split's median lengths ({usual["source_tokens"]} subwords in, {usual["target_tokens"]} out), and
+bytes of what is carried from subword to subword, there and at its longest ({longest["source_tokens"]} in,
+{longest["target_tokens"]} out):
+
+{table(("replaced in all layers", "operations a subword", "of the source", "state, median", "longest"), lines)}"""
+
+
 def summary(result: Result) -> str | None:
     """What the model without attention loses."""
     rows = {row["name"]: row for row in result["rows"]}
     name = next((name for ending in reversed(ENDINGS) if (name := f"all-slots{ending}") in rows), None)
     if name is None:
         return None
-    row = rows[name]
+    net = rows[name]["added"] - rows[name]["removed"]
     return (
-        f"A small translator without any attention, made from a trained one that has "
-        f"{rows['baseline']['quality']['mean']:.1f} BLEU, is {with_interval(row['difference'], 2)} BLEU from it, with {change(row['added'] - row['removed'])} parameters."
+        "A small translator without any attention, made from a trained one that has "
+        f"{rows['baseline']['quality']['mean']:.1f} BLEU, is {with_interval(rows[name]['difference'], 2)} BLEU from "
+        f"it, with {abs(net):,} {'more' if net > 0 else 'fewer'} parameters."
     )
 
 
@@ -282,21 +309,11 @@ BENCHMARK = Benchmark(
     measure=measure,
     section=section,
     quick={
-        "data": "number-words",
         "only": ["encoder-slots"],
         "tune": [],
         "longer": ["all-slots"],
         "sequence": [],
-        "set": [
-            "data.numbers={largest: 100, train: 60, validation: 10, test: 10}",
-            "data.tokenizer.vocabulary=300",
-            "train.epochs=1",
-            "train.average_last=null",
-            "distill.epochs=1",
-            "decode.beam=1",
-            "decode.max_tokens=12",
-            "measure.latency_calls=1",
-        ],
+        "set": [*TINY_TEXT],
     },
     summary=summary,
 )

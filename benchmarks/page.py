@@ -13,12 +13,12 @@ from leanformer.report.numbers import seconds
 
 PAGE = RESULTS.parents[1] / "docs" / "benchmarks.md"
 INTRODUCTION = """\
-This page is written by `python -m benchmarks page` from the files in `benchmarks/results`: every figure on it, those in \
-sentences too, comes from one of them. `python -m benchmarks` lists the commands that make them anew, from the root of \
-the repository, in the environment that `make setup` makes; `--quick` shows in seconds that one runs. Data sets are \
-found by their hub id, or with `--data` in a local copy. What is compared is measured in one run, in turn, and ratios \
-are taken round by round: shared machines are noisy, so look at the ratios. Below the tables of each section stand the \
-command, the date, the machine and the versions."""
+`python -m benchmarks page` writes this page from the files in `benchmarks/results`: every figure on it, those in
+sentences too, comes from one of them. `python -m benchmarks` lists the commands that make them anew, from the root of
+the repository, in the environment that `make setup` makes; with `--quick` a command only shows, in seconds, that it
+runs. Data sets are found by their hub id, or with `--data` in a local copy. What is compared is measured in one run, in
+turn, and ratios are taken round by round: shared machines are noisy, so look at the ratios. Below the tables of each
+section stand the command, the date, the machine and the versions."""
 
 
 def render(results: Path = RESULTS) -> str:
@@ -54,21 +54,14 @@ def render(results: Path = RESULTS) -> str:
     return "\n\n".join(wrapped(block) for part in parts for block in part.split("\n\n")) + "\n"
 
 
-def write(check: bool) -> None:
-    """Writes the page.
+def is_current() -> bool:
+    """Whether the page is what the files give."""
+    return PAGE.exists() and PAGE.read_text(encoding="utf-8") == render()
 
-    Args:
-        check: Only find out whether it is what the files give.
 
-    Raises:
-        LeanformerError: A file is damaged, or the page cannot be written.
-        SystemExit: With ``check``, it is not.
-    """
-    text = render()
-    if not check:
-        write_atomically(PAGE, text)
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-        raise SystemExit("docs/benchmarks.md is not what benchmarks/results gives: run python -m benchmarks page")
+def write() -> None:
+    """Writes the page, whole or not at all."""
+    write_atomically(PAGE, render())
 
 
 def provenance(path: Path, result: Result) -> str:

@@ -217,7 +217,8 @@ def summary(result: Result) -> str:
     wrong = [100 * row["false_accepts"] for row in result["rows"]]
     return (
         f"Where the truth is known, candidates whose BLEU is worse by just the margin are accepted in "
-        f"{min(wrong):.1f} to {max(wrong):.1f} % of simulated studies; {100 * (1 - CONFIDENCE):.0f} % is what is promised."
+        f"{min(wrong):.1f} to {max(wrong):.1f} % of simulated studies; {100 * (1 - CONFIDENCE):.0f} % is what is "
+        "promised."
     )
 
 

@@ -81,15 +81,13 @@ WAYS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("--data", default="bentrevett/multi30k", help="Multi30k: a hub id or a local copy")
-    parser.add_argument("--source-language", default="de")
-    parser.add_argument("--target-language", default="en")
     parser.add_argument("--study", type=Path, default=STUDY, help="whose baseline is the teacher")
     parser.add_argument("--student", default="all-slots", help="its candidate that is tuned")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the order of the training data")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), metavar="WAY", help="by default all")
-    parser.add_argument("--train-limit", type=int, help="training pairs")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="a key of the study")
     add_runs(parser)
 
 
@@ -209,12 +207,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     unknown = [name for name in arguments.ways if name not in WAYS]
     if unknown:
         raise LeanformerError(f"--ways: there is no way {unknown[0]!r}; ways: {', '.join(map(repr, WAYS))}")
-    settings = [f"data.source={arguments.data}"]
-    if arguments.data != "number-words":
-        settings += [f"data.{side}_language={getattr(arguments, f'{side}_language')}" for side in ("source", "target")]
-    if arguments.train_limit:
-        settings.append(f"data.train_limit={arguments.train_limit}")
-    study = lf.read_study(arguments.study, settings)
+    study = lf.read_study(arguments.study, [f"data.source={arguments.data}", *arguments.set])
     if arguments.student not in study.candidates:
         raise LeanformerError(f"--student: {arguments.study} has no candidate {arguments.student!r}")
     plain = study.model_dump(mode="json")
@@ -353,7 +346,13 @@ BENCHMARK = Benchmark(
         "data": "number-words",
         "student": "slots",
         "epochs": 1,
-        "train_limit": 256,
+        "set": [
+            "data.numbers={largest: 100, train: 60, validation: 10, test: 10}",
+            "train.epochs=1",
+            "distill.epochs=1",
+            "decode.max_tokens=12",
+            "measure.latency_calls=1",
+        ],
         "ways": ["labels and logits", "gradually", "and own inputs", "teacher's translations"],
     },
 )

@@ -18,6 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel
 
 import leanformer as lf
 from leanformer.blocks.state import DecodingState
+from leanformer.model import layers
 from leanformer.model.students import length_limits
 from leanformer.model.surgery import module_at, parameter_count
 
@@ -645,6 +646,28 @@ def translate(model: PreTrainedModel, given: Tensors, **settings: Any) -> torch.
     torch.manual_seed(5)
     # Each word once: weights of chance would write one word over and over, whatever the source.
     return model.generate(**given, **{"max_length": 9, "no_repeat_ngram_size": 1, **settings})
+
+
+@pytest.mark.parametrize(
+    ("plan", "self_read", "cross_read"),
+    [("everything", False, False), ("self", False, True), ("cross", True, False), ("cross, one layer", True, True)],
+)
+def test_masks_that_nobody_reads_are_not_made(
+    students: Students, monkeypatch: pytest.MonkeyPatch, plan: str, self_read: bool, cross_read: bool
+) -> None:
+    """Hugging Face makes one in the form of its attention at each decoding step, unless it is given one."""
+    made: set[tuple[str, bool]] = set()
+    original = layers.pass_through
+
+    def record(slot: Any, states: torch.Tensor, for_hf: dict[str, Any], for_block: dict[str, Any]) -> torch.Tensor:
+        if "past_key_values" in for_hf:  # an attention of the decoder
+            kind = "cross" if "key_value_states" in for_hf else "self"
+            made.add((kind, for_hf["attention_mask"] is not layers.UNREAD))
+        return original(slot, states, for_hf, for_block)
+
+    monkeypatch.setattr(layers, "pass_through", record)
+    students("marian", plan).generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3, do_sample=False)
+    assert made == {("self", self_read), ("cross", cross_read)}
 
 
 @pytest.mark.parametrize("mode", MODES)

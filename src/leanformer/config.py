@@ -132,7 +132,7 @@ class BaselineConfig(Section):
 class FinetuneConfig(Section):
     """How an assembled student is tuned as a whole after its blocks were taught; 0 epochs: not at all.
 
-    The defaults are what recovered most on the validation split at equal budgets (docs/distilling.md).
+    Why these defaults: docs/distilling.md.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 4

@@ -38,6 +38,8 @@ def attend(
         Shape (batch, heads, tokens, d_head).
     """
     if query.device.type != "cpu" or key.shape[-2] >= FUSED_FROM_TOKENS_ON_CPU:
+        # Tokens that no matrix has touched are float32 under autocast, which does not reach the kernel inside a vmap.
+        key, value = key.to(query.dtype), value.to(query.dtype)
         return F.scaled_dot_product_attention(query, key, value, attention_mask, dropout)
     scale = query.shape[-1] ** -0.5
     # Scaled where there are fewer numbers: in a small model this is a measurable part of a step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -64,6 +65,11 @@ class OpenMlp(nn.Module):
 
 Slot = Sublayer | BlockModule | None
 """What stands at one place of a layer: an attention or MLP with norm and residual, a block for all of it, nothing."""
+
+
+def attends(slot: Slot) -> bool:
+    """Whether Hugging Face's attention stands at a place, with masks and a cache in its own form."""
+    return isinstance(slot, Sublayer) and not isinstance(slot.block, BlockModule)
 
 
 def pass_through(
@@ -177,9 +183,9 @@ class OpenDecoderLayer(OpenLayer):
         state = source_state = None
         if past_key_values is not None:
             # Whatever stands there, the cache has to know how many tokens were read: positions follow from it.
-            if not self._attends(self.self_attention):
+            if not attends(self.self_attention):
                 state = DecodingState.of(_part(past_key_values, "self_attention_cache"), self.index)
-            if self.cross_attention is not None and not self._attends(self.cross_attention):
+            if self.cross_attention is not None and not attends(self.cross_attention):
                 source_state = DecodingState.of(_part(past_key_values, "cross_attention_cache"), self.index)
                 surplus = source_state.length - past_key_values.get_seq_length(self.index)
                 if surplus:  # only its part for self-attention was cropped
@@ -211,11 +217,6 @@ class OpenDecoderLayer(OpenLayer):
                 used.length += hidden_states.shape[1]
         return hidden_states
 
-    @staticmethod
-    def _attends(slot: Slot) -> bool:
-        """Whether Hugging Face's attention stands there, which keeps keys and values in the cache itself."""
-        return isinstance(slot, Sublayer) and not isinstance(slot.block, BlockModule)
-
 
 def _part(cache: Cache, name: str) -> Cache:
     part = getattr(cache, name, None)
@@ -245,8 +246,20 @@ def real_tokens(mask: torch.Tensor | None) -> torch.Tensor | None:
     return mask != 0
 
 
+# In the form that Hugging Face takes as it is and makes no other from: where blocks stand at all sites nobody reads it,
+# and making the masks anew takes a twentieth of a small model's decoding step.
+UNREAD = torch.empty(1, 1, 1, 1)
+
+
+def _any_attends(layers: Iterable[Any], kind: SiteKind) -> bool:
+    """Whether in any layer Hugging Face's attention stands at a kind of site, which reads masks in its own form."""
+    return any(attends(getattr(layer, kind)) for layer in layers)
+
+
 class TellsEncoderBlocks:
     """Mixed into an encoder: its layers are told where padding is, whatever form its attention wants masks in."""
+
+    layers: nn.ModuleList
 
     def forward(
         self,
@@ -257,13 +270,16 @@ class TellsEncoderBlocks:
     ) -> Any:
         """As the encoder's own."""
         encode: Any = super()
-        return encode.forward(
-            input_ids, attention_mask, inputs_embeds, padding_mask=real_tokens(attention_mask), **kwargs
-        )
+        padding_mask = real_tokens(attention_mask)
+        if not _any_attends(self.layers, "self_attention"):
+            attention_mask = UNREAD
+        return encode.forward(input_ids, attention_mask, inputs_embeds, padding_mask=padding_mask, **kwargs)
 
 
 class TellsDecoderBlocks:
     """Mixed into a decoder: its layers are told where padding is, in the target and in the source."""
+
+    layers: nn.ModuleList
 
     def forward(
         self,
@@ -275,13 +291,18 @@ class TellsDecoderBlocks:
     ) -> Any:
         """As the decoder's own."""
         decode: Any = super()
+        padding_mask, source_mask = real_tokens(attention_mask), real_tokens(encoder_attention_mask)
+        if not _any_attends(self.layers, "self_attention"):
+            attention_mask = UNREAD
+        if not _any_attends(self.layers, "cross_attention"):
+            encoder_attention_mask = UNREAD
         return decode.forward(
             input_ids,
             attention_mask,
             encoder_hidden_states,
             encoder_attention_mask,
-            padding_mask=real_tokens(attention_mask),
-            source_mask=real_tokens(encoder_attention_mask),
+            padding_mask=padding_mask,
+            source_mask=source_mask,
             **kwargs,
         )
 

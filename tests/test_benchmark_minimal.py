@@ -1,0 +1,263 @@
+"""The benchmark of minimal attention: its rows' parameters, which of them run together, and stacked training."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import leanformer as lf
+from benchmarks import minimal
+from benchmarks.minimal import BENCHMARK, DATA, ROWS, STUDIES, Row, with_references
+from benchmarks.room import parse
+from benchmarks.stacked import StackedStep
+from leanformer.config import ImageDataConfig, ImageTrainConfig
+from leanformer.data.batches import ImageBatches
+from leanformer.data.images import load_images
+from leanformer.errors import LeanformerError
+from leanformer.learn.train import TrainingStep, cross_entropy, make_accelerator
+from leanformer.model.baseline import fresh_model
+from leanformer.model.surgery import parameter_count
+
+CPU = torch.device("cpu")
+D, LAYERS = 64, 6
+# Of the replication, on MNIST and on CIFAR-10.
+PUBLISHED = {
+    "unchanged-1-head-mlp": (156_298, 165_450),
+    "unchanged-4-heads-mlp": (156_298, 165_450),
+    "collapsed-1-head-mlp": (131_338, None),
+    "collapsed-no-values-1-head-mlp": (81_418, 90_570),
+    "unchanged-1-head": (106_378, 115_530),
+    "unchanged-4-heads": (106_378, 115_530),
+    "symmetric-1-head": (68_938, 78_090),
+    "symmetric-4-heads": (59_722, 68_874),
+    "collapsed-1-head": (81_418, 90_570),
+    "collapsed-no-values-1-head": (31_498, 40_650),
+}
+
+
+def rows_of(group: str) -> list[Row]:
+    return [row for row in ROWS if row.group == group]
+
+
+def test_forms_have_the_replications_parameters_but_for_what_the_page_names() -> None:
+    for row in rows_of("forms"):
+        published = PUBLISHED[row.name][list(DATA).index(row.data)]
+        assert (row.published and row.published.parameters) == published
+        if published is None:
+            continue
+        differences = 0
+        if "mlp" not in row.name:
+            differences -= LAYERS * 2 * D  # the norm before the MLP
+        if row.name.startswith("symmetric"):
+            differences += LAYERS * D  # the bias of the triangle
+        if row.name == "symmetric-4-heads":  # one triangle for all heads, not one a head
+            differences += LAYERS * (D * (D + 1) // 2 - 4 * (16 * 17 // 2))
+        assert parameter_count(row.model()) - published == differences, row.name
+
+
+def test_the_table_has_a_usual_transformers_parameters() -> None:
+    rows = rows_of("table")
+    assert {(row.data, *row.says.values()) for row in rows} == {
+        (data, layers, heads, mlp) for data in DATA for layers in ("6", "12") for heads in "14" for mlp in ("yes", "no")
+    }
+    for row in rows:
+        attention = 4 * (D * D + D) + 2 * D
+        mlp = 8 * D * D + 4 * D + D + 2 * D
+        # patches of 7 x 7 or 8 x 8 x 3 numbers, 16 positions, last norm, classifier
+        rest = ({"mnist": 49, "cifar10": 192}[row.data] + 1) * D + 16 * D + 2 * D + 10 * (D + 1)
+        expected = int(row.says["layers"]) * (attention + (mlp if row.says["MLP"] == "yes" else 0)) + rest
+        assert parameter_count(row.model()) == expected, row.name
+
+
+def test_the_best_forms_keep_to_the_budget() -> None:
+    for row in rows_of("best"):
+        assert parameter_count(row.model()) <= {"mnist": 31_500, "cifar10": 40_650}[row.data], row.name
+
+
+def test_a_row_is_the_same_model_as_candidate_beside_its_reference() -> None:
+    # The plans of tables and forms are the same on both data sets.
+    for rows in (rows for rows in STUDIES.values() if rows[0].data == "mnist" or rows[0].group == "best"):
+        reference = rows[0].model()
+        for row in rows[1:]:
+            as_candidate = lf.reduce(reference, row.plan).state_dict()
+            assert {name: value.shape for name, value in as_candidate.items()} == {
+                name: value.shape for name, value in row.model().state_dict().items()
+            }, row.name
+
+
+def test_chosen_rows_come_with_what_they_are_compared_with() -> None:
+    def trained(*names: str) -> list[str]:
+        chosen = [row for row in ROWS if row.data == "mnist" and row.name in names]
+        return [row.name for rows in with_references(chosen).values() for row in rows]
+
+    assert trained("symmetric-4-heads") == ["unchanged-1-head-mlp", "symmetric-4-heads"]
+    assert trained("patch-7") == ["patch-7", "patch-7-no-mlp"]  # a study has a candidate
+    assert trained("patch-7-no-mlp", "6-layers-1-head") == [
+        "6-layers-1-head-mlp",
+        "6-layers-1-head",
+        "patch-7",
+        "patch-7-no-mlp",
+    ]
+    assert [row for rows in with_references(ROWS).values() for row in rows] == list(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "stacked"], "--stacked K"),
+        (["--only", "best", "--rows", "symmetric-4-heads"], "leave no row"),
+        (["--data-mnist", "none", "--data-cifar10", "none"], "leave no row"),
+        (["--rows", "patch-7", "--data-mnist", "none"], "leave no row"),
+        (["--stacked", "-1"], "--stacked -1"),
+    ],
+)
+def test_options_that_leave_nothing_to_do_are_errors(options: list[str], message: str) -> None:
+    with pytest.raises(LeanformerError, match=message):
+        BENCHMARK.measure(parse(BENCHMARK, ["--device", "cpu", *options]))
+
+
+def result_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    settings = {"seeds": [0], "batch_size": 8, "learning_rates": [1e-2], "epochs": None, "rounds": 1}
+    data = {data: {"source": f"somewhere/{data}", "train": 57_000, "test": 10_000} for data in DATA}
+    return {"settings": settings, "data": data, "rows": rows}
+
+
+def figures(name: str, data: str = "mnist", **changed: Any) -> dict[str, Any]:
+    row = next(row for row in ROWS if (row.name, row.data) == (name, data))
+    quality = {"mean": 0.985, "low": 0.98, "high": 0.99, "per_seed": [0.985]}
+    measured = {
+        "status": "ok",
+        "parameters": 31_396,
+        "q_ratio": 18.2,
+        "learning_rate": 1e-2,
+        "quality": quality,
+        "difference": None,
+        "train_seconds": 10.0,
+        "latency_ms": {"p50": 1.0, "p95": 2.0},
+        "failures": [],
+        "rollbacks": [],
+        "curves": [{"epochs": [{"validation_accuracy": 0.5}, {"validation_accuracy": 0.98}]}],
+        **changed,
+    }
+    return minimal.described(row, measured)
+
+
+def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
+    failed: dict[str, Any] = {
+        "status": "failed",
+        "quality": None,
+        "failures": [{"seed": 0, "reason": "the loss was not finite"}],
+    }
+    luckier: dict[str, Any] = {
+        "quality": {"mean": 0.99, "low": 0.98, "high": 1.0},
+        "curves": [{"epochs": [{"validation_accuracy": 0.9}]}],
+    }
+    result = result_of(
+        [figures("patch-7"), figures("patch-7-no-mlp", parameters=18_634, **luckier), figures("patch-4", **failed)]
+    )
+    page = BENCHMARK.section(result)
+    assert "Failed: mnist patch-4." in page
+    assert "failed: the loss was not finite" in page
+    assert "the best has 31,396 and 98.50 %. The goal of 98.5 % is reached" in page
+    assert BENCHMARK.summary is not None
+    assert "98.50 % on MNIST with 31,396 parameters" in (BENCHMARK.summary(result) or "")
+
+
+def test_the_page_has_the_replications_figures_beside_ours() -> None:
+    gap = {"mean": -0.01, "low": -0.02, "high": 0.001}
+    page = BENCHMARK.section(
+        result_of(
+            [
+                figures("unchanged-1-head-mlp", parameters=156_298),
+                figures("symmetric-1-head", "cifar10", difference=gap),
+                figures("collapsed-1-head-mlp", "cifar10", rollbacks=[{"seed": 0, "what": "back"}]),
+            ]
+        )
+    )
+    assert "| 1 | yes | unchanged | 156,298 | 98.33 | 156,298 | 18.2 | 98.50 (98.00 to 99.00) |  |" in page
+    assert "| 1 | no | symmetric | 78,090 | 9.84 (diverged) | 31,396 |" in page
+    assert "| -1.00 (-2.00 to +0.10) |" in page
+    assert "| 1 | yes | W_qk |  |  | 31,396 |" in page
+    assert "No training diverged. Returns to an earlier state after a loss that was not finite: 1." in page
+    assert "57,000 of `cifar10`; epochs: 1." in page
+    assert "with 1 seed, " in page
+    assert "Intervals of 95 % are over test images alone" in page
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "Hugging Face's own": {},
+    "extreme": {"*.self_attention": "minimal_attention", "*.mlp": "none"},
+    "symmetric": {
+        "*.self_attention": {"block": "minimal_attention", "qk": "symmetric", "diagonal_value": True},
+        "*.mlp": {"block": "mlp", "hidden": 5},
+        "pooling": "mean",
+    },
+}
+
+
+def models_of(plan: dict[str, Any], patch: int) -> list[PreTrainedModel]:
+    """Three seeds of one form."""
+    shape = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "patch_size": patch,
+        "image_size": 8,
+        "num_channels": 1,
+        "num_labels": 10,
+    }
+    models = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        models.append(lf.reduce(fresh_model("vit", shape), plan).train())
+    return models
+
+
+@pytest.fixture(scope="module")
+def batches() -> ImageBatches:
+    data = load_images(ImageDataConfig(source="digits", train_limit=80), CPU)
+    return ImageBatches(data, 16, ("random_crop",), data.mean, data.std)
+
+
+TOKENS = pytest.mark.parametrize("patch", [2, 1], ids=["plain-products", "fused-attention"])  # 16 and 64 tokens
+
+
+@TOKENS
+@pytest.mark.parametrize("plan", FORMS.values(), ids=FORMS)
+def test_stacked_seeds_learn_as_they_do_apart(plan: dict[str, Any], patch: int, batches: ImageBatches) -> None:
+    config = ImageTrainConfig(clip_norm=0.5, weight_decay=0.1, label_smoothing=0.1)
+    models = models_of(plan, patch)
+    before = copy.deepcopy(models[0].state_dict())
+    stacked = StackedStep(models, config, 1e-2)
+    together = torch.stack(
+        [stacked(own) for own in zip(*(batches.training(seed, 0) for seed in range(3)), strict=True)]
+    )
+    assert all(torch.equal(value, before[name]) for name, value in models[0].state_dict().items())
+
+    accelerator = make_accelerator("float32", CPU)
+    for seed, model in enumerate(models):
+        step = TrainingStep(model, config, 1e-2, accelerator)
+        apart = torch.stack([step(batch) for batch in batches.training(seed, 0)])
+        assert len(apart) == 5
+        torch.testing.assert_close(together[:, seed], apart, rtol=1e-4, atol=1e-5)
+        learned = {name: value[seed] for name, value in stacked.parameters().items()}
+        assert set(learned) == {name for name, _ in model.named_parameters()}
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(learned[name], parameter, rtol=1e-3, atol=1e-4)
+
+
+@TOKENS
+@pytest.mark.parametrize("plan", FORMS.values(), ids=FORMS)
+def test_stacked_seeds_in_mixed_precision(plan: dict[str, Any], patch: int, batches: ImageBatches) -> None:
+    models = models_of(plan, patch)
+    own = [next(batches.training(seed, 0)) for seed in range(3)]
+    losses = StackedStep(models, ImageTrainConfig(), 1e-2, "bfloat16")(own)
+    for model, batch, loss in zip(models, own, losses, strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(batch["pixel_values"]).logits
+        torch.testing.assert_close(loss, cross_entropy(logits, batch["labels"]).detach(), rtol=5e-3, atol=0)

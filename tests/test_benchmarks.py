@@ -1,0 +1,215 @@
+"""The benchmarks: every one runs with --quick, and the page is what the results files give."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import NAMES, page, room
+from benchmarks.__main__ import main
+from benchmarks.measuring import in_turn, median_ratio
+from leanformer.errors import LeanformerError
+from leanformer.measure import cost
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quick(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A study's costliest measurement, which tests/test_cost.py covers.
+    monkeypatch.setattr(cost, "peak_memory", lambda action, device: 0)
+    benchmark = room.find(name)
+    out = tmp_path / "out.json"
+    try:
+        returned = room.run(benchmark, ["--quick", "--out", str(out)])
+    except LeanformerError as error:
+        if "pip install" in str(error):  # a library that only this comparison needs
+            pytest.skip(str(error))
+        raise
+    result = json.loads(out.read_text())
+    assert result == json.loads(json.dumps(returned))
+    assert list(result)[: len(room.ENVELOPE)] == list(room.ENVELOPE)
+    assert len(result) > len(room.ENVELOPE)
+    assert result["benchmark"] == name
+    assert result["command"] == f"python -m benchmarks {name} --quick --out {out}"
+    assert datetime.fromisoformat(result["date"]).utcoffset() is not None
+    assert result["quick"] is True
+    assert result["environment"]["threads"] == 1
+    assert result["settings"].items() >= json.loads(json.dumps(dict(benchmark.quick), default=str)).items()
+    assert list(tmp_path.iterdir()) == [out]
+    text = benchmark.section(result)
+    assert "| --- |" in text
+    assert not re.search(r"\b(nan|inf|None)\b", text)
+    assert benchmark.summary is None or isinstance(benchmark.summary(result), str)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_interface(name: str) -> None:
+    benchmark = room.find(name)
+    assert benchmark.name == name
+    assert room.first_line(name).endswith(".")
+    full, quick = room.parse(benchmark, []), room.parse(benchmark, ["--quick"])
+    assert full.out == room.RESULTS / f"{name}.json"
+    assert quick.out is None
+    assert benchmark.quick.keys() <= vars(full).keys()
+    assert {key: vars(quick)[key] for key in benchmark.quick} == benchmark.quick
+
+
+def test_command_line_wins_over_quick() -> None:
+    benchmark = room.find("training_speed")
+    arguments = room.parse(benchmark, ["--quick", "--rounds", "3"])
+    assert arguments.rounds == 3
+    assert arguments.steps == benchmark.quick["steps"]
+
+
+def test_run_directories(tmp_path: Path) -> None:
+    quick = argparse.Namespace(quick=True, runs=None)
+    with room.runs_of("mnist", quick) as directory:
+        (directory / "study.yaml").touch()
+    assert not directory.exists()
+    with room.runs_of("mnist", argparse.Namespace(quick=True, runs=tmp_path)) as directory:
+        assert directory == tmp_path / "mnist"
+    with room.runs_of("mnist", argparse.Namespace(quick=False, runs=None)) as directory:
+        assert directory == Path("runs/benchmarks/mnist")
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in NAMES:
+        assert sum(line.split(" ")[0] == name for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["trainingspeed"], "did you mean training_speed?"),
+        (["nothing-like-it"], "python -m benchmarks lists them"),
+        (["training_speed", "--rounds", "many"], "invalid int value"),
+        (["training_speed", "--threads", "0"], "must be at least 1"),
+        (["training_speed", "--quick", "--out", "FILE/result.json"], "cannot be written"),
+        (["training_speed", "--quick", "--out", "."], "it is a directory"),
+        (["training_speed", "--quick", "--data", "no/such/directory"], "no/such/directory"),
+        (["decoding", "--quick", "teacher"], "NAME=DIRECTORY"),
+        (["multi30k", "--quick", "--only", "encoder-slot"], "has no candidate 'encoder-slot'"),
+        (["ablation", "--quick", "--only", "heads-5"], "there is no such form"),
+        (["attention_ablation", "--quick", "--only", "x"], "has no such candidate"),
+        (["attention_kernels", "--quick", "--shapes", "64"], "such as 64x4"),
+        (["decoder_block", "--quick", "--length", "10"], "position 50"),
+        (["page", "--chek"], "--chek"),
+    ],
+)
+def test_mistakes(
+    argv: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("not a directory")
+    assert main(argv) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("benchmarks: error: ")
+    assert said in line
+
+
+def test_page_is_what_the_files_give(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["page", "--check"]) == 0, capsys.readouterr().err
+
+
+def test_page_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(page, "PAGE", tmp_path / "benchmarks.md")
+    assert main(["page", "--check"]) == 1
+    assert main(["page"]) == 0
+    assert main(["page", "--check"]) == 0
+    page.PAGE.write_text(page.PAGE.read_text().replace("1", "2", 1))
+    capsys.readouterr()
+    assert main(["page", "--check"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def make_result(**changes: Any) -> dict[str, Any]:
+    """The result file of a benchmark whose table is short."""
+    return {
+        "benchmark": "teaching",
+        "command": "python -m benchmarks teaching --rounds 7",
+        "date": "2026-01-02T03:04:05+00:00",
+        "seconds": 12.0,
+        "quick": False,
+        "environment": {"processor": "Abacus", "python": "3.11.7", "torch": "2.13.0", "device": "cpu", "threads": 2},
+        "settings": {"layers": 2, "d_model": 8, "sentences": 3, "rounds": 7},
+        "blocks": 24,
+        "sites": 6,
+        "parameters": 1_500_000,
+        "together_seconds": 3.0,
+        "teacher_seconds": 0.5,
+        "parts_seconds": 4.0,
+        "ratio": 0.75,
+        "peak_memory_mb": 25.0,
+        **changes,
+    }
+
+
+def test_page_of_files(tmp_path: Path) -> None:
+    (tmp_path / "teaching.json").write_text(json.dumps(make_result()))
+    text = page.render(tmp_path)
+    assert "- Teaching 24 blocks at once takes 0.75 times as long" in text
+    assert "| all at once | 3.000 |" in text
+    assert "```\npython -m benchmarks teaching --rounds 7\n```" in text
+    assert "[teaching.json](../benchmarks/results/teaching.json); 2026-01-02; took 12.0 s; Abacus, 2 threads" in text
+    assert "`training_speed`" in text.partition("## Not measured yet")[2]
+    assert all(len(line) <= 120 for line in text.splitlines() if not line.startswith(("|", "python")))
+
+
+def test_page_says_what_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "teaching.json").write_text(json.dumps(make_result(date=None, environment=None, transcribed=True)))
+    (tmp_path / "teaching-gpu.json").write_text(
+        json.dumps(make_result(quick=True, environment={"processor": "Abacus", "python": "3.11.7", "device": "GPU 9"}))
+    )
+    text = " ".join(page.render(tmp_path).split())
+    first, second = text.split("### Teaching everything at once: teaching-gpu")
+    assert "date not recorded; took 12.0 s; machine and versions not recorded. Transcribed by hand" in first
+    assert "Made with `--quick`" not in first
+    assert "Made with `--quick`" in second
+    assert "GPU 9 (Abacus)" in second
+
+
+def test_files_that_are_no_results(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    file.write_text('{"benchmark": "teaching"}')
+    with pytest.raises(LeanformerError, match="no command, date, seconds"):
+        room.read_result(file)
+    file.write_text(json.dumps(make_result(benchmark="teachings")))
+    with pytest.raises(LeanformerError, match="'teachings'"):
+        room.read_result(file)
+
+
+def test_an_interrupted_benchmark_leaves_the_file_of_before(tmp_path: Path) -> None:
+    def fail(arguments: argparse.Namespace) -> dict[str, Any]:
+        raise LeanformerError("no")
+
+    out = tmp_path / "out.json"
+    out.write_text("before")
+    benchmark = room.Benchmark("x", "X", lambda parser: None, fail, lambda result: "")
+    with pytest.raises(LeanformerError, match="no"):
+        room.run(benchmark, ["--out", str(out)])
+    assert out.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_in_turn() -> None:
+    calls: list[str] = []
+
+    def way(name: str) -> float:
+        calls.append(name)
+        return float(len(calls))
+
+    figures = in_turn({"a": lambda: way("a"), "b": lambda: way("b")}, rounds=2, warm_up=1)
+    # Each comes first in half of the rounds; the warm-up's figures are not kept.
+    assert calls in (["a", "b", "b", "a", "a", "b"], ["b", "a", "a", "b", "b", "a"])
+    assert sorted(figures["a"] + figures["b"]) == [3, 4, 5, 6]
+
+
+def test_median_ratio() -> None:
+    assert median_ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]) == 3.0  # of 2, 3 and 4; the medians' ratio is 4
