@@ -28,14 +28,16 @@ class MixerModule(HeadsModule):
         super().__init__()
         self.site_name = site.name
         self.max_length = max_length
+        self.max_distance = max_distance
+        self.causal = site.causal
         self.value = nn.Linear(site.d_model, width or site.d_model)
         if max_length is not None:
             # Small beside the means of values that an attention gives: with weights far off, teaching starts far off.
             mixing = torch.empty(groups, max_length, max_length).normal_(std=MIXING_DEVIATION)
         else:
             assert max_distance is not None
-            # What no text was long enough to teach stays nothing. From j - i = -max_distance on.
-            mixing = torch.zeros(groups, 2 * max_distance + 1)
+            # What no text was long enough to teach stays nothing. From j - i = -max_distance on, to 0 where causal.
+            mixing = torch.zeros(groups, max_distance + 1 + (0 if site.causal else max_distance))
         self.mixing = nn.Parameter(mixing)
         self.gate = nn.Linear(site.d_model, width or site.d_model)
         nn.init.zeros_(self.gate.bias)
@@ -56,19 +58,33 @@ class MixerModule(HeadsModule):
         """
         states, real = without_padding(hidden_states, padding_mask)
         values = self.value(states) * real[..., None]  # the bias too is nothing at padding
-        values = values.unflatten(-1, (len(self.mixing), -1))  # (batch, tokens, groups, d_group)
-        mixed = torch.einsum("gij,bjgc->bigc", self._weights(states.shape[1]), values).flatten(2)
+        if state is not None:
+            values = self._with_earlier(values, state)
+        weights = self._weights(states.shape[1], values.shape[1])
+        values = values.unflatten(-1, (len(self.mixing), -1))  # (batch, tokens read, groups, d_group)
+        mixed = torch.einsum("gij,bjgc->bigc", weights, values).flatten(2)
         gate = 2 * torch.sigmoid(self.gate(states))  # starts near 1
         return gate * mixed
 
-    def _weights(self, tokens: int) -> torch.Tensor:
-        """Of each token for each, shape (groups, tokens, tokens)."""
-        if self.max_length is not None:
+    def _with_earlier(self, values: torch.Tensor, state: DecodingState) -> torch.Tensor:
+        """The values of now behind those of before that are near enough; leaves in the state what the next may read."""
+        assert self.max_distance is not None
+        if state.tensors:
+            values = torch.cat([state.tensors["values"], values], dim=1)
+        near = values[:, max(0, values.shape[1] - self.max_distance) :]
+        state.tensors = {"values": near.clone()}  # not a part of what was read with it
+        return values
+
+    def _weights(self, tokens: int, read: int) -> torch.Tensor:
+        """Of each of the last tokens that are read, for each of these, shape (groups, tokens, read)."""
+        if self.max_distance is None:
+            assert self.max_length is not None
             check_length(self.site_name, "mixer", self.max_length, tokens, "tokens")
             return self.mixing[:, :tokens, :tokens]
-        beyond = tokens - 1 - self.mixing.shape[1] // 2  # distances in the text that have no weight; below 0 too many
-        by_distance = F.pad(self.mixing, (beyond, beyond))  # (groups, 2 tokens - 1)
-        return by_distance.unfold(1, tokens, 1).flip(1)  # [i, j] is by_distance[tokens - 1 + j - i]
+        # Distances in the text, before and after, that have no weight; below 0 too many have one.
+        before, after = read - 1 - self.max_distance, tokens - 1 - (0 if self.causal else self.max_distance)
+        by_distance = F.pad(self.mixing, (before, after))  # (groups, read + tokens - 1)
+        return by_distance.unfold(1, read, 1).flip(1)  # [i, j] is by_distance[tokens - 1 - i + j]
 
 
 @register
@@ -76,20 +92,26 @@ class Mixer(Block):
     """Static weights over positions for each group of channels, and a gate by the token of what they gave.
 
     output(2 sigmoid(x_i W_g + b_g) ⊙ Σ_j M[group, i, j] value(x_j)): position *i* takes of position *j* the same share
-    in every sentence, and chooses among channels by what it holds itself. For encoders, which read all positions.
-    Padding gives nothing. The weights may be negative, and are not divided by the sentence's length: both forms explain
-    less of a trained encoder (docs/small-blocks.md).
+    in every sentence, and chooses among channels by what it holds itself. Padding gives nothing. The weights may be
+    negative, and are not divided by the sentence's length: both forms explain less of a trained encoder
+    (docs/small-blocks.md).
 
-    Of absolute positions a shorter sentence uses the leading rows and columns of M, and a longer one is an error. Of
-    relative positions M[group, i, j] = w[group, j - i], and nothing where tokens are farther apart than
-    ``max_distance``: there is no limit of length.
+    Of relative positions M[group, i, j] = w[group, j - i], and nothing where tokens are farther apart than
+    ``max_distance``: there is no limit of length. In a decoder's self-attention j goes up to i, and while decoding the
+    values of the last ``max_distance`` tokens are kept.
 
-    With G = ``groups``, T = ``max_length`` and D = ``max_distance`` it stores 3 d² + 3 d (value, gate, output) and G T²
-    (M) or G (2 D + 1) (w). On n tokens it takes 3 d² n + d n² multiply-adds, whatever D is.
+    Of absolute positions a shorter sentence uses the leading rows and columns of M, and a longer one is an error. That
+    form is for encoders, where all tokens are read at once, and for what is always of one length, as images are.
+
+    With G = ``groups``, T = ``max_length`` and D = ``max_distance`` it stores 3 d² + 3 d (value, gate, output) and of
+    relative positions G (2 D + 1), in a decoder G (D + 1), of absolute ones G T². On n tokens it takes 3 d² n + d n²
+    multiply-adds, whatever D is; a token in decoding 3 d² + d (D + 1).
 
     Source: Tolstikhin et al. 2021, "MLP-Mixer" (arXiv 2105.01601), for static mixing over positions; Liu et al. 2021,
     "Pay Attention to MLPs" (gMLP, arXiv 2105.08050), for the product with a gate. Here the gate reads its own position
-    and what it multiplies is mixed, by matrices of a group each, as heads have theirs.
+    and what it multiplies is mixed, by matrices of a group each, as heads have theirs. Wu et al. 2019, "Pay Less
+    Attention with Lightweight and Dynamic Convolutions" (arXiv 1901.10430), for weights by distance that a group of
+    channels shares; there a softmax norms them.
     """
 
     name = "mixer"
@@ -101,40 +123,41 @@ class Mixer(Block):
         Args:
             groups: Channel groups with mixing weights of their own; None: as many as the model has heads there.
             heads: Which heads of the attention are replaced, one group each; None: all, by the groups.
-            positions: What a weight goes by: where the two tokens stand (``absolute``), or how far from one another
-                (``relative``).
-            max_length: Of absolute positions: tokens that it can read.
+            positions: What a weight goes by: how far two tokens are from one another (``relative``), or where each of
+                them stands (``absolute``).
             max_distance: Of relative positions: tokens farther from one another give each other nothing.
+            max_length: Of absolute positions: tokens that it can read.
         """
 
         groups: Annotated[int, Field(ge=1)] | None = None
         heads: HeadList | None = None
-        positions: Literal["absolute", "relative"] = "absolute"
-        max_length: Annotated[int, Field(ge=1)] | None = Field(
-            default_factory=lambda given: 50 if given["positions"] == "absolute" else None
-        )
+        positions: Literal["relative", "absolute"] = "relative"
         max_distance: Annotated[int, Field(ge=0)] | None = Field(
-            default_factory=lambda given: 49 if given["positions"] == "relative" else None
+            default_factory=lambda given: 49 if given.get("positions") == "relative" else None
+        )
+        max_length: Annotated[int, Field(ge=1)] | None = Field(
+            default_factory=lambda given: 50 if given.get("positions") == "absolute" else None
         )
 
         @model_validator(mode="after")
         def _fit(self) -> Mixer.Arguments:
             if self.groups is not None and self.heads is not None:
                 raise ValueError("each of 'heads' is a group, and 'groups' is their number; leave one of them out")
-            if (self.max_length is None) == (self.positions == "absolute"):
-                raise ValueError("absolute positions have a 'max_length', relative ones have none")
-            if (self.max_distance is None) == (self.positions == "relative"):
-                raise ValueError("relative positions have a 'max_distance', absolute ones have none")
+            relative = self.positions == "relative"
+            if (self.max_distance is None) == relative or (self.max_length is None) != relative:
+                raise ValueError(
+                    "'positions: relative' has a 'max_distance' and no 'max_length', 'positions: absolute' the reverse"
+                )
             return self
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
-        if site.causal:
-            raise LeanformerError(
-                f"{site.name}: a mixer reads all tokens at once, and a decoder must not read later ones; take 'slots', "
-                "'synthesizer' or 'feed_forward' there"
-            )
         if arguments.max_length is not None:
+            if site.causal:
+                raise LeanformerError(
+                    f"{site.name}: a mixer of absolute positions reads all tokens at once, and a decoder must not read "
+                    "later ones; take 'positions: relative' there"
+                )
             check_positions(site, arguments.max_length)
         settings = arguments.model_dump()
         if arguments.heads is not None:
