@@ -36,6 +36,7 @@ NAMES = (
     "ablation",
     "multi30k",
     "tuning",
+    "lengths",
     "decoding",
     "attention_ablation",
     "teaching",

@@ -204,8 +204,8 @@ def test_r2_by_groups() -> None:
     "entry",
     [
         {"block": "slots", "gate": "linear"},
-        {"block": "mixer", "max_length": 8},
-        {"block": "mixer", "positions": "relative"},
+        {"block": "mixer"},
+        {"block": "mixer", "positions": "absolute", "max_length": 8},
         {"block": "synthesizer", "max_length": 8},
     ],
 )
@@ -277,14 +277,15 @@ def test_minimal_attentions_are_looked_into(digits: tuple[PreTrainedModel, dict[
     student = lf.reduce(digits[0], {"*.self_attention": form})
     probes: dict[str, Any] = {
         "few": {"block": "slots", "slots": 2, "gate": "linear"},
-        "near": {"block": "mixer", "positions": "relative", "max_distance": 2},  # has no max_length to be settled
+        "near": {"block": "mixer", "max_distance": 2},  # has no max_length to be settled
+        "by place": {"block": "mixer", "positions": "absolute"},  # and this one has
     }
     found = inspected(student, digits[1], tmp_path, probes=probes)
     row = found["sites"][0]
     assert row["block"] == "minimal_attention"
     assert len(row["entropy"]) == 2
-    assert all(len(row["r2_by_head"][probe]) == 2 for probe in ("linear", "few", "near"))
-    assert list(found["probes"]) == ["few", "near"]
+    assert all(len(row["r2_by_head"][probe]) == 2 for probe in ("linear", *probes))
+    assert list(found["probes"]) == list(probes)
     # One convex mean a head of tokens: what it gives is of the mean of the heads' explained parts.
     assert min(row["r2_by_head"]["linear"]) <= row["r2"]["linear"] <= max(row["r2_by_head"]["linear"])
 
@@ -334,7 +335,7 @@ def test_a_translator(words: tuple[PreTrainedModel, dict[str, Any]], tmp_path: P
     ]
     assert [rows[name]["heads"] for name in rows] == [2, None, 4, 4, None]
     assert rows["encoder.0.self_attention"]["r2"]["mixer"] is not None
-    assert rows["decoder.0.self_attention"]["r2"]["mixer"] is None  # it cannot stand there
+    assert rows["decoder.0.cross_attention"]["r2"]["mixer"] is None  # it cannot stand there
     assert all(len(row["r2_by_head"]["slots"]) == row["heads"] for row in rows.values() if row["heads"])
     # Slots start from the attention itself: they explain more than a linear map of means in every head together.
     for name in ("decoder.0.self_attention", "decoder.0.cross_attention"):
@@ -389,8 +390,8 @@ def test_the_command(
         (("model", "number-words", "--probe", "slots"), "--probe slots: write key=value, such as lean={block"),
         (("model", "number-words", "--probe", "x=nothing"), "unknown block 'nothing'"),
         (
-            ("model", "number-words", "--set", "train_limit=50", "--probe", "x={block: mixer, max_length: 2}"),
-            "its mixer block reads at most 2 tokens",
+            ("model", "number-words", "--set", "train_limit=50", "--probe", "x={block: synthesizer, max_length: 2}"),
+            "its synthesizer block reads at most 2 tokens",
         ),
         (("model", "number-words", "--device", "abacus"), "measure.device"),
     ],

@@ -729,8 +729,8 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         (
             "decoder self",
             ABSOLUTE,
-            r"decoder\.0\.self_attention: a mixer of absolute positions reads all tokens at once, and a decoder must not "
-            "read later ones; take 'positions: relative' there",
+            r"decoder\.0\.self_attention: a mixer of absolute positions reads all tokens at once, and a decoder must "
+            "not read later ones; take 'positions: relative' there",
         ),
         (
             "encoder self",
