@@ -67,7 +67,7 @@ class MixerModule(HeadsModule):
         return gate * mixed
 
     def _with_earlier(self, values: torch.Tensor, state: DecodingState) -> torch.Tensor:
-        """The values of now behind those of before that are near enough; leaves in the state what the next may read."""
+        """The values of now behind those of before that are near enough; the state is left with those for later."""
         assert self.max_distance is not None
         if state.tensors:
             values = torch.cat([state.tensors["values"], values], dim=1)
