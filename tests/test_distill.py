@@ -1020,7 +1020,7 @@ def test_tokens_that_only_the_teacher_has_are_an_error_at_once(
 
 def test_distances_are_the_same_without_the_class_token(make_model: MakeModel) -> None:
     batch = {"pixel_values": torch.randn(4, 1, 16, 16), "labels": torch.tensor([0, 1, 2, 3])}
-    plan = {"*.self_attention": {"block": "mixer"}, "pooling": "mean"}
+    plan: Plan = {"*.self_attention": {"block": "mixer"}, "pooling": "mean"}
     records: list[dict[str, float]] = []
     teach = lf.DistillConfig(epochs=8, learning_rate=1e-2)
     student = lf.distill(make_model("vit"), plan, [batch], [batch], teach, progress=records.append)
