@@ -274,6 +274,9 @@ def naive_mixer(
     groups = values.chunk(len(module.mixing), dim=1)
     weights = [naive_weights(group, module.max_distance, position, where) for group in module.mixing]
     mixed = torch.cat([weight @ group for weight, group in zip(weights, groups, strict=True)])
+    if module.max_distance is not None:
+        near = int(((where - position).abs() <= module.max_distance).sum())
+        mixed = mixed * (16 / max(1, near)) ** 0.5
     return 2 * torch.sigmoid(token @ module.gate.weight.T + module.gate.bias) * mixed
 
 
@@ -865,7 +868,7 @@ def test_values_and_output_are_the_teachers(form: Form, bias: bool) -> None:
     x = torch.randn(2, 1, 16).expand(2, 6, 16)  # no two of them farther apart than a mixer here reads
     if form["block"] == "mixer":
         with torch.no_grad():
-            mixing(module).mixing.fill_(1 / 6)
+            mixing(module).mixing.fill_(1 / 6 if form in ABSOLUTES else 1 / 96**0.5)
             mixing(module).gate.weight.zero_()
     torch.testing.assert_close(module(x), attend(teacher, x, x), rtol=1e-4, atol=1e-4)
 

@@ -17,6 +17,7 @@ from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
 MIXING_DEVIATION = 0.02
+USUAL_TOKENS = 16  # that a token reads where weights by distance count as they are
 
 
 class MixerModule(HeadsModule):
@@ -63,6 +64,10 @@ class MixerModule(HeadsModule):
         weights = self._weights(states.shape[1], values.shape[1])
         values = values.unflatten(-1, (len(self.mixing), -1))  # (batch, tokens read, groups, d_group)
         mixed = torch.einsum("gij,bjgc->bigc", weights, values).flatten(2)
+        if self.max_distance is not None:
+            near = self._near(states, real if state is None else padding_mask, weights.shape[-1])
+            near = near.to(torch.promote_types(mixed.dtype, torch.float32))
+            mixed = mixed * (USUAL_TOKENS / near).sqrt().to(mixed.dtype)[..., None]
         gate = 2 * torch.sigmoid(self.gate(states))  # starts near 1
         return gate * mixed
 
@@ -74,6 +79,16 @@ class MixerModule(HeadsModule):
         near = values[:, max(0, values.shape[1] - self.max_distance) :]
         state.tensors = {"values": near.clone()}  # not a part of what was read with it
         return values
+
+    def _near(self, states: torch.Tensor, mask: torch.Tensor | None, read: int) -> torch.Tensor:
+        """How many real tokens each of the last ones may read, at least 1: shape (batch or 1, tokens)."""
+        assert self.max_distance is not None
+        real = states.new_ones(1, read, dtype=torch.bool) if mask is None else mask[:, mask.shape[1] - read :].bool()
+        before = F.pad(real.cumsum(dim=1), (1, 0))  # (batch, read + 1): of each and of the end, those in front of it
+        own = torch.arange(read - states.shape[1], read, device=states.device)
+        last = own if self.causal else (own + self.max_distance).clamp(max=read - 1)
+        near = before[:, last + 1] - before[:, (own - self.max_distance).clamp(min=0)]
+        return near.clamp(min=1)
 
     def _weights(self, tokens: int, read: int) -> torch.Tensor:
         """Of each of the last tokens that are read, for each of these, shape (groups, tokens, read)."""
@@ -93,12 +108,12 @@ class Mixer(Block):
 
     output(2 sigmoid(x_i W_g + b_g) ⊙ Σ_j M[group, i, j] value(x_j)): position *i* takes of position *j* the same share
     in every sentence, and chooses among channels by what it holds itself. Padding gives nothing. The weights may be
-    negative, and are not divided by the sentence's length: both forms explain less of a trained encoder
-    (docs/small-blocks.md).
+    negative: their softmax explains less of a trained encoder (docs/small-blocks.md).
 
-    Of relative positions M[group, i, j] = w[group, j - i], and nothing where tokens are farther apart than
-    ``max_distance``: there is no limit of length. In a decoder's self-attention j goes up to i, and while decoding the
-    values of the last ``max_distance`` tokens are kept.
+    Of relative positions M[group, i, j] = w[group, j - i] √(16 / n_i), and nothing where tokens are farther apart than
+    ``max_distance``, where n_i is the number of tokens that are near enough: without the root a longer text than those
+    that taught it gets too much. There is no limit of length. In a decoder's self-attention j goes up to i, and while
+    decoding the values of the last ``max_distance`` tokens are kept.
 
     Of absolute positions a shorter sentence uses the leading rows and columns of M, and a longer one is an error. That
     form is for encoders, where all tokens are read at once, and for what is always of one length, as images are.
