@@ -191,13 +191,15 @@ def section(result: Result) -> str:
         rows.append((name, f"{own['all']['parameters']:,}", *(f"{figure:.2f}" for figure in figures)))
     taught, judged = sentences["taught"], sentences["judged"]
     short = settings["short"]
+    of_short = (f"up to {short}, taught on these", f"up to {short}, taught on all")
+    header = ("block", "parameters", *of_short, f"longer, taught on up to {short}", "longer, taught on all")
     return f"""\
 Blocks in place of the encoder's self-attention of the baseline of `{Path(settings["study"]).name}`, taught
 {settings["steps"]} batches of sentences of at most {short} subwords ({taught["short"]:,} sentences), or as many of all
 ({taught["all"]:,}), at {settings["learning_rate"]:g}; one seed. R², mean of the layers, on {judged["short"]:,} test
 sentences of at most {short} subwords, and on {judged["longer"]:,} of {short + 1} to {sentences["longest"]}.
 
-{table(("block", "parameters", f"up to {short}, taught on these", "taught on all", f"from {short + 1}, taught on up to {short}", "taught on all"), rows)}"""  # noqa: E501
+{table(header, rows)}"""
 
 
 def summary(result: Result) -> str:
