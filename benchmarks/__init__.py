@@ -35,6 +35,7 @@ NAMES = (
     "mnist_blocks",
     "ablation",
     "multi30k",
+    "small_blocks",
     "tuning",
     "lengths",
     "decoding",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import json
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,14 @@ def test_sites_of_a_family_and_of_a_student(
 def test_version(leanformer: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert leanformer("--version") == 0
     assert capsys.readouterr().out.strip() == f"leanformer {importlib.metadata.version('leanformer')}"
+
+
+def test_the_package_is_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["leanformer", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("leanformer", run_name="__main__")
+    assert not ended.value.code
+    assert importlib.metadata.version("leanformer") in capsys.readouterr().out
 
 
 def test_a_wrong_command_is_a_short_error(leanformer: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

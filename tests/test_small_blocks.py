@@ -20,6 +20,7 @@ from leanformer.blocks.slots import FactoredMap, Slots, SlotsModule
 from leanformer.blocks.some_heads import SomeHeadsModule, replace_heads
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.synthesizer import Synthesizer, SynthesizerModule
+from leanformer.blocks.tokens import repeats
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site, SiteKind
 
@@ -609,6 +610,43 @@ def test_decoding_goes_on_with_other_beams(place: str, form: Form) -> None:
     masks = {name: tensor[beams] for name, tensor in source.items() if name == "source_mask"}
     given = decode(module, state, whole, None, [1] * 4, **masks)
     torch.testing.assert_close(given, expected[:, 5:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("beams", [[1, 1, 3, 2, 5, 5], [4, 1, 3, 2, 5, 5]], ids=["of the same", "of another"])
+@forms([(place, form) for place, form in CAUSAL if place == "cross"])
+def test_beams_of_a_sentence_share_its_source(place: str, form: Form, beams: list[int]) -> None:
+    """Two sentences of three beams, which go on as other beams of the same sentence, or of another one."""
+    module = scrambled(place, form)
+    source = {name: tensor.repeat_interleave(3, dim=0) for name, tensor in source_for(place, 2, 9, 9, 4).items()}
+    first, then = torch.randn(6, 5, 16), torch.randn(6, 4, 16)
+    state = DecodingState()
+    decode(module, state, first, None, [2, 1, 1, 1], **source)
+    if form["block"] == "slots":
+        kept = state.parts["block"] if "heads" in form else state
+        assert {len(tensor) for tensor in kept.tensors.values()} == {2}
+    state.reorder_cache(torch.tensor(beams))  # type: ignore[arg-type]
+    whole = torch.cat([first[beams], then], dim=1)
+    expected = module(whole, **{name: tensor[beams] for name, tensor in source.items()})
+    masks = {name: tensor[beams] for name, tensor in source.items() if name == "source_mask"}
+    given = decode(module, state, whole, None, [1] * 4, **masks)
+    torch.testing.assert_close(given, expected[:, 5:], rtol=1e-5, atol=1e-5)
+    state.batch_repeat_interleave(2)
+    again = torch.randn(12, 1, 16)
+    whole = torch.cat([whole.repeat_interleave(2, dim=0), again], dim=1)
+    expected = module(whole, **{name: tensor[beams].repeat_interleave(2, dim=0) for name, tensor in source.items()})
+    masks = {name: tensor.repeat_interleave(2, dim=0) for name, tensor in masks.items()}
+    given = decode(module, state, whole, None, [1], **masks)
+    torch.testing.assert_close(given, expected[:, 9:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "expected"), [([0, 0, 1, 1], 2), ([0, 1, 0, 1], 1), ([0, 0, 0, 0, 1, 1], 2), ([0] * 5, 5), ([0], 1)]
+)
+def test_sequences_that_are_the_same_in_turn_are_counted(sentences: list[int], expected: int) -> None:
+    states, real = torch.randn(2, 3, 4)[sentences], torch.ones(len(sentences), 3, dtype=torch.bool)
+    assert repeats(states, real) == expected
+    real[0, -1] = False
+    assert repeats(states, real) == 1
 
 
 @forms(CAUSAL)

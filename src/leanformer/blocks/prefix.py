@@ -25,7 +25,7 @@ EPSILON = 1e-5  # of both LayerNorms, PyTorch's default
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
     """In float32 at least: what is summed over positions is not exact in less."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor if tensor.dtype.itemsize >= 4 else tensor.float()
 
 
 def running_sum(terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,9 @@ class DecodingState(CacheLayerMixin):
     """Stands in a cache in place of a layer's keys and values, and goes through ``generate`` as they do.
 
     A block keeps in ``tensors`` whatever it needs of the tokens that it has read, batch first: beam search reorders
-    them. In ``shared`` it keeps what is the same for every sequence. A block that holds others gives each of them a
-    ``part``, a state of its own.
+    them. Where sequences in turn have the same tensors, as beams have of their sentence's source, it may keep them once
+    for each ``repeats`` sequences. In ``shared`` it keeps what is the same for every sequence. A block that holds
+    others gives each of them a ``part``, a state of its own.
 
     Args:
         length: Tokens read so far.
@@ -26,6 +27,7 @@ class DecodingState(CacheLayerMixin):
         super().__init__()
         self.length = 0
         self.tensors: dict[str, torch.Tensor] = {}
+        self.repeats = 1
         self.shared: dict[str, torch.Tensor] = {}
         self.parts: dict[str, DecodingState] = {}
 
@@ -69,21 +71,30 @@ class DecodingState(CacheLayerMixin):
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keeps some sequences of the batch."""
+        for part in self.parts.values():
+            part.batch_select_indices(indices)
+        if self.repeats > 1:
+            indices = indices // self.repeats
+            rows = torch.arange(len(next(iter(self.tensors.values()))), device=indices.device, dtype=indices.dtype)
+            if torch.equal(indices, rows.repeat_interleave(self.repeats)):  # other beams of the same sentences
+                return
+            self.repeats = 1
         self.tensors = {
             name: tensor.index_select(0, indices.to(tensor.device)) for name, tensor in self.tensors.items()
         }
-        for part in self.parts.values():
-            part.batch_select_indices(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeats every sequence of the batch."""
-        self.tensors = {name: tensor.repeat_interleave(repeats, dim=0) for name, tensor in self.tensors.items()}
         for part in self.parts.values():
             part.batch_repeat_interleave(repeats)
+        if self.repeats > 1:
+            self.repeats *= repeats
+        else:
+            self.tensors = {name: tensor.repeat_interleave(repeats, dim=0) for name, tensor in self.tensors.items()}
 
     def reset(self) -> None:
         """Back to before the first token."""
-        self.length = 0
+        self.length, self.repeats = 0, 1
         self.tensors, self.shared, self.parts = {}, {}, {}
 
     def crop(self, tokens_to_remove: int) -> None:

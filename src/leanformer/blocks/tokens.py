@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from leanformer.errors import LeanformerError
@@ -22,6 +24,18 @@ def without_padding(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[to
         return states, states.new_ones(states.shape[:2], dtype=torch.bool)
     real = mask[:, mask.shape[1] - states.shape[1] :].bool()
     return states.masked_fill(~real[..., None], 0), real
+
+
+def repeats(states: torch.Tensor, real: torch.Tensor) -> int:
+    """How many sequences in turn are the same throughout a batch, as the beams of a sentence are.
+
+    Args:
+        states: Shape (batch, tokens, d_model).
+        real: Boolean, shape (batch, tokens).
+    """
+    same = (states[1:] == states[:-1]).flatten(1).all(dim=1) & (real[1:] == real[:-1]).all(dim=1)
+    first = (~same).nonzero().flatten() + 1  # of each run of equal ones, but for the first of all
+    return math.gcd(len(states), *first.tolist())
 
 
 def check_divides(site: Site, name: str, parts: int) -> None:
