@@ -37,6 +37,7 @@ NAMES = (
     "multi30k",
     "small_blocks",
     "tuning",
+    "lengths",
     "decoding",
     "attention_ablation",
     "teaching",

@@ -22,7 +22,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         **TWO_LAYERS,
     },
     "mixer": {
-        "*.self_attention": {"block": "mixer", "max_length": 17, "groups": 1},
+        "*.self_attention": {"block": "mixer", "positions": "absolute", "max_length": 17, "groups": 1},
         "*.mlp": "none",
         **TWO_LAYERS,
     },
@@ -32,7 +32,7 @@ FORMS = {
     "baseline": "minimal: symmetric, 4 channel groups, diagonal value, MLP of 15, 6 layers",
     "fourier": "`fourier`, MLP of 31, 6 layers",
     "slots": "`slots`, 8 of rank 4, MLP of 15, 2 layers",
-    "mixer": "`mixer`, no MLP, 2 layers",
+    "mixer": "`mixer`, `positions: absolute`, no MLP, 2 layers",
     "average": "`average`, MLP of 35, 2 layers",
 }
 KEPT = ("name", "plan", "parameters", "learning_rate", "quality", "difference", "throughput_per_second")

@@ -49,7 +49,7 @@ LABELS = {
     "encoder-XS": "encoder self, `feed_forward` XS",
     "encoder-S": "encoder self, `feed_forward` S",
     "encoder-M": "encoder self, `feed_forward` M",
-    "encoder-mixer": "encoder self, `mixer`",
+    "encoder-mixer": "encoder self, `mixer`, `positions: absolute`",
     "encoder-slots": "encoder self, `slots` 64, rank 8",
     "decoder-50": "decoder self, `feed_forward`, hidden 50",
     "decoder-800": "decoder self, `feed_forward`, hidden 800",

@@ -139,7 +139,7 @@ def run(benchmark: Benchmark, argv: Sequence[str]) -> Result:
         "quick": arguments.quick,
         "environment": here,
         "settings": {
-            key: str(value) if isinstance(value, Path) else value
+            key: _shown(value) if isinstance(value, Path) else value
             for key, value in vars(arguments).items()
             if key not in ("quick", "out")
         },
@@ -148,6 +148,12 @@ def run(benchmark: Benchmark, argv: Sequence[str]) -> Result:
     if arguments.out is not None:
         write_atomically(arguments.out, to_json(result))
     return result
+
+
+def _shown(path: Path) -> str:
+    """As the result file names it: what is in the repository from its root."""
+    root = Path(__file__).parents[1]
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def read_result(path: Path) -> Result:

@@ -59,6 +59,11 @@ def test_interface(name: str) -> None:
     assert {key: vars(quick)[key] for key in benchmark.quick} == benchmark.quick
 
 
+def test_paths_of_the_repository_are_named_from_its_root() -> None:
+    assert room._shown(Path(room.__file__).with_name("multi30k.yaml")) == "benchmarks/multi30k.yaml"
+    assert room._shown(Path("runs/here")) == "runs/here"
+
+
 def test_command_line_wins_over_quick() -> None:
     benchmark = room.find("training_speed")
     arguments = room.parse(benchmark, ["--quick", "--rounds", "3"])

@@ -66,6 +66,15 @@ def test_operations_of_slots_by_hand(make_translator: MakeModel) -> None:
     assert longer[1] == of_token
 
 
+def test_operations_of_a_mixer_by_hand(make_translator: MakeModel) -> None:
+    """The fourth token reads four where none of them is too far, and no more than are near enough."""
+    for farthest, read in ((49, 4), (3, 4), (2, 3), (1, 2)):
+        mixer = 2 * (3 * D * D + read * D)  # value, gate and output; the values that are near enough
+        plan = {"decoder.*.self_attention": {"block": "mixer", "max_distance": farthest}}
+        _, of_middle = decoding_flops(student(make_translator, plan), LENGTHS)
+        assert of_middle == LAYERS * (mixer + cross_attention(S) + MLP) + WORDS
+
+
 def test_operations_of_a_plan_that_keeps_some_attention(make_translator: MakeModel) -> None:
     """The running sums of a feed-forward block cost its token alone, and no more than that."""
     network = 2 * (2 + 1) * D * HIDDEN  # the token with gain and shift of its position; the hidden units
@@ -86,6 +95,7 @@ WRITTEN: dict[str, tuple[str, Plan]] = {
     "feed-forward": ("marian", {"*attention": FEED_FORWARD}),
     "feed-forward layer": ("marian", {"decoder.0.layer": FEED_FORWARD}),
     "synthesizer": ("marian", {"decoder.*attention": SYNTHESIZER}),
+    "mixer": ("marian", {"*.self_attention": {"block": "mixer", "max_distance": T - 1}}),
     "minimal attention": (
         "marian",
         {
@@ -136,6 +146,10 @@ STATES: dict[str, tuple[Plan, Callable[[int, int], int]]] = {
     "attention": ({}, lambda source, target: LAYERS * 2 * (source + target) * D),
     "slots": ({"decoder.*attention": PLAIN_SLOTS}, lambda source, target: LAYERS * (RUNNING + POOLED)),
     "feed-forward": ({"decoder.*attention": FEED_FORWARD}, lambda source, target: LAYERS * 2 * SUMS),
+    "mixer": (
+        {"decoder.*.self_attention": {"block": "mixer", "max_distance": T}, "decoder.*.cross_attention": "none"},
+        lambda source, target: LAYERS * min(target, T) * D,
+    ),
     "slots for the source": (
         {"decoder.*.cross_attention": PLAIN_SLOTS},
         lambda source, target: LAYERS * (2 * target * D + POOLED),

@@ -1018,6 +1018,17 @@ def test_tokens_that_only_the_teacher_has_are_an_error_at_once(
     assert "\n" not in str(raised.value)
 
 
+def test_distances_are_the_same_without_the_class_token(make_model: MakeModel) -> None:
+    batch = {"pixel_values": torch.randn(4, 1, 16, 16), "labels": torch.tensor([0, 1, 2, 3])}
+    plan: Plan = {"*.self_attention": {"block": "mixer"}, "pooling": "mean"}
+    records: list[dict[str, float]] = []
+    teach = lf.DistillConfig(epochs=8, learning_rate=1e-2)
+    student = lf.distill(make_model("vit"), plan, [batch], [batch], teach, progress=records.append)
+    for layer in range(3):
+        assert records[-1][f"r2 encoder.{layer}.self_attention"] > records[0][f"r2 encoder.{layer}.self_attention"]
+    assert student(pixel_values=batch["pixel_values"]).logits.isfinite().all()
+
+
 def test_batches_without_labels_are_an_error(make_model: MakeModel) -> None:
     with pytest.raises(lf.LeanformerError, match="a batch has no 'labels'"):
         lf.distill(make_model("vit"), {"*.mlp": MLP}, iter([{"pixel_values": torch.randn(4, 1, 16, 16)}]))

@@ -204,7 +204,8 @@ def test_r2_by_groups() -> None:
     "entry",
     [
         {"block": "slots", "gate": "linear"},
-        {"block": "mixer", "max_length": 8},
+        {"block": "mixer"},
+        {"block": "mixer", "positions": "absolute", "max_length": 8},
         {"block": "synthesizer", "max_length": 8},
     ],
 )
@@ -274,12 +275,17 @@ def test_an_image_classifier(digits: tuple[PreTrainedModel, dict[str, Any]], tmp
 def test_minimal_attentions_are_looked_into(digits: tuple[PreTrainedModel, dict[str, Any]], tmp_path: Path) -> None:
     form = {"block": "minimal_attention", "qk": "collapsed", "vo": "none", "heads": 2}
     student = lf.reduce(digits[0], {"*.self_attention": form})
-    probes = {"few": {"block": "slots", "slots": 2, "gate": "linear"}}
+    probes: dict[str, Any] = {
+        "few": {"block": "slots", "slots": 2, "gate": "linear"},
+        "near": {"block": "mixer", "max_distance": 2},  # has no max_length to be settled
+        "by place": {"block": "mixer", "positions": "absolute"},  # and this one has
+    }
     found = inspected(student, digits[1], tmp_path, probes=probes)
     row = found["sites"][0]
     assert row["block"] == "minimal_attention"
-    assert len(row["entropy"]) == len(row["r2_by_head"]["linear"]) == len(row["r2_by_head"]["few"]) == 2
-    assert list(found["probes"]) == ["few"]
+    assert len(row["entropy"]) == 2
+    assert all(len(row["r2_by_head"][probe]) == 2 for probe in ("linear", *probes))
+    assert list(found["probes"]) == list(probes)
     # One convex mean a head of tokens: what it gives is of the mean of the heads' explained parts.
     assert min(row["r2_by_head"]["linear"]) <= row["r2"]["linear"] <= max(row["r2_by_head"]["linear"])
 
@@ -329,7 +335,7 @@ def test_a_translator(words: tuple[PreTrainedModel, dict[str, Any]], tmp_path: P
     ]
     assert [rows[name]["heads"] for name in rows] == [2, None, 4, 4, None]
     assert rows["encoder.0.self_attention"]["r2"]["mixer"] is not None
-    assert rows["decoder.0.self_attention"]["r2"]["mixer"] is None  # it cannot stand there
+    assert rows["decoder.0.cross_attention"]["r2"]["mixer"] is None  # it cannot stand there
     assert all(len(row["r2_by_head"]["slots"]) == row["heads"] for row in rows.values() if row["heads"])
     # Slots start from the attention itself: they explain more than a linear map of means in every head together.
     for name in ("decoder.0.self_attention", "decoder.0.cross_attention"):
@@ -384,8 +390,8 @@ def test_the_command(
         (("model", "number-words", "--probe", "slots"), "--probe slots: write key=value, such as lean={block"),
         (("model", "number-words", "--probe", "x=nothing"), "unknown block 'nothing'"),
         (
-            ("model", "number-words", "--set", "train_limit=50", "--probe", "x={block: mixer, max_length: 2}"),
-            "its mixer block reads at most 2 tokens",
+            ("model", "number-words", "--set", "train_limit=50", "--probe", "x={block: synthesizer, max_length: 2}"),
+            "its synthesizer block reads at most 2 tokens",
         ),
         (("model", "number-words", "--device", "abacus"), "measure.device"),
     ],

@@ -33,8 +33,10 @@ BLOCKS: dict[str, type[Block]] = {
     block.name: block for block in (Mixer, Synthesizer, Slots, LinearAttention, Average, Fourier)
 }
 Form = dict[str, Any]
-MIXER: Form = {"block": "mixer"}
-MIXERS: list[Form] = [MIXER, {"block": "mixer", "heads": [0, 2]}]
+ABSOLUTE: Form = {"block": "mixer", "positions": "absolute"}
+ABSOLUTES: list[Form] = [ABSOLUTE, {**ABSOLUTE, "heads": [0, 2]}]
+RELATIVE: Form = {"block": "mixer", "max_distance": 5}
+RELATIVES: list[Form] = [RELATIVE, {**RELATIVE, "heads": [1]}]
 SYNTHESIZERS: list[Form] = [
     *({"block": "synthesizer", "source_score": form} for form in ("none", "linear", "network")),
     {"block": "synthesizer", "source_score": "linear", "heads": [1]},
@@ -51,9 +53,10 @@ AVERAGE: Form = {"block": "average"}
 FOURIERS: list[Form] = [{"block": "fourier"}, {"block": "fourier", "norm": "ortho"}]
 ANYWHERE = [*SYNTHESIZERS, *SLOTS, LINEAR_ATTENTION, AVERAGE]
 CAUSAL = [(place, form) for place in ("decoder self", "cross") for form in ANYWHERE]
-LEARNING = [("encoder self", form) for form in MIXERS + ANYWHERE] + CAUSAL
+CAUSAL += [("decoder self", form) for form in RELATIVES]
+LEARNING = [("encoder self", form) for form in ABSOLUTES + RELATIVES + ANYWHERE] + CAUSAL
 ALL = LEARNING + [("encoder self", form) for form in FOURIERS]
-LIMITED = [(place, form) for place, form in ALL if form["block"] in ("mixer", "synthesizer")]
+LIMITED = [(place, form) for place, form in ALL if form["block"] == "synthesizer" or "positions" in form]
 
 
 def forms(chosen: list[tuple[str, Form]]) -> pytest.MarkDecorator:
@@ -122,7 +125,9 @@ def count(module: nn.Module) -> int:
 @pytest.mark.parametrize(
     ("place", "form", "parameters"),
     [
-        ("encoder self", MIXER, 69_536),
+        ("encoder self", {"block": "mixer"}, 50_328),
+        ("decoder self", {"block": "mixer"}, 49_936),
+        ("encoder self", ABSOLUTE, 69_536),
         ("cross", {"block": "synthesizer"}, 168_720),
         ("cross", {"block": "synthesizer", "source_score": "linear"}, 169_744),
         ("cross", {"block": "synthesizer", "source_score": "network"}, 203_792),
@@ -158,8 +163,11 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
     value = d * channels + (channels if "heads" in form else 0)
     model_heads, h = h, some
     if form["block"] == "mixer":
-        module = build(site(place, d, model_heads), max_length=length, **form)
-        expected = rest + 2 * (d * channels + channels) + h * length * length
+        size = {"max_distance": length} if "max_distance" in form else {"max_length": length}
+        module = build(site(place, d, model_heads), **{**form, **size})
+        distances = length + 1 if place == "decoder self" else 2 * length + 1
+        weights = distances if "max_distance" in form else length * length
+        expected = rest + 2 * (d * channels + channels) + h * weights
     elif form["block"] == "synthesizer":
         module = build(site(place, d, model_heads), max_length=length, hidden=hidden, **form)
         of_source = {"none": 0, "linear": d * h, "network": d * units + units + units * h}[form["source_score"]]
@@ -181,13 +189,21 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
 @pytest.mark.parametrize(
     ("place", "form", "resolved"),
     [
-        ("encoder self", {"block": "mixer"}, {"groups": 4, "heads": None, "max_length": 50}),
         (
             "encoder self",
-            {"block": "mixer", "groups": 2, "max_length": 7},
-            {"groups": 2, "heads": None, "max_length": 7},
+            {"block": "mixer"},
+            {"groups": 4, "heads": None, "positions": "relative", "max_distance": 49, "max_length": None},
         ),
-        ("encoder self", {"block": "mixer", "heads": [3, 0]}, {"groups": None, "heads": [0, 3], "max_length": 50}),
+        (
+            "encoder self",
+            {"block": "mixer", "groups": 2, "positions": "absolute"},
+            {"groups": 2, "heads": None, "positions": "absolute", "max_distance": None, "max_length": 50},
+        ),
+        (
+            "decoder self",
+            {"block": "mixer", "heads": [3, 0], "positions": "relative", "max_distance": 7},
+            {"groups": None, "heads": [0, 3], "positions": "relative", "max_distance": 7, "max_length": None},
+        ),
         (
             "cross",
             {"block": "synthesizer"},
@@ -257,8 +273,20 @@ def naive_mixer(
 ) -> torch.Tensor:
     values = read @ module.value.weight.T + module.value.bias  # (read, d_model)
     groups = values.chunk(len(module.mixing), dim=1)
-    mixed = torch.cat([weights[position, where] @ group for weights, group in zip(module.mixing, groups, strict=True)])
+    weights = [naive_weights(group, module.max_distance, position, where) for group in module.mixing]
+    mixed = torch.cat([weight @ group for weight, group in zip(weights, groups, strict=True)])
+    if module.max_distance is not None:
+        near = int(((where - position).abs() <= module.max_distance).sum())
+        mixed = mixed * (16 / max(1, near)) ** 0.5
     return 2 * torch.sigmoid(token @ module.gate.weight.T + module.gate.bias) * mixed
+
+
+def naive_weights(weights: torch.Tensor, farthest: int | None, position: int, where: torch.Tensor) -> torch.Tensor:
+    """Of a group, by the two positions, or by their distance: the token itself stands behind all before it."""
+    if farthest is None:
+        return weights[position, where]
+    distances = (where - position).tolist()
+    return torch.stack([weights[farthest + j] if abs(j) <= farthest else weights.new_zeros(()) for j in distances])
 
 
 def naive_synthesizer(
@@ -366,6 +394,41 @@ def test_output_is_the_definition(place: str, form: Form, padding: str) -> None:
         module.output.weight.data, module.output.bias.data = torch.eye(16), torch.zeros(16)
         given = module(x, None if padding == "none" else mask, **source)[..., module.channels]
     assert torch.equal(taught, given)
+
+
+@pytest.mark.parametrize(("tokens", "farthest"), [(1, 0), (1, 5), (4, 0), (4, 2), (4, 3), (4, 4), (9, 2)])
+@pytest.mark.parametrize("place", ["encoder self", "decoder self"])
+def test_relative_weights_fit_any_length(place: str, tokens: int, farthest: int) -> None:
+    module = scrambled(place, {**RELATIVE, "max_distance": farthest})
+    x, mask = torch.randn(2, tokens, 16), torch.ones(2, tokens, dtype=torch.bool)
+    expected = naive(module, x, mask)
+    torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-4)
+    if place == "decoder self":
+        for chunks in ([1] * tokens, [tokens // 2, tokens - tokens // 2]):
+            given = decode(module, DecodingState(), x, None, [chunk for chunk in chunks if chunk])
+            torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_not_taught_by_distance_is_nothing() -> None:
+    """Taught on three tokens: the weights of a longer text's distances have stayed at nothing."""
+    module: Any = build(site("encoder self"), "mixer")
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
+    for _ in range(3):
+        module(torch.randn(4, 3, 16)).square().mean().backward()
+        optimizer.step()
+    taught = torch.zeros(99, dtype=torch.bool)
+    taught[49 - 2 : 49 + 3] = True
+    assert (module.mixing[:, taught] != 0).all()
+    assert (module.mixing[:, ~taught] == 0).all()
+
+
+@pytest.mark.parametrize("place", ["encoder self", "decoder self"])
+def test_relative_weights_know_no_position(place: str) -> None:
+    """The same words further on in the text are given the same, far enough from its ends."""
+    module = scrambled(place, RELATIVE)
+    x = torch.randn(2, 40, 16)
+    shifted = torch.cat([torch.randn(2, 9, 16), x], dim=1)
+    torch.testing.assert_close(module(shifted)[:, 9 + 5 :], module(x)[:, 5:], rtol=1e-4, atol=1e-4)
 
 
 @forms(LEARNING)
@@ -591,7 +654,7 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
     """Numbers a sentence.
 
     Of slots K d, running K (d + h); of a synthesizer d and a head's scores for each token; of a linear attention
-    d (d_head + 1); of an average d, running d + 1.
+    d (d_head + 1); of an average d, running d + 1; of a mixer d for each token that is near enough.
     """
     module = scrambled(place, form)
     state, x = DecodingState(), torch.randn(2, 30, 16)
@@ -614,6 +677,8 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
             assert numbers() == 16 * (4 + 1)
         elif form["block"] == "average":
             assert numbers() == 16 + (1 if place == "decoder self" else 0)
+        elif form["block"] == "mixer":
+            assert numbers() == kept + min(read, form["max_distance"]) * 4 * heads
         else:
             assert numbers() == kept + read * (4 * heads + (1 if form["source_score"] == "none" else heads))
 
@@ -651,7 +716,7 @@ def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
     module: Any = mixing(build(site(place, d_model=128, heads=8), **form))
     x = torch.randn(1, 500, 128)
     if isinstance(module, MixerModule):
-        assert module.mixing.std().item() == pytest.approx(0.02, rel=0.05)
+        assert module.mixing.std().item() == pytest.approx(0.02 if form in ABSOLUTES else 0.0, rel=0.05)
         assert (2 * torch.sigmoid(module.gate(x))).mean().item() == pytest.approx(1, abs=0.02)
     else:
         if isinstance(module, SlotsModule):
@@ -704,8 +769,33 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
     [
         (
             "decoder self",
-            {"block": "mixer"},
-            r"decoder\.0\.self_attention: a mixer reads all tokens at once, and a decoder must not read later ones; ",
+            ABSOLUTE,
+            r"decoder\.0\.self_attention: a mixer of absolute positions reads all tokens at once, and a decoder must "
+            "not read later ones; take 'positions: relative' there",
+        ),
+        (
+            "encoder self",
+            {"block": "mixer", "positions": "rotary"},
+            "argument 'positions' of block 'mixer': .* 'relative' or 'absolute', not 'rotary'",
+        ),
+        *(
+            (
+                "encoder self",
+                {"block": "mixer", **wrong},
+                "block 'mixer': 'positions: relative' has a 'max_distance' and no 'max_length', 'positions: absolute' ",
+            )
+            for wrong in (
+                {"max_length": 50},
+                {"max_distance": None},
+                {"max_length": 50, "max_distance": 9},
+                {"positions": "absolute", "max_distance": 9},
+                {"positions": "absolute", "max_length": None},
+            )
+        ),
+        (
+            "encoder self",
+            {"block": "mixer", "max_distance": -1},
+            "argument 'max_distance' of block 'mixer': .* not -1",
         ),
         ("encoder self", {"block": "mixer", "groups": 3}, "groups = 3 does not divide the model's width; .* of 16"),
         ("encoder self", {"block": "mixer", "groups": 0}, r"argument 'groups' of block 'mixer': .* not 0"),
@@ -744,7 +834,7 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         ("cross", {"block": "slots", "heads": 0}, "argument 'heads' of block 'slots': .* equal to 1, not 0"),
         (
             "encoder self",
-            {"block": "mixer", "max_length": 65},
+            {**ABSOLUTE, "max_length": 65},
             "encoder.0.self_attention: max_length = 65 makes the block longer than the positions of the model; "
             "take at most 64",
         ),
@@ -808,15 +898,15 @@ def attend(weights: AttentionWeights, asking: torch.Tensor, read: torch.Tensor) 
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("form", MIXERS + ANYWHERE)
+@pytest.mark.parametrize("form", [*ABSOLUTES, *RELATIVES, *ANYWHERE])
 def test_values_and_output_are_the_teachers(form: Form, bias: bool) -> None:
     """Where all tokens are alike, every weighting of them gives what the attention gives."""
     teacher = attention(bias=bias)
     module = build(site("encoder self"), teacher=teacher, **form)
-    x = torch.randn(2, 1, 16).expand(2, 7, 16)
+    x = torch.randn(2, 1, 16).expand(2, 6, 16)  # no two of them farther apart than a mixer here reads
     if form["block"] == "mixer":
         with torch.no_grad():
-            mixing(module).mixing.fill_(1 / 7)
+            mixing(module).mixing.fill_(1 / 6 if form in ABSOLUTES else 1 / 96**0.5)
             mixing(module).gate.weight.zero_()
     torch.testing.assert_close(module(x), attend(teacher, x, x), rtol=1e-4, atol=1e-4)
 
@@ -894,4 +984,4 @@ def test_linear_attention_bears_features_that_vanish(place: str) -> None:
 
 def test_a_model_without_a_limit_gives_none() -> None:
     where = site("encoder self", max_positions=None)
-    assert resolve(where, "mixer", max_length=1000)["max_length"] == 1000
+    assert resolve(where, **ABSOLUTE, max_length=1000)["max_length"] == 1000

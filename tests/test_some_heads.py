@@ -27,7 +27,7 @@ WIDTH = {"vit": 6, "deit": 6, "marian": 4, "bart": 4}  # of a head of ``make_mod
 FORMS: dict[str, Form] = {
     "slots": {"block": "slots", "slots": 3, "gate": "linear"},
     "synthesizer": {"block": "synthesizer", "max_length": 20},
-    "mixer": {"block": "mixer", "max_length": 20},
+    "mixer": {"block": "mixer", "positions": "absolute", "max_length": 20},  # which gives something before it learns
 }
 PLACES = [
     *((family, "encoder", "self_attention", form) for family in ("vit", "deit", "marian") for form in FORMS),

@@ -19,6 +19,7 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel
 import leanformer as lf
 from leanformer.blocks.state import DecodingState
 from leanformer.model import layers
+from leanformer.model.students import length_limits
 from leanformer.model.surgery import module_at, parameter_count
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -33,6 +34,8 @@ PADDED = {**FF, "padding_in_norm": True}
 GATED = {**FF, "reads": "token", "gate": True}
 MINIMAL = {"block": "minimal_attention"}
 SLOTS = {"block": "slots", "slots": 3}
+MIXER = {"block": "mixer", "max_distance": 3}
+ABSOLUTE = {"block": "mixer", "positions": "absolute", "max_length": LIMIT}
 SYNTHESIZER = {"block": "synthesizer", "source_score": "linear", "max_length": LIMIT}
 
 ENCODER_PLANS: dict[str, Plan] = {
@@ -44,12 +47,13 @@ ENCODER_PLANS: dict[str, Plan] = {
     "encoder layer": {"encoder.*.layer": FF},
     "encoder layer, padding in norm": {"encoder.1.layer": PADDED},
     "encoder minimal": {"encoder.*.self_attention": {**MINIMAL, "diagonal_value": True, "temperature": True}},
-    "encoder mixer": {"encoder.*.self_attention": {"block": "mixer", "max_length": LIMIT}},
+    "encoder mixer": {"encoder.0.self_attention": MIXER, "encoder.1.self_attention": {**MIXER, "heads": [0, 3]}},
+    "encoder mixer, absolute": {"encoder.*.self_attention": ABSOLUTE},
     "encoder fourier": {"encoder.*.self_attention": {"block": "fourier", "norm": "ortho"}},
     "encoder linear, average": {"encoder.0.self_attention": "linear_attention", "encoder.1.self_attention": "average"},
     "encoder slots": {"encoder.*.self_attention": SLOTS},
     "encoder, some heads": {
-        "encoder.0.self_attention": {"block": "mixer", "max_length": LIMIT, "heads": [1, 3]},
+        "encoder.0.self_attention": {**ABSOLUTE, "heads": [1, 3]},
         "encoder.1.self_attention": {**SLOTS, "heads": [2]},
     },
     "mlp": {"encoder.*.mlp": {"block": "mlp", "hidden": 5}, "decoder.1.mlp": {"block": "mlp", "hidden": 7}},
@@ -82,10 +86,12 @@ DECODER_PLANS: dict[str, Plan] = {
     "low rank": {"*attention": {**FF, "rank": 2}},
     "linear attention": {"decoder.*attention": "linear_attention"},
     "average": {"decoder.*attention": "average"},
+    "mixer": {"decoder.*.self_attention": MIXER},
     "slots": {"decoder.*attention": SLOTS},
     "synthesizer": {"decoder.*attention": SYNTHESIZER},
     "slots, some heads": {"decoder.*attention": {**SLOTS, "heads": [0, 2]}},
     "synthesizer, some heads": {"decoder.*attention": {**SYNTHESIZER, "heads": [3]}},
+    "mixer, some heads": {"decoder.*.self_attention": {**MIXER, "heads": [0, 3]}},
     "some heads, one layer": {
         "decoder.1.self_attention": {**SLOTS, "heads": [3, 1, 2], "gate": "linear", "rank": 2},
         "decoder.0.cross_attention": {**SLOTS, "heads": [0, 1, 2, 3]},
@@ -694,6 +700,7 @@ def alone_of(number: int) -> Tensors:
         "synthesizer",
         "slots, some heads",
         "synthesizer, some heads",
+        "mixer",
     ],
 )
 def test_beams_are_followed_in_the_cache(students: Students, monkeypatch: pytest.MonkeyPatch, plan: str) -> None:
@@ -704,7 +711,9 @@ def test_beams_are_followed_in_the_cache(students: Students, monkeypatch: pytest
     assert translate(student, sources(), num_beams=4).tolist() != expected.tolist()
 
 
-@pytest.mark.parametrize("plan", ["everything", "layer, token", "no first layer, cross after", "slots, some heads"])
+@pytest.mark.parametrize(
+    "plan", ["everything", "layer, token", "no first layer, cross after", "slots, some heads", "mixer"]
+)
 def test_more_of_generate(students: Students, plan: str) -> None:
     """Several answers a sentence, and words to begin with, padded at the left."""
     student = students("marian", plan)
@@ -723,6 +732,14 @@ def test_more_of_generate(students: Students, plan: str) -> None:
             translate(student, sources(), **each).tolist()
             == translate(student, sources(), **each, use_cache=False).tolist()
         )
+
+
+@pytest.mark.parametrize("plan", ["encoder mixer", "mixer", "mixer, some heads", "encoder slots"])
+def test_blocks_without_a_limit_read_what_the_model_reads(students: Students, plan: str) -> None:
+    student = students("marian", plan)
+    assert length_limits(student) == (None, None)
+    longest = {name: torch.full((1, POSITIONS), 5) for name in ("input_ids", "decoder_input_ids")}
+    assert student(**longest).logits.isfinite().all()
 
 
 WITHOUT_END = {"suppress_tokens": [0], "do_sample": False}

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
 
-from leanformer.blocks.base import AttentionWeights, HeadsModule, find_block
+from leanformer.blocks.base import AttentionWeights, HeadsModule
 from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.config import DistillConfig, Study, make_study
 from leanformer.errors import LeanformerError
@@ -34,6 +34,7 @@ from leanformer.learn.train import make_accelerator, settle_precision, train
 from leanformer.machine import environment, pick_device
 from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.model.families import Family, find_family
+from leanformer.model.plan import match
 from leanformer.model.sites import Site
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import build, module_at, put, resolve, sites
@@ -337,7 +338,8 @@ class _Inspector:
                 raise LeanformerError(f"probe {probe}: {problems[0] if problems else 'it has nothing to learn'}")
 
     def _resolve(self, site: Site, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        limited = "max_length" in find_block(entry["block"], "probe").Arguments.model_fields
+        written = match({site.name: entry}, [site])[site.name].arguments
+        limited = getattr(written, "max_length", None) is not None
         needed = {"max_length": self.longest} if limited else {}
         return resolve(self.opened, {site.name: {**needed, **entry}})[site.name]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -16,20 +17,29 @@ from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
 MIXING_DEVIATION = 0.02
+USUAL_TOKENS = 16  # that a token reads where weights by distance count as they are
 
 
 class MixerModule(HeadsModule):
-    """What ``mixer`` builds; see there for the arguments."""
+    """What ``mixer`` builds, with weights by position or by distance; see there for the arguments."""
 
-    max_length: int
-
-    def __init__(self, site: Site, groups: int, max_length: int, width: int | None = None) -> None:
+    def __init__(
+        self, site: Site, groups: int, max_length: int | None, max_distance: int | None, width: int | None = None
+    ) -> None:
         super().__init__()
         self.site_name = site.name
         self.max_length = max_length
+        self.max_distance = max_distance
+        self.causal = site.causal
         self.value = nn.Linear(site.d_model, width or site.d_model)
-        # Small beside the means of values that an attention gives: with weights far off, teaching starts far off.
-        self.mixing = nn.Parameter(torch.empty(groups, max_length, max_length).normal_(std=MIXING_DEVIATION))
+        if max_length is not None:
+            # Small beside the means of values that an attention gives: with weights far off, teaching starts far off.
+            mixing = torch.empty(groups, max_length, max_length).normal_(std=MIXING_DEVIATION)
+        else:
+            assert max_distance is not None
+            # What no text was long enough to teach stays nothing. From j - i = -max_distance on, to 0 where causal.
+            mixing = torch.zeros(groups, max_distance + 1 + (0 if site.causal else max_distance))
+        self.mixing = nn.Parameter(mixing)
         self.gate = nn.Linear(site.d_model, width or site.d_model)
         nn.init.zeros_(self.gate.bias)
         self.output = nn.Linear(site.d_model, site.d_model) if width is None else None
@@ -47,14 +57,49 @@ class MixerModule(HeadsModule):
         Raises:
             LeanformerError: There are more tokens than ``max_length``.
         """
-        tokens = hidden_states.shape[1]
-        check_length(self.site_name, "mixer", self.max_length, tokens, "tokens")
         states, real = without_padding(hidden_states, padding_mask)
         values = self.value(states) * real[..., None]  # the bias too is nothing at padding
-        values = values.unflatten(-1, (len(self.mixing), -1))  # (batch, tokens, groups, d_group)
-        mixed = torch.einsum("gij,bjgc->bigc", self.mixing[:, :tokens, :tokens], values).flatten(2)
+        if state is not None:
+            values = self._with_earlier(values, state)
+        weights = self._weights(states.shape[1], values.shape[1])
+        values = values.unflatten(-1, (len(self.mixing), -1))  # (batch, tokens read, groups, d_group)
+        mixed = torch.einsum("gij,bjgc->bigc", weights, values).flatten(2)
+        if self.max_distance is not None:
+            near = self._near(states, real if state is None else padding_mask, weights.shape[-1])
+            near = near.to(torch.promote_types(mixed.dtype, torch.float32))
+            mixed = mixed * (USUAL_TOKENS / near).sqrt().to(mixed.dtype)[..., None]
         gate = 2 * torch.sigmoid(self.gate(states))  # starts near 1
         return gate * mixed
+
+    def _with_earlier(self, values: torch.Tensor, state: DecodingState) -> torch.Tensor:
+        """The values of now behind those of before that are near enough; the state is left with those for later."""
+        assert self.max_distance is not None
+        if state.tensors:
+            values = torch.cat([state.tensors["values"], values], dim=1)
+        near = values[:, max(0, values.shape[1] - self.max_distance) :]
+        state.tensors = {"values": near.clone()}  # not a part of what was read with it
+        return values
+
+    def _near(self, states: torch.Tensor, mask: torch.Tensor | None, read: int) -> torch.Tensor:
+        """How many real tokens each of the last ones may read, at least 1: shape (batch or 1, tokens)."""
+        assert self.max_distance is not None
+        real = states.new_ones(1, read, dtype=torch.bool) if mask is None else mask[:, mask.shape[1] - read :].bool()
+        before = F.pad(real.cumsum(dim=1), (1, 0))  # (batch, read + 1): of each and of the end, those in front of it
+        own = torch.arange(read - states.shape[1], read, device=states.device)
+        last = own if self.causal else (own + self.max_distance).clamp(max=read - 1)
+        near = before[:, last + 1] - before[:, (own - self.max_distance).clamp(min=0)]
+        return near.clamp(min=1)
+
+    def _weights(self, tokens: int, read: int) -> torch.Tensor:
+        """Of each of the last tokens that are read, for each of these, shape (groups, tokens, read)."""
+        if self.max_distance is None:
+            assert self.max_length is not None
+            check_length(self.site_name, "mixer", self.max_length, tokens, "tokens")
+            return self.mixing[:, :tokens, :tokens]
+        # Distances in the text, before and after, that have no weight; below 0 too many have one.
+        before, after = read - 1 - self.max_distance, tokens - 1 - (0 if self.causal else self.max_distance)
+        by_distance = F.pad(self.mixing, (before, after))  # (groups, read + tokens - 1)
+        return by_distance.unfold(1, read, 1).flip(1)  # [i, j] is by_distance[tokens - 1 - i + j]
 
 
 @register
@@ -62,15 +107,26 @@ class Mixer(Block):
     """Static weights over positions for each group of channels, and a gate by the token of what they gave.
 
     output(2 sigmoid(x_i W_g + b_g) ⊙ Σ_j M[group, i, j] value(x_j)): position *i* takes of position *j* the same share
-    in every sentence, and chooses among channels by what it holds itself. For encoders, which read all positions.
-    Padding gives nothing; a shorter sentence uses the leading rows and columns of M. The weights may be negative, and
-    are not divided by the sentence's length: both forms explain less of a trained encoder (docs/small-blocks.md).
+    in every sentence, and chooses among channels by what it holds itself. Padding gives nothing. The weights may be
+    negative: their softmax explains less of a trained encoder (docs/small-blocks.md).
 
-    With G = ``groups`` and T = ``max_length`` it stores 3 d² + 3 d (value, gate, output) and G T² (M).
+    Of relative positions M[group, i, j] = w[group, j - i] √(16 / n_i), and nothing where tokens are farther apart than
+    ``max_distance``, where n_i is the number of tokens that are near enough: without the root a longer text than those
+    that taught it gets too much. There is no limit of length. In a decoder's self-attention j goes up to i, and while
+    decoding the values of the last ``max_distance`` tokens are kept.
+
+    Of absolute positions a shorter sentence uses the leading rows and columns of M, and a longer one is an error. That
+    form is for encoders, where all tokens are read at once, and for what is always of one length, as images are.
+
+    With G = ``groups``, T = ``max_length`` and D = ``max_distance`` it stores 3 d² + 3 d (value, gate, output) and of
+    relative positions G (2 D + 1), in a decoder G (D + 1), of absolute ones G T². On n tokens it takes 3 d² n + d n²
+    multiply-adds, whatever D is; a token in decoding 3 d² + d (D + 1).
 
     Source: Tolstikhin et al. 2021, "MLP-Mixer" (arXiv 2105.01601), for static mixing over positions; Liu et al. 2021,
     "Pay Attention to MLPs" (gMLP, arXiv 2105.08050), for the product with a gate. Here the gate reads its own position
-    and what it multiplies is mixed, by matrices of a group each, as heads have theirs.
+    and what it multiplies is mixed, by matrices of a group each, as heads have theirs. Wu et al. 2019, "Pay Less
+    Attention with Lightweight and Dynamic Convolutions" (arXiv 1901.10430), for weights by distance that a group of
+    channels shares; there a softmax norms them.
     """
 
     name = "mixer"
@@ -82,27 +138,42 @@ class Mixer(Block):
         Args:
             groups: Channel groups with mixing weights of their own; None: as many as the model has heads there.
             heads: Which heads of the attention are replaced, one group each; None: all, by the groups.
-            max_length: Tokens that it can read.
+            positions: What a weight goes by: how far two tokens are from one another (``relative``), or where each of
+                them stands (``absolute``).
+            max_distance: Of relative positions: tokens farther from one another give each other nothing.
+            max_length: Of absolute positions: tokens that it can read.
         """
 
         groups: Annotated[int, Field(ge=1)] | None = None
         heads: HeadList | None = None
-        max_length: Annotated[int, Field(ge=1)] = 50
+        positions: Literal["relative", "absolute"] = "relative"
+        max_distance: Annotated[int, Field(ge=0)] | None = Field(
+            default_factory=lambda given: 49 if given.get("positions") == "relative" else None
+        )
+        max_length: Annotated[int, Field(ge=1)] | None = Field(
+            default_factory=lambda given: 50 if given.get("positions") == "absolute" else None
+        )
 
         @model_validator(mode="after")
         def _fit(self) -> Mixer.Arguments:
             if self.groups is not None and self.heads is not None:
                 raise ValueError("each of 'heads' is a group, and 'groups' is their number; leave one of them out")
+            relative = self.positions == "relative"
+            if (self.max_distance is None) == relative or (self.max_length is None) != relative:
+                raise ValueError(
+                    "'positions: relative' has a 'max_distance' and no 'max_length', 'positions: absolute' the reverse"
+                )
             return self
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
-        if site.causal:
-            raise LeanformerError(
-                f"{site.name}: a mixer reads all tokens at once, and a decoder must not read later ones; take 'slots', "
-                "'synthesizer' or 'feed_forward' there"
-            )
-        check_positions(site, arguments.max_length)
+        if arguments.max_length is not None:
+            if site.causal:
+                raise LeanformerError(
+                    f"{site.name}: a mixer of absolute positions reads all tokens at once, and a decoder must not read "
+                    "later ones; take 'positions: relative' there"
+                )
+            check_positions(site, arguments.max_length)
         settings = arguments.model_dump()
         if arguments.heads is not None:
             return {**settings, "heads": settle_heads(site, arguments.heads, teacher)}
@@ -113,7 +184,7 @@ class Mixer(Block):
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
         groups, width = groups_of(site, arguments.heads or arguments.groups)
-        module = MixerModule(site, groups, arguments.max_length, width)
+        module = MixerModule(site, groups, arguments.max_length, arguments.max_distance, width)
         if teacher is not None:
             module.take_over(teacher)
         return module

@@ -66,7 +66,8 @@ def decoding_flops(model: PreTrainedModel, lengths: Lengths) -> tuple[int, int]:
         Those that are done once a sentence, however much is written: the encoder's, and those by which the decoder
         takes the source in (keys and values, sums, slots) with the first token. And those of the token in the middle of
         the target, or at least of the second: they grow linearly with the position, or not at all, so that this is the
-        mean over the target.
+        mean over the target; where a mixer's ``max_distance`` ends their growth within the target, it is at most a
+        little more.
     """
     sentence = _Sentence(model, lengths.source)
     first, cache = count_flops(lambda: sentence.read(1))
