@@ -35,6 +35,9 @@ TINY_TEXT = (
 )
 """Overrides of a translation study that make it run in seconds, for ``--quick``."""
 
+TINY_EXAMPLE = ("train.epochs=1", "distill.epochs=1", "decode.max_tokens=12", "measure.latency_calls=1")
+"""Overrides that do so for examples/number-words.yaml; the number of sentences is each benchmark's own."""
+
 NOT_MEASURED = {"repeats": 1, "latency_calls": 1, "throughput_batch": 1}
 """The least that a study measures of time and memory, where they are not what it is run for."""
 

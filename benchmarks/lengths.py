@@ -8,16 +8,16 @@ attention's variance that a block explains (R², mean of the layers) in sentence
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 import leanformer as lf
+from benchmarks.forms import TINY_EXAMPLE
+from benchmarks.observer import Observer
 from benchmarks.room import CPU, Benchmark, Result, add_runs, progress, runs_of, table
 from leanformer.config import DistillConfig
 from leanformer.data.text_batches import EncodedPairs, TextBatches, encode_pairs
@@ -117,24 +117,13 @@ class _Few:
             yield next(stream)
 
 
-class _Observer:
-    """Needs to know nothing."""
-
-    def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
-        """Nothing."""
-        return {}
+class _Steps(Observer):
+    """Also says now and then how far it is."""
 
     def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
-        """Says now and then how far it is."""
+        """Says so."""
         if step % 50 == 0:
             progress(f"  step {step} of {steps_per_epoch}")
-
-    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
-        """Nothing."""
-
-    def rolled_back(self, reason: str) -> None:
-        """Says why."""
-        progress(f"  {reason}")
 
 
 def _taught(
@@ -161,7 +150,7 @@ def _taught(
     config = teaching_config(DistillConfig(epochs=1, learning_rate=arguments.learning_rate))
     with Observed(opened, [(lesson.site.name, lesson.target) for lesson in every]) as observed:
         trained = train(
-            teachable(every), _Few(made, arguments.steps), config, arguments.learning_rate, 0, _Observer(),
+            teachable(every), _Few(made, arguments.steps), config, arguments.learning_rate, 0, _Steps(),
             make_accelerator("float32", CPU), None, loss=teaching_loss(observed, every),
         )  # fmt: skip
         if trained.status != "ok":
@@ -177,17 +166,15 @@ def _taught(
     ]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
-
-
 def section(result: Result) -> str:
     """The table."""
     settings, sentences = result["settings"], result["sentences"]
     rows = []
     for name in BLOCKS:
         own = {row["taught"]: row for row in result["rows"] if row["block"] == name}
-        figures = (_mean(own[taught]["r2"][part]) for part in ("short", "longer") for taught in ("short", "all"))
+        figures = (
+            statistics.fmean(own[taught]["r2"][part]) for part in ("short", "longer") for taught in ("short", "all")
+        )
         rows.append((name, f"{own['all']['parameters']:,}", *(f"{figure:.2f}" for figure in figures)))
     taught, judged = sentences["taught"], sentences["judged"]
     short = settings["short"]
@@ -204,7 +191,7 @@ sentences of at most {short} subwords, and on {judged["longer"]:,} of {short + 1
 
 def summary(result: Result) -> str:
     """The mixer's two forms on longer sentences."""
-    own = {row["block"]: _mean(row["r2"]["longer"]) for row in result["rows"] if row["taught"] == "short"}
+    own = {row["block"]: statistics.fmean(row["r2"]["longer"]) for row in result["rows"] if row["taught"] == "short"}
     by_distance, by_place = (own[name] for name in list(BLOCKS)[:2])
     return (
         f"Taught on sentences of at most {result['settings']['short']} subwords, a mixer by distance explains "
@@ -226,11 +213,8 @@ BENCHMARK = Benchmark(
         "steps": 3,
         "set": [
             "data.numbers={largest: 1000, train: 60, validation: 10, test: 20}",
-            "train.epochs=1",
-            "distill.epochs=1",
             "finetune.epochs=0",
-            "decode.max_tokens=12",
-            "measure.latency_calls=1",
+            *TINY_EXAMPLE,
         ],
     },
     summary=summary,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import leanformer as lf
+from benchmarks.forms import TINY_EXAMPLE
 from benchmarks.observer import Observer
 from benchmarks.room import CPU, Benchmark, Result, add_runs, progress, runs_of, table
 from leanformer.config import FinetuneConfig
@@ -284,8 +286,10 @@ def section(result: Result) -> str:
     rows = []
     for name in dict.fromkeys(row["way"] for row in result["rows"]):
         own = [row for row in result["rows"] if row["way"] == name]
-        bleu, loss = (_mean([row["validation"][f"validation_{key}"] for row in own]) for key in ("bleu", "loss"))
-        minutes = _mean([row["processor_seconds"] for row in own]) / 60
+        bleu, loss = (
+            statistics.fmean([row["validation"][f"validation_{key}"] for row in own]) for key in ("bleu", "loss")
+        )
+        minutes = statistics.fmean([row["processor_seconds"] for row in own]) / 60
         translating = own[0]["translating_seconds"] / 60
         rows.append(
             (
@@ -309,10 +313,6 @@ processor, and behind "and" those in which the teacher translates the training t
 {table(("way", "BLEU", "recovered", "loss", "minutes"), [*known, *rows])}"""
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 BENCHMARK = Benchmark(
     name="tuning",
     title="Tuning a whole student",
@@ -326,10 +326,7 @@ BENCHMARK = Benchmark(
         "epochs": 1,
         "set": [
             "data.numbers={largest: 100, train: 60, validation: 10, test: 10}",
-            "train.epochs=1",
-            "distill.epochs=1",
-            "decode.max_tokens=12",
-            "measure.latency_calls=1",
+            *TINY_EXAMPLE,
         ],
         "ways": ["labels and logits", "gradually", "and own inputs", "teacher's translations"],
     },
