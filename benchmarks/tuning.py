@@ -77,6 +77,7 @@ WAYS = {
     "and own inputs": Way(BOTH, own_inputs=0.3),
     "teacher's translations": Way({**BOTH, "targets": "teacher"}),
     "teacher's translations, labels alone": Way({"cross_entropy": 1.0, "logits": 0.0, "targets": "teacher"}),
+    "teacher's translations, twice the rate": Way({**BOTH, "targets": "teacher"}, rate=2.0),
 }
 """What is compared; ``logits`` and ``labels`` as in the study file."""
 

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask
 
 import leanformer as lf
 from leanformer.blocks.state import DecodingState
@@ -655,7 +657,7 @@ def translate(model: PreTrainedModel, given: Tensors, **settings: Any) -> torch.
 def test_masks_that_nobody_reads_are_not_made(
     students: Students, monkeypatch: pytest.MonkeyPatch, plan: str, self_read: bool, cross_read: bool
 ) -> None:
-    """Hugging Face makes one in the form of its attention at each decoding step, unless it is given one."""
+    """Hugging Face makes one in the form of its attention, unless it is given one."""
     made: set[tuple[str, bool]] = set()
     original = layers.pass_through
 
@@ -666,8 +668,113 @@ def test_masks_that_nobody_reads_are_not_made(
         return original(slot, states, for_hf, for_block)
 
     monkeypatch.setattr(layers, "pass_through", record)
-    students("marian", plan).generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3, do_sample=False)
+    students("marian", plan).generate(torch.tensor([[5, 6, 7]]), max_new_tokens=1, do_sample=False)
     assert made == {("self", self_read), ("cross", cross_read)}
+
+
+def step_after(student: PreTrainedModel, read: int, cache: Any = None, **settings: Any) -> Any:
+    """The output of a student with a cache for the token after as many, which the cache has read."""
+    given = {**batch(), **settings}
+    ids = given.pop("decoder_input_ids")
+    with torch.no_grad():
+        if cache is None:
+            cache = student(**given, decoder_input_ids=ids[:, :read], use_cache=True).past_key_values
+        return student(**given, decoder_input_ids=ids[:, read : read + 1], past_key_values=cache, use_cache=True)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize(("family", "plan"), EACH_DECODER)
+def test_the_short_way_of_a_step_changes_nothing(
+    students: Students, monkeypatch: pytest.MonkeyPatch, family: str, plan: str, implementation: str
+) -> None:
+    """Hugging Face's own way is taken where more than the output is asked for."""
+    student = copy.deepcopy(students(family, plan))
+    student.set_attn_implementation(implementation)
+    decoder = student.base_model.decoder
+    step = Mock(side_effect=decoder._step)
+    monkeypatch.setattr(decoder, "_step", step)
+    expected = step_after(student, 3, output_hidden_states=True)
+    assert len(expected.decoder_hidden_states) == 3
+    assert step.call_count == 0
+    given = step_after(student, 3)
+    assert step.call_count == 1
+    torch.testing.assert_close(given.logits, expected.logits, atol=2e-5, rtol=1e-5)
+    # The steps to come go on from it, with the masks of the source that were made.
+    ids = batch()["decoder_input_ids"]
+    whole = logits(student, decoder_input_ids=ids[:, :5])
+    again = step_after(student, 4, given.past_key_values).logits
+    torch.testing.assert_close(again[:, 0], whole[:, 4], atol=2e-5, rtol=1e-5)
+    assert step.call_count == 2
+
+
+@pytest.mark.parametrize("plan", ["self", "cross", "cross, one layer"])
+def test_masks_of_a_source_are_made_once(students: Students, monkeypatch: pytest.MonkeyPatch, plan: str) -> None:
+    make = Mock(side_effect=create_bidirectional_mask)
+    monkeypatch.setattr(layers, "create_bidirectional_mask", make)
+    student = students("marian", plan)
+    student.generate(**sources(), max_new_tokens=5, do_sample=False)
+    assert make.call_count == (plan != "cross")
+    # Another mask is another source.
+    cache = step_after(student, 2).past_key_values
+    every = torch.ones(3, 9, dtype=torch.long)
+    given = step_after(student, 3, cache, attention_mask=every).logits
+    cache = step_after(student, 2, output_hidden_states=True).past_key_values
+    expected = step_after(student, 3, cache, attention_mask=every, output_hidden_states=True).logits
+    torch.testing.assert_close(given, expected, atol=2e-5, rtol=1e-5)
+
+
+@EACH_FAMILY
+def test_positions_end_in_a_step_too(students: Students, family: str) -> None:
+    student = students(family, "self")
+    cache = step_after(student, 3).past_key_values
+    for layer in cache.self_attention_cache.layers:
+        layer.length = POSITIONS
+    with pytest.raises(IndexError):
+        step_after(student, 4, cache)
+
+
+def test_beams_of_a_sentence_keep_its_keys(students: Students) -> None:
+    """They are copied only where a sentence goes on from another's."""
+    student = students("marian", "self")
+    given = {name: tensor.repeat_interleave(2, dim=0) for name, tensor in batch().items()}
+    with torch.no_grad():
+        cache = student(**given, use_cache=True).past_key_values
+    layer = cache.cross_attention_cache.layers[1]
+    before = layer.keys
+    cache.reorder_cache(torch.tensor([1, 0, 2, 2, 4, 5]))
+    assert layer.keys is before
+    cache.reorder_cache(torch.tensor([2, 3, 0, 1, 4, 5]))
+    assert torch.equal(layer.keys, before[[2, 3, 0, 1, 4, 5]])
+    cache.reorder_cache(torch.tensor([1, 0, 3, 3, 5, 4]))
+    assert torch.equal(layer.keys, before[[2, 3, 0, 1, 4, 5]])
+    cache.batch_select_indices(torch.tensor([0, 2, 3]))
+    cache.reorder_cache(torch.tensor([1, 0, 2]))
+    assert torch.equal(layer.keys, before[[0, 2, 1]])
+
+
+@pytest.mark.parametrize("plan", ["slots", "everything"])
+def test_steps_can_be_learned_from_and_mixed(students: Students, plan: str) -> None:
+    """What a step writes to is written to only where no gradient, and no mode of PyTorch, forbids it."""
+    student = students("marian", plan)
+    ids = batch()["decoder_input_ids"]
+    expected = logits(student)[:, 4]
+
+    def go_on(cache: Any, read: int) -> Any:
+        return student(
+            **sources(), decoder_input_ids=ids[:, read : read + 1], past_key_values=cache, use_cache=True
+        )  # fmt: skip
+
+    cache = student(**sources(), decoder_input_ids=ids[:, :3], use_cache=True).past_key_values
+    go_on(cache, 3)
+    last = go_on(cache, 4).logits[:, 0]
+    torch.testing.assert_close(last, expected, atol=2e-5, rtol=1e-5)
+    last.sum().backward()
+    student.zero_grad()
+    with torch.inference_mode():
+        cache = student(**sources(), decoder_input_ids=ids[:, :3], use_cache=True).past_key_values
+        go_on(cache, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(go_on(cache, 4).logits[:, 0], expected, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)

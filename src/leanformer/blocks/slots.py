@@ -168,11 +168,15 @@ class SlotsModule(HeadsModule):
         weights = bounded_exp(wide(scores[: self.heads].transpose(0, 1)))
         if real is not None:
             weights = weights * real
-        denominator = state.tensors["denominator"] + weights
+        numerator, denominator = state.tensors["numerator"], state.tensors["denominator"]
+        values = wide(parts[..., : self.value.out_features]).view(batch, self.heads, -1, 1)
+        if _changeable(numerator):  # the largest tensor of a step is read and written once, in the same place
+            numerator.addcmul_(values, weights[:, :, None])
+        else:
+            numerator = torch.addcmul(numerator, values, weights[:, :, None])
+        denominator = denominator + weights
         # Where padding came first, nothing may have been read yet.
         shares = gates / (denominator if real is None else denominator.clamp(min=math.exp(-BOUND)))
-        values = wide(parts[..., : self.value.out_features]).view(batch, self.heads, -1, 1)
-        numerator = torch.addcmul(state.tensors["numerator"], values, weights[:, :, None])
         state.tensors = {"numerator": numerator, "denominator": denominator}
         if parts.dtype == numerator.dtype:
             return self._mix_one(shares, numerator)
@@ -361,6 +365,11 @@ class Slots(Block):
         if teacher is not None:
             module.start_from(teacher)
         return module
+
+
+def _changeable(tensor: torch.Tensor) -> bool:
+    """Whether a tensor of a decoding state may be written to: no gradient asks for what it was."""
+    return torch.is_inference_mode_enabled() or not (torch.is_grad_enabled() or tensor.is_inference())
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a block carries from token to token while a decoder writes: one layer of a Hugging Face cache."""
+"""What is carried from token to token while a decoder writes: layers of a Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+
+from leanformer.blocks.tokens import repeats, stays
 
 
 class DecodingState(CacheLayerMixin):
@@ -73,12 +75,9 @@ class DecodingState(CacheLayerMixin):
         """Keeps some sequences of the batch."""
         for part in self.parts.values():
             part.batch_select_indices(indices)
-        if self.repeats > 1:
-            indices = indices // self.repeats
-            rows = torch.arange(len(next(iter(self.tensors.values()))), device=indices.device, dtype=indices.dtype)
-            if torch.equal(indices, rows.repeat_interleave(self.repeats)):  # other beams of the same sentences
-                return
-            self.repeats = 1
+        if stays(indices, self.repeats):
+            return
+        indices, self.repeats = indices // self.repeats, 1
         self.tensors = {
             name: tensor.index_select(0, indices.to(tensor.device)) for name, tensor in self.tensors.items()
         }
@@ -110,3 +109,31 @@ class DecodingState(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of keys and values: there are none."""
         raise NotImplementedError("a decoding state holds no keys and values")
+
+
+class SourceKeys(DynamicLayer):
+    """Keys and values of a source: not copied as long as each beam goes on from one of the same sentence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeats: int | None = None  # how many sequences in turn have the same; None: not looked at yet
+
+    @classmethod
+    def prepare(cls, cache: Cache, layer: int) -> None:
+        """Puts it at a layer of a cache that grows, unless there are keys already."""
+        found = cache.layers[layer : layer + 1]
+        if found and type(found[0]) is DynamicLayer and not found[0].is_initialized:
+            cache.layers[layer] = cls()
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Goes on with other sequences of the batch, as beam search asks for."""
+        if self.repeats is None:
+            self.repeats = repeats(self.keys, self.values)
+        if not stays(beam_idx, self.repeats):
+            super().reorder_cache(beam_idx)
+            self.repeats = None
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps some sequences of the batch."""
+        super().batch_select_indices(indices)
+        self.repeats = None

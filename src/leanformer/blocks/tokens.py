@@ -26,16 +26,28 @@ def without_padding(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[to
     return states.masked_fill(~real[..., None], 0), real
 
 
-def repeats(states: torch.Tensor, real: torch.Tensor) -> int:
+def repeats(*tensors: torch.Tensor) -> int:
     """How many sequences in turn are the same throughout a batch, as the beams of a sentence are.
 
     Args:
-        states: Shape (batch, tokens, d_model).
-        real: Boolean, shape (batch, tokens).
+        tensors: All that is known of them, batch first.
     """
-    same = (states[1:] == states[:-1]).flatten(1).all(dim=1) & (real[1:] == real[:-1]).all(dim=1)
+    same = torch.stack([(tensor[1:] == tensor[:-1]).flatten(1).all(dim=1) for tensor in tensors]).all(dim=0)
     first = (~same).nonzero().flatten() + 1  # of each run of equal ones, but for the first of all
-    return math.gcd(len(states), *first.tolist())
+    return math.gcd(len(tensors[0]), *first.tolist())
+
+
+def stays(indices: torch.Tensor, repeats: int) -> bool:
+    """Whether sequences chosen from a batch stand where equal ones stood, as when beams go on from one another.
+
+    Args:
+        indices: Which are chosen, shape (batch,).
+        repeats: How many in turn are the same.
+    """
+    if repeats == 1:
+        return False  # but for an order that changes nothing, which is not worth the look
+    rows = torch.arange(len(indices), device=indices.device, dtype=indices.dtype)
+    return torch.equal(indices // repeats, rows // repeats)
 
 
 def check_divides(site: Site, name: str, parts: int) -> None:

@@ -91,6 +91,9 @@ class OpenMarianEncoder(TellsEncoderBlocks, MarianEncoder):
 class OpenMarianDecoder(TellsDecoderBlocks, MarianDecoder):
     """Marian's decoder of open layers."""
 
+    def embed(self, input_ids: torch.Tensor, position: int) -> torch.Tensor:
+        return self.embed_tokens(input_ids) * self.embed_scale + self.embed_positions.weight[position]
+
     _can_record_outputs = {  # noqa: RUF012  (transformers' own form)
         "hidden_states": MarianDecoderLayer,
         "attentions": OutputRecorder(MarianAttention, index=1, layer_name="self_attention"),
@@ -104,6 +107,10 @@ class OpenBartEncoder(TellsEncoderBlocks, BartEncoder):
 
 class OpenBartDecoder(TellsDecoderBlocks, BartDecoder):
     """BART's decoder of open layers."""
+
+    def embed(self, input_ids: torch.Tensor, position: int) -> torch.Tensor:
+        positions = self.embed_positions.weight[position + self.embed_positions.offset]
+        return self.layernorm_embedding(self.embed_tokens(input_ids) + positions)
 
     _can_record_outputs = {  # noqa: RUF012  (transformers' own form)
         "hidden_states": BartDecoderLayer,
