@@ -312,7 +312,7 @@ class TellsEncoderBlocks:
 class TellsDecoderBlocks:
     """Mixed into a decoder: its layers are told where padding is, in the target and in the source.
 
-    While it writes, a token at a time, it takes the short way: in a small model a third of such a step is work around
+    While it writes, a token at a time, it takes the short way: in a small model a seventh of such a step is work around
     the layers, most of it for masks and outputs that nobody asked for.
     """
 
