@@ -16,7 +16,6 @@ from benchmarks.room import Benchmark, Result, runs_of, study_rows, table
 
 TWO_LAYERS = {"encoder.[2-5].layer": "none"}
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "fourier": {"*.self_attention": {"block": "fourier", "norm": "ortho"}, "*.mlp": {"block": "mlp", "hidden": 31}},
     "slots": {
         "*.self_attention": {"block": "slots", "slots": 8, "gate": "linear", "rank": 4, "heads": 4},
         **TWO_LAYERS,
@@ -30,7 +29,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 }
 FORMS = {
     "baseline": "minimal: symmetric, 4 channel groups, diagonal value, MLP of 15, 6 layers",
-    "fourier": "`fourier`, MLP of 31, 6 layers",
+    "fourier": "a Fourier transform (dropped since), MLP of 31, 6 layers",
     "slots": "`slots`, 8 of rank 4, MLP of 15, 2 layers",
     "mixer": "`mixer`, `positions: absolute`, no MLP, 2 layers",
     "average": "`average`, MLP of 35, 2 layers",

@@ -50,7 +50,7 @@ FORMS: dict[str, Plan] = {
     "symmetric": {**plan_of({**BEST_SMALL, "pooling": "class_token"}), "*.mlp": "none"},
     "symmetric-mean": {**plan_of(BEST_SMALL), "*.mlp": "none"},
     "symmetric-mlp-15": {**plan_of(BEST_SMALL), "*.mlp": {"block": "mlp", "hidden": 15}},
-    "fourier": {"*.self_attention": "fourier", "*.mlp": {"block": "mlp", "hidden": 31}},
+    "average": {"*.self_attention": "average", "*.mlp": {"block": "mlp", "hidden": 15}},
     "mixer": {"*.self_attention": {"block": "mixer", "max_length": 17, "groups": 1}, "*.mlp": "none"},
 }
 """The candidates of the study; the whole ViT is its tenth form."""

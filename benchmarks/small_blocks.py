@@ -23,13 +23,13 @@ from leanformer.rundir import read_json
 
 ENCODER, DECODER, CROSS = "encoder.*.self_attention", "decoder.*.self_attention", "*.cross_attention"
 CROSS_SLOTS = {"block": "slots", "slots": 64, "gate": "linear", "rank": 16}
+PLACES = {ENCODER: "encoder self", DECODER: "decoder self", CROSS: "cross"}
 BLOCKS: dict[str, tuple[str, str, Any]] = {
     "encoder-slots-64": (ENCODER, "`slots` 64, rank 8", {"block": "slots", "slots": 64, "gate": "linear", "rank": 8}),
     "encoder-slots-16": (ENCODER, "`slots` 16, rank 8", {"block": "slots", "slots": 16, "gate": "linear", "rank": 8}),
     "encoder-linear": (ENCODER, "`linear_attention`", {"block": "linear_attention"}),
     "encoder-mixer": (ENCODER, "`mixer`", {"block": "mixer"}),
     "encoder-average": (ENCODER, "`average`", {"block": "average"}),
-    "encoder-fourier": (ENCODER, "`fourier`", {"block": "fourier", "norm": "ortho"}),
     "decoder-slots-32": (DECODER, "`slots` 32, rank 8", {"block": "slots", "slots": 32, "gate": "linear", "rank": 8}),
     "decoder-slots-16": (DECODER, "`slots` 16, rank 8", {"block": "slots", "slots": 16, "gate": "linear", "rank": 8}),
     "decoder-linear": (DECODER, "`linear_attention`", {"block": "linear_attention"}),
@@ -39,8 +39,9 @@ BLOCKS: dict[str, tuple[str, str, Any]] = {
     "cross-average": (CROSS, "`average`", {"block": "average"}),
 }
 """Candidate -> sites, words, block."""
+DROPPED = {"encoder-fourier": (PLACES[ENCODER], "a Fourier transform (dropped since)")}
+"""What is no candidate any more, but stands in results."""
 HALVES = {"easy": "the easier half of its heads", "hard": "the harder half of its heads"}
-PLACES = {ENCODER: "encoder self", DECODER: "decoder self", CROSS: "cross"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +114,7 @@ def section(result: Result) -> str:
     """Blocks by site."""
     rows = {row["name"]: row for row in result["rows"]}
     study, data = result["study"], result["data"]
-    labels = {name: (PLACES[sites], words) for name, (sites, words, _) in BLOCKS.items()}
+    labels = {name: (PLACES[sites], words) for name, (sites, words, _) in BLOCKS.items()} | DROPPED
     labels |= {half: (PLACES[CROSS], f"`slots` 64, rank 16, for {words}") for half, words in HALVES.items()}
     lines = []
     for name, (place, words) in labels.items():

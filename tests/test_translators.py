@@ -51,7 +51,6 @@ ENCODER_PLANS: dict[str, Plan] = {
     "encoder minimal": {"encoder.*.self_attention": {**MINIMAL, "diagonal_value": True, "temperature": True}},
     "encoder mixer": {"encoder.0.self_attention": MIXER, "encoder.1.self_attention": {**MIXER, "heads": [0, 3]}},
     "encoder mixer, absolute": {"encoder.*.self_attention": ABSOLUTE},
-    "encoder fourier": {"encoder.*.self_attention": {"block": "fourier", "norm": "ortho"}},
     "encoder linear, average": {"encoder.0.self_attention": "linear_attention", "encoder.1.self_attention": "average"},
     "encoder slots": {"encoder.*.self_attention": SLOTS},
     "encoder, some heads": {

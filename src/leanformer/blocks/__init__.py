@@ -4,7 +4,6 @@ from leanformer.blocks import (  # noqa: F401
     average,
     basic,
     feed_forward,
-    fourier,
     linear_attention,
     minimal_attention,
     mixer,
