@@ -1,6 +1,6 @@
 """From how many tokens on PyTorch's fused attention beats plain products on this machine's CPU.
 
-The figures behind ``FUSED_FROM_TOKENS_ON_CPU`` in ``leanformer.blocks.minimal_attention``: the kernel alone, forward
+The figures behind ``FUSED_FROM_TOKENS_ON_CPU`` in ``leanformer.blocks.dot_product``: the kernel alone, forward
 and backward, and whole training steps (forward, backward, clipping, AdamW) of the extreme form (collapsed queries and
 keys, no values, no MLP). Both ways are measured in turn in each round, and each comes first in half of them; the ratio
 is taken round by round, and the median kept.
@@ -20,7 +20,7 @@ import leanformer as lf
 from benchmarks.forms import EXTREME, vit_config
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.room import CPU, Benchmark, Result, progress, table
-from leanformer.blocks import minimal_attention
+from leanformer.blocks import dot_product
 from leanformer.config import ImageTrainConfig
 from leanformer.errors import LeanformerError
 from leanformer.learn.train import TrainingStep, make_accelerator
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def kernel(d_model: int, heads: int, tokens: int, batch: int) -> Callable[[], object]:
     """Attention alone, forward and backward."""
-    states = torch.randn(batch, heads, tokens, d_model // heads, requires_grad=True)
-    return lambda: minimal_attention.attend(states, states, states).sum().backward()
+    states = torch.randn(batch, tokens, d_model, requires_grad=True)
+    return lambda: dot_product.attend(states, states, states, heads).sum().backward()
 
 
 def training_step(d_model: int, heads: int, grid: int, layers: int, batch: int) -> Callable[[], object]:
@@ -59,7 +59,7 @@ def speed_up(action: Callable[[], object], rounds: int) -> float:
     """How many times as fast an action is with the fused kernel as with plain products."""
 
     def one_way(fused_from: int) -> float:
-        with mock.patch.object(minimal_attention, "FUSED_FROM_TOKENS_ON_CPU", fused_from):
+        with mock.patch.object(dot_product, "FUSED_FROM_TOKENS_ON_CPU", fused_from):
             return seconds(action)
 
     took = in_turn({"fused": partial(one_way, ALWAYS), "plain": partial(one_way, NEVER)}, rounds, warm_up=2)
@@ -103,7 +103,7 @@ def section(result: Result) -> str:
         for tokens in dict.fromkeys(tokens for _, _, tokens in found)
     ]
     header = ("tokens", *(f"d = {d_model}, heads: {heads}" for d_model, heads in shapes))
-    limit = minimal_attention.FUSED_FROM_TOKENS_ON_CPU
+    limit = dot_product.FUSED_FROM_TOKENS_ON_CPU
     return f"""\
 From how many tokens on PyTorch's fused attention is worth its start on a CPU. The figure is the speed of a whole
 training step (forward, backward, clipping, AdamW) of the extreme form of {settings["layers"]} layers with the fused

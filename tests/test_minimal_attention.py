@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from leanformer.blocks import minimal_attention
-from leanformer.blocks.minimal_attention import MinimalAttentionModule, TriangularLinear, attend
+from leanformer.blocks import dot_product
+from leanformer.blocks.dot_product import attend, split_heads
+from leanformer.blocks.minimal_attention import MinimalAttentionModule, TriangularLinear
 from leanformer.errors import LeanformerError
 from leanformer.model.students import reduce
 from leanformer.model.surgery import parameter_count, sites
@@ -126,7 +128,7 @@ def test_output_is_the_definition(qk: str, vo: str, heads: int, extras: bool) ->
 def test_symmetric_scores_are_symmetric_and_semidefinite(heads: int) -> None:
     module = build(qk="symmetric", heads=heads)
     x = torch.randn(1, 7, 12)
-    projected = module.split(module.similarity(x))
+    projected = split_heads(module.similarity(x), heads)
     scores = projected @ projected.transpose(-1, -2)
     torch.testing.assert_close(scores, scores.transpose(-1, -2))
     assert torch.linalg.eigvalsh(scores).min() > -1e-4
@@ -150,14 +152,47 @@ def test_triangular_stores_half_and_gradients_reach_it() -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_fused_and_plain_paths_agree(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    query, key, value = (torch.randn(2, 3, 6, 4) for _ in range(3))
+    query, key, value = (torch.randn(2, 6, 12) for _ in range(3))
     keep = torch.rand(2, 1, 6, 6) > 0.3
     keep[..., 0] = True
     mask = keep if masked else None
-    monkeypatch.setattr(minimal_attention, "FUSED_FROM_TOKENS_ON_CPU", 1)
-    fused = attend(query, key, value, mask)
-    monkeypatch.setattr(minimal_attention, "FUSED_FROM_TOKENS_ON_CPU", 1000)
-    torch.testing.assert_close(attend(query, key, value, mask), fused, atol=1e-6, rtol=1e-5)
+    monkeypatch.setattr(dot_product, "FUSED_FROM_TOKENS_ON_CPU", 1)
+    fused = attend(query, key, value, 3, mask)
+    monkeypatch.setattr(dot_product, "FUSED_FROM_TOKENS_ON_CPU", 1000)
+    torch.testing.assert_close(attend(query, key, value, 3, mask), fused, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("shared", ["nothing", "key and value", "everything"])
+def test_gradients_of_few_tokens(shared: str, heads: int) -> None:
+    """Against finite differences, and against PyTorch's own gradient of the same formula."""
+    shapes = ((2, 5, 6), (2, 7, 6), (2, 7, 6))
+    query, key, value = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    places = {"nothing": (0, 1, 2), "key and value": (0, 1, 1), "everything": (0, 0, 0)}[shared]
+    different = (query, key, value)[: max(places) + 1]
+
+    def ours(*tensors: torch.Tensor) -> torch.Tensor:
+        query, key, value = (tensors[place] for place in places)
+        return attend(query, key, value, heads)
+
+    assert torch.autograd.gradcheck(ours, different)
+    parts = (different[place].unflatten(-1, (heads, -1)).transpose(1, 2) for place in places)
+    expected = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+    chosen = torch.randn_like(expected)
+    for left, right in zip(
+        torch.autograd.grad(ours(*different), different, chosen),
+        torch.autograd.grad(expected, different, chosen),
+        strict=True,
+    ):
+        torch.testing.assert_close(left, right)
+
+
+def test_a_second_derivative_of_few_tokens_is_refused() -> None:
+    """It would be wrong: the gradient is our own, and its own is not written."""
+    states = torch.randn(1, 3, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(attend(states, states, states, 1).square().sum(), states, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 def test_dropout_is_for_training_alone() -> None:

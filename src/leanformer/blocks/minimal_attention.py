@@ -10,50 +10,11 @@ from pydantic import Field
 from torch import nn
 
 from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
+from leanformer.blocks.dot_product import attend, split_heads
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
-
-# Below this many tokens a CPU takes plain products: in whole training steps of small models the fused kernel is behind
-# with 17 tokens and ahead from 37 on (benchmarks/attention_kernels.py).
-FUSED_FROM_TOKENS_ON_CPU = 32
-
-
-def attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-    dropout: float = 0.0,
-) -> torch.Tensor:
-    """softmax(query keyᵀ / √d_head) value, by the faster of PyTorch's fused kernel and plain products.
-
-    Args:
-        query: Shape (batch, heads, tokens, d_head); ``key`` and ``value`` likewise.
-        attention_mask: Boolean, broadcastable to (batch, heads, tokens, tokens): True where a score counts.
-        dropout: Probability with which a weight is dropped.
-
-    Returns:
-        Shape (batch, heads, tokens, d_head).
-    """
-    if query.device.type != "cpu" or key.shape[-2] >= FUSED_FROM_TOKENS_ON_CPU:
-        # Tokens that no matrix has touched are float32 under autocast, which does not reach the kernel inside a vmap.
-        key, value = key.to(query.dtype), value.to(query.dtype)
-        return F.scaled_dot_product_attention(query, key, value, attention_mask, dropout)
-    scale = query.shape[-1] ** -0.5
-    # Scaled where there are fewer numbers: in a small model this is a measurable part of a step.
-    if key.shape[-2] < query.shape[-1]:
-        scores = (query @ key.transpose(-1, -2)) * scale  # (batch, heads, tokens, tokens)
-    else:
-        scores = (query * scale) @ key.transpose(-1, -2)
-    if attention_mask is not None:
-        # Not minus infinity, so that a row of nothing to attend to has a softmax.
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1)
-    if dropout > 0.0:
-        weights = F.dropout(weights, dropout)
-    return weights @ value
 
 
 class TriangularLinear(nn.Module):
@@ -133,10 +94,6 @@ class MinimalAttentionModule(BlockModule):
         self.diagonal_value = nn.Parameter(torch.ones(d_model)) if diagonal_value else None
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1)) if temperature else None
 
-    def split(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, d_model) -> (batch, heads, tokens, d_model / heads)."""
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -163,10 +120,8 @@ class MinimalAttentionModule(BlockModule):
                 key, value = self._keys_and_values(source, None)
                 if state is not None:
                     state.tensors = {"key": key, "value": value}
-        query, key = self._sharpened(self.split(query), self.split(key))
-        value = self.split(value)
-        output = attend(query, key, value, mask, self.dropout if self.training else 0.0)
-        output = output.transpose(1, 2).flatten(2)  # (batch, tokens, d_model)
+        query, key = self._sharpened(query, key)
+        output = attend(query, key, value, self.heads, mask, self.dropout if self.training else 0.0)
         if self.diagonal_value is not None:
             output = output * self.diagonal_value
         if self.output is not None:
@@ -193,15 +148,18 @@ class MinimalAttentionModule(BlockModule):
         else:
             key, _ = self._keys_and_values(hidden_states, query)
             mask = self._own_mask(hidden_states, padding_mask, None)
-        query, key = self._sharpened(self.split(query), self.split(key))
+        query, key = (split_heads(side, self.heads) for side in self._sharpened(query, key))
         scores = query @ key.mT * query.shape[-1] ** -0.5
         return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
 
     def _sharpened(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys of all heads as their products are taken."""
+        """Queries and keys, (batch, tokens, d_model), as their products are taken."""
         if self.qk_norm:
-            query, key = (F.rms_norm(side, side.shape[-1:]) for side in (query, key))
-        return query if self.temperature is None else query * self.temperature, key
+            by_head = (side.unflatten(-1, (self.heads, -1)) for side in (query, key))
+            query, key = (F.rms_norm(side, side.shape[-1:]).flatten(-2) for side in by_head)
+        if self.temperature is not None:
+            query = (query.unflatten(-1, (self.heads, -1)) * self.temperature[:, 0]).flatten(-2)
+        return query, key
 
     def _query(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.query(hidden_states) if self.qk == "separate" else self.similarity(hidden_states)

@@ -1,0 +1,124 @@
+"""Softmax attention of heads: by PyTorch's fused kernel, or for few tokens by plain products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+# Below this many tokens a CPU takes plain products: in whole training steps of small models the fused kernel is behind
+# with 17 tokens and ahead from 37 on (benchmarks/attention_kernels.py).
+FUSED_FROM_TOKENS_ON_CPU = 32
+
+
+def split_heads(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """(batch, tokens, d_model) -> (batch, heads, tokens, d_model / heads)."""
+    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    heads: int,
+    attention_mask: torch.Tensor | None = None,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """softmax(query keyᵀ / √d_head) value of each head, by the fastest way for the shape and the device.
+
+    Args:
+        query: Shape (batch, tokens, channels of all heads).
+        key: Shape (batch, tokens read, channels), as ``value``; where both are one tensor, less is computed.
+        heads: Into how many the channels fall.
+        attention_mask: Boolean, broadcastable to (batch, heads, tokens, tokens read): True where a score counts.
+        dropout: Probability with which a weight is dropped.
+
+    Returns:
+        Shape (batch, tokens, channels).
+    """
+    few = query.device.type == "cpu" and key.shape[-2] < FUSED_FROM_TOKENS_ON_CPU
+    if few and attention_mask is None and dropout == 0.0 and not torch.is_autocast_enabled("cpu"):
+        return _attend_few(query, key, value, heads)
+    query, key, value = (split_heads(side, heads) for side in (query, key, value))
+    if few:
+        output = _attend_plainly(query, key, value, attention_mask, dropout)
+    else:
+        # Tokens that no matrix has touched are float32 under autocast, which does not reach the kernel inside a vmap.
+        key, value = key.to(query.dtype), value.to(query.dtype)
+        output = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout)
+    return output.transpose(1, 2).flatten(2)
+
+
+def _attend_plainly(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, dropout: float
+) -> torch.Tensor:
+    """By products, with PyTorch's own gradient; heads apart, (batch, heads, tokens, d_head)."""
+    scores = (query @ key.mT) * query.shape[-1] ** -0.5
+    if attention_mask is not None:
+        # Not minus infinity, so that a row of nothing to attend to has a softmax.
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    return F.dropout(scores.softmax(dim=-1), dropout) @ value
+
+
+def _attend_few(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
+    """By ``FewTokens``; arguments and result as of ``attend``."""
+
+    def flat(states: torch.Tensor) -> torch.Tensor:
+        return states if heads == 1 else split_heads(states, heads).flatten(0, 1)
+
+    output, _ = FewTokens.apply(flat(query), flat(key), None if value is key else flat(value))
+    return output if heads == 1 else output.unflatten(0, (len(query), heads)).transpose(1, 2).flatten(2)
+
+
+class FewTokens(torch.autograd.Function):
+    """softmax(q kᵀ / √d) v with its gradient in as few passes over memory as PyTorch's products allow.
+
+    The scale is a factor of a product, and the gradients of what is read twice, as key and as value, are added while
+    the second is computed: a training step of a model that is nothing but such attention takes a twentieth less time.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The output, and the weights for the gradient.
+
+        Args:
+            query: Shape (batch * heads, tokens, d_head).
+            key: Shape (batch * heads, tokens read, d_head).
+            value: As ``key``; None: the keys.
+        """
+        weights = _product(query, key.mT, query.shape[-1] ** -0.5).softmax(dim=-1)
+        return torch.bmm(weights, key if value is None else value), weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Keeps what the gradient needs."""
+        ctx.save_for_backward(*inputs, output[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
+        """The gradients of query, key and value."""
+        if given is None:
+            return None, None, None
+        query, key, value, weights = ctx.saved_tensors
+        scale = query.shape[-1] ** -0.5
+        to_weights = torch.bmm(given, (key if value is None else value).mT)
+        to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+        to_value = torch.bmm(weights.mT, given)
+        to_query = _product(to_scores, key, scale)
+        if value is None:
+            return to_query, torch.baddbmm(to_value, to_scores.mT, query, alpha=scale), None
+        return to_query, _product(to_scores.mT, query, scale), to_value
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
+    """``scale * left @ right`` of batches of matrices, in one pass."""
+    return torch.baddbmm(left.new_empty(1, 1, 1), left, right, beta=0, alpha=scale)
