@@ -2,8 +2,9 @@
 
 Every model writes as many tokens of the same sentences, whatever it would say, so that only the time of a token
 differs: greedy for one sentence and for 32 at once, and with a beam of 5 for 16. The first model is the one that the
-others are compared with; ratios are taken round by round. What a model would say does not matter, so by default the
-models are fresh ones of benchmarks/multi30k.yaml: its teacher, and students of slots. Trained ones are given by name:
+others are compared with, and once more with its layers opened and nothing replaced; ratios are taken round by round.
+What a model would say does not matter, so by default the models are fresh ones of benchmarks/multi30k.yaml: its
+teacher, and students of slots. Trained ones are given by name:
 
     python -m benchmarks decoding teacher=runs/.../baseline/seed-0/model slots=runs/.../both-slots/seed-0/model
 """
@@ -37,6 +38,7 @@ STUDENTS = {
     "all": "all-slots",
 }
 """What is replaced -> the candidate of benchmarks/multi30k.yaml."""
+OPENED = "nothing, but open layers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +88,8 @@ def measure(arguments: argparse.Namespace) -> Result:
     """Milliseconds a token of every model in every setting, and its speed as a multiple of the first's."""
     task = open_task(arguments)
     models, tokenizer = open_models(arguments, task)
+    name, first = next(iter(models.items()))
+    models = {name: first, OPENED: lf.reduce(first, {}), **models}
     encoded = [torch.tensor(ids) for ids in tokenizer.encode_source(list(task.data.test.sources[:32]))]
     rows = []
     for count, beam in SETTINGS:
@@ -125,14 +129,15 @@ for the same sentences ({result["median_source_tokens"]:g} subwords in the media
 {table(header, lines)}
 
 A sentence this short has fewer tokens than there are slots, and in a model this small a step is mostly the work
-around its products. What slots give is a state that does not grow: K·d numbers a layer at cross-attention and K·(d +
-h) in the decoder, whatever the length."""
+around its products. A student takes a shorter way through these than Hugging Face's own model, whatever stands in it:
+the line of open layers has the same attention as the teacher. What slots give is a state that does not grow: K·d
+numbers a layer at cross-attention and K·(d + h) in the decoder, whatever the length."""
 
 
 def summary(result: Result) -> str:
     """The slowest and the fastest student."""
     first = result["rows"][0]["model"]
-    speeds = [row["speed"] for row in result["rows"] if row["model"] != first]
+    speeds = [row["speed"] for row in result["rows"] if row["model"] not in (first, OPENED)]
     return (
         f"While they write short sentences, small translators whose attention is replaced by slots have "
         f"{min(speeds):.2f} to {max(speeds):.2f} times their teacher's speed."

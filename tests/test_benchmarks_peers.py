@@ -22,6 +22,7 @@ from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn.train import TrainingStep, make_accelerator
 from leanformer.model.baseline import fresh_model
+from leanformer.model.plan import Plan
 from leanformer.model.surgery import parameter_count
 
 
@@ -217,3 +218,11 @@ def test_memory_of_a_new_process() -> None:
     assert memory is None or 95 <= memory < 150
     assert len(large) == 400_000_000
     assert here(len, large, imports=("no.such.module",)) == (len(large), None)
+
+
+@pytest.mark.parametrize("plan", peers_training.FORMS.values(), ids=peers_training.FORMS)
+def test_every_form_of_the_study_can_be_made(plan: Plan) -> None:
+    vit = fresh_model("vit", vit_config())
+    form = lf.reduce(vit, plan)
+    assert form(torch.zeros(1, 1, 28, 28)).logits.shape == (1, 10)
+    assert parameter_count(form) < parameter_count(vit)
