@@ -690,8 +690,8 @@ def test_the_short_way_of_a_step_changes_nothing(
     student = copy.deepcopy(students(family, plan))
     student.set_attn_implementation(implementation)
     decoder = student.base_model.decoder
-    step = Mock(side_effect=decoder._step)
-    monkeypatch.setattr(decoder, "_step", step)
+    step = Mock(side_effect=decoder.step)
+    monkeypatch.setattr(decoder, "step", step)
     expected = step_after(student, 3, output_hidden_states=True)
     assert len(expected.decoder_hidden_states) == 3
     assert step.call_count == 0

@@ -339,15 +339,9 @@ class TellsDecoderBlocks:
         **kwargs: Any,
     ) -> Any:
         """As the decoder's own."""
-        if (
-            input_ids is not None
-            and attention_mask is None
-            and input_ids.shape[1] == 1
-            and not self.training
-            and _grows(past_key_values)
-            and not any(kwargs.get(f"output_{kind}", getattr(self.config, f"output_{kind}")) for kind in OUTPUTS)
-        ):
-            return self._step(input_ids, encoder_hidden_states, encoder_attention_mask, past_key_values)
+        if self.steps(input_ids, attention_mask, past_key_values, kwargs):
+            states = self.step(input_ids, encoder_hidden_states, encoder_attention_mask, past_key_values)
+            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states, past_key_values=past_key_values)
         decode: Any = super()
         padding_mask, source_mask = real_tokens(attention_mask), real_tokens(encoder_attention_mask)
         if not _any_attends(self.layers, "self_attention"):
@@ -365,14 +359,39 @@ class TellsDecoderBlocks:
             **kwargs,
         )
 
-    def _step(
+    def steps(
         self,
-        input_ids: torch.Tensor,
-        source: torch.Tensor | None,
-        given_mask: torch.Tensor | None,
-        cache: Any,
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """One further token of each sequence: no mask over the target is needed, as all that was read is seen."""
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        cache: Cache | None,
+        others: dict[str, Any],
+    ) -> bool:
+        """Whether what a model is called with is one further token of each sequence, and no more than that is asked."""
+        return (
+            input_ids is not None
+            and attention_mask is None
+            and input_ids.shape[1] == 1
+            and not self.training
+            and _grows(cache)
+            and not any(others.get(f"output_{kind}", getattr(self.config, f"output_{kind}")) for kind in OUTPUTS)
+        )
+
+    def step(
+        self, input_ids: Any, source: torch.Tensor | None, given_mask: torch.Tensor | None, cache: Any
+    ) -> torch.Tensor:
+        """The output for one further token of each sequence, where ``steps`` says that it is.
+
+        No mask over the target is needed, as all that was read is seen.
+
+        Args:
+            input_ids: The tokens, shape (batch, 1).
+            source: The encoder's output.
+            given_mask: The source's mask, shape (batch, source tokens).
+            cache: Has read the tokens before.
+
+        Returns:
+            Shape (batch, 1, d_model).
+        """
         hidden_states = self.embed(input_ids, cache.get_seq_length())
         masks = cache.__dict__.get("source_masks")
         if masks is None or masks.given is not given_mask:
@@ -390,7 +409,7 @@ class TellsDecoderBlocks:
                 past_key_values=cache,
                 source_mask=masks.real,
             )
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden_states, past_key_values=cache)
+        return hidden_states
 
 
 class PatchProjection(nn.Module):

@@ -23,7 +23,8 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
 )
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import ImageClassifierOutput, Seq2SeqLMOutput
 
 from leanformer.errors import LeanformerError
 from leanformer.model.families import FAMILIES, STUDENT_PREFIX, TranslationFamily, device_and_dtype, find_family
@@ -75,6 +76,48 @@ class TranslationStudent(PreTrainedModel):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         install(self, config.plan or {}, take_over=False)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the Hugging Face model's own; a token while writing goes straight through the decoder."""
+        decoder = self.base_model.decoder
+        if (
+            encoder_outputs is not None
+            and labels is None
+            and kwargs.get("return_dict") is not False
+            and self.config.return_dict
+            and decoder.steps(decoder_input_ids, decoder_attention_mask, past_key_values, kwargs)
+        ):
+            source = encoder_outputs[0]
+            states = decoder.step(decoder_input_ids, source, attention_mask, past_key_values)
+            logits = self.lm_head(states) + self.final_logits_bias
+            return Seq2SeqLMOutput(logits=logits, past_key_values=past_key_values, encoder_last_hidden_state=source)
+        whole: Any = super()
+        return whole.forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            **kwargs,
+        )
 
 
 class LeanViTConfig(ViTConfig):
