@@ -751,6 +751,22 @@ def test_beams_of_a_sentence_keep_its_keys(students: Students) -> None:
     assert torch.equal(layer.keys, before[[0, 2, 1]])
 
 
+@pytest.mark.parametrize("plan", ["self", "slots"])
+def test_fewer_sentences_are_left_of_a_cache(students: Students, plan: str) -> None:
+    """Their beams stand where equal ones stood, and yet the others have to go."""
+    student = students("marian", plan)
+    given = {name: tensor.repeat_interleave(2, dim=0) for name, tensor in batch().items()}
+    ids = given.pop("decoder_input_ids")
+    left = torch.tensor([0, 1, 2, 3])
+    with torch.no_grad():
+        cache = student(**given, decoder_input_ids=ids[:, :3], use_cache=True).past_key_values
+        cache.reorder_cache(torch.tensor([1, 0, 2, 3, 5, 4]))  # from here on it is known which are the same
+        cache.reorder_cache(left)
+        given = {name: tensor[left] for name, tensor in given.items()}
+        after = student(**given, decoder_input_ids=ids[left, 3:4], past_key_values=cache, use_cache=True).logits
+    torch.testing.assert_close(after[:, 0], logits(student)[[0, 0, 1, 1], 3], atol=2e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("plan", ["slots", "everything"])
 def test_steps_can_be_learned_from_and_mixed(students: Students, plan: str) -> None:
     """What a step writes to is written to only where no gradient, and no mode of PyTorch, forbids it."""

@@ -59,7 +59,7 @@ def _attend_plainly(
     if attention_mask is not None:
         # Not minus infinity, so that a row of nothing to attend to has a softmax.
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    return F.dropout(scores.softmax(dim=-1), dropout) @ value
+    return F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0.0) @ value
 
 
 def _attend_few(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:

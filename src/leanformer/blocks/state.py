@@ -75,7 +75,7 @@ class DecodingState(CacheLayerMixin):
         """Keeps some sequences of the batch."""
         for part in self.parts.values():
             part.batch_select_indices(indices)
-        if stays(indices, self.repeats):
+        if stays(indices, self.repeats * len(next(iter(self.tensors.values()), ())), self.repeats):
             return
         indices, self.repeats = indices // self.repeats, 1
         self.tensors = {
@@ -129,7 +129,7 @@ class SourceKeys(DynamicLayer):
         """Goes on with other sequences of the batch, as beam search asks for."""
         if self.repeats is None:
             self.repeats = repeats(self.keys, self.values)
-        if not stays(beam_idx, self.repeats):
+        if not stays(beam_idx, len(self.keys), self.repeats):
             super().reorder_cache(beam_idx)
             self.repeats = None
 

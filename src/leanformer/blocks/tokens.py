@@ -37,15 +37,16 @@ def repeats(*tensors: torch.Tensor) -> int:
     return math.gcd(len(tensors[0]), *first.tolist())
 
 
-def stays(indices: torch.Tensor, repeats: int) -> bool:
+def stays(indices: torch.Tensor, batch: int, repeats: int) -> bool:
     """Whether sequences chosen from a batch stand where equal ones stood, as when beams go on from one another.
 
     Args:
-        indices: Which are chosen, shape (batch,).
+        indices: Which are chosen.
+        batch: From how many.
         repeats: How many in turn are the same.
     """
-    if repeats == 1:
-        return False  # but for an order that changes nothing, which is not worth the look
+    if repeats == 1 or len(indices) != batch:
+        return False  # of single ones an order that changes nothing is not worth the look
     rows = torch.arange(len(indices), device=indices.device, dtype=indices.dtype)
     return torch.equal(indices // repeats, rows // repeats)
 
