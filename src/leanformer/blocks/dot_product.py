@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 # Below this many tokens a CPU takes plain products: in whole training steps of small models the fused kernel is behind
-# with 17 tokens and ahead from 37 on (benchmarks/attention_kernels.py).
-FUSED_FROM_TOKENS_ON_CPU = 32
+# with 37 tokens and ahead from 50 on, where there are several heads (benchmarks/attention_kernels.py).
+FUSED_FROM_TOKENS_ON_CPU = 48
 
 
 def split_heads(states: torch.Tensor, heads: int) -> torch.Tensor:
