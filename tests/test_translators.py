@@ -678,6 +678,8 @@ def step_after(student: PreTrainedModel, read: int, cache: Any = None, **setting
     with torch.no_grad():
         if cache is None:
             cache = student(**given, decoder_input_ids=ids[:, :read], use_cache=True).past_key_values
+        # As generate does it: the source is read once.
+        given["encoder_outputs"] = student.get_encoder()(given.pop("input_ids"), given["attention_mask"])
         return student(**given, decoder_input_ids=ids[:, read : read + 1], past_key_values=cache, use_cache=True)
 
 

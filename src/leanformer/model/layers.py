@@ -12,7 +12,6 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from leanformer.blocks.base import BlockModule
 from leanformer.blocks.state import DecodingState, SourceKeys
@@ -312,8 +311,8 @@ class TellsEncoderBlocks:
 class TellsDecoderBlocks:
     """Mixed into a decoder: its layers are told where padding is, in the target and in the source.
 
-    While it writes, a token at a time, it takes the short way: in a small model a seventh of such a step is work around
-    the layers, most of it for masks and outputs that nobody asked for.
+    While a student writes, a token at a time, it takes the short way (``step``): in a small model a seventh of such a
+    step is work around the layers, most of it for masks and outputs that nobody asked for.
     """
 
     layers: nn.ModuleList
@@ -335,13 +334,9 @@ class TellsDecoderBlocks:
         attention_mask: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> Any:
         """As the decoder's own."""
-        if self.steps(input_ids, attention_mask, past_key_values, kwargs):
-            states = self.step(input_ids, encoder_hidden_states, encoder_attention_mask, past_key_values)
-            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states, past_key_values=past_key_values)
         decode: Any = super()
         padding_mask, source_mask = real_tokens(attention_mask), real_tokens(encoder_attention_mask)
         if not _any_attends(self.layers, "self_attention"):
@@ -353,7 +348,6 @@ class TellsDecoderBlocks:
             attention_mask,
             encoder_hidden_states,
             encoder_attention_mask,
-            past_key_values,
             padding_mask=padding_mask,
             source_mask=source_mask,
             **kwargs,
