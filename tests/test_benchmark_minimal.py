@@ -95,12 +95,12 @@ def test_chosen_rows_come_with_what_they_are_compared_with() -> None:
         return [row.name for rows in with_references(chosen).values() for row in rows]
 
     assert trained("symmetric-4-heads") == ["unchanged-1-head-mlp", "symmetric-4-heads"]
-    assert trained("patch-7") == ["patch-7", "patch-7-no-mlp"]  # a study has a candidate
-    assert trained("patch-7-no-mlp", "6-layers-1-head") == [
+    assert trained("attention") == ["attention", "attention-no-mlp"]  # a study has a candidate
+    assert trained("attention-no-mlp", "6-layers-1-head") == [
         "6-layers-1-head-mlp",
         "6-layers-1-head",
-        "patch-7",
-        "patch-7-no-mlp",
+        "attention",
+        "attention-no-mlp",
     ]
     assert [row for rows in with_references(ROWS).values() for row in rows] == list(ROWS)
 
@@ -111,7 +111,7 @@ def test_chosen_rows_come_with_what_they_are_compared_with() -> None:
         (["--only", "stacked"], "--stacked K"),
         (["--only", "best", "--rows", "symmetric-4-heads"], "leave no row"),
         (["--data-mnist", "none", "--data-cifar10", "none"], "leave no row"),
-        (["--rows", "patch-7", "--data-mnist", "none"], "leave no row"),
+        (["--rows", "attention", "--data-mnist", "none"], "leave no row"),
         (["--stacked", "-1"], "--stacked -1"),
     ],
 )
@@ -157,10 +157,10 @@ def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
         "curves": [{"epochs": [{"validation_accuracy": 0.9}]}],
     }
     result = result_of(
-        [figures("patch-7"), figures("patch-7-no-mlp", parameters=18_634, **luckier), figures("patch-4", **failed)]
+        [figures("attention"), figures("attention-no-mlp", parameters=18_634, **luckier), figures("grid", **failed)]
     )
     page = BENCHMARK.section(result)
-    assert "Failed: mnist patch-4." in page
+    assert "Failed: mnist grid." in page
     assert "failed: the loss was not finite" in page
     assert "the best has 31,396 and 98.50 %. The goal of 98.5 % is reached" in page
     assert BENCHMARK.summary is not None

@@ -166,11 +166,12 @@ class HeadsModule(BlockModule):
     """A block that gives an attention's heads, side by side, and has an output projection behind them.
 
     Attributes:
-        value: What is mixed of each token.
-        output: The projection; None in a block for some heads alone, which has that of the attention behind it.
+        value: What is mixed of each token; None: the token.
+        output: The projection; None where nothing follows, and in a block for some heads alone, which has that of the
+            attention behind it.
     """
 
-    value: nn.Linear
+    value: nn.Linear | None
     output: nn.Linear | None
 
     def take_over(self, teacher: AttentionWeights) -> None:
@@ -178,6 +179,8 @@ class HeadsModule(BlockModule):
 
         Where the values here have no bias, theirs goes into the output's, to which weights that sum to one pass it on.
         """
+        if self.value is None:
+            return
         set_linear(self.value, teacher.value, teacher.value_bias)
         if self.output is not None:
             bias = teacher.bias_behind_means() if self.value.bias is None else teacher.output_bias

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -20,19 +21,78 @@ MIXING_DEVIATION = 0.02
 USUAL_TOKENS = 16  # that a token reads where weights by distance count as they are
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Patches in rows and columns, row by row, with special tokens before them.
+
+    Args:
+        rows: Patches from top to bottom.
+        columns: Patches from left to right.
+        special_tokens: Tokens before the patches.
+        max_distance: Patches farther from one another in rows or in columns have no weight.
+    """
+
+    rows: int
+    columns: int
+    special_tokens: int
+    max_distance: int
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns, up or down, left or right, that a patch reads."""
+        return min(self.max_distance, self.rows - 1), min(self.max_distance, self.columns - 1)
+
+    @property
+    def read(self) -> int:
+        """Patches that one reads at most."""
+        down, right = self.reach
+        return (2 * down + 1) * (2 * right + 1)
+
+    @property
+    def weights(self) -> int:
+        """Numbers of a group: of each offset, of each special token to patches and from them, and among these."""
+        return self.read + 2 * self.special_tokens + self.special_tokens**2
+
+    def index(self, device: torch.device) -> torch.Tensor:
+        """Which of a group's numbers stands between two tokens, shape (tokens, tokens); ``weights`` where none does."""
+        down, right = self.reach
+        row = torch.arange(self.rows, device=device).repeat_interleave(self.columns)
+        column = torch.arange(self.columns, device=device).repeat(self.rows)
+        rows, columns = row - row[:, None], column - column[:, None]
+        offset = (rows + down) * (2 * right + 1) + columns + right
+        patches = torch.where((rows.abs() <= down) & (columns.abs() <= right), offset, self.weights)
+        special = torch.arange(self.special_tokens, device=device) + self.read
+        taken = special[:, None].expand(-1, len(row))  # by a special token of any patch
+        given = (special + self.special_tokens).expand(len(row), -1)
+        among = special + self.special_tokens * (torch.arange(self.special_tokens, device=device)[:, None] + 2)
+        return torch.cat([torch.cat([among, taken], dim=1), torch.cat([given, patches], dim=1)])
+
+
 class MixerModule(HeadsModule):
-    """What ``mixer`` builds, with weights by position or by distance; see there for the arguments."""
+    """What ``mixer`` builds; see there for the arguments."""
 
     def __init__(
-        self, site: Site, groups: int, max_length: int | None, max_distance: int | None, width: int | None = None
+        self,
+        site: Site,
+        groups: int,
+        max_length: int | None = None,
+        max_distance: int | None = None,
+        grid: Grid | None = None,
+        vo: str = "separate",
+        gate: bool = True,
+        width: int | None = None,
     ) -> None:
         super().__init__()
         self.site_name = site.name
         self.max_length = max_length
         self.max_distance = max_distance
+        self.grid = grid
         self.causal = site.causal
-        self.value = nn.Linear(site.d_model, width or site.d_model)
-        if max_length is not None:
+        self.value = nn.Linear(site.d_model, width or site.d_model) if vo == "separate" else None
+        if grid is not None:
+            bound = grid.read**-0.5  # as PyTorch's convolutions start
+            mixing = torch.empty(groups, grid.weights).uniform_(-bound, bound)
+        elif max_length is not None:
             # Small beside the means of values that an attention gives: with weights far off, teaching starts far off.
             mixing = torch.empty(groups, max_length, max_length).normal_(std=MIXING_DEVIATION)
         else:
@@ -40,9 +100,11 @@ class MixerModule(HeadsModule):
             # What no text was long enough to teach stays nothing. From j - i = -max_distance on, to 0 where causal.
             mixing = torch.zeros(groups, max_distance + 1 + (0 if site.causal else max_distance))
         self.mixing = nn.Parameter(mixing)
-        self.gate = nn.Linear(site.d_model, width or site.d_model)
-        nn.init.zeros_(self.gate.bias)
-        self.output = nn.Linear(site.d_model, site.d_model) if width is None else None
+        self.gate = nn.Linear(site.d_model, width or site.d_model) if gate else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.bias)
+        self.output = nn.Linear(site.d_model, site.d_model) if vo == "separate" and width is None else None
+        self._index: torch.Tensor | None = None
 
     def mix(
         self,
@@ -55,19 +117,21 @@ class MixerModule(HeadsModule):
         """The heads; see ``HeadsModule``.
 
         Raises:
-            LeanformerError: There are more tokens than ``max_length``.
+            LeanformerError: There are more tokens than ``max_length``, or not as many as the grid has patches.
         """
         states, real = without_padding(hidden_states, padding_mask)
-        values = self.value(states) * real[..., None]  # the bias too is nothing at padding
+        # The bias too is nothing at padding.
+        values = states if self.value is None else self.value(states) * real[..., None]
         if state is not None:
             values = self._with_earlier(values, state)
         weights = self._weights(states.shape[1], values.shape[1])
-        values = values.unflatten(-1, (len(self.mixing), -1))  # (batch, tokens read, groups, d_group)
-        mixed = torch.einsum("gij,bjgc->bigc", weights, values).flatten(2)
+        mixed = _mix(weights, values)
         if self.max_distance is not None:
             near = self._near(states, real if state is None else padding_mask, weights.shape[-1])
             near = near.to(torch.promote_types(mixed.dtype, torch.float32))
             mixed = mixed * (USUAL_TOKENS / near).sqrt().to(mixed.dtype)[..., None]
+        if self.gate is None:
+            return mixed
         gate = 2 * torch.sigmoid(self.gate(states))  # starts near 1
         return gate * mixed
 
@@ -92,6 +156,8 @@ class MixerModule(HeadsModule):
 
     def _weights(self, tokens: int, read: int) -> torch.Tensor:
         """Of each of the last tokens that are read, for each of these, shape (groups, tokens, read)."""
+        if self.grid is not None:
+            return self._weights_on(self.grid, tokens)
         if self.max_distance is None:
             assert self.max_length is not None
             check_length(self.site_name, "mixer", self.max_length, tokens, "tokens")
@@ -100,6 +166,53 @@ class MixerModule(HeadsModule):
         before, after = read - 1 - self.max_distance, tokens - 1 - (0 if self.causal else self.max_distance)
         by_distance = F.pad(self.mixing, (before, after))  # (groups, read + tokens - 1)
         return by_distance.unfold(1, read, 1).flip(1)  # [i, j] is by_distance[tokens - 1 - i + j]
+
+    def _weights_on(self, grid: Grid, tokens: int) -> torch.Tensor:
+        """Of each token for each, shape (groups, tokens, tokens), where the special tokens may be gone."""
+        patches = grid.rows * grid.columns
+        if tokens not in (patches, patches + grid.special_tokens):
+            raise LeanformerError(
+                f"{self.site_name}: its mixer block reads {grid.rows} x {grid.columns} patches, with {tokens} tokens "
+                "there are others; give it images of the model's size"
+            )
+        # Not a buffer: it holds no state, and saved files are for state alone.
+        if self._index is None or self._index.device != self.mixing.device:
+            self._index = grid.index(self.mixing.device)
+        index = self._index[-tokens:, -tokens:]
+        by_group = F.pad(self.mixing.T, (0, 0, 0, 1))  # of groups last: rows are picked whole
+        return _Transposed.apply(by_group.index_select(0, index.flatten())).unflatten(1, index.shape)
+
+
+class _Transposed(torch.autograd.Function):
+    """A matrix transposed in memory, and so its gradient: batches of products of strided parts are slow on a CPU."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: torch.Tensor) -> torch.Tensor:
+        return matrix.T.contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, given: torch.Tensor) -> torch.Tensor:
+        return given.T.contiguous()
+
+
+def _mix(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Σ_j weights[group, i, j] values[batch, j], shape (batch, tokens, channels).
+
+    Args:
+        weights: Shape (groups, tokens, tokens read).
+        values: Shape (batch, tokens read, channels), a group's channels side by side.
+    """
+    groups, tokens, read = weights.shape
+    batch, _, channels = values.shape
+    by_channel = _Transposed.apply(values.flatten(0, 1)).view(groups, -1, read)  # a group's channels, of the batch
+    mixed = torch.bmm(by_channel, weights.mT).view(channels, batch * tokens)
+    return _Transposed.apply(mixed).view(batch, tokens, channels)
 
 
 @register
@@ -115,18 +228,27 @@ class Mixer(Block):
     that taught it gets too much. There is no limit of length. In a decoder's self-attention j goes up to i, and while
     decoding the values of the last ``max_distance`` tokens are kept.
 
+    On a grid M[group, i, j] = w[group, row_j - row_i, column_j - column_i] between the patches of an image, and nothing
+    where they are farther apart than ``max_distance`` in rows or in columns. Class and distillation tokens stand beside
+    the grid: each takes the same of every patch, and gives every patch the same.
+
     Of absolute positions a shorter sentence uses the leading rows and columns of M, and a longer one is an error. That
     form is for encoders, where all tokens are read at once, and for what is always of one length, as images are.
 
-    With G = ``groups``, T = ``max_length`` and D = ``max_distance`` it stores 3 d² + 3 d (value, gate, output) and of
-    relative positions G (2 D + 1), in a decoder G (D + 1), of absolute ones G T². On n tokens it takes 3 d² n + d n²
-    multiply-adds, whatever D is; a token in decoding 3 d² + d (D + 1).
+    Without values (``vo: none``) the tokens themselves are mixed and nothing projects what they give; without its gate
+    too, a grid's mixer is a convolution of each channel by itself, with kernels that a group shares.
+
+    With G = ``groups``, T = ``max_length`` and D = ``max_distance`` it stores 3 d² + 3 d (value, gate, output; without
+    values or gate less of them) and of relative positions G (2 D + 1), in a decoder G (D + 1), of absolute ones G T²,
+    on a grid with s special tokens G ((2 D + 1)² + 2 s + s²). On n tokens it takes 3 d² n + d n² multiply-adds,
+    whatever D is; a token in decoding 3 d² + d (D + 1).
 
     Source: Tolstikhin et al. 2021, "MLP-Mixer" (arXiv 2105.01601), for static mixing over positions; Liu et al. 2021,
     "Pay Attention to MLPs" (gMLP, arXiv 2105.08050), for the product with a gate. Here the gate reads its own position
     and what it multiplies is mixed, by matrices of a group each, as heads have theirs. Wu et al. 2019, "Pay Less
     Attention with Lightweight and Dynamic Convolutions" (arXiv 1901.10430), for weights by distance that a group of
-    channels shares; there a softmax norms them.
+    channels shares; there a softmax norms them. Trockman and Kolter 2022, "Patches Are All You Need?" (ConvMixer, arXiv
+    2201.09792), for convolutions of single channels between patches.
     """
 
     name = "mixer"
@@ -138,31 +260,47 @@ class Mixer(Block):
         Args:
             groups: Channel groups with mixing weights of their own; None: as many as the model has heads there.
             heads: Which heads of the attention are replaced, one group each; None: all, by the groups.
-            positions: What a weight goes by: how far two tokens are from one another (``relative``), or where each of
-                them stands (``absolute``).
-            max_distance: Of relative positions: tokens farther from one another give each other nothing.
+            positions: What a weight goes by: how far two tokens are from one another (``relative``), where each of
+                them stands (``absolute``), or how far two patches are from one another in rows and in columns
+                (``grid``).
+            max_distance: Of relative positions: tokens farther from one another give each other nothing. On a grid:
+                likewise patches, in rows or in columns; None: each reads all.
             max_length: Of absolute positions: tokens that it can read.
+            special_tokens: On a grid: tokens before the patches; None: those that the model has then.
+            vo: ``separate``: what is mixed are values, and an output projection follows; ``none``: the tokens
+                themselves, without one.
+            gate: Whether each token chooses among the channels of what it takes.
         """
 
         groups: Annotated[int, Field(ge=1)] | None = None
         heads: HeadList | None = None
-        positions: Literal["relative", "absolute"] = "relative"
+        positions: Literal["relative", "absolute", "grid"] = "relative"
         max_distance: Annotated[int, Field(ge=0)] | None = Field(
             default_factory=lambda given: 49 if given.get("positions") == "relative" else None
         )
         max_length: Annotated[int, Field(ge=1)] | None = Field(
             default_factory=lambda given: 50 if given.get("positions") == "absolute" else None
         )
+        special_tokens: Annotated[int, Field(ge=0)] | None = None
+        vo: Literal["separate", "none"] = "separate"
+        gate: bool = True
 
         @model_validator(mode="after")
         def _fit(self) -> Mixer.Arguments:
             if self.groups is not None and self.heads is not None:
                 raise ValueError("each of 'heads' is a group, and 'groups' is their number; leave one of them out")
-            relative = self.positions == "relative"
-            if (self.max_distance is None) == relative or (self.max_length is None) != relative:
-                raise ValueError(
-                    "'positions: relative' has a 'max_distance' and no 'max_length', 'positions: absolute' the reverse"
-                )
+            if self.heads is not None and self.vo == "none":
+                raise ValueError("'heads' are made of values; leave 'vo: none' or 'heads' out")
+            for name, positions, needed in (
+                ("max_distance", ("relative", "grid"), self.positions == "relative"),
+                ("max_length", ("absolute",), True),
+                ("special_tokens", ("grid",), False),
+            ):
+                given = getattr(self, name) is not None
+                if given and self.positions not in positions:
+                    raise ValueError(f"{name!r} is of 'positions: {positions[-1]}', not of '{self.positions}'")
+                if not given and needed and self.positions in positions:
+                    raise ValueError(f"'positions: {self.positions}' has a {name!r}; give a number")
             return self
 
     @classmethod
@@ -175,6 +313,18 @@ class Mixer(Block):
                 )
             check_positions(site, arguments.max_length)
         settings = arguments.model_dump()
+        if arguments.positions == "grid":
+            if site.grid is None:
+                raise LeanformerError(
+                    f"{site.name}: 'positions: grid' is for patches of images; take 'positions: relative' here"
+                )
+            given = {"max_distance": max(site.grid) - 1, "special_tokens": site.special_tokens}
+            settings |= {key: number for key, number in given.items() if settings[key] is None}
+            if settings["special_tokens"] > site.special_tokens:
+                raise LeanformerError(
+                    f"{site.name}: special_tokens = {settings['special_tokens']}, but the model has "
+                    f"{site.special_tokens} there"
+                )
         if arguments.heads is not None:
             return {**settings, "heads": settle_heads(site, arguments.heads, teacher)}
         groups = arguments.groups or site.num_heads
@@ -184,7 +334,13 @@ class Mixer(Block):
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
         groups, width = groups_of(site, arguments.heads or arguments.groups)
-        module = MixerModule(site, groups, arguments.max_length, arguments.max_distance, width)
+        grid, max_distance = None, arguments.max_distance
+        if arguments.positions == "grid":
+            assert site.grid is not None  # the plan was resolved against it
+            grid, max_distance = Grid(*site.grid, arguments.special_tokens, arguments.max_distance), None
+        module = MixerModule(
+            site, groups, arguments.max_length, max_distance, grid, arguments.vo, arguments.gate, width
+        )
         if teacher is not None:
             module.take_over(teacher)
         return module

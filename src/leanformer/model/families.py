@@ -156,6 +156,14 @@ class Family:
         """Most tokens that the model takes; None where it is the image that says."""
         return None
 
+    def grid(self, model: PreTrainedModel) -> tuple[int, int] | None:
+        """Rows and columns of an image's patches; None in texts."""
+        return None
+
+    def special_tokens_of(self, model: PreTrainedModel) -> int:
+        """Tokens before an image's patches."""
+        return 0
+
     def open_layer(self, layer: Any, stack: str, index: int) -> OpenLayer:
         """The layer as an open one that holds the same modules; an open layer is given back as it is."""
         raise NotImplementedError
@@ -246,6 +254,14 @@ class ImageFamily(Family):
             patches.projection = PatchProjection(patches.projection)
         if not hasattr(model, "pooling"):
             model.pooling = ClassTokenPooling()
+
+    def grid(self, model: PreTrainedModel) -> tuple[int, int] | None:
+        patches = model.base_model.embeddings.patch_embeddings
+        rows, columns = (pixels // side for pixels, side in zip(patches.image_size, patches.patch_size, strict=True))
+        return rows, columns
+
+    def special_tokens_of(self, model: PreTrainedModel) -> int:
+        return 0 if isinstance(model.base_model.embeddings, PatchTokens) else self.special_tokens
 
     def drop_special_tokens(self, model: PreTrainedModel) -> None:
         """Takes class and distillation tokens, and their positions, out of the embeddings."""

@@ -33,6 +33,8 @@ class Site:
         causal: Whether a position may only read itself and earlier ones (a decoder's).
         reads_source: Whether the place reads the encoder's output too (cross-attention, a decoder's layer).
         max_positions: Most tokens that the model can take there; None where it does not say.
+        grid: Rows and columns of an image's patches, which come row by row; None in texts.
+        special_tokens: Tokens before the patches.
     """
 
     name: str
@@ -45,3 +47,5 @@ class Site:
     causal: bool = False
     reads_source: bool = False
     max_positions: int | None = None
+    grid: tuple[int, int] | None = None
+    special_tokens: int = 0

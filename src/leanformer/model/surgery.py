@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.blocks.base import AttentionWeights, BlockModule, check_arguments, find_block
+from leanformer.blocks.pooling import Mean
 from leanformer.blocks.some_heads import replace_heads
 from leanformer.errors import LeanformerError
 from leanformer.model.families import Family, ImageFamily, device_and_dtype, find_family
@@ -80,6 +82,8 @@ def sites(model: PreTrainedModel) -> list[Site]:
                     causal=causal,
                     reads_source=reads_source,
                     max_positions=family.max_positions(model.config),
+                    grid=family.grid(model),
+                    special_tokens=family.special_tokens_of(model),
                 )
             )
 
@@ -121,6 +125,8 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
     family = find_family(model)
     all_sites = {site.name: site for site in sites(model)}
     choices = match(plan, list(all_sites.values()))
+    if "pooling" in choices and issubclass(choices["pooling"].block, Mean):
+        all_sites = {name: replace(site, special_tokens=0) for name, site in all_sites.items()}  # as it will be
     wide = [name for name, choice in choices.items() if not choice.block.keeps(choice.arguments)]
     resolved: ResolvedPlan = {}
     for name, choice in choices.items():
