@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from benchmarks import minimal
+from benchmarks.forms import GRID
 from benchmarks.minimal import BENCHMARK, DATA, ROWS, STUDIES, Row, with_references
 from benchmarks.room import parse
 from benchmarks.stacked import StackedStep
@@ -111,7 +112,6 @@ def test_chosen_rows_come_with_what_they_are_compared_with() -> None:
         (["--only", "stacked"], "--stacked K"),
         (["--only", "best", "--rows", "symmetric-4-heads"], "leave no row"),
         (["--data-mnist", "none", "--data-cifar10", "none"], "leave no row"),
-        (["--rows", "attention", "--data-mnist", "none"], "leave no row"),
         (["--stacked", "-1"], "--stacked -1"),
     ],
 )
@@ -196,6 +196,7 @@ FORMS: dict[str, dict[str, Any]] = {
         "*.mlp": {"block": "mlp", "hidden": 5},
         "pooling": "mean",
     },
+    "grid": {"*.self_attention": {**GRID, "groups": 16}, "pooling": "mean"},
 }
 
 

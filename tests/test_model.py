@@ -27,6 +27,9 @@ MINIMAL: dict[str, Any] = {
 }
 
 
+ON_GRID: dict[str, Any] = {"*.self_attention": {"block": "mixer", "positions": "grid"}}
+
+
 def images(size: int = 16) -> torch.Tensor:
     return torch.randn(6, 1, size, size, generator=torch.Generator().manual_seed(1))
 
@@ -128,7 +131,9 @@ def test_larger_images_by_interpolation(teacher: PreTrainedModel) -> None:
         student(images(32))
 
 
-@pytest.mark.parametrize("plan", [MINIMAL, {"*.mlp": "none"}, {"encoder.1.layer": "none"}, {"pooling": "mean"}, {}])
+@pytest.mark.parametrize(
+    "plan", [MINIMAL, ON_GRID, {"*.mlp": "none"}, {"encoder.1.layer": "none"}, {"pooling": "mean"}, {}]
+)
 def test_save_and_load_are_exact(teacher: PreTrainedModel, plan: dict[str, Any], tmp_path: Path) -> None:
     student = lf.reduce(teacher, plan)
     lf.save(student, tmp_path / "model")
@@ -181,6 +186,23 @@ def test_a_student_of_a_student(teacher: PreTrainedModel, tmp_path: Path) -> Non
             assert torch.equal(kept[name], tensor)
     lf.save(second, tmp_path / "model")
     assert torch.equal(logits(lf.load(tmp_path / "model")), logits(second))
+
+
+def test_a_grid_is_that_of_the_images(teacher: PreTrainedModel, tmp_path: Path) -> None:
+    special = {"vit": 1, "deit": 2}[teacher.config.model_type]
+    there = {(site.grid, site.special_tokens) for site in lf.sites(teacher) if site.kind == "self_attention"}
+    assert there == {((4, 4), special)}
+    for plan, kept in ((ON_GRID, special), ({**ON_GRID, "pooling": "mean"}, 0)):
+        student = lf.reduce(teacher, plan)
+        entry = student.config.plan["encoder.1.self_attention"]
+        assert (entry["max_distance"], entry["special_tokens"]) == (3, kept)
+        shapes = {parameter.shape for name, parameter in student.named_parameters() if name.endswith("mixing")}
+        assert shapes == {(4, 49 + 2 * kept + kept**2)}
+    # Pooling that changes later leaves weights of tokens that are gone.
+    later = lf.reduce(lf.reduce(teacher, ON_GRID), {"pooling": "mean"})
+    assert {site.special_tokens for site in lf.sites(later)} == {0}
+    lf.save(later, tmp_path / "model")
+    assert torch.equal(logits(lf.load(tmp_path / "model")), logits(later))
 
 
 def test_later_patterns_override_earlier_ones(teacher: PreTrainedModel) -> None:

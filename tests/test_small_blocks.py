@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,10 @@ Form = dict[str, Any]
 ABSOLUTE: Form = {"block": "mixer", "positions": "absolute"}
 ABSOLUTES: list[Form] = [ABSOLUTE, {**ABSOLUTE, "heads": [0, 2]}]
 RELATIVE: Form = {"block": "mixer", "max_distance": 5}
-RELATIVES: list[Form] = [RELATIVE, {**RELATIVE, "heads": [1]}]
+BARE: Form = {"vo": "none", "gate": False}
+RELATIVES: list[Form] = [RELATIVE, {**RELATIVE, "heads": [1]}, {**RELATIVE, **BARE}, {**RELATIVE, "gate": False}]
+GRID: Form = {"block": "mixer", "positions": "grid"}
+GRIDS: list[Form] = [GRID, {**GRID, "max_distance": 1, "groups": 16, **BARE}, {**GRID, "heads": [0, 2]}]
 SYNTHESIZERS: list[Form] = [
     *({"block": "synthesizer", "source_score": form} for form in ("none", "linear", "network")),
     {"block": "synthesizer", "source_score": "linear", "heads": [1]},
@@ -63,6 +67,10 @@ def site(place: str, d_model: int = 16, heads: int = 4, max_positions: int | Non
     kind, causal, reads_source = SITES[place]
     side = "decoder" if causal else "encoder"
     return Site(f"{side}.0.{kind}", kind, "attention", d_model, heads, 0, 0, causal, reads_source, max_positions)
+
+
+def image_site(rows: int = 3, columns: int = 4, special_tokens: int = 1) -> Site:
+    return replace(site("encoder self", max_positions=None), grid=(rows, columns), special_tokens=special_tokens)
 
 
 def resolve(where: Site, block: str, **settings: Any) -> dict[str, Any]:
@@ -160,7 +168,10 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
         module = build(site(place, d, model_heads), **{**form, **size})
         distances = length + 1 if place == "decoder self" else 2 * length + 1
         weights = distances if "max_distance" in form else length * length
-        expected = rest + 2 * (d * channels + channels) + h * weights
+        if "vo" in form:
+            assert count(module) == h * weights
+            return
+        expected = rest + (1 + form.get("gate", True)) * (d * channels + channels) + h * weights
     elif form["block"] == "synthesizer":
         module = build(site(place, d, model_heads), max_length=length, hidden=hidden, **form)
         of_source = {"none": 0, "linear": d * h, "network": d * units + units + units * h}[form["source_score"]]
@@ -179,23 +190,26 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
     assert len(list(module.buffers())) == 0
 
 
+WHOLE: Form = {"special_tokens": None, "vo": "separate", "gate": True}
+
+
 @pytest.mark.parametrize(
     ("place", "form", "resolved"),
     [
         (
             "encoder self",
             {"block": "mixer"},
-            {"groups": 4, "heads": None, "positions": "relative", "max_distance": 49, "max_length": None},
+            {"groups": 4, "heads": None, "positions": "relative", "max_distance": 49, "max_length": None, **WHOLE},
         ),
         (
             "encoder self",
             {"block": "mixer", "groups": 2, "positions": "absolute"},
-            {"groups": 2, "heads": None, "positions": "absolute", "max_distance": None, "max_length": 50},
+            {"groups": 2, "heads": None, "positions": "absolute", "max_distance": None, "max_length": 50, **WHOLE},
         ),
         (
             "decoder self",
             {"block": "mixer", "heads": [3, 0], "positions": "relative", "max_distance": 7},
-            {"groups": None, "heads": [0, 3], "positions": "relative", "max_distance": 7, "max_length": None},
+            {"groups": None, "heads": [0, 3], "positions": "relative", "max_distance": 7, "max_length": None, **WHOLE},
         ),
         (
             "cross",
@@ -253,7 +267,7 @@ def naive(
                 continue
             where = allowed.nonzero()[:, 0]
             mixed = NAIVE[type(module)](module, token, position, read[where], where)
-            tokens.append(mixed @ module.output.weight.T + module.output.bias)
+            tokens.append(mixed if module.output is None else mixed @ module.output.weight.T + module.output.bias)
         sentences.append(torch.stack(tokens))
     return torch.stack(sentences)
 
@@ -261,13 +275,15 @@ def naive(
 def naive_mixer(
     module: Any, token: torch.Tensor, position: int, read: torch.Tensor, where: torch.Tensor
 ) -> torch.Tensor:
-    values = read @ module.value.weight.T + module.value.bias  # (read, d_model)
+    values = read if module.value is None else read @ module.value.weight.T + module.value.bias  # (read, d_model)
     groups = values.chunk(len(module.mixing), dim=1)
     weights = [naive_weights(group, module.max_distance, position, where) for group in module.mixing]
     mixed = torch.cat([weight @ group for weight, group in zip(weights, groups, strict=True)])
     if module.max_distance is not None:
         near = int(((where - position).abs() <= module.max_distance).sum())
         mixed = mixed * (16 / max(1, near)) ** 0.5
+    if module.gate is None:
+        return mixed
     return 2 * torch.sigmoid(token @ module.gate.weight.T + module.gate.bias) * mixed
 
 
@@ -376,6 +392,87 @@ def test_output_is_the_definition(place: str, form: Form, padding: str) -> None:
         module.output.weight.data, module.output.bias.data = torch.eye(16), torch.zeros(16)
         given = module(x, None if padding == "none" else mask, **source)[..., module.channels]
     assert torch.equal(taught, given)
+
+
+def naive_grid(module: Any, x: torch.Tensor, rows: int, columns: int, special: int) -> torch.Tensor:
+    """By loops over pairs of tokens; of ``special`` tokens before the patches those given last are there."""
+    there = x.shape[1] - rows * columns
+    down, right = (min(module.grid.max_distance, side - 1) for side in (rows, columns))
+    offsets = module.mixing[:, : (2 * down + 1) * (2 * right + 1)].unflatten(1, (2 * down + 1, 2 * right + 1))
+    taken, given, among = module.mixing[:, offsets[0].numel() :].split([special, special, special**2], dim=1)
+    values = x if module.value is None else module.value(x)
+    mixed = torch.zeros_like(values)
+    for i in range(x.shape[1]):
+        for j in range(x.shape[1]):
+            if i < there and j < there:
+                weight = among.unflatten(1, (special, special))[:, special - there + i, special - there + j]
+            elif i < there:
+                weight = taken[:, special - there + i]
+            elif j < there:
+                weight = given[:, special - there + j]
+            else:
+                (row, column), (other, beside) = divmod(i - there, columns), divmod(j - there, columns)
+                if abs(other - row) > down or abs(beside - column) > right:
+                    continue
+                weight = offsets[:, down + other - row, right + beside - column]
+            groups = values[:, j].unflatten(-1, (len(weight), -1))
+            mixed[:, i] += (weight[:, None] * groups).flatten(1)
+    return mixed if module.gate is None else 2 * torch.sigmoid(module.gate(x)) * mixed
+
+
+@pytest.mark.parametrize(("special", "there"), [(0, 0), (1, 1), (2, 2), (2, 0)])
+@pytest.mark.parametrize("form", GRIDS)
+def test_a_grid_goes_by_rows_and_columns(form: Form, special: int, there: int) -> None:
+    whole: Any = build(image_site(special_tokens=special), **form)
+    module = mixing(whole)
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    down, right = (1, 1) if "max_distance" in form else (2, 3)
+    weights = (2 * down + 1) * (2 * right + 1) + 2 * special + special**2
+    assert module.mixing.shape == (form.get("groups", len(form.get("heads", range(4)))), weights)
+    assert len(list(module.buffers())) == 0
+    x = torch.randn(2, there + 12, 16)
+    expected = naive_grid(module, x, 3, 4, special)
+    torch.testing.assert_close(whole.taught(x) if "heads" in form else module.mix(x), expected, rtol=1e-4, atol=1e-4)
+    if module.output is not None:
+        expected = module.output(expected)
+    if "heads" not in form:
+        torch.testing.assert_close(whole(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_bare_grid_is_a_convolution_of_single_channels() -> None:
+    module: Any = build(image_site(5, 6, 0), **GRID, max_distance=2, groups=16, **BARE)
+    assert sorted(name for name, _ in module.named_parameters()) == ["mixing"]
+    assert module.mixing.std().item() == pytest.approx(0.2 / 3**0.5, rel=0.1)  # uniform up to 1 / 5, as there
+    x = torch.randn(3, 30, 16, requires_grad=True)
+    image = x.mT.unflatten(2, (5, 6))
+    convolved = nn.functional.conv2d(image, module.mixing.view(16, 1, 5, 5), padding=2, groups=16).flatten(2).mT
+    torch.testing.assert_close(module(x), convolved, rtol=1e-4, atol=1e-5)
+    towards = torch.randn(3, 30, 16)
+    for one, other in zip(
+        torch.autograd.grad(module(x), [x, module.mixing], towards),
+        torch.autograd.grad(convolved, [x, module.mixing], towards),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_grid_of_other_images_is_an_error() -> None:
+    module = build(image_site(special_tokens=2), **GRID)
+    for tokens in (12, 14):
+        module(torch.randn(1, tokens, 16))
+    for tokens in (9, 13, 15):
+        with pytest.raises(LeanformerError, match=f"3 x 4 patches, with {tokens} tokens there are others; give it im"):
+            module(torch.randn(1, tokens, 16))
+
+
+def test_a_grid_writes_out_what_it_reads() -> None:
+    resolved = resolve(image_site(), **GRID)
+    assert (resolved["max_distance"], resolved["special_tokens"]) == (3, 1)
+    assert resolve(image_site(), "mixer", **resolved) == resolved
+    with pytest.raises(LeanformerError, match=r"encoder\.0\.self_attention: special_tokens = 2, but the model has 1"):
+        resolve(image_site(), **GRID, special_tokens=2)
 
 
 @pytest.mark.parametrize(("tokens", "farthest"), [(1, 0), (1, 5), (4, 0), (4, 2), (4, 3), (4, 4), (9, 2)])
@@ -670,7 +767,7 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
 
 @forms(ALL)
 def test_bfloat16_comes_close_to_float32(place: str, form: Form) -> None:
-    module = build(site(place), **form)
+    module = scrambled(place, form) if "vo" in form else build(site(place), **form)  # which starts as nothing
     x, source = torch.randn(2, 50, 16), source_for(place, 2, 50)
     expected = module(x, **source)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -698,7 +795,8 @@ def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
     x = torch.randn(1, 500, 128)
     if isinstance(module, MixerModule):
         assert module.mixing.std().item() == pytest.approx(0.02 if form in ABSOLUTES else 0.0, rel=0.05)
-        assert (2 * torch.sigmoid(module.gate(x))).mean().item() == pytest.approx(1, abs=0.02)
+        if module.gate is not None:
+            assert (2 * torch.sigmoid(module.gate(x))).mean().item() == pytest.approx(1, abs=0.02)
     else:
         if isinstance(module, SlotsModule):
             logits = module._scores(module.gate, x)
@@ -720,7 +818,8 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         module(torch.randn(batch, n, d), **source_for(place, batch, s))
     read = s if place == "cross" else n
     if form["block"] == "mixer":
-        expected = (2 * c + d) * d * n + c * n * n
+        projections = 0 if "vo" in form else (1 + form.get("gate", True)) * c + d
+        expected = projections * d * n + c * n * n
     elif form["block"] == "synthesizer":
         hidden = 2 * d
         of_source = {"none": 0, "linear": d * h, "network": d * hidden + hidden * h}[form["source_score"]]
@@ -755,21 +854,24 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         (
             "encoder self",
             {"block": "mixer", "positions": "rotary"},
-            "argument 'positions' of block 'mixer': .* 'relative' or 'absolute', not 'rotary'",
+            "argument 'positions' of block 'mixer': .* 'relative', 'absolute' or 'grid', not 'rotary'",
         ),
         *(
-            (
-                "encoder self",
-                {"block": "mixer", **wrong},
-                "block 'mixer': 'positions: relative' has a 'max_distance' and no 'max_length', 'positions: absolute' ",
+            ("encoder self", {"block": "mixer", **wrong}, f"block 'mixer': {line}")
+            for wrong, line in (
+                ({"max_length": 50}, "'max_length' is of positions absolute, not relative"),
+                ({"max_distance": None}, "positions relative have a 'max_distance'; give a number, or leave it out"),
+                ({"positions": "absolute", "max_distance": 9}, "'max_distance' is of positions relative and grid, not"),
+                ({"positions": "absolute", "max_length": None}, "positions absolute have a 'max_length'; give a numb"),
+                ({"positions": "grid", "max_length": 9}, "'max_length' is of positions absolute, not grid"),
+                ({"special_tokens": 1}, "'special_tokens' is of positions grid, not relative"),
+                ({"vo": "none", "heads": [0]}, "'heads' are made of values; leave 'vo: none' or 'heads' out"),
             )
-            for wrong in (
-                {"max_length": 50},
-                {"max_distance": None},
-                {"max_length": 50, "max_distance": 9},
-                {"positions": "absolute", "max_distance": 9},
-                {"positions": "absolute", "max_length": None},
-            )
+        ),
+        (
+            "encoder self",
+            GRID,
+            r"encoder\.0\.self_attention: 'positions: grid' is for patches of images; take 'positions: relative' here",
         ),
         (
             "encoder self",
@@ -867,7 +969,7 @@ def attend(weights: AttentionWeights, asking: torch.Tensor, read: torch.Tensor) 
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("form", [*ABSOLUTES, *RELATIVES, *ANYWHERE])
+@pytest.mark.parametrize("form", [form for form in (*ABSOLUTES, *RELATIVES, *ANYWHERE) if "vo" not in form])
 def test_values_and_output_are_the_teachers(form: Form, bias: bool) -> None:
     """Where all tokens are alike, every weighting of them gives what the attention gives."""
     teacher = attention(bias=bias)
@@ -876,7 +978,8 @@ def test_values_and_output_are_the_teachers(form: Form, bias: bool) -> None:
     if form["block"] == "mixer":
         with torch.no_grad():
             mixing(module).mixing.fill_(1 / 6 if form in ABSOLUTES else 1 / 96**0.5)
-            mixing(module).gate.weight.zero_()
+            if mixing(module).gate is not None:
+                mixing(module).gate.weight.zero_()
     torch.testing.assert_close(module(x), attend(teacher, x, x), rtol=1e-4, atol=1e-4)
 
 

@@ -107,6 +107,7 @@ def test_without_the_replaced_heads_it_is_the_attention_without_them(
     whole = logits(student)
     for site in student.config.plan:
         module = some(student, site)
+        assert module.block.value is not None
         torch.nn.init.zeros_(module.block.value.weight)
         torch.nn.init.zeros_(module.block.value.bias)
         projection: Any = find_family(opened).output_projection(attention_of(opened, site))

@@ -18,6 +18,8 @@ from leanformer.model.sites import Site
 class AverageModule(SumsModule):
     """What ``average`` builds."""
 
+    value: nn.Linear
+
     output: nn.Linear
 
     def __init__(self, site: Site) -> None:

@@ -23,6 +23,8 @@ EPSILON = 1e-6
 class LinearAttentionModule(SumsModule):
     """What ``linear_attention`` builds; see there for the arguments."""
 
+    value: nn.Linear
+
     def __init__(self, site: Site, heads: int) -> None:
         super().__init__(site)
         self.heads = heads

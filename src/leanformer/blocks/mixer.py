@@ -298,9 +298,9 @@ class Mixer(Block):
             ):
                 given = getattr(self, name) is not None
                 if given and self.positions not in positions:
-                    raise ValueError(f"{name!r} is of 'positions: {positions[-1]}', not of '{self.positions}'")
+                    raise ValueError(f"{name!r} is of positions {' and '.join(positions)}, not {self.positions}")
                 if not given and needed and self.positions in positions:
-                    raise ValueError(f"'positions: {self.positions}' has a {name!r}; give a number")
+                    raise ValueError(f"positions {self.positions} have a {name!r}; give a number, or leave it out")
             return self
 
     @classmethod

@@ -60,6 +60,8 @@ class FactoredMap(nn.Module):
 class SlotsModule(HeadsModule):
     """What ``slots`` builds; see there for the arguments."""
 
+    value: nn.Linear
+
     def __init__(
         self,
         site: Site,

@@ -24,6 +24,7 @@ UNREAD = -1e30
 class SynthesizerModule(HeadsModule):
     """What ``synthesizer`` builds; see there for the arguments."""
 
+    value: nn.Linear
     max_length: int
 
     def __init__(
