@@ -30,7 +30,7 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from benchmarks.forms import BEST_SMALL, GRID, Form, plan_of, vit_config
+from benchmarks.forms import BEST_SMALL, GRID, Form, plan_of, shallower, vit_config
 from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, study_rows, table, with_interval
 from benchmarks.stacked import StackedStep
@@ -211,9 +211,7 @@ def best_rows(data: str) -> Iterable[Row]:
             "tokens are mixed by": MIXES[name.partition("-")[0]],
             "MLP": str(hidden or "none"),
         }
-        whole = {**plan, "*.mlp": {"block": "mlp", "hidden": hidden} if hidden else "none"}
-        if layers < 6:
-            whole[f"encoder.[{layers}-5].layer"] = "none"
+        whole = {**plan, "*.mlp": {"block": "mlp", "hidden": hidden} if hidden else "none", **shallower(layers)}
         yield Row(data, "best", name, says, whole, patch)
 
 

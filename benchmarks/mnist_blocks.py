@@ -11,27 +11,36 @@ from pathlib import Path
 from typing import Any
 
 import leanformer as lf
-from benchmarks.forms import BEST_SMALL, add_image_options, image_study, save_form
+from benchmarks.forms import (
+    BEST_SMALL,
+    SMALL_GRID,
+    SMALL_GRID_LAYERS,
+    add_image_options,
+    image_study,
+    save_form,
+    shallower,
+)
 from benchmarks.room import Benchmark, Result, runs_of, study_rows, table
 
-TWO_LAYERS = {"encoder.[2-5].layer": "none"}
 CANDIDATES: dict[str, dict[str, Any]] = {
     "slots": {
         "*.self_attention": {"block": "slots", "slots": 8, "gate": "linear", "rank": 4, "heads": 4},
-        **TWO_LAYERS,
+        **shallower(2),
     },
     "mixer": {
         "*.self_attention": {"block": "mixer", "positions": "absolute", "max_length": 17, "groups": 1},
         "*.mlp": "none",
-        **TWO_LAYERS,
+        **shallower(2),
     },
-    "average": {"*.self_attention": "average", "*.mlp": {"block": "mlp", "hidden": 35}, **TWO_LAYERS},
+    "grid": {**SMALL_GRID, **shallower(SMALL_GRID_LAYERS)},
+    "average": {"*.self_attention": "average", "*.mlp": {"block": "mlp", "hidden": 35}, **shallower(2)},
 }
 FORMS = {
     "baseline": "minimal: symmetric, 4 channel groups, diagonal value, MLP of 15, 6 layers",
     "fourier": "a Fourier transform (dropped since), MLP of 31, 6 layers",
     "slots": "`slots`, 8 of rank 4, MLP of 15, 2 layers",
     "mixer": "`mixer`, `positions: absolute`, no MLP, 2 layers",
+    "grid": "`mixer`, `positions: grid`, without values or gate, MLP of 24, 4 layers",
     "average": "`average`, MLP of 35, 2 layers",
 }
 KEPT = ("name", "plan", "parameters", "learning_rate", "quality", "difference", "throughput_per_second")
@@ -69,7 +78,7 @@ def section(result: Result) -> str:
         )
         for row in sorted(found.values(), key=lambda row: -row["quality"]["mean"])
     ]
-    mixer, minimal = found["mixer"], found["baseline"]
+    minimal, grid, mixer = (found[name] for name in ("baseline", "grid", "mixer"))
     caution = "One short training each: a point is within what another seed may change."
     return f"""\
 From scratch on {settings["train_limit"]:,} images (`{Path(settings["data"]).name}`), {settings["epochs"]} epochs,
@@ -79,10 +88,11 @@ seeds: {len(settings["seeds"])}, at most 31,500 parameters, the best of the rate
 
 {table(("form", "parameters", "test accuracy", "images/s"), lines)}
 
-Against the minimal form the mixer comes to {100 * mixer["difference"]["mean"]:+.2f} points, with a third of the
-layers and {mixer["throughput_per_second"] / minimal["throughput_per_second"]:.1f} times the speed; slots, made for
-distilling an attention, come to {100 * found["slots"]["difference"]["mean"]:+.2f} where they are trained from
-nothing. {caution if len(settings["seeds"]) == 1 else ""}"""
+Against the minimal form a mixer on the grid of patches comes to {100 * grid["difference"]["mean"]:+.2f} points at
+{grid["throughput_per_second"] / minimal["throughput_per_second"]:.1f} times the speed, a mixer by position to
+{100 * mixer["difference"]["mean"]:+.2f} at {mixer["throughput_per_second"] / minimal["throughput_per_second"]:.1f}
+times; slots, made for distilling an attention, come to {100 * found["slots"]["difference"]["mean"]:+.2f} where they
+are trained from nothing. {caution if len(settings["seeds"]) == 1 else ""}"""
 
 
 def summary(result: Result) -> str:

@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from transformers.models.vit.modeling_vit import ViTAttention
 
 import leanformer as lf
-from benchmarks.forms import BEST_SMALL, NOT_MEASURED, add_image_options, plan_of, vit_config
+from benchmarks.forms import NOT_MEASURED, SMALL_GRID, SMALL_GRID_LAYERS, add_image_options, shallower, vit_config
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.observer import Observer
 from benchmarks.peers import peer, versions
@@ -44,7 +44,6 @@ from leanformer.measure.quality import Predictions
 from leanformer.model.surgery import parameter_count
 from leanformer.tasks.images import ImageClassification
 
-FORM = {**plan_of(BEST_SMALL), "*.mlp": {"block": "mlp", "hidden": 15}}
 DENSE, OWN, MAGNITUDE = "baseline", "form", "magnitude"
 STRUCTURED: dict[str, dict[str, Any]] = {
     "torch-pruning, uniform": {},
@@ -224,7 +223,7 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
             "train_limit": arguments.train_limit,
         },
         "baseline": {"model": "vit", "config": vit_config(layers=arguments.layers)},
-        "candidates": {OWN: {"plan": FORM}},
+        "candidates": {OWN: {"plan": {**SMALL_GRID, **shallower(SMALL_GRID_LAYERS, arguments.layers)}}},
         "train": {
             "epochs": arguments.epochs,
             "learning_rate": arguments.rates,
