@@ -43,15 +43,15 @@ class Grid:
         return min(self.max_distance, self.rows - 1), min(self.max_distance, self.columns - 1)
 
     @property
-    def read(self) -> int:
-        """Patches that one reads at most."""
+    def offsets(self) -> int:
+        """How many offsets between patches have a weight."""
         down, right = self.reach
         return (2 * down + 1) * (2 * right + 1)
 
     @property
     def weights(self) -> int:
         """Numbers of a group: of each offset, of each special token to patches and from them, and among these."""
-        return self.read + 2 * self.special_tokens + self.special_tokens**2
+        return self.offsets + 2 * self.special_tokens + self.special_tokens**2
 
     def index(self, device: torch.device) -> torch.Tensor:
         """Which of a group's numbers stands between two tokens, shape (tokens, tokens); ``weights`` where none does."""
@@ -61,7 +61,7 @@ class Grid:
         rows, columns = row - row[:, None], column - column[:, None]
         offset = (rows + down) * (2 * right + 1) + columns + right
         patches = torch.where((rows.abs() <= down) & (columns.abs() <= right), offset, self.weights)
-        special = torch.arange(self.special_tokens, device=device) + self.read
+        special = torch.arange(self.special_tokens, device=device) + self.offsets
         taken = special[:, None].expand(-1, len(row))  # by a special token of any patch
         given = (special + self.special_tokens).expand(len(row), -1)
         among = special + self.special_tokens * (torch.arange(self.special_tokens, device=device)[:, None] + 2)
@@ -90,7 +90,7 @@ class MixerModule(HeadsModule):
         self.causal = site.causal
         self.value = nn.Linear(site.d_model, width or site.d_model) if vo == "separate" else None
         if grid is not None:
-            bound = grid.read**-0.5  # as PyTorch's convolutions start
+            bound = grid.offsets**-0.5  # as PyTorch's convolutions start
             mixing = torch.empty(groups, grid.weights).uniform_(-bound, bound)
         elif max_length is not None:
             # Small beside the means of values that an attention gives: with weights far off, teaching starts far off.
