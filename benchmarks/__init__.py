@@ -17,6 +17,7 @@ says what is measured and how; its first line is what the list shows. It ends wi
         measure=measure,                 # (arguments) -> dict: its figures, as plain data, with all seeds
         section=section,                 # (result) -> str: tables and text in Markdown, every figure from the result
         summary=summary,                 # (result) -> str: one sentence in plain words, for the top of the page
+        verdicts=verdicts,               # (result) -> list[Verdict]: what reductions of a whole model cost, likewise
     )
 
 All else is common (``room.py``): the options --quick, --out, --threads, the result file with command, date, machine

@@ -34,6 +34,7 @@ from benchmarks.forms import BEST_SMALL, GRID, Form, plan_of, shallower, vit_con
 from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, study_rows, table, with_interval
 from benchmarks.stacked import StackedStep
+from benchmarks.verdicts import Verdict
 from leanformer.config import ImageDataConfig, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import ImageData, load_images
@@ -607,6 +608,32 @@ def summary(result: Result) -> str | None:
     return f"Trained from scratch, small vision transformers reach {' and '.join(sentences)}." if sentences else None
 
 
+def verdicts(result: Result) -> list[Verdict]:
+    """Of what stands beside a whole model with as many heads, the first row of its study."""
+    found = []
+    for study in dict.fromkeys(row["study"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["study"] == study]
+        whole = rows[0]
+        for row in rows[1:]:
+            if row["status"] != "ok" or row["group"] == "best" or row["says"]["heads"] != whole["says"]["heads"]:
+                continue
+            what = [row["says"].get("form"), None if row["says"]["MLP"] == "yes" else "no MLP"]
+            layers = f"{row['says']['layers']} layers, MLP of ratio 4: " if "layers" in row["says"] else ""
+            epochs = result["settings"]["epochs"] or EPOCHS[row["group"]]
+            seeds = len(row["quality"]["per_seed"])
+            found.append(
+                Verdict(
+                    DATA[row["data"]].title,
+                    layers + ", ".join(part for part in what if part and part != UNCHANGED),
+                    row["parameters"] / whole["parameters"],
+                    {key: 100 * row["difference"][key] for key in ("mean", "low", "high")},
+                    "points",
+                    f"{seeds} seed{'s' * (seeds > 1)} from scratch, epochs: {epochs}",
+                )
+            )
+    return found
+
+
 BENCHMARK = Benchmark(
     name="minimal",
     title="Minimal attention from scratch",
@@ -626,4 +653,5 @@ BENCHMARK = Benchmark(
         "rounds": 1,
     },
     summary=summary,
+    verdicts=verdicts,
 )

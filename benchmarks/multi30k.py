@@ -17,6 +17,7 @@ from typing import Any
 import leanformer as lf
 from benchmarks.forms import TINY_TEXT
 from benchmarks.room import Benchmark, Result, add_runs, runs_of, table, with_interval
+from benchmarks.verdicts import Verdict
 from leanformer.errors import LeanformerError
 from leanformer.report.numbers import change
 from leanformer.rundir import read_json
@@ -56,22 +57,24 @@ LABELS = {
     "both-M": "encoder M and decoder 800",
     "both-slots": "encoder `slots` 64, decoder `slots` 32, rank 8",
     "cross-sum-50": "cross, `feed_forward`, token alone, hidden 50",
-    "cross-sum-800": "cross, the same, hidden 800",
-    "cross-gate-800": "cross, the same with a gate",
+    "cross-sum-800": "cross, `feed_forward`, token alone, hidden 800",
+    "cross-gate-800": "cross, `feed_forward`, hidden 800 and a gate",
     "cross-synthesizer": "cross, `synthesizer`",
-    "cross-synthesizer-linear": "cross, the same with a source score, linear",
-    "cross-synthesizer-network": "cross, the same with a source score, network",
+    "cross-synthesizer-linear": "cross, `synthesizer`, source score linear",
+    "cross-synthesizer-network": "cross, `synthesizer`, source score network",
     "cross-slots-16": "cross, `slots` 16, network gate",
     "cross-slots-64": "cross, `slots` 64, network gate",
     "cross-slots-64-lean": "cross, `slots` 64, linear gate, rank 16",
     "all-slots": "all of these, as the lines of small slots say",
 }
 """Candidate -> what is replaced in all three layers, in the table's order."""
+WHOLE = "all attention, by `slots`"
+"""The last of these where the lines before it are not beside it."""
 ENDINGS = {
     "": "as taught",
     "-tuned": "one epoch, 5e-4",
     "-tuned-longer": "four epochs, 1e-3",
-    "-sequence": "the same, on the teacher's own translations",
+    "-sequence": "four epochs on the teacher's own translations",
 }
 """Ending of a candidate's name -> how it was tuned."""
 
@@ -302,6 +305,29 @@ def summary(result: Result) -> str | None:
     )
 
 
+def verdicts(result: Result) -> list[Verdict]:
+    """Of each candidate, tuned as long as there is."""
+    data, rows = result["data"], {row["name"]: row for row in result["rows"]}
+    of_teacher = f"one teacher ({rows['baseline']['quality']['mean']:.1f} BLEU)"
+    found = []
+    for name, label in LABELS.items():
+        ending = next((ending for ending in reversed(ENDINGS) if f"{name}{ending}" in rows), None)
+        if name == "baseline" or ending is None:
+            continue
+        row = rows[f"{name}{ending}"]
+        found.append(
+            Verdict(
+                f"Multi30k, {data['source_language']} to {data['target_language']}",
+                WHOLE if name == "all-slots" else label,
+                row["parameters_ratio"],
+                row["difference"],
+                "BLEU",
+                f"{of_teacher}, {ENDINGS[ending] if ending else 'not tuned'}",
+            )
+        )
+    return found
+
+
 BENCHMARK = Benchmark(
     name="multi30k",
     title="Translation: Multi30k",
@@ -316,4 +342,5 @@ BENCHMARK = Benchmark(
         "set": [*TINY_TEXT],
     },
     summary=summary,
+    verdicts=verdicts,
 )

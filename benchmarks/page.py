@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import NAMES
-from benchmarks.room import RESULTS, Result, find, read_result
+from benchmarks.room import RESULTS, Result, find, read_result, table, with_interval
+from benchmarks.verdicts import MARGINS, Verdict, in_order
 from leanformer.files import write_atomically
 from leanformer.report.numbers import seconds
 
@@ -37,6 +39,7 @@ def render(results: Path = RESULTS) -> str:
         result = read_result(path)
         files[result["benchmark"]].append((path, result))
     sentences, sections = [], []
+    verdicts: list[Verdict] = []
     for name, found in files.items():
         if not found:
             continue
@@ -48,11 +51,50 @@ def render(results: Path = RESULTS) -> str:
             elif benchmark.summary is not None and (sentence := benchmark.summary(result)) is not None:
                 sentences.append(f"- {sentence} ([{benchmark.title}](#{anchor(benchmark.title)}))")
             sections += [benchmark.section(result), provenance(path, result)]
+            if benchmark.verdicts is not None:
+                verdicts += benchmark.verdicts(result)
     missing = ", ".join(f"`{name}`" for name, found in files.items() if not found)
     if missing:
         sections += ["## Not measured yet", f"There is no results file of {missing}."]
-    parts = ["# Benchmarks", INTRODUCTION, "## In plain words", "\n".join(sentences), *sections]
+    parts = [
+        "# Benchmarks",
+        INTRODUCTION,
+        "## In plain words",
+        *what_was_safe(verdicts),
+        *what_else(sentences),
+        *sections,
+    ]
     return "\n\n".join(wrapped(block) for part in parts for block in part.split("\n\n")) + "\n"
+
+
+def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
+    """Which reductions were safe on which data, which were not, and how sure that is; nothing without any."""
+    if not verdicts:
+        return []
+    margins = " or ".join(f"{margin:g} {unit}" for unit, margin in MARGINS.items())
+    text = f"""\
+What a reduction costs is its difference to the whole model of the same training, on test data. It may cost
+{margins} of accuracy: **safe** is what costs less by the whole interval of 95 %, **not safe** what costs more by the
+whole interval, and **probably** stands where the interval reaches across. How sure that is, the last column says: an
+interval over sentences of one teacher says nothing of other teachers, and one after a short training nothing of a
+long one."""
+    lines = [
+        (
+            verdict.word,
+            verdict.data,
+            verdict.reduction,
+            f"{100 * verdict.parameters:,.0f} %",
+            f"{with_interval(verdict.difference, 2)} {verdict.unit}",
+            verdict.grounds,
+        )
+        for verdict in in_order(verdicts)
+    ]
+    return [text, table(("", "data", "what was reduced", "parameters left", "difference", "rests on"), lines)]
+
+
+def what_else(sentences: Sequence[str]) -> list[str]:
+    """The other findings."""
+    return ["What else was found:", "\n".join(sentences)] if sentences else []
 
 
 def is_current() -> bool:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import torch
 
 from benchmarks import NAMES
+from benchmarks.verdicts import Verdict
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
 from leanformer.machine import environment, threads
@@ -49,6 +50,7 @@ class Benchmark:
         section: From a result file's content to tables and text in Markdown, without the heading.
         quick: What ``--quick`` sets: options by their names in the parsed arguments.
         summary: From a result file's content to one sentence in plain words, or None.
+        verdicts: From a result file's content to what its reductions cost.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Benchmark:
     section: Callable[[Result], str]
     quick: Mapping[str, Any] = field(default_factory=dict)
     summary: Callable[[Result], str | None] | None = None
+    verdicts: Callable[[Result], Sequence[Verdict]] | None = None
 
 
 class Parser(argparse.ArgumentParser):

@@ -262,3 +262,26 @@ def test_stacked_seeds_in_mixed_precision(plan: dict[str, Any], patch: int, batc
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(batch["pixel_values"]).logits
         torch.testing.assert_close(loss, cross_entropy(logits, batch["labels"]).detach(), rtol=5e-3, atol=0)
+
+
+def test_a_reduction_is_held_against_a_whole_model_with_as_many_heads() -> None:
+    gap = {"mean": -0.01, "low": -0.02, "high": 0.001}
+    rows = [
+        figures("unchanged-1-head-mlp", parameters=200),
+        figures("collapsed-1-head-mlp", parameters=150, difference=gap),
+        figures("collapsed-1-head", parameters=50, difference=gap),
+        figures("symmetric-4-heads", parameters=20, difference=gap),  # of one head is not known
+        figures("6-layers-1-head-mlp", parameters=200),
+        figures("6-layers-1-head", parameters=100, difference=gap),
+        figures("attention", parameters=9),
+        figures("attention-no-mlp", parameters=8, difference=gap),
+    ]
+    assert BENCHMARK.verdicts is not None
+    found = BENCHMARK.verdicts(result_of(rows))
+    assert [(verdict.reduction, verdict.parameters) for verdict in found] == [
+        ("W_qk", 0.75),
+        ("W_qk, no MLP", 0.25),
+        ("6 layers, MLP of ratio 4: no MLP", 0.5),
+    ]
+    assert found[0].difference == {"mean": -1.0, "low": -2.0, "high": 0.1}
+    assert found[0].grounds == "1 seed from scratch, epochs: 1"

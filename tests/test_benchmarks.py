@@ -14,6 +14,7 @@ import pytest
 from benchmarks import NAMES, page, room
 from benchmarks.__main__ import main
 from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.verdicts import WORDS, Verdict
 from leanformer.errors import LeanformerError
 from leanformer.measure import cost
 
@@ -178,6 +179,41 @@ def test_page_says_what_is_not_known(tmp_path: Path) -> None:
     assert "Made with `--quick`" not in first
     assert "Made with `--quick`" in second
     assert "GPU 9 (Abacus)" in second
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("BLEU", 0.5), ("points", 1.0)])
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "word"),
+    [
+        (0.5, -0.9, 1.0, "safe"),
+        (-0.9, -1.5, -0.3, "probably safe"),
+        (-1.1, -1.5, -0.3, "probably not safe"),
+        (-2.0, -2.9, -1.1, "not safe"),
+    ],
+)
+def test_what_is_safe_lies_within_the_margin(
+    unit: Any, scale: float, mean: float, low: float, high: float, word: str
+) -> None:
+    difference = {"mean": scale * mean, "low": scale * low, "high": scale * high}
+    assert Verdict("data", "no MLP", 0.5, difference, unit, "3 seeds").word == word
+
+
+def test_the_page_begins_with_what_was_safe() -> None:
+    """Of the files that are there: all verdicts of all files, the safe ones first."""
+    files = [room.read_result(path) for path in room.RESULTS.glob("*.json")]
+    known = [
+        verdict
+        for result in files
+        if (verdicts := room.find(result["benchmark"]).verdicts) is not None
+        for verdict in verdicts(result)
+    ]
+    plain = page.PAGE.read_text().partition("## In plain words")[2].partition("What else was found:")[0]
+    words = [line.split("|")[1].strip() for line in plain.splitlines() if line.startswith("|")][2:]
+    assert len(words) == len(known) > 20
+    assert words == sorted(words, key=WORDS.index)
+    row = next(verdict for verdict in known if verdict.reduction == "cross, `synthesizer`")
+    assert f"| not safe | {row.data} | cross, `synthesizer` | 116 % | -5.87 (" in plain
+    assert row.grounds == "one teacher (41.3 BLEU), one epoch, 5e-4"
 
 
 def test_files_that_are_no_results(tmp_path: Path) -> None:

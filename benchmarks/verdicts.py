@@ -1,0 +1,45 @@
+"""Which reductions were safe on which data: what several benchmarks found, by one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+MARGINS = {"BLEU": 0.5, "points": 1.0}
+"""What a reduction may cost; of translations, and of classified images in points of accuracy."""
+WORDS = ("safe", "probably safe", "probably not safe", "not safe")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one reduction cost on one data set.
+
+    Args:
+        data: The data set.
+        reduction: What was taken out, and what was put in its place.
+        parameters: What is left, as a part of the whole model.
+        difference: To the whole model, with its interval of 95 %: ``mean``, ``low``, ``high``.
+        unit: Of the difference.
+        grounds: What it rests on: how it was trained, and with how many seeds.
+    """
+
+    data: str
+    reduction: str
+    parameters: float
+    difference: Mapping[str, float]
+    unit: Literal["BLEU", "points"]
+    grounds: str
+
+    @property
+    def word(self) -> str:
+        """One of ``WORDS``, by the margin of the unit."""
+        margin = MARGINS[self.unit]
+        if self.difference["mean"] > -margin:
+            return WORDS[0] if self.difference["low"] > -margin else WORDS[1]
+        return WORDS[3] if self.difference["high"] < -margin else WORDS[2]
+
+
+def in_order(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The safe ones first, of each word those that cost least."""
+    return sorted(verdicts, key=lambda verdict: (WORDS.index(verdict.word), -verdict.difference["mean"]))
