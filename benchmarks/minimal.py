@@ -8,10 +8,10 @@ Three groups of rows on each data set, all trained from scratch with d=64:
 
 Rows of one shape are one study of leanformer's own: each finds its rate in the same list on validation data, is trained
 with every seed and judged on the test split, and what is finished is kept in ``--runs`` so that a run that was cut off
-goes on. Without ``--epochs`` there are one or two, which takes about 100 minutes on two cores, a process each:
-``--data-cifar10 none`` beside ``--data-mnist none``, and a third command with both that gathers the rows. So short a
-training does not show where a form ends; ``--epochs 100`` on a GPU is the published one. ``--stacked K`` measures
-besides what training K seeds of a form as one batched model gains.
+goes on. Without ``--epochs`` there is one, and of the best forms a few, which takes about two and a half hours on two
+cores, a process each: ``--data-cifar10 none`` beside ``--data-mnist none``, and a third command with both that gathers
+the rows. So short a training does not show where a form ends; ``--epochs 100`` on a GPU is the published one.
+``--stacked K`` measures besides what training K seeds of a form as one batched model gains.
 """
 
 from __future__ import annotations
@@ -46,28 +46,31 @@ from leanformer.model.surgery import parameter_count
 
 Plan = dict[str, Any]
 GROUPS = ("table", "forms", "best")
-EPOCHS = {"table": 1, "forms": 1, "best": 2}
-"""Without ``--epochs``."""
+EPOCHS = {"table": 1, "forms": 1}
+"""Without ``--epochs``; of the best forms each data set has its own."""
+RATES = {"table": [3e-3, 1e-2], "forms": [3e-3, 1e-2], "best": [1e-2, 2e-2]}
+"""Without ``--learning-rates``."""
 VALIDATION = 0.05
 """Part of the training images that rates are chosen on."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set: its shape, how it is augmented for the best forms, and how many parameters those may have."""
+    """A data set: its shape, and how the best forms are trained and how many parameters they may have."""
 
     title: str
     pixels: int
     channels: int
     patch: int
     augment: tuple[str, ...]
+    epochs: int
     budget: int
     goal: float
 
 
 DATA = {
-    "mnist": Images("MNIST", 28, 1, 7, ("random_crop",), 31_500, 0.985),
-    "cifar10": Images("CIFAR-10", 32, 3, 8, ("horizontal_flip",), 40_650, 0.66),
+    "mnist": Images("MNIST", 28, 1, 7, ("random_crop",), 5, 31_500, 0.985),
+    "cifar10": Images("CIFAR-10", 32, 3, 8, ("horizontal_flip",), 10, 40_650, 0.66),
 }
 
 
@@ -244,10 +247,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"these alone, beside the first of their shape: {', '.join(names)}",
     )
-    by_default = ", ".join(f"{group} {epochs}" for group, epochs in EPOCHS.items())
-    parser.add_argument("--epochs", type=int, help=f"of all groups; by default {by_default}")
+    by_default = ", ".join(f"{images.epochs} on {images.title}" for images in DATA.values())
+    parser.add_argument("--epochs", type=int, help=f"of all groups; by default 1, of the best forms {by_default}")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rates", type=float, nargs="+", default=[3e-3, 1e-2], help="searched for each form")
+    by_default = "; ".join(f"{group} {' '.join(f'{rate:g}' for rate in rates)}" for group, rates in RATES.items())
+    parser.add_argument(
+        "--learning-rates", type=float, nargs="+", help=f"searched for each form; by default {by_default}"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-limit", type=int, help="training images; by default all")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -301,7 +307,7 @@ def with_references(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def run_study(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) -> dict[str, Any]:
     """Trains the rows of one shape; gives the content of ``results.json``."""
     reference, *others = rows
-    epochs = EPOCHS[reference.group] if arguments.epochs is None else arguments.epochs
+    epochs = arguments.epochs or EPOCHS.get(reference.group, DATA[reference.data].epochs)
     model = runs / f"{reference.study}-reference"
     lf.save(reference.model(), model)
     study = {
@@ -317,7 +323,7 @@ def run_study(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) ->
         "train": {
             "epochs": epochs,
             "batch_size": arguments.batch_size,
-            "learning_rate": arguments.learning_rates,
+            "learning_rate": arguments.learning_rates or RATES[reference.group],
             # Of a single epoch the search's winner is the first seed's training.
             "search_epochs": max(1, epochs // 10) if epochs > 1 else None,
         },
@@ -346,8 +352,8 @@ KEPT = (
 )
 
 
-def described(row: Row, figures: dict[str, Any]) -> dict[str, Any]:
-    """A study's row as the results file has it: which form it is, and of its curves the ends."""
+def described(row: Row, trained: Mapping[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+    """A study's row as the results file has it: which form it is, how it was trained, and of its curves the ends."""
     curves = figures.pop("curves")
     return {
         "data": row.data,
@@ -356,6 +362,8 @@ def described(row: Row, figures: dict[str, Any]) -> dict[str, Any]:
         "name": row.name,
         "says": dict(row.says),
         "published": None if row.published is None else asdict(row.published),
+        "epochs": trained["epochs"],
+        "rates": trained["learning_rate"],
         **figures,
         "validation_accuracy": [curve["epochs"][-1]["validation_accuracy"] for curve in curves if curve["epochs"]],
     }
@@ -378,7 +386,8 @@ def measure(arguments: argparse.Namespace) -> Result:
                 found = run_study(rows, arguments, runs)
                 result["data"][rows[0].data] = {key: found["data"][key] for key in ("source", "train", "test")}
                 own = study_rows(found, KEPT)
-                result["rows"] += [described(row, figures) for row, figures in zip(rows, own, strict=True)]
+                trained = found["study"]["train"]
+                result["rows"] += [described(row, trained, figures) for row, figures in zip(rows, own, strict=True)]
     if arguments.stacked:
         rows = chosen_rows(arguments, GROUPS if arguments.rows else ("best",))
         result["stacked"] = measure_stacked(rows, arguments, device)
@@ -418,7 +427,7 @@ def measure_stacked(rows: Sequence[Row], arguments: argparse.Namespace, device: 
     config = ImageTrainConfig(batch_size=arguments.batch_size)
     precision = settle_precision(config.precision, device)
     accelerator = make_accelerator(precision, device)
-    rate = arguments.learning_rates[0]
+    rate = (arguments.learning_rates or RATES["best"])[0]
     loaded: dict[str, ImageData] = {}
     found = []
     for row in rows:
@@ -505,14 +514,13 @@ INTRODUCTIONS = {
 def section(result: Result) -> str:
     """A table for each group and data set, and one of stacked training."""
     settings, rows = result["settings"], result["rows"]
-    rates = ", ".join(f"{rate:g}" for rate in settings["learning_rates"])
     parts = []
     if rows:
         seeds = len(settings["seeds"])
         chance = "Means over seeds, with intervals of 95 % over seeds and test images"
         parts.append(
             f"Trained from scratch with {seeds} seed{'s' * (seeds > 1)}, d = 64, pooling by mean, batches of "
-            f"{settings['batch_size']}, cosine schedule, for each form the best of the rates {rates} on "
+            f"{settings['batch_size']}, cosine schedule, for each form the best of a few rates on "
             f"{100 * VALIDATION:g} % of the training images. "
             f"{chance if seeds > 1 else 'Intervals of 95 % are over test images alone'}; the difference is to the "
             "first row of the same shape. Q is the number of outputs that the training data prescribe for each "
@@ -530,11 +538,11 @@ def section(result: Result) -> str:
 
 def text_of(rows: Sequence[Mapping[str, Any]], result: Result) -> str:
     """What stands above the table of a group on one data set."""
-    group, data, epochs = rows[0]["group"], rows[0]["data"], result["settings"]["epochs"]
+    group, data = rows[0]["group"], rows[0]["data"]
     images, taken = DATA[data], result["data"][data]
     text = INTRODUCTIONS[group].format(augment=" and ".join(images.augment).replace("_", " "))
-    text += f" Training images: {taken['train']:,} of `{Path(taken['source']).name}`; epochs: "
-    text += f"{EPOCHS[group] if epochs is None else epochs}."
+    text += f" Training images: {taken['train']:,} of `{Path(taken['source']).name}`; epochs: {rows[0]['epochs']}; "
+    text += f"rates: {', '.join(f'{rate:g}' for rate in rows[0]['rates'])}."
     best = best_of(rows)
     if group == "best" and best is not None:
         reached = "reached" if best["quality"]["mean"] >= images.goal else "not reached"
@@ -619,7 +627,6 @@ def verdicts(result: Result) -> list[Verdict]:
                 continue
             what = [row["says"].get("form"), None if row["says"]["MLP"] == "yes" else "no MLP"]
             layers = f"{row['says']['layers']} layers, MLP of ratio 4: " if "layers" in row["says"] else ""
-            epochs = result["settings"]["epochs"] or EPOCHS[row["group"]]
             seeds = len(row["quality"]["per_seed"])
             found.append(
                 Verdict(
@@ -628,7 +635,7 @@ def verdicts(result: Result) -> list[Verdict]:
                     row["parameters"] / whole["parameters"],
                     {key: 100 * row["difference"][key] for key in ("mean", "low", "high")},
                     "points",
-                    f"{seeds} seed{'s' * (seeds > 1)} from scratch, epochs: {epochs}",
+                    f"{seeds} seed{'s' * (seeds > 1)} from scratch, epochs: {row['epochs']}",
                 )
             )
     return found

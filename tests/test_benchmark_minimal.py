@@ -121,7 +121,7 @@ def test_options_that_leave_nothing_to_do_are_errors(options: list[str], message
 
 
 def result_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    settings = {"seeds": [0], "batch_size": 8, "learning_rates": [1e-2], "epochs": None, "rounds": 1}
+    settings = {"seeds": [0], "batch_size": 8, "rounds": 1}
     data = {data: {"source": f"somewhere/{data}", "train": 57_000, "test": 10_000} for data in DATA}
     return {"settings": settings, "data": data, "rows": rows}
 
@@ -143,7 +143,7 @@ def figures(name: str, data: str = "mnist", **changed: Any) -> dict[str, Any]:
         "curves": [{"epochs": [{"validation_accuracy": 0.5}, {"validation_accuracy": 0.98}]}],
         **changed,
     }
-    return minimal.described(row, measured)
+    return minimal.described(row, {"epochs": 1, "learning_rate": [1e-2]}, measured)
 
 
 def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
@@ -183,7 +183,7 @@ def test_the_page_has_the_replications_figures_beside_ours() -> None:
     assert "| -1.00 (-2.00 to +0.10) |" in page
     assert "| 1 | yes | W_qk |  |  | 31,396 |" in page
     assert "No training diverged. Returns to an earlier state after a loss that was not finite: 1." in page
-    assert "57,000 of `cifar10`; epochs: 1." in page
+    assert "57,000 of `cifar10`; epochs: 1; rates: 0.01." in page
     assert "with 1 seed, " in page
     assert "Intervals of 95 % are over test images alone" in page
 
