@@ -37,7 +37,6 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 }
 FORMS = {
     "baseline": "minimal: symmetric, 4 channel groups, diagonal value, MLP of 15, 6 layers",
-    "fourier": "a Fourier transform (dropped since), MLP of 31, 6 layers",
     "slots": "`slots`, 8 of rank 4, MLP of 15, 2 layers",
     "mixer": "`mixer`, `positions: absolute`, no MLP, 2 layers",
     "grid": "`mixer`, `positions: grid`, without values or gate, MLP of 24, 4 layers",
@@ -84,7 +83,7 @@ def section(result: Result) -> str:
 From scratch on {settings["train_limit"]:,} images (`{Path(settings["data"]).name}`), {settings["epochs"]} epochs,
 seeds: {len(settings["seeds"])}, at most 31,500 parameters, the best of the rates
 {" and ".join(f"{rate:g}" for rate in settings["rates"])}; the minimal form is the best one of
-[above](#the-best-small-form-on-mnist).
+[above](#the-best-minimal-attention-on-mnist).
 
 {table(("form", "parameters", "test accuracy", "images/s"), lines)}
 

@@ -71,7 +71,7 @@ def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
     """Which reductions were safe on which data, which were not, and how sure that is; nothing without any."""
     if not verdicts:
         return []
-    margins = " or ".join(f"{margin:g} {unit}" for unit, margin in MARGINS.items())
+    margins = " or ".join(f"{margin:.1f} {unit}" for unit, margin in MARGINS.items())
     text = f"""\
 What a reduction costs is its difference to the whole model of the same training, on test data. It may cost
 {margins} of accuracy: **safe** is what costs less by the whole interval of 95 %, **not safe** what costs more by the
