@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measuring import in_turn, median_ratio, seconds
-from benchmarks.room import Benchmark, Result, table
+from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.blocks.base import check_arguments
 from leanformer.blocks.feed_forward import FeedForward
 from leanformer.blocks.state import DecodingState
@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden", type=int, default=800)
     parser.add_argument("--length", type=int, default=50, help=f"of a sentence, at least {POSITIONS[-1]}")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[10, 25, 50, 100, 200], help="of sentences, for how the ratio grows"
+    )
+    parser.add_argument("--lengths-batch", type=int, default=8, help="sentences at once there")
 
 
 def make_block(d_model: int, hidden: int, length: int, padding_in_norm: bool) -> Any:
@@ -148,8 +152,19 @@ def decode(block: Any, states: torch.Tensor, sentences: int) -> dict[str, Any]:
     return {"batch": len(states), "ms_at_position": medians, "last_to_first": ratio}
 
 
+def by_length(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The passes of both ways on sentences of other lengths, by blocks made for these."""
+    rows = []
+    for length in arguments.lengths:
+        block = make_block(arguments.d_model, arguments.hidden, length, padding_in_norm=False)
+        states = torch.randn(arguments.lengths_batch, length, arguments.d_model)
+        rows += [{"length": length, **row} for row in compare(block, states, arguments.rounds)]
+        progress(f"{length} tokens: done")
+    return rows
+
+
 def measure(arguments: argparse.Namespace) -> Result:
-    """The passes of both ways in both forms of the norm, and decoding steps."""
+    """The passes of both ways in both forms of the norm, by length too, and decoding steps."""
     if arguments.length < POSITIONS[-1]:
         raise LeanformerError(f"--length {arguments.length}: a step is timed at position {POSITIONS[-1]}; give as many")
     torch.manual_seed(0)
@@ -160,6 +175,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     ]
     return {
         "rows": [row for block in forms for row in compare(block, states, arguments.rounds)],
+        "lengths": by_length(arguments),
         "decoding": [decode(forms[0], states[:batch], arguments.sentences) for batch in (1, arguments.batch)],
     }
 
@@ -178,6 +194,10 @@ def section(result: Result) -> str:
         )
         for row in result["rows"]
     ]
+    lengths: dict[int, dict[str, float]] = {}
+    for row in result["lengths"]:
+        lengths.setdefault(row["length"], {})[row["passes"]] = row["speed_up"]
+    longer = [(length, *(f"{ratios[name]:.1f}" for name in passes)) for length, ratios in lengths.items()]
     steps = [
         (row["batch"], *(f"{ms:.3f}" for ms in row["ms_at_position"].values()), f"{row['last_to_first']:.3f}")
         for row in result["decoding"]
@@ -193,6 +213,11 @@ medians.
 
 {table(("norm", "passes", "loop, ms", "block, ms", "ratio"), lines)}
 
+How many times as fast as the loop by the length of the sentences, {settings["lengths_batch"]} at once, with blocks that
+are made for it:
+
+{table(("tokens", *passes.values()), longer)}
+
 A decoding step, medians of {settings["sentences"]} sentences:
 
 {table(header, steps)}"""
@@ -202,9 +227,13 @@ def summary(result: Result) -> str:
     """How many times as fast as the loop, and whether a step's time grows."""
     ratios = [row["speed_up"] for row in result["rows"]]
     growth = max(row["last_to_first"] for row in result["decoding"])
+    training = [row for row in result["lengths"] if row["passes"] == "training"]
+    first, last = training[0], training[-1]
     return (
         f"The decoder's feed-forward block is {min(ratios):.0f} to {max(ratios):.0f} times as fast as the published "
-        f"loop over positions, and its last decoding step takes {growth:.2f} times as long as an early one."
+        f"loop over {result['settings']['length']} positions, in training {first['speed_up']:.0f} times with "
+        f"{first['length']} and {last['speed_up']:.0f} with {last['length']}, and its last decoding step takes "
+        f"{growth:.2f} times as long as an early one."
     )
 
 
@@ -214,6 +243,6 @@ BENCHMARK = Benchmark(
     add_arguments=add_arguments,
     measure=measure,
     section=section,
-    quick={"rounds": 1, "sentences": 2, "d_model": 16, "hidden": 20, "batch": 4},
+    quick={"rounds": 1, "sentences": 2, "d_model": 16, "hidden": 20, "batch": 4, "lengths": [2, 5], "lengths_batch": 2},
     summary=summary,
 )
