@@ -187,8 +187,6 @@ def form_rows(data: str) -> Iterable[Row]:
 
 ATTENTION: Plan = plan_of(BEST_SMALL)
 MIXER: Plan = {"*.self_attention": GRID, "pooling": "mean"}
-MIXES = {"attention": "attention: symmetric, 4 channel groups, a diagonal value", "grid": "a mixer of 5 x 5 patches"}
-"""How a name begins -> what stands in place of attention."""
 BEST: dict[str, tuple[tuple[str, int, int, int | None, Plan], ...]] = {
     "mnist": (
         ("grid", 4, 5, 24, MIXER),
@@ -209,10 +207,12 @@ BEST: dict[str, tuple[tuple[str, int, int, int | None, Plan], ...]] = {
 def best_rows(data: str) -> Iterable[Row]:
     """Our small forms."""
     for name, patch, layers, hidden, plan in BEST[data]:
+        mixer = "a mixer of 5 x 5 patches"
+        attention = "attention: symmetric, 4 channel groups, a diagonal value"
         says = {
             "patch": str(patch),
             "layers": str(layers),
-            "tokens are mixed by": MIXES[name.partition("-")[0]],
+            "tokens are mixed by": mixer if plan is MIXER else attention,
             "MLP": str(hidden or "none"),
         }
         whole = {**plan, "*.mlp": {"block": "mlp", "hidden": hidden} if hidden else "none", **shallower(layers)}
@@ -247,13 +247,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"these alone, beside the first of their shape: {', '.join(names)}",
     )
-    by_default = ", ".join(f"{images.epochs} on {images.title}" for images in DATA.values())
-    parser.add_argument("--epochs", type=int, help=f"of all groups; by default 1, of the best forms {by_default}")
+    epochs = ", ".join(f"{images.epochs} on {images.title}" for images in DATA.values())
+    parser.add_argument("--epochs", type=int, help=f"of all groups; by default 1, of the best forms {epochs}")
     parser.add_argument("--batch-size", type=int, default=128)
-    by_default = "; ".join(f"{group} {' '.join(f'{rate:g}' for rate in rates)}" for group, rates in RATES.items())
-    parser.add_argument(
-        "--learning-rates", type=float, nargs="+", help=f"searched for each form; by default {by_default}"
-    )
+    rates = "; ".join(f"{group} {' '.join(f'{rate:g}' for rate in rates)}" for group, rates in RATES.items())
+    parser.add_argument("--learning-rates", type=float, nargs="+", help=f"searched for each form; by default {rates}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-limit", type=int, help="training images; by default all")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -288,9 +286,7 @@ def chosen_rows(arguments: argparse.Namespace, groups: Sequence[str]) -> list[Ro
         and (arguments.rows is None or row.name in arguments.rows)
     ]
     if not rows:
-        raise LeanformerError(
-            "--only, --rows and the data sets leave no row: a row is in one group, and some are of one data set"
-        )
+        raise LeanformerError("--only, --rows and the data sets leave no row: a row is in one group")
     return rows
 
 
@@ -307,7 +303,9 @@ def with_references(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def run_study(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) -> dict[str, Any]:
     """Trains the rows of one shape; gives the content of ``results.json``."""
     reference, *others = rows
-    epochs = arguments.epochs or EPOCHS.get(reference.group, DATA[reference.data].epochs)
+    epochs = arguments.epochs
+    if epochs is None:
+        epochs = EPOCHS.get(reference.group, DATA[reference.data].epochs)
     model = runs / f"{reference.study}-reference"
     lf.save(reference.model(), model)
     study = {

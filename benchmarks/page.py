@@ -89,7 +89,7 @@ long one."""
         )
         for verdict in in_order(verdicts)
     ]
-    return [text, table(("", "data", "what was reduced", "parameters left", "difference", "rests on"), lines)]
+    return [text, table(("", "data", "what was replaced or taken out", "parameters", "difference", "rests on"), lines)]
 
 
 def what_else(sentences: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ class Verdict:
     Args:
         data: The data set.
         reduction: What was taken out, and what was put in its place.
-        parameters: What is left, as a part of the whole model.
+        parameters: Of the student, as a part of the whole model's.
         difference: To the whole model, with its interval of 95 %: ``mean``, ``low``, ``high``.
         unit: Of the difference.
         grounds: What it rests on: how it was trained, and with how many seeds.

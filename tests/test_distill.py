@@ -1004,6 +1004,10 @@ def test_hidden_states_of_an_image_classifier(make_model: MakeModel) -> None:
     ("attention", "message"),
     [
         ({"block": "feed_forward", "max_length": 17}, "encoder.0.self_attention learns by position"),
+        (
+            {"block": "mixer", "positions": "grid"},
+            "the mixer at encoder.0.self_attention .* special_tokens",
+        ),
         ("minimal_attention", "finetune.hidden_states compares tokens"),
     ],
 )
@@ -1018,9 +1022,10 @@ def test_tokens_that_only_the_teacher_has_are_an_error_at_once(
     assert "\n" not in str(raised.value)
 
 
-def test_distances_are_the_same_without_the_class_token(make_model: MakeModel) -> None:
+@pytest.mark.parametrize("form", [{}, {"positions": "grid", "special_tokens": 1}])
+def test_distances_are_the_same_without_the_class_token(make_model: MakeModel, form: dict[str, Any]) -> None:
     batch = {"pixel_values": torch.randn(4, 1, 16, 16), "labels": torch.tensor([0, 1, 2, 3])}
-    plan: Plan = {"*.self_attention": {"block": "mixer"}, "pooling": "mean"}
+    plan: Plan = {"*.self_attention": {"block": "mixer", **form}, "pooling": "mean"}
     records: list[dict[str, float]] = []
     teach = lf.DistillConfig(epochs=8, learning_rate=1e-2)
     student = lf.distill(make_model("vit"), plan, [batch], [batch], teach, progress=records.append)

@@ -205,6 +205,45 @@ def test_a_grid_is_that_of_the_images(teacher: PreTrainedModel, tmp_path: Path) 
     assert torch.equal(logits(lf.load(tmp_path / "model")), logits(later))
 
 
+def test_images_that_are_no_square(make_model: MakeModel, tmp_path: Path) -> None:
+    student = lf.reduce(make_model(image_size=(8, 20)), {**ON_GRID, "pooling": "mean"})
+    assert {site.grid for site in lf.sites(student)} >= {(2, 5)}
+    x = torch.randn(3, 1, 8, 20)
+    lf.save(student, tmp_path / "model")
+    assert torch.equal(lf.load(tmp_path / "model")(x).logits, student(x).logits)
+
+
+def test_images_that_patches_do_not_divide(teacher: PreTrainedModel, make_model: MakeModel) -> None:
+    uneven = make_model(image_size=18)
+    x = torch.randn(3, 1, 18, 18)
+    student = lf.reduce(uneven, {})
+    torch.testing.assert_close(student(x).logits, uneven(x).logits, atol=1e-6, rtol=1e-5)
+    assert lf.reduce(uneven, ON_GRID)(x).logits.shape == (3, 5)
+
+
+def test_a_mixer_of_before_is_loaded(make_model: MakeModel, tmp_path: Path) -> None:
+    """Of a plan that was saved without the arguments that came later."""
+    plan: dict[str, Any] = {"*.self_attention": {"block": "mixer", "positions": "absolute", "max_length": 17}}
+    student = lf.reduce(make_model(), plan)
+    lf.save(student, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    for entry in config["plan"].values():
+        for key in ("special_tokens", "vo", "gate"):
+            del entry[key]
+    file.write_text(json.dumps(config))
+    assert torch.equal(logits(lf.load(tmp_path / "model")), logits(student))
+
+
+@pytest.mark.parametrize("plan", [MINIMAL, ON_GRID])
+def test_evaluated_then_trained(make_model: MakeModel, plan: dict[str, Any]) -> None:
+    student = lf.reduce(make_model(), plan)
+    with torch.inference_mode():
+        student(pixel_values=images())
+    student(pixel_values=images(), labels=torch.arange(6) % 5).loss.backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
 def test_later_patterns_override_earlier_ones(teacher: PreTrainedModel) -> None:
     plan: dict[str, Any] = {"*.mlp": "none", "encoder.[1-2].mlp": {"block": "mlp", "hidden": 5}, "encoder.2.mlp": "mlp"}
     student = lf.reduce(teacher, plan)

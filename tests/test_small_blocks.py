@@ -35,7 +35,13 @@ ABSOLUTE: Form = {"block": "mixer", "positions": "absolute"}
 ABSOLUTES: list[Form] = [ABSOLUTE, {**ABSOLUTE, "heads": [0, 2]}]
 RELATIVE: Form = {"block": "mixer", "max_distance": 5}
 BARE: Form = {"vo": "none", "gate": False}
-RELATIVES: list[Form] = [RELATIVE, {**RELATIVE, "heads": [1]}, {**RELATIVE, **BARE}, {**RELATIVE, "gate": False}]
+RELATIVES: list[Form] = [
+    RELATIVE,
+    {**RELATIVE, "heads": [1]},
+    {**RELATIVE, **BARE},
+    {**RELATIVE, "gate": False},
+    {**RELATIVE, "vo": "none"},
+]
 GRID: Form = {"block": "mixer", "positions": "grid"}
 GRIDS: list[Form] = [GRID, {**GRID, "max_distance": 1, "groups": 16, **BARE}, {**GRID, "heads": [0, 2]}]
 SYNTHESIZERS: list[Form] = [
@@ -168,10 +174,10 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
         module = build(site(place, d, model_heads), **{**form, **size})
         distances = length + 1 if place == "decoder self" else 2 * length + 1
         weights = distances if "max_distance" in form else length * length
-        if "vo" in form:
-            assert count(module) == h * weights
-            return
-        expected = rest + (1 + form.get("gate", True)) * (d * channels + channels) + h * weights
+        projections = (0 if "vo" in form else rest + d * channels + channels) + form.get("gate", True) * (
+            d + 1
+        ) * channels
+        expected = projections + h * weights
     elif form["block"] == "synthesizer":
         module = build(site(place, d, model_heads), max_length=length, hidden=hidden, **form)
         of_source = {"none": 0, "linear": d * h, "network": d * units + units + units * h}[form["source_score"]]
@@ -421,19 +427,21 @@ def naive_grid(module: Any, x: torch.Tensor, rows: int, columns: int, special: i
 
 
 @pytest.mark.parametrize(("special", "there"), [(0, 0), (1, 1), (2, 2), (2, 0)])
+@pytest.mark.parametrize(("rows", "columns"), [(3, 4), (1, 1), (7, 8)])
 @pytest.mark.parametrize("form", GRIDS)
-def test_a_grid_goes_by_rows_and_columns(form: Form, special: int, there: int) -> None:
-    whole: Any = build(image_site(special_tokens=special), **form)
+def test_a_grid_goes_by_rows_and_columns(form: Form, rows: int, columns: int, special: int, there: int) -> None:
+    """By all pairs of patches, and by convolution where there are many and few are read."""
+    whole: Any = build(image_site(rows, columns, special), **form)
     module = mixing(whole)
     with torch.no_grad():
         for parameter in whole.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
-    down, right = (1, 1) if "max_distance" in form else (2, 3)
+    down, right = (min(form.get("max_distance", 99), side - 1) for side in (rows, columns))
     weights = (2 * down + 1) * (2 * right + 1) + 2 * special + special**2
     assert module.mixing.shape == (form.get("groups", len(form.get("heads", range(4)))), weights)
     assert len(list(module.buffers())) == 0
-    x = torch.randn(2, there + 12, 16)
-    expected = naive_grid(module, x, 3, 4, special)
+    x = torch.randn(2, there + rows * columns, 16)
+    expected = naive_grid(module, x, rows, columns, special)
     torch.testing.assert_close(whole.taught(x) if "heads" in form else module.mix(x), expected, rtol=1e-4, atol=1e-4)
     if module.output is not None:
         expected = module.output(expected)
@@ -441,15 +449,16 @@ def test_a_grid_goes_by_rows_and_columns(form: Form, special: int, there: int) -
         torch.testing.assert_close(whole(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_bare_grid_is_a_convolution_of_single_channels() -> None:
-    module: Any = build(image_site(5, 6, 0), **GRID, max_distance=2, groups=16, **BARE)
+@pytest.mark.parametrize(("rows", "columns"), [(5, 6), (7, 8)])
+def test_a_bare_grid_is_a_convolution_of_single_channels(rows: int, columns: int) -> None:
+    module: Any = build(image_site(rows, columns, 0), **GRID, max_distance=2, groups=16, **BARE)
     assert sorted(name for name, _ in module.named_parameters()) == ["mixing"]
     assert module.mixing.std().item() == pytest.approx(0.2 / 3**0.5, rel=0.1)  # uniform up to 1 / 5, as there
-    x = torch.randn(3, 30, 16, requires_grad=True)
-    image = x.mT.unflatten(2, (5, 6))
+    x = torch.randn(3, rows * columns, 16, requires_grad=True)
+    image = x.mT.unflatten(2, (rows, columns))
     convolved = nn.functional.conv2d(image, module.mixing.view(16, 1, 5, 5), padding=2, groups=16).flatten(2).mT
     torch.testing.assert_close(module(x), convolved, rtol=1e-4, atol=1e-5)
-    towards = torch.randn(3, 30, 16)
+    towards = torch.randn_like(x)
     for one, other in zip(
         torch.autograd.grad(module(x), [x, module.mixing], towards),
         torch.autograd.grad(convolved, [x, module.mixing], towards),
@@ -463,16 +472,43 @@ def test_a_grid_of_other_images_is_an_error() -> None:
     for tokens in (12, 14):
         module(torch.randn(1, tokens, 16))
     for tokens in (9, 13, 15):
-        with pytest.raises(LeanformerError, match=f"3 x 4 patches, with {tokens} tokens there are others; give it im"):
+        with pytest.raises(LeanformerError, match=f"3 x 4 patches and 2 tokens before them, not {tokens} tokens; give"):
             module(torch.randn(1, tokens, 16))
+
+
+@pytest.mark.parametrize("form", GRIDS)
+@pytest.mark.parametrize("side", [4, 7])
+def test_a_grid_in_bfloat16_comes_close(form: Form, side: int) -> None:
+    module, x = build(image_site(side, side), **form), torch.randn(2, 1 + side * side, 16)
+    expected = module(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        given = module(x)
+    assert 0 < (given - expected).square().mean() / expected.var() < 1e-4
+    given.sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters() if parameter.requires_grad)
+
+
+def test_operations_of_a_grid() -> None:
+    """Of pairs of patches, or of what is convolved; a multiply-add as two."""
+    for side, counted in ((4, 16 * 16 * 16), (7, 49 * 16 * 9)):
+        module = build(image_site(side, side, 0), **GRID, max_distance=1, groups=16, **BARE)
+        with FlopCounterMode(display=False) as counter:
+            module(torch.randn(3, side * side, 16))
+        assert counter.get_total_flops() == 2 * 3 * counted
 
 
 def test_a_grid_writes_out_what_it_reads() -> None:
     resolved = resolve(image_site(), **GRID)
     assert (resolved["max_distance"], resolved["special_tokens"]) == (3, 1)
     assert resolve(image_site(), "mixer", **resolved) == resolved
-    with pytest.raises(LeanformerError, match=r"encoder\.0\.self_attention: special_tokens = 2, but the model has 1"):
-        resolve(image_site(), **GRID, special_tokens=2)
+    for wrong in (0, 2):
+        line = (
+            rf"encoder\.0\.self_attention: special_tokens = {wrong}, but the model has 1 tokens before the patches; le"
+        )
+        with pytest.raises(LeanformerError, match=line):
+            resolve(image_site(), **GRID, special_tokens=wrong)
+    # Of a student whose pooling was changed later.
+    assert resolve(image_site(special_tokens=0), **GRID, special_tokens=2)["special_tokens"] == 2
 
 
 @pytest.mark.parametrize(("tokens", "farthest"), [(1, 0), (1, 5), (4, 0), (4, 2), (4, 3), (4, 4), (9, 2)])
@@ -818,7 +854,7 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         module(torch.randn(batch, n, d), **source_for(place, batch, s))
     read = s if place == "cross" else n
     if form["block"] == "mixer":
-        projections = 0 if "vo" in form else (1 + form.get("gate", True)) * c + d
+        projections = (0 if "vo" in form else c + d) + form.get("gate", True) * c
         expected = projections * d * n + c * n * n
     elif form["block"] == "synthesizer":
         hidden = 2 * d

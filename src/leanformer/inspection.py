@@ -331,7 +331,7 @@ class _Inspector:
                 if block is None or not any(True for _ in block.parameters()):
                     continue
                 stands += 1
-                if isinstance(block, HeadsModule) and site.name in self.attentions:
+                if isinstance(block, HeadsModule) and block.output is not None and site.name in self.attentions:
                     block = HeadsProbe(block, self.attentions[site.name])
                 self.lessons[site.name, probe] = Lesson(f"{site.name} {probe}", site, block.to(self.task.device))
             if not stands and self.given_probes is not PROBES:

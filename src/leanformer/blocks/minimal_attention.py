@@ -43,8 +43,9 @@ class TriangularLinear(nn.Module):
         """T, shape (d_model, d_model), differentiable in the stored numbers."""
         # Not a buffer: it holds no state, and saved files are for state alone.
         if self._index is None or self._index.device != self.weight.device:
-            rows, columns = torch.tril_indices(self.d_model, self.d_model, device=self.weight.device)
-            self._index = rows * self.d_model + columns
+            with torch.inference_mode(False):  # it may be used in training later
+                rows, columns = torch.tril_indices(self.d_model, self.d_model, device=self.weight.device)
+                self._index = rows * self.d_model + columns
         flat = self.weight.new_zeros(self.d_model * self.d_model)
         return flat.index_copy(0, self._index, self.weight).view(self.d_model, self.d_model)
 

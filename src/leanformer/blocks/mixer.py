@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register
+from leanformer.blocks.grid import Grid, mix_pairs
 from leanformer.blocks.some_heads import HeadList, groups_of, settle_heads
 from leanformer.blocks.state import DecodingState
 from leanformer.blocks.tokens import check_divides, check_length, check_positions, without_padding
@@ -18,55 +18,7 @@ from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
 MIXING_DEVIATION = 0.02
-THIN = 8  # channels of a group up to which channels go before tokens in memory: up to twice as fast, and else slower
 USUAL_TOKENS = 16  # that a token reads where weights by distance count as they are
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Patches in rows and columns, row by row, with special tokens before them.
-
-    Args:
-        rows: Patches from top to bottom.
-        columns: Patches from left to right.
-        special_tokens: Tokens before the patches.
-        max_distance: Patches farther from one another in rows or in columns have no weight.
-    """
-
-    rows: int
-    columns: int
-    special_tokens: int
-    max_distance: int
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        """Rows and columns, up or down, left or right, that a patch reads."""
-        return min(self.max_distance, self.rows - 1), min(self.max_distance, self.columns - 1)
-
-    @property
-    def offsets(self) -> int:
-        """How many offsets between patches have a weight."""
-        down, right = self.reach
-        return (2 * down + 1) * (2 * right + 1)
-
-    @property
-    def weights(self) -> int:
-        """Numbers of a group: of each offset, of each special token to patches and from them, and among these."""
-        return self.offsets + 2 * self.special_tokens + self.special_tokens**2
-
-    def index(self, device: torch.device) -> torch.Tensor:
-        """Which of a group's numbers stands between two tokens, shape (tokens, tokens); ``weights`` where none does."""
-        down, right = self.reach
-        row = torch.arange(self.rows, device=device).repeat_interleave(self.columns)
-        column = torch.arange(self.columns, device=device).repeat(self.rows)
-        rows, columns = row - row[:, None], column - column[:, None]
-        offset = (rows + down) * (2 * right + 1) + columns + right
-        patches = torch.where((rows.abs() <= down) & (columns.abs() <= right), offset, self.weights)
-        special = torch.arange(self.special_tokens, device=device) + self.offsets
-        taken = special[:, None].expand(-1, len(row))  # by a special token of any patch
-        given = (special + self.special_tokens).expand(len(row), -1)
-        among = special + self.special_tokens * (torch.arange(self.special_tokens, device=device)[:, None] + 2)
-        return torch.cat([torch.cat([among, taken], dim=1), torch.cat([given, patches], dim=1)])
 
 
 class MixerModule(HeadsModule):
@@ -105,7 +57,6 @@ class MixerModule(HeadsModule):
         if self.gate is not None:
             nn.init.zeros_(self.gate.bias)
         self.output = nn.Linear(site.d_model, site.d_model) if vo == "separate" and width is None else None
-        self._index: torch.Tensor | None = None
 
     def mix(
         self,
@@ -125,10 +76,13 @@ class MixerModule(HeadsModule):
         values = states if self.value is None else self.value(states) * real[..., None]
         if state is not None:
             values = self._with_earlier(values, state)
-        weights = self._weights(states.shape[1], values.shape[1])
-        mixed = _mix(weights, values)
+        if self.grid is not None:
+            self._check_grid(self.grid, values.shape[1])
+            mixed = self.grid.mix(self.mixing, values)
+        else:
+            mixed = mix_pairs(self._weights(states.shape[1], values.shape[1]), values)
         if self.max_distance is not None:
-            near = self._near(states, real if state is None else padding_mask, weights.shape[-1])
+            near = self._near(states, real if state is None else padding_mask, values.shape[1])
             near = near.to(torch.promote_types(mixed.dtype, torch.float32))
             mixed = mixed * (USUAL_TOKENS / near).sqrt().to(mixed.dtype)[..., None]
         if self.gate is None:
@@ -157,8 +111,6 @@ class MixerModule(HeadsModule):
 
     def _weights(self, tokens: int, read: int) -> torch.Tensor:
         """Of each of the last tokens that are read, for each of these, shape (groups, tokens, read)."""
-        if self.grid is not None:
-            return self._weights_on(self.grid, tokens)
         if self.max_distance is None:
             assert self.max_length is not None
             check_length(self.site_name, "mixer", self.max_length, tokens, "tokens")
@@ -168,54 +120,13 @@ class MixerModule(HeadsModule):
         by_distance = F.pad(self.mixing, (before, after))  # (groups, read + tokens - 1)
         return by_distance.unfold(1, read, 1).flip(1)  # [i, j] is by_distance[tokens - 1 - i + j]
 
-    def _weights_on(self, grid: Grid, tokens: int) -> torch.Tensor:
-        """Of each token for each, shape (groups, tokens, tokens), where the special tokens may be gone."""
-        patches = grid.rows * grid.columns
-        if tokens not in (patches, patches + grid.special_tokens):
+    def _check_grid(self, grid: Grid, tokens: int) -> None:
+        """Whether that many tokens are its patches, with or without special tokens."""
+        if tokens not in (grid.patches, grid.patches + grid.special_tokens):
             raise LeanformerError(
-                f"{self.site_name}: its mixer block reads {grid.rows} x {grid.columns} patches, with {tokens} tokens "
-                "there are others; give it images of the model's size"
+                f"{self.site_name}: its mixer block reads {grid.rows} x {grid.columns} patches and "
+                f"{grid.special_tokens} tokens before them, not {tokens} tokens; give it images of the model's size"
             )
-        # Not a buffer: it holds no state, and saved files are for state alone.
-        if self._index is None or self._index.device != self.mixing.device:
-            self._index = grid.index(self.mixing.device)
-        index = self._index[-tokens:, -tokens:]
-        by_group = F.pad(self.mixing.T, (0, 0, 0, 1))  # of groups last: rows are picked whole
-        return _Transposed.apply(by_group.index_select(0, index.flatten())).unflatten(1, index.shape)
-
-
-class _Transposed(torch.autograd.Function):
-    """A matrix transposed in memory, and so its gradient: batches of products of strided parts are slow on a CPU."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(matrix: torch.Tensor) -> torch.Tensor:
-        return matrix.T.contiguous()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        """Nothing is kept."""
-
-    @staticmethod
-    def backward(ctx: Any, given: torch.Tensor) -> torch.Tensor:
-        return given.T.contiguous()
-
-
-def _mix(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Σ_j weights[group, i, j] values[batch, j], shape (batch, tokens, channels).
-
-    Args:
-        weights: Shape (groups, tokens, tokens read).
-        values: Shape (batch, tokens read, channels), a group's channels side by side.
-    """
-    groups, tokens, read = weights.shape
-    batch, _, channels = values.shape
-    if channels > THIN * groups:
-        return torch.einsum("gij,bjgc->bigc", weights, values.unflatten(-1, (groups, -1))).flatten(2)
-    by_channel = _Transposed.apply(values.flatten(0, 1)).view(groups, -1, read)  # a group's channels, of the batch
-    mixed = torch.bmm(by_channel, weights.mT).view(channels, batch * tokens)
-    return _Transposed.apply(mixed).view(batch, tokens, channels)
 
 
 @register
@@ -241,10 +152,11 @@ class Mixer(Block):
     Without values (``vo: none``) the tokens themselves are mixed and nothing projects what they give; without its gate
     too, a grid's mixer is a convolution of each channel by itself, with kernels that a group shares.
 
-    With G = ``groups``, T = ``max_length`` and D = ``max_distance`` it stores 3 d² + 3 d (value, gate, output; without
-    values or gate less of them) and of relative positions G (2 D + 1), in a decoder G (D + 1), of absolute ones G T²,
-    on a grid with s special tokens G ((2 D + 1)² + 2 s + s²). On n tokens it takes 3 d² n + d n² multiply-adds,
-    whatever D is; a token in decoding 3 d² + d (D + 1).
+    With G = ``groups``, T = ``max_length`` and D = ``max_distance`` it stores d² + d each of value, gate and output, as
+    far as it has them, and of relative positions G (2 D + 1), in a decoder G (D + 1), of absolute ones G T², on a grid
+    of R x C patches with s special tokens G ((2 min(D, R - 1) + 1) (2 min(D, C - 1) + 1) + 2 s + s²). On n tokens it
+    takes d² n multiply-adds for each of value, gate and output, and d n² for mixing, whatever D is, where the grid is
+    large and D is not d n (2 D + 1)²; a token in decoding takes d (D + 1) for mixing.
 
     Source: Tolstikhin et al. 2021, "MLP-Mixer" (arXiv 2105.01601), for static mixing over positions; Liu et al. 2021,
     "Pay Attention to MLPs" (gMLP, arXiv 2105.08050), for the product with a gate. Here the gate reads its own position
@@ -323,10 +235,11 @@ class Mixer(Block):
                 )
             given = {"max_distance": max(site.grid) - 1, "special_tokens": site.special_tokens}
             settings |= {key: number for key, number in given.items() if settings[key] is None}
-            if settings["special_tokens"] > site.special_tokens:
+            # Where there are none, weights of some are left from a plan that went by them, and not used.
+            if site.special_tokens and settings["special_tokens"] != site.special_tokens:
                 raise LeanformerError(
                     f"{site.name}: special_tokens = {settings['special_tokens']}, but the model has "
-                    f"{site.special_tokens} there"
+                    f"{site.special_tokens} tokens before the patches; leave it out"
                 )
         if arguments.heads is not None:
             return {**settings, "heads": settle_heads(site, arguments.heads, teacher)}

@@ -55,7 +55,8 @@ def check_tokens_agree(plan: ResolvedPlan, finetune: FinetuneConfig, where: str)
         where: What to name as the place of the mistake.
 
     Raises:
-        LeanformerError: Pooling drops the class token, and a block tells positions apart or hidden states are compared.
+        LeanformerError: Pooling drops the class token, and a block tells positions apart, knows of no such token where
+            its teacher has one, or hidden states are compared.
     """
     if plan.get("pooling", {}).get("block") != "mean":
         return
@@ -64,6 +65,11 @@ def check_tokens_agree(plan: ResolvedPlan, finetune: FinetuneConfig, where: str)
             raise LeanformerError(
                 f"{where}: pooling 'mean' drops the class token that the teacher has, and the block at {name} learns "
                 "by position; leave one of them out"
+            )
+        if entry.get("positions") == "grid" and not entry["special_tokens"]:
+            raise LeanformerError(
+                f"{where}: pooling 'mean' drops the class token that the teacher has, and the mixer at {name} learns "
+                "from it; say how many such tokens the teacher has, with special_tokens (ViT: 1, DeiT: 2)"
             )
     if finetune.epochs and finetune.hidden_states:
         raise LeanformerError(

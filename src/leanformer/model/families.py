@@ -160,8 +160,8 @@ class Family:
         """Rows and columns of an image's patches; None in texts."""
         return None
 
-    def special_tokens_of(self, model: PreTrainedModel) -> int:
-        """Tokens before an image's patches."""
+    def special_tokens_left(self, model: PreTrainedModel) -> int:
+        """Tokens before an image's patches, as far as they have not been dropped."""
         return 0
 
     def open_layer(self, layer: Any, stack: str, index: int) -> OpenLayer:
@@ -260,7 +260,7 @@ class ImageFamily(Family):
         rows, columns = (pixels // side for pixels, side in zip(patches.image_size, patches.patch_size, strict=True))
         return rows, columns
 
-    def special_tokens_of(self, model: PreTrainedModel) -> int:
+    def special_tokens_left(self, model: PreTrainedModel) -> int:
         return 0 if isinstance(model.base_model.embeddings, PatchTokens) else self.special_tokens
 
     def drop_special_tokens(self, model: PreTrainedModel) -> None:

@@ -420,10 +420,10 @@ class PatchProjection(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) -> (batch, d_model, rows, columns), as the convolution gives it."""
-        rows, columns = (
-            side // patch for side, patch in zip(pixel_values.shape[2:], self.weight.shape[2:], strict=True)
-        )
-        patches = pixel_values.unflatten(2, (rows, -1)).unflatten(4, (columns, -1))
+        height, width = self.weight.shape[2:]
+        rows, columns = pixel_values.shape[2] // height, pixel_values.shape[3] // width
+        whole = pixel_values[:, :, : rows * height, : columns * width]  # a part of a patch at the edge is not read
+        patches = whole.unflatten(2, (rows, height)).unflatten(4, (columns, width))
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (batch, rows, columns, numbers of a patch)
         return F.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 

@@ -11,12 +11,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.blocks.base import AttentionWeights, BlockModule, check_arguments, find_block
-from leanformer.blocks.pooling import Mean
 from leanformer.blocks.some_heads import replace_heads
 from leanformer.errors import LeanformerError
 from leanformer.model.families import Family, ImageFamily, device_and_dtype, find_family
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
-from leanformer.model.plan import Plan, match
+from leanformer.model.plan import Choice, Plan, match
 from leanformer.model.sites import Site, SiteKind
 
 ResolvedPlan = dict[str, dict[str, Any]]
@@ -83,7 +82,7 @@ def sites(model: PreTrainedModel) -> list[Site]:
                     reads_source=reads_source,
                     max_positions=family.max_positions(model.config),
                     grid=family.grid(model),
-                    special_tokens=family.special_tokens_of(model),
+                    special_tokens=family.special_tokens_left(model),
                 )
             )
 
@@ -125,7 +124,7 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
     family = find_family(model)
     all_sites = {site.name: site for site in sites(model)}
     choices = match(plan, list(all_sites.values()))
-    if "pooling" in choices and issubclass(choices["pooling"].block, Mean):
+    if _drops_special_tokens(choices.get("pooling"), all_sites):
         all_sites = {name: replace(site, special_tokens=0) for name, site in all_sites.items()}  # as it will be
     wide = [name for name, choice in choices.items() if not choice.block.keeps(choice.arguments)]
     resolved: ResolvedPlan = {}
@@ -149,6 +148,14 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
         teacher = _teacher(model, family, site)
         resolved[name] = {"block": choice.block.name, **choice.block.resolve(choice.arguments, site, teacher)}
     return resolved
+
+
+def _drops_special_tokens(pooling: Choice | None, places: Mapping[str, Site]) -> bool:
+    """Whether class and distillation tokens go with what a plan puts at the pooling."""
+    if pooling is None or pooling.block.keeps(pooling.arguments):
+        return False
+    module: Any = pooling.block.build(pooling.arguments, places["pooling"], None)
+    return not module.needs_class_token
 
 
 def combine(before: ResolvedPlan, change: ResolvedPlan) -> ResolvedPlan:

@@ -1,0 +1,137 @@
+"""Mixing of an image's patches by how far they are from one another in rows and in columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+# From this many patches on, and where each reads fewer than there are, a convolution is faster than products with
+# matrices of all pairs, which have to be made of the offsets' weights first.
+CONVOLVED_FROM_PATCHES = 49
+# Channels of a group up to which channels go before tokens in memory for products: up to twice as fast, above slower.
+THIN = 8
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Patches in rows and columns, row by row, with special tokens (class, distillation) before them.
+
+    Args:
+        rows: Patches from top to bottom.
+        columns: Patches from left to right.
+        special_tokens: Tokens before the patches; they may be gone where it is used.
+        max_distance: Patches farther from one another in rows or in columns have no weight.
+    """
+
+    rows: int
+    columns: int
+    special_tokens: int
+    max_distance: int
+
+    @property
+    def patches(self) -> int:
+        """How many there are."""
+        return self.rows * self.columns
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns, up or down, left or right, that a patch reads."""
+        return min(self.max_distance, self.rows - 1), min(self.max_distance, self.columns - 1)
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Rows and columns of the offsets that have a weight."""
+        down, right = self.reach
+        return 2 * down + 1, 2 * right + 1
+
+    @property
+    def offsets(self) -> int:
+        """How many offsets between patches have a weight."""
+        rows, columns = self.kernel
+        return rows * columns
+
+    @property
+    def weights(self) -> int:
+        """Numbers of a group: of each offset, of each special token to patches and from them, and among these."""
+        return self.offsets + 2 * self.special_tokens + self.special_tokens**2
+
+    def mix(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """What each token takes of all.
+
+        Args:
+            weights: Shape (groups, ``self.weights``): of the offsets, row by row; then what each special token takes of
+                any patch; what each gives to any patch; and what each takes of each of them.
+            values: Shape (batch, tokens, channels), a group's channels side by side: the special tokens, or none, and
+                the patches.
+
+        Returns:
+            Shape (batch, tokens, channels).
+        """
+        there = values.shape[1] - self.patches
+        special, patches = values[:, :there], values[:, there:]
+        of_offsets = weights[:, : self.offsets]
+        if self.patches >= CONVOLVED_FROM_PATCHES and self.offsets < self.patches:
+            mixed = self._convolve(of_offsets, patches)
+        else:
+            mixed = mix_pairs(self._pairs(of_offsets), patches)
+        if not there:
+            return mixed
+        of_special = weights[:, self.offsets :].repeat_interleave(values.shape[2] // len(weights), dim=0)
+        taken, given, among = of_special.T.split([there, there, there**2])  # (numbers, channels)
+        own = patches.sum(dim=1, keepdim=True) * taken
+        own = own + (special[:, None] * among.unflatten(0, (there, there))).sum(dim=2)
+        return torch.cat([own, mixed + (special * given).sum(dim=1, keepdim=True)], dim=1)
+
+    def _convolve(self, weights: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """Of (groups, offsets) and (batch, patches, channels): each channel by itself, with its group's kernel."""
+        channels = patches.shape[2]
+        kernels = weights.unflatten(1, (1, *self.kernel)).repeat_interleave(channels // len(weights), dim=0)
+        image = patches.unflatten(1, (self.rows, self.columns)).permute(0, 3, 1, 2)
+        return F.conv2d(image, kernels, padding=self.reach, groups=channels).permute(0, 2, 3, 1).flatten(1, 2)
+
+    def _pairs(self, weights: torch.Tensor) -> torch.Tensor:
+        """(groups, offsets) -> (groups, patches, patches), nothing where two are too far from one another."""
+        (down, right), rows, columns = self.reach, self.rows, self.columns
+        above, beside = rows - 1 - down, columns - 1 - right
+        offsets = F.pad(weights.unflatten(1, self.kernel), (beside, beside, above, above))
+        # [i, j] is what stands at rows - 1 - i + j, and so in columns.
+        by_row = offsets.unfold(1, rows, 1).flip(1)  # (groups, rows, offsets in columns, rows read)
+        both = by_row.unfold(2, columns, 1).flip(2)  # (groups, rows, columns, rows read, columns read)
+        return both.reshape(len(weights), self.patches, self.patches)
+
+
+def mix_pairs(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Σ_j weights[group, i, j] values[batch, j], shape (batch, tokens, channels).
+
+    Args:
+        weights: Shape (groups, tokens, tokens read).
+        values: Shape (batch, tokens read, channels), a group's channels side by side.
+    """
+    groups, tokens, read = weights.shape
+    batch, _, channels = values.shape
+    if channels > THIN * groups:
+        return torch.einsum("gij,bjgc->bigc", weights, values.unflatten(-1, (groups, -1))).flatten(2)
+    by_channel = _Transposed.apply(values.flatten(0, 1)).view(groups, -1, read)  # a group's channels, of the batch
+    mixed = torch.bmm(by_channel, weights.mT).view(channels, batch * tokens)
+    return _Transposed.apply(mixed).view(batch, tokens, channels)
+
+
+class _Transposed(torch.autograd.Function):
+    """A matrix transposed in memory, and so its gradient: batches of products of strided parts are slow on a CPU."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: torch.Tensor) -> torch.Tensor:
+        return matrix.T.contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, given: torch.Tensor) -> torch.Tensor:
+        return given.T.contiguous()
