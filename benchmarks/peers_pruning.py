@@ -2,7 +2,8 @@
 
 A study of leanformer's own trains Hugging Face's ViT (d = 64, 6 layers, patch 7) and the best small form. Each trained
 ViT is then pruned to at most the form's parameters and tuned for as many epochs as the form was trained, with the same
-optimizer, schedule and rates, without augmentation, of which each model gets the one that is best on the validation split:
+optimizer, schedule and rates, of which each model gets the one that is best on the validation split; nothing is
+augmented:
 
 - torch-pruning, uniform: the same part of the channels everywhere (Fang et al. 2023, arXiv 2301.12900);
 - torch-pruning, isomorphic: ranked together among parts of like structure (Fang et al. 2024, arXiv 2407.04616);
