@@ -611,7 +611,11 @@ def summary(result: Result) -> str | None:
                 f"{100 * best['quality']['mean']:.2f} % on {images.title} with {best['parameters']:,} parameters (a "
                 f"published replication: {extreme.accuracy:.2f} % with {extreme.parameters:,})"
             )
-    return f"Trained from scratch, small vision transformers reach {' and '.join(sentences)}." if sentences else None
+    return (
+        f"Trained from scratch, small forms of a vision transformer reach {' and '.join(sentences)}."
+        if sentences
+        else None
+    )
 
 
 def verdicts(result: Result) -> list[Verdict]:

@@ -297,9 +297,10 @@ def summary(result: Result) -> str | None:
     name = next((name for ending in reversed(ENDINGS) if (name := f"all-slots{ending}") in rows), None)
     if name is None:
         return None
-    net = rows[name]["added"] - rows[name]["removed"]
+    net, data = rows[name]["added"] - rows[name]["removed"], result["data"]
     return (
-        "A small translator without any attention, made from a trained one that has "
+        f"A small translator from {data['source_language']} to {data['target_language']} without any attention, made "
+        "from a trained one that has "
         f"{rows['baseline']['quality']['mean']:.1f} BLEU, is {with_interval(rows[name]['difference'], 2)} BLEU from "
         f"it, with {abs(net):,} {'more' if net > 0 else 'fewer'} parameters."
     )

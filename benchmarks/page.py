@@ -48,7 +48,7 @@ def render(results: Path = RESULTS) -> str:
         for number, (path, result) in enumerate(found):
             if number:
                 sections.append(f"### {benchmark.title}: {path.stem}")
-            elif benchmark.summary is not None and (sentence := benchmark.summary(result)) is not None:
+            if benchmark.summary is not None and (sentence := benchmark.summary(result)) is not None:
                 sentences.append(f"- {sentence} ([{benchmark.title}](#{anchor(benchmark.title)}))")
             sections += [benchmark.section(result), provenance(path, result)]
             if benchmark.verdicts is not None:
