@@ -331,9 +331,9 @@ of a forward pass of 256 images, as a multiple of the ViT's; rounds in turn: {se
 
 {table(header, lines)}
 
-The pruned models have had twice the form's epochs. The ViT itself reads {100 * statistics.fmean(dense["accuracy"]):.1f} %
-after so short a training: what this says is what such a budget buys, not what pruning a fully trained ViT would give.
-Weights that magnitude pruning leaves at zero are not counted as
+The pruned models have had twice the form's epochs. The ViT itself reads
+{100 * statistics.fmean(dense["accuracy"]):.1f} % after so short a training: what this says is what such a budget buys,
+not what pruning a fully trained ViT would give. Weights that magnitude pruning leaves at zero are not counted as
 parameters, but are stored and multiplied all the same."""
 
 
@@ -344,8 +344,8 @@ def summary(result: Result) -> str:
     best = max(pruned, key=lambda row: statistics.fmean(row["accuracy"]))
     own = statistics.fmean(rows[OWN]["accuracy"])
     return (
-        f"At {rows[OWN]['parameters']:,} parameters, a form trained briefly from scratch reads {100 * own:.2f} % of the test "
-        f"digits right, the best of three ways to prune a trained ViT ({LABELS.get(best['way'], best['way'])}) "
+        f"At {rows[OWN]['parameters']:,} parameters, a form trained briefly from scratch reads {100 * own:.2f} % of the "
+        f"test digits right, the best of three ways to prune a trained ViT ({LABELS.get(best['way'], best['way'])}) "
         f"{100 * statistics.fmean(best['accuracy']):.2f} %."
     )
 
