@@ -343,9 +343,10 @@ def summary(result: Result) -> str:
     pruned = [row for way, row in rows.items() if way not in (DENSE, OWN)]
     best = max(pruned, key=lambda row: statistics.fmean(row["accuracy"]))
     own = statistics.fmean(rows[OWN]["accuracy"])
+    way = LABELS.get(best["way"], best["way"])
     return (
-        f"At {rows[OWN]['parameters']:,} parameters, a form trained briefly from scratch reads {100 * own:.2f} % of the "
-        f"test digits right, the best of three ways to prune a trained ViT ({LABELS.get(best['way'], best['way'])}) "
+        f"At {rows[OWN]['parameters']:,} parameters, a form trained briefly from scratch reads {100 * own:.2f} % of "
+        f"the test digits right, the best of three ways to prune a trained ViT ({way}) "
         f"{100 * statistics.fmean(best['accuracy']):.2f} %."
     )
 
