@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-# From this many patches on, and where each reads fewer than there are, a convolution is faster than products with
-# matrices of all pairs, which have to be made of the offsets' weights first.
+# Where each patch reads fewer than there are, a convolution is faster than products with matrices of all pairs, which
+# have to be made of the offsets' weights first; of fewer patches than this its gradient on a CPU is far slower.
 CONVOLVED_FROM_PATCHES = 49
 # Channels of a group up to which channels go before tokens in memory for products: up to twice as fast, above slower.
 THIN = 8
@@ -73,7 +73,8 @@ class Grid:
         there = values.shape[1] - self.patches
         special, patches = values[:, :there], values[:, there:]
         of_offsets = weights[:, : self.offsets]
-        if self.patches >= CONVOLVED_FROM_PATCHES and self.offsets < self.patches:
+        few = self.patches < CONVOLVED_FROM_PATCHES and torch.is_grad_enabled()
+        if self.offsets < self.patches and not few:
             mixed = self._convolve(of_offsets, patches)
         else:
             mixed = mix_pairs(self._pairs(of_offsets), patches)
