@@ -206,9 +206,9 @@ BEST: dict[str, tuple[tuple[str, int, int, int | None, Plan], ...]] = {
 
 def best_rows(data: str) -> Iterable[Row]:
     """Our small forms."""
+    mixer = "a mixer of 5 x 5 patches"
+    attention = "attention: symmetric, 4 channel groups, a diagonal value"
     for name, patch, layers, hidden, plan in BEST[data]:
-        mixer = "a mixer of 5 x 5 patches"
-        attention = "attention: symmetric, 4 channel groups, a diagonal value"
         says = {
             "patch": str(patch),
             "layers": str(layers),
