@@ -212,30 +212,33 @@ def test_keyword_arguments_are_seen_alike(opened: PreTrainedModel) -> None:
     assert torch.equal(seen.targets[site, "output"], seen.targets[f"{site}_sublayer", "output"])
 
 
-def test_an_image_classifier_shows_its_parts(make_model: MakeModel) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_image_classifier_shows_its_parts(make_model: MakeModel, number: int) -> None:
+    """All tokens, in the last layer too, of which the classifier reads the class token alone."""
     teacher = lf.reduce(make_model("vit"), {})
     images = torch.randn(3, 1, 16, 16)
     wanted: list[tuple[str, Target]] = [
-        ("encoder.1.self_attention", "heads"),
-        ("encoder.1.self_attention", "output"),
-        ("encoder.1.mlp", "output"),
-        ("encoder.1.layer", "output"),
+        (f"encoder.{number}.self_attention", "heads"),
+        (f"encoder.{number}.self_attention", "output"),
+        (f"encoder.{number}.mlp", "output"),
+        (f"encoder.{number}.layer", "output"),
     ]
     with Observed(teacher, wanted) as observed:
         seen = observed.read({"pixel_values": images, "labels": torch.tensor([0, 1, 2])})
     assert seen.source is seen.source_mask is seen.target_mask is None
-    layer: Any = module_at(teacher, "encoder.1.layer")
+    layer: Any = module_at(teacher, f"encoder.{number}.layer")
     with torch.no_grad():
         states = teacher(images, output_hidden_states=True).hidden_states
-        projected = layer.self_attention.block.o_proj(seen.targets["encoder.1.self_attention", "heads"])
-        middle = states[1] + projected
+        projected = layer.self_attention.block.o_proj(seen.targets[f"encoder.{number}.self_attention", "heads"])
+        middle = states[number] + projected
         given = layer.mlp.norm(middle)
         after = middle + layer.mlp.block(given)
-    torch.testing.assert_close(seen.inputs["encoder.1.self_attention"], layer.self_attention.norm(states[1]))
-    torch.testing.assert_close(seen.targets["encoder.1.self_attention", "output"], projected)
-    torch.testing.assert_close(seen.inputs["encoder.1.mlp"], given)
-    torch.testing.assert_close(seen.targets["encoder.1.layer", "output"], after)
-    torch.testing.assert_close(after, states[2])
+    normed = layer.self_attention.norm(states[number])
+    torch.testing.assert_close(seen.inputs[f"encoder.{number}.self_attention"], normed)
+    torch.testing.assert_close(seen.targets[f"encoder.{number}.self_attention", "output"], projected)
+    torch.testing.assert_close(seen.inputs[f"encoder.{number}.mlp"], given)
+    torch.testing.assert_close(seen.targets[f"encoder.{number}.layer", "output"], after)
+    torch.testing.assert_close(after, states[number + 1])
 
 
 @pytest.mark.parametrize("target", ["output", "heads"])

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from transformers import AutoModelForImageClassification, BertConfig, BertModel, PreTrainedModel, ViTModel
 
 import leanformer as lf
+from leanformer.measure.cost import forward_flops
 from leanformer.model.surgery import parameter_count
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -72,6 +73,53 @@ def test_tokens_that_are_masked_are_not_read(teacher: PreTrainedModel, plan: dic
         student.base_model.embeddings.position_embeddings[:, -1] += 1.0
         torch.testing.assert_close(student(pixel_values=images(), attention_mask=mask).logits, before)
         assert not torch.allclose(student(pixel_values=images()).logits, before, atol=1e-4)
+
+
+LAST_LAYERS: dict[str, dict[str, Any]] = {
+    "unchanged": {},
+    "separate": {"*.self_attention": {"block": "minimal_attention", "qk": "separate", "bias": True}},
+    "collapsed": {"*.self_attention": {"block": "minimal_attention", "vo": "none"}, "*.mlp": "none"},
+    "symmetric": MINIMAL | {"pooling": "class_token"},
+    "slots": {"*.self_attention": {"block": "slots", "slots": 4}},
+    "grid": ON_GRID,
+    "sublayer": {"*.self_attention_sublayer": {"block": "feed_forward", "max_length": 18}},
+    "layer": {"encoder.2.layer": {"block": "feed_forward", "max_length": 18}},
+    "attention gone": {"encoder.2.self_attention": "none"},
+    "layer gone": {"encoder.2.layer": "none"},
+    "all gone": {"*.layer": "none"},
+}
+
+
+@pytest.mark.parametrize("plan", LAST_LAYERS.values(), ids=list(LAST_LAYERS))
+def test_the_last_layer_computes_the_class_token_alone(teacher: PreTrainedModel, plan: dict[str, Any]) -> None:
+    """Hidden states make it compute every token: logits and gradients are the same, the operations are more."""
+    student = lf.reduce(teacher, plan).train()
+    found = {}
+    for whole in (False, True):
+        student.zero_grad()
+        outputs = student(pixel_values=images(), output_hidden_states=whole)
+        outputs.logits.square().sum().backward()
+        gradients = {
+            name: parameter.grad.clone() for name, parameter in student.named_parameters() if parameter.grad is not None
+        }
+        found[whole] = (outputs.logits.detach(), gradients)
+    torch.testing.assert_close(found[False], found[True], atol=1e-5, rtol=1e-4)
+    tokens = student.base_model.embeddings.position_embeddings.shape[1]
+    outputs = student(pixel_values=images(), output_hidden_states=True)
+    assert [states.shape[1] for states in outputs.hidden_states] == [tokens] * len(outputs.hidden_states)
+    asked: list[dict[str, Any]] = [{}, {"output_hidden_states": True}]
+    few, all_tokens = (forward_flops(student, {"pixel_values": images(), **more}) for more in asked)
+    assert few <= all_tokens if plan in (LAST_LAYERS["layer"], LAST_LAYERS["all gone"]) else few < all_tokens
+
+
+def test_a_masked_token_is_not_read_by_the_class_token_alone(teacher: PreTrainedModel) -> None:
+    student = lf.reduce(teacher, LAST_LAYERS["symmetric"])
+    tokens = student.base_model.embeddings.position_embeddings.shape[1]
+    mask = torch.ones(len(images()), tokens, dtype=torch.long)
+    mask[:, -1] = 0
+    asked: dict[str, Any] = {"pixel_values": images(), "attention_mask": mask}
+    with torch.no_grad():
+        torch.testing.assert_close(student(**asked).logits, student(**asked, output_hidden_states=True).logits)
 
 
 def test_reduce_leaves_its_argument(teacher: PreTrainedModel) -> None:
@@ -223,7 +271,7 @@ def test_images_that_patches_do_not_divide(teacher: PreTrainedModel, make_model:
 
 def test_a_mixer_of_before_is_loaded(make_model: MakeModel, tmp_path: Path) -> None:
     """Of a plan that was saved without the arguments that came later."""
-    plan: dict[str, Any] = {"*.self_attention": {"block": "mixer", "positions": "absolute", "max_length": 17}}
+    plan: dict[str, Any] = {"*.self_attention": {"block": "mixer", "positions": "absolute", "max_length": 18}}
     student = lf.reduce(make_model(), plan)
     lf.save(student, tmp_path / "model")
     file = tmp_path / "model" / "config.json"

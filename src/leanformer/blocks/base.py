@@ -147,6 +147,15 @@ class BlockModule(nn.Module):
         """
         raise NotImplementedError
 
+    def first_token(self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """What ``forward`` gives for the first token, shape (batch, 1, d_model).
+
+        A classifier that reads the class token asks its last layer for no more. A block that can leave work out then
+        overrides this.
+        """
+        output: torch.Tensor = self(hidden_states, padding_mask)
+        return output[:, :1]
+
     def taught(
         self,
         hidden_states: torch.Tensor,

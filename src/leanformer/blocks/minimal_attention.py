@@ -121,6 +121,17 @@ class MinimalAttentionModule(BlockModule):
                 key, value = self._keys_and_values(source, None)
                 if state is not None:
                     state.tensors = {"key": key, "value": value}
+        return self._attend(query, key, value, mask)
+
+    def first_token(self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """With one query; see ``BlockModule``."""
+        query = self._query(hidden_states[:, :1])
+        key, value = self._keys_and_values(hidden_states, None)
+        return self._attend(query, key, value, self._own_mask(query, padding_mask, None))
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         query, key = self._sharpened(query, key)
         output = attend(query, key, value, self.heads, mask, self.dropout if self.training else 0.0)
         if self.diagonal_value is not None:

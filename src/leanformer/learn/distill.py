@@ -178,7 +178,9 @@ class Observed:
                 "DataCollatorForSeq2Seq makes them where it is given the model"
             )
         self._inputs, self._targets = {}, {}
-        outputs = self.teacher(**inputs_of(batch))
+        # A classifier that is asked for its hidden states computes every token in the last layer too.
+        more = {} if has_decoder else {"output_hidden_states": True}
+        outputs = self.teacher(**inputs_of(batch), **more)
         for name, target in self.wanted:
             if name not in self._inputs or (name, target) not in self._targets:
                 raise LeanformerError(f"nothing was seen at {name}: the teacher's forward pass does not go through it")

@@ -218,7 +218,8 @@ class TrainingStep:
         self.accelerator = accelerator
         self.loss = loss or label_loss(config.label_smoothing)
         self.optimizer = make_optimizer(model, config, learning_rate)
-        self._prepared, self._stepper = accelerator.prepare(model, self.optimizer)
+        self._prepared = accelerator.prepare(model)
+        self._parameters = list(model.parameters())
         self._forward: Any = torch.compile(self._prepared) if config.compile else self._prepared
 
     def set_learning_rate(self, learning_rate: float) -> None:
@@ -227,7 +228,11 @@ class TrainingStep:
             group["lr"] = learning_rate
 
     def __call__(self, batch: Batch) -> torch.Tensor:
-        """One step; gives the loss of the batch, which is not finite where the gradient was not."""
+        """One step; gives the loss of the batch, which is not finite where the gradient was not.
+
+        Backward, clipping and update are PyTorch's own: in float32 and bfloat16 accelerate's would do the same, and
+        look for installed packages at each call.
+        """
         total = torch.zeros((), device=self.accelerator.device)
         terms = self.loss(self._forward, batch)
         while True:
@@ -235,12 +240,12 @@ class TrainingStep:
                 term = next(terms, None)
             if term is None:
                 break
-            self.accelerator.backward(term)
+            term.backward()
             total += term.detach()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
-        self._stepper.step()
-        self._stepper.zero_grad()
+        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return total + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
 
     def close(self) -> None:

@@ -40,9 +40,22 @@ class Sublayer(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, **arguments: Any) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape; the arguments go to the block."""
-        output = self.block(self.norm(hidden_states) if self.pre_norm else hidden_states, **arguments)
+        output = self.block(self._given(hidden_states), **arguments)
         if isinstance(output, tuple):  # Hugging Face's attention gives its weights beside
             output = output[0]
+        return self._joined(hidden_states, output)
+
+    def first_token(self, hidden_states: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        """(batch, tokens, d_model) -> (batch, 1, d_model): what ``forward`` makes of the first token."""
+        if not isinstance(self.block, BlockModule):
+            return self(hidden_states, **arguments)[:, :1]
+        output = self.block.first_token(self._given(hidden_states), **arguments)
+        return self._joined(hidden_states[:, :1], output)
+
+    def _given(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.norm(hidden_states) if self.pre_norm else hidden_states
+
+    def _joined(self, hidden_states: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         if self.training:
             output = F.dropout(output, self.dropout)
         output = hidden_states + output
@@ -75,13 +88,21 @@ def attends(slot: Slot) -> bool:
 
 
 def pass_through(
-    slot: Slot, hidden_states: torch.Tensor, for_hf: dict[str, Any], for_block: dict[str, Any]
+    slot: Slot,
+    hidden_states: torch.Tensor,
+    for_hf: dict[str, Any],
+    for_block: dict[str, Any],
+    first_token: bool = False,
 ) -> torch.Tensor:
-    """A slot's output; Hugging Face's modules and our blocks are each called with their own arguments."""
+    """A slot's output, or that of the first token alone.
+
+    Hugging Face's modules and our blocks are each called with their own arguments.
+    """
     if slot is None:
-        return hidden_states
+        return hidden_states[:, :1] if first_token else hidden_states
     ours = isinstance(slot if isinstance(slot, BlockModule) else slot.block, BlockModule)
-    return slot(hidden_states, **(for_block if ours else for_hf))
+    arguments = for_block if ours else for_hf
+    return slot.first_token(hidden_states, **arguments) if first_token else slot(hidden_states, **arguments)
 
 
 class OpenLayer(GradientCheckpointingLayer):
@@ -102,6 +123,11 @@ class OpenLayer(GradientCheckpointingLayer):
         """The places of the layer, in its order."""
         return {"self_attention": self.self_attention, "mlp": self.mlp}
 
+    @property
+    def present(self) -> bool:
+        """Whether anything stands in it."""
+        return self.block is not None or any(slot is not None for slot in self.slots().values())
+
     def replace(self, block: BlockModule | None) -> None:
         """Puts a block in place of the whole layer, or nothing."""
         for kind in self.slots():
@@ -117,22 +143,26 @@ class OpenEncoderLayer(OpenLayer):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         padding_mask: torch.Tensor | None = None,
+        first_token_of: nn.Module | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """(batch, tokens, d_model) -> the same shape.
+        """(batch, tokens, d_model) -> the same shape; (batch, 1, d_model) where only the first token is wanted.
 
         Args:
             hidden_states: What the layer before gave.
             attention_mask: In the form of the model's attention implementation, for Hugging Face's attention.
             padding_mask: As ``BlockModule`` wants it, for blocks.
+            first_token_of: The layer of which nothing but the first token is read, where there is one.
         """
+        first = first_token_of is self
         if self.block is not None:
-            return self.block(hidden_states, padding_mask)
+            return pass_through(self.block, hidden_states, {}, {"padding_mask": padding_mask}, first)
         hidden_states = pass_through(
             self.self_attention,
             hidden_states,
             {"attention_mask": attention_mask, **kwargs},
             {"padding_mask": padding_mask},
+            first,
         )
         return pass_through(self.mlp, hidden_states, {}, {})
 
@@ -250,8 +280,15 @@ def real_tokens(mask: torch.Tensor | None) -> torch.Tensor | None:
     return mask != 0
 
 
-OUTPUTS = ("attentions", "hidden_states")
-"""What a model may be asked for beside its output."""
+def asks_for_more(config: Any, others: dict[str, Any]) -> bool:
+    """Whether a model is asked for attentions or hidden states beside its output.
+
+    Args:
+        config: Its configuration.
+        others: What it is called with.
+    """
+    kinds = ("attentions", "hidden_states")
+    return any(others.get(f"output_{kind}", getattr(config, f"output_{kind}")) for kind in kinds)
 
 
 @dataclass(frozen=True)
@@ -367,7 +404,7 @@ class TellsDecoderBlocks:
             and input_ids.shape[1] == 1
             and not self.training
             and _grows(cache)
-            and not any(others.get(f"output_{kind}", getattr(self.config, f"output_{kind}")) for kind in OUTPUTS)
+            and not asks_for_more(self.config, others)
         )
 
     def step(

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import ImageClassifierOutput, Seq2SeqLMOutput
 
 from leanformer.errors import LeanformerError
 from leanformer.model.families import FAMILIES, STUDENT_PREFIX, TranslationFamily, device_and_dtype, find_family
-from leanformer.model.layers import real_tokens
+from leanformer.model.layers import asks_for_more, real_tokens
 from leanformer.model.plan import Plan
 from leanformer.model.surgery import combine, install, resolve, sites
 
@@ -53,12 +53,20 @@ class ImageStudent(PreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> ImageClassifierOutput | tuple[torch.Tensor, ...]:
-        """(batch, channels, height, width) -> logits (batch, labels), and the loss where labels are given."""
+        """(batch, channels, height, width) -> logits (batch, labels), and the loss where labels are given.
+
+        Where the class token is all that is read, the last layer computes nothing else, unless hidden states are asked
+        for: an attention that has one query, an MLP on one token.
+        """
+        first_token_of = None
+        if self.pooling.needs_class_token and not asks_for_more(self.config, kwargs):
+            first_token_of = next((layer for layer in reversed(self.base_model.layers) if layer.present), None)
         outputs = self.base_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             attention_mask=attention_mask,
             padding_mask=real_tokens(attention_mask),
+            first_token_of=first_token_of,
             **kwargs,
         )
         logits = self.classifier(self.pooling(outputs.last_hidden_state))

@@ -96,8 +96,7 @@ def sites(model: PreTrainedModel) -> list[Site]:
                 if kind in _SUBLAYER_KINDS:
                     wide = _SUBLAYER_KINDS[kind]
                     add(f"{prefix}.{wide}", wide, slot is not None, parameter_count(slot))
-            present = layer.block is not None or any(slot is not None for slot in layer.slots().values())
-            add(f"{prefix}.layer", "layer", present, parameter_count(layer))
+            add(f"{prefix}.layer", "layer", layer.present, parameter_count(layer))
     if isinstance(family, ImageFamily):
         pooling = getattr(model, "pooling", None)
         block = plan.get("pooling", {}).get("block", _KEPT["pooling"])
