@@ -152,7 +152,8 @@ go through the same training step: forward, backward, clipping, AdamW. Rounds in
 {table(("model", "heads", "parameters", "images/s", "ratio to ViT", "ratio to eager ViT", "products alone"), rows)}
 
 Beyond fewer operations, what makes the difference is that patches are cut by a matrix product in place of a
-convolution. Both sides have data as tensors on the device, without any work an image.{floor_of(result)}"""
+convolution, and that the last layer of a form with a class token computes no other token. Both sides have data as
+tensors on the device, without any work an image.{floor_of(result)}"""
 
 
 def floor_of(result: Result) -> str:
@@ -168,7 +169,7 @@ def floor_of(result: Result) -> str:
 nothing else. The extreme form that reads {EXTREME_FORMS[best["model"]]} spends {100 * best["ratio_to_products"]:.0f} %
 of its step in them. Were the rest of its step for nothing, it would train {ceiling:.1f} times as fast as the ViT; the
 rest is norms, softmax, sums and the optimizer. Eight times is {"within" if ceiling > 8 else "out of"} that reach, on
-this machine. The one with a class token computes nothing else in its last layer, and so has fewer products."""
+this machine. The one with a class token computes nothing else in its last layer, and so has smaller products."""
 
 
 def summary(result: Result) -> str:

@@ -46,12 +46,15 @@ def test_forward_operations_by_hand(make_model: MakeModel, heads: int) -> None:
     embeddings = 2 * tokens * patch * patch * d
     products = layers * 2 * (2 * n * n * d)  # scores, and weights times values
     model = make_model(num_attention_heads=heads)
-    pixels = {"pixel_values": torch.zeros(1, 1, 16, 16)}
+    pixels: dict[str, Any] = {"pixel_values": torch.zeros(1, 1, 16, 16)}
     whole = embeddings + products + layers * (2 * 4 * n * d * d + 2 * 2 * n * d * mlp) + 2 * d * classes
     assert forward_flops(model, pixels) == whole
     plan = {"*.self_attention": "minimal_attention", "*.mlp": "none"}
+    student = lf.reduce(model, plan)
     extreme = embeddings + products + layers * 2 * n * d * d + 2 * d * classes
-    assert forward_flops(lf.reduce(model, plan), pixels) == extreme
+    assert forward_flops(student, {**pixels, "output_hidden_states": True}) == extreme
+    # The last layer asks for the class token alone.
+    assert forward_flops(student, pixels) == extreme - 2 * 2 * (n - 1) * n * d - 2 * (n - 1) * d * d
 
 
 def test_overdetermination_ratio() -> None:

@@ -271,7 +271,7 @@ def test_images_that_patches_do_not_divide(teacher: PreTrainedModel, make_model:
 
 def test_a_mixer_of_before_is_loaded(make_model: MakeModel, tmp_path: Path) -> None:
     """Of a plan that was saved without the arguments that came later."""
-    plan: dict[str, Any] = {"*.self_attention": {"block": "mixer", "positions": "absolute", "max_length": 18}}
+    plan: dict[str, Any] = {"*.self_attention": {"block": "mixer", "positions": "absolute", "max_length": 17}}
     student = lf.reduce(make_model(), plan)
     lf.save(student, tmp_path / "model")
     file = tmp_path / "model" / "config.json"

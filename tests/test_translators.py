@@ -660,11 +660,11 @@ def test_masks_that_nobody_reads_are_not_made(
     made: set[tuple[str, bool]] = set()
     original = layers.pass_through
 
-    def record(slot: Any, states: torch.Tensor, for_hf: dict[str, Any], for_block: dict[str, Any]) -> torch.Tensor:
+    def record(slot: Any, states: torch.Tensor, for_hf: Any, for_block: Any, first: bool = False) -> torch.Tensor:
         if "past_key_values" in for_hf:  # an attention of the decoder
             kind = "cross" if "key_value_states" in for_hf else "self"
             made.add((kind, for_hf["attention_mask"] is not layers.UNREAD))
-        return original(slot, states, for_hf, for_block)
+        return original(slot, states, for_hf, for_block, first)
 
     monkeypatch.setattr(layers, "pass_through", record)
     students("marian", plan).generate(torch.tensor([[5, 6, 7]]), max_new_tokens=1, do_sample=False)

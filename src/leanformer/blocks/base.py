@@ -117,11 +117,15 @@ class BlockModule(nn.Module):
             by side as they are before the output projection.
         channels: Which channels of the target it learns; None: all.
         max_length: Most tokens that it can read, or None; of the source too, where it reads that.
+        takes_first_token: Whether ``forward`` takes ``first_token`` too, and if it is true may give the output of the
+            first token alone, shape (batch, 1, d_model): all that is wanted of the last layer of a classifier that
+            reads the class token.
     """
 
     target: Literal["output", "heads"] = "output"
     channels: Sequence[int] | None = None
     max_length: int | None = None
+    takes_first_token: ClassVar[bool] = False
 
     def forward(
         self,
@@ -146,15 +150,6 @@ class BlockModule(nn.Module):
             Shape (batch, tokens, d_model). What it holds at padding is not defined, but finite.
         """
         raise NotImplementedError
-
-    def first_token(self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """What ``forward`` gives for the first token, shape (batch, 1, d_model).
-
-        A classifier that reads the class token asks its last layer for no more. A block that can leave work out then
-        overrides this.
-        """
-        output: torch.Tensor = self(hidden_states, padding_mask)
-        return output[:, :1]
 
     def taught(
         self,

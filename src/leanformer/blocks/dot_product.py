@@ -116,7 +116,7 @@ class FewTokens(torch.autograd.Function):
         to_value = torch.bmm(weights.mT, given)
         to_query = _product(to_scores, key, scale)
         if value is None:
-            return to_query, to_value.baddbmm_(to_scores.mT, query, alpha=scale), None
+            return to_query, torch.baddbmm(to_value, to_scores.mT, query, alpha=scale), None
         return to_query, _product(to_scores.mT, query, scale), to_value
 
 
@@ -125,5 +125,5 @@ FewTokens.forward.__signature__ = inspect.signature(FewTokens.forward)  # type: 
 
 
 def _product(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
-    """``scale * left @ right`` of batches of matrices, in one pass: not in place, it would copy what it adds to."""
-    return left.new_empty(*left.shape[:-1], right.shape[-1]).baddbmm_(left, right, beta=0, alpha=scale)
+    """``scale * left @ right`` of batches of matrices, in one pass."""
+    return torch.baddbmm(left.new_empty(1, 1, 1), left, right, beta=0, alpha=scale)

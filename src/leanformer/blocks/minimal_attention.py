@@ -61,6 +61,8 @@ class MinimalAttentionModule(BlockModule):
             attention's heads of which there are fewer than all. None: d_model.
     """
 
+    takes_first_token = True
+
     def __init__(
         self,
         d_model: int,
@@ -102,12 +104,14 @@ class MinimalAttentionModule(BlockModule):
         source: torch.Tensor | None = None,
         source_mask: torch.Tensor | None = None,
         state: DecodingState | None = None,
+        first_token: bool = False,
     ) -> torch.Tensor:
-        """(batch, tokens, d_model) -> the same shape; see ``BlockModule``."""
-        query = self._query(hidden_states)
+        """(batch, tokens, d_model) -> the same shape, or (batch, 1, d_model): see ``BlockModule``."""
+        asking = hidden_states[:, :1] if first_token else hidden_states
+        query = self._query(asking)
         if not self.cross:
-            key, value = self._keys_and_values(hidden_states, query)
-            mask = self._own_mask(hidden_states, padding_mask, state)
+            key, value = self._keys_and_values(hidden_states, None if first_token else query)
+            mask = self._own_mask(asking, padding_mask, state)
             if state is not None:
                 if state.length:
                     key, value = (torch.cat((old, new), 1) for old, new in zip(_kept(state), (key, value), strict=True))
@@ -121,17 +125,6 @@ class MinimalAttentionModule(BlockModule):
                 key, value = self._keys_and_values(source, None)
                 if state is not None:
                     state.tensors = {"key": key, "value": value}
-        return self._attend(query, key, value, mask)
-
-    def first_token(self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """With one query; see ``BlockModule``."""
-        query = self._query(hidden_states[:, :1])
-        key, value = self._keys_and_values(hidden_states, None)
-        return self._attend(query, key, value, self._own_mask(query, padding_mask, None))
-
-    def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
         query, key = self._sharpened(query, key)
         output = attend(query, key, value, self.heads, mask, self.dropout if self.training else 0.0)
         if self.diagonal_value is not None:

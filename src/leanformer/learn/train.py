@@ -230,8 +230,8 @@ class TrainingStep:
     def __call__(self, batch: Batch) -> torch.Tensor:
         """One step; gives the loss of the batch, which is not finite where the gradient was not.
 
-        Backward, clipping and update are PyTorch's own: in float32 and bfloat16 accelerate's would do the same, and
-        look for installed packages at each call.
+        Backward, clipping and update are PyTorch's own: in float32 and bfloat16, without shards, accelerate's would do
+        the same, and look for installed packages at each call.
         """
         total = torch.zeros((), device=self.accelerator.device)
         terms = self.loss(self._forward, batch)

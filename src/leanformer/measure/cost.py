@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ def count_flops(action: Callable[[], T]) -> tuple[int, T]:
     return int(counter.get_total_flops()), result
 
 
-def forward_flops(model: nn.Module, example: dict[str, torch.Tensor]) -> int:
+def forward_flops(model: nn.Module, example: dict[str, Any]) -> int:
     """Floating-point operations of one forward pass, as ``count_flops`` counts them.
 
     Args:

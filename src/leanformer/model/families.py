@@ -244,6 +244,7 @@ class ImageFamily(Family):
         return self.encoder_layer_class(
             Sublayer(layer.layernorm_before, layer.attention, dropout, pre_norm=True),
             Sublayer(layer.layernorm_after, layer.mlp, dropout, pre_norm=True),
+            index,
         )
 
     def open(self, model: PreTrainedModel) -> None:
@@ -314,7 +315,7 @@ class TranslationFamily(Family):
         mlp = OpenMlp(layer.fc1, layer.fc2, layer.activation_fn, layer.activation_dropout)
         mlp_sublayer = Sublayer(layer.final_layer_norm, mlp, dropout, pre_norm=False)
         if stack == "encoder":
-            return self.encoder_layer_class(self_attention, mlp_sublayer)
+            return self.encoder_layer_class(self_attention, mlp_sublayer, index)
         cross_attention = Sublayer(layer.encoder_attn_layer_norm, layer.encoder_attn, dropout, pre_norm=False)
         return self.decoder_layer_class(self_attention, cross_attention, mlp_sublayer, index)
 

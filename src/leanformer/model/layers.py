@@ -38,24 +38,18 @@ class Sublayer(nn.Module):
         self.dropout = dropout
         self.pre_norm = pre_norm
 
-    def forward(self, hidden_states: torch.Tensor, **arguments: Any) -> torch.Tensor:
-        """(batch, tokens, d_model) -> the same shape; the arguments go to the block."""
-        output = self.block(self._given(hidden_states), **arguments)
+    def forward(self, hidden_states: torch.Tensor, first_token: bool = False, **arguments: Any) -> torch.Tensor:
+        """(batch, tokens, d_model) -> the same shape, or (batch, 1, d_model) where only the first token is wanted.
+
+        The other arguments go to the block.
+        """
+        if first_token and isinstance(self.block, BlockModule) and self.block.takes_first_token:
+            arguments["first_token"] = True
+        output = self.block(self.norm(hidden_states) if self.pre_norm else hidden_states, **arguments)
         if isinstance(output, tuple):  # Hugging Face's attention gives its weights beside
             output = output[0]
-        return self._joined(hidden_states, output)
-
-    def first_token(self, hidden_states: torch.Tensor, **arguments: Any) -> torch.Tensor:
-        """(batch, tokens, d_model) -> (batch, 1, d_model): what ``forward`` makes of the first token."""
-        if not isinstance(self.block, BlockModule):
-            return self(hidden_states, **arguments)[:, :1]
-        output = self.block.first_token(self._given(hidden_states), **arguments)
-        return self._joined(hidden_states[:, :1], output)
-
-    def _given(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.norm(hidden_states) if self.pre_norm else hidden_states
-
-    def _joined(self, hidden_states: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        if first_token:
+            hidden_states, output = hidden_states[:, :1], output[:, :1]
         if self.training:
             output = F.dropout(output, self.dropout)
         output = hidden_states + output
@@ -102,7 +96,10 @@ def pass_through(
         return hidden_states[:, :1] if first_token else hidden_states
     ours = isinstance(slot if isinstance(slot, BlockModule) else slot.block, BlockModule)
     arguments = for_block if ours else for_hf
-    return slot.first_token(hidden_states, **arguments) if first_token else slot(hidden_states, **arguments)
+    if first_token and isinstance(slot, Sublayer):
+        arguments = {**arguments, "first_token": True}
+    output: torch.Tensor = slot(hidden_states, **arguments)
+    return output[:, :1] if first_token else output
 
 
 class OpenLayer(GradientCheckpointingLayer):
@@ -111,10 +108,12 @@ class OpenLayer(GradientCheckpointingLayer):
     Args:
         self_attention: The attention sublayer.
         mlp: The MLP sublayer.
+        index: The layer's number in its stack; a decoder's finds its place in a cache by it.
     """
 
-    def __init__(self, self_attention: Sublayer, mlp: Sublayer) -> None:
+    def __init__(self, self_attention: Sublayer, mlp: Sublayer, index: int) -> None:
         nn.Module.__init__(self)  # a family's open layer is also its own layer class, whose weights it must not make
+        self.index = index
         self.self_attention: Slot = self_attention
         self.mlp: Slot = mlp
         self.block: BlockModule | None = None  # for the whole layer
@@ -143,7 +142,7 @@ class OpenEncoderLayer(OpenLayer):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         padding_mask: torch.Tensor | None = None,
-        first_token_of: nn.Module | None = None,
+        first_token_of: int | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape; (batch, 1, d_model) where only the first token is wanted.
@@ -152,9 +151,9 @@ class OpenEncoderLayer(OpenLayer):
             hidden_states: What the layer before gave.
             attention_mask: In the form of the model's attention implementation, for Hugging Face's attention.
             padding_mask: As ``BlockModule`` wants it, for blocks.
-            first_token_of: The layer of which nothing but the first token is read, where there is one.
+            first_token_of: The number of the layer of which nothing but the first token is read, if there is one.
         """
-        first = first_token_of is self
+        first = first_token_of == self.index
         if self.block is not None:
             return pass_through(self.block, hidden_states, {}, {"padding_mask": padding_mask}, first)
         hidden_states = pass_through(
@@ -174,13 +173,12 @@ class OpenDecoderLayer(OpenLayer):
         self_attention: The attention sublayer.
         cross_attention: The cross-attention sublayer.
         mlp: The MLP sublayer.
-        index: The layer's number, by which it finds its place in a cache.
+        index: The layer's number.
     """
 
     def __init__(self, self_attention: Sublayer, cross_attention: Sublayer, mlp: Sublayer, index: int) -> None:
-        super().__init__(self_attention, mlp)
+        super().__init__(self_attention, mlp, index)
         self.cross_attention: Slot = cross_attention
-        self.index = index
 
     def slots(self) -> dict[SiteKind, Slot]:
         """The places of the layer, in its order."""

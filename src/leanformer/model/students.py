@@ -55,12 +55,12 @@ class ImageStudent(PreTrainedModel):
     ) -> ImageClassifierOutput | tuple[torch.Tensor, ...]:
         """(batch, channels, height, width) -> logits (batch, labels), and the loss where labels are given.
 
-        Where the class token is all that is read, the last layer computes nothing else, unless hidden states are asked
-        for: an attention that has one query, an MLP on one token.
+        Where the class token is all that is read, the last layer gives nothing else, unless hidden states or attentions
+        are asked for: its MLP has one token, and a ``minimal_attention`` one query.
         """
         first_token_of = None
         if self.pooling.needs_class_token and not asks_for_more(self.config, kwargs):
-            first_token_of = next((layer for layer in reversed(self.base_model.layers) if layer.present), None)
+            first_token_of = max((layer.index for layer in self.base_model.layers if layer.present), default=None)
         outputs = self.base_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
