@@ -522,7 +522,8 @@ def section(result: Result) -> str:
             f"{100 * VALIDATION:g} % of the training images. "
             f"{chance if seeds > 1 else 'Intervals of 95 % are over test images alone'}; the difference is to the "
             "first row of the same shape. Q is the number of outputs that the training data prescribe for each "
-            f"parameter. {failures(rows)}"
+            f"parameter. {failures(rows)} Training the rows with all seeds took {hours(rows, seeds):.1f} hours, searches "
+            "not counted; the command below may be the last of several that went on in the same run directories."
         )
     for group in GROUPS:
         for data, images in DATA.items():
@@ -566,6 +567,11 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append([*row["says"].values(), *(published_cells(row) if published else ()), *cells(row)])
     own = ("published parameters", "published, %") if published else ()
     return table((*rows[0]["says"], *own, *HEADER), lines)
+
+
+def hours(rows: Sequence[Mapping[str, Any]], seeds: int) -> float:
+    """Of all seeds' training; a row's seconds are a seed's."""
+    return seeds * sum(row["train_seconds"] or 0.0 for row in rows) / 3600
 
 
 def failures(rows: Sequence[Mapping[str, Any]]) -> str:
