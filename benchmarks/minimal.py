@@ -522,8 +522,9 @@ def section(result: Result) -> str:
             f"{100 * VALIDATION:g} % of the training images. "
             f"{chance if seeds > 1 else 'Intervals of 95 % are over test images alone'}; the difference is to the "
             "first row of the same shape. Q is the number of outputs that the training data prescribe for each "
-            f"parameter. {failures(rows)} Training the rows with all seeds took {hours(rows, seeds):.1f} hours, searches "
-            "not counted; the command below may be the last of several that went on in the same run directories."
+            f"parameter. {failures(rows)} Training the rows with all seeds took {hours(rows, seeds):.1f} hours, "
+            "searches not counted; the command below may be the last of several that went on in the same run "
+            "directories."
         )
     for group in GROUPS:
         for data, images in DATA.items():
