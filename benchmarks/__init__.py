@@ -3,7 +3,7 @@
     python -m benchmarks                          lists the benchmarks
     python -m benchmarks NAME                     runs one and writes benchmarks/results/NAME.json
     python -m benchmarks NAME --quick             the same on tiny settings: shows that it runs, and measures nothing
-    python -m benchmarks page                     writes docs/benchmarks.md from the results files
+    python -m benchmarks page                     writes docs/benchmarks.md and its plots from the results files
 
 To add a benchmark, write one module ``benchmarks/NAME.py`` and put its name in ``NAMES`` below. The module's docstring
 says what is measured and how; its first line is what the list shows. It ends with its one public name::
@@ -18,13 +18,15 @@ says what is measured and how; its first line is what the list shows. It ends wi
         section=section,                 # (result) -> str: tables and text in Markdown, every figure from the result
         summary=summary,                 # (result) -> str: one sentence in plain words, for the top of the page
         verdicts=verdicts,               # (result) -> list[Verdict]: what reductions of a whole model cost, likewise
+        plot=plot,                       # (result) -> Panels or Differences of plots.py: what is drawn above the tables
     )
 
 All else is common (``room.py``): the options --quick, --out, --threads, the result file with command, date, machine
 and versions, one line and exit code 2 for a mistake (raise ``LeanformerError``; for a library that this benchmark
 alone needs and that is not installed, one that says ``pip install ...``: the tests then skip it). ``measuring.py``
 times things in turn, ``processes.py`` gives them processes of their own, ``forms.py`` builds the models that several
-benchmarks measure, ``stacked.py`` trains several models of one shape as one. ``section`` must work on every file that
+benchmarks measure, ``stacked.py`` trains several models of one shape as one, ``drawing.py`` alone needs matplotlib.
+``section`` must work on every file that
 is there, and on the file that --quick writes; a sentence that holds for some figures only must be chosen by them.
 """
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measuring import in_turn, median_ratio, seconds
+from benchmarks.plots import Panel, Panels, Points
 from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.blocks.base import check_arguments
 from leanformer.blocks.feed_forward import FeedForward
@@ -223,6 +224,16 @@ A decoding step, medians of {settings["sentences"]} sentences:
 {table(header, steps)}"""
 
 
+def plot(result: Result) -> Panels:
+    """How the gain grows with the sentence."""
+    points = {}
+    for passes in dict.fromkeys(row["passes"] for row in result["lengths"]):
+        own = [row for row in result["lengths"] if row["passes"] == passes]
+        points[passes] = Points([row["length"] for row in own], [row["speed_up"] for row in own])
+    panel = Panel("by the sentence's length", "tokens", "times the loop's speed", points)
+    return Panels("Speed of the decoder's block by tokens, as multiples of the published loop's", [panel])
+
+
 def summary(result: Result) -> str:
     """How many times as fast as the loop, and whether a step's time grows."""
     ratios = [row["speed_up"] for row in result["rows"]]
@@ -245,4 +256,5 @@ BENCHMARK = Benchmark(
     section=section,
     quick={"rounds": 1, "sentences": 2, "d_model": 16, "hidden": 20, "batch": 4, "lengths": [2, 5], "lengths_batch": 2},
     summary=summary,
+    plot=plot,
 )

@@ -26,6 +26,7 @@ from benchmarks.decoding import open_models, open_task, write
 from benchmarks.forms import EXTREME, NOT_MEASURED, TINY_TEXT, vit_config
 from benchmarks.measuring import in_turn, seconds
 from benchmarks.peers_teaching import RATE, Job
+from benchmarks.plots import Panel, Panels, Points
 from benchmarks.processes import STUDY_IMPORTS, add_memory_option, runner, timed_study
 from benchmarks.room import CPU, Benchmark, Result, progress, table
 from benchmarks.teaching import CONFIG
@@ -309,6 +310,24 @@ def section(result: Result) -> str:
     return "\n\n".join(parts)
 
 
+def plot(result: Result) -> Panels | None:
+    """Time against work along each axis, as multiples."""
+    found = curves(result)
+    drawn = []
+    for axis in dict.fromkeys(axis for axis, _ in found):
+        subjects = {subject: rows for (other, subject), rows in found.items() if other == axis}
+        points = {
+            subject: Points(
+                [row["work"] / rows[0]["work"] for row in rows], [row["seconds"] / rows[0]["seconds"] for row in rows]
+            )
+            for subject, rows in subjects.items()
+        }
+        most = max(max(own.x) for own in points.values())
+        diagonal = {"as the work": Points([1, most], [1, most], dashed=True)}
+        drawn.append(Panel(f"by {AXES[axis]}", "work, multiples", "time, multiples", points | diagonal))
+    return Panels("Time against work along each axis: a curve below the diagonal grows less than the work", drawn)
+
+
 def _line(subject: str, row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str, ...]:
     work, time = row["work"] / first["work"], row["seconds"] / first["seconds"]
     memory = "not measured" if row["memory_mb"] is None else f"{row['memory_mb']:,.1f} MB"
@@ -350,4 +369,5 @@ BENCHMARK = Benchmark(
         "no_memory": True,
     },
     summary=summary,
+    plot=plot,
 )

@@ -32,6 +32,7 @@ from transformers import PreTrainedModel
 import leanformer as lf
 from benchmarks.forms import BEST_SMALL, GRID, Form, plan_of, shallower, vit_config
 from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.plots import Panel, Panels, Points
 from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, study_rows, table, with_interval
 from benchmarks.stacked import StackedStep
 from benchmarks.verdicts import Verdict
@@ -50,6 +51,7 @@ EPOCHS = {"table": 1, "forms": 1}
 """Without ``--epochs``; of the best forms each data set has its own."""
 RATES = {"table": [3e-3, 1e-2], "forms": [3e-3, 1e-2], "best": [1e-2, 2e-2]}
 """Without ``--learning-rates``."""
+PUBLISHED_EPOCHS = 100
 VALIDATION = 0.05
 """Part of the training images that rates are chosen on."""
 
@@ -536,6 +538,29 @@ def section(result: Result) -> str:
     return "\n\n".join(parts)
 
 
+def plot(result: Result) -> Panels | None:
+    """Accuracy against parameters on each data set."""
+    drawn = []
+    for data, images in DATA.items():
+        rows = [row for row in result["rows"] if row["data"] == data and row["status"] == "ok"]
+        points = {}
+        for group in GROUPS:
+            own = [row for row in rows if row["group"] == group]
+            quality = {end: [100 * row["quality"][end] for row in own] for end in ("mean", "low", "high")}
+            if own:
+                name = f"{TITLES[group]}, epochs: {own[0]['epochs']}"
+                sizes = [row["parameters"] for row in own]
+                points[name] = Points(sizes, quality["mean"], quality["low"], quality["high"], joined=False)
+        others = [row["published"] for row in rows if row["published"]]
+        if others:
+            points[f"published replication, epochs: {PUBLISHED_EPOCHS}"] = Points(
+                [row["parameters"] for row in others], [row["accuracy"] for row in others], joined=False, hollow=True
+            )
+        if points:
+            drawn.append(Panel(images.title, "parameters", "accuracy, %", points, log_y=False))
+    return Panels("Accuracy against parameters of every form, with intervals of 95 %", drawn) if drawn else None
+
+
 def text_of(rows: Sequence[Mapping[str, Any]], result: Result) -> str:
     """What stands above the table of a group on one data set."""
     group, data = rows[0]["group"], rows[0]["data"]
@@ -670,4 +695,5 @@ BENCHMARK = Benchmark(
     },
     summary=summary,
     verdicts=verdicts,
+    plot=plot,
 )

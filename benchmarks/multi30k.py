@@ -16,8 +16,9 @@ from typing import Any
 
 import leanformer as lf
 from benchmarks.forms import TINY_TEXT
+from benchmarks.plots import Differences, Interval
 from benchmarks.room import Benchmark, Result, add_runs, runs_of, table, with_interval
-from benchmarks.verdicts import Verdict
+from benchmarks.verdicts import MARGINS, Verdict
 from leanformer.errors import LeanformerError
 from leanformer.report.numbers import change
 from leanformer.rundir import read_json
@@ -198,6 +199,22 @@ tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's
     return f"{text}\n\n{writing(counted)}" if len(counted) > 1 else text
 
 
+def plot(result: Result) -> Differences | None:
+    """Every student's difference to its teacher, as taught and as far as it was tuned."""
+    rows = {row["name"]: row for row in result["rows"]}
+    drawn = {}
+    for name, label in LABELS.items():
+        own = {
+            how: Interval(**{key: rows[f"{name}{ending}"]["difference"][key] for key in ("mean", "low", "high")})
+            for ending, how in ENDINGS.items()
+            if name != "baseline" and f"{name}{ending}" in rows
+        }
+        if own:
+            drawn[WHOLE if name == "all-slots" else label] = own
+    alt = "BLEU of every student, less its teacher's, with intervals of 95 %"
+    return Differences(alt, drawn, "BLEU", MARGINS["BLEU"], linear=5.0) if drawn else None
+
+
 def loss(row: Mapping[str, Any]) -> float:
     """BLEU lost against the teacher."""
     return -float(row["difference"]["mean"])
@@ -344,4 +361,5 @@ BENCHMARK = Benchmark(
     },
     summary=summary,
     verdicts=verdicts,
+    plot=plot,
 )

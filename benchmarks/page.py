@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, from the results files alone."""
+"""docs/benchmarks.md and its plots, from the results files alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import NAMES
+from benchmarks.drawing import draw, same_drawing
 from benchmarks.room import RESULTS, Result, find, read_result, table, with_interval
 from benchmarks.verdicts import MARGINS, Verdict, in_order
 from leanformer.files import write_atomically
@@ -16,7 +17,7 @@ from leanformer.report.numbers import seconds
 PAGE = RESULTS.parents[1] / "docs" / "benchmarks.md"
 INTRODUCTION = """\
 `python -m benchmarks page` writes this page from the files in `benchmarks/results`: every figure on it, those in
-sentences too, comes from one of them. `python -m benchmarks` lists the commands that make them anew, from the root of
+sentences and plots too, comes from one of them. `python -m benchmarks` lists the commands that make them anew, from the root of
 the repository, in the environment that `make setup` makes; with `--quick` a command only shows, in seconds, that it
 runs. What is compared with other libraries needs these: `pip install -c constraints.txt -e '.[bench]'`. Data sets are
 found by their hub id, or with `--data` in a local copy. What is compared is measured in one run, in turn, and ratios
@@ -24,11 +25,14 @@ are taken round by round: shared machines are noisy, so look at the ratios. Belo
 command, the date, the machine and the versions."""
 
 
-def render(results: Path = RESULTS) -> str:
-    """The page's text.
+def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
+    """The page's text, and its plots.
 
     Args:
         results: The directory of the results files.
+
+    Returns:
+        The text; a plot's file name -> its SVG.
 
     Raises:
         LeanformerError: A file is damaged, or no benchmark's.
@@ -40,6 +44,7 @@ def render(results: Path = RESULTS) -> str:
         files[result["benchmark"]].append((path, result))
     sentences, sections = [], []
     verdicts: list[Verdict] = []
+    plots: dict[str, str] = {}
     for name, found in files.items():
         if not found:
             continue
@@ -50,6 +55,10 @@ def render(results: Path = RESULTS) -> str:
                 sections.append(f"### {benchmark.title}: {path.stem}")
             if benchmark.summary is not None and (sentence := benchmark.summary(result)) is not None:
                 sentences.append(f"- {sentence} ([{benchmark.title}](#{anchor(benchmark.title)}))")
+            plot = None if benchmark.plot is None else benchmark.plot(result)
+            if plot is not None:
+                plots[f"{path.stem}.svg"] = draw(plot)
+                sections.append(f"![{plot.alt}](images/benchmarks/{path.stem}.svg)")
             sections += [benchmark.section(result), provenance(path, result)]
             if benchmark.verdicts is not None:
                 verdicts += benchmark.verdicts(result)
@@ -64,7 +73,7 @@ def render(results: Path = RESULTS) -> str:
         *what_else(sentences),
         *sections,
     ]
-    return "\n\n".join(wrapped(block) for part in parts for block in part.split("\n\n")) + "\n"
+    return "\n\n".join(wrapped(block) for part in parts for block in part.split("\n\n")) + "\n", plots
 
 
 def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
@@ -98,13 +107,35 @@ def what_else(sentences: Sequence[str]) -> list[str]:
 
 
 def is_current() -> bool:
-    """Whether the page is what the files give."""
-    return PAGE.exists() and PAGE.read_text(encoding="utf-8") == render()
+    """Whether the page and its plots are what the files give."""
+    text, plots = render()
+    there = {path.name: path.read_text(encoding="utf-8") for path in plot_directory().glob("*.svg")}
+    return (
+        PAGE.exists()
+        and PAGE.read_text(encoding="utf-8") == text
+        and there.keys() == plots.keys()
+        and all(same_drawing(there[name], plots[name]) for name in plots)
+    )
 
 
 def write() -> None:
-    """Writes the page, whole or not at all."""
-    write_atomically(PAGE, render())
+    """Writes the page and its plots, each whole or not at all, and removes plots that are no longer on it."""
+    text, plots = render()
+    directory = plot_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in directory.glob("*.svg"):
+        if path.name not in plots:
+            path.unlink()
+    for name, svg in plots.items():
+        path = directory / name
+        if not path.exists() or not same_drawing(path.read_text(encoding="utf-8"), svg):
+            write_atomically(path, svg)
+    write_atomically(PAGE, text)
+
+
+def plot_directory() -> Path:
+    """Where the page's plots are."""
+    return PAGE.parent / "images" / "benchmarks"
 
 
 def provenance(path: Path, result: Result) -> str:
@@ -143,7 +174,7 @@ def anchor(title: str) -> str:
 
 def wrapped(block: str) -> str:
     """A paragraph or a list with lines of at most 120 characters; a table, a heading or a command as it is."""
-    if block.startswith(("|", "#", "```")):
+    if block.startswith(("|", "#", "```", "![")):
         return block
     items = block.split("\n- ") if block.startswith("- ") else [block]
     lines = [

@@ -29,6 +29,7 @@ from transformers import PrinterCallback, Trainer
 import leanformer as lf
 from benchmarks.forms import BEST_SMALL, EXTREME, plan_of, vit_config
 from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.plots import Panel, Panels, Points
 from benchmarks.processes import STUDY_IMPORTS, add_memory_option, megabytes, runner, timed_study
 from benchmarks.room import CPU, Benchmark, Result, progress, table
 from benchmarks.trainer import RATE, Images, ReadyBatches, train_steps, trainer_settings
@@ -249,6 +250,34 @@ def section(result: Result) -> str:
     return "\n\n".join(parts)
 
 
+def plot(result: Result) -> Panels | None:
+    """Speed by width beside the ratio of parameters."""
+    widths = list(dict.fromkeys(row["d_model"] for row in result["rows"]))
+    if not widths:
+        return None
+
+    def ratios(name: str, key: str) -> list[float]:
+        return [_row(result, width, name)[key] for width in widths]
+
+    drawn = []
+    for name in FASTER:
+        parameters = [
+            whole / own for whole, own in zip(ratios(OWN, "parameters"), ratios(name, "parameters"), strict=True)
+        ]
+        points = {
+            "to Trainer": Points(widths, ratios(name, "ratio_to_trainer")),
+            "to ViT in our loop": Points(widths, ratios(name, "ratio_to_own_loop")),
+            "fewer parameters": Points(widths, parameters, dashed=True),
+        }
+        drawn.append(Panel(name, "d", "times the ViT's speed", points, log_y=False, from_zero=True))
+    return Panels(
+        "Training speed of reduced forms by width, as multiples of the ViT's, and how many times fewer "
+        "parameters they have",
+        drawn,
+        columns=3,
+    )
+
+
 def _speed_text(result: Result) -> str:
     settings = result["settings"]
     lines = [
@@ -368,4 +397,5 @@ BENCHMARK = Benchmark(
         "no_memory": True,
     },
     summary=summary,
+    plot=plot,
 )

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import torch
 
 from benchmarks import NAMES
+from benchmarks.plots import Plot
 from benchmarks.verdicts import Verdict
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
@@ -51,6 +52,7 @@ class Benchmark:
         quick: What ``--quick`` sets: options by their names in the parsed arguments.
         summary: From a result file's content to one sentence in plain words, or None.
         verdicts: From a result file's content to what its reductions cost.
+        plot: From a result file's content to the plot above its tables, or None where there is nothing to draw.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Benchmark:
     quick: Mapping[str, Any] = field(default_factory=dict)
     summary: Callable[[Result], str | None] | None = None
     verdicts: Callable[[Result], Sequence[Verdict]] | None = None
+    plot: Callable[[Result], Plot | None] | None = None
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ import pytest
 
 from benchmarks import NAMES, page, room
 from benchmarks.__main__ import main
+from benchmarks.drawing import draw, same_drawing
 from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.plots import Panel, Panels, Points
 from benchmarks.verdicts import WORDS, Verdict
 from leanformer.errors import LeanformerError
 from leanformer.measure import cost
@@ -46,6 +50,8 @@ def test_quick(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "| --- |" in text
     assert not re.search(r"\b(nan|inf|None)\b", text)
     assert benchmark.summary is None or isinstance(benchmark.summary(result), str)
+    if benchmark.plot is not None and (plot := benchmark.plot(result)) is not None:
+        assert draw(plot).endswith("</svg>\n")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,8 +130,19 @@ def test_page_is_what_the_files_give(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["page", "--check"]) == 0, capsys.readouterr().err
 
 
-def test_page_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def page_of_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page elsewhere, of one results file."""
+    results = tmp_path / "results"
+    results.mkdir()
+    shutil.copy(room.RESULTS / "growth.json", results)
+    rendered = page.render(results)
+    monkeypatch.setattr(page, "render", lambda: rendered)
     monkeypatch.setattr(page, "PAGE", tmp_path / "benchmarks.md")
+
+
+@pytest.mark.usefixtures("page_of_growth")
+def test_page_check_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["page", "--check"]) == 1
     assert main(["page"]) == 0
     assert main(["page", "--check"]) == 0
@@ -159,7 +176,8 @@ def make_result(**changes: Any) -> dict[str, Any]:
 
 def test_page_of_files(tmp_path: Path) -> None:
     (tmp_path / "teaching.json").write_text(json.dumps(make_result()))
-    text = page.render(tmp_path)
+    text, plots = page.render(tmp_path)
+    assert not plots
     assert "- Teaching 24 blocks at once takes 0.75 times as long" in text
     assert "| all at once | 3.000 |" in text
     assert "```\npython -m benchmarks teaching --rounds 7\n```" in text
@@ -173,7 +191,7 @@ def test_page_says_what_is_not_known(tmp_path: Path) -> None:
     (tmp_path / "teaching-gpu.json").write_text(
         json.dumps(make_result(quick=True, environment={"processor": "Abacus", "python": "3.11.7", "device": "GPU 9"}))
     )
-    text = " ".join(page.render(tmp_path).split())
+    text = " ".join(page.render(tmp_path)[0].split())
     first, second = text.split("### Teaching everything at once: teaching-gpu")
     assert "date not recorded; took 12.0 s; machine and versions not recorded. Transcribed by hand" in first
     assert "Made with `--quick`" not in first
@@ -214,6 +232,46 @@ def test_the_page_begins_with_what_was_safe() -> None:
     row = next(row for row in known if (row.data, row.reduction) == ("Multi30k, de to en", "cross, `synthesizer`"))
     assert f"| not safe | {row.data} | cross, `synthesizer` | 116 % | -5.87 (" in plain
     assert row.grounds == "one teacher (41.3 BLEU), one epoch, 5e-4"
+
+
+def test_plots_are_on_the_page_with_what_they_show() -> None:
+    text = page.PAGE.read_text()
+    there = {path.name for path in page.plot_directory().iterdir()}
+    assert {"growth.svg", "minimal.svg", "multi30k.svg", "peers_training.svg", "decoder_block.svg"} <= there
+    assert there == set(re.findall(r"^!\[.+\]\(images/benchmarks/(\S+)\)$", text, flags=re.MULTILINE))
+
+
+@pytest.mark.usefixtures("page_of_growth")
+def test_plots_that_are_not_what_the_files_give() -> None:
+    page.write()
+    plot = page.plot_directory() / "growth.svg"
+    drawn = plot.read_text()
+    plot.write_text(drawn.replace("by layers", "by width"))
+    assert not page.is_current()
+    plot.write_text(re.sub(r"L \d+\.\d+", "L 1.5", drawn))  # another curve
+    assert not page.is_current()
+    plot.unlink()
+    assert not page.is_current()
+    page.write()
+    assert page.is_current()
+    stale = page.plot_directory() / "gone.svg"
+    stale.write_text(drawn)
+    assert not page.is_current()
+    page.write()
+    assert not stale.exists()
+
+
+def test_a_drawing_is_the_same_but_for_the_last_digits() -> None:
+    panel = Panel("title", "x", "y", {"one": Points([1.0, 10.0], [2.0, 3.0], [1.9, 2.9], [2.2, 3.3])})
+    drawn = draw(Panels("what it shows", [panel]))
+    assert draw(Panels("what it shows", [panel])) == drawn
+    first = re.search(r"\d+\.\d+", drawn)
+    assert first is not None
+    number = float(first[0])
+    assert same_drawing(drawn, drawn.replace(first[0], f"{number + 0.001:.6f}"))
+    assert not same_drawing(drawn, drawn.replace(first[0], f"{number + 0.1:.6f}"))
+    higher = Points([1.0, 10.0], [2.0, 3.1], [1.9, 2.9], [2.2, 3.3])
+    assert not same_drawing(drawn, draw(Panels("what it shows", [replace(panel, points={"one": higher})])))
 
 
 def test_files_that_are_no_results(tmp_path: Path) -> None:
