@@ -17,8 +17,8 @@ def main(argv: Sequence[str]) -> int:
         for name in NAMES:
             print(f"{name:20} {room.first_line(name)}")
         print(
-            f"{'page [--check]':20} Writes docs/benchmarks.md and its plots from the results files, or says whether they are "
-            "up to date."
+            f"{'page [--check]':20} Writes docs/benchmarks.md and its plots from the results files, or says whether "
+            "they are up to date."
         )
         return 0
     try:

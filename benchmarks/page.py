@@ -17,12 +17,12 @@ from leanformer.report.numbers import seconds
 PAGE = RESULTS.parents[1] / "docs" / "benchmarks.md"
 INTRODUCTION = """\
 `python -m benchmarks page` writes this page from the files in `benchmarks/results`: every figure on it, those in
-sentences and plots too, comes from one of them. `python -m benchmarks` lists the commands that make them anew, from the root of
-the repository, in the environment that `make setup` makes; with `--quick` a command only shows, in seconds, that it
-runs. What is compared with other libraries needs these: `pip install -c constraints.txt -e '.[bench]'`. Data sets are
-found by their hub id, or with `--data` in a local copy. What is compared is measured in one run, in turn, and ratios
-are taken round by round: shared machines are noisy, so look at the ratios. Below the tables of each section stand the
-command, the date, the machine and the versions."""
+sentences and plots too, comes from one of them. `python -m benchmarks` lists the commands that make them anew, from
+the root of the repository, in the environment that `make setup` makes; with `--quick` a command only shows, in
+seconds, that it runs. What is compared with other libraries needs these: `pip install -c constraints.txt -e
+'.[bench]'`. Data sets are found by their hub id, or with `--data` in a local copy. What is compared is measured in
+one run, in turn, and ratios are taken round by round: shared machines are noisy, so look at the ratios. Below the
+tables of each section stand the command, the date, the machine and the versions."""
 
 
 def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
