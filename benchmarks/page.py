@@ -84,9 +84,10 @@ def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
     text = f"""\
 What a reduction costs is its difference to the whole model of the same training, on test data. It may cost
 {margins} of accuracy: **safe** is what costs less by the whole interval of 95 %, **not safe** what costs more by the
-whole interval, and **probably** stands where the interval reaches across. How sure that is, the last column says: an
-interval over sentences of one teacher says nothing of other teachers, and one after a short training nothing of a
-long one."""
+whole interval, and **probably** stands where the interval reaches across. Where a student was tuned in several ways,
+the way of the best validation BLEU stands here, or the longest where that was not kept. How sure that is, the last
+column says: an interval over sentences of one teacher says nothing of other teachers, and one after a short training
+nothing of a long one."""
     lines = [
         (
             verdict.word,

@@ -17,6 +17,7 @@ from benchmarks import NAMES, page, room
 from benchmarks.__main__ import main
 from benchmarks.drawing import draw, same_drawing
 from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.multi30k import best_tuned
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.verdicts import WORDS, Verdict
 from leanformer.errors import LeanformerError
@@ -214,6 +215,18 @@ def test_what_is_safe_lies_within_the_margin(
 ) -> None:
     difference = {"mean": scale * mean, "low": scale * low, "high": scale * high}
     assert Verdict("data", "no MLP", 0.5, difference, unit, "3 seeds").word == word
+
+
+def test_of_several_tunings_validation_data_choose() -> None:
+    rows = {
+        "x": {"validation_bleu": 30.0},
+        "x-tuned": {"validation_bleu": 31.0},
+        "x-sequence": {"validation_bleu": 29.0},
+    }
+    assert best_tuned("x", rows) == "-tuned"
+    assert best_tuned("y", rows) is None
+    del rows["x-tuned"]["validation_bleu"]
+    assert best_tuned("x", rows) == "-sequence"
 
 
 def test_the_page_begins_with_what_was_safe() -> None:
