@@ -124,10 +124,11 @@ def _number(value: float, _: int) -> str:
 
 
 def _differences(plot: Differences) -> Figure:
-    figure = Figure(figsize=(9.2, 1.1 + 0.33 * len(plot.rows)))
+    figure = Figure(figsize=(9.2, 1.3 + 0.33 * len(plot.rows)))
     axes = figure.subplots()
-    names = list(dict.fromkeys(name for row in plot.rows.values() for name in row))
+    names = [name for name in plot.names if any(name in row for row in plot.rows.values())]
     for number, name in enumerate(names):
+        color = plot.names.index(name)
         places = [place for place, row in enumerate(plot.rows.values()) if name in row]
         own = [row[name] for row in plot.rows.values() if name in row]
         shift = 0.22 * (number - (len(names) - 1) / 2)
@@ -135,8 +136,8 @@ def _differences(plot: Differences) -> Figure:
             [one.mean for one in own],
             [place + shift for place in places],
             xerr=[[one.mean - one.low for one in own], [one.high - one.mean for one in own]],
-            color=COLORS[number],
-            marker=MARKERS[number],
+            color=COLORS[color],
+            marker=MARKERS[color],
             linestyle="none",
             label=name,
         )
@@ -148,6 +149,7 @@ def _differences(plot: Differences) -> Figure:
     axes.axvline(-plot.margin, color=GREY, linestyle="--", linewidth=1, label=f"margin, {plot.margin:g} {plot.unit}")
     axes.set_yticks(range(len(plot.rows)), [name.replace("`", "") for name in plot.rows])
     axes.invert_yaxis()
-    axes.set_xlabel(f"difference, {plot.unit} (logarithmic beyond {plot.linear:g})")
-    axes.legend(loc="lower left")
+    far = f" (logarithmic beyond {plot.linear:g})" if max(-low, high) > plot.linear else ""
+    axes.set_xlabel(f"difference, {plot.unit}{far}")
+    figure.legend(loc="outside lower center", ncols=len(names) + 1)
     return figure

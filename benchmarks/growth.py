@@ -295,6 +295,16 @@ def section(result: Result) -> str:
                 for line, row in zip(lines, found[axis, "study"], strict=True)
             ]
         parts.append(f"By {AXES[axis]}:\n\n{table(header, lines)}")
+    repeated: dict[tuple[str, float], list[float]] = {}
+    for row in result["rows"]:
+        if row["axis"] not in STUDIES:
+            repeated.setdefault((row["subject"], row["work"]), []).append(row["seconds"])
+    apart = [max(times) / min(times) for times in repeated.values() if len(times) > 1]
+    if apart:
+        parts.append(
+            f"The same training step stands on several axes: its times are up to {max(apart):.2f} times apart, which "
+            "is noise of this machine."
+        )
     bent = [
         f"{AXES[axis]} ({subject}: {bend(rows):.2f} times)"
         for (axis, subject), rows in found.items()

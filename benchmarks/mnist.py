@@ -15,6 +15,7 @@ from pathlib import Path
 import leanformer as lf
 from benchmarks.forms import BEST_SMALL, add_image_options, image_study, save_form
 from benchmarks.room import Benchmark, Result, runs_of, study_rows, table
+from benchmarks.verdicts import Verdict
 
 FORMS = {
     "baseline": "symmetric, 4 channel groups, diagonal value, mean pooling, MLP of 15",
@@ -73,6 +74,23 @@ def summary(result: Result) -> str:
     )
 
 
+def verdicts(result: Result) -> list[Verdict]:
+    """Of the form without its MLP."""
+    rows = {row["name"]: row for row in result["rows"]}
+    whole, own = rows["baseline"], rows["no-mlp"]
+    seeds = len(own["quality"]["per_seed"])
+    return [
+        Verdict(
+            "MNIST",
+            f"the MLP of the small form of {whole['parameters']:,} parameters",
+            own["parameters"] / whole["parameters"],
+            {key: 100 * own["difference"][key] for key in ("mean", "low", "high")},
+            "points",
+            f"{seeds} seed{'s' * (seeds > 1)} from scratch, epochs: {result['settings']['epochs']}",
+        )
+    ]
+
+
 BENCHMARK = Benchmark(
     name="mnist",
     title="The best minimal attention on MNIST",
@@ -81,4 +99,5 @@ BENCHMARK = Benchmark(
     section=section,
     quick={"data": "digits", "train_limit": 64, "epochs": 1, "seeds": [0]},
     summary=summary,
+    verdicts=verdicts,
 )

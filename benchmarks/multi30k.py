@@ -156,18 +156,23 @@ def section(result: Result) -> str:
     rows = {row["name"]: row for row in result["rows"]}
     study, data = result["study"], result["data"]
     shape, teaching = study["baseline"]["config"], study["distill"]
+    timed = any(row["sites"] and row["train_seconds"] is not None for row in rows.values())
+    taught = ("teaching, s",) if timed else ()
     lines = []
     for name, label in LABELS.items():
         if name not in rows:
             continue
         row = rows[name]
+        seconds = row["train_seconds"] if row["sites"] else None
         known = [site["r2"] for site in row["sites"] if site["r2"] is not None]
         lines.append(
             (
                 label,
                 f"{row['added']:,}" if row["sites"] else "",
                 f"{row['removed']:,}" if row["sites"] else "",
+                change(row["added"] - row["removed"]) if row["sites"] else "",
                 f"{statistics.fmean(known):.2f}" if known else "",
+                *(["" if seconds is None else f"{seconds:,.0f}"] if timed else []),
                 score(row),
                 score(rows.get(f"{name}-tuned")),
             )
@@ -180,11 +185,12 @@ def section(result: Result) -> str:
 beam {result["decode"]["beam"]}; seeds: {len(study["seeds"])}, so that intervals (95 %, paired bootstrap over
 sentences) speak of this one teacher and its students where it is one. Every block was taught for {teaching["epochs"]}
 epochs of batches of {study["train"]["batch_tokens"]:,} subwords at {teaching["learning_rate"]:g}, all of a run at
-once. "Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went. In
-each cell BLEU, and the difference to the teacher with its interval. "Tuned" is the same student after one epoch of
+once. "Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went; "net"
+is the one less the other.{" Teaching is the time of its own blocks and its share of the teacher's." * timed} In each
+cell BLEU, and the difference to the teacher with its interval. "Tuned" is the same student after one epoch of
 tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's logits).
 
-{table(("replaced in all layers", "added", "removed", "R²", "as taught", "tuned, one epoch"), lines)}"""
+{table(("replaced in all layers", "added", "removed", "net", "R²", *taught, "as taught", "tuned, one epoch"), lines)}"""
     if set(LABELS) | {f"{name}-tuned" for name in LABELS if name != "baseline"} <= set(rows):
         text += f"\n\n{what_it_says(rows)}"
     ways = [
@@ -212,7 +218,7 @@ def plot(result: Result) -> Differences | None:
         if own:
             drawn[WHOLE if name == "all-slots" else label] = own
     alt = "BLEU of every student, less its teacher's, with intervals of 95 %"
-    return Differences(alt, drawn, "BLEU", MARGINS["BLEU"], linear=5.0) if drawn else None
+    return Differences(alt, drawn, tuple(ENDINGS.values()), "BLEU", MARGINS["BLEU"], linear=5.0) if drawn else None
 
 
 def loss(row: Mapping[str, Any]) -> float:

@@ -14,11 +14,13 @@ from benchmarks.verdicts import MARGINS, Verdict, in_order
 from leanformer.files import write_atomically
 from leanformer.report.numbers import seconds
 
+FEW = 3
+"""Reductions that are named before the rest is counted."""
 PAGE = RESULTS.parents[1] / "docs" / "benchmarks.md"
 INTRODUCTION = """\
-`python -m benchmarks page` writes this page from the files in `benchmarks/results`: every figure on it, those in
-sentences and plots too, comes from one of them. `python -m benchmarks` lists the commands that make them anew, from
-the root of the repository, in the environment that `make setup` makes; with `--quick` a command only shows, in
+`python -m benchmarks page` writes this page from the files in `benchmarks/results`: every figure measured here, those
+in sentences and plots too, comes from one of them. `python -m benchmarks` lists the commands that make them anew,
+from the root of the repository, in the environment that `make setup` makes; with `--quick` a command only shows, in
 seconds, that it runs. What is compared with other libraries needs these: `pip install -c constraints.txt -e
 '.[bench]'`. Data sets are found by their hub id, or with `--data` in a local copy. What is compared is measured in
 one run, in turn, and ratios are taken round by round: shared machines are noisy, so look at the ratios. Below the
@@ -82,12 +84,13 @@ def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
         return []
     margins = " or ".join(f"{margin:.1f} {unit}" for unit, margin in MARGINS.items())
     text = f"""\
-What a reduction costs is its difference to the whole model of the same training, on test data. It may cost
-{margins} of accuracy: **safe** is what costs less by the whole interval of 95 %, **not safe** what costs more by the
-whole interval, and **probably** stands where the interval reaches across. Where a student was tuned in several ways,
-the way of the best validation BLEU stands here, or the longest where that was not kept. How sure that is, the last
-column says: an interval over sentences of one teacher says nothing of other teachers, and one after a short training
-nothing of a long one."""
+What a reduction costs is its difference to the whole model, on test data: one trained from scratch as long, or the
+teacher, which has not had the training that a student has beside it when it is tuned. It may cost {margins} of
+accuracy: **safe** is what costs less by the whole interval of 95 %, **not safe** what costs more by the whole interval,
+and **probably** stands where the interval reaches across. **Too early to say** is what both were trained too briefly
+for. Where a student was tuned in several ways, the way of the best validation BLEU stands here, or the longest where
+that was not kept. How sure that is, the last column says: an interval over sentences of one teacher says nothing of
+other teachers."""
     lines = [
         (
             verdict.word,
@@ -99,7 +102,22 @@ nothing of a long one."""
         )
         for verdict in in_order(verdicts)
     ]
-    return [text, table(("", "data", "what was replaced or taken out", "parameters", "difference", "rests on"), lines)]
+    header = ("", "data", "what was replaced or taken out", "parameters", "difference", "rests on")
+    return [in_short(verdicts), text, table(header, lines)]
+
+
+def in_short(verdicts: Sequence[Verdict]) -> str:
+    """A line for each data set: what may go, what may not, and how many more there are."""
+    items = []
+    for data in dict.fromkeys(verdict.data for verdict in verdicts):
+        own = [verdict for verdict in in_order(verdicts) if verdict.data == data]
+        said = []
+        for word in dict.fromkeys(verdict.word for verdict in own):
+            names = list(dict.fromkeys(verdict.reduction for verdict in own if verdict.word == word))
+            more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+            said.append(f"{word.capitalize()}: {'; '.join(names[:FEW])}{more}.")
+        items.append(f"- **{data}.** {' '.join(said)}")
+    return "\n".join(items)
 
 
 def what_else(sentences: Sequence[str]) -> list[str]:

@@ -265,11 +265,11 @@ def plot(result: Result) -> Panels | None:
             whole / own for whole, own in zip(ratios(OWN, "parameters"), ratios(name, "parameters"), strict=True)
         ]
         points = {
-            "to Trainer": Points(widths, ratios(name, "ratio_to_trainer")),
-            "to ViT in our loop": Points(widths, ratios(name, "ratio_to_own_loop")),
-            "fewer parameters": Points(widths, parameters, dashed=True),
+            "speed, to Trainer": Points(widths, ratios(name, "ratio_to_trainer")),
+            "speed, to ViT in our loop": Points(widths, ratios(name, "ratio_to_own_loop")),
+            "parameters, times fewer": Points(widths, parameters, dashed=True),
         }
-        drawn.append(Panel(name, "d", "times the ViT's speed", points, log_y=False, from_zero=True))
+        drawn.append(Panel(name, "d", "multiple of the ViT", points, log_y=False, from_zero=True))
     return Panels(
         "Training speed of reduced forms by width, as multiples of the ViT's, and how many times fewer "
         "parameters they have",

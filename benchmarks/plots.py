@@ -79,6 +79,7 @@ class Differences:
     Args:
         alt: What they show, in words.
         rows: What is compared -> name in the legend -> its difference.
+        names: Those of the legend that there can be: in each such plot one has the same color.
         unit: Of the differences.
         margin: What may be lost: a line stands there.
         linear: The axis is logarithmic beyond this on either side.
@@ -86,6 +87,7 @@ class Differences:
 
     alt: str
     rows: Mapping[str, Mapping[str, Interval]]
+    names: Sequence[str]
     unit: str
     margin: float
     linear: float
