@@ -18,6 +18,8 @@ says what is measured and how; its first line is what the list shows. It ends wi
         section=section,                 # (result) -> str: tables and text in Markdown, every figure from the result
         summary=summary,                 # (result) -> str: one sentence in plain words, for the top of the page
         verdicts=verdicts,               # (result) -> list[Verdict]: what reductions of a whole model cost, likewise
+        stated=stated,                   # (result) -> Figures of again.py: what a second run, kept in results/again, is
+                                         # compared by
         plot=plot,                       # (result) -> Panels or Differences of plots.py: what is drawn above the tables
     )
 

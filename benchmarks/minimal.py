@@ -30,6 +30,7 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
+from benchmarks.again import Figures, Stated
 from benchmarks.forms import BEST_SMALL, GRID, Form, plan_of, shallower, vit_config
 from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.plots import Panel, Panels, Points
@@ -690,6 +691,15 @@ def verdicts(result: Result) -> list[Verdict]:
     return found
 
 
+def stated(result: Result) -> Figures:
+    """Every form's accuracy."""
+    return {
+        f"{DATA[row['data']].title}, {row['name']}": Stated(*(row["quality"][key] for key in ("mean", "low", "high")))
+        for row in result["rows"]
+        if row["status"] == "ok"
+    }
+
+
 BENCHMARK = Benchmark(
     name="minimal",
     title="Minimal attention from scratch",
@@ -711,4 +721,5 @@ BENCHMARK = Benchmark(
     summary=summary,
     verdicts=verdicts,
     plot=plot,
+    stated=stated,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from benchmarks import NAMES
 from benchmarks.drawing import draw, same_drawing
 from benchmarks.room import RESULTS, Result, find, read_result, table, with_interval
 from benchmarks.verdicts import MARGINS, Verdict, in_order
+from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
 from leanformer.report.numbers import seconds
 
@@ -64,6 +65,7 @@ def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
             sections += [benchmark.section(result), provenance(path, result)]
             if benchmark.verdicts is not None:
                 verdicts += benchmark.verdicts(result)
+    sections += run_again(files, results / "again")
     missing = ", ".join(f"`{name}`" for name, found in files.items() if not found)
     if missing:
         sections += ["## Not measured yet", f"There is no results file of {missing}."]
@@ -104,6 +106,40 @@ other teachers."""
     ]
     header = ("", "data", "what was replaced or taken out", "parameters", "difference", "rests on")
     return [in_short(verdicts), text, table(header, lines)]
+
+
+def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Path) -> list[str]:
+    """Second runs beside the first; nothing where there are none."""
+    lines = []
+    for path in sorted(directory.glob("*.json")):
+        second = read_result(path)
+        benchmark = find(second["benchmark"])
+        if benchmark.stated is None or not files[benchmark.name]:
+            raise LeanformerError(f"{path}: {benchmark.name} has nothing that a second run could be compared with")
+        first, other = benchmark.stated(files[benchmark.name][0][1]), benchmark.stated(second)
+        common = [what for what in first if what in other]
+        inside = sum(first[what].holds(other[what].value) for what in common)
+        farthest = max(common, key=lambda what: abs(other[what].value - first[what].value))
+        figure, again = first[farthest], other[farthest].value
+        stated = f"{farthest}: {figure.value:.4g} ({figure.low:.4g} to {figure.high:.4g}), then {again:.4g}"
+        date = second["date"]
+        lines.append(
+            (
+                benchmark.title,
+                f"{inside} of {len(common)}",
+                "all are the same" if again == figure.value else stated,
+                "date not recorded" if date is None else date.partition("T")[0],
+                f"`{second['command']}`",
+            )
+        )
+    if not lines:
+        return []
+    header = ("benchmark", "figures inside", "farthest apart", "second run", "its command")
+    text = """\
+Figures of a second run that land inside the interval stated by the run above: of 95 % for shares and accuracies, from
+the least to the largest round for ratios of times. Simulations draw the same numbers each time; trainings with other
+seeds do not."""
+    return ["## Run again", text, table(header, lines)]
 
 
 def in_short(verdicts: Sequence[Verdict]) -> str:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import torch
 
 from benchmarks import NAMES
+from benchmarks.again import Figures
 from benchmarks.plots import Plot
 from benchmarks.verdicts import Verdict
 from leanformer.errors import LeanformerError
@@ -53,6 +54,7 @@ class Benchmark:
         summary: From a result file's content to one sentence in plain words, or None.
         verdicts: From a result file's content to what its reductions cost.
         plot: From a result file's content to the plot above its tables, or None where there is nothing to draw.
+        stated: From a result file's content to the figures that a second run is compared by.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Benchmark:
     summary: Callable[[Result], str | None] | None = None
     verdicts: Callable[[Result], Sequence[Verdict]] | None = None
     plot: Callable[[Result], Plot | None] | None = None
+    stated: Callable[[Result], Figures] | None = None
 
 
 class Parser(argparse.ArgumentParser):

@@ -22,6 +22,7 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from benchmarks.again import Figures, simulated
 from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.decide.corpus import compare_corpus, corpus_interval
 from leanformer.measure.translation import corpus_score
@@ -222,6 +223,11 @@ def summary(result: Result) -> str:
     )
 
 
+def stated(result: Result) -> Figures:
+    """The shares of wrong acceptances."""
+    return simulated(result["rows"], ("seeds", "sentences", "luck", "baseline_luck_bleu", "candidate_luck_bleu"))
+
+
 BENCHMARK = Benchmark(
     name="simulate_bleu",
     title="Decisions on BLEU where the truth is known",
@@ -230,4 +236,5 @@ BENCHMARK = Benchmark(
     section=section,
     quick={"replicates": 10, "resamples": 50, "seeds": [1, 3], "sentences": [100]},
     summary=summary,
+    stated=stated,
 )

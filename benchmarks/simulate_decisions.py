@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtri
 
+from benchmarks.again import Figures, simulated
 from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.decide.decision import decide
 from leanformer.decide.statistics import compare, quality_interval
@@ -222,6 +223,13 @@ def summary(result: Result) -> str:
     )
 
 
+def stated(result: Result) -> Figures:
+    """The shares of wrong acceptances."""
+    return simulated(
+        result["rows"], ("seeds", "examples", "luck", "baseline_luck_points", "candidate_luck_points", "candidates")
+    )
+
+
 BENCHMARK = Benchmark(
     name="simulate_decisions",
     title="Decisions where the truth is known",
@@ -230,4 +238,5 @@ BENCHMARK = Benchmark(
     section=section,
     quick={"replicates": 20, "seeds": [1, 3], "examples": [300], "together_examples": 100},
     summary=summary,
+    stated=stated,
 )

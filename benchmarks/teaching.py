@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import leanformer as lf
+from benchmarks.again import Figures, spread
 from benchmarks.measuring import in_turn, seconds
 from benchmarks.room import Benchmark, Result, table
 from leanformer.config import TrainConfig
@@ -169,6 +170,11 @@ def summary(result: Result) -> str:
     )
 
 
+def stated(result: Result) -> Figures:
+    """The ratio, with its rounds."""
+    return spread("at once to its parts", result["ratios"], result["ratio"])
+
+
 BENCHMARK = Benchmark(
     name="teaching",
     title="Teaching everything at once",
@@ -177,4 +183,5 @@ BENCHMARK = Benchmark(
     section=section,
     quick={"layers": 1, "d_model": 16, "sentences": 4, "tokens": 10, "rounds": 1},
     summary=summary,
+    stated=stated,
 )

@@ -133,6 +133,7 @@ def figures(name: str, data: str = "mnist", **changed: Any) -> dict[str, Any]:
         "status": "ok",
         "parameters": 31_396,
         "q_ratio": 18.2,
+        "flops_per_example": 1_234_567,
         "learning_rate": 1e-2,
         "quality": quality,
         "difference": None,

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import NAMES, page, room
 from benchmarks.__main__ import main
+from benchmarks.again import simulated
 from benchmarks.drawing import draw, same_drawing
 from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.multi30k import best_tuned
@@ -187,6 +188,30 @@ def test_page_of_files(tmp_path: Path) -> None:
     assert all(len(line) <= 120 for line in text.splitlines() if not line.startswith(("|", "python")))
 
 
+def test_a_second_run_is_compared(tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    (tmp_path / "teaching.json").write_text(json.dumps(make_result(ratio=0.75, ratios=[0.7, 0.75, 0.9])))
+    second = tmp_path / "again" / "teaching.json"
+    for ratio, inside, what in ((0.75, 1, "all are the same"), (0.8, 1, "then 0.8"), (0.95, 0, "then 0.95")):
+        second.write_text(json.dumps(make_result(ratio=ratio, ratios=[ratio])))
+        row = page.render(tmp_path)[0].partition("## Run again")[2]
+        assert f"| Teaching everything at once | {inside} of 1 | " in row
+        assert what in row
+    second.write_text(json.dumps(make_result(benchmark="decoding")))
+    with pytest.raises(LeanformerError, match="nothing that a second run could be compared with"):
+        page.render(tmp_path)
+
+
+def test_shares_have_binomial_intervals() -> None:
+    rows = [{"seeds": 1, "false_accepts": 0.05, "replicates": 1000}]
+    figure = simulated(rows, ["seeds"])["seeds 1"]
+    assert figure.value == 0.05
+    assert figure.low == pytest.approx(0.0373, abs=1e-4)  # Clopper and Pearson's, by a table
+    assert figure.high == pytest.approx(0.0654, abs=1e-4)
+    assert figure.holds(0.04)
+    assert not figure.holds(0.07)
+
+
 def test_page_says_what_is_not_known(tmp_path: Path) -> None:
     (tmp_path / "teaching.json").write_text(json.dumps(make_result(date=None, environment=None, transcribed=True)))
     (tmp_path / "teaching-gpu.json").write_text(
@@ -215,6 +240,7 @@ def test_what_is_safe_lies_within_the_margin(
 ) -> None:
     difference = {"mean": scale * mean, "low": scale * low, "high": scale * high}
     assert Verdict("data", "no MLP", 0.5, difference, unit, "3 seeds").word == word
+    assert Verdict("data", "no MLP", 0.5, difference, unit, "epochs: 1", learned=False).word == "too early to say"
 
 
 def test_of_several_tunings_validation_data_choose() -> None:
