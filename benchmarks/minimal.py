@@ -30,8 +30,9 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from benchmarks.again import Figures, Stated
+from benchmarks.again import Figures
 from benchmarks.forms import BEST_SMALL, GRID, Form, plan_of, shallower, vit_config
+from benchmarks.interval import Interval
 from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, study_rows, table, with_interval
@@ -694,7 +695,7 @@ def verdicts(result: Result) -> list[Verdict]:
 def stated(result: Result) -> Figures:
     """Every form's accuracy."""
     return {
-        f"{DATA[row['data']].title}, {row['name']}": Stated(*(row["quality"][key] for key in ("mean", "low", "high")))
+        f"{DATA[row['data']].title}, {row['name']}": Interval(*(row["quality"][key] for key in ("mean", "low", "high")))
         for row in result["rows"]
         if row["status"] == "ok"
     }

@@ -16,7 +16,8 @@ from typing import Any
 
 import leanformer as lf
 from benchmarks.forms import TINY_TEXT
-from benchmarks.plots import Differences, Interval
+from benchmarks.interval import Interval
+from benchmarks.plots import Differences
 from benchmarks.room import Benchmark, Result, add_runs, runs_of, table, with_interval
 from benchmarks.verdicts import MARGINS, Verdict
 from leanformer.errors import LeanformerError

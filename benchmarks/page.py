@@ -118,16 +118,16 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
             raise LeanformerError(f"{path}: {benchmark.name} has nothing that a second run could be compared with")
         first, other = benchmark.stated(files[benchmark.name][0][1]), benchmark.stated(second)
         common = [what for what in first if what in other]
-        inside = sum(first[what].holds(other[what].value) for what in common)
-        farthest = max(common, key=lambda what: abs(other[what].value - first[what].value))
-        figure, again = first[farthest], other[farthest].value
-        stated = f"{farthest}: {figure.value:.4g} ({figure.low:.4g} to {figure.high:.4g}), then {again:.4g}"
+        inside = sum(first[what].holds(other[what].mean) for what in common)
+        farthest = max(common, key=lambda what: abs(other[what].mean - first[what].mean))
+        figure, again = first[farthest], other[farthest].mean
+        stated = f"{farthest}: {figure.mean:.4g} ({figure.low:.4g} to {figure.high:.4g}), then {again:.4g}"
         date = second["date"]
         lines.append(
             (
                 benchmark.title,
                 f"{inside} of {len(common)}",
-                "all are the same" if again == figure.value else stated,
+                "all are the same" if again == figure.mean else stated,
                 "date not recorded" if date is None else date.partition("T")[0],
                 f"`{second['command']}`",
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.interval import Interval
+
 
 @dataclass(frozen=True)
 class Points:
@@ -61,15 +63,6 @@ class Panels:
     alt: str
     panels: Sequence[Panel]
     columns: int = 2
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

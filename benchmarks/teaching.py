@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 import leanformer as lf
-from benchmarks.again import Figures, spread
+from benchmarks.again import Figures
+from benchmarks.interval import Interval
 from benchmarks.measuring import in_turn, seconds
 from benchmarks.room import Benchmark, Result, table
 from leanformer.config import TrainConfig
@@ -172,7 +173,7 @@ def summary(result: Result) -> str:
 
 def stated(result: Result) -> Figures:
     """The ratio, with its rounds."""
-    return spread("at once to its parts", result["ratios"], result["ratio"])
+    return {"at once to its parts": Interval(result["ratio"], min(result["ratios"]), max(result["ratios"]))}
 
 
 BENCHMARK = Benchmark(

@@ -205,7 +205,7 @@ def test_a_second_run_is_compared(tmp_path: Path) -> None:
 def test_shares_have_binomial_intervals() -> None:
     rows = [{"seeds": 1, "false_accepts": 0.05, "replicates": 1000}]
     figure = simulated(rows, ["seeds"])["seeds 1"]
-    assert figure.value == 0.05
+    assert figure.mean == 0.05
     assert figure.low == pytest.approx(0.0373, abs=1e-4)  # Clopper and Pearson's, by a table
     assert figure.high == pytest.approx(0.0654, abs=1e-4)
     assert figure.holds(0.04)
