@@ -118,6 +118,8 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
             raise LeanformerError(f"{path}: {benchmark.name} has nothing that a second run could be compared with")
         first, other = benchmark.stated(files[benchmark.name][0][1]), benchmark.stated(second)
         common = [what for what in first if what in other]
+        if not common:
+            raise LeanformerError(f"{path}: none of its figures is in {files[benchmark.name][0][0].name}")
         inside = sum(first[what].holds(other[what].mean) for what in common)
         farthest = max(common, key=lambda what: abs(other[what].mean - first[what].mean))
         figure, again = first[farthest], other[farthest].mean

@@ -17,6 +17,7 @@ from benchmarks import NAMES, page, room
 from benchmarks.__main__ import main
 from benchmarks.again import simulated
 from benchmarks.drawing import draw, same_drawing
+from benchmarks.interval import Interval
 from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.multi30k import best_tuned
 from benchmarks.plots import Panel, Panels, Points
@@ -199,6 +200,16 @@ def test_a_second_run_is_compared(tmp_path: Path) -> None:
         assert what in row
     second.write_text(json.dumps(make_result(benchmark="decoding")))
     with pytest.raises(LeanformerError, match="nothing that a second run could be compared with"):
+        page.render(tmp_path)
+
+
+def test_a_second_run_of_something_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "again").mkdir()
+    for path in (tmp_path / "teaching.json", tmp_path / "again" / "teaching.json"):
+        path.write_text(json.dumps(make_result(ratio=0.75, ratios=[0.75])))
+    stated = iter([{"one": Interval(1.0, 0.0, 2.0)}, {"other": Interval(1.0, 0.0, 2.0)}])
+    monkeypatch.setattr(page, "find", lambda name: replace(room.find(name), stated=lambda result: next(stated)))
+    with pytest.raises(LeanformerError, match=r"none of its figures is in teaching\.json"):
         page.render(tmp_path)
 
 
