@@ -18,227 +18,47 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 import leanformer as lf
 from benchmarks.again import Figures
-from benchmarks.forms import BEST_SMALL, GRID, Form, plan_of, shallower, vit_config
 from benchmarks.interval import Interval
-from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.minimal_rows import (
+    DATA,
+    EXTREME,
+    GROUPS,
+    RATES,
+    REPLICATION,
+    ROWS,
+    STUDIES,
+    UNCHANGED,
+    VALIDATION,
+    Row,
+    by_study,
+    epochs_of,
+    rates_of,
+    source_of,
+)
+from benchmarks.minimal_stacked import figures_of, latencies, load_data, measure_stacked, train_rows
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, study_rows, table, with_interval
-from benchmarks.stacked import StackedStep
 from benchmarks.verdicts import Verdict
-from leanformer.config import ImageDataConfig, ImageTrainConfig
-from leanformer.data.batches import ImageBatches
-from leanformer.data.images import ImageData, load_images
 from leanformer.errors import LeanformerError
-from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
+from leanformer.learn.train import settle_precision
 from leanformer.machine import environment, pick_device
-from leanformer.model.baseline import fresh_model
-from leanformer.model.surgery import parameter_count
 
-Plan = dict[str, Any]
-GROUPS = ("table", "forms", "best")
-EPOCHS = {"table": 1, "forms": 1}
-"""Without ``--epochs``; of the best forms each data set has its own."""
-RATES = {"table": [3e-3, 1e-2], "forms": [3e-3, 1e-2], "best": [1e-2, 2e-2]}
-"""Without ``--learning-rates``."""
 PUBLISHED_EPOCHS = 100
 LEARNED_EPOCHS = 15
-"""From here on a difference says where two forms end: after one epoch forms are level that the replication finds 3 to
-21 points apart."""
-VALIDATION = 0.05
-"""Part of the training images that rates are chosen on."""
+"""Fewer say nothing of where two forms end: after one epoch those are level that are up to ten points apart later."""
 
 
-@dataclass(frozen=True)
-class Images:
-    """A data set: its shape, and how the best forms are trained and how many parameters they may have."""
-
-    title: str
-    pixels: int
-    channels: int
-    patch: int
-    augment: tuple[str, ...]
-    epochs: int
-    budget: int
-    goal: float
-
-
-DATA = {
-    "mnist": Images("MNIST", 28, 1, 7, ("random_crop",), 5, 31_500, 0.985),
-    "cifar10": Images("CIFAR-10", 32, 3, 8, ("horizontal_flip",), 10, 40_650, 0.66),
-}
-
-
-@dataclass(frozen=True)
-class Published:
-    """A row of the replication: parameters, and validation accuracy in percent."""
-
-    parameters: int
-    accuracy: float
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One form on one data set.
-
-    Args:
-        data: Key of ``DATA``.
-        group: One of ``GROUPS``.
-        name: What ``--rows`` and the run directory call it.
-        says: Column -> cell of the group's table.
-        plan: What makes it of the ViT that ``config`` describes.
-        layers: Of that ViT.
-        patch: Pixels a side, of that ViT.
-        published: The replication's figures.
-    """
-
-    data: str
-    group: str
-    name: str
-    says: Mapping[str, str]
-    plan: Plan
-    patch: int
-    layers: int = 6
-    published: Published | None = None
-
-    @property
-    def study(self) -> str:
-        """The study that it belongs to, with the other rows of this shape."""
-        return f"{self.data}-{self.group}-{self.layers}-layers-patch-{self.patch}"
-
-    @property
-    def augment(self) -> tuple[str, ...]:
-        """Augmentation of its training images."""
-        return DATA[self.data].augment if self.group == "best" else ()
-
-    def config(self) -> dict[str, Any]:
-        """The configuration of the ViT."""
-        images = DATA[self.data]
-        config = vit_config(layers=self.layers, patch=self.patch, pixels=images.pixels)
-        return {**config, "num_channels": images.channels}
-
-    def model(self) -> PreTrainedModel:
-        """The form with random weights, from PyTorch's global generator."""
-        return lf.reduce(fresh_model("vit", self.config()), self.plan)
-
-
-def form_of(qk: str, vo: str, heads: int) -> Form:
-    """A form with biases, as the replication's, that pools by mean."""
-    return {"qk": qk, "vo": vo, "heads": heads, "bias": True, "pooling": "mean"}
-
-
-def heads_and_mlp(heads: int, mlp: bool) -> tuple[str, dict[str, str]]:
-    """The end of a row's name, and its cells."""
-    name = f"{heads}-head{'s' * (heads > 1)}{'-mlp' * mlp}"
-    return name, {"heads": str(heads), "MLP": "yes" if mlp else "no"}
-
-
-def table_rows(data: str) -> Iterable[Row]:
-    """Depth, heads and MLP; what comes first at a depth is its reference."""
-    for layers in (6, 12):
-        for mlp in (True, False):
-            for heads in (1, 4):
-                name, cells = heads_and_mlp(heads, mlp)
-                plan = plan_of(form_of("separate", "separate", heads)) | ({} if mlp else {"*.mlp": "none"})
-                says = {"layers": str(layers), **cells}
-                yield Row(data, "table", f"{layers}-layers-{name}", says, plan, DATA[data].patch, layers)
-
-
-UNCHANGED, COLLAPSED, EXTREME, SYMMETRIC = "unchanged", "W_qk", "W_qk, no W_v W_o", "symmetric"
-MATRICES = {
-    UNCHANGED: ("separate", "separate"),
-    COLLAPSED: ("collapsed", "separate"),
-    EXTREME: ("collapsed", "none"),
-    SYMMETRIC: ("symmetric", "separate"),
-}
-"""A form's name -> ``qk`` and ``vo`` of minimal_attention."""
-NAMES = {UNCHANGED: "unchanged", COLLAPSED: "collapsed", EXTREME: "collapsed-no-values", SYMMETRIC: "symmetric"}
-DIVERGED = "diverged"
-REPLICATION: tuple[tuple[int, bool, str, dict[str, Published]], ...] = (
-    (1, True, UNCHANGED, {"mnist": Published(156_298, 98.33), "cifar10": Published(165_450, 68.19)}),
-    (4, True, UNCHANGED, {"mnist": Published(156_298, 98.73), "cifar10": Published(165_450, 67.72)}),
-    (1, True, COLLAPSED, {"mnist": Published(131_338, 98.39)}),
-    (1, True, EXTREME, {"mnist": Published(81_418, 98.22), "cifar10": Published(90_570, 65.14)}),
-    (1, False, UNCHANGED, {"mnist": Published(106_378, 97.55), "cifar10": Published(115_530, 57.08)}),
-    (4, False, UNCHANGED, {"mnist": Published(106_378, 98.24), "cifar10": Published(115_530, 61.37)}),
-    (1, False, SYMMETRIC, {"mnist": Published(68_938, 82.02), "cifar10": Published(78_090, 9.84, DIVERGED)}),
-    (4, False, SYMMETRIC, {"mnist": Published(59_722, 97.49), "cifar10": Published(68_874, 46.84)}),
-    (1, False, COLLAPSED, {"mnist": Published(81_418, 97.69), "cifar10": Published(90_570, 56.19)}),
-    (1, False, EXTREME, {"mnist": Published(31_498, 94.45), "cifar10": Published(40_650, 47.44)}),
-)
-"""Heads, MLP, form -> figures of a public replication: 100 epochs, d=64, 6 layers, patch 7 and 8, Adam at 1e-3."""
-
-
-def form_rows(data: str) -> Iterable[Row]:
-    """The replication's rows."""
-    for heads, mlp, form, published in REPLICATION:
-        qk, vo = MATRICES[form]
-        name, cells = heads_and_mlp(heads, mlp)
-        plan = {**plan_of(form_of(qk, vo, heads)), "*.mlp": {"block": "mlp", "hidden": 64} if mlp else "none"}
-        says = {**cells, "form": form}
-        yield Row(data, "forms", f"{NAMES[form]}-{name}", says, plan, DATA[data].patch, published=published.get(data))
-
-
-ATTENTION: Plan = plan_of(BEST_SMALL)
-MIXER: Plan = {"*.self_attention": GRID, "pooling": "mean"}
-BEST: dict[str, tuple[tuple[str, int, int, int | None, Plan], ...]] = {
-    "mnist": (
-        ("grid", 4, 5, 24, MIXER),
-        ("grid-3-layers", 4, 3, 50, MIXER),
-        ("attention", 7, 6, 15, ATTENTION),
-        ("attention-no-mlp", 7, 6, None, ATTENTION),
-    ),
-    "cifar10": (
-        ("grid", 4, 5, 32, MIXER),
-        ("grid-3-layers", 4, 3, 66, MIXER),
-        ("attention", 8, 6, 14, ATTENTION),
-        ("attention-no-mlp", 8, 6, None, ATTENTION),
-    ),
-}
-"""Name, patch, layers, channels of the MLP, and the plan but for that."""
-
-
-def best_rows(data: str) -> Iterable[Row]:
-    """Our small forms."""
-    mixer = "a mixer of 5 x 5 patches"
-    attention = "attention: symmetric, 4 channel groups, a diagonal value"
-    for name, patch, layers, hidden, plan in BEST[data]:
-        says = {
-            "patch": str(patch),
-            "layers": str(layers),
-            "tokens are mixed by": mixer if plan is MIXER else attention,
-            "MLP": str(hidden or "none"),
-        }
-        whole = {**plan, "*.mlp": {"block": "mlp", "hidden": hidden} if hidden else "none", **shallower(layers)}
-        yield Row(data, "best", name, says, whole, patch)
-
-
-ROWS = tuple(row for data in DATA for rows in (table_rows, form_rows, best_rows) for row in rows(data))
-
-
-def by_study(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows of one shape together, in their order."""
-    studies: dict[str, list[Row]] = {}
-    for row in rows:
-        studies.setdefault(row.study, []).append(row)
-    return studies
-
-
-STUDIES = by_study(ROWS)
-"""Study -> its rows; the first is its baseline, with which the others are compared."""
+SMALLEST = ("collapsed-no-values-1-head", "grid")
+"""With attention and without: what the gain of stacked training is measured on, if ``--rows`` does not say."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -267,16 +87,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="K",
-        help="also measures training K seeds as one batched model, on the best rows or on --rows",
+        help=f"also measures training K seeds as one batched model, on {' and '.join(SMALLEST)} or on --rows",
+    )
+    parser.add_argument(
+        "--side-by-side",
+        type=int,
+        default=0,
+        metavar="N",
+        help="trains all rates and seeds of a form as one batched model, and N forms at a time, instead of as studies: "
+        "for a GPU, where each step is a CUDA graph",
     )
     parser.add_argument("--rounds", type=int, default=5, help="of that measurement")
     add_runs(parser)
-
-
-def source_of(data: str, arguments: argparse.Namespace) -> str:
-    """Where a data set comes from."""
-    source: str = getattr(arguments, f"data_{data}")
-    return source
 
 
 def chosen_rows(arguments: argparse.Namespace, groups: Sequence[str]) -> list[Row]:
@@ -310,9 +132,7 @@ def with_references(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def run_study(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) -> dict[str, Any]:
     """Trains the rows of one shape; gives the content of ``results.json``."""
     reference, *others = rows
-    epochs = arguments.epochs
-    if epochs is None:
-        epochs = EPOCHS.get(reference.group, DATA[reference.data].epochs)
+    epochs = epochs_of(reference, arguments)
     model = runs / f"{reference.study}-reference"
     lf.save(reference.model(), model)
     study = {
@@ -328,7 +148,7 @@ def run_study(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) ->
         "train": {
             "epochs": epochs,
             "batch_size": arguments.batch_size,
-            "learning_rate": arguments.learning_rates or RATES[reference.group],
+            "learning_rate": rates_of(reference, arguments),
             # Of a single epoch the search's winner is the first seed's training.
             "search_epochs": max(1, epochs // 10) if epochs > 1 else None,
         },
@@ -357,9 +177,18 @@ KEPT = (
 )
 
 
-def described(row: Row, trained: Mapping[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
-    """A study's row as the results file has it: which form it is, how it was trained, and of its curves the ends."""
-    curves = figures.pop("curves")
+def described(
+    row: Row, epochs: int, rates: Sequence[float], accuracy: Sequence[float], figures: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A row as the results file has it: which form it is, how it was trained, and what came of it.
+
+    Args:
+        row: Which.
+        epochs: Of its training.
+        rates: That were searched.
+        accuracy: On validation data after the last epoch, by seed.
+        figures: The rest.
+    """
     return {
         "data": row.data,
         "group": row.group,
@@ -367,111 +196,78 @@ def described(row: Row, trained: Mapping[str, Any], figures: dict[str, Any]) -> 
         "name": row.name,
         "says": dict(row.says),
         "published": None if row.published is None else asdict(row.published),
-        "epochs": trained["epochs"],
-        "rates": trained["learning_rate"],
+        "epochs": epochs,
+        "rates": list(rates),
         **figures,
-        "validation_accuracy": [curve["epochs"][-1]["validation_accuracy"] for curve in curves if curve["epochs"]],
+        "validation_accuracy": list(accuracy),
     }
 
 
+def study_of(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) -> tuple[dict[str, Any], list[Any]]:
+    """Trains the rows of one shape as a study; gives the data and the rows as the results file has them."""
+    found = run_study(rows, arguments, runs)
+    trained = found["study"]["train"]
+    described_rows = []
+    for row, figures in zip(rows, study_rows(found, KEPT), strict=True):
+        curves = figures.pop("curves")
+        accuracy = [curve["epochs"][-1]["validation_accuracy"] for curve in curves if curve["epochs"]]
+        described_rows.append(described(row, trained["epochs"], trained["learning_rate"], accuracy, figures))
+    return {key: found["data"][key] for key in ("source", "train", "test")}, described_rows
+
+
+def stacked_of(
+    rows: Sequence[Row], arguments: argparse.Namespace, device: torch.device, runs: Path
+) -> tuple[dict[str, Any], list[Any]]:
+    """Trains the rows of one data set as batched models; otherwise as ``study_of``."""
+    data = load_data(rows[0].data, arguments, device)
+    trained = train_rows(rows, data, arguments, device, runs)
+    latency = latencies(rows)
+    first = {study: own[0] for study, own in by_study(rows).items()}
+    described_rows = []
+    for row in rows:
+        reference = None if first[row.study] is row else trained[first[row.study].key]
+        figures = figures_of(row, trained[row.key], reference, len(data.train), arguments)
+        figures["latency_ms"] = latency[row.key]
+        accuracy = figures.pop("validation_accuracy")
+        epochs, rates = epochs_of(row, arguments), rates_of(row, arguments)
+        described_rows.append(described(row, epochs, rates, accuracy, figures))
+    source = source_of(rows[0].data, arguments)
+    return {"source": source, "train": len(data.train), "test": len(data.test)}, described_rows
+
+
 def measure(arguments: argparse.Namespace) -> Result:
-    """Trains the rows, one study after the other, and measures stacked training where that is asked for."""
-    if arguments.stacked < 0:
-        raise LeanformerError(f"--stacked {arguments.stacked}: must be 0 or more")
+    """Trains the rows, and measures what stacked training gains where that is asked for."""
+    for name in ("stacked", "side_by_side"):
+        if getattr(arguments, name) < 0:
+            option = name.replace("_", "-")
+            raise LeanformerError(f"--{option} {getattr(arguments, name)}: must be 0 or more")
     alone = arguments.only == "stacked"
     if alone and not arguments.stacked:
         raise LeanformerError("--only stacked: say how many seeds with --stacked K, such as --stacked 8")
     device = pick_device(arguments.device)
-    result: Result = {"environment": environment(device, settle_precision("auto", device)), "data": {}, "rows": []}
+    precision = settle_precision("auto", device)
+    if arguments.side_by_side and device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        precision = "float32 (products in TF32)"
+    result: Result = {"environment": environment(device, precision), "data": {}, "rows": []}
     if not alone:
         studies = with_references(chosen_rows(arguments, (arguments.only,) if arguments.only else GROUPS))
         with runs_of("minimal", arguments) as runs:
-            for number, (study, rows) in enumerate(studies.items(), start=1):
-                progress(f"study {number} of {len(studies)}: {study}, {len(rows)} forms")
-                found = run_study(rows, arguments, runs)
-                result["data"][rows[0].data] = {key: found["data"][key] for key in ("source", "train", "test")}
-                own = study_rows(found, KEPT)
-                trained = found["study"]["train"]
-                result["rows"] += [described(row, trained, figures) for row, figures in zip(rows, own, strict=True)]
+            if arguments.side_by_side:
+                for data in DATA:
+                    rows = [row for own in studies.values() for row in own if row.data == data]
+                    if rows:
+                        result["data"][data], own = stacked_of(rows, arguments, device, runs / "stacked")
+                        result["rows"] += own
+            else:
+                for number, (study, rows) in enumerate(studies.items(), start=1):
+                    progress(f"study {number} of {len(studies)}: {study}, {len(rows)} forms")
+                    result["data"][rows[0].data], own = study_of(rows, arguments, runs)
+                    result["rows"] += own
     if arguments.stacked:
-        rows = chosen_rows(arguments, GROUPS if arguments.rows else ("best",))
+        rows = [row for row in chosen_rows(arguments, GROUPS) if arguments.rows or row.name in SMALLEST]
         result["stacked"] = measure_stacked(rows, arguments, device)
     return result
-
-
-STEPS = 20
-"""Training steps of a model and round where stacked training is measured."""
-
-
-def speed_stacked(step: StackedStep, batches: ImageBatches, seeds: int) -> float:
-    """Images a second of all models trained as one, data included."""
-    images = 0
-    started = time.perf_counter()
-    streams = [batches.training(seed, epoch=0) for seed in range(seeds)]
-    for own in islice(zip(*streams, strict=True), STEPS):
-        losses = step(own)
-        images += sum(len(batch["labels"]) for batch in own)
-    losses.sum().item()  # waits for the device
-    return images / (time.perf_counter() - started)
-
-
-def speed_in_turn(steps: Sequence[TrainingStep], batches: ImageBatches) -> float:
-    """Images a second of the same models trained one after the other on the same batches."""
-    images = 0
-    started = time.perf_counter()
-    for seed, step in enumerate(steps):
-        for batch in islice(batches.training(seed, epoch=0), STEPS):
-            loss = step(batch)
-            images += len(batch["labels"])
-        loss.item()
-    return images / (time.perf_counter() - started)
-
-
-def measure_stacked(rows: Sequence[Row], arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
-    """What training all seeds of a form as one batched model gains."""
-    config = ImageTrainConfig(batch_size=arguments.batch_size)
-    precision = settle_precision(config.precision, device)
-    accelerator = make_accelerator(precision, device)
-    rate = (arguments.learning_rates or RATES["best"])[0]
-    loaded: dict[str, ImageData] = {}
-    found = []
-    for row in rows:
-        images = DATA[row.data]
-        if row.data not in loaded:
-            source = ImageDataConfig(
-                source=source_of(row.data, arguments),
-                validation_fraction=VALIDATION,
-                train_limit=arguments.train_limit,
-            )
-            loaded[row.data] = load_images(source, device, (images.pixels, images.pixels), images.channels)
-        data = loaded[row.data]
-        batches = ImageBatches(data, arguments.batch_size, row.augment, data.mean, data.std)
-        models = [row.model().to(device).train() for _ in range(arguments.stacked)]
-        stacked = StackedStep(models, config, rate, precision)
-        single = [TrainingStep(model, config, rate, accelerator) for model in models]
-        speeds = in_turn(
-            {
-                "stacked": partial(speed_stacked, stacked, batches, len(models)),
-                "in turn": partial(speed_in_turn, single, batches),
-            },
-            arguments.rounds,
-        )
-        for step in single:
-            step.close()
-        found.append(
-            {
-                "data": row.data,
-                "group": row.group,
-                "name": row.name,
-                "parameters": parameter_count(models[0]),
-                "seeds": len(models),
-                "images_per_second": {name: statistics.median(own) for name, own in speeds.items()},
-                "gain": median_ratio(speeds["stacked"], speeds["in turn"]),
-                "rounds": speeds,
-            }
-        )
-        progress(f"stacked {row.data} {row.name}: {found[-1]['gain']:.2f} times as fast as in turn")
-    return found
 
 
 HEADER = (
@@ -539,10 +335,7 @@ def section(result: Result) -> str:
             f"{100 * VALIDATION:g} % of the training images. "
             f"{chance if seeds > 1 else 'Intervals of 95 % are over test images alone'}; the difference is to the "
             "first row of the same shape. Q is the number of outputs that the training data prescribe for each "
-            f"parameter. {failures(rows)} Training the rows with all seeds took {hours(rows, seeds):.1f} hours, "
-            "searches not counted; the command below may be the last of several that went on in the same run "
-            "directories. Times and latencies were taken while other work ran beside them, and of one model in two "
-            "tables they are up to twice apart: the operations of one image compare better."
+            f"parameter. {failures(rows)} {costs_of(result)}"
         )
     for group in GROUPS:
         for data, images in DATA.items():
@@ -552,6 +345,29 @@ def section(result: Result) -> str:
     if result.get("stacked"):
         parts += ["### All seeds as one batched model", stacked_section(result)]
     return "\n\n".join(parts)
+
+
+def costs_of(result: Result) -> str:
+    """How long it took, and what the times in the tables are."""
+    rows, settings = result["rows"], result["settings"]
+    whole = hours(rows, len(settings["seeds"]))
+    if not settings.get("side_by_side"):
+        return (
+            f"Training the rows with all seeds took {whole:.1f} hours, searches not counted; the command below may be "
+            "the last of several that went on in the same run directories. Times and latencies were taken while other "
+            "work ran beside them, and of one model in two tables they are up to twice apart: the operations of one "
+            "image compare better."
+        )
+    trainings = {row["name"] + row["study"]: len(row["rates"]) * len(settings["seeds"]) for row in rows}
+    seconds = sum(row["train_seconds"] * trainings[row["name"] + row["study"]] for row in rows)
+    machine = result["environment"]
+    return (
+        f"All {sum(trainings.values())} trainings together took {seconds / 60:.1f} minutes on one {machine['device']} "
+        f"in {machine['precision']}: all rates and seeds of a form are one batched model, its training step is one "
+        "CUDA graph, and several forms train side by side; a training's time in the tables is its share of that. "
+        "Rates are chosen by all seeds, at the end of the training. Latencies are of one image on one thread of that "
+        "machine's CPU, measured in turn while the GPU trained."
+    )
 
 
 def plot(result: Result) -> Panels | None:
@@ -624,25 +440,34 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{text} Returns to an earlier state after a loss that was not finite: {back}."
 
 
+WAYS = {
+    "in turn": "in turn",
+    "stacked": "stacked",
+    "as a graph": "stacked, a step one CUDA graph",
+}
+"""How training several seeds was measured -> its words."""
+
+
 def stacked_section(result: Result) -> str:
     """The gain of training all seeds at once."""
     rows = result["stacked"]
+    ways = [way for way in WAYS if way in rows[0]["images_per_second"]]
     lines = [
         (
             DATA[row["data"]].title,
             row["name"],
             f"{row['parameters']:,}",
-            f"{row['images_per_second']['in turn']:,.0f}",
-            f"{row['images_per_second']['stacked']:,.0f}",
-            f"{row['gain']:.2f}",
+            *(f"{row['images_per_second'][way]:,.0f}" for way in ways),
+            *(f"{row['gains'][way]:.2f}" for way in ways[1:]),
         )
         for row in rows
     ]
-    header = ("data", "form", "parameters", "in turn, images/s", "stacked, images/s", "gain")
+    speeds = [f"{WAYS[way]}, images/s" for way in ways]
+    header = ("data", "form", "parameters", *speeds, *(f"gain, {WAYS[way]}" for way in ways[1:]))
     settings, machine = result["settings"], result["environment"]
     return f"""\
 Training steps of {rows[0]["seeds"]} seeds as one batched model, against the same steps in turn, on {machine["device"]}
-in {machine["precision"]}; batches of {settings["batch_size"]} a seed, data included; {settings["rounds"]} rounds in
+in float32; batches of {rows[0]["batch_size"]} a seed, data included; {settings["rounds"]} rounds in
 turn, medians.
 
 {table(header, lines)}"""
@@ -673,7 +498,8 @@ def verdicts(result: Result) -> list[Verdict]:
         rows = [row for row in result["rows"] if row["study"] == study]
         whole = rows[0]
         for row in rows[1:]:
-            if row["status"] != "ok" or row["group"] == "best" or row["says"]["heads"] != whole["says"]["heads"]:
+            unlike = row["group"] == "best" or row["says"]["heads"] != whole["says"]["heads"]
+            if row["status"] != "ok" or unlike or row["epochs"] < LEARNED_EPOCHS:
                 continue
             what = [row["says"].get("form"), None if row["says"]["MLP"] == "yes" else "no MLP"]
             layers = f"{row['says']['layers']} layers, MLP of ratio 4: " if "layers" in row["says"] else ""
@@ -686,7 +512,6 @@ def verdicts(result: Result) -> list[Verdict]:
                     {key: 100 * row["difference"][key] for key in ("mean", "low", "high")},
                     "points",
                     f"{seeds} seed{'s' * (seeds > 1)} from scratch, epochs: {row['epochs']}",
-                    learned=row["epochs"] >= LEARNED_EPOCHS,
                 )
             )
     return found

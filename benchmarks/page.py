@@ -89,10 +89,9 @@ def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
 What a reduction costs is its difference to the whole model, on test data: one trained from scratch as long, or the
 teacher, which has not had the training that a student has beside it when it is tuned. It may cost {margins} of
 accuracy: **safe** is what costs less by the whole interval of 95 %, **not safe** what costs more by the whole interval,
-and **probably** stands where the interval reaches across. **Too early to say** is what both were trained too briefly
-for. Where a student was tuned in several ways, the way of the best validation BLEU stands here, or the longest where
-that was not kept. How sure that is, the last column says: an interval over sentences of one teacher says nothing of
-other teachers."""
+and **probably** stands where the interval reaches across. Where a student was tuned in several ways, the way of the
+best validation BLEU stands here, or the longest where that was not kept. How sure that is, the last column says: an
+interval over sentences of one teacher says nothing of other teachers."""
     lines = [
         (
             verdict.word,
@@ -116,10 +115,14 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
         benchmark = find(second["benchmark"])
         if benchmark.stated is None or not files[benchmark.name]:
             raise LeanformerError(f"{path}: {benchmark.name} has nothing that a second run could be compared with")
-        first, other = benchmark.stated(files[benchmark.name][0][1]), benchmark.stated(second)
+        # Of its own name, or else the benchmark's first.
+        here, whole = next(
+            (pair for pair in files[benchmark.name] if pair[0].stem == path.stem), files[benchmark.name][0]
+        )
+        first, other = benchmark.stated(whole), benchmark.stated(second)
         common = [what for what in first if what in other]
         if not common:
-            raise LeanformerError(f"{path}: none of its figures is in {files[benchmark.name][0][0].name}")
+            raise LeanformerError(f"{path}: none of its figures is in {here.name}")
         inside = sum(first[what].holds(other[what].mean) for what in common)
         farthest = max(common, key=lambda what: abs(other[what].mean - first[what].mean))
         figure, again = first[farthest], other[farthest].mean

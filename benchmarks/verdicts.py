@@ -8,7 +8,7 @@ from typing import Literal
 
 MARGINS = {"BLEU": 0.5, "points": 1.0}
 """What a reduction may cost; of translations, and of classified images in points of accuracy."""
-WORDS = ("safe", "probably safe", "probably not safe", "not safe", "too early to say")
+WORDS = ("safe", "probably safe", "probably not safe", "not safe")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class Verdict:
         difference: To the whole model, with its interval of 95 %: ``mean``, ``low``, ``high``.
         unit: Of the difference.
         grounds: What it rests on: how it was trained, and with how many seeds.
-        learned: Whether the models were trained long enough for the difference to say where they end.
     """
 
     data: str
@@ -31,13 +30,10 @@ class Verdict:
     difference: Mapping[str, float]
     unit: Literal["BLEU", "points"]
     grounds: str
-    learned: bool = True
 
     @property
     def word(self) -> str:
         """One of ``WORDS``, by the margin of the unit."""
-        if not self.learned:
-            return WORDS[4]
         margin = MARGINS[self.unit]
         if self.difference["mean"] > -margin:
             return WORDS[0] if self.difference["low"] > -margin else WORDS[1]

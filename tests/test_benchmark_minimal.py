@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -12,14 +15,18 @@ from transformers import PreTrainedModel
 import leanformer as lf
 from benchmarks import minimal
 from benchmarks.forms import GRID
-from benchmarks.minimal import BENCHMARK, DATA, ROWS, STUDIES, Row, with_references
+from benchmarks.minimal import BENCHMARK, with_references
+from benchmarks.minimal_rows import DATA, ROWS, STUDIES, Row
+from benchmarks.minimal_stacked import Trained, settings_of
 from benchmarks.room import parse
-from benchmarks.stacked import StackedStep
+from benchmarks.stacked import StackedStep, StackedTraining, advance_together, example_order
 from leanformer.config import ImageDataConfig, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
-from leanformer.data.images import load_images
+from leanformer.data.images import MemorySplit, load_images
 from leanformer.errors import LeanformerError
-from leanformer.learn.train import TrainingStep, cross_entropy, make_accelerator
+from leanformer.learn.schedule import rate_factor
+from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.measure.quality import predict
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import parameter_count
 
@@ -113,6 +120,7 @@ def test_chosen_rows_come_with_what_they_are_compared_with() -> None:
         (["--only", "best", "--rows", "symmetric-4-heads"], "leave no row"),
         (["--data-mnist", "none", "--data-cifar10", "none"], "leave no row"),
         (["--stacked", "-1"], "--stacked -1"),
+        (["--side-by-side", "-1"], "--side-by-side -1"),
     ],
 )
 def test_options_that_leave_nothing_to_do_are_errors(options: list[str], message: str) -> None:
@@ -141,10 +149,9 @@ def figures(name: str, data: str = "mnist", **changed: Any) -> dict[str, Any]:
         "latency_ms": {"p50": 1.0, "p95": 2.0},
         "failures": [],
         "rollbacks": [],
-        "curves": [{"epochs": [{"validation_accuracy": 0.5}, {"validation_accuracy": 0.98}]}],
         **changed,
     }
-    return minimal.described(row, {"epochs": 1, "learning_rate": [1e-2]}, measured)
+    return minimal.described(row, 1, [1e-2], measured.pop("accuracy", [0.98]), measured)
 
 
 def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
@@ -155,7 +162,7 @@ def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
     }
     luckier: dict[str, Any] = {
         "quality": {"mean": 0.99, "low": 0.98, "high": 1.0},
-        "curves": [{"epochs": [{"validation_accuracy": 0.9}]}],
+        "accuracy": [0.9],
     }
     result = result_of(
         [figures("attention"), figures("attention-no-mlp", parameters=18_634, **luckier), figures("grid", **failed)]
@@ -226,7 +233,17 @@ def batches() -> ImageBatches:
     return ImageBatches(data, 16, ("random_crop",), data.mean, data.std)
 
 
-TOKENS = pytest.mark.parametrize("patch", [2, 1], ids=["plain-products", "fused-attention"])  # 16 and 64 tokens
+TOKENS = pytest.mark.parametrize("patch", [2, 1], ids=["16-tokens", "64-tokens"])
+RATES = [1e-2, 1e-2, 3e-3]
+
+
+def check_weights(stacked: StackedStep, models: list[PreTrainedModel]) -> None:
+    """What the stack has learned is what the models have."""
+    for number, model in enumerate(models):
+        learned = {name: value[number] for name, value in stacked.parameters().items()}
+        assert set(learned) == {name for name, _ in model.named_parameters()}
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(learned[name], parameter, rtol=1e-3, atol=1e-4)
 
 
 @TOKENS
@@ -235,34 +252,111 @@ def test_stacked_seeds_learn_as_they_do_apart(plan: dict[str, Any], patch: int, 
     config = ImageTrainConfig(clip_norm=0.5, weight_decay=0.1, label_smoothing=0.1)
     models = models_of(plan, patch)
     before = copy.deepcopy(models[0].state_dict())
-    stacked = StackedStep(models, config, 1e-2)
+    stacked = StackedStep(models, config, RATES)
     together = torch.stack(
-        [stacked(own) for own in zip(*(batches.training(seed, 0) for seed in range(3)), strict=True)]
+        [
+            stacked({name: torch.stack([batch[name] for batch in own]) for name in own[0]})
+            for own in zip(*(batches.training(seed, 0) for seed in range(3)), strict=True)
+        ]
     )
     assert all(torch.equal(value, before[name]) for name, value in models[0].state_dict().items())
 
     accelerator = make_accelerator("float32", CPU)
     for seed, model in enumerate(models):
-        step = TrainingStep(model, config, 1e-2, accelerator)
+        step = TrainingStep(model, config, RATES[seed], accelerator)
         apart = torch.stack([step(batch) for batch in batches.training(seed, 0)])
         assert len(apart) == 5
         torch.testing.assert_close(together[:, seed], apart, rtol=1e-4, atol=1e-5)
-        learned = {name: value[seed] for name, value in stacked.parameters().items()}
-        assert set(learned) == {name for name, _ in model.named_parameters()}
-        for name, parameter in model.named_parameters():
-            torch.testing.assert_close(learned[name], parameter, rtol=1e-3, atol=1e-4)
+    check_weights(stacked, models)
 
 
-@TOKENS
-@pytest.mark.parametrize("plan", FORMS.values(), ids=FORMS)
-def test_stacked_seeds_in_mixed_precision(plan: dict[str, Any], patch: int, batches: ImageBatches) -> None:
-    models = models_of(plan, patch)
-    own = [next(batches.training(seed, 0)) for seed in range(3)]
-    losses = StackedStep(models, ImageTrainConfig(), 1e-2, "bfloat16")(own)
-    for model, batch, loss in zip(models, own, losses, strict=True):
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(batch["pixel_values"]).logits
-        torch.testing.assert_close(loss, cross_entropy(logits, batch["labels"]).detach(), rtol=5e-3, atol=0)
+def test_a_stacked_training_is_the_training_of_each(batches: ImageBatches) -> None:
+    plain = dataclasses.replace(batches, augmentation=(), batch_size=24)
+    config = ImageTrainConfig(warmup=0.2)
+    first, second, _ = models_of(FORMS["symmetric"], 2)
+    models = [first, second, copy.deepcopy(first), copy.deepcopy(second)]
+    rates = [1e-2, 1e-2, 3e-3, 3e-3]
+    training = StackedTraining(StackedStep(models, config, rates), plain, example_order(plain, [4, 5], 2, CPU), 0, 2)
+    advance_together([training])
+    assert training.done == training.steps == 6  # of each epoch's 80 images three batches, and 8 images in none
+    training.wait()
+
+    accelerator = make_accelerator("float32", CPU)
+    for model, rate, seed in zip(models, rates, (4, 5, 4, 5), strict=True):
+        step = TrainingStep(model, config, rate, accelerator)
+        whole = [batch for epoch in range(2) for batch in list(plain.training(seed, epoch))[:3]]
+        for number, batch in enumerate(whole):
+            step.set_learning_rate(rate * rate_factor(config.schedule, number, 6, config.warmup))
+            step(batch)
+    check_weights(training.step, models)
+    assert isinstance(plain.data.test, MemorySplit)
+    expected = [predict(model, plain.evaluation(plain.data.test)).predictions for model in models]
+    assert training.answers(plain.data.test).tolist() == [own.tolist() for own in expected]
+
+
+def test_a_stack_is_augmented_and_says_where_its_loss_is_not_finite(batches: ImageBatches) -> None:
+    models = models_of(FORMS["extreme"], 2)
+    with torch.no_grad():
+        next(models[1].parameters()).fill_(torch.nan)
+    order = example_order(batches, range(3), 1, CPU)
+    plain = dataclasses.replace(batches, augmentation=())
+    losses = []
+    for own, seed in ((batches, 0), (batches, 0), (batches, 1), (plain, 0)):
+        training = StackedTraining(StackedStep(models, ImageTrainConfig(), 1e-2), own, order, seed, 1)
+        advance_together([training])
+        losses.append(training.losses)
+    assert losses[0].isfinite().all(dim=0).tolist() == [True, False, True]
+    finite = [own[:, [0, 2]] for own in losses]
+    assert torch.equal(finite[0], finite[1])
+    assert not torch.equal(finite[0], finite[2])
+    assert not torch.equal(finite[0], finite[3])
+
+
+def test_a_batch_of_more_images_than_there_are_is_an_error(batches: ImageBatches) -> None:
+    with pytest.raises(LeanformerError, match="--batch-size 500: more than the "):
+        example_order(dataclasses.replace(batches, batch_size=500), [0], 1, CPU)
+
+
+def test_the_rate_is_chosen_by_all_seeds_that_stayed_finite(tmp_path: Path) -> None:
+    right = np.zeros((3, 2, 5), dtype=bool)
+    validation = np.array([[0.9, 0.1], [0.6, 0.7], [0.99, 0.99]])
+    finite = np.array([[True, True], [True, True], [True, False]])
+    trained = Trained(validation, right, finite, 2.5)
+    assert trained.best_rate() == 1
+    assert Trained(validation, right, finite & False, 2.5).best_rate() is None
+    trained.save(tmp_path / "runs" / "row.npz", "these settings")
+    again = Trained.read(tmp_path / "runs" / "row.npz", "these settings")
+    assert again is not None
+    assert again.seconds == 2.5
+    assert np.array_equal(again.validation, validation)
+    assert Trained.read(tmp_path / "runs" / "row.npz", "others") is None
+
+
+def test_rows_trained_side_by_side_are_rows_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["--rows", "attention", "attention-no-mlp"]
+    options = ["--quick", "--side-by-side", "2", "--stacked", "0", "--runs", str(tmp_path), *names]
+    arguments = parse(BENCHMARK, options)
+    result = BENCHMARK.measure(arguments)
+    whole, reduced = result["rows"]
+    assert [row["name"] for row in (whole, reduced)] == ["attention", "attention-no-mlp"]
+    assert whole["difference"] is None
+    assert reduced["difference"]["mean"] == pytest.approx(reduced["quality"]["mean"] - whole["quality"]["mean"])
+    assert [entry["learning_rate"] for entry in whole["learning_rate_search"]] == whole["rates"] == [1e-2]
+    assert len(whole["quality"]["per_seed"]) == len(whole["validation_accuracy"]) == 2
+    assert whole["train_seconds"] > 0
+    page = BENCHMARK.section({**result, "settings": vars(arguments)})
+    assert "All 4 trainings together took" in page
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("it is trained again")
+
+    monkeypatch.setattr("benchmarks.minimal_stacked.train_chunk", fail)
+    again = BENCHMARK.measure(parse(BENCHMARK, options))
+    assert [row["quality"] for row in again["rows"]] == [row["quality"] for row in result["rows"]]
+    other = parse(BENCHMARK, [*options, "--batch-size", "16"])
+    assert settings_of(STUDIES[whole["study"]][0], arguments, CPU) != settings_of(
+        STUDIES[whole["study"]][0], other, CPU
+    )
 
 
 def test_a_reduction_is_held_against_a_whole_model_with_as_many_heads() -> None:
@@ -278,11 +372,12 @@ def test_a_reduction_is_held_against_a_whole_model_with_as_many_heads() -> None:
         figures("attention-no-mlp", parameters=8, difference=gap),
     ]
     assert BENCHMARK.verdicts is not None
-    found = BENCHMARK.verdicts(result_of(rows))
+    assert BENCHMARK.verdicts(result_of(rows)) == []  # too few epochs to say
+    found = BENCHMARK.verdicts(result_of([row | {"epochs": 15} for row in rows]))
     assert [(verdict.reduction, verdict.parameters) for verdict in found] == [
         ("W_qk", 0.75),
         ("W_qk, no MLP", 0.25),
         ("6 layers, MLP of ratio 4: no MLP", 0.5),
     ]
     assert found[0].difference == {"mean": -1.0, "low": -2.0, "high": 0.1}
-    assert found[0].grounds == "1 seed from scratch, epochs: 1"
+    assert found[0].grounds == "1 seed from scratch, epochs: 15"

@@ -251,7 +251,6 @@ def test_what_is_safe_lies_within_the_margin(
 ) -> None:
     difference = {"mean": scale * mean, "low": scale * low, "high": scale * high}
     assert Verdict("data", "no MLP", 0.5, difference, unit, "3 seeds").word == word
-    assert Verdict("data", "no MLP", 0.5, difference, unit, "epochs: 1", learned=False).word == "too early to say"
 
 
 def test_of_several_tunings_validation_data_choose() -> None:

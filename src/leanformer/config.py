@@ -177,8 +177,9 @@ class DistillConfig(Section):
 class CandidateConfig(Section):
     """One reduced form."""
 
-    plan: Annotated[dict[str, Any], Field(min_length=1)]
-    """Site patterns -> a block's name, or {block: name, argument: value}; checked against the model."""
+    plan: dict[str, Any]
+    """Site patterns -> a block's name, or {block: name, argument: value}; checked against the model. An empty one, or
+    one that changes nothing, is for ``distill`` with tuning alone: the control of what is tuned as long."""
     method: Literal["scratch", "distill"] = "scratch"
     """``scratch``: the reduced form is trained as the baseline is; ``distill``: its new blocks are taught by the
     trained baseline, and then the whole is tuned as ``finetune`` says."""

@@ -71,7 +71,7 @@ class StudyJob:
             try:
                 plan = resolve(model, candidate.plan)
                 if not plan:
-                    raise LeanformerError("the plan changes nothing; the baseline is trained anyway")
+                    self._check_control(candidate)
             except LeanformerError as error:
                 raise LeanformerError(f"{where}: {error}") from None
             self.task.check_plan(plan, where)
@@ -89,6 +89,18 @@ class StudyJob:
                     "epochs, or take method scratch"
                 )
             self.plans[name] = plan
+
+    def _check_control(self, candidate: CandidateConfig) -> None:
+        """What changes nothing is a candidate where it is tuned: it shows what tuning alone does.
+
+        Raises:
+            LeanformerError: It would be the baseline once more.
+        """
+        if candidate.method == "scratch" or self.finetune(candidate).epochs == 0:
+            raise LeanformerError(
+                "the plan changes nothing; the baseline is trained anyway (to see what tuning alone does, take method "
+                "distill with finetune epochs)"
+            )
 
     def finetune(self, candidate: CandidateConfig) -> FinetuneConfig:
         """How a candidate's student is tuned as a whole, with everything settled."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -65,9 +66,17 @@ def normalize(
             f"data.normalize: {len(mean)} means and {len(std)} deviations for images of {channels} "
             f"channel{'s' * (channels > 1)}; give {channels} of each"
         )
-    scale = torch.tensor([1 / (255 * s) for s in std], device=pixel_values.device).view(-1, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixel_values.device).view(-1, 1, 1)
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), pixel_values.device)
     return pixel_values.to(torch.float32).mul_(scale).add_(shift).to(dtype)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """What pixels are multiplied with and what is added, (C, 1, 1) each: made once, as a GPU waits for such a copy."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(-1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(-1, 1, 1)
+    return scale, shift
 
 
 def random_crop(pixel_values: Tensor, generator: torch.Generator) -> Tensor:

@@ -43,10 +43,13 @@ class ImageBatches:
         """Training steps an epoch; the last may be smaller."""
         return -(-len(self.data.train) // self.batch_size)
 
+    def order(self, seed: int, epoch: int) -> torch.Tensor:
+        """The training examples' numbers as one epoch takes them, shape (examples,), on the CPU."""
+        return torch.randperm(len(self.data.train), generator=_generator("cpu", seed, epoch))
+
     def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, torch.Tensor]]:
         """The batches of one epoch from ``first_step`` on; equal arguments give equal batches."""
-        order = torch.randperm(len(self.data.train), generator=_generator("cpu", seed, epoch))
-        steps = self.data.train.batches(order.split(self.batch_size)[first_step:])
+        steps = self.data.train.batches(self.order(seed, epoch).split(self.batch_size)[first_step:])
         for step, batch in enumerate(steps, start=first_step):
             pixels = batch["pixel_values"]
             if self.augmentation:

@@ -1,0 +1,336 @@
+"""The rows of ``minimal`` trained as batched models, all rates and seeds of a form at once; and what that gains."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.minimal_rows import DATA, VALIDATION, Row, epochs_of, rates_of, source_of
+from benchmarks.room import progress
+from benchmarks.stacked import StackedStep, StackedTraining, advance_together, example_order
+from leanformer.config import ImageAcceptConfig, ImageDataConfig, ImageTrainConfig
+from leanformer.data.batches import ImageBatches
+from leanformer.data.images import ImageData, load_images
+from leanformer.decide.statistics import compare, quality_interval
+from leanformer.learn.train import Batch, TrainingStep, make_accelerator
+from leanformer.machine import threads
+from leanformer.measure.cost import forward_flops, overdetermination_ratio
+from leanformer.model.surgery import parameter_count
+from leanformer.tasks.base import interval_row
+
+LATENCY_CALLS = 20
+LATENCY_ROUNDS = 3
+
+
+def load_data(data: str, arguments: argparse.Namespace, device: torch.device) -> ImageData:
+    """A data set on a device, split as the studies split it."""
+    images = DATA[data]
+    source = ImageDataConfig(
+        source=source_of(data, arguments), validation_fraction=VALIDATION, train_limit=arguments.train_limit
+    )
+    return load_images(source, device, (images.pixels, images.pixels), images.channels)
+
+
+def batches_of(row: Row, data: ImageData, arguments: argparse.Namespace) -> ImageBatches:
+    """What a row is trained on."""
+    return ImageBatches(data, arguments.batch_size, row.augment, data.mean, data.std)
+
+
+def fresh_models(row: Row, seeds: Sequence[int], device: torch.device) -> list[PreTrainedModel]:
+    """The row with each seed's random weights, in training mode."""
+    models = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        models.append(row.model().to(device).train())
+    return models
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a form's trainings ended with, by rate and seed.
+
+    Args:
+        validation: Accuracy, shape (rates, seeds).
+        right: Whether each test answer is right, shape (rates, seeds, examples).
+        finite: Whether every loss and gradient was, shape (rates, seeds).
+        seconds: Of one training: the time that all took together, divided by their number.
+    """
+
+    validation: np.ndarray
+    right: np.ndarray
+    finite: np.ndarray
+    seconds: float
+
+    def save(self, path: Path, settings: str) -> None:
+        """Writes it with what it follows from."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, settings=np.array(settings), **asdict(self))
+
+    @classmethod
+    def read(cls, path: Path, settings: str) -> Trained | None:
+        """What is there, if it follows from the same."""
+        if not path.exists():
+            return None
+        with np.load(path) as there:
+            if str(there["settings"]) != settings:
+                return None
+            return cls(there["validation"], there["right"], there["finite"], float(there["seconds"]))
+
+    def best_rate(self) -> int | None:
+        """Number of the rate whose seeds do best on validation data, all of them finite; None if there is none."""
+        mean = np.where(self.finite.all(axis=1), self.validation.mean(axis=1), -np.inf)
+        return int(mean.argmax()) if np.isfinite(mean).any() else None
+
+
+def train_rows(
+    rows: Sequence[Row], data: ImageData, arguments: argparse.Namespace, device: torch.device, runs: Path
+) -> dict[str, Trained]:
+    """Trains the rows of one data set, some of them side by side.
+
+    Returns:
+        Key of each row -> its trainings.
+    """
+    found: dict[str, Trained] = {}
+    waiting = []
+    for row in rows:
+        there = Trained.read(runs / f"{row.key}.npz", settings_of(row, arguments, device))
+        if there is None:
+            waiting.append(row)
+        else:
+            found[row.key] = there
+    orders: dict[int, torch.Tensor] = {}
+    while waiting:
+        epochs = epochs_of(waiting[0], arguments)
+        chunk = [row for row in waiting if epochs_of(row, arguments) == epochs][: arguments.side_by_side]
+        waiting = [row for row in waiting if row not in chunk]
+        if epochs not in orders:
+            orders = {epochs: example_order(batches_of(chunk[0], data, arguments), arguments.seeds, epochs, device)}
+        for row, trained in zip(chunk, train_chunk(chunk, data, arguments, orders[epochs], device), strict=True):
+            trained.save(runs / f"{row.key}.npz", settings_of(row, arguments, device))
+            found[row.key] = trained
+        done = ", ".join(
+            f"{row.name} {100 * found[row.key].validation.mean(axis=1).max():.2f} %, {found[row.key].seconds:.1f} s"
+            for row in chunk
+        )
+        progress(f"{rows[0].data}: {len(waiting)} forms left; {done}")
+    return found
+
+
+def settings_of(row: Row, arguments: argparse.Namespace, device: torch.device) -> str:
+    """Everything that a row's trainings follow from."""
+    return repr(
+        {
+            "config": row.config(),
+            "plan": row.plan,
+            "augment": row.augment,
+            "epochs": epochs_of(row, arguments),
+            "rates": rates_of(row, arguments),
+            "seeds": arguments.seeds,
+            "batch_size": arguments.batch_size,
+            "train_limit": arguments.train_limit,
+            "device": device.type,
+        }
+    )
+
+
+def train_chunk(
+    rows: Sequence[Row], data: ImageData, arguments: argparse.Namespace, order: torch.Tensor, device: torch.device
+) -> list[Trained]:
+    """Trains some rows side by side, with all rates and seeds of each."""
+    trainings = []
+    started = time.perf_counter()
+    for row in rows:
+        rates = rates_of(row, arguments)
+        models = fresh_models(row, arguments.seeds, device) * len(rates)
+        peaks = [rate for rate in rates for _ in arguments.seeds]
+        step = StackedStep(models, ImageTrainConfig(batch_size=arguments.batch_size), peaks)
+        batches = batches_of(row, data, arguments)
+        trainings.append(StackedTraining(step, batches, order, seed=0, epochs=epochs_of(row, arguments)))
+    advance_together(trainings)
+    seconds = (time.perf_counter() - started) / sum(training.step.models for training in trainings)
+    found = []
+    for row, training in zip(rows, trainings, strict=True):
+        shape = (len(rates_of(row, arguments)), len(arguments.seeds))
+        validation, right = (
+            (training.answers(split) == split.labels).cpu().numpy().reshape(*shape, -1)
+            for split in (data.validation, data.test)
+        )
+        finite = training.losses.isfinite().all(dim=0).cpu().numpy().reshape(shape)
+        found.append(Trained(validation.mean(axis=2), right, finite, seconds))
+    del trainings, training, step, models
+    gc.collect()  # a graph holds its memory
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return found
+
+
+def latencies(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Milliseconds of one image through each row on one CPU thread, measured in turn."""
+    calls: dict[str, list[float]] = {row.key: [] for row in rows}
+    ways = {row.key: partial(time_calls, row.model().eval(), example_of(row), calls[row.key]) for row in rows}
+    with threads(1), torch.inference_mode():
+        in_turn(ways, LATENCY_ROUNDS, warm_up=0)
+    return {key: {"p50": statistics.median(own), "p95": float(np.quantile(own, 0.95))} for key, own in calls.items()}
+
+
+def time_calls(model: PreTrainedModel, example: Batch, calls: list[float]) -> float:
+    """Times calls of a model, after some that are not; gives the sum."""
+    found = []
+    for number in range(LATENCY_CALLS + LATENCY_CALLS // 2):
+        started = time.perf_counter()
+        model(**example)
+        if number >= LATENCY_CALLS // 2:
+            found.append(1e3 * (time.perf_counter() - started))
+    calls += found
+    return sum(found)
+
+
+def example_of(row: Row) -> Batch:
+    """One image of zeros."""
+    images = DATA[row.data]
+    return {"pixel_values": torch.zeros(1, images.channels, images.pixels, images.pixels)}
+
+
+def figures_of(
+    row: Row, trained: Trained, reference: Trained | None, training_images: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """A row's figures as a study has them, but for its latency.
+
+    Args:
+        row: Which.
+        trained: Its trainings.
+        reference: Those of the first row of its study; None for that itself.
+        training_images: How many there are.
+        arguments: The options.
+    """
+    confidence, max_drop = (ImageAcceptConfig.model_fields[key].default for key in ("confidence", "max_drop"))
+    model = row.model().eval()
+    rates, best = rates_of(row, arguments), trained.best_rate()
+    figures: dict[str, Any] = {
+        "status": "failed" if best is None else "ok",
+        "parameters": parameter_count(model),
+        "q_ratio": overdetermination_ratio(training_images, 10, parameter_count(model)),
+        "flops_per_example": forward_flops(model, example_of(row)),
+        "learning_rate": rates[best or 0],
+        "learning_rate_search": [
+            {"learning_rate": rate, "accuracy": float(accuracy.mean()), "status": "ok" if finite.all() else "failed"}
+            for rate, accuracy, finite in zip(rates, trained.validation, trained.finite, strict=True)
+        ],
+        "quality": None,
+        "difference": None,
+        "train_seconds": trained.seconds,
+        "failures": [],
+        "rollbacks": [],
+        "validation_accuracy": [],
+    }
+    if best is None:
+        seed = next(seed for seed, finite in zip(arguments.seeds, trained.finite[0], strict=True) if not finite)
+        return figures | {"failures": [{"seed": seed, "reason": "the loss was not finite at any rate"}]}
+    right = trained.right[best].astype(float)
+    figures["quality"] = interval_row(quality_interval(right, confidence), right.mean(axis=1))
+    figures["validation_accuracy"] = trained.validation[best].tolist()
+    if reference is not None and (base := reference.best_rate()) is not None:
+        comparison = compare(reference.right[base].astype(float), right, max_drop, confidence)
+        figures["difference"] = asdict(comparison.difference)
+    return figures
+
+
+GAIN_BATCH = 128
+"""Images a model and step where stacked training is measured: the least that is usual."""
+STEPS = 20
+"""Training steps of a model and round where stacked training is measured."""
+
+
+def speed_stacked(step: StackedStep, batches: ImageBatches, seeds: int) -> float:
+    """Images a second of all models trained as one, each batch made and each kernel launched by the host."""
+    images = 0
+    started = time.perf_counter()
+    streams = [batches.training(seed, epoch=0) for seed in range(seeds)]
+    for own in islice(zip(*streams, strict=True), STEPS):
+        losses = step({name: torch.stack([batch[name] for batch in own]) for name in own[0]})
+        images += sum(len(batch["labels"]) for batch in own)
+    losses.sum().item()  # waits for the device
+    return images / (time.perf_counter() - started)
+
+
+def speed_without_host(training: StackedTraining) -> float:
+    """Images a second of all models trained as one, on a GPU as a graph."""
+    started = time.perf_counter()
+    steps = 0
+    while training.done < training.steps and steps < STEPS:
+        training.advance()
+        steps += 1
+    training.wait()
+    return steps * training.images_a_step / (time.perf_counter() - started)
+
+
+def speed_in_turn(steps: Sequence[TrainingStep], batches: ImageBatches) -> float:
+    """Images a second of the same models trained one after the other on the same batches."""
+    images = 0
+    started = time.perf_counter()
+    for seed, step in enumerate(steps):
+        for batch in islice(batches.training(seed, epoch=0), STEPS):
+            loss = step(batch)
+            images += len(batch["labels"])
+        loss.item()
+    return images / (time.perf_counter() - started)
+
+
+def measure_stacked(rows: Sequence[Row], arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """What training all seeds of a form as one batched model gains."""
+    config = ImageTrainConfig(batch_size=GAIN_BATCH)
+    accelerator = make_accelerator("float32", device)
+    loaded: dict[str, ImageData] = {}
+    found = []
+    for row in rows:
+        rate = rates_of(row, arguments)[0]
+        if row.data not in loaded:
+            loaded[row.data] = load_data(row.data, arguments, device)
+        batches = replace(batches_of(row, loaded[row.data], arguments), batch_size=GAIN_BATCH)
+        seeds = range(arguments.stacked)
+        models = fresh_models(row, seeds, device)
+        stacked = StackedStep(models, config, rate)
+        single = [TrainingStep(copy.deepcopy(model), config, rate, accelerator) for model in models]
+        order = example_order(batches, seeds, arguments.rounds + 1, device)
+        epochs = arguments.rounds + 1
+        ways = {
+            "stacked": partial(speed_stacked, stacked, batches, len(models)),
+            "in turn": partial(speed_in_turn, single, batches),
+        }
+        if device.type == "cuda":
+            whole = StackedTraining(StackedStep(models, config, rate), batches, order, 0, epochs)
+            ways["as a graph"] = partial(speed_without_host, whole)
+        speeds = in_turn(ways, arguments.rounds)
+        for step in single:
+            step.close()
+        gains = {name: median_ratio(own, speeds["in turn"]) for name, own in speeds.items()}
+        found.append(
+            {
+                "data": row.data,
+                "group": row.group,
+                "name": row.name,
+                "parameters": parameter_count(models[0]),
+                "seeds": len(models),
+                "batch_size": GAIN_BATCH,
+                "images_per_second": {name: statistics.median(own) for name, own in speeds.items()},
+                "gains": gains,
+                "rounds": speeds,
+            }
+        )
+        said = ", ".join(f"{name} {gain:.2f}" for name, gain in gains.items() if name != "in turn")
+        progress(f"{row.data} {row.name}: times as fast as in turn: {said}")
+    return found
