@@ -3,7 +3,8 @@
 Runs benchmarks/multi30k.yaml, a study of leanformer's own (one seed: it speaks of one trained teacher), and keeps its
 rows. Every candidate, or those named with ``--tune``, is run a second time with an epoch of tuning the whole student,
 those named with ``--longer`` a third time with four, and those named with ``--sequence`` with four on the teacher's own
-translations. What is there already is not run again.
+translations. ``nothing`` is the control: the teacher with as much tuning, that what was tuned alike is held against.
+What is there already is not run again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from benchmarks.interval import Interval
 from benchmarks.plots import Differences
 from benchmarks.room import Benchmark, Result, add_runs, runs_of, table, with_interval
 from benchmarks.verdicts import MARGINS, Verdict
+from leanformer.decide.corpus import compare_corpus
 from leanformer.errors import LeanformerError
+from leanformer.measure.translation import Translations, corpus_score
 from leanformer.report.numbers import change
 from leanformer.rundir import read_json
 
@@ -28,6 +32,7 @@ STUDY = Path(__file__).with_suffix(".yaml")
 TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0, "targets": "data"}
 LONGER = {**TUNING, "epochs": 4, "learning_rate": 1e-3}
 SEQUENCE = {**LONGER, "targets": "teacher"}
+CONFIDENCE = 0.95
 KEPT = (
     "name",
     "method",
@@ -47,6 +52,8 @@ KEPT = (
     "decoding",
     "by_length",
 )
+CONTROL = "nothing"
+"""The candidate that is tuned and nothing else."""
 LABELS = {
     "baseline": "nothing (the teacher)",
     "encoder-XS": "encoder self, `feed_forward` XS",
@@ -108,7 +115,7 @@ def make_study(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in (*chosen, *(name for _, names in tuned.values() for name in names)):
         if name not in candidates:
             raise LeanformerError(f"{STUDY.name} has no candidate {name!r}; it has {', '.join(candidates)}")
-    study["candidates"] = {name: candidates[name] for name in chosen} | {
+    study["candidates"] = {name: candidates[name] for name in chosen if name != CONTROL} | {
         f"{name}{ending}": candidates[name] | {"finetune": finetune}
         for ending, (finetune, names) in tuned.items()
         for name in names
@@ -130,7 +137,25 @@ def make_row(result: Mapping[str, Any], run: Path) -> dict[str, Any]:
         ],
         "removed": sum(entry["removed"] for entry in changed),
         "added": sum(entry["added"] for entry in changed),
+        "against_control": against_control(result["name"], run),
     }
+
+
+def against_control(name: str, run: Path) -> dict[str, float] | None:
+    """The difference to the teacher that was tuned as this student was, with its interval; None without one."""
+    ending = next((ending for ending in ENDINGS if ending and name.endswith(ending)), "")
+    control = f"{CONTROL}{ending}"
+    theirs, own = (
+        [
+            Translations.read(file).statistics("bleu")
+            for file in sorted((run / "trials" / who).glob("seed-*/predictions.parquet"))
+        ]
+        for who in (control, name)
+    )
+    if not ending or name == control or not theirs or not own:
+        return None
+    comparison = compare_corpus(theirs, own, partial(corpus_score, "bleu"), MARGINS["BLEU"], CONFIDENCE)
+    return {key: getattr(comparison.difference, key) for key in ("mean", "low", "high")}
 
 
 def measure(arguments: argparse.Namespace) -> Result:
@@ -175,7 +200,7 @@ def section(result: Result) -> str:
                 f"{statistics.fmean(known):.2f}" if known else "",
                 *(["" if seconds is None else f"{seconds:,.0f}"] if timed else []),
                 score(row),
-                score(rows.get(f"{name}-tuned")),
+                score(rows.get(f"{CONTROL if name == 'baseline' else name}-tuned")),
             )
         )
     text = f"""\
@@ -196,7 +221,11 @@ tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's
         text += f"\n\n{what_it_says(rows)}"
     ways = [
         (words, f"{name}{ending}", how)
-        for words, name in (("encoder and decoder self", "both-slots"), ("all attention", "all-slots"))
+        for words, name in (
+            ("nothing: the teacher itself", CONTROL),
+            ("encoder and decoder self", "both-slots"),
+            ("all attention", "all-slots"),
+        )
         for ending, how in ENDINGS.items()
         if f"{name}{ending}" in rows
     ]
@@ -271,8 +300,13 @@ def gains(names: list[str], rows: Mapping[str, Any], tuned: Mapping[str, Any]) -
     return f"{min(found):+.1f} to {max(found):+.1f}" if found else "nothing, as there are none,"
 
 
+CONTROLLED = """
+Tuning alone changes the teacher too, so that each student stands beside the teacher that was tuned in the same way."""
+
+
 def further_tuning(rows: Mapping[str, Mapping[str, Any]], ways: list[tuple[str, str, str]]) -> str:
     """The table of the students with slots that were tuned longer."""
+    controlled = any(rows[name].get("against_control") for _, name, _ in ways)
     lines = [
         (
             words,
@@ -280,15 +314,17 @@ def further_tuning(rows: Mapping[str, Mapping[str, Any]], ways: list[tuple[str, 
             change(rows[name]["added"] - rows[name]["removed"]),
             f"{rows[name]['validation_bleu']:.2f}" if "validation_bleu" in rows[name] else "",
             score(rows[name]),
+            *([with_interval(rows[name].get("against_control"), 2)] if controlled else []),
         )
         for words, name, how in ways
     ]
+    control = ("less the teacher tuned alike",) if controlled else ()
+    said = CONTROLLED if controlled else ""
+    header = ("replaced", "tuned", "net parameters", "validation BLEU, greedy", "test BLEU, to the teacher", *control)
     return f"""\
-All attention of the model replaced, so that no token is compared with another anywhere; "net" is added less removed:
+With all attention replaced no token is compared with another anywhere; "net" is added less removed.{said}
 
-{table(("student", "tuned", "net parameters", "validation BLEU, greedy", "test BLEU"), lines)}
-
-The student's state while it writes does not grow."""
+{table(header, lines)}"""
 
 
 def writing(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -306,13 +342,30 @@ def writing(rows: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     usual = next(iter(costs.values()))
     longest = usual["longest"]
+    header = ("replaced in all layers", "operations a subword", "of the source", "state, median", "longest")
     return f"""\
 What writing costs with a cache, counted: operations of one subword in the middle of the translation and of reading the
 source, at the test split's median lengths ({usual["source_tokens"]} subwords in, {usual["target_tokens"]} out), and
 bytes of what is carried from subword to subword, there and at its longest ({longest["source_tokens"]} in,
 {longest["target_tokens"]} out):
 
-{table(("replaced in all layers", "operations a subword", "of the source", "state, median", "longest"), lines)}"""
+{table(header, lines)}{larger(costs)}"""
+
+
+def larger(costs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which of the students with slots carry more, or compute more a subword, than the teacher at the median length."""
+    teacher = costs["baseline"]
+    more = {
+        what: [LABELS[name] for name, cost in costs.items() if "slots" in name and cost[key] > teacher[key]]
+        for key, what in (("state_bytes", "carry more"), ("flops_per_token", "compute more a subword"))
+    }
+    said = [f"{what} than the teacher: {'; '.join(names)}" for what, names in more.items() if names]
+    if not said:
+        return ""
+    return f"""
+
+Slots pay on long sentences: at the median length these {". These ".join(said)}. Their own state does not grow with what
+is written; beside attention to the source that is kept, it grows with the source as the teacher's does."""
 
 
 def best_tuned(name: str, rows: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -349,14 +402,15 @@ def verdicts(result: Result) -> list[Verdict]:
         if name == "baseline" or ending is None:
             continue
         row = rows[f"{name}{ending}"]
+        control = row.get("against_control")
         found.append(
             Verdict(
                 f"Multi30k, {data['source_language']} to {data['target_language']}",
                 WHOLE if name == "all-slots" else label,
                 row["parameters_ratio"],
-                row["difference"],
+                control or row["difference"],
                 "BLEU",
-                f"{of_teacher}, {ENDINGS[ending] if ending else 'not tuned'}",
+                f"{of_teacher}, {ENDINGS[ending] if ending else 'not tuned'}" + ", as the teacher" * bool(control),
             )
         )
     return found

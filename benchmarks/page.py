@@ -87,7 +87,8 @@ def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
     margins = " or ".join(f"{margin:.1f} {unit}" for unit, margin in MARGINS.items())
     text = f"""\
 What a reduction costs is its difference to the whole model, on test data: one trained from scratch as long, or the
-teacher, which has not had the training that a student has beside it when it is tuned. It may cost {margins} of
+teacher. Where the last column says "as the teacher", this was tuned as the student was; elsewhere it has not had the
+training that a tuned student has beside it. A reduction may cost {margins} of
 accuracy: **safe** is what costs less by the whole interval of 95 %, **not safe** what costs more by the whole interval,
 and **probably** stands where the interval reaches across. Where a student was tuned in several ways, the way of the
 best validation BLEU stands here, or the longest where that was not kept. How sure that is, the last column says: an
