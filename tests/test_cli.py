@@ -250,8 +250,9 @@ BAD_STUDIES: dict[str, tuple[Change, list[str]]] = {
     ),
     "plan that changes nothing": (
         put(ATTENTION, {"*.self_attention": "attention"}),
-        ["candidates.minimal", "changes nothing"],
+        ["candidates.minimal", "changes nothing", "method distill with finetune epochs"],
     ),
+    "empty plan": (put(ATTENTION, {}), ["candidates.minimal", "changes nothing"]),
     "missing data": (put("data.source", "./nowhere"), ["data.source ./nowhere", "no such directory"]),
     "missing column": (
         lambda study, path: at(

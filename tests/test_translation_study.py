@@ -275,6 +275,27 @@ def test_tuning_averages_as_it_says_itself(tmp_path: Path) -> None:
     torch.testing.assert_close(mean[name], (first[name] + last[name]) / 2)
 
 
+def test_a_plan_that_changes_nothing_is_the_control_of_tuning(tmp_path: Path) -> None:
+    """It is the trained teacher, tuned as a student would be; no block is taught for it."""
+    study = words_study(seeds=[0])
+    study["candidates"] = {
+        "control": {"method": "distill", "plan": {}, "finetune": {"epochs": 1, "learning_rate": 1e-3}}
+    }
+    result, log = run(study, tmp_path / "run")
+    assert "teaching" not in log
+    (row,) = result.results["candidates"]
+    assert row["status"] == "ok"
+    assert row["parameters"] == result.results["baseline"]["parameters"]
+    assert not any(change["changed"] for change in row["changes"])
+    teacher, tuned = (
+        lf.load(tmp_path / f"run/trials/{name}/seed-0/model").state_dict() for name in ("baseline", "control")
+    )
+    moved = (tuned["model.shared.weight"] - teacher["model.shared.weight"]).abs().max()
+    assert 0 < moved < 0.1
+    assert result.results["recommended"] == "baseline"  # it has as many parameters
+    assert "control" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
+
+
 def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each candidate's cross-entropy is with what it is to learn from; the teacher translates once for all of them."""
     asked: list[int] = []
@@ -561,6 +582,10 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "block 'feed_forward' cannot stand at encoder.0.mlp",
     ),
     "nothing to teach": (lambda _: plan({"plan": {"*.mlp": "none"}}), "the plan only empties sites"),
+    "a control that is not tuned": (
+        lambda _: plan({"plan": {}, "finetune": {"epochs": 0}}),
+        "to see what tuning alone does, take method distill with finetune epochs",
+    ),
     "tuning what is trained": (
         lambda _: words_study(candidates={"bad": {"plan": {"*.mlp": "none"}, "finetune": {"epochs": 1}}}),
         "finetune goes with method: distill",
