@@ -364,9 +364,9 @@ def costs_of(result: Result) -> str:
     return (
         f"All {sum(trainings.values())} trainings together took {seconds / 60:.1f} minutes on one {machine['device']} "
         f"in {machine['precision']}: all rates and seeds of a form are one batched model, its training step is one "
-        "CUDA graph, and several forms train side by side; a training's time in the tables is an even share of what those beside it took. "
-        "Rates are chosen by all seeds, at the end of the training. Latencies are of one image on one thread of that "
-        "machine's CPU, measured in turn while the GPU trained."
+        "CUDA graph, and several forms train side by side, of whose time each training is given an even share in the "
+        "tables. Rates are chosen by all seeds, at the end of the training. Latencies are of one image on one thread "
+        "of that machine's CPU, measured in turn while the GPU trained."
     )
 
 
