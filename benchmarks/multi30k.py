@@ -384,11 +384,13 @@ def summary(result: Result) -> str | None:
         return None
     name = f"all-slots{ending}"
     net, data = rows[name]["added"] - rows[name]["removed"], result["data"]
+    control = rows[name].get("against_control")
+    alike = f", and {with_interval(control, 2)} from the teacher tuned alike" if control else ""
     return (
         f"A small translator from {data['source_language']} to {data['target_language']} without any attention, made "
         "from a trained one that has "
         f"{rows['baseline']['quality']['mean']:.1f} BLEU, is {with_interval(rows[name]['difference'], 2)} BLEU from "
-        f"it, with {abs(net):,} {'more' if net > 0 else 'fewer'} parameters."
+        f"it{alike}, with {abs(net):,} {'more' if net > 0 else 'fewer'} parameters."
     )
 
 
