@@ -36,7 +36,6 @@ NAMES = (
     "training_speed",
     "attention_kernels",
     "minimal",
-    "mnist",
     "mnist_blocks",
     "ablation",
     "multi30k",

@@ -83,7 +83,7 @@ def section(result: Result) -> str:
 From scratch on {settings["train_limit"]:,} images (`{Path(settings["data"]).name}`), {settings["epochs"]} epochs,
 seeds: {len(settings["seeds"])}, at most 31,500 parameters, the best of the rates
 {" and ".join(f"{rate:g}" for rate in settings["rates"])}; the minimal form is the best one of
-[above](#the-best-minimal-attention-on-mnist).
+[above](#the-best-small-forms-mnist).
 
 {table(("form", "parameters", "test accuracy", "images/s"), lines)}
 

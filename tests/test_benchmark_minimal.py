@@ -368,8 +368,10 @@ def test_a_reduction_is_held_against_a_whole_model_with_as_many_heads() -> None:
         figures("symmetric-4-heads", parameters=20, difference=gap),  # of one head is not known
         figures("6-layers-1-head-mlp", parameters=200),
         figures("6-layers-1-head", parameters=100, difference=gap),
-        figures("attention", parameters=9),
+        figures("attention", parameters=10),
         figures("attention-no-mlp", parameters=8, difference=gap),
+        figures("grid", parameters=9),
+        figures("grid-3-layers", parameters=7, difference=gap),
     ]
     assert BENCHMARK.verdicts is not None
     assert BENCHMARK.verdicts(result_of(rows)) == []  # too few epochs to say
@@ -378,6 +380,7 @@ def test_a_reduction_is_held_against_a_whole_model_with_as_many_heads() -> None:
         ("W_qk", 0.75),
         ("W_qk, no MLP", 0.25),
         ("6 layers, MLP of ratio 4: no MLP", 0.5),
+        ("the small form of 10 parameters: no MLP", 0.8),
     ]
     assert found[0].difference == {"mean": -1.0, "low": -2.0, "high": 0.1}
     assert found[0].grounds == "1 seed from scratch, epochs: 15"
