@@ -484,14 +484,21 @@ def summary(result: Result) -> str | None:
         if best is not None:
             extreme = next(p[data] for heads, mlp, form, p in REPLICATION if (form, mlp) == (EXTREME, False))
             sentences.append(
-                f"{100 * best['quality']['mean']:.2f} % on {images.title} with {best['parameters']:,} parameters (a "
-                f"published replication: {extreme.accuracy:.2f} % with {extreme.parameters:,})"
+                f"{100 * best['quality']['mean']:.2f} % on {images.title} with {best['parameters']:,} parameters and "
+                f"{best['epochs']} epochs (a published replication: {extreme.accuracy:.2f} % with "
+                f"{extreme.parameters:,} and {PUBLISHED_EPOCHS})"
             )
-    return (
-        f"Trained from scratch, small forms of a vision transformer reach {' and '.join(sentences)}."
-        if sentences
-        else None
-    )
+    if not sentences:
+        return None
+    text = f"Trained from scratch, small forms of a vision transformer reach {' and '.join(sentences)}."
+    stacked = result.get("stacked", [])
+    if stacked:
+        row = max(stacked, key=lambda row: max(row["gains"].values()))
+        text += (
+            f" On {result['environment']['device']} {row['seeds']} seeds of a form of {row['parameters']:,} parameters "
+            f"train {max(row['gains'].values()):.0f} times as fast as one batched model as one after the other."
+        )
+    return text
 
 
 def verdicts(result: Result) -> list[Verdict]:
