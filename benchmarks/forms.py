@@ -17,14 +17,17 @@ EXTREME: dict[str, Any] = {
 }
 """The plan of the extreme form: one matrix an attention, no values, no MLP; as many heads as the model has."""
 
+TINY_TRANSLATOR = (
+    "baseline.config.d_model=16",
+    "baseline.config.encoder_layers=1",
+    "baseline.config.decoder_layers=1",
+)
 TINY_TEXT = (
+    *TINY_TRANSLATOR,
     "data.source=number-words",
     "data.numbers={largest: 100, train: 60, validation: 8, test: 8}",
     "data.tokenizer.vocabulary=300",
     "data.max_tokens=16",
-    "baseline.config.d_model=16",
-    "baseline.config.encoder_layers=1",
-    "baseline.config.decoder_layers=1",
     "train.epochs=1",
     "train.average_last=null",
     "distill.epochs=1",
@@ -35,7 +38,14 @@ TINY_TEXT = (
 )
 """Overrides of a translation study that make it run in seconds, for ``--quick``."""
 
-TINY_EXAMPLE = ("train.epochs=1", "distill.epochs=1", "decode.max_tokens=12", "measure.latency_calls=1")
+TINY_EXAMPLE = (
+    *TINY_TRANSLATOR,
+    "train.epochs=1",
+    "distill.epochs=1",
+    "decode.max_tokens=12",
+    "measure.repeats=1",
+    "measure.latency_calls=1",
+)
 """Overrides that do so for examples/number-words.yaml; the number of sentences is each benchmark's own."""
 
 NOT_MEASURED = {"repeats": 1, "latency_calls": 1, "throughput_batch": 1}

@@ -38,6 +38,8 @@ from benchmarks.minimal_rows import (
     RATES,
     REPLICATION,
     ROWS,
+    SIDE_BY_SIDE_EPOCHS,
+    SIDE_BY_SIDE_RATES,
     STUDIES,
     UNCHANGED,
     VALIDATION,
@@ -47,7 +49,15 @@ from benchmarks.minimal_rows import (
     rates_of,
     source_of,
 )
-from benchmarks.minimal_stacked import figures_of, latencies, load_data, measure_stacked, train_rows
+from benchmarks.minimal_stacked import (
+    TENSOR_FLOAT,
+    figures_of,
+    latencies,
+    load_data,
+    measure_stacked,
+    tensor_float,
+    train_rows,
+)
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, study_rows, table, with_interval
 from benchmarks.verdicts import Verdict
@@ -57,11 +67,14 @@ from leanformer.machine import environment, pick_device
 
 PUBLISHED_EPOCHS = 100
 LEARNED_EPOCHS = 15
-"""Fewer say nothing of where two forms end: after one epoch those are level that are up to ten points apart later."""
-
-
+"""Fewer say nothing of what a form learns: after one epoch those are level that are up to eight points apart later."""
 SMALLEST = ("collapsed-no-values-1-head", "grid")
 """With attention and without: what the gain of stacked training is measured on, if ``--rows`` does not say."""
+
+
+def rates_in_words(of_groups: Mapping[str, Sequence[float]]) -> str:
+    """``table 0.003 0.01; forms ...``"""
+    return "; ".join(f"{group} {' '.join(f'{rate:g}' for rate in rates)}" for group, rates in of_groups.items())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +91,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"these alone, beside the first of their shape: {', '.join(names)}",
     )
     epochs = ", ".join(f"{images.epochs} on {images.title}" for images in DATA.values())
-    parser.add_argument("--epochs", type=int, help=f"of all groups; by default 1, of the best forms {epochs}")
+    beside = " and ".join(f"{count} on {DATA[data].title}" for data, count in SIDE_BY_SIDE_EPOCHS.items())
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        help=f"of all groups; by default 1, of the best forms {epochs}; with --side-by-side {beside}",
+    )
     parser.add_argument("--batch-size", type=int, default=128)
-    rates = "; ".join(f"{group} {' '.join(f'{rate:g}' for rate in rates)}" for group, rates in RATES.items())
-    parser.add_argument("--learning-rates", type=float, nargs="+", help=f"searched for each form; by default {rates}")
+    parser.add_argument(
+        "--learning-rates",
+        type=float,
+        nargs="+",
+        help=f"searched for each form; by default {rates_in_words(RATES)}; with --side-by-side "
+        f"{rates_in_words(SIDE_BY_SIDE_RATES)}",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-limit", type=int, help="training images; by default all")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -247,11 +270,13 @@ def measure(arguments: argparse.Namespace) -> Result:
     alone = arguments.only == "stacked"
     if alone and not arguments.stacked:
         raise LeanformerError("--only stacked: say how many seeds with --stacked K, such as --stacked 8")
+    if arguments.side_by_side:
+        for option in ("epochs", "batch_size"):
+            if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
+                raise LeanformerError(f"--{option.replace('_', '-')} {getattr(arguments, option)}: must be at least 1")
     device = pick_device(arguments.device)
-    precision = settle_precision("auto", device)
-    if arguments.side_by_side and device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-        precision = "float32 (products in TF32)"
+    stacked_on_gpu = device.type == "cuda" and (arguments.side_by_side > 0 or alone)
+    precision = TENSOR_FLOAT if stacked_on_gpu else settle_precision("auto", device)
     result: Result = {"environment": environment(device, precision), "data": {}, "rows": []}
     if not alone:
         studies = with_references(chosen_rows(arguments, (arguments.only,) if arguments.only else GROUPS))
@@ -260,7 +285,8 @@ def measure(arguments: argparse.Namespace) -> Result:
                 for data in DATA:
                     rows = [row for own in studies.values() for row in own if row.data == data]
                     if rows:
-                        result["data"][data], own = stacked_of(rows, arguments, device, runs / "stacked")
+                        with tensor_float():
+                            result["data"][data], own = stacked_of(rows, arguments, device, runs / "stacked")
                         result["rows"] += own
             else:
                 for number, (study, rows) in enumerate(studies.items(), start=1):
@@ -269,7 +295,8 @@ def measure(arguments: argparse.Namespace) -> Result:
                     result["rows"] += own
     if arguments.stacked:
         rows = [row for row in chosen_rows(arguments, GROUPS) if arguments.rows or row.name in SMALLEST]
-        result["stacked"] = measure_stacked(rows, arguments, device)
+        with tensor_float():
+            result["stacked"] = measure_stacked(rows, arguments, device)
     return result
 
 
@@ -338,7 +365,7 @@ def section(result: Result) -> str:
             f"{100 * VALIDATION:g} % of the training images. "
             f"{chance if seeds > 1 else 'Intervals of 95 % are over test images alone'}; the difference is to the "
             "first row of the same shape. Q is the number of outputs that the training data prescribe for each "
-            f"parameter. {failures(rows)} {costs_of(result)}"
+            f"parameter. {failures(result)} {costs_of(result)}"
         )
     for group in GROUPS:
         for data, images in DATA.items():
@@ -353,23 +380,25 @@ def section(result: Result) -> str:
 def costs_of(result: Result) -> str:
     """How long it took, and what the times in the tables are."""
     rows, settings = result["rows"], result["settings"]
-    whole = hours(rows, len(settings["seeds"]))
+    seeds = len(settings["seeds"])
     if not settings.get("side_by_side"):
         return (
-            f"Training the rows with all seeds took {whole:.1f} hours, searches not counted; the command below may be "
-            "the last of several that went on in the same run directories. Times and latencies were taken while other "
-            "work ran beside them, and of one model in two tables they are up to twice apart: the operations of one "
-            "image compare better."
+            f"Training the rows with all seeds took {hours(rows, seeds):.1f} hours, searches not counted; the command "
+            "below may be the last of several that went on in the same run directories. Times and latencies were taken "
+            "while other work ran beside them, and of one model in two tables they are up to twice apart: the "
+            "operations of one image compare better."
         )
-    trainings = {row["name"] + row["study"]: len(row["rates"]) * len(settings["seeds"]) for row in rows}
-    seconds = sum(row["train_seconds"] * trainings[row["name"] + row["study"]] for row in rows)
+    trainings = [len(row["rates"]) * seeds for row in rows]
+    seconds = sum(row["train_seconds"] * count for row, count in zip(rows, trainings, strict=True))
     machine = result["environment"]
+    graph = "" if machine["device"] == "cpu" else " whose training step is one CUDA graph"
     return (
-        f"All {sum(trainings.values())} trainings together took {seconds / 60:.1f} minutes on one {machine['device']} "
-        f"in {machine['precision']}: all rates and seeds of a form are one batched model, its training step is one "
-        "CUDA graph, and several forms train side by side, of whose time each training is given an even share in the "
-        "tables. Rates are chosen by all seeds, at the end of the training. Latencies are of one image on one thread "
-        "of that machine's CPU, measured in turn while the GPU trained."
+        f"All {sum(trainings)} trainings together took {seconds / 60:.1f} minutes on {machine['device']} in "
+        f"{machine['precision']}: all rates and seeds of a form are one batched model{graph}, and several forms train "
+        "side by side, of whose time each training is given an even share in the tables. What is left of an epoch "
+        "after its last whole batch is not seen. Rates are chosen by all seeds, at the end of the training; rows with "
+        "one rate had no choice. Latencies are of one image on one thread of that machine's CPU, measured in turn; of "
+        "like shapes they are up to twice apart: the operations of one image compare better."
     )
 
 
@@ -435,11 +464,15 @@ def hours(rows: Sequence[Mapping[str, Any]], seeds: int) -> float:
     return seeds * sum(row["train_seconds"] or 0.0 for row in rows) / 3600
 
 
-def failures(rows: Sequence[Mapping[str, Any]]) -> str:
+def failures(result: Result) -> str:
     """Whether a training diverged."""
+    rows = result["rows"]
     failed = [f"{row['data']} {row['name']}" for row in rows if row["status"] != "ok"]
-    back = sum(len(row["rollbacks"]) for row in rows)
     text = f"Failed: {', '.join(failed)}." if failed else "No training diverged."
+    if result["settings"].get("side_by_side"):
+        diverged = sum(entry["diverged"] for row in rows for entry in row["learning_rate_search"])
+        return f"{diverged} trainings diverged, of all rates. {text}" if diverged else text
+    back = sum(len(row["rollbacks"]) for row in rows)
     return f"{text} Returns to an earlier state after a loss that was not finite: {back}."
 
 
@@ -470,7 +503,7 @@ def stacked_section(result: Result) -> str:
     settings, machine = result["settings"], result["environment"]
     return f"""\
 Training steps of {rows[0]["seeds"]} seeds as one batched model, against the same steps in turn, on {machine["device"]}
-in float32; batches of {rows[0]["batch_size"]} a seed, data included; {settings["rounds"]} rounds in
+in {rows[0]["precision"]}; batches of {rows[0]["batch_size"]} a seed, data included; {settings["rounds"]} rounds in
 turn, medians.
 
 {table(header, lines)}"""
@@ -491,12 +524,14 @@ def summary(result: Result) -> str | None:
     if not sentences:
         return None
     text = f"Trained from scratch, small forms of a vision transformer reach {' and '.join(sentences)}."
-    stacked = result.get("stacked", [])
-    if stacked:
-        row = max(stacked, key=lambda row: max(row["gains"].values()))
+    gains = [max(gain for way, gain in row["gains"].items() if way != "in turn") for row in result.get("stacked", [])]
+    if gains:
+        row = result["stacked"][0]
+        graph = " whose step is one CUDA graph" if "as a graph" in row["gains"] else ""
+        times = f"{min(gains):.1f} to {max(gains):.1f}" if len(gains) > 1 else f"{gains[0]:.1f}"
         text += (
-            f" On {result['environment']['device']} {row['seeds']} seeds of a form of {row['parameters']:,} parameters "
-            f"train {max(row['gains'].values()):.0f} times as fast as one batched model as one after the other."
+            f" On {result['environment']['device']} {row['seeds']} seeds of a form train {times} times as fast as one "
+            f"batched model{graph} as one after the other."
         )
     return text
 
@@ -510,8 +545,8 @@ def verdicts(result: Result) -> list[Verdict]:
         for row in rows[1:]:
             # Of the best small forms all but this are not reduced from the first, they are others.
             unlike = row["says"].get("heads") != whole["says"].get("heads") or row["name"].startswith("grid")
-            if row["status"] != "ok" or unlike or row["epochs"] < LEARNED_EPOCHS:
-                continue
+            if row["difference"] is None or unlike or row["epochs"] < LEARNED_EPOCHS or len(row["rates"]) < 2:
+                continue  # what is best with another rate is not the worse form
             what = [row["says"].get("form"), None if row["says"]["MLP"] == "yes" else "no MLP"]
             group = {
                 "table": f"{row['says'].get('layers')} layers, MLP of ratio 4: ",
@@ -519,14 +554,18 @@ def verdicts(result: Result) -> list[Verdict]:
                 "best": f"the small form of {whole['parameters']:,} parameters: ",
             }
             seeds = len(row["quality"]["per_seed"])
+            grounds = f"{seeds} seed{'s' * (seeds > 1)} from scratch"
+            if row["published"] and whole["published"]:
+                gap = row["published"]["accuracy"] - whole["published"]["accuracy"]
+                grounds += f"; a replication, {PUBLISHED_EPOCHS} epochs: {row['published']['note'] or f'{gap:+.1f}'}"
             found.append(
                 Verdict(
-                    DATA[row["data"]].title,
+                    f"{DATA[row['data']].title}, {row['epochs']} epochs",
                     group[row["group"]] + ", ".join(part for part in what if part and part != UNCHANGED),
                     row["parameters"] / whole["parameters"],
                     {key: 100 * row["difference"][key] for key in ("mean", "low", "high")},
                     "points",
-                    f"{seeds} seed{'s' * (seeds > 1)} from scratch, epochs: {row['epochs']}",
+                    grounds,
                 )
             )
     return found

@@ -7,12 +7,15 @@ import copy
 import gc
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -26,14 +29,30 @@ from leanformer.config import ImageAcceptConfig, ImageDataConfig, ImageTrainConf
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import ImageData, load_images
 from leanformer.decide.statistics import compare, quality_interval
+from leanformer.errors import LeanformerError
+from leanformer.files import write_atomically
 from leanformer.learn.train import Batch, TrainingStep, make_accelerator
 from leanformer.machine import threads
 from leanformer.measure.cost import forward_flops, overdetermination_ratio
 from leanformer.model.surgery import parameter_count
+from leanformer.rundir import files_signature
 from leanformer.tasks.base import interval_row
 
+TENSOR_FLOAT = "float32 (products in TF32)"
+"""The precision of what is trained here on a GPU."""
 LATENCY_CALLS = 20
 LATENCY_ROUNDS = 3
+
+
+@contextmanager
+def tensor_float() -> Iterator[None]:
+    """Products of float32 on a GPU in TF32, as long as it lasts."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def load_data(data: str, arguments: argparse.Namespace, device: torch.device) -> ImageData:
@@ -76,19 +95,27 @@ class Trained:
     seconds: float
 
     def save(self, path: Path, settings: str) -> None:
-        """Writes it with what it follows from."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, settings=np.array(settings), **asdict(self))
+        """Writes it with what it follows from, whole or not at all."""
+        content = BytesIO()
+        np.savez_compressed(content, settings=np.array(settings), **asdict(self))
+        write_atomically(path, content.getvalue())
 
     @classmethod
     def read(cls, path: Path, settings: str) -> Trained | None:
-        """What is there, if it follows from the same."""
+        """What is there, if it follows from the same.
+
+        Raises:
+            LeanformerError: The file is damaged.
+        """
         if not path.exists():
             return None
-        with np.load(path) as there:
-            if str(there["settings"]) != settings:
-                return None
-            return cls(there["validation"], there["right"], there["finite"], float(there["seconds"]))
+        try:
+            with np.load(path) as there:
+                if str(there["settings"]) != settings:
+                    return None
+                return cls(there["validation"], there["right"], there["finite"], float(there["seconds"]))
+        except (BadZipFile, KeyError, OSError, ValueError):
+            raise LeanformerError(f"{path}: damaged; delete it and run again") from None
 
     def best_rate(self) -> int | None:
         """Number of the rate whose seeds do best on validation data, all of them finite; None if there is none."""
@@ -104,47 +131,50 @@ def train_rows(
     Returns:
         Key of each row -> its trainings.
     """
-    found: dict[str, Trained] = {}
-    waiting = []
-    for row in rows:
-        there = Trained.read(runs / f"{row.key}.npz", settings_of(row, arguments, device))
-        if there is None:
-            waiting.append(row)
-        else:
-            found[row.key] = there
-    orders: dict[int, torch.Tensor] = {}
-    while waiting:
-        epochs = epochs_of(waiting[0], arguments)
-        chunk = [row for row in waiting if epochs_of(row, arguments) == epochs][: arguments.side_by_side]
-        waiting = [row for row in waiting if row not in chunk]
-        if epochs not in orders:
-            orders = {epochs: example_order(batches_of(chunk[0], data, arguments), arguments.seeds, epochs, device)}
-        for row, trained in zip(chunk, train_chunk(chunk, data, arguments, orders[epochs], device), strict=True):
-            trained.save(runs / f"{row.key}.npz", settings_of(row, arguments, device))
+    files = {row.key: runs / f"{row.key}.npz" for row in rows}
+    settings = {row.key: settings_of(row, arguments, device) for row in rows}
+    read = {key: Trained.read(path, settings[key]) for key, path in files.items()}
+    found = {key: there for key, there in read.items() if there is not None}
+    waiting = [row for row in rows if row.key not in found]
+    if not waiting:
+        return found
+    # All rows of a data set are trained as long.
+    epochs = epochs_of(waiting[0], arguments)
+    order = example_order(batches_of(waiting[0], data, arguments), arguments.seeds, epochs, device)
+    for start in range(0, len(waiting), arguments.side_by_side):
+        chunk = waiting[start : start + arguments.side_by_side]
+        for row, trained in zip(chunk, train_chunk(chunk, data, arguments, order, device), strict=True):
+            trained.save(files[row.key], settings[row.key])
             found[row.key] = trained
-        done = ", ".join(
-            f"{row.name} {100 * found[row.key].validation.mean(axis=1).max():.2f} %, {found[row.key].seconds:.1f} s"
-            for row in chunk
-        )
-        progress(f"{rows[0].data}: {len(waiting)} forms left; {done}")
+        done = ", ".join(f"{row.name} {100 * found[row.key].validation.mean(axis=1).max():.2f} %" for row in chunk)
+        progress(f"{rows[0].data}: {len(found)} of {len(rows)} forms; on validation images {done}")
     return found
 
 
 def settings_of(row: Row, arguments: argparse.Namespace, device: torch.device) -> str:
     """Everything that a row's trainings follow from."""
+    source = source_of(row.data, arguments)
     return repr(
         {
+            "source": source,
+            "files": files_signature(source),
+            "validation": VALIDATION,
+            "train_limit": arguments.train_limit,
             "config": row.config(),
             "plan": row.plan,
             "augment": row.augment,
+            "train": training_config(arguments).model_dump(),
             "epochs": epochs_of(row, arguments),
             "rates": rates_of(row, arguments),
             "seeds": arguments.seeds,
-            "batch_size": arguments.batch_size,
-            "train_limit": arguments.train_limit,
             "device": device.type,
         }
     )
+
+
+def training_config(arguments: argparse.Namespace) -> ImageTrainConfig:
+    """How all rows are trained, but for their rates and epochs."""
+    return ImageTrainConfig(batch_size=arguments.batch_size)
 
 
 def train_chunk(
@@ -157,7 +187,7 @@ def train_chunk(
         rates = rates_of(row, arguments)
         models = fresh_models(row, arguments.seeds, device) * len(rates)
         peaks = [rate for rate in rates for _ in arguments.seeds]
-        step = StackedStep(models, ImageTrainConfig(batch_size=arguments.batch_size), peaks)
+        step = StackedStep(models, training_config(arguments), peaks)
         batches = batches_of(row, data, arguments)
         trainings.append(StackedTraining(step, batches, order, seed=0, epochs=epochs_of(row, arguments)))
     advance_together(trainings)
@@ -227,7 +257,7 @@ def figures_of(
         "flops_per_example": forward_flops(model, example_of(row)),
         "learning_rate": rates[best or 0],
         "learning_rate_search": [
-            {"learning_rate": rate, "accuracy": float(accuracy.mean()), "status": "ok" if finite.all() else "failed"}
+            {"learning_rate": rate, "accuracy": float(accuracy.mean()), "diverged": int((~finite).sum())}
             for rate, accuracy, finite in zip(rates, trained.validation, trained.finite, strict=True)
         ],
         "quality": None,
@@ -239,7 +269,8 @@ def figures_of(
     }
     if best is None:
         seed = next(seed for seed, finite in zip(arguments.seeds, trained.finite[0], strict=True) if not finite)
-        return figures | {"failures": [{"seed": seed, "reason": "the loss was not finite at any rate"}]}
+        reason = "there is no rate at which the losses of all seeds stayed finite"
+        return figures | {"failures": [{"seed": seed, "reason": reason}]}
     right = trained.right[best].astype(float)
     figures["quality"] = interval_row(quality_interval(right, confidence), right.mean(axis=1))
     figures["validation_accuracy"] = trained.validation[best].tolist()
@@ -249,8 +280,6 @@ def figures_of(
     return figures
 
 
-GAIN_BATCH = 128
-"""Images a model and step where stacked training is measured: the least that is usual."""
 STEPS = 20
 """Training steps of a model and round where stacked training is measured."""
 
@@ -268,14 +297,12 @@ def speed_stacked(step: StackedStep, batches: ImageBatches, seeds: int) -> float
 
 
 def speed_without_host(training: StackedTraining) -> float:
-    """Images a second of all models trained as one, on a GPU as a graph."""
+    """Images a second of all models trained as one, on a GPU as a graph; there must be steps left."""
     started = time.perf_counter()
-    steps = 0
-    while training.done < training.steps and steps < STEPS:
+    for _ in range(STEPS):
         training.advance()
-        steps += 1
     training.wait()
-    return steps * training.images_a_step / (time.perf_counter() - started)
+    return STEPS * training.images_a_step / (time.perf_counter() - started)
 
 
 def speed_in_turn(steps: Sequence[TrainingStep], batches: ImageBatches) -> float:
@@ -292,7 +319,7 @@ def speed_in_turn(steps: Sequence[TrainingStep], batches: ImageBatches) -> float
 
 def measure_stacked(rows: Sequence[Row], arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """What training all seeds of a form as one batched model gains."""
-    config = ImageTrainConfig(batch_size=GAIN_BATCH)
+    config = training_config(arguments)
     accelerator = make_accelerator("float32", device)
     loaded: dict[str, ImageData] = {}
     found = []
@@ -300,18 +327,18 @@ def measure_stacked(rows: Sequence[Row], arguments: argparse.Namespace, device: 
         rate = rates_of(row, arguments)[0]
         if row.data not in loaded:
             loaded[row.data] = load_data(row.data, arguments, device)
-        batches = replace(batches_of(row, loaded[row.data], arguments), batch_size=GAIN_BATCH)
+        batches = batches_of(row, loaded[row.data], arguments)
         seeds = range(arguments.stacked)
         models = fresh_models(row, seeds, device)
         stacked = StackedStep(models, config, rate)
         single = [TrainingStep(copy.deepcopy(model), config, rate, accelerator) for model in models]
-        order = example_order(batches, seeds, arguments.rounds + 1, device)
-        epochs = arguments.rounds + 1
         ways = {
             "stacked": partial(speed_stacked, stacked, batches, len(models)),
             "in turn": partial(speed_in_turn, single, batches),
         }
         if device.type == "cuda":
+            epochs = -(-STEPS * (arguments.rounds + 1) // (len(loaded[row.data].train) // arguments.batch_size or 1))
+            order = example_order(batches, seeds, epochs, device)
             whole = StackedTraining(StackedStep(models, config, rate), batches, order, 0, epochs)
             ways["as a graph"] = partial(speed_without_host, whole)
         speeds = in_turn(ways, arguments.rounds)
@@ -325,7 +352,8 @@ def measure_stacked(rows: Sequence[Row], arguments: argparse.Namespace, device: 
                 "name": row.name,
                 "parameters": parameter_count(models[0]),
                 "seeds": len(models),
-                "batch_size": GAIN_BATCH,
+                "batch_size": arguments.batch_size,
+                "precision": TENSOR_FLOAT if device.type == "cuda" else "float32",
                 "images_per_second": {name: statistics.median(own) for name, own in speeds.items()},
                 "gains": gains,
                 "rounds": speeds,

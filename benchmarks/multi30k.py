@@ -32,7 +32,6 @@ STUDY = Path(__file__).with_suffix(".yaml")
 TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0, "targets": "data"}
 LONGER = {**TUNING, "epochs": 4, "learning_rate": 1e-3}
 SEQUENCE = {**LONGER, "targets": "teacher"}
-CONFIDENCE = 0.95
 KEPT = (
     "name",
     "method",
@@ -95,8 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", nargs="+", metavar="CANDIDATE", help="of benchmarks/multi30k.yaml; by default all")
     parser.add_argument("--tune", nargs="*", metavar="CANDIDATE", help="by default all, with nothing behind it none")
-    parser.add_argument("--longer", nargs="*", metavar="CANDIDATE", default=["both-slots", "all-slots"])
-    parser.add_argument("--sequence", nargs="*", metavar="CANDIDATE", default=["all-slots"])
+    parser.add_argument("--longer", nargs="*", metavar="CANDIDATE", default=["both-slots", "all-slots", CONTROL])
+    parser.add_argument("--sequence", nargs="*", metavar="CANDIDATE", default=["all-slots", CONTROL])
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="a key of the study")
     add_runs(parser)
 
@@ -137,24 +136,36 @@ def make_row(result: Mapping[str, Any], run: Path) -> dict[str, Any]:
         ],
         "removed": sum(entry["removed"] for entry in changed),
         "added": sum(entry["added"] for entry in changed),
-        "against_control": against_control(result["name"], run),
     }
 
 
-def against_control(name: str, run: Path) -> dict[str, float] | None:
-    """The difference to the teacher that was tuned as this student was, with its interval; None without one."""
+def against_control(name: str, results: Mapping[str, Any], run: Path) -> dict[str, float] | None:
+    """The difference to the teacher that was tuned as a student was, with its interval.
+
+    Args:
+        name: The student.
+        results: Of the study.
+        run: Its directory.
+
+    Returns:
+        ``mean``, ``low`` and ``high``; None where the student was not tuned, or the study has no teacher tuned so.
+    """
     ending = next((ending for ending in ENDINGS if ending and name.endswith(ending)), "")
     control = f"{CONTROL}{ending}"
+    ok = [row["name"] for row in results["candidates"] if row["status"] == "ok"]
+    if not ending or name == control or not {name, control} <= set(ok):
+        return None
     theirs, own = (
-        [
-            Translations.read(file).statistics("bleu")
-            for file in sorted((run / "trials" / who).glob("seed-*/predictions.parquet"))
-        ]
+        [Translations.read(run / f"trials/{who}/seed-{seed}/predictions.parquet") for seed in results["seeds"]]
         for who in (control, name)
     )
-    if not ending or name == control or not theirs or not own:
-        return None
-    comparison = compare_corpus(theirs, own, partial(corpus_score, "bleu"), MARGINS["BLEU"], CONFIDENCE)
+    comparison = compare_corpus(
+        [answers.statistics("bleu") for answers in theirs],
+        [answers.statistics("bleu") for answers in own],
+        partial(corpus_score, "bleu"),
+        results["accept"]["max_drop"],
+        results["accept"]["confidence"],
+    )
     return {key: getattr(comparison.difference, key) for key in ("mean", "low", "high")}
 
 
@@ -163,7 +174,10 @@ def measure(arguments: argparse.Namespace) -> Result:
     with runs_of("multi30k", arguments) as runs:
         run = lf.run(make_study(arguments), runs)
         results = run.results
-        rows = [make_row(result, run.directory) for result in (results["baseline"], *results["candidates"])]
+        rows = [
+            make_row(result, run.directory) | {"against_control": against_control(result["name"], results, runs)}
+            for result in (results["baseline"], *results["candidates"])
+        ]
     return {key: results[key] for key in ("environment", "signatures", "decode", "data", "study", "seeds")} | {
         "rows": rows
     }
@@ -353,19 +367,14 @@ bytes of what is carried from subword to subword, there and at its longest ({lon
 
 
 def larger(costs: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which of the students with slots carry more, or compute more a subword, than the teacher at the median length."""
+    """Which students carry more, or compute more a subword, than the teacher at the median length."""
     teacher = costs["baseline"]
-    more = {
-        what: [LABELS[name] for name, cost in costs.items() if "slots" in name and cost[key] > teacher[key]]
-        for key, what in (("state_bytes", "carry more"), ("flops_per_token", "compute more a subword"))
-    }
-    said = [f"{what} than the teacher: {'; '.join(names)}" for what, names in more.items() if names]
-    if not said:
-        return ""
-    return f"""
-
-Slots pay on long sentences: at the median length these {". These ".join(said)}. Their own state does not grow with what
-is written; beside attention to the source that is kept, it grows with the source as the teacher's does."""
+    found = []
+    for key, what in (("state_bytes", "carry more"), ("flops_per_token", "compute more a subword")):
+        names = [WHOLE if name == "all-slots" else LABELS[name] for name in costs if costs[name][key] > teacher[key]]
+        if names:
+            found.append(f"At the median length these {what} than the teacher: {'; '.join(names)}.")
+    return "\n\n" + " ".join(found) if found else ""
 
 
 def best_tuned(name: str, rows: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -413,6 +422,7 @@ def verdicts(result: Result) -> list[Verdict]:
                 control or row["difference"],
                 "BLEU",
                 f"{of_teacher}, {ENDINGS[ending] if ending else 'not tuned'}" + ", as the teacher" * bool(control),
+                controlled=bool(control),
             )
         )
     return found
@@ -427,7 +437,7 @@ BENCHMARK = Benchmark(
     quick={
         "only": ["encoder-slots"],
         "tune": [],
-        "longer": ["all-slots"],
+        "longer": ["all-slots", CONTROL],
         "sequence": [],
         "set": [*TINY_TEXT],
     },

@@ -131,7 +131,7 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
         date = second["date"]
         lines.append(
             (
-                benchmark.title,
+                f"{benchmark.title}: {here.stem}" if len(files[benchmark.name]) > 1 else benchmark.title,
                 f"{inside} of {len(common)}",
                 "all are the same" if again == figure.mean else stated,
                 "date not recorded" if date is None else date.partition("T")[0],
@@ -149,7 +149,12 @@ seeds do not."""
 
 
 def in_short(verdicts: Sequence[Verdict]) -> str:
-    """A line for each data set: what may go, what may not, and how many more there are."""
+    """A line for each data set: what may go, what may not, and how many more there are.
+
+    Of what was measured against the teacher tuned alike, that alone counts.
+    """
+    held = {(verdict.data, verdict.reduction) for verdict in verdicts if verdict.controlled}
+    verdicts = [verdict for verdict in verdicts if verdict.controlled or (verdict.data, verdict.reduction) not in held]
     items = []
     for data in dict.fromkeys(verdict.data for verdict in verdicts):
         own = [verdict for verdict in in_order(verdicts) if verdict.data == data]

@@ -22,7 +22,6 @@ from leanformer.learn.train import Batch, cross_entropy, inputs_of, make_optimiz
 
 WARM_UP_STEPS = 3
 """Before a step is captured: libraries choose their kernels and take their workspaces in the first ones."""
-EVALUATION_BATCH = 500
 
 
 class StackedStep:
@@ -161,7 +160,7 @@ class StackedTraining:
         step: The models, a rate after the other, and of each rate the seeds in one order.
         batches: The data, the size of a batch and its augmentation.
         order: Of the seeds, from ``example_order``.
-        seed: Of the augmentation.
+        seed: Of the augmentation, of which each model draws its own.
         epochs: Of the whole training.
     """
 
@@ -211,9 +210,7 @@ class StackedTraining:
 
     def answers(self, split: ImageSplit) -> Tensor:
         """Of each model to each example of a split, shape (k, examples)."""
-        parts = torch.arange(len(split)).split(EVALUATION_BATCH)
-        found = [self.step.answers(batch) for part in parts for batch in self.batches.chosen(split, part)]
-        return torch.cat(found, dim=1)
+        return torch.cat([self.step.answers(batch) for batch in self.batches.evaluation(split)], dim=1)
 
     def _next(self) -> None:
         """One step."""

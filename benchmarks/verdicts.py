@@ -22,6 +22,7 @@ class Verdict:
         difference: To the whole model, with its interval of 95 %: ``mean``, ``low``, ``high``.
         unit: Of the difference.
         grounds: What it rests on: how it was trained, and with how many seeds.
+        controlled: Whether the whole model has had the training that the student has beside it.
     """
 
     data: str
@@ -30,6 +31,7 @@ class Verdict:
     difference: Mapping[str, float]
     unit: Literal["BLEU", "points"]
     grounds: str
+    controlled: bool = False
 
     @property
     def word(self) -> str:

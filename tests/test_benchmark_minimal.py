@@ -17,7 +17,7 @@ from benchmarks import minimal
 from benchmarks.forms import GRID
 from benchmarks.minimal import BENCHMARK, with_references
 from benchmarks.minimal_rows import DATA, ROWS, STUDIES, Row
-from benchmarks.minimal_stacked import Trained, settings_of
+from benchmarks.minimal_stacked import Trained, figures_of, settings_of, speed_without_host
 from benchmarks.room import parse
 from benchmarks.stacked import StackedStep, StackedTraining, advance_together, example_order
 from leanformer.config import ImageDataConfig, ImageTrainConfig
@@ -121,6 +121,8 @@ def test_chosen_rows_come_with_what_they_are_compared_with() -> None:
         (["--data-mnist", "none", "--data-cifar10", "none"], "leave no row"),
         (["--stacked", "-1"], "--stacked -1"),
         (["--side-by-side", "-1"], "--side-by-side -1"),
+        (["--side-by-side", "2", "--epochs", "0"], "--epochs 0: must be at least 1"),
+        (["--side-by-side", "2", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
     ],
 )
 def test_options_that_leave_nothing_to_do_are_errors(options: list[str], message: str) -> None:
@@ -330,6 +332,46 @@ def test_the_rate_is_chosen_by_all_seeds_that_stayed_finite(tmp_path: Path) -> N
     assert again.seconds == 2.5
     assert np.array_equal(again.validation, validation)
     assert Trained.read(tmp_path / "runs" / "row.npz", "others") is None
+    (tmp_path / "runs" / "row.npz").write_bytes(b"PK cut off")
+    with pytest.raises(LeanformerError, match=r"row\.npz: damaged; delete it"):
+        Trained.read(tmp_path / "runs" / "row.npz", "these settings")
+
+
+def test_a_row_without_a_finite_rate_has_failed_and_nothing_is_held_against_it() -> None:
+    arguments = parse(BENCHMARK, ["--side-by-side", "2"])
+    row, whole = (
+        row for row in ROWS if row.data == "mnist" and row.name in ("unchanged-1-head-mlp", "symmetric-1-head")
+    )
+    right = np.array([[[1, 1, 0, 1]] * 3] * 2, dtype=bool)
+    good = Trained(np.full((2, 3), 0.75), right, np.ones((2, 3), dtype=bool), 1.0)
+    bad = Trained(np.full((2, 3), 0.1), right, np.array([[True, False, True], [False, True, True]]), 1.0)
+    failed = figures_of(row, bad, good, 100, arguments)
+    assert failed["status"] == "failed"
+    assert failed["failures"][0]["seed"] == 1
+    assert "no rate at which" in failed["failures"][0]["reason"]
+    assert [entry["diverged"] for entry in failed["learning_rate_search"]] == [1, 1]
+    alone = figures_of(whole, good, bad, 100, arguments)
+    assert (alone["status"], alone["difference"]) == ("ok", None)
+    result = result_of(
+        [minimal.described(one, 15, [1e-3, 1e-2], [], own) for one, own in ((row, failed), (whole, alone))]
+    )
+    result["settings"]["side_by_side"] = 2
+    assert "2 trainings diverged, of all rates. Failed: mnist" in minimal.failures(result)
+    assert BENCHMARK.verdicts is not None
+    assert BENCHMARK.verdicts(result) == []
+
+
+def test_speeds_of_a_stack_are_of_its_steps(batches: ImageBatches) -> None:
+    training = StackedTraining(
+        StackedStep(models_of(FORMS["extreme"], 2), ImageTrainConfig(), 1e-2),
+        batches,
+        example_order(batches, range(3), 5, CPU),
+        0,
+        5,
+    )
+    assert speed_without_host(training) > 0
+    assert training.done == 20
+    assert training.images_a_step == 3 * 16
 
 
 def test_rows_trained_side_by_side_are_rows_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,6 +388,7 @@ def test_rows_trained_side_by_side_are_rows_of_the_table(tmp_path: Path, monkeyp
     assert whole["train_seconds"] > 0
     page = BENCHMARK.section({**result, "settings": vars(arguments)})
     assert "All 4 trainings together took" in page
+    assert "CUDA" not in page
 
     def fail(*_: Any) -> None:
         raise AssertionError("it is trained again")
@@ -353,10 +396,9 @@ def test_rows_trained_side_by_side_are_rows_of_the_table(tmp_path: Path, monkeyp
     monkeypatch.setattr("benchmarks.minimal_stacked.train_chunk", fail)
     again = BENCHMARK.measure(parse(BENCHMARK, options))
     assert [row["quality"] for row in again["rows"]] == [row["quality"] for row in result["rows"]]
-    other = parse(BENCHMARK, [*options, "--batch-size", "16"])
-    assert settings_of(STUDIES[whole["study"]][0], arguments, CPU) != settings_of(
-        STUDIES[whole["study"]][0], other, CPU
-    )
+    row = STUDIES[whole["study"]][0]
+    for other in (["--batch-size", "16"], ["--data-mnist", str(tmp_path)], ["--learning-rates", "0.1"]):
+        assert settings_of(row, parse(BENCHMARK, [*options, *other]), CPU) != settings_of(row, arguments, CPU)
 
 
 def test_a_reduction_is_held_against_a_whole_model_with_as_many_heads() -> None:
@@ -374,8 +416,8 @@ def test_a_reduction_is_held_against_a_whole_model_with_as_many_heads() -> None:
         figures("grid-3-layers", parameters=7, difference=gap),
     ]
     assert BENCHMARK.verdicts is not None
-    assert BENCHMARK.verdicts(result_of(rows)) == []  # too few epochs to say
-    found = BENCHMARK.verdicts(result_of([row | {"epochs": 15} for row in rows]))
+    assert BENCHMARK.verdicts(result_of(rows)) == []  # too few epochs to say, and one rate
+    found = BENCHMARK.verdicts(result_of([row | {"epochs": 15, "rates": [1e-3, 1e-2]} for row in rows]))
     assert [(verdict.reduction, verdict.parameters) for verdict in found] == [
         ("W_qk", 0.75),
         ("W_qk, no MLP", 0.25),
@@ -383,4 +425,5 @@ def test_a_reduction_is_held_against_a_whole_model_with_as_many_heads() -> None:
         ("the small form of 10 parameters: no MLP", 0.8),
     ]
     assert found[0].difference == {"mean": -1.0, "low": -2.0, "high": 0.1}
-    assert found[0].grounds == "1 seed from scratch, epochs: 15"
+    assert found[0].grounds == "1 seed from scratch; a replication, 100 epochs: +0.1"
+    assert found[0].data == "MNIST, 15 epochs"

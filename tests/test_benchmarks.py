@@ -13,17 +13,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks import NAMES, page, room
+from benchmarks import NAMES, multi30k, page, room
 from benchmarks.__main__ import main
 from benchmarks.again import simulated
 from benchmarks.drawing import draw, same_drawing
 from benchmarks.interval import Interval
 from benchmarks.measuring import in_turn, median_ratio
-from benchmarks.multi30k import best_tuned
+from benchmarks.multi30k import against_control, best_tuned
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.verdicts import WORDS, Verdict
 from leanformer.errors import LeanformerError
 from leanformer.measure import cost
+from leanformer.measure.translation import Translations
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -203,6 +204,15 @@ def test_a_second_run_is_compared(tmp_path: Path) -> None:
         page.render(tmp_path)
 
 
+def test_a_second_run_is_compared_with_the_file_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    (tmp_path / "teaching.json").write_text(json.dumps(make_result(ratio=0.75, ratios=[0.7, 0.75, 0.9])))
+    (tmp_path / "teaching-elsewhere.json").write_text(json.dumps(make_result(ratio=2.0, ratios=[1.9, 2.1])))
+    (tmp_path / "again" / "teaching-elsewhere.json").write_text(json.dumps(make_result(ratio=2.05, ratios=[2.05])))
+    row = page.render(tmp_path)[0].partition("## Run again")[2]
+    assert "| Teaching everything at once: teaching-elsewhere | 1 of 1 | " in row
+
+
 def test_a_second_run_of_something_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "again").mkdir()
     for path in (tmp_path / "teaching.json", tmp_path / "again" / "teaching.json"):
@@ -263,6 +273,63 @@ def test_of_several_tunings_validation_data_choose() -> None:
     assert best_tuned("y", rows) is None
     del rows["x-tuned"]["validation_bleu"]
     assert best_tuned("x", rows) == "-sequence"
+
+
+def test_a_tuned_student_is_held_against_the_teacher_tuned_alike(tmp_path: Path) -> None:
+    reference = ("a dog runs over the green field", "two men stand near the old red car")
+    texts = {
+        "nothing-sequence": reference,
+        "slots-sequence": (reference[0], "two women stand near the old red car"),
+        "slots-tuned": reference,
+        "nothing-tuned-longer": reference,
+        "slots": reference,
+    }
+    for name, hypotheses in texts.items():
+        path = tmp_path / "trials" / name / "seed-7"
+        path.mkdir(parents=True)
+        (path / "predictions.parquet").write_bytes(Translations(("x", "y"), reference, hypotheses).to_bytes())
+    results: dict[str, Any] = {
+        "candidates": [{"name": name, "status": "ok"} for name in texts],
+        "seeds": [7],
+        "accept": {"max_drop": 0.5, "confidence": 0.95},
+    }
+    found = against_control("slots-sequence", results, tmp_path)
+    assert found is not None
+    assert found["low"] < found["mean"] < -1
+    for name in ("slots", "slots-tuned", "nothing-sequence", "baseline"):
+        assert against_control(name, results, tmp_path) is None
+    results["candidates"] = [{"name": "slots-sequence", "status": "ok"}]  # what else is there is of an older run
+    assert against_control("slots-sequence", results, tmp_path) is None
+
+
+def test_the_control_is_run_tuned_alone() -> None:
+    arguments = room.parse(room.find("multi30k"), ["--only", "nothing", "all-slots", "--tune"])
+    assert list(multi30k.make_study(arguments)["candidates"]) == [
+        "all-slots",
+        "both-slots-tuned-longer",
+        "all-slots-tuned-longer",
+        "nothing-tuned-longer",
+        "all-slots-sequence",
+        "nothing-sequence",
+    ]
+
+
+def test_what_carries_more_than_the_teacher_is_named() -> None:
+    cost = {"state_bytes": 10, "flops_per_token": 10}
+    costs = {"baseline": cost, "encoder-slots": cost, "all-slots": {**cost, "state_bytes": 11}}
+    said = "At the median length these carry more than the teacher: all attention, by `slots`."
+    assert multi30k.larger(costs).strip() == said
+    assert multi30k.larger({"baseline": cost}) == ""
+
+
+def test_in_short_a_control_counts_where_there_is_one() -> None:
+    gain = {"mean": 0.6, "low": 0.1, "high": 1.0}
+    loss = {"mean": -0.6, "low": -1.0, "high": -0.1}
+    first = Verdict("texts", "slots", 0.9, gain, "BLEU", "one teacher")
+    second = Verdict("texts", "slots", 0.9, loss, "BLEU", "another, as the teacher", controlled=True)
+    other = Verdict("texts", "mixer", 0.9, gain, "BLEU", "one teacher")
+    said = page.in_short([first, second, other])
+    assert said == "- **texts.** Safe: mixer. Probably not safe: slots."
 
 
 def test_the_page_begins_with_what_was_safe() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ def normalize(
     return pixel_values.to(torch.float32).mul_(scale).add_(shift).to(dtype)
 
 
-@lru_cache(maxsize=64)
+@cache
 @torch.inference_mode(False)
 def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """What pixels are multiplied with and what is added, (C, 1, 1) each: made once, as a GPU waits for such a copy."""
