@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import leanformer as lf
+from benchmarks.again import Figures
 from benchmarks.forms import Form, add_image_options, image_study, plan_of, save_form
+from benchmarks.interval import Interval
 from benchmarks.room import Benchmark, Result, runs_of, study_rows, table, with_interval
 from leanformer.errors import LeanformerError
 
@@ -128,6 +130,14 @@ def summary(result: Result) -> str:
     )
 
 
+def stated(result: Result) -> Figures:
+    """Every form's accuracy."""
+    return {
+        f"{row['study']}, {row['name']}": Interval(*(row["quality"][key] for key in ("mean", "low", "high")))
+        for row in result["rows"]
+    }
+
+
 BENCHMARK = Benchmark(
     name="ablation",
     title="What each argument of minimal_attention earns",
@@ -136,4 +146,5 @@ BENCHMARK = Benchmark(
     section=section,
     quick={"data": "digits", "train_limit": 64, "epochs": 1, "seeds": [0], "rates": [1e-2], "only": ["mean-pooling"]},
     summary=summary,
+    stated=stated,
 )
