@@ -88,12 +88,11 @@ def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
     text = f"""\
 What a reduction costs is its difference to the whole model, on test data: one trained from scratch as long, or the
 teacher. Where the last column says "as the teacher", this was tuned as the student was; elsewhere it has not had the
-training that a tuned student has beside it. A reduction may cost {margins} of
-accuracy: **safe** is what costs less by the whole interval of 95 %, **not safe** what costs more by the whole interval,
-and **probably** stands where the interval reaches across. Where a student was tuned in several ways, the way of the
-best validation BLEU stands here, or the longest where that was not kept. Longer training may end elsewhere: where a
-published replication has trained longer, its difference stands in the last column. How sure that is, the last column says: an
-interval over sentences of one teacher says nothing of other teachers."""
+training that a tuned student has beside it. A reduction may cost {margins} of accuracy: **safe** is what costs less by
+the whole interval of 95 %, **not safe** what costs more by the whole interval, and **probably** stands where the
+interval reaches across. Where a student was tuned in several ways, the way of the best validation BLEU stands here, or
+the longest where that was not kept. How sure that is, the last column says: an interval over sentences of one teacher
+says nothing of other teachers, and longer training may end elsewhere, as a published replication may show."""
     lines = [
         (
             verdict.word,
