@@ -3,8 +3,10 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# Modules are compiled when they are first imported: to compile all that is installed takes longer than to install it.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test tests lint format clean
 
 help:
 	@echo "make demo    set up, run the demonstration studies (digits, number words), show tables, decisions and reports"
@@ -19,8 +21,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "leanformer needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "== installing the pinned versions"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(INSTALL) torch
+	@$(INSTALL) -e '.[dev]'
 	@touch $@
 
 demo: $(READY)
@@ -29,7 +31,11 @@ demo: $(READY)
 	@echo "== running examples/number-words.yaml: a translator, and students taught by it that attend less"
 	@$(BIN)/leanformer run examples/number-words.yaml --out runs/number-words
 
-test: lint
+# Both at once: mypy alone would leave all cores but one idle for most of a minute.
+test: $(READY)
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+tests: $(READY)
 	@echo "== tests"
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
