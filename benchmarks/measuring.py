@@ -53,3 +53,8 @@ def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int, warm_up: int =
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
     """The ratio of two figures, taken round by round: the median."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def rounds_of(count: int) -> str:
+    """On how many measurements a sentence rests."""
+    return "one round" if count == 1 else f"medians of {count} rounds"

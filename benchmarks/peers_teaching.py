@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 import leanformer as lf
 from benchmarks.forms import TINY_TEXT
-from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.measuring import in_turn, median_ratio, rounds_of
 from benchmarks.multi30k import STUDY
 from benchmarks.processes import add_memory_option, megabytes, runner
 from benchmarks.room import CPU, Benchmark, Result, progress, table
@@ -309,9 +309,11 @@ blocks are in memory together; one by one, those of one block."""
 def summary(result: Result) -> str:
     """Time and bytes."""
     written = statistics.median(one["bytes"] for one in result["rounds"]["one by one"])
+    rounds = rounds_of(result["settings"]["rounds"])
     return (
         f"Writing a teacher's activations to disk and training {result['blocks']} blocks one by one takes "
-        f"{result['ratio']:.2f} times as long as teaching them at once, and {written / 1e6:,.0f} MB of disk."
+        f"{result['ratio']:.2f} times as long as teaching them at once ({rounds}), and "
+        f"{written / 1e6:,.0f} MB of disk."
     )
 
 

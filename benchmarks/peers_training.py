@@ -28,7 +28,7 @@ from transformers import PrinterCallback, Trainer
 
 import leanformer as lf
 from benchmarks.forms import BEST_SMALL, EXTREME, plan_of, vit_config
-from benchmarks.measuring import in_turn, median_ratio
+from benchmarks.measuring import in_turn, median_ratio, rounds_of
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.processes import STUDY_IMPORTS, add_memory_option, megabytes, runner, timed_study
 from benchmarks.room import CPU, Benchmark, Result, progress, table
@@ -361,17 +361,18 @@ accuracy after this short training, mean of the seeds):
 
 def summary(result: Result) -> str | None:
     """The study's ratio, and that of the widest extreme form."""
-    parts = []
+    parts, settings = [], result["settings"]
     if result["study"] is not None:
         parts.append(
             f"a study of {result['study']['forms']} forms takes {1 / result['study']['ratio']:.2f} times as long as "
-            "training the same forms one by one with Trainer"
+            f"training the same forms one by one with Trainer ({rounds_of(settings['study_rounds'])})"
         )
     if result["rows"]:
         widest = max(row["d_model"] for row in result["rows"])
         row = _row(result, widest, "extreme")
         parts.append(
-            f"at d = {widest} the extreme form trains {row['ratio_to_trainer']:.1f} times as fast as a ViT there"
+            f"at d = {widest} the extreme form trains {row['ratio_to_trainer']:.1f} times as fast as a ViT there "
+            f"({rounds_of(settings['rounds'])})"
         )
     return f"Against transformers' Trainer, {', and '.join(parts)}." if parts else None
 

@@ -36,7 +36,7 @@ from transformers import PreTrainedModel
 import leanformer as lf
 from benchmarks.decoding import open_models, open_task
 from benchmarks.forms import TINY_TEXT
-from benchmarks.measuring import in_turn, median_ratio, seconds
+from benchmarks.measuring import in_turn, median_ratio, rounds_of, seconds
 from benchmarks.peers import peer, versions
 from benchmarks.processes import add_memory_option, megabytes, runner
 from benchmarks.room import Benchmark, Result, progress, table
@@ -392,7 +392,8 @@ def summary(result: Result) -> str:
     one, many = (best["times"][setting]["times_ctranslate2"] for setting in ("1", str(BATCH)))
     return (
         f"Translating on a CPU, CTranslate2 with the whole teacher in float32 is {one:.1f} times as fast as {name} "
-        f"by generate for one sentence at a time, and {many:.1f} times in batches of {BATCH}."
+        f"by generate for one sentence at a time, and {many:.1f} times in batches of {BATCH} "
+        f"({rounds_of(result['settings']['rounds'])})."
     )
 
 
