@@ -314,6 +314,24 @@ def test_a_stack_is_augmented_and_says_where_its_loss_is_not_finite(batches: Ima
     assert not torch.equal(finite[0], finite[3])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, where a step is captured as a CUDA graph")
+def test_a_captured_step_is_the_step() -> None:
+    device = torch.device("cuda")
+    data = load_images(ImageDataConfig(source="digits", train_limit=80), device)
+    batches = ImageBatches(data, 16, (), data.mean, data.std)
+    models = [model.to(device) for model in models_of(FORMS["symmetric"], 2)]
+    order = example_order(batches, range(3), 2, device)
+    config = ImageTrainConfig(warmup=0.2)
+    captured = StackedTraining(StackedStep(models, config, RATES), batches, order, 0, 2)
+    advance_together([captured])
+    step = StackedStep(models, config, RATES)
+    for number, examples in enumerate(order.split(16, dim=1)):
+        step.set_rate_factor(rate_factor(config.schedule, number, captured.steps, config.warmup))
+        (batch,) = batches.chosen(data.train, examples.flatten())
+        losses = step({name: value.unflatten(0, (3, 16)) for name, value in batch.items()})
+        torch.testing.assert_close(captured.losses[number], losses, rtol=1e-3, atol=1e-4)
+
+
 def test_a_batch_of_more_images_than_there_are_is_an_error(batches: ImageBatches) -> None:
     with pytest.raises(LeanformerError, match="--batch-size 500: more than the "):
         example_order(dataclasses.replace(batches, batch_size=500), [0], 1, CPU)
