@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import statistics
 import tempfile
 import time
@@ -30,7 +29,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -39,6 +37,7 @@ from benchmarks.forms import TINY_TEXT
 from benchmarks.measuring import in_turn, median_ratio, rounds_of, seconds
 from benchmarks.peers import peer, versions
 from benchmarks.processes import add_memory_option, megabytes, runner
+from benchmarks.profiling import time_by_kind
 from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.errors import LeanformerError
 from leanformer.measure.translation import Translations
@@ -52,15 +51,6 @@ QUANTIZATIONS = ("float32", "int8")
 BATCH = 32
 MOST_TOKENS = 100  # of a translation that does not end
 FRESH_TOKENS = 20  # that fresh models write, which never end a sentence
-WHOLE = "translate"
-KINDS = {
-    "products": ("mm", "linear"),
-    "attention kernels and softmax": ("scaled_dot_product", "softmax"),
-    "layer norms": ("layer_norm",),
-    "copies (cat, copy, gather, fill)": ("cat", "copy", "index", "gather", "fill", "clone", "zero", "ones", "full"),
-}
-"""Kinds of operators -> parts of their names; the first that fits."""
-OTHER, AROUND = "other operators", "around the operators (Python)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -196,18 +186,6 @@ def time_by_part(model: PreTrainedModel, action: Callable[[], object], rounds: i
             hooks.callback(module.register_forward_hook(partial(end, part)).remove)
         whole = sum(seconds(action) for _ in range(rounds))
     return {**{part: own / whole for part, own in spent.items()}, "generate": 1 - sum(spent.values()) / whole}
-
-
-def time_by_kind(action: Callable[[], object]) -> dict[str, float]:
-    """The shares of kinds of operators, and of what is around them, in a translation's time."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells standard error of each start and stop
-    with profile(activities=[ProfilerActivity.CPU]) as record, record_function(WHOLE):
-        action()
-    spent = dict.fromkeys((*KINDS, OTHER, AROUND), 0.0)
-    for event in record.key_averages():
-        fits = (kind for kind, parts in KINDS.items() if any(part in event.key for part in parts))
-        spent[AROUND if event.key == WHOLE else next(fits, OTHER)] += event.self_cpu_time_total
-    return {kind: own / sum(spent.values()) for kind, own in spent.items()}
 
 
 # Measuring

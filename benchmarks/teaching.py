@@ -20,6 +20,7 @@ import leanformer as lf
 from benchmarks.again import Figures
 from benchmarks.interval import Interval
 from benchmarks.measuring import in_turn, seconds
+from benchmarks.profiling import TRAINING_KINDS, in_words, time_by_kind
 from benchmarks.room import Benchmark, Result, table
 from leanformer.config import TrainConfig
 from leanformer.learn.distill import (
@@ -124,6 +125,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         ways = {name: partial(seconds, action, device, clock) for name, action in actions.items()}
         taken = in_turn(ways, arguments.rounds)  # the warm-up makes the optimizers' states
         memory = peak_memory(lambda: together(batch), device)
+        kinds = time_by_kind(lambda: together(batch), TRAINING_KINDS) if device.type == "cpu" else None
     parameters = parameter_count(blocks)
     typical = {name: statistics.median(times) for name, times in taken.items()}
     parts = sum(typical.values()) - typical["together"]
@@ -139,6 +141,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         "ratios": [step / parts for step in taken["together"]],
         # The step's own, and what stays: weights, gradients and two moments.
         "peak_memory_mb": (memory + 16 * parameters) / 1e6,
+        "kinds": kinds,
     }
 
 
@@ -160,7 +163,13 @@ and a step of each block alone. Rounds in turn: {settings["rounds"]}, medians; o
 {table(("", "seconds"), lines)}
 
 Peak memory was {result["peak_memory_mb"] / 1000:.2g} GB, with {result["parameters"] / 1e6:.1f} million parameters,
-their gradients and optimizer states in it: only one block's activations are held at a time."""
+their gradients and optimizer states in it: only one block's activations are held at a time.{profile_of(result)}"""
+
+
+def profile_of(result: Result) -> str:
+    """Where the time of a step goes, if that was measured."""
+    kinds = result.get("kinds")
+    return f"\n\nWhere the time of a step of all blocks goes, by the profiler: {in_words(kinds)}." if kinds else ""
 
 
 def summary(result: Result) -> str:

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from benchmarks import growth, peers_pruning, peers_teaching, peers_training, peers_translation, trainer
+from benchmarks import growth, peers_pruning, peers_teaching, peers_training, peers_translation, profiling, trainer
 from benchmarks.__main__ import main
 from benchmarks.forms import TINY_TEXT, vit_config
 from benchmarks.processes import here, in_new_process
@@ -195,14 +195,14 @@ def test_pruned_weights_stay_zero(batches: ImageBatches, vit: PreTrainedModel) -
 
 def test_shares_of_a_translation(teacher: PreTrainedModel) -> None:
     action = lambda: answers(peers_translation.generating(teacher, 5))  # noqa: E731
-    for shares in (peers_translation.time_by_part(teacher, action, 2), peers_translation.time_by_kind(action)):
+    for shares in (peers_translation.time_by_part(teacher, action, 2), profiling.time_by_kind(action)):
         assert sum(shares.values()) == pytest.approx(1)
         assert min(shares.values()) >= 0
     assert not teacher._forward_hooks
-    kinds = peers_translation.time_by_kind(action)
+    kinds = profiling.time_by_kind(action)
     assert kinds["products"] > 0
     assert kinds["layer norms"] > 0
-    assert kinds[peers_translation.AROUND] > 0
+    assert kinds[profiling.AROUND] > 0
 
 
 def test_bend() -> None:

@@ -59,7 +59,7 @@ class _RunningSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # A term is in its own and all later sums.
-        later = _accumulate(gradient.flip(-3)).flip(-3)
+        later = _accumulate_from_the_end(gradient.clone(memory_format=torch.contiguous_format))
         return later, later[..., :1, :, :].sum_to_size(ctx.start_shape)
 
 
@@ -76,6 +76,22 @@ def _accumulate(terms: torch.Tensor) -> torch.Tensor:
     while step > 1:
         step //= 2
         sums[3 * step - 1 :: 2 * step].add_(sums[2 * step - 1 : length - step : 2 * step])
+    return terms
+
+
+def _accumulate_from_the_end(terms: torch.Tensor) -> torch.Tensor:
+    """As ``_accumulate``, of each term and all later ones: the same slices seen from the other end, without a copy."""
+    sums = terms.movedim(-3, 0)
+    length, step = len(sums), 1
+    while 2 * step <= length:
+        first = length % (2 * step)
+        sums[first : length - step : 2 * step].add_(sums[first + step :: 2 * step])
+        step *= 2
+    while step > 1:
+        step //= 2
+        if 3 * step <= length:
+            first = (length - step) % (2 * step)
+            sums[first : length - 2 * step : 2 * step].add_(sums[first + step : length - step : 2 * step])
     return terms
 
 
