@@ -38,6 +38,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_collection_of_garbage() -> Iterator[None]:
+    """After each training accelerate collects all of Python's garbage, which takes as long as a tiny training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("accelerate.utils.memory.clear_device_cache", lambda garbage_collection=False: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     import torch
@@ -47,7 +55,7 @@ def _repeatable() -> None:
 
 @pytest.fixture(autouse=True)
 def _frozen() -> None:
-    """Takes what is imported out of garbage collection: accelerate collects all garbage after each training."""
+    """Takes what is imported out of garbage collection."""
     gc.freeze()
 
 

@@ -10,7 +10,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from leanformer import cli, teaching
 from leanformer.config import NumberWordsConfig, TextDataConfig, TokenizerConfig
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
+from leanformer.measure import cost
 from leanformer.measure.translation import Translations, translate
 from leanformer.model.surgery import parameter_count
 from leanformer.rundir import files_signature
@@ -78,6 +79,14 @@ def words_study(**changes: Any) -> dict[str, Any]:
         "measure": {"repeats": 1, "latency_calls": 1, "throughput_batch": 8, "device": "cpu", "threads": 1},
     }
     return {**study, **changes}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_memory_measured() -> Iterator[None]:
+    """The costliest of a study's measurements, which tests/test_cost.py covers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "peak_memory", lambda action, device: 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +185,8 @@ def test_costs_of_a_version_that_measured_less_are_measured_anew(whole: tuple[Pa
     directory = Path(shutil.copytree(whole[0], tmp_path / "run"))
     costs = json.loads((directory / "costs.json").read_text())
     del costs["settings"]["figures"]
-    for cost in costs["costs"].values():
-        del cost["ms_per_token"]
+    for measured in costs["costs"].values():
+        del measured["ms_per_token"]
     (directory / "costs.json").write_text(json.dumps(costs))
     _, log = run(words_study(), directory)
     assert "measuring time and memory of 4 models in turn" in log
