@@ -132,10 +132,7 @@ def summary(result: Result) -> str:
 
 def stated(result: Result) -> Figures:
     """Every form's accuracy."""
-    return {
-        f"{row['study']}, {row['name']}": Interval(*(row["quality"][key] for key in ("mean", "low", "high")))
-        for row in result["rows"]
-    }
+    return {f"{row['study']}, {row['name']}": Interval.of(row["quality"]) for row in result["rows"]}
 
 
 BENCHMARK = Benchmark(

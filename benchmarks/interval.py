@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -17,6 +18,11 @@ class Interval:
     mean: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, figures: Mapping[str, float]) -> Interval:
+        """From a study's figures, which have more beside these."""
+        return cls(*(figures[key] for key in ("mean", "low", "high")))
 
     def holds(self, value: float) -> bool:
         """Whether another figure lies inside."""

@@ -203,16 +203,13 @@ KEPT = (
 )
 
 
-def described(
-    row: Row, epochs: int, rates: Sequence[float], accuracy: Sequence[float], figures: Mapping[str, Any]
-) -> dict[str, Any]:
+def described(row: Row, epochs: int, rates: Sequence[float], figures: Mapping[str, Any]) -> dict[str, Any]:
     """A row as the results file has it: which form it is, how it was trained, and what came of it.
 
     Args:
         row: Which.
         epochs: Of its training.
         rates: That were searched.
-        accuracy: On validation data after the last epoch, by seed.
         figures: The rest.
     """
     return {
@@ -225,7 +222,6 @@ def described(
         "epochs": epochs,
         "rates": list(rates),
         **figures,
-        "validation_accuracy": list(accuracy),
     }
 
 
@@ -236,8 +232,9 @@ def study_of(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) -> 
     described_rows = []
     for row, figures in zip(rows, study_rows(found, KEPT), strict=True):
         curves = figures.pop("curves")
-        accuracy = [curve["epochs"][-1]["validation_accuracy"] for curve in curves if curve["epochs"]]
-        described_rows.append(described(row, trained["epochs"], trained["learning_rate"], accuracy, figures))
+        last = [curve["epochs"][-1]["validation_accuracy"] for curve in curves if curve["epochs"]]
+        figures["validation_accuracy"] = last
+        described_rows.append(described(row, trained["epochs"], trained["learning_rate"], figures))
     return {key: found["data"][key] for key in ("source", "train", "test")}, described_rows
 
 
@@ -254,9 +251,7 @@ def stacked_of(
         reference = None if first[row.study] is row else trained[first[row.study].key]
         figures = figures_of(row, trained[row.key], reference, len(data.train), arguments)
         figures["latency_ms"] = latency[row.key]
-        accuracy = figures.pop("validation_accuracy")
-        epochs, rates = epochs_of(row, arguments), rates_of(row, arguments)
-        described_rows.append(described(row, epochs, rates, accuracy, figures))
+        described_rows.append(described(row, epochs_of(row, arguments), rates_of(row, arguments), figures))
     source = source_of(rows[0].data, arguments)
     return {"source": source, "train": len(data.train), "test": len(data.test)}, described_rows
 
@@ -574,7 +569,7 @@ def verdicts(result: Result) -> list[Verdict]:
 def stated(result: Result) -> Figures:
     """Every form's accuracy."""
     return {
-        f"{DATA[row['data']].title}, {row['name']}": Interval(*(row["quality"][key] for key in ("mean", "low", "high")))
+        f"{DATA[row['data']].title}, {row['name']}": Interval.of(row["quality"])
         for row in result["rows"]
         if row["status"] == "ok"
     }

@@ -189,7 +189,7 @@ def train_chunk(
         peaks = [rate for rate in rates for _ in arguments.seeds]
         step = StackedStep(models, training_config(arguments), peaks)
         batches = batches_of(row, data, arguments)
-        trainings.append(StackedTraining(step, batches, order, seed=0, epochs=epochs_of(row, arguments)))
+        trainings.append(StackedTraining(step, batches, order, seed=0))
     advance_together(trainings)
     seconds = (time.perf_counter() - started) / sum(training.step.models for training in trainings)
     found = []
@@ -339,7 +339,7 @@ def measure_stacked(rows: Sequence[Row], arguments: argparse.Namespace, device: 
         if device.type == "cuda":
             epochs = -(-STEPS * (arguments.rounds + 1) // (len(loaded[row.data].train) // arguments.batch_size or 1))
             order = example_order(batches, seeds, epochs, device)
-            whole = StackedTraining(StackedStep(models, config, rate), batches, order, 0, epochs)
+            whole = StackedTraining(StackedStep(models, config, rate), batches, order, seed=0)
             ways["as a graph"] = partial(speed_without_host, whole)
         speeds = in_turn(ways, arguments.rounds)
         for step in single:

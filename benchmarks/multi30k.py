@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def against_control(name: str, results: Mapping[str, Any], run: Path) -> dict[st
         results["accept"]["max_drop"],
         results["accept"]["confidence"],
     )
-    return {key: getattr(comparison.difference, key) for key in ("mean", "low", "high")}
+    return asdict(comparison.difference)
 
 
 def measure(arguments: argparse.Namespace) -> Result:
@@ -255,7 +256,7 @@ def plot(result: Result) -> Differences | None:
     drawn = {}
     for name, label in LABELS.items():
         own = {
-            how: Interval(**{key: rows[f"{name}{ending}"]["difference"][key] for key in ("mean", "low", "high")})
+            how: Interval.of(rows[f"{name}{ending}"]["difference"])
             for ending, how in ENDINGS.items()
             if name != "baseline" and f"{name}{ending}" in rows
         }

@@ -39,17 +39,14 @@ class StackedStep:
     """
 
     def __init__(
-        self,
-        models: Sequence[nn.Module],
-        config: TrainConfig,
-        learning_rates: float | Sequence[float],
+        self, models: Sequence[nn.Module], config: TrainConfig, learning_rates: float | Sequence[float]
     ) -> None:
         self.config = config
         self.models = len(models)
         self.device = next(models[0].parameters()).device
         self._skeleton = copy.deepcopy(models[0])  # gives the structure, and what is no parameter
         rates = [learning_rates] * self.models if isinstance(learning_rates, float) else list(learning_rates)
-        alike = [(rate, [number for number, _ in own]) for rate, own in groupby(enumerate(rates), lambda pair: pair[1])]
+        alike = [(rate, len(list(own))) for rate, own in groupby(rates)]
         names = {id(parameter): name for name, parameter in models[0].named_parameters()}
         self.optimizer = make_optimizer(models[0], config, rates[0])
         # Of each group of parameters: name and shape of those, and what the optimizer holds for the models of a rate.
@@ -58,13 +55,10 @@ class StackedStep:
         groups, self.optimizer.param_groups = self.optimizer.param_groups, []
         for group in groups:
             parts = [(names[id(parameter)], parameter.shape) for parameter in group["params"]]
+            rows = [torch.cat([model.get_parameter(name).detach().flatten() for name, _ in parts]) for model in models]
             stored = []
-            for rate, numbers in alike:
-                rows = [
-                    torch.cat([models[number].get_parameter(name).detach().flatten() for name, _ in parts])
-                    for number in numbers
-                ]
-                stored.append(nn.Parameter(torch.stack(rows)))  # (models of this rate, numbers)
+            for (rate, _), own_rows in zip(alike, torch.stack(rows).split([count for _, count in alike]), strict=True):
+                stored.append(nn.Parameter(own_rows))  # (models of this rate, numbers)
                 self._peaks.append((torch.tensor(rate, device=self.device), rate))
                 own = {"params": stored[-1:], "lr": self._peaks[-1][0], "capturable": self.device.type == "cuda"}
                 self.optimizer.param_groups.append({**group, **own})
@@ -159,12 +153,11 @@ class StackedTraining:
     Args:
         step: The models, a rate after the other, and of each rate the seeds in one order.
         batches: The data, the size of a batch and its augmentation.
-        order: Of the seeds, from ``example_order``.
+        order: Of the seeds, from ``example_order``: of the whole training.
         seed: Of the augmentation, of which each model draws its own.
-        epochs: Of the whole training.
     """
 
-    def __init__(self, step: StackedStep, batches: ImageBatches, order: Tensor, seed: int, epochs: int) -> None:
+    def __init__(self, step: StackedStep, batches: ImageBatches, order: Tensor, seed: int) -> None:
         train = batches.data.train
         if not isinstance(train, MemorySplit):
             raise LeanformerError("stacked training needs the decoded images in memory: they do not fit")
@@ -219,15 +212,12 @@ class StackedTraining:
         pixels = self._train.pixel_values.index_select(0, examples.flatten())
         pixels = augment(pixels, self.batches.augmentation, self._generator)
         batch = {
-            "pixel_values": self._normalized(pixels).unflatten(0, examples.shape),
+            "pixel_values": normalize(pixels, self.batches.mean, self.batches.std).unflatten(0, examples.shape),
             "labels": self._train.labels[examples],
         }
         self.step.set_rate_factor(self._factors.index_select(0, self._number))
         self.losses.index_copy_(0, self._number, self.step(batch)[None])
         self._number += 1
-
-    def _normalized(self, pixels: Tensor) -> Tensor:
-        return normalize(pixels, self.batches.mean, self.batches.std)
 
     def _capture(self) -> None:
         """Makes the graph; the steps that this takes have a rate of zero, and are forgotten."""

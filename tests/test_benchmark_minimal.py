@@ -151,9 +151,10 @@ def figures(name: str, data: str = "mnist", **changed: Any) -> dict[str, Any]:
         "latency_ms": {"p50": 1.0, "p95": 2.0},
         "failures": [],
         "rollbacks": [],
+        "validation_accuracy": [0.98],
         **changed,
     }
-    return minimal.described(row, 1, [1e-2], measured.pop("accuracy", [0.98]), measured)
+    return minimal.described(row, 1, [1e-2], measured)
 
 
 def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
@@ -164,7 +165,7 @@ def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
     }
     luckier: dict[str, Any] = {
         "quality": {"mean": 0.99, "low": 0.98, "high": 1.0},
-        "accuracy": [0.9],
+        "validation_accuracy": [0.9],
     }
     result = result_of(
         [figures("attention"), figures("attention-no-mlp", parameters=18_634, **luckier), figures("grid", **failed)]
@@ -278,7 +279,7 @@ def test_a_stacked_training_is_the_training_of_each(batches: ImageBatches) -> No
     first, second, _ = models_of(FORMS["symmetric"], 2)
     models = [first, second, copy.deepcopy(first), copy.deepcopy(second)]
     rates = [1e-2, 1e-2, 3e-3, 3e-3]
-    training = StackedTraining(StackedStep(models, config, rates), plain, example_order(plain, [4, 5], 2, CPU), 0, 2)
+    training = StackedTraining(StackedStep(models, config, rates), plain, example_order(plain, [4, 5], 2, CPU), 0)
     advance_together([training])
     assert training.done == training.steps == 6  # of each epoch's 80 images three batches, and 8 images in none
     training.wait()
@@ -304,7 +305,7 @@ def test_a_stack_is_augmented_and_says_where_its_loss_is_not_finite(batches: Ima
     plain = dataclasses.replace(batches, augmentation=())
     losses = []
     for own, seed in ((batches, 0), (batches, 0), (batches, 1), (plain, 0)):
-        training = StackedTraining(StackedStep(models, ImageTrainConfig(), 1e-2), own, order, seed, 1)
+        training = StackedTraining(StackedStep(models, ImageTrainConfig(), 1e-2), own, order, seed)
         advance_together([training])
         losses.append(training.losses)
     assert losses[0].isfinite().all(dim=0).tolist() == [True, False, True]
@@ -322,7 +323,7 @@ def test_a_captured_step_is_the_step() -> None:
     models = [model.to(device) for model in models_of(FORMS["symmetric"], 2)]
     order = example_order(batches, range(3), 2, device)
     config = ImageTrainConfig(warmup=0.2)
-    captured = StackedTraining(StackedStep(models, config, RATES), batches, order, 0, 2)
+    captured = StackedTraining(StackedStep(models, config, RATES), batches, order, 0)
     advance_together([captured])
     step = StackedStep(models, config, RATES)
     for number, examples in enumerate(order.split(16, dim=1)):
@@ -370,9 +371,7 @@ def test_a_row_without_a_finite_rate_has_failed_and_nothing_is_held_against_it()
     assert [entry["diverged"] for entry in failed["learning_rate_search"]] == [1, 1]
     alone = figures_of(whole, good, bad, 100, arguments)
     assert (alone["status"], alone["difference"]) == ("ok", None)
-    result = result_of(
-        [minimal.described(one, 15, [1e-3, 1e-2], [], own) for one, own in ((row, failed), (whole, alone))]
-    )
+    result = result_of([minimal.described(one, 15, [1e-3, 1e-2], own) for one, own in ((row, failed), (whole, alone))])
     result["settings"]["side_by_side"] = 2
     assert "2 trainings diverged, of all rates. Failed: mnist" in minimal.failures(result)
     assert BENCHMARK.verdicts is not None
@@ -385,7 +384,6 @@ def test_speeds_of_a_stack_are_of_its_steps(batches: ImageBatches) -> None:
         batches,
         example_order(batches, range(3), 5, CPU),
         0,
-        5,
     )
     assert speed_without_host(training) > 0
     assert training.done == 20
