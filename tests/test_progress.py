@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import time
+
 import pytest
 import transformers
+from rich.console import Console
 
-from leanformer.progress import quiet_libraries
+from leanformer.progress import Reporter, quiet_libraries
 
 
 @pytest.mark.parametrize("bars", [True, False])
@@ -23,3 +27,16 @@ def test_libraries_are_quiet_inside_and_as_they_were_afterwards(bars: bool) -> N
         assert transformers.logging.get_verbosity() == level
     finally:
         (transformers.logging.enable_progress_bar if before else transformers.logging.disable_progress_bar)()
+
+
+def test_the_time_left_counts_only_what_was_done_since_a_training_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    shown = io.StringIO()
+    reporter = Reporter("study", Console(file=shown, width=200))
+    reporter.start("form", epochs=5)
+    reporter.step(epoch=2, step=6, steps_per_epoch=10)  # the first half of the third epoch was done before
+    now = 130.0
+    reporter.epoch({"epoch": 3, "train_loss": 1.0}, epochs=5, examples_per_second=8.0, shown="")
+    assert "epoch 3/5" in shown.getvalue()
+    assert "2m00s left" in shown.getvalue()  # half an epoch in half a minute

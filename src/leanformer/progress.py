@@ -47,6 +47,7 @@ class Reporter:
         self._trial = ""
         self._trials_done = self._trials = 0
         self._trial_started = self._last_line = 0.0
+        self._begun: float | None = None  # epochs that were done when the training began, or went on
         self._last_epoch = ""
         self._live: Progress | None = None
         self._study_task: TaskID | None = None
@@ -86,13 +87,17 @@ class Reporter:
 
     def start(self, trial: str, epochs: int) -> None:
         """A training begins, or goes on."""
-        self._trial, self._last_epoch = trial, ""
+        self._trial, self._last_epoch, self._begun = trial, "", None
         self._trial_started = self._last_line = time.monotonic()
         if self._live is not None:
             self._trial_task = self._live.add_task(trial, total=epochs, numbers="")
 
     def step(self, epoch: int, step: int, steps_per_epoch: int) -> None:
         """A training step is done."""
+        if self._begun is None:
+            self._begun = epoch + (step - 1) / steps_per_epoch
+            if self._live is not None and self._trial_task is not None:
+                self._live.reset(self._trial_task, completed=self._begun)  # type: ignore[arg-type]  # a part counts
         if self._live is not None and self._trial_task is not None:
             self._live.update(self._trial_task, completed=epoch + step / steps_per_epoch)
 
@@ -106,7 +111,7 @@ class Reporter:
         if self._live is None and now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES:
             self._last_line = now
             done = int(record["epoch"])
-            left = duration((now - self._trial_started) / done * (epochs - done))
+            left = duration((now - self._trial_started) / (done - (self._begun or 0.0)) * (epochs - done))
             self.say(f"{self.study}: {self._trial}  epoch {done}/{epochs}  {numbers}  {left} left")
 
     def done(self, note: str = "") -> None:

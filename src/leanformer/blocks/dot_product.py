@@ -126,4 +126,6 @@ FewTokens.forward.__signature__ = inspect.signature(FewTokens.forward)  # type: 
 
 def _product(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
     """``scale * left @ right`` of batches of matrices, in one pass."""
-    return torch.baddbmm(left.new_empty(1, 1, 1), left, right, beta=0, alpha=scale)
+    # In place: baddbmm would first write the tensor that it adds nothing of.
+    product = left.new_empty(*left.shape[:-1], right.shape[-1])
+    return product.baddbmm_(left, right, beta=0, alpha=scale)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+import torch._dynamo as dynamo
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
 from leanformer.blocks.minimal_attention import TriangularLinear
 from leanformer.blocks.networks import GroupedMap
-from leanformer.config import TrainConfig
+from leanformer.config import TrainConfig, TranslationTrainConfig
 from leanformer.errors import LeanformerError
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.schedule import rate_factor
@@ -29,6 +30,7 @@ MAX_ROLLBACKS = 2
 ROLLBACK_RATE_FACTOR = 0.25
 # Looking at a loss waits for the device; on a CPU there is nothing to wait for.
 STEPS_BETWEEN_LOOKS_ON_GPU = 25
+FORMS_COMPILED = 1000  # at most in one process
 
 
 @runtime_checkable
@@ -180,9 +182,12 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: f
     return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), label_smoothing=label_smoothing)
 
 
-def inputs_of(batch: Batch) -> Batch:
-    """A batch without its labels: what a model is called with."""
-    return {name: tensor for name, tensor in batch.items() if name != "labels"}
+def inputs_of(batch: Batch) -> dict[str, Any]:
+    """What a model is called with to answer a whole batch: all but the labels, and no cache of what a decoder read."""
+    inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    if "decoder_input_ids" in inputs:
+        inputs["use_cache"] = False  # else every key and value is copied into one, for tokens that nobody writes
+    return inputs
 
 
 def label_loss(label_smoothing: float) -> Loss:
@@ -220,7 +225,18 @@ class TrainingStep:
         self.optimizer = make_optimizer(model, config, learning_rate)
         self._prepared = accelerator.prepare(model)
         self._parameters = list(model.parameters())
-        self._forward: Any = torch.compile(self._prepared) if config.compile else self._prepared
+        self._forward: Any = self._prepared
+        if config.compile:
+            # PyTorch gives up a function, with a log line alone, after eight versions of it: each form is a version.
+            dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, FORMS_COMPILED)
+            dynamo.config.accumulated_recompile_limit = max(dynamo.config.accumulated_recompile_limit, FORMS_COMPILED)
+            self._forward = torch.compile(
+                self._prepared,
+                # Batches of text have many shapes: left to find that out, PyTorch compiles twice.
+                dynamic=isinstance(config, TranslationTrainConfig),
+                # A CPU's kernels are then called from C++: a twelfth less time for a step of the smallest forms.
+                options={"cpp_wrapper": True} if accelerator.device.type == "cpu" else None,
+            )
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets the rate of the steps to come."""
@@ -232,21 +248,34 @@ class TrainingStep:
 
         Backward, clipping and update are PyTorch's own: in float32 and bfloat16, without shards, accelerate's would do
         the same, and look for installed packages at each call.
+
+        Raises:
+            LeanformerError: The model is to be compiled, and cannot be here.
         """
+        try:
+            total = self._gradients(batch)
+        except dynamo.exc.TorchDynamoException as error:
+            raise LeanformerError(
+                f"train.compile: PyTorch cannot compile the model here ({str(error).splitlines()[0]}); it needs a C++ "
+                "compiler, on a GPU Triton too; set compile to false to train without"
+            ) from error
+        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
+
+    def _gradients(self, batch: Batch) -> torch.Tensor:
+        """Adds the gradients of every term of the loss, and gives their sum."""
         total = torch.zeros((), device=self.accelerator.device)
         terms = self.loss(self._forward, batch)
         while True:
             with self.accelerator.autocast():
                 term = next(terms, None)
             if term is None:
-                break
+                return total
             term.backward()
             total += term.detach()
-        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return total + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
 
     def close(self) -> None:
         """Takes the accelerator's wrappers off the model again."""

@@ -60,7 +60,8 @@ class ImageStudent(PreTrainedModel):
         """
         first_token_of = None
         if self.pooling.needs_class_token and not asks_for_more(self.config, kwargs):
-            first_token_of = max((layer.index for layer in self.base_model.layers if layer.present), default=None)
+            present = [layer.index for layer in self.base_model.layers if layer.present]
+            first_token_of = present[-1] if present else None
         outputs = self.base_model(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,

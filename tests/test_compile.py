@@ -1,0 +1,130 @@
+"""Training through torch.compile: the same training, of as many forms as a study has, and one line where it cannot."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo as dynamo
+from torch._inductor import config as inductor
+from transformers import PreTrainedModel
+
+import leanformer as lf
+from leanformer.config import ImageTrainConfig, TranslationTrainConfig
+from leanformer.errors import LeanformerError
+from leanformer.learn.train import Batch, TrainingStep, make_accelerator
+from leanformer.model.baseline import fresh_model
+
+CPU = torch.device("cpu")
+EXTREME = {"*.self_attention": {"block": "minimal_attention", "vo": "none"}, "*.mlp": "none"}
+
+
+def image_model(width: int = 16) -> PreTrainedModel:
+    torch.manual_seed(0)
+    settings = {"hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    return fresh_model("vit", {**settings, "patch_size": 4, "image_size": 8, "num_channels": 1, "num_labels": 10})
+
+
+def image_batch() -> Batch:
+    torch.manual_seed(1)
+    return {"pixel_values": torch.randn(6, 1, 8, 8), "labels": torch.randint(10, (6,))}
+
+
+def step_of(model: PreTrainedModel, compile: bool) -> TrainingStep:
+    config = ImageTrainConfig(compile=compile)
+    return TrainingStep(model.train(), config, 1e-2, make_accelerator("float32", CPU))
+
+
+@pytest.fixture
+def only_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile that takes graphs as they are, which is quick, and refuses what is not one graph."""
+    real = torch.compile
+
+    def traced(model: Any, dynamic: bool, options: object) -> Any:
+        return real(model, dynamic=dynamic, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    dynamo.reset()
+
+
+def graphs() -> int:
+    """How many were compiled so far."""
+    return int(dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def test_a_compiled_training_is_the_training() -> None:
+    plain = lf.reduce(image_model(), EXTREME)
+    compiled = copy.deepcopy(plain)
+    steps = [step_of(model, compile) for model, compile in ((plain, False), (compiled, True))]
+    before = graphs()
+    for _ in range(3):
+        losses = [step(image_batch()) for step in steps]
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
+    assert graphs() == before + 1  # one graph, and not anew at each step
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"block": "minimal_attention", "qk": "symmetric", "diagonal_value": True, "temperature": True, "qk_norm": True},
+        {"block": "feed_forward", "size": "XS", "max_length": 5},
+        {"block": "mixer", "positions": "grid", "special_tokens": 1},
+        {"block": "slots", "slots": 4},
+    ],
+    ids=lambda block: str(block["block"]),
+)
+@pytest.mark.usefixtures("only_traced")
+def test_every_form_is_one_graph(block: dict[str, Any]) -> None:
+    before = graphs()
+    step_of(lf.reduce(image_model(), {"*.self_attention": block}), True)(image_batch())
+    assert graphs() == before + 1
+
+
+@pytest.mark.usefixtures("only_traced")
+def test_more_forms_are_compiled_than_pytorch_would() -> None:
+    with dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+        kept = [step_of(lf.reduce(image_model(width), EXTREME), True) for width in (8, 16, 24)]
+        for step in kept:
+            step(image_batch())
+
+
+@pytest.mark.usefixtures("only_traced")
+def test_batches_of_text_of_any_shape_are_compiled_once() -> None:
+    settings = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 20, "pad_token_id": 0}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    model = fresh_model("marian", {**settings, **heads, "eos_token_id": 1, "decoder_start_token_id": 0})
+    step = TrainingStep(
+        lf.reduce(model, {"*.cross_attention": {"block": "slots", "slots": 4}}).train(),
+        TranslationTrainConfig(compile=True),
+        1e-3,
+        make_accelerator("float32", CPU),
+    )
+    before = graphs()
+    for sentences, source, target in ((3, 7, 6), (4, 9, 11), (6, 5, 4)):
+        tokens = partial(torch.randint, 2, 20)
+        step(
+            {
+                "input_ids": tokens((sentences, source)),
+                "attention_mask": torch.ones(sentences, source, dtype=torch.long),
+                "decoder_input_ids": tokens((sentences, target)),
+                "labels": tokens((sentences, target)),
+            }
+        )
+    assert graphs() == before + 1
+
+
+def test_without_a_compiler_there_is_one_line() -> None:
+    dynamo.reset()
+    with (
+        inductor.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}),
+        pytest.raises(
+            LeanformerError, match=r"train.compile: PyTorch cannot compile .*no-such-compiler.*false"
+        ) as told,
+    ):
+        step_of(lf.reduce(image_model(24), EXTREME), True)(image_batch())
+    assert "\n" not in str(told.value)
