@@ -21,7 +21,7 @@ import leanformer as lf
 from benchmarks.forms import TINY_TEXT
 from benchmarks.interval import Interval
 from benchmarks.plots import Differences
-from benchmarks.room import Benchmark, Result, add_runs, runs_of, table, with_interval
+from benchmarks.room import Benchmark, Result, add_runs, runs_of, sites_of, table, with_interval
 from benchmarks.verdicts import MARGINS, Verdict
 from leanformer.decide.corpus import compare_corpus
 from leanformer.errors import LeanformerError
@@ -125,18 +125,13 @@ def make_study(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def make_row(result: Mapping[str, Any], run: Path) -> dict[str, Any]:
     """What is kept of a candidate."""
-    changed = [entry for entry in result["changes"] if entry["changed"]]
     trials = [
         read_json(file, "delete it and run again")
         for file in sorted((run / "trials" / result["name"]).glob("seed-*/result.json"))
     ]
     return {key: result[key] for key in KEPT} | {
         "validation_bleu": statistics.fmean(trial["validation"]["validation_bleu"] for trial in trials),
-        "sites": [
-            {key: entry[key] for key in ("site", "block", "arguments", "removed", "added", "r2")} for entry in changed
-        ],
-        "removed": sum(entry["removed"] for entry in changed),
-        "added": sum(entry["added"] for entry in changed),
+        **sites_of(result),
     }
 
 

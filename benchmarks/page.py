@@ -216,8 +216,6 @@ def provenance(path: Path, result: Result) -> str:
     notes = list(result.get("notes", ()))
     if result["quick"]:
         notes.insert(0, "**Made with `--quick`: it shows that the command runs; its figures mean nothing.**")
-    if result.get("transcribed"):
-        notes.insert(0, "Transcribed by hand from an earlier page: the run's own file was not kept.")
     return f"```\n{result['command']}\n```\n\n" + " ".join([f"{'; '.join(facts)}.", *notes])
 
 

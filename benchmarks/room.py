@@ -221,6 +221,18 @@ def study_rows(results: Mapping[str, Any], kept: Sequence[str]) -> list[dict[str
     return [{key: row[key] for key in kept} for row in (results["baseline"], *results["candidates"])]
 
 
+def sites_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row of a study's results was replaced: each site's block, parameters and R², and their sums."""
+    changed = [entry for entry in row["changes"] if entry["changed"]]
+    return {
+        "sites": [
+            {key: entry[key] for key in ("site", "block", "arguments", "removed", "added", "r2")} for entry in changed
+        ],
+        "removed": sum(entry["removed"] for entry in changed),
+        "added": sum(entry["added"] for entry in changed),
+    }
+
+
 def progress(line: str) -> None:
     """Says on standard error how far a benchmark is; its tables go to standard output at the end."""
     print(line, file=sys.stderr, flush=True)

@@ -234,13 +234,13 @@ def test_shares_have_binomial_intervals() -> None:
 
 
 def test_page_says_what_is_not_known(tmp_path: Path) -> None:
-    (tmp_path / "teaching.json").write_text(json.dumps(make_result(date=None, environment=None, transcribed=True)))
+    (tmp_path / "teaching.json").write_text(json.dumps(make_result(date=None, environment=None)))
     (tmp_path / "teaching-gpu.json").write_text(
         json.dumps(make_result(quick=True, environment={"processor": "Abacus", "python": "3.11.7", "device": "GPU 9"}))
     )
     text = " ".join(page.render(tmp_path)[0].split())
     first, second = text.split("### Teaching everything at once: teaching-gpu")
-    assert "date not recorded; took 12.0 s; machine and versions not recorded. Transcribed by hand" in first
+    assert "date not recorded; took 12.0 s; machine and versions not recorded." in first
     assert "Made with `--quick`" not in first
     assert "Made with `--quick`" in second
     assert "GPU 9 (Abacus)" in second
