@@ -15,7 +15,7 @@ import copy
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -25,11 +25,12 @@ from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedModel
 
 import leanformer as lf
 from benchmarks.forms import EXTREME, vit_config
-from benchmarks.measuring import in_turn, median_ratio
-from benchmarks.room import Benchmark, Result, table
+from benchmarks.measuring import in_turn, median_ratio, seconds
+from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.config import ImageDataConfig, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
@@ -38,6 +39,7 @@ from leanformer.machine import environment, pick_device
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import parameter_count
 
+HEADS = (1, 4)
 GOAL = 8
 EXTREME_FORMS = {"extreme form": "a class token", "extreme form, mean": "the mean of all tokens"}
 """Name in a row -> what its classifier reads."""
@@ -103,6 +105,17 @@ def nothing_compiled_before() -> Iterator[None]:
         yield
 
 
+def models_of(heads: int) -> dict[str, PreTrainedModel]:
+    """What is compared, of so many heads; the first is what ratios are to."""
+    baseline = fresh_model("vit", vit_config(heads=heads))
+    return {
+        "ViT": baseline,
+        "ViT, eager attention": fresh_model("vit", {**vit_config(heads=heads), "attn_implementation": "eager"}),
+        "extreme form": lf.reduce(baseline, EXTREME),
+        "extreme form, mean": lf.reduce(baseline, {**EXTREME, "pooling": "mean"}),
+    }
+
+
 def measure(arguments: argparse.Namespace) -> Result:
     """The speeds of every model in every round."""
     device = pick_device(arguments.device)
@@ -111,61 +124,54 @@ def measure(arguments: argparse.Namespace) -> Result:
     accelerator = make_accelerator(precision, device)
     data = load_images(ImageDataConfig(source=arguments.data, image_size=28), device, None, None)
     batches = ImageBatches(data, arguments.batch_size, (), data.mean, data.std)
+
+    def step_of(model: PreTrainedModel, compiled: bool) -> TrainingStep:
+        own = copy.deepcopy(model).to(device).train()
+        return TrainingStep(own, config.model_copy(update={"compile": compiled}), 1e-3, accelerator)
+
     rows: list[dict[str, Any]] = []
     ways: dict[str, Callable[[], float]] = {}
     with nothing_compiled_before():
-        for heads in (1, 4):
-            baseline = fresh_model("vit", vit_config(heads=heads))
-            models = {
-                "ViT": baseline,
-                "ViT, eager attention": fresh_model("vit", {**vit_config(heads=heads), "attn_implementation": "eager"}),
-                "extreme form": lf.reduce(baseline, EXTREME),
-                "extreme form, mean": lf.reduce(baseline, {**EXTREME, "pooling": "mean"}),
-            }
-            for name, model in models.items():
+        for heads in HEADS:
+            for name, model in models_of(heads).items():
                 row: dict[str, Any] = {"model": name, "heads": heads, "parameters": parameter_count(model)}
                 rows.append(row)
-                for compiled in (False,) if arguments.no_compile else (False, True):
-                    how = config.model_copy(update={"compile": compiled})
-                    step = TrainingStep(copy.deepcopy(model).to(device).train(), how, 1e-3, accelerator)
-                    ways[way_of(row, compiled)] = partial(images_per_second, step, batches, arguments.steps)
-                    if compiled:
-                        started = time.perf_counter()
-                        images_per_second(step, batches, 1)
-                        row["first_step_seconds"] = time.perf_counter() - started
-                    elif device.type == "cpu":  # elsewhere products are only queued
-                        calls = products_of(step, next(batches.training(seed=0, epoch=0)))
-                        ways[f"{name}, {heads}, products"] = partial(
-                            products_per_second, calls, arguments.batch_size, arguments.steps
-                        )
+                plain = step_of(model, compiled=False)
+                ways[way_of(row, "plain")] = partial(images_per_second, plain, batches, arguments.steps)
+                if device.type == "cpu":  # elsewhere products are only queued
+                    calls = products_of(plain, next(batches.training(seed=0, epoch=0)))
+                    ways[way_of(row, "products")] = partial(
+                        products_per_second, calls, arguments.batch_size, arguments.steps
+                    )
+                if not arguments.no_compile:
+                    compiled = step_of(model, compiled=True)
+                    row["first_step_seconds"] = seconds(partial(images_per_second, compiled, batches, 1))
+                    ways[way_of(row, "compiled")] = partial(images_per_second, compiled, batches, arguments.steps)
+                progress(f"training_speed: {name}, heads: {heads}")
         speeds = in_turn(ways, arguments.rounds)
     for row in rows:
-        own = speeds[way_of(row, False)]
         vits = [other for other in rows if other["heads"] == row["heads"] and other["model"].startswith("ViT")]
-        fastest = max(
-            (speeds[way] for vit in vits for compiled in (False, True) if (way := way_of(vit, compiled)) in speeds),
-            key=statistics.median,
-        )
-        floor = speeds.get(f"{row['model']}, {row['heads']}, products")
-        row["products_per_second"] = None if floor is None else statistics.median(floor)
-        row["ratio_to_products"] = None if floor is None else median_ratio(own, floor)
-        row |= figures_of(own, speeds[way_of(vits[0], False)], fastest)
-        compiled_speeds = speeds.get(way_of(row, True))
-        row["compiled"] = compiled_speeds and figures_of(compiled_speeds, speeds[way_of(vits[0], False)], fastest)
+        theirs = [speeds[way] for vit in vits for how in ("plain", "compiled") if (way := way_of(vit, how)) in speeds]
+        own, products, compiled_speeds = (speeds.get(way_of(row, how)) for how in ("plain", "products", "compiled"))
+        assert own is not None
+        row |= figures_of(own, theirs)
+        row["products_per_second"] = None if products is None else statistics.median(products)
+        row["ratio_to_products"] = None if products is None else median_ratio(own, products)
+        row["compiled"] = None if compiled_speeds is None else figures_of(compiled_speeds, theirs)
     return {"environment": environment(device, precision), "rows": rows}
 
 
-def way_of(row: dict[str, Any], compiled: bool) -> str:
+def way_of(row: Mapping[str, Any], how: str) -> str:
     """The name of a model's measurement."""
-    return f"{row['model']}, {row['heads']}" + (", compiled" if compiled else "")
+    return f"{row['model']}, {row['heads']}, {how}"
 
 
-def figures_of(own: list[float], vit: list[float], fastest: list[float]) -> dict[str, Any]:
-    """A model's speed, and its ratios to the ViT as it comes and to the ViT in its fastest way."""
+def figures_of(own: Sequence[float], vits: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """A model's speed, and its ratios to the ViT's, the first of whose speeds is that of the model as it comes."""
     return {
         "images_per_second": statistics.median(own),
-        "ratio_to_vit": median_ratio(own, vit),
-        "ratio_to_fastest_vit": median_ratio(own, fastest),
+        "ratio_to_vit": median_ratio(own, vits[0]),
+        "ratio_to_fastest_vit": median_ratio(own, max(vits, key=statistics.median)),
         "rounds": own,
     }
 
@@ -254,7 +260,7 @@ def summary(result: Result) -> str:
     rows = {(row["model"], row["heads"]): row for row in result["rows"]}
     best = {
         heads: max((rows[model, heads] for model in EXTREME_FORMS), key=lambda row: row["ratio_to_vit"])
-        for heads in (1, 4)
+        for heads in HEADS
     }
     text = (
         f"A vision transformer reduced to its extreme form trains {best[1]['ratio_to_vit']:.1f} times as fast as "
