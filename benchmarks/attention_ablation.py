@@ -63,14 +63,15 @@ def section(result: Result) -> str:
     """Places and schemes by sizes: BLEU with R², and parameters."""
     rows = {row["name"]: row for row in result["rows"]}
     teacher = rows["baseline"]
+    seeds = len(result["settings"]["seeds"])
     halves = [(row["difference"]["high"] - row["difference"]["low"]) / 2 for row in rows.values() if row["difference"]]
     header = ("replaced", "scheme", *SIZES)
     return f"""\
-`examples/attention-ablation.yaml`, seeds: {len(result["settings"]["seeds"])}: number words, a teacher of d = 32 and 2
-+ 2 layers and {teacher["quality"]["mean"]:.1f} BLEU, blocks as taught, without tuning. ALR replaces an attention, ASLR
-with a network a head, ALRR an attention with its norm and residual, ELR a layer. BLEU on test, and in brackets R², the
-median of the sites; intervals of 95 % of the difference to the teacher, over test sentences, reach
-{min(halves):.1f} to {max(halves):.1f} to either side. All blocks of a seed were taught at once.
+`examples/attention-ablation.yaml`, seeds: {seeds}: number words, a teacher of d = 32 and 2 + 2 layers and
+{teacher["quality"]["mean"]:.1f} BLEU, blocks as taught, without tuning. ALR replaces an attention, ASLR with a network
+a head, ALRR an attention with its norm and residual, ELR a layer. BLEU on test, and in brackets R², the median of the
+sites; intervals of 95 % of the difference to the teacher, over test sentences{" and seeds" if seeds > 1 else ""}, reach
+{min(halves):.1f} to {max(halves):.1f} to either side. Blocks of a seed are taught at once, as many as memory holds.
 
 {table(header, lines_of(rows, quality_and_r2))}
 

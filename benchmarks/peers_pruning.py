@@ -293,7 +293,7 @@ def measure(arguments: argparse.Namespace) -> Result:
 
 
 @torch.inference_mode()
-def _forward(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> float:
+def _forward(model: PreTrainedModel, inputs: dict[str, Any]) -> float:
     return seconds(lambda: model(**inputs))
 
 

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +124,7 @@ class StackedStep:
         output = functional_call(self._skeleton, parameters, (), inputs_of(batch))
         return cross_entropy(output.logits, batch["labels"], self.config.label_smoothing)
 
-    def _classes(self, parameters: dict[str, Tensor], inputs: Batch) -> Tensor:
+    def _classes(self, parameters: dict[str, Tensor], inputs: dict[str, Any]) -> Tensor:
         """Of one model."""
         logits: Tensor = functional_call(self._skeleton, parameters, (), inputs).logits
         return logits.argmax(dim=-1)

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Products(TorchDispatchMode):
     """Records every matrix product that PyTorch does, forward and backward, with its tensors."""
 
-    KINDS = ("mm", "addmm", "bmm", "baddbmm", "baddbmm_")
+    KINDS = ("mm", "addmm", "bmm", "baddbmm")
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,12 +221,15 @@ def compiling(result: Result) -> str:
         return ""
     took = [row["first_step_seconds"] for row in extremes]
     gains = [median_ratio(row["compiled"]["rounds"], row["rounds"]) for row in extremes]
-    repaid = [row["first_step_seconds"] / (1 - 1 / gain) for row, gain in zip(extremes, gains, strict=True) if gain > 1]
-    return f"""
+    text = f"""
 
-Compiled, the extreme form trains {min(gains):.2f} to {max(gains):.2f} times as fast; its first step then takes
-{min(took):.0f} to {max(took):.0f} seconds where nothing was compiled before, which is repaid where a training takes
-more than {max(repaid, default=0) / 60:.1f} minutes otherwise."""
+Compiled, the extreme form trains {min(gains):.2f} to {max(gains):.2f} times as fast. Its first step then takes
+{min(took):.0f} to {max(took):.0f} seconds, where no earlier process left anything compiled; where an epoch's last batch
+is smaller, the first of these takes about as long again."""
+    if min(gains) <= 1:
+        return text
+    repaid = max(spent / (1 - 1 / gain) for spent, gain in zip(took, gains, strict=True))
+    return f"{text} One compilation is repaid in a training that takes more than {repaid / 60:.1f} minutes without."
 
 
 def floor_of(result: Result) -> str:

@@ -175,3 +175,17 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("needs the data sets of ../shared/data beside the checkout")
     return path
+
+
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate as in a new process, whose precision is not settled; afterwards as the other tests have it."""
+    import torch
+    from accelerate.state import AcceleratorState
+
+    from leanformer.learn.train import make_accelerator
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    make_accelerator("float32", torch.device("cpu"))

@@ -428,3 +428,38 @@ def test_in_turn() -> None:
 
 def test_median_ratio() -> None:
     assert median_ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]) == 3.0  # of 2, 3 and 4; the medians' ratio is 4
+
+
+@pytest.mark.parametrize(("gain", "repaid"), [(1.25, True), (0.9, False)])
+def test_training_speed_says_what_compiling_gives(gain: float, repaid: bool) -> None:
+    def figures(speed: float) -> dict[str, Any]:
+        ratios = {"ratio_to_vit": speed / 100, "ratio_to_fastest_vit": speed / 125}
+        return {"images_per_second": speed, **ratios, "rounds": [speed, speed]}
+
+    speeds = {"ViT": 100.0, "ViT, eager attention": 110.0, "extreme form": 600.0, "extreme form, mean": 700.0}
+    rows = [
+        {
+            "model": model,
+            "heads": heads,
+            "parameters": 1000,
+            **figures(speed),
+            "products_per_second": 2 * speed,
+            "ratio_to_products": 0.5,
+            "first_step_seconds": 30.0,
+            "compiled": figures(gain * speed),
+        }
+        for heads in (1, 4)
+        for model, speed in speeds.items()
+    ]
+    benchmark = room.find("training_speed")
+    result = make_result(rows=rows, settings={"batch_size": 8, "rounds": 2})
+    text = " ".join(benchmark.section(result).split())
+    assert f"trains {gain:.2f} to {gain:.2f} times as fast. Its first step then takes 30 to 30 seconds" in text
+    assert ("repaid in a training that takes more than 2.5 minutes" in text) == repaid  # 30 s / (1 - 1 / 1.25)
+    assert "it would train 14.0 times as fast" in text
+    reached = "reached, compiled (8.8 times; rounds 8.8 to 8.8)" if repaid else "not reached, compiled (6.3 times"
+    assert f"is not reached (7.0 times; rounds 7.0 to 7.0) and {reached}" in text
+    assert benchmark.summary is not None
+    said = benchmark.summary(result)
+    assert said is not None
+    assert f"7.0 times with four; compiled {7 * gain:.1f} and {7 * gain:.1f} times, and {5.6 * gain:.1f}" in said

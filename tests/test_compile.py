@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from leanformer.learn.train import Batch, TrainingStep, make_accelerator
 from leanformer.model.baseline import fresh_model
 
 CPU = torch.device("cpu")
-EXTREME = {"*.self_attention": {"block": "minimal_attention", "vo": "none"}, "*.mlp": "none"}
+EXTREME: dict[str, Any] = {"*.self_attention": {"block": "minimal_attention", "vo": "none"}, "*.mlp": "none"}
 
 
 def image_model(width: int = 16) -> PreTrainedModel:
@@ -33,9 +34,9 @@ def image_batch() -> Batch:
     return {"pixel_values": torch.randn(6, 1, 8, 8), "labels": torch.randint(10, (6,))}
 
 
-def step_of(model: PreTrainedModel, compile: bool) -> TrainingStep:
+def step_of(model: PreTrainedModel, compile: bool, precision: str = "float32") -> TrainingStep:
     config = ImageTrainConfig(compile=compile)
-    return TrainingStep(model.train(), config, 1e-2, make_accelerator("float32", CPU))
+    return TrainingStep(model.train(), config, 1e-2, make_accelerator(precision, CPU))
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ def graphs() -> int:
     return int(dynamo.utils.counters["stats"]["unique_graphs"])
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_compiled_training_is_the_training() -> None:
     plain = lf.reduce(image_model(), EXTREME)
     compiled = copy.deepcopy(plain)
@@ -75,6 +77,10 @@ def test_a_compiled_training_is_the_training() -> None:
         {"block": "feed_forward", "size": "XS", "max_length": 5},
         {"block": "mixer", "positions": "grid", "special_tokens": 1},
         {"block": "slots", "slots": 4},
+        {"block": "synthesizer", "max_length": 5},
+        {"block": "linear_attention"},
+        {"block": "average"},
+        {"block": "attention"},
     ],
     ids=lambda block: str(block["block"]),
 )
@@ -86,15 +92,27 @@ def test_every_form_is_one_graph(block: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("only_traced")
-def test_more_forms_are_compiled_than_pytorch_would() -> None:
-    with dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+@pytest.mark.parametrize("limit", ["recompile_limit", "accumulated_recompile_limit"])
+def test_more_forms_are_compiled_than_pytorch_would(limit: str) -> None:
+    with dynamo.config.patch({limit: 2, "fail_on_recompile_limit_hit": True}):
         kept = [step_of(lf.reduce(image_model(width), EXTREME), True) for width in (8, 16, 24)]
         for step in kept:
             step(image_batch())
 
 
+@pytest.mark.usefixtures("only_traced", "fresh_accelerate")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_second_seed_finds_it_compiled(precision: str) -> None:
+    before = graphs()
+    for _ in range(2):
+        step = step_of(lf.reduce(image_model(), EXTREME), True, precision)
+        assert step(image_batch()).isfinite()
+        step.close()
+        assert graphs() == before + 1
+
+
 @pytest.mark.usefixtures("only_traced")
-def test_batches_of_text_of_any_shape_are_compiled_once() -> None:
+def test_batches_of_text_of_other_shapes_are_not_compiled_anew() -> None:
     settings = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 20, "pad_token_id": 0}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
     model = fresh_model("marian", {**settings, **heads, "eos_token_id": 1, "decoder_start_token_id": 0})

@@ -40,3 +40,18 @@ def test_the_time_left_counts_only_what_was_done_since_a_training_went_on(monkey
     reporter.epoch({"epoch": 3, "train_loss": 1.0}, epochs=5, examples_per_second=8.0, shown="")
     assert "epoch 3/5" in shown.getvalue()
     assert "2m00s left" in shown.getvalue()  # half an epoch in half a minute
+
+
+def test_a_bar_goes_on_from_what_was_done() -> None:
+    now = 100.0
+    reporter = Reporter("study", Console(file=io.StringIO(), width=200, force_terminal=True))
+    assert reporter._live is not None
+    reporter._live.get_time = lambda: now
+    with reporter:
+        reporter.start("form", epochs=5)
+        for step in (6, 7, 8, 9):
+            now += 3.0
+            reporter.step(epoch=2, step=step, steps_per_epoch=10)
+        (bar,) = reporter._live.tasks
+    assert bar.completed == 2.9
+    assert bar.speed == pytest.approx(0.1 / 3)  # epochs a second since it went on, without the 2.5 of before

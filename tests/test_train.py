@@ -16,6 +16,7 @@ import leanformer as lf
 from leanformer.config import ImageDataConfig, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
+from leanformer.errors import LeanformerError
 from leanformer.learn import train as loop
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.schedule import rate_factor
@@ -415,3 +416,10 @@ def test_terms_of_a_loss_are_their_sum(batches: ImageBatches) -> None:
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert one.grad is None
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_another_precision_in_one_process_is_refused() -> None:
+    make_accelerator("bfloat16", CPU)
+    with pytest.raises(LeanformerError, match=r"float32 on cpu: .*accelerate keeps to the first; start a new process"):
+        make_accelerator("float32", CPU)

@@ -86,7 +86,7 @@ class Teaching:
         directory: The run directory.
         task: The study's task.
         config: How blocks are taught.
-        train_config: Of the study: precision, compilation, checkpoints.
+        train_config: Of the study: precision, checkpoints.
         accelerator: From ``make_accelerator``.
         reporter: Where progress is shown.
     """

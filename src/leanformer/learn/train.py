@@ -14,6 +14,7 @@ import torch._dynamo as dynamo
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
+from torch._inductor.exc import TritonMissing
 
 from leanformer.blocks.minimal_attention import TriangularLinear
 from leanformer.blocks.networks import GroupedMap
@@ -30,7 +31,7 @@ MAX_ROLLBACKS = 2
 ROLLBACK_RATE_FACTOR = 0.25
 # Looking at a loss waits for the device; on a CPU there is nothing to wait for.
 STEPS_BETWEEN_LOOKS_ON_GPU = 25
-FORMS_COMPILED = 1000  # at most in one process
+VERSIONS_COMPILED = 1000  # of one function, at most, in one process
 
 
 @runtime_checkable
@@ -161,8 +162,18 @@ def settle_precision(wanted: str, device: torch.device) -> str:
 
 
 def make_accelerator(precision: str, device: torch.device) -> Accelerator:
-    """The accelerator for a device and a settled precision."""
-    return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no", cpu=device.type == "cpu")
+    """The accelerator for a device and a settled precision.
+
+    Raises:
+        LeanformerError: This process has used accelerate in another way, and accelerate keeps to the first.
+    """
+    try:
+        return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no", cpu=device.type == "cpu")
+    except ValueError as error:
+        raise LeanformerError(
+            f"{precision} on {device.type}: this Python process has used accelerate with another precision or device, "
+            "and accelerate keeps to the first; start a new process"
+        ) from error
 
 
 Batch = dict[str, torch.Tensor]
@@ -223,20 +234,24 @@ class TrainingStep:
         self.accelerator = accelerator
         self.loss = loss or label_loss(config.label_smoothing)
         self.optimizer = make_optimizer(model, config, learning_rate)
-        self._prepared = accelerator.prepare(model)
         self._parameters = list(model.parameters())
-        self._forward: Any = self._prepared
+        self._forward: Any
         if config.compile:
             # PyTorch gives up a function, with a log line alone, after eight versions of it: each form is a version.
-            dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, FORMS_COMPILED)
-            dynamo.config.accumulated_recompile_limit = max(dynamo.config.accumulated_recompile_limit, FORMS_COMPILED)
+            dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, VERSIONS_COMPILED)
+            dynamo.config.accumulated_recompile_limit = max(
+                dynamo.config.accumulated_recompile_limit, VERSIONS_COMPILED
+            )
+            # Not through accelerate's wrapper, which differs from training to training: each would compile anew.
             self._forward = torch.compile(
-                self._prepared,
+                model,
                 # Batches of text have many shapes: left to find that out, PyTorch compiles twice.
                 dynamic=isinstance(config, TranslationTrainConfig),
                 # A CPU's kernels are then called from C++: a twelfth less time for a step of the smallest forms.
                 options={"cpp_wrapper": True} if accelerator.device.type == "cpu" else None,
             )
+        else:
+            self._forward = accelerator.prepare(model)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets the rate of the steps to come."""
@@ -254,10 +269,12 @@ class TrainingStep:
         """
         try:
             total = self._gradients(batch)
-        except dynamo.exc.TorchDynamoException as error:
+        except (dynamo.exc.BackendCompilerFailed, TritonMissing) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            cause = next((line for line in lines if "error:" in line.lower()), lines[0])
             raise LeanformerError(
-                f"train.compile: PyTorch cannot compile the model here ({str(error).splitlines()[0]}); it needs a C++ "
-                "compiler, on a GPU Triton too; set compile to false to train without"
+                f"train.compile: PyTorch cannot compile the model here ({cause}); it needs a C++ compiler and Python's "
+                "headers, on a GPU Triton; set compile to false to train without"
             ) from error
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = nn.utils.clip_grad_norm_(self._parameters, limit)
@@ -279,7 +296,7 @@ class TrainingStep:
 
     def close(self) -> None:
         """Takes the accelerator's wrappers off the model again."""
-        self.accelerator.unwrap_model(self._prepared, keep_fp32_wrapper=False)
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
 
 
