@@ -79,8 +79,6 @@ def test_a_compiled_training_is_the_training() -> None:
         {"block": "slots", "slots": 4},
         {"block": "synthesizer", "max_length": 5},
         {"block": "linear_attention"},
-        {"block": "average"},
-        {"block": "attention"},
     ],
     ids=lambda block: str(block["block"]),
 )
