@@ -52,10 +52,9 @@ def measure(arguments: argparse.Namespace) -> Result:
     study["measure"]["threads"] = arguments.threads
     with runs_of("attention_ablation", arguments) as runs:
         results = lf.run(study, runs).results
-    rows = [
-        row | sites_of(full)
-        for row, full in zip(study_rows(results, KEPT), (results["baseline"], *results["candidates"]), strict=True)
-    ]
+    rows = study_rows(results, (*KEPT, "changes"))
+    for row in rows:
+        row |= sites_of(row.pop("changes"))
     return {"environment": results["environment"], "study": study, "rows": rows}
 
 

@@ -131,7 +131,7 @@ def make_row(result: Mapping[str, Any], run: Path) -> dict[str, Any]:
     ]
     return {key: result[key] for key in KEPT} | {
         "validation_bleu": statistics.fmean(trial["validation"]["validation_bleu"] for trial in trials),
-        **sites_of(result),
+        **sites_of(result["changes"]),
     }
 
 

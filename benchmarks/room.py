@@ -221,9 +221,9 @@ def study_rows(results: Mapping[str, Any], kept: Sequence[str]) -> list[dict[str
     return [{key: row[key] for key in kept} for row in (results["baseline"], *results["candidates"])]
 
 
-def sites_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a row of a study's results was replaced: each site's block, parameters and R², and their sums."""
-    changed = [entry for entry in row["changes"] if entry["changed"]]
+def sites_of(changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a row's ``changes`` come to: the block, parameters and R² of each site that was replaced, and the sums."""
+    changed = [entry for entry in changes if entry["changed"]]
     return {
         "sites": [
             {key: entry[key] for key in ("site", "block", "arguments", "removed", "added", "r2")} for entry in changed

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch._dynamo as dynamo
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
-from torch._inductor.exc import TritonMissing
 
 from leanformer.blocks.minimal_attention import TriangularLinear
 from leanformer.blocks.networks import GroupedMap
 from leanformer.config import TrainConfig, TranslationTrainConfig
 from leanformer.errors import LeanformerError
 from leanformer.learn.checkpoint import Snapshot
+from leanformer.learn.compiled import compiled, compiling
 from leanformer.learn.schedule import rate_factor
 from leanformer.model.layers import PatchProjection
 
@@ -31,7 +30,6 @@ MAX_ROLLBACKS = 2
 ROLLBACK_RATE_FACTOR = 0.25
 # Looking at a loss waits for the device; on a CPU there is nothing to wait for.
 STEPS_BETWEEN_LOOKS_ON_GPU = 25
-VERSIONS_COMPILED = 1000  # of one function, at most, in one process
 
 
 @runtime_checkable
@@ -235,23 +233,11 @@ class TrainingStep:
         self.loss = loss or label_loss(config.label_smoothing)
         self.optimizer = make_optimizer(model, config, learning_rate)
         self._parameters = list(model.parameters())
-        self._forward: Any
-        if config.compile:
-            # PyTorch gives up a function, with a log line alone, after eight versions of it: each form is a version.
-            dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, VERSIONS_COMPILED)
-            dynamo.config.accumulated_recompile_limit = max(
-                dynamo.config.accumulated_recompile_limit, VERSIONS_COMPILED
-            )
-            # Not through accelerate's wrapper, which differs from training to training: each would compile anew.
-            self._forward = torch.compile(
-                model,
-                # Batches of text have many shapes: left to find that out, PyTorch compiles twice.
-                dynamic=isinstance(config, TranslationTrainConfig),
-                # A CPU's kernels are then called from C++: a twelfth less time for a step of the smallest forms.
-                options={"cpp_wrapper": True} if accelerator.device.type == "cpu" else None,
-            )
-        else:
-            self._forward = accelerator.prepare(model)
+        self._forward: Any = (
+            compiled(model, isinstance(config, TranslationTrainConfig), accelerator.device)
+            if config.compile
+            else accelerator.prepare(model)
+        )
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets the rate of the steps to come."""
@@ -267,32 +253,21 @@ class TrainingStep:
         Raises:
             LeanformerError: The model is to be compiled, and cannot be here.
         """
-        try:
-            total = self._gradients(batch)
-        except (dynamo.exc.BackendCompilerFailed, TritonMissing) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            cause = next((line for line in lines if "error:" in line.lower()), lines[0])
-            raise LeanformerError(
-                f"train.compile: PyTorch cannot compile the model here ({cause}); it needs a C++ compiler and Python's "
-                "headers, on a GPU Triton; set compile to false to train without"
-            ) from error
+        total = torch.zeros((), device=self.accelerator.device)
+        terms = self.loss(self._forward, batch)
+        while True:
+            with compiling(), self.accelerator.autocast():
+                term = next(terms, None)
+            if term is None:
+                break
+            with compiling():  # the gradient's part, which comes when it is first asked for
+                term.backward()
+            total += term.detach()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = nn.utils.clip_grad_norm_(self._parameters, limit)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
-
-    def _gradients(self, batch: Batch) -> torch.Tensor:
-        """Adds the gradients of every term of the loss, and gives their sum."""
-        total = torch.zeros((), device=self.accelerator.device)
-        terms = self.loss(self._forward, batch)
-        while True:
-            with self.accelerator.autocast():
-                term = next(terms, None)
-            if term is None:
-                return total
-            term.backward()
-            total += term.detach()
 
     def close(self) -> None:
         """Takes the accelerator's wrappers off the model again."""
