@@ -4,7 +4,7 @@ Every model writes as many tokens of the same sentences, whatever it would say, 
 differs: greedy for one sentence and for 32 at once, and with a beam of 5 for 16. The first model is the one that the
 others are compared with, and once more with its layers opened and nothing replaced; ratios are taken round by round.
 What a model would say does not matter, so by default the models are fresh ones of benchmarks/multi30k.yaml: its
-teacher, and students of slots. Trained ones are given by name:
+teacher, and students of slots and of the published networks. Trained ones are given by name:
 
     python -m benchmarks decoding teacher=runs/.../baseline/seed-0/model slots=runs/.../both-slots/seed-0/model
 """
@@ -32,10 +32,16 @@ from leanformer.tasks.translation import Translation
 
 SETTINGS = ((1, 1), (32, 1), (16, 5))  # sentences, beam
 STUDENTS = {
-    "encoder": "encoder-slots",
-    "encoder and decoder self": "both-slots",
-    "cross": "cross-slots-64-lean",
-    "all": "all-slots",
+    "encoder, slots": "encoder-slots",
+    "encoder and decoder self, slots": "both-slots",
+    "cross, slots": "cross-slots-64-lean",
+    "all, slots": "all-slots",
+    "encoder, feed_forward XS": "encoder-XS",
+    "decoder self, feed_forward 50": "decoder-50",
+    "decoder self, feed_forward 800": "decoder-800",
+    "encoder and decoder self, feed_forward M and 800": "both-M",
+    "cross, feed_forward 800": "cross-sum-800",
+    "cross, synthesizer": "cross-synthesizer",
 }
 """What is replaced -> the candidate of benchmarks/multi30k.yaml."""
 OPENED = "nothing, but open layers"
@@ -122,7 +128,7 @@ def section(result: Result) -> str:
     ]
     header = ("replaced", *(f"sentences: {count}" + (f", beam {beam}" if beam > 1 else "") for count, beam in runs))
     return f"""\
-A teacher with its cache of keys and values, against its students of slots: each writes {settings["tokens"]} tokens
+A teacher with its cache of keys and values, against its students: each writes {settings["tokens"]} tokens
 for the same sentences ({result["median_source_tokens"]:g} subwords in the median), rounds in turn:
 {settings["rounds"]}, medians of the ratios. Above 1 is faster.
 
@@ -139,7 +145,7 @@ def summary(result: Result) -> str:
     first = result["rows"][0]["model"]
     speeds = [row["speed"] for row in result["rows"] if row["model"] not in (first, OPENED)]
     return (
-        f"While they write short sentences, small translators whose attention is replaced by slots have "
+        f"While they write short sentences, small translators whose attention is replaced have "
         f"{min(speeds):.2f} to {max(speeds):.2f} times their teacher's speed."
     )
 
