@@ -20,6 +20,7 @@ from typing import Any
 import leanformer as lf
 from benchmarks.forms import TINY_TEXT
 from benchmarks.interval import Interval
+from benchmarks.multi30k_findings import what_it_says
 from benchmarks.plots import Differences
 from benchmarks.room import Benchmark, Result, add_runs, runs_of, sites_of, table, with_interval
 from benchmarks.verdicts import MARGINS, Verdict
@@ -59,6 +60,11 @@ LABELS = {
     "encoder-XS": "encoder self, `feed_forward` XS",
     "encoder-S": "encoder self, `feed_forward` S",
     "encoder-M": "encoder self, `feed_forward` M",
+    "encoder-ASLR-XS": "encoder self, `feed_forward` XS, a network a head (ASLR)",
+    "encoder-ALRR-S": "encoder self with norm and residual (ALRR), `feed_forward` S",
+    "encoder-ALRR-M": "encoder self with norm and residual (ALRR), `feed_forward` M",
+    "encoder-ELR-S": "encoder layers (ELR), `feed_forward` S",
+    "encoder-ELR-M": "encoder layers (ELR), `feed_forward` M",
     "encoder-mixer": "encoder self, `mixer`, `positions: absolute`",
     "encoder-slots": "encoder self, `slots` 64, rank 8",
     "decoder-50": "decoder self, `feed_forward`, hidden 50",
@@ -227,8 +233,8 @@ cell BLEU, and the difference to the teacher with its interval. "Tuned" is the s
 tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's logits).
 
 {table(("replaced in all layers", "added", "removed", "net", "R²", *taught, "as taught", "tuned, one epoch"), lines)}"""
-    if set(LABELS) | {f"{name}-tuned" for name in LABELS if name != "baseline"} <= set(rows):
-        text += f"\n\n{what_it_says(rows)}"
+    if findings := what_it_says(rows):
+        text += f"\n\nWhat it says:\n\n{findings}"
     ways = [
         (words, f"{name}{ending}", how)
         for words, name in (
@@ -259,55 +265,6 @@ def plot(result: Result) -> Differences | None:
             drawn[WHOLE if name == "all-slots" else label] = own
     alt = "BLEU of every student, less its teacher's, with intervals of 95 %"
     return Differences(alt, drawn, tuple(ENDINGS.values()), "BLEU", MARGINS["BLEU"], linear=5.0) if drawn else None
-
-
-def loss(row: Mapping[str, Any]) -> float:
-    """BLEU lost against the teacher."""
-    return -float(row["difference"]["mean"])
-
-
-def span(values: list[float]) -> str:
-    """``1.3 to 3.3``"""
-    return f"{min(values):.1f} to {max(values):.1f}"
-
-
-def what_it_says(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table's findings, with its figures."""
-    published = ("encoder-XS", "encoder-S", "encoder-M")
-    networks = ("cross-sum-50", "cross-sum-800", "cross-gate-800")
-    slots, lean, wide = rows["encoder-slots"], rows["cross-slots-64-lean"], rows["cross-slots-64"]
-    tuned = {name: rows[f"{name}-tuned"] for name in LABELS if name != "baseline"}
-    far = [name for name in tuned if loss(rows[name]) > 10]
-    near = [name for name in tuned if loss(rows[name]) < 1]
-    ratios = [rows[name]["added"] / rows[name]["removed"] for name in published]
-    return f"""\
-What it says:
-
-- **The encoder's attention**: slots with {change_in_percent(slots)} parameters, as taught, are {loss(slots):.2f}
-  points from the teacher. The published networks lose {span([loss(rows[name]) for name in published])} as taught and
-  {span([loss(tuned[name]) for name in published])} tuned, with {min(ratios):.0f} to {max(ratios):.0f} times the
-  parameters.
-- **The decoder's self-attention too**: with both replaced by slots ({change_in_percent(rows["both-slots"])}
-  parameters) {loss(rows["both-slots"]):.1f} points are lost as taught and {loss(tuned["both-slots"]):.1f} tuned; by
-  the published networks M and 800 {loss(rows["both-M"]):.1f} and {loss(tuned["both-M"]):.1f}.
-- **Cross-attention**: the published networks lose {span([loss(rows[name]) for name in networks])} points as taught
-  and {span([loss(tuned[name]) for name in networks])} tuned; weights that the asking token alone decides
-  {loss(rows["cross-synthesizer"]):.0f} as taught. Slots lose {loss(lean):.1f} with a linear gate and rank 16
-  ({change_in_percent(lean)} parameters), {loss(wide):.1f} with a network ({change_in_percent(wide)}).
-- **An epoch of tuning** gives the students that are more than 10 points off {gains(far, rows, tuned)} points back,
-  and those within a point {gains(near, rows, tuned)}."""
-
-
-def change_in_percent(row: Mapping[str, Any]) -> str:
-    """``12 % fewer``, ``25 % more``"""
-    ratio = row["added"] / row["removed"] - 1
-    return f"{100 * abs(ratio):.0f} % {'more' if ratio > 0 else 'fewer'}"
-
-
-def gains(names: list[str], rows: Mapping[str, Any], tuned: Mapping[str, Any]) -> str:
-    """What tuning gives these students: ``-0.3 to +0.1``."""
-    found = [loss(rows[name]) - loss(tuned[name]) for name in names]
-    return f"{min(found):+.1f} to {max(found):+.1f}" if found else "nothing, as there are none,"
 
 
 CONTROLLED = """
