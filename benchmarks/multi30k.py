@@ -28,6 +28,7 @@ from leanformer.decide.corpus import compare_corpus
 from leanformer.errors import LeanformerError
 from leanformer.measure.translation import Translations, corpus_score
 from leanformer.report.numbers import change
+from leanformer.report.read import rows_of
 from leanformer.rundir import read_json
 
 STUDY = Path(__file__).with_suffix(".yaml")
@@ -178,7 +179,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         results = run.results
         rows = [
             make_row(result, run.directory) | {"against_control": against_control(result["name"], results, runs)}
-            for result in (results["baseline"], *results["candidates"])
+            for result in rows_of(results)
         ]
     return {key: results[key] for key in ("environment", "signatures", "decode", "data", "study", "seeds")} | {
         "rows": rows

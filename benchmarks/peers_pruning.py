@@ -44,6 +44,7 @@ from leanformer.learn.train import inputs_of, make_accelerator, train
 from leanformer.measure.cost import forward_flops
 from leanformer.measure.quality import Predictions
 from leanformer.model.surgery import parameter_count
+from leanformer.report.read import rows_of
 from leanformer.tasks.images import ImageClassification
 
 DENSE, OWN, LONGER, MAGNITUDE = "baseline", "form", "longer", "magnitude"
@@ -257,7 +258,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         }
     figures: dict[str, dict[str, Any]] = {
         row["name"]: {key: row[key] for key in ("parameters", "learning_rate", "learning_rate_search")}
-        for row in (results["baseline"], *results["candidates"])
+        for row in rows_of(results)
     }
     most = figures[OWN]["parameters"]
     task = ImageClassification(own, CPU)

@@ -41,6 +41,7 @@ from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.plan import Plan
 from leanformer.model.surgery import parameter_count
+from leanformer.report.read import rows_of
 from leanformer.tasks.images import ImageClassification
 
 FORMS: dict[str, Plan] = {
@@ -155,7 +156,7 @@ def run_study(plain: dict[str, Any]) -> dict[str, Any]:
     """The study by leanformer."""
     found = timed_study(plain)
     results = found.pop("results")
-    rows = [results["baseline"], *results["candidates"]]
+    rows = rows_of(results)
     return {**found, "accuracy": {row["name"]: row["quality"]["mean"] for row in rows}}
 
 

@@ -29,6 +29,7 @@ from leanformer.files import write_atomically
 from leanformer.machine import environment, threads
 from leanformer.progress import quiet_libraries
 from leanformer.report.numbers import signed
+from leanformer.report.read import rows_of
 from leanformer.rundir import read_json, to_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -218,7 +219,7 @@ def runs_of(name: str, arguments: argparse.Namespace) -> Iterator[Path]:
 
 def study_rows(results: Mapping[str, Any], kept: Sequence[str]) -> list[dict[str, Any]]:
     """A study's rows, the baseline's first, with these of their fields."""
-    return [{key: row[key] for key in kept} for row in (results["baseline"], *results["candidates"])]
+    return [{key: row[key] for key in kept} for row in rows_of(results)]
 
 
 def sites_of(changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

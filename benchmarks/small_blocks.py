@@ -19,6 +19,7 @@ from benchmarks.multi30k import STUDY, make_row, score
 from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, table, with_interval
 from leanformer.config import DistillConfig
 from leanformer.errors import LeanformerError
+from leanformer.report.read import rows_of
 from leanformer.rundir import read_json
 
 ENCODER, DECODER, CROSS = "encoder.*.self_attention", "decoder.*.self_attention", "*.cross_attention"
@@ -103,7 +104,7 @@ def measure(arguments: argparse.Namespace) -> Result:
             }
         run = lf.run(with_plans(study, plans), runs)
         results = run.results
-        rows = [make_row(result, run.directory) for result in (results["baseline"], *results["candidates"])]
+        rows = [make_row(result, run.directory) for result in rows_of(results)]
     return {key: results[key] for key in ("environment", "signatures", "decode", "data", "study", "seeds")} | {
         "heads": heads,
         "rows": rows,

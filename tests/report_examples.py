@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from leanformer.report.read import rows_of
+
 LAYERS, D_MODEL, TEST = 6, 64, 719
 ATTENTION, MLP, NORM = 4 * (D_MODEL**2 + D_MODEL), 2 * 4 * D_MODEL**2 + 5 * D_MODEL, 2 * D_MODEL
 OTHER = 2_698
@@ -253,7 +255,7 @@ def hostile_results() -> dict[str, Any]:
         results["candidates"].append(row)
     results["candidates"][0]["name"] = SCRIPT
     results["candidates"][1]["name"] = "<img src=x onerror='window.broken=true'>\u202e%{y}"
-    for row in (results["baseline"], *results["candidates"]):
+    for row in rows_of(results):
         row["reason"] = SCRIPT
         for entry in row["per_class"]:
             entry["class"] = f"</script>{SCRIPT} {entry['class']}"
@@ -285,7 +287,7 @@ def without_baseline() -> dict[str, Any]:
 def old_results() -> dict[str, Any]:
     """What a study of the digits wrote before candidates could be distilled."""
     results = example_results()
-    for row in (results["baseline"], *results["candidates"]):
+    for row in rows_of(results):
         del row["teaching"]
         for change in row["changes"]:
             for key in ("removed", "added", "r2", "r2_per_seed"):
@@ -605,7 +607,7 @@ def without_translation_baseline() -> dict[str, Any]:
         "ship": None,
         "recommendation": "Nothing can be recommended: the baseline failed.",
     }
-    for row in (results["baseline"], *results["candidates"]):
+    for row in rows_of(results):
         failed(row)
         row |= {"teaching": None, "curves": [{"seed": seed, "epochs": []} for seed in range(3)], "rollbacks": []}
         row["changes"] = [change | {"r2": None, "r2_per_seed": []} for change in row["changes"]]

@@ -33,6 +33,7 @@ from leanformer.report.ablation import ablation
 from leanformer.report.curves import learning_curves
 from leanformer.report.page import render, write_report
 from leanformer.report.parts import difference_by_part
+from leanformer.report.read import rows_of
 from leanformer.report.sentences import side_by_side
 from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites
 from leanformer.report.table import decision_lines, results_table
@@ -352,7 +353,7 @@ def test_page_without_a_baseline(tmp_path: Path) -> None:
 
 def test_page_without_any_measured_cost_or_epoch_has_no_empty_plots() -> None:
     results = example_results()
-    for row in (results["baseline"], *results["candidates"]):
+    for row in rows_of(results):
         failed(row)
         row["curves"] = [{"seed": 0, "epochs": []}]
     results |= {"recommended": None, "recommendation": "Nothing can be recommended: the baseline failed."}
@@ -371,7 +372,7 @@ def test_one_seed_is_said_wherever_intervals_are(page: str, tmp_path: Path) -> N
 
 def test_cost_figures_leave_out_what_was_not_measured() -> None:
     results = example_results() | {"prefer": "latency"}
-    for row in (results["baseline"], *results["candidates"]):
+    for row in rows_of(results):
         row["flops_per_example"] = None
     assert list(figures.quality_against_cost(results)) == ["latency", "parameters", "training time"]
 
@@ -542,7 +543,7 @@ def test_a_baseline_that_keeps_no_state_is_no_measure() -> None:
 def test_old_translation_results_are_read(tmp_path: Path) -> None:
     """What a study wrote before the cost of writing was counted."""
     results = translation_results()
-    for row in (results["baseline"], *results["candidates"]):
+    for row in rows_of(results):
         del row["decoding"], row["ms_per_token"]
     page = written(tmp_path, results)
     assert row_of(page.partition('id="writing"')[2], "7 cross-slots") == "7 cross-slots - - - - - -"

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from leanformer.report import numbers
 from leanformer.report.numbers import Metric, find_metric
+from leanformer.report.read import rows_of
 from leanformer.report.style import (
     COLORS,
     NEUTRAL,
@@ -100,7 +101,7 @@ def quality_against_cost(results: Mapping[str, Any]) -> dict[str, go.Figure]:
         "train_seconds": ("training time", "training of one model, s", numbers.seconds),
         "flops_per_example": ("operations", f"operations of one {example}", numbers.short),
     }
-    measured = [row for row in (results["baseline"], *results["candidates"]) if row["quality"] is not None]
+    measured = [row for row in rows_of(results) if row["quality"] is not None]
     figures = {}
     for cost in sorted(costs, key=lambda cost: cost != results["prefer"]):
         name, title, write = costs[cost]

@@ -18,7 +18,7 @@ from leanformer.report.ablation import ablation
 from leanformer.report.curves import learning_curves
 from leanformer.report.numbers import METRICS, MISSING, find_metric
 from leanformer.report.parts import by_part, difference_by_part, greatest_losses
-from leanformer.report.read import read_results
+from leanformer.report.read import read_results, rows_of
 from leanformer.report.sentences import side_by_side
 from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites, kinds_of, parameters_by_kind
 from leanformer.report.style import number_of, reach
@@ -86,7 +86,7 @@ def render(results: Mapping[str, Any]) -> str:
         "quality": lambda value: interval(value, metric.number),
         "difference": lambda value: interval(value, metric.signed),
     }
-    rows = [results["baseline"], *results["candidates"]]
+    rows = rows_of(results)
     chosen = next((row for row in rows if row["name"] == results["recommended"]), None)
     places = number_of(results)
     plots = _plots(results)

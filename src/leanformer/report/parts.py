@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from leanformer.report import numbers
 from leanformer.report.heatmap import difference_limits, heat_map
 from leanformer.report.numbers import Metric, find_metric
+from leanformer.report.read import rows_of
 from leanformer.report.style import number_of, row_axis, row_height, safe, scaled, shortened
 
 MOST_PARTS_WITH_NUMBERS = 14
@@ -51,7 +52,7 @@ def _words(entry: Mapping[str, Any]) -> str:
 
 def by_part(results: Mapping[str, Any]) -> list[tuple[str, int, list[Part | None]]]:
     """Part, its test examples, and what was measured of it for the baseline and each candidate."""
-    found = [{part.name: part for part in parts_of(row)} for row in (results["baseline"], *results["candidates"])]
+    found = [{part.name: part for part in parts_of(row)} for row in rows_of(results)]
     examples = {name: part.examples for parts in found for name, part in parts.items()}
     return [(name, count, [parts.get(name) for parts in found]) for name, count in examples.items()]
 

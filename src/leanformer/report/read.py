@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -352,6 +353,11 @@ def read_results(directory: Path) -> dict[str, Any]:
             f"{path}: no results that a leanformer study wrote: recommended: there is no {checked['recommended']!r}"
         )
     return checked
+
+
+def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of results.json: the baseline's, then the candidates'."""
+    return [results["baseline"], *results["candidates"]]
 
 
 def _refuse(constant: str) -> NoReturn:

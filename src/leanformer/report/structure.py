@@ -12,6 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from leanformer.report import numbers
+from leanformer.report.read import rows_of
 from leanformer.report.style import NEUTRAL, empty_figure, row_axis, row_height, safe
 
 KINDS = (("#2a78b5", ""), ("#d98c00", "/"), ("#1f9d7a", "."), ("#a8588f", "\\"), ("#56b4e9", "x"))
@@ -150,14 +151,14 @@ def plain(value: Any) -> str:
 
 def kinds_of(results: Mapping[str, Any]) -> list[str]:
     """The kinds of site that hold parameters in any model, in the order in which they come; ``other`` last."""
-    rows = [results["baseline"], *results["candidates"]]
+    rows = rows_of(results)
     kinds = dict.fromkeys(kind for row in rows for kind, count in row["parameters_by_kind"].items() if count)
     return sorted(kinds, key=lambda kind: kind == "other")
 
 
 def parameters_by_kind(results: Mapping[str, Any]) -> go.Figure:
     """What each model's parameters are for, a bar a model; the empty rest of a bar is what the plan took away."""
-    rows = [results["baseline"], *results["candidates"]]
+    rows = rows_of(results)
     figure = empty_figure(
         height=row_height(rows),
         barmode="stack",

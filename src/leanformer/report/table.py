@@ -10,6 +10,7 @@ from rich.text import Text
 
 from leanformer.report import numbers
 from leanformer.report.numbers import MISSING, Metric, find_metric
+from leanformer.report.read import rows_of
 
 PREFERENCES = {"parameters": "parameters", "latency": "latency", "train_seconds": "training time"}
 MOST_UNDECIDED = 4
@@ -40,7 +41,7 @@ def speed_ratio(row: Mapping[str, Any], baseline: Mapping[str, Any]) -> float | 
 
 def one_pair_only(results: Mapping[str, Any]) -> bool:
     """Whether the study had one seed, so that nothing is said about other trainings."""
-    return any(row["scope"] == "one trained pair" for row in (results["baseline"], *results["candidates"]))
+    return any(row["scope"] == "one trained pair" for row in rows_of(results))
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
