@@ -137,7 +137,12 @@ class FeedForwardModule(BlockModule):
 
 
 def _without_padding(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """As ``without_padding``, but 1 where a token is real, else 0, shape (batch, tokens, 1): it is counted with."""
+    """As ``without_padding``, but 1 where a token is real, else 0, to count with.
+
+    Its shape is (batch, tokens, 1); without a mask the batch is 1, so that what depends on it alone is computed once.
+    """
+    if mask is None:
+        return states, wide(states).new_ones(1, states.shape[1], 1)
     states, real = without_padding(states, mask)
     return states, real[..., None].to(wide(states).dtype)
 

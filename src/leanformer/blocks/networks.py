@@ -184,7 +184,7 @@ class CausalNetwork(Network):
 
         Args:
             states: Shape (batch, tokens, d_model), zero where no token is.
-            real: 1 where a token is, else 0, shape (batch, tokens, 1).
+            real: 1 where a token is, else 0, shape (batch, tokens, 1); batch may be 1 where all are alike.
             source: As ``states``; not needed where the decoding state has read it.
             source_real: As ``real``.
             state: What was read before; left with what is read now.
@@ -195,7 +195,7 @@ class CausalNetwork(Network):
         first = 0 if state is None else state.length
         source_slots, slots = self._slots(0 if source is None else source.shape[1], first, states.shape[1])
         if state is not None and state.tensors:
-            before = Sums.from_batch_first(state.tensors)
+            before = Sums.kept_in(state)
         else:
             before = self._start()
             if source is not None and source_real is not None:
@@ -206,8 +206,8 @@ class CausalNetwork(Network):
             hidden = self._with_prefix(before, slots, states, real, state)
         else:
             hidden = self._with_token(before, slots, states, real)
-            if state is not None:
-                state.tensors = before.batch_first()
+            if state is not None and not state.tensors:
+                before.keep_in(state)
         return self._give(self.activate(hidden), first)
 
     def _slots(self, sources: int, first: int, tokens: int) -> tuple[Slots, Slots]:
@@ -216,7 +216,7 @@ class CausalNetwork(Network):
         own = [0, rest, 0] if self.token_alone else [first, tokens, rest - first - tokens]
         # Cut once: each cut of its own would make a gradient of the whole size.
         cuts = [
-            whole.split([sources, self.sources - sources, *own], dim=1)
+            whole.split_with_sizes([sources, self.sources - sources, *own], dim=1)
             for whole in (self.norm.weight, self.norm.bias, self.first.weight)
         ]
         return self.slots(*(cut[0] for cut in cuts)), self.slots(*(cut[3] for cut in cuts))
@@ -239,14 +239,14 @@ class CausalNetwork(Network):
         alike = state is None and real.device.type == "cpu" and not bool((real[1:] > real[:-1]).any())
         sums = read_prefixes(slots, states, real, self.padding_in_norm, alike, before)
         if state is not None:
-            state.tensors = sums.batch_first()
+            sums.keep_in(state)
         return sums.mapped(*sums.normalization())
 
     def _with_token(self, source: Sums, slots: Slots, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """The source with each token alone, after the first linear map: (groups, tokens, batch, hidden)."""
         # One position's weights serve all tokens: as if all stood at it, in a batch of tokens * batch.
         flat = states.reshape(1, -1, states.shape[-1])
-        read = read_each(slots, flat, real.reshape(1, -1, 1), self.padding_in_norm)
+        read = read_each(slots, flat, real.expand(-1, states.shape[1], -1).reshape(1, -1, 1), self.padding_in_norm)
         own = nothing_read(slots, self.first.bias, self.padding_in_norm).plus(read)
         own = own._replace(
             products=own.products.unflatten(2, states.shape[:2])[:, 0],

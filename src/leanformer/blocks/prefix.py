@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from leanformer.blocks.state import DecodingState
+
 EPSILON = 1e-5  # of both LayerNorms, PyTorch's default
 
 
@@ -33,7 +35,7 @@ def running_sum(terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
 
     Args:
         terms: Shape (..., positions, batch, width). Used up: on a CPU the sums take their place.
-        start: One position, broadcastable to the terms.
+        start: One position, broadcastable to the terms, which may have a batch of 1 where it has more.
 
     Returns:
         Shape (..., positions, batch, width).
@@ -42,6 +44,8 @@ def running_sum(terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         return terms + start
     if terms.device.type != "cpu":
         return terms.cumsum(dim=-3) + start
+    if terms.shape[-2] < start.shape[-2]:  # in the terms' place is no room
+        return _RunningSum.apply(terms, torch.zeros_like(terms[..., :1, :, :])) + start
     return _RunningSum.apply(terms, start)
 
 
@@ -143,7 +147,7 @@ class Sums(NamedTuple):
 
     def normalization(self) -> tuple[torch.Tensor, torch.Tensor]:
         """μ and 1 / σ, each of shape (positions, batch, 1)."""
-        total, squares, count = self.statistics.split(1, dim=-1)
+        total, squares, count = self.statistics.split_with_sizes([1, 1, 1], dim=-1)
         count = count.clamp(min=1)  # before the first real token
         mean = total / count
         return mean, ((squares / count - mean * mean).clamp(min=0) + EPSILON).rsqrt()
@@ -152,17 +156,20 @@ class Sums(NamedTuple):
         """The normed tokens after the linear map, shape (groups, positions, batch, hidden)."""
         return torch.addcmul(self.products, mean, self.gains, value=-1).mul_(inverse).add_(self.shifts)
 
-    def batch_first(self) -> dict[str, torch.Tensor]:
-        """Those of the last position, each of shape (batch, ...), for a decoding state."""
+    def keep_in(self, state: DecodingState) -> None:
+        """Leaves those of the last position in a decoding state, batch first; what all sequences share, shared."""
+        state.tensors, state.shared = {}, {}
         batch = self.products.shape[-2]
-        last = {name: sums[..., -1, :, :] for name, sums in self._asdict().items()}
-        # Cloned, so that the other positions do not stay in memory.
-        return {name: sums.expand(*sums.shape[:-2], batch, -1).movedim(-2, 0).clone() for name, sums in last.items()}
+        for name, sums in self._asdict().items():
+            last = sums[..., -1, :, :].movedim(-2, 0)
+            kept = state.shared if len(last) < batch else state.tensors
+            kept[name] = last if sums.shape[-3] == 1 else last.clone()  # the other positions would stay in memory
 
     @classmethod
-    def from_batch_first(cls, tensors: dict[str, torch.Tensor]) -> Sums:
+    def kept_in(cls, state: DecodingState) -> Sums:
         """Back from a decoding state, with one position."""
-        return cls(**{name: tensors[name].movedim(0, -2).unsqueeze(-3) for name in cls._fields})
+        kept = state.tensors | state.shared
+        return cls(**{name: kept[name].movedim(0, -2).unsqueeze(-3) for name in cls._fields})
 
 
 def nothing_read(slots: Slots, bias: torch.Tensor | None, padding_counts: bool) -> Sums:
@@ -192,7 +199,7 @@ def read_each(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_co
     Args:
         slots: The positions that the tokens stand at.
         states: Shape (positions, batch, d_model), zero where no token is.
-        real: 1 where a token is, else 0, shape (positions, batch, 1).
+        real: 1 where a token is, else 0, shape (positions, batch, 1); batch may be 1 where all are alike.
         padding_counts: As in ``nothing_read``.
     """
     return _split(_products(slots, states, padding_counts), states, real, padding_counts)
@@ -216,7 +223,8 @@ def read_prefixes(
         gains, shifts = sums.gains + before.gains, sums.shifts + before.shifts
     else:
         sums = _split(products, states, real, padding_counts)
-        sums = sums._replace(products=running_sum(sums.products.clone(), before.products))
+        # A copy where there are several positions, as their sums take the place of the products.
+        sums = sums._replace(products=running_sum(sums.products.contiguous(), before.products))
         gains, shifts = running_sum(sums.gains * real, before.gains), running_sum(sums.shifts * real, before.shifts)
     return Sums(sums.products, gains, shifts, running_sum(sums.statistics, before.statistics))
 
@@ -226,8 +234,7 @@ def _products(slots: Slots, states: torch.Tensor, padding_counts: bool) -> torch
     rows = states * slots.gain[:, :, None]  # (groups, positions, batch, d_model)
     if not padding_counts:
         # As rows of the same product: the weights are read once.
-        constants = torch.stack([slots.gain, slots.shift], dim=2)  # (groups, positions, 2, d_model)
-        rows = torch.cat([rows, constants.to(rows.dtype)], dim=2)
+        rows = torch.cat([rows, slots.gain[:, :, None], slots.shift[:, :, None]], dim=2)
     return wide(slots.narrowed(rows) @ slots.weight)
 
 
@@ -235,7 +242,7 @@ def _split(products: torch.Tensor, states: torch.Tensor, real: torch.Tensor, pad
     if padding_counts:
         gains = shifts = products.new_zeros(1, 1, 1, 1)
     else:
-        products, gains, shifts = products.split([states.shape[1], 1, 1], dim=2)
+        products, gains, shifts = products.split_with_sizes([states.shape[1], 1, 1], dim=2)
     return Sums(products, gains, shifts, _statistics(states, real, padding_counts))
 
 
@@ -258,4 +265,5 @@ def _statistics(states: torch.Tensor, real: torch.Tensor, padding_counts: bool) 
     """Σ z, Σ z² and the entries that these tokens let count, shape (positions, batch, 3)."""
     entries = wide(states)
     count = torch.zeros_like(real) if padding_counts else real * states.shape[-1]
-    return torch.cat([entries.sum(-1, keepdim=True), entries.square().sum(-1, keepdim=True), count], dim=-1)
+    total = entries.sum(-1, keepdim=True)
+    return torch.cat([total, entries.square().sum(-1, keepdim=True), count.expand_as(total)], dim=-1)
