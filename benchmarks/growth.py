@@ -22,7 +22,7 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from benchmarks.decoding import open_models, open_task, write
+from benchmarks.decoding import open_task, write
 from benchmarks.forms import EXTREME, NOT_MEASURED, TINY_TEXT, vit_config
 from benchmarks.measuring import in_turn, seconds
 from benchmarks.peers_teaching import RATE, Job
@@ -165,13 +165,14 @@ def blocks_along(arguments: argparse.Namespace) -> list[Row]:
 
 def written_along(arguments: argparse.Namespace) -> list[Row]:
     """A batch of eight sentences, translated by a teacher and by its student of slots."""
-    options = argparse.Namespace(**vars(arguments) | {"data": arguments.text, "models": []})
-    models, tokenizer = open_models(options, open_task(options))
-    ids = torch.full((8, 12), tokenizer.eos_id + 1)
+    task = open_task(argparse.Namespace(**vars(arguments) | {"data": arguments.text}))
+    teacher = task.make_baseline(seed=0)
+    models = {"teacher": teacher, "all": lf.reduce(teacher, task.study.candidates["all-slots"].plan)}
+    ids = torch.full((8, 12), task.tokenizer.eos_id + 1)
     mask = torch.ones_like(ids)
     subjects: dict[str, dict[int, Point]] = {}
-    for name in ("teacher", "all"):
-        model = models[name].eval()
+    for name, model in models.items():
+        model.eval()
         held = 4 * parameter_count(model)
         subjects[name] = {
             tokens: (float(tokens), partial(write, model, ids, mask, 1, tokens), held) for tokens in arguments.written

@@ -20,6 +20,7 @@ from benchmarks.drawing import draw, same_drawing
 from benchmarks.interval import Interval
 from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.multi30k import against_control, best_tuned
+from benchmarks.multi30k_findings import what_it_says
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.verdicts import WORDS, Verdict
 from leanformer.errors import LeanformerError
@@ -322,6 +323,20 @@ def test_what_carries_more_than_the_teacher_is_named() -> None:
     assert multi30k.larger({"baseline": cost}) == ""
 
 
+def test_findings_are_of_rows_that_are_there() -> None:
+    def row(lost: float) -> dict[str, Any]:
+        return {"difference": {"mean": -lost}, "added": 50, "removed": 100}
+
+    teacher = {"baseline": {"difference": None}}
+    rows = {**teacher, "both-slots": row(0.2), "both-M": row(2.5), "both-M-tuned": row(1.5)}
+    (finding,) = what_it_says(rows).split("\n- ")
+    assert "both (50 % fewer parameters) lose\n0.2 as taught; by" in finding
+    assert "the published networks M and 800, 2.5 as taught and 1.5 tuned." in finding
+    assert what_it_says({**teacher, "both-slots": row(0.2)}) == ""
+    tuned = {"cross-sum-50": row(20.0), "cross-sum-50-tuned": row(12.0), "both-slots-tuned": row(0.5)}
+    assert "off +8.0 points back, and those\nwithin a point -0.3." in what_it_says({**rows, **tuned})
+
+
 def test_in_short_a_control_counts_where_there_is_one() -> None:
     gain = {"mean": 0.6, "low": 0.1, "high": 1.0}
     loss = {"mean": -0.6, "low": -1.0, "high": -0.1}
@@ -452,7 +467,7 @@ def test_training_speed_says_what_compiling_gives(gain: float, repaid: bool) -> 
         for model, speed in speeds.items()
     ]
     benchmark = room.find("training_speed")
-    result = make_result(rows=rows, settings={"batch_size": 8, "rounds": 2})
+    result = make_result(rows=rows, settings={"batch_size": 8, "rounds": 2, "steps": 4})
     text = " ".join(benchmark.section(result).split())
     assert f"trains {gain:.2f} to {gain:.2f} times as fast. Its first step then takes 30 to 30 seconds" in text
     assert ("repaid in a training that takes more than 2.5 minutes" in text) == repaid  # 30 s / (1 - 1 / 1.25)

@@ -401,6 +401,7 @@ def test_the_command(
         (("model", "number-words", "--probe", "x={slots: 4}"), "--probe x: write a block's name or {block: name"),
         (("model", "number-words", "--probe", "slots"), "--probe slots: write key=value, such as lean={block"),
         (("model", "number-words", "--probe", "x=nothing"), "unknown block 'nothing'"),
+        (("model", "nowhere/at/all.tsv", "--probe", "x=nothing"), "unknown block 'nothing'"),  # before data are read
         (
             ("model", "number-words", "--set", "train_limit=50", "--probe", "x={block: synthesizer, max_length: 2}"),
             "its synthesizer block reads at most 2 tokens",

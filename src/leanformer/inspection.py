@@ -111,7 +111,9 @@ def inspect(
     path = Path(directory) if directory is not None else Path("inspections") / _name(source)
     with quiet_libraries(), Reporter(path.name, console or Console(stderr=True)) as reporter:
         # 1. model and data
-        study = _study(load(source), source, {"source": data} if isinstance(data, str) else data, device)
+        loaded = load(source)
+        _check_probes(loaded, probes or {})
+        study = _study(loaded, source, {"source": data} if isinstance(data, str) else data, device)
         task = open_task(study, pick_device(device))
         for note in task.notes:
             reporter.say(f"{path.name}: {note}", style="dim")
@@ -142,6 +144,29 @@ def _name(source: str) -> str:
     parts = [part for part in Path(source).parts if part not in ("/", ".", "..")]
     # A trial's model is called "model", its seed's directory says little more.
     return "-".join(parts[-4:-1] if parts[-1] == "model" and len(parts) > 3 else parts[-2:]) or "model"
+
+
+def _check_probes(model: PreTrainedModel, probes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses a probe that can stand at no site, before any data are read.
+
+    Raises:
+        LeanformerError: With the reason at the first site.
+    """
+    places = _sites(model)
+    for name, entry in probes.items():
+        problems = []
+        for site in places:
+            try:
+                match({site.name: entry}, [site])
+            except LeanformerError as error:
+                problems.append(str(error))
+        if places and len(problems) == len(places):
+            raise LeanformerError(f"probe {name}: {problems[0]}")
+
+
+def _sites(model: PreTrainedModel) -> list[Site]:
+    """What can be looked at."""
+    return [site for site in sites(model) if site.kind in KINDS and site.block != "none"]
 
 
 def _study(model: PreTrainedModel, source: str, data: Mapping[str, Any], device: str) -> Study:
@@ -184,7 +209,7 @@ class _Inspector:
         self.given_probes = PROBES if probes is None else probes
         self.probes = {name: dict(entry) for name, entry in self.given_probes.items()}
         self.family: Family = find_family(self.opened)
-        self.sites = [site for site in sites(self.opened) if site.kind in KINDS and site.block != "none"]
+        self.sites = _sites(self.opened)
         if not self.sites:
             raise LeanformerError("inspect: the model has neither an attention nor an MLP to look at")
         self.attentions: dict[str, AttentionWeights] = {}
