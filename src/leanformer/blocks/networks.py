@@ -247,7 +247,10 @@ class CausalNetwork(Network):
         # One position's weights serve all tokens: as if all stood at it, in a batch of tokens * batch.
         flat = states.reshape(1, -1, states.shape[-1])
         read = read_each(slots, flat, real.expand(-1, states.shape[1], -1).reshape(1, -1, 1), self.padding_in_norm)
-        own = nothing_read(slots, self.first.bias, self.padding_in_norm).plus(read)
+        if self.padding_in_norm:
+            own = nothing_read(slots, self.first.bias, padding_counts=True).plus(read)
+        else:
+            own = read._replace(shifts=read.shifts + wide(self.first.bias)[:, None, None])
         own = own._replace(
             products=own.products.unflatten(2, states.shape[:2])[:, 0],
             statistics=own.statistics.unflatten(1, states.shape[:2])[0],
