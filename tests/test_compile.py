@@ -121,7 +121,7 @@ def test_batches_of_text_of_other_shapes_are_not_compiled_anew() -> None:
         make_accelerator("float32", CPU),
     )
     before = graphs()
-    for sentences, source, target in ((3, 7, 6), (4, 9, 11), (6, 5, 4)):
+    for sentences, source, target in ((6, 6, 6), (4, 9, 11), (3, 5, 4)):
         tokens = partial(torch.randint, 2, 20)
         step(
             {
