@@ -4,7 +4,7 @@ Every model writes as many tokens of the same sentences, whatever it would say, 
 differs: greedy for one sentence and for 32 at once, and with a beam of 5 for 16. The first model is the one that the
 others are compared with, and once more with its layers opened and nothing replaced; ratios are taken round by round.
 What a model would say does not matter, so by default the models are fresh ones of benchmarks/multi30k.yaml: its
-teacher, and students of slots and of the published networks. Trained ones are given by name:
+teacher, and students of slots, of the published networks and of a synthesizer. Trained ones are given by name:
 
     python -m benchmarks decoding teacher=runs/.../baseline/seed-0/model slots=runs/.../both-slots/seed-0/model
 """
@@ -40,10 +40,11 @@ STUDENTS = {
     "decoder self, feed_forward 50": "decoder-50",
     "decoder self, feed_forward 800": "decoder-800",
     "encoder and decoder self, feed_forward M and 800": "both-M",
-    "cross, feed_forward 800": "cross-sum-800",
+    "cross, feed_forward 800, token alone": "cross-sum-800",
     "cross, synthesizer": "cross-synthesizer",
 }
 """What is replaced -> the candidate of benchmarks/multi30k.yaml."""
+FRESH = " The models are fresh: what they write does not matter here."
 OPENED = "nothing, but open layers"
 
 
@@ -130,14 +131,15 @@ def section(result: Result) -> str:
     return f"""\
 A teacher with its cache of keys and values, against its students: each writes {settings["tokens"]} tokens
 for the same sentences ({result["median_source_tokens"]:g} subwords in the median), rounds in turn:
-{settings["rounds"]}, medians of the ratios. Above 1 is faster.
+{settings["rounds"]}, medians of the ratios. Above 1 is faster.{"" if settings["models"] else FRESH}
 
 {table(header, lines)}
 
 A sentence this short has fewer tokens than there are slots, and in a model this small a step is mostly the work
 around its products. A student takes a shorter way through these than Hugging Face's own model, whatever stands in it:
 the line of open layers has the same attention as the teacher. What slots give is a state that does not grow: K·d
-numbers a layer at cross-attention and K·(d + h) in the decoder, whatever the length."""
+numbers a layer at cross-attention and K·(d + h) in the decoder, whatever the length. The published networks keep sums
+of a fixed size too; what a step of theirs does around its products takes longer than an attention this short."""
 
 
 def summary(result: Result) -> str:

@@ -235,7 +235,7 @@ tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's
 
 {table(("replaced in all layers", "added", "removed", "net", "R²", *taught, "as taught", "tuned, one epoch"), lines)}"""
     if findings := what_it_says(rows):
-        text += f"\n\nWhat it says:\n\n{findings}"
+        text += f"\n\nWhat it says, in BLEU less the teacher's:\n\n{findings}"
     ways = [
         (words, f"{name}{ending}", how)
         for words, name in (

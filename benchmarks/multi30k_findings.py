@@ -8,11 +8,11 @@ from typing import Any
 Rows = Mapping[str, Mapping[str, Any]]
 
 PUBLISHED = ("encoder-XS", "encoder-S", "encoder-M")
-NETWORKS = ("cross-sum-50", "cross-sum-800", "cross-gate-800")
+CROSS_NETWORKS = ("cross-sum-50", "cross-sum-800", "cross-gate-800")
 
 
 def what_it_says(rows: Rows) -> str:
-    """The findings as a list.
+    """The findings as a list, in BLEU less the teacher's.
 
     Args:
         rows: Name of a candidate -> its figures; a finding is left out where one of its candidates is missing.
@@ -26,78 +26,79 @@ def of_encoder(rows: Rows) -> str:
     slots = rows["encoder-slots"]
     times = [rows[name]["added"] / rows[name]["removed"] for name in PUBLISHED]
     return f"""\
-**The encoder's attention**: slots with {change_in_percent(slots)} parameters, as taught, are {loss(slots):.2f} points
-from the teacher. The published networks lose {losses(rows, *PUBLISHED)}, with {span(times, digits=0)} times the
-parameters."""
+**The encoder's attention**: slots with {change_in_percent(slots)} parameters are at
+{differences(rows, "encoder-slots")}. The published networks are at {differences(rows, *PUBLISHED)}, with
+{span(times, ".0f")} times the parameters."""
 
 
 def of_schemes(rows: Rows) -> str:
     """What the published networks replace."""
     return f"""\
-**More than an attention, or a head each**: a network a head (ASLR) at size XS loses
-{losses(rows, "encoder-ASLR-XS")}. Networks that have to give the norm and the residual too (ALRR) lose
-{losses(rows, "encoder-ALRR-S")} at size S, {losses(rows, "encoder-ALRR-M")} at M; in place of whole layers (ELR)
-{losses(rows, "encoder-ELR-S")}, and {losses(rows, "encoder-ELR-M")}."""
+**More than an attention, or a head each**: a network a head (ASLR) of size XS is at
+{differences(rows, "encoder-ASLR-XS")}. Networks that have to give the norm and the residual too (ALRR) are at
+{differences(rows, "encoder-ALRR-S")} in size S, {differences(rows, "encoder-ALRR-M")} in M; in place of whole layers
+(ELR) at {differences(rows, "encoder-ELR-S")}, and {differences(rows, "encoder-ELR-M")}."""
 
 
 def of_decoder(rows: Rows) -> str:
     """Both kinds of self-attention."""
     slots = rows["both-slots"]
     return f"""\
-**The decoder's self-attention too**: replaced by slots, both ({change_in_percent(slots)} parameters) lose
-{losses(rows, "both-slots")}; by the published networks M and 800, {losses(rows, "both-M")}."""
+**The decoder's self-attention too**: replaced by slots, both ({change_in_percent(slots)} parameters) are at
+{differences(rows, "both-slots")}; by the published networks M and 800, at {differences(rows, "both-M")}."""
 
 
 def of_cross(rows: Rows) -> str:
     """Cross-attention."""
     lean, wide = rows["cross-slots-64-lean"], rows["cross-slots-64"]
     return f"""\
-**Cross-attention**: the published networks lose {losses(rows, *NETWORKS)}; weights that the asking token alone decides
-{losses(rows, "cross-synthesizer")}. Slots lose {losses(rows, "cross-slots-64-lean")} with a linear gate and rank 16
-({change_in_percent(lean)} parameters), {losses(rows, "cross-slots-64")} with a network ({change_in_percent(wide)})."""
+**Cross-attention**: the published networks are at {differences(rows, *CROSS_NETWORKS)}, weights that the asking token
+alone decides at {differences(rows, "cross-synthesizer")}. Slots with a linear gate and rank 16
+({change_in_percent(lean)} parameters) are at {differences(rows, "cross-slots-64-lean")}, with a network
+({change_in_percent(wide)}) at {differences(rows, "cross-slots-64")}."""
 
 
 def of_tuning(rows: Rows) -> str:
     """What it gives, far from the teacher and near."""
     gains = {
-        name: loss(row) - loss(rows[f"{name}-tuned"])
+        name: difference(rows[f"{name}-tuned"]) - difference(row)
         for name, row in rows.items()
         if row["difference"] and f"{name}-tuned" in rows
     }
-    far = [gain for name, gain in gains.items() if loss(rows[name]) > 10]
-    near = [gain for name, gain in gains.items() if loss(rows[name]) < 1]
+    far = [gain for name, gain in gains.items() if difference(rows[name]) < -10]
+    near = [gain for name, gain in gains.items() if difference(rows[name]) > -1]
     if not far or not near:
         return ""
     return f"""\
-**An epoch of tuning** gives the students that are more than 10 points off {span(far, sign="+")} points back, and those
-within a point {span(near, sign="+")}."""
+**An epoch of tuning** gives the students that are more than 10 points off {span(far)} points, and those within a point
+{span(near)}."""
 
 
 FINDINGS: Mapping[Callable[[Rows], str], tuple[str, ...]] = {
     of_encoder: ("encoder-slots", *PUBLISHED),
     of_schemes: ("encoder-ASLR-XS", "encoder-ALRR-S", "encoder-ALRR-M", "encoder-ELR-S", "encoder-ELR-M"),
     of_decoder: ("both-slots", "both-M"),
-    of_cross: ("cross-synthesizer", "cross-slots-64", "cross-slots-64-lean", *NETWORKS),
+    of_cross: ("cross-synthesizer", "cross-slots-64", "cross-slots-64-lean", *CROSS_NETWORKS),
     of_tuning: (),
 }
 """Finding -> the candidates that it needs."""
 
 
-def loss(row: Mapping[str, Any]) -> float:
-    """BLEU lost against the teacher."""
-    return -float(row["difference"]["mean"])
+def difference(row: Mapping[str, Any]) -> float:
+    """BLEU less the teacher's."""
+    return float(row["difference"]["mean"])
 
 
-def losses(rows: Rows, *names: str) -> str:
-    """``1.3 to 3.3 as taught and 1.2 to 1.9 tuned``, the latter where all of them were."""
-    taught = f"{span([loss(rows[name]) for name in names])} as taught"
-    tuned = [loss(rows[f"{name}-tuned"]) for name in names if f"{name}-tuned" in rows]
+def differences(rows: Rows, *names: str) -> str:
+    """``-3.3 to -1.3 as taught and -1.9 to -1.2 tuned``, the latter where all of them were."""
+    taught = f"{span([difference(rows[name]) for name in names])} as taught"
+    tuned = [difference(rows[f"{name}-tuned"]) for name in names if f"{name}-tuned" in rows]
     return f"{taught} and {span(tuned)} tuned" if len(tuned) == len(names) else taught
 
 
-def span(values: list[float], digits: int = 1, sign: str = "") -> str:
-    """``1.3 to 3.3``"""
-    low, high = (f"{value:{sign}.{digits}f}" for value in (min(values), max(values)))
+def span(values: list[float], form: str = "+z.1f") -> str:
+    """``-3.3 to -1.3``"""
+    low, high = (f"{value:{form}}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 

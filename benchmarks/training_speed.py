@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, count, islice
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
@@ -105,7 +105,7 @@ def train(step: TrainingStep, batches: Iterable[Batch]) -> int:
 
 def images_per_second(step: TrainingStep, batches: ImageBatches, steps: int) -> float:
     """The speed of one model's training."""
-    drawn = batches.training(seed=0, epoch=0)
+    drawn = chain.from_iterable(batches.training(seed=0, epoch=epoch) for epoch in count())
     train(step, islice(drawn, WARM_UP))
     started = time.perf_counter()
     examples = train(step, islice(drawn, steps))

@@ -324,17 +324,17 @@ def test_what_carries_more_than_the_teacher_is_named() -> None:
 
 
 def test_findings_are_of_rows_that_are_there() -> None:
-    def row(lost: float) -> dict[str, Any]:
-        return {"difference": {"mean": -lost}, "added": 50, "removed": 100}
+    def row(difference: float) -> dict[str, Any]:
+        return {"difference": {"mean": difference}, "added": 50, "removed": 100}
 
     teacher = {"baseline": {"difference": None}}
-    rows = {**teacher, "both-slots": row(0.2), "both-M": row(2.5), "both-M-tuned": row(1.5)}
+    rows = {**teacher, "both-slots": row(-0.02), "both-M": row(-2.5), "both-M-tuned": row(-1.5)}
     (finding,) = what_it_says(rows).split("\n- ")
-    assert "both (50 % fewer parameters) lose\n0.2 as taught; by" in finding
-    assert "the published networks M and 800, 2.5 as taught and 1.5 tuned." in finding
-    assert what_it_says({**teacher, "both-slots": row(0.2)}) == ""
-    tuned = {"cross-sum-50": row(20.0), "cross-sum-50-tuned": row(12.0), "both-slots-tuned": row(0.5)}
-    assert "off +8.0 points back, and those\nwithin a point -0.3." in what_it_says({**rows, **tuned})
+    assert "both (50 % fewer parameters) are at\n+0.0 as taught; by" in finding
+    assert "the published networks M and 800, at -2.5 as taught and -1.5 tuned." in finding
+    assert what_it_says({**teacher, "both-slots": row(-0.2)}) == ""
+    tuned = {"cross-sum-50": row(-20.0), "cross-sum-50-tuned": row(-12.0), "both-slots-tuned": row(-0.52)}
+    assert "off +8.0 points, and those within a point\n-0.5." in what_it_says({**rows, **tuned})
 
 
 def test_in_short_a_control_counts_where_there_is_one() -> None:

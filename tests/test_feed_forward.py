@@ -349,10 +349,11 @@ def test_every_number_learns(place: str, settings: dict[str, Any], padding_in_no
         assert (parameter.grad != 0).all(), name
 
 
+@pytest.mark.parametrize(("batch", "of_start"), [(3, 1), (3, 3), (1, 3)])
 @pytest.mark.parametrize("positions", [1, 2, 3, 7, 8, 50, 127])
-def test_running_sum_is_cumsum(positions: int) -> None:
-    terms = torch.randn(2, positions, 3, 4, dtype=torch.double, requires_grad=True)
-    start = torch.randn(2, 1, 1, 4, dtype=torch.double, requires_grad=True)
+def test_running_sum_is_cumsum(positions: int, batch: int, of_start: int) -> None:
+    terms = torch.randn(2, positions, batch, 4, dtype=torch.double, requires_grad=True)
+    start = torch.randn(2, 1, of_start, 4, dtype=torch.double, requires_grad=True)
     weight = torch.randn(2, positions, 3, 4, dtype=torch.double)
     given, expected = running_sum(terms.clone(), start), terms.cumsum(1) + start
     torch.testing.assert_close(given, expected)
@@ -502,6 +503,24 @@ def test_decoding_goes_on_with_other_beams(place: str, settings: dict[str, Any],
     torch.testing.assert_close(given, expected[:, 5:], rtol=1e-5, atol=1e-5)
 
 
+@EITHER_NORM
+@EACH_CAUSAL
+def test_decoding_with_a_mask_at_some_steps_and_more_sequences_later(
+    place: str, settings: dict[str, Any], padding_in_norm: bool
+) -> None:
+    module = scrambled(place, padding_in_norm=padding_in_norm, **settings)
+    x, state, mask = torch.randn(2, 6, 16), DecodingState(), torch.ones(2, 6, dtype=torch.bool)
+    mask[0, 2] = False
+    source = source_for(module, 2, 9, 9, 4)
+    decode(module, state, x, None, [2], **source)
+    decode(module, state, x, mask, [1])
+    state.batch_repeat_interleave(2)
+    x, mask = x.repeat_interleave(2, dim=0), mask.repeat_interleave(2, dim=0)
+    given = decode(module, state, x, None, [1, 1, 1])
+    expected = module(x, mask, **{name: tensor.repeat_interleave(2, dim=0) for name, tensor in source.items()})
+    torch.testing.assert_close(given, expected[:, 3:], rtol=1e-5, atol=1e-5)
+
+
 @EACH_CAUSAL
 def test_decoding_state_does_not_grow(place: str, settings: dict[str, Any]) -> None:
     module = scrambled(place, max_length=50, **settings)
@@ -553,7 +572,7 @@ def test_sums_are_kept_in_float32(place: str, settings: dict[str, Any]) -> None:
         decode(module, state, torch.randn(2, 6, 16), None, [4, 1, 1], **source_for(module, 2, 5))
         terms = torch.randn(1, 50, 3, 4)
         sums = running_sum(terms.clone(), torch.zeros(1, 1, 1, 4))
-    assert {tensor.dtype for tensor in state.tensors.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in (state.tensors | state.shared).values()} == {torch.float32}
     torch.testing.assert_close(sums.double(), terms.double().cumsum(1), rtol=1e-5, atol=1e-5)
 
 

@@ -112,8 +112,9 @@ def inspect(
     with quiet_libraries(), Reporter(path.name, console or Console(stderr=True)) as reporter:
         # 1. model and data
         loaded = load(source)
-        _check_probes(loaded, probes or {})
+        _check_probes(loaded, {} if probes is None or probes is PROBES else probes)
         study = _study(loaded, source, {"source": data} if isinstance(data, str) else data, device)
+        del loaded  # the task loads its own
         task = open_task(study, pick_device(device))
         for note in task.notes:
             reporter.say(f"{path.name}: {note}", style="dim")
@@ -147,7 +148,7 @@ def _name(source: str) -> str:
 
 
 def _check_probes(model: PreTrainedModel, probes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuses a probe that can stand at no site, before any data are read.
+    """Refuses a probe whose block or arguments are wrong or fit no kind of site here, before any data are read.
 
     Raises:
         LeanformerError: With the reason at the first site.

@@ -142,7 +142,7 @@ def _without_padding(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[t
     Its shape is (batch, tokens, 1); without a mask the batch is 1, so that what depends on it alone is computed once.
     """
     if mask is None:
-        return states, wide(states).new_ones(1, states.shape[1], 1)
+        return states, states.new_ones(1, states.shape[1], 1, dtype=torch.promote_types(states.dtype, torch.float32))
     states, real = without_padding(states, mask)
     return states, real[..., None].to(wide(states).dtype)
 

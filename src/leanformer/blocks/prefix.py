@@ -44,6 +44,7 @@ def running_sum(terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         return terms + start
     if terms.device.type != "cpu":
         return terms.cumsum(dim=-3) + start
+    terms = terms.contiguous()
     if terms.shape[-2] < start.shape[-2]:  # in the terms' place is no room
         return _RunningSum.apply(terms, torch.zeros_like(terms[..., :1, :, :])) + start
     return _RunningSum.apply(terms, start)
@@ -157,7 +158,7 @@ class Sums(NamedTuple):
         return torch.addcmul(self.products, mean, self.gains, value=-1).mul_(inverse).add_(self.shifts)
 
     def keep_in(self, state: DecodingState) -> None:
-        """Leaves those of the last position in a decoding state, batch first; what all sequences share, shared."""
+        """Leaves those of the last position in a decoding state, batch first; shared, what a whole batch has once."""
         state.tensors, state.shared = {}, {}
         batch = self.products.shape[-2]
         for name, sums in self._asdict().items():
@@ -223,8 +224,7 @@ def read_prefixes(
         gains, shifts = sums.gains + before.gains, sums.shifts + before.shifts
     else:
         sums = _split(products, states, real, padding_counts)
-        # A copy where there are several positions, as their sums take the place of the products.
-        sums = sums._replace(products=running_sum(sums.products.contiguous(), before.products))
+        sums = sums._replace(products=running_sum(sums.products, before.products))
         gains, shifts = running_sum(sums.gains * real, before.gains), running_sum(sums.shifts * real, before.shifts)
     return Sums(sums.products, gains, shifts, running_sum(sums.statistics, before.statistics))
 

@@ -10,7 +10,7 @@ import torch
 import torch._dynamo as dynamo
 from torch import nn
 from torch._inductor.exc import TritonMissing
-from torch.fx.experimental import _config as shapes
+from torch.fx.experimental import _config as fx_config
 
 from leanformer.errors import LeanformerError
 
@@ -29,7 +29,7 @@ def compiled(model: nn.Module, many_shapes: bool, device: torch.device) -> Any:
     for limit in ("recompile_limit", "accumulated_recompile_limit"):
         setattr(dynamo.config, limit, max(getattr(dynamo.config, limit), VERSIONS))
     if many_shapes:  # sides that are equal in the first batch are not so in the next
-        shapes.use_duck_shape = False
+        fx_config.use_duck_shape = False
     # A CPU's kernels are then called from C++: a twelfth less time for a step of the smallest forms.
     options: dict[str, Any] | None = {"cpp_wrapper": True} if device.type == "cpu" else None
     return torch.compile(model, dynamic=many_shapes, options=options)
