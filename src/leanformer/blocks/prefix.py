@@ -10,6 +10,8 @@ running sum gives every prefix its value, and one addition takes a further token
 
 Shapes here: (groups, positions, batch, hidden), a group being a network of its own; positions before batch, because
 each position's product with its own slice of W is one of a batch of matrix products.
+
+Tensors are cut by ``split_with_sizes``: ``split`` does the same by way of Python, which counts in a step of one token.
 """
 
 from __future__ import annotations
