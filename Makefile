@@ -6,6 +6,9 @@ READY := $(VENV)/ready
 # Modules are compiled when they are first imported: to compile all that is installed takes longer than to install it.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
+# Empty is as if not set: a process that finds no bytecode compiles all that it imports, which takes it ten seconds.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup demo test tests lint format clean
 
 help:

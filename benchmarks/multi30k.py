@@ -4,22 +4,21 @@ Runs benchmarks/multi30k.yaml, a study of leanformer's own (one seed: it speaks 
 rows. Every candidate, or those named with ``--tune``, is run a second time with an epoch of tuning the whole student,
 those named with ``--longer`` a third time with four, and those named with ``--sequence`` with four on the teacher's own
 translations. ``nothing`` is the control: the teacher with as much tuning, that what was tuned alike is held against.
-What is there already is not run again. On a GPU, which one small model leaves idle, ``--side-by-side 8`` trains the
-students in eight processes.
+What is there already is not run again. ``--jobs 8`` tunes eight students at a time, on a GPU too, which one of them
+leaves idle.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import leanformer as lf
-from benchmarks import side_by_side
 from benchmarks.forms import TINY_TEXT
 from benchmarks.interval import Interval
 from benchmarks.multi30k_findings import what_it_says
@@ -30,6 +29,7 @@ from leanformer.decide.corpus import compare_corpus
 from leanformer.errors import LeanformerError
 from leanformer.measure.translation import Translations, corpus_score
 from leanformer.report.numbers import change
+from leanformer.report.read import rows_of
 from leanformer.rundir import read_json
 
 STUDY = Path(__file__).with_suffix(".yaml")
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--longer", nargs="*", metavar="CANDIDATE", default=["both-slots", "all-slots", CONTROL])
     parser.add_argument("--sequence", nargs="*", metavar="CANDIDATE", default=["all-slots", CONTROL])
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="a key of the study")
-    parser.add_argument("--side-by-side", type=int, default=1, metavar="N", help="processes that train the students")
+    parser.add_argument("--jobs", type=int, default=1, help="students that are tuned at a time (default 1)")
     add_runs(parser)
 
 
@@ -137,52 +137,44 @@ def make_row(result: Mapping[str, Any], run: Path) -> dict[str, Any]:
     }
 
 
-def against_control(
-    name: str, trials: Mapping[str, Path], seeds: Sequence[int], accept: Mapping[str, Any]
-) -> dict[str, float] | None:
+def against_control(name: str, results: Mapping[str, Any], run: Path) -> dict[str, float] | None:
     """The difference to the teacher that was tuned as a student was, with its interval.
 
     Args:
         name: The student.
-        trials: Of each row of the study that ended well, the directory with its trials.
-        seeds: Of the study.
-        accept: Likewise: its ``max_drop`` and ``confidence``.
+        results: Of the study.
+        run: Its directory.
 
     Returns:
         ``mean``, ``low`` and ``high``; None where the student was not tuned, or the study has no teacher tuned so.
     """
     ending = next((ending for ending in ENDINGS if ending and name.endswith(ending)), "")
     control = f"{CONTROL}{ending}"
-    if not ending or name == control or not {name, control} <= set(trials):
+    ok = [row["name"] for row in results["candidates"] if row["status"] == "ok"]
+    if not ending or name == control or not {name, control} <= set(ok):
         return None
     theirs, own = (
-        [Translations.read(trials[who] / f"seed-{seed}/predictions.parquet") for seed in seeds]
+        [Translations.read(run / f"trials/{who}/seed-{seed}/predictions.parquet") for seed in results["seeds"]]
         for who in (control, name)
     )
     comparison = compare_corpus(
         [answers.statistics("bleu") for answers in theirs],
         [answers.statistics("bleu") for answers in own],
         partial(corpus_score, "bleu"),
-        accept["max_drop"],
-        accept["confidence"],
+        results["accept"]["max_drop"],
+        results["accept"]["confidence"],
     )
     return asdict(comparison.difference)
 
 
 def measure(arguments: argparse.Namespace) -> Result:
     """The study's rows."""
-    if arguments.side_by_side < 1:
-        raise LeanformerError(f"--side-by-side {arguments.side_by_side}: must be at least 1")
-    study = make_study(arguments)
     with runs_of("multi30k", arguments) as runs:
-        ran = side_by_side.run(study, runs, arguments.side_by_side)
-        results = ran[0][0] | {"study": study}
-        found = side_by_side.rows(ran, study)
-        trials = {row["name"]: run / "trials" / row["name"] for row, run in found if row["status"] == "ok"}
+        run = lf.run(make_study(arguments), runs, jobs=arguments.jobs)
+        results = run.results
         rows = [
-            make_row(row, run)
-            | {"against_control": against_control(row["name"], trials, results["seeds"], results["accept"])}
-            for row, run in found
+            make_row(result, run.directory) | {"against_control": against_control(result["name"], results, runs)}
+            for result in rows_of(results)
         ]
     return {key: results[key] for key in ("environment", "signatures", "decode", "data", "study", "seeds")} | {
         "rows": rows
@@ -202,8 +194,6 @@ def section(result: Result) -> str:
     rows = {row["name"]: row for row in result["rows"]}
     study, data = result["study"], result["data"]
     shape, teaching = study["baseline"]["config"], study["distill"]
-    processes = result["settings"].get("side_by_side", 1)
-    together = "all of a run at once" if processes == 1 else f"in {processes} processes, all of a process at once"
     timed = any(row["sites"] and row["train_seconds"] is not None for row in rows.values())
     taught = ("teaching, s",) if timed else ()
     lines = []
@@ -232,8 +222,8 @@ def section(result: Result) -> str:
 {study["data"]["tokenizer"]["vocabulary"]:,} subwords, epochs: {study["train"]["epochs"]}; sacreBLEU on the test set,
 beam {result["decode"]["beam"]}; seeds: {len(study["seeds"])}, so that intervals (95 %, paired bootstrap over
 sentences) speak of this one teacher and its students where it is one. Every block was taught for {teaching["epochs"]}
-epochs of batches of {study["train"]["batch_tokens"]:,} subwords at {teaching["learning_rate"]:g}, {together}.
-"Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went; "net"
+epochs of batches of {study["train"]["batch_tokens"]:,} subwords at {teaching["learning_rate"]:g}, all of a run at
+once. "Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went; "net"
 is the one less the other.{" Teaching is the time of its own blocks and its share of the teacher's." * timed} In each
 cell BLEU, and the difference to the teacher with its interval. "Tuned" is the same student after one epoch of
 tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's logits).

@@ -289,15 +289,18 @@ def test_a_tuned_student_is_held_against_the_teacher_tuned_alike(tmp_path: Path)
         path = tmp_path / "trials" / name / "seed-7"
         path.mkdir(parents=True)
         (path / "predictions.parquet").write_bytes(Translations(("x", "y"), reference, hypotheses).to_bytes())
-    trials = {name: tmp_path / "trials" / name for name in texts}
-    accept = {"max_drop": 0.5, "confidence": 0.95}
-    found = against_control("slots-sequence", trials, [7], accept)
+    results: dict[str, Any] = {
+        "candidates": [{"name": name, "status": "ok"} for name in texts],
+        "seeds": [7],
+        "accept": {"max_drop": 0.5, "confidence": 0.95},
+    }
+    found = against_control("slots-sequence", results, tmp_path)
     assert found is not None
     assert found["low"] < found["mean"] < -1
     for name in ("slots", "slots-tuned", "nothing-sequence", "baseline"):
-        assert against_control(name, trials, [7], accept) is None
-    del trials["nothing-sequence"]  # what else is there is of an older run
-    assert against_control("slots-sequence", trials, [7], accept) is None
+        assert against_control(name, results, tmp_path) is None
+    results["candidates"] = [{"name": "slots-sequence", "status": "ok"}]  # what else is there is of an older run
+    assert against_control("slots-sequence", results, tmp_path) is None
 
 
 def test_the_control_is_run_tuned_alone() -> None:

@@ -407,12 +407,27 @@ def test_killed_at_any_moment_it_ends_with_the_same_results(
     assert not list(directory.rglob("*.partial"))
 
 
+def test_trainings_side_by_side_give_the_same_results(whole: Path, digits_study: MakeStudy, tmp_path: Path) -> None:
+    _, log = run(digits_study(), tmp_path / "run", jobs=2)
+    assert without_timings(results_of(tmp_path / "run")) == without_timings(results_of(whole))
+    counted = re.findall(r"^tiny: \[(\d+)/(\d+)\]", log, re.MULTILINE)
+    assert counted == [(str(number), "9") for number in range(1, 10)]  # each once
+    assert log.count("tiny: columns: ") == 1  # the processes do not repeat what is said of the data
+
+
+def test_fewer_than_one_job_is_refused(digits_study: MakeStudy, tmp_path: Path) -> None:
+    with pytest.raises(lf.LeanformerError, match=r"^jobs 0: must be at least 1$"):
+        lf.run(digits_study(), tmp_path / "run", jobs=0)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(
-    whole: Path, arguments: list[str], digits_study: MakeStudy, tmp_path: Path
+    jobs: str, whole: Path, arguments: list[str], digits_study: MakeStudy, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    process = processes.start(arguments, tmp_path / "errors.txt")
+    process = processes.start([*arguments, "--jobs", jobs], tmp_path / "errors.txt")
     while not list(directory.rglob("result.json")):
         assert process.is_alive()
         time.sleep(0.05)

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -206,6 +207,13 @@ def test_blocks_that_candidates_share_are_taught_once(whole: tuple[Path, str]) -
     assert first["encoder.0.self_attention"] == second["encoder.0.self_attention"]
 
 
+def test_students_side_by_side_come_out_the_same(whole: tuple[Path, str], tmp_path: Path) -> None:
+    _, log = run(words_study(), tmp_path / "run", jobs=2)
+    assert without_timings(results_of(tmp_path / "run")) == without_timings(results_of(whole[0]))
+    shown, expected = (re.findall(r"^words: \[.*?\] (.*?)  ", text, re.MULTILINE) for text in (log, whole[1]))
+    assert sorted(shown) == sorted(expected)
+
+
 def test_the_student_is_the_teacher_but_for_its_blocks(whole: tuple[Path, str]) -> None:
     directory, _ = whole
     teacher, student = (lf.load(directory / f"trials/{name}/seed-0/model") for name in ("baseline", "encoder"))
@@ -326,7 +334,7 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     study["candidates"] = {
         name: {"method": "distill", "plan": plan, "finetune": tuning} for name, tuning in tunings.items()
     }
-    _, log = run(study, tmp_path / "run")
+    _, log = run(study, tmp_path / "run", jobs=2)  # in this process, before the students are tuned in others
     assert asked == [2]
     assert log.count("the teacher's own translations · seed 0") == 1
     kept = json.loads((tmp_path / "run/teaching/seed-0/answers-beam-2/result.json").read_text())["answers"]

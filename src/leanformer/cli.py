@@ -76,6 +76,7 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=5. May be repeated."),
     ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process of its own.")] = 1,
 ) -> None:
     """Run a study: train, measure, decide, report. What is there already is not done again."""
     from leanformer.config import read_study
@@ -87,7 +88,7 @@ def run(
     from leanformer import study as main_job
     from leanformer.report.table import decision_lines, results_table
 
-    result = main_job.run(settings, out)
+    result = main_job.run(settings, out, jobs=jobs)
     console = Console()
     console.print(results_table(result.results))
     for line in decision_lines(result.results):

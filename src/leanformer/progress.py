@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 
 import transformers
@@ -33,8 +34,30 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+@dataclass
+class _Training:
+    """A training that is going on.
+
+    Args:
+        title: What it is called.
+        started: When, by the monotonic clock; ``last_line`` says when a line last told of it.
+        begun: Epochs that were done when it began, or went on.
+        last_epoch: What its last epoch came to.
+        bar: Its bar, where bars are shown.
+    """
+
+    title: str
+    started: float
+    last_line: float
+    begun: float | None = None
+    last_epoch: str = ""
+    bar: TaskID | None = None
+
+
 class Reporter:
     """Shows a study's progress (a context manager).
+
+    Several trainings may go on at once, each told apart by the number of the process that it is in.
 
     Args:
         study: The study's name.
@@ -44,14 +67,10 @@ class Reporter:
     def __init__(self, study: str, console: Console) -> None:
         self.study = study
         self.console = console
-        self._trial = ""
+        self._trainings: dict[int, _Training] = {}
         self._trials_done = self._trials = 0
-        self._trial_started = self._last_line = 0.0
-        self._begun: float | None = None  # epochs that were done when the training began, or went on
-        self._last_epoch = ""
         self._live: Progress | None = None
         self._study_task: TaskID | None = None
-        self._trial_task: TaskID | None = None
         if console.is_terminal:
             self._live = Progress(
                 SpinnerColumn(),
@@ -85,45 +104,49 @@ class Reporter:
         if self._live is not None:
             self._study_task = self._live.add_task(self.study, total=trials, numbers="trainings")
 
-    def start(self, trial: str, epochs: int) -> None:
+    def start(self, trial: str, epochs: int, process: int = 0) -> None:
         """A training begins, or goes on."""
-        self._trial, self._last_epoch, self._begun = trial, "", None
-        self._trial_started = self._last_line = time.monotonic()
-        if self._live is not None:
-            self._trial_task = self._live.add_task(trial, total=epochs, numbers="")
-
-    def step(self, epoch: int, step: int, steps_per_epoch: int) -> None:
-        """A training step is done."""
-        if self._begun is None:
-            self._begun = epoch + (step - 1) / steps_per_epoch
-            if self._live is not None and self._trial_task is not None:
-                self._live.reset(self._trial_task, completed=self._begun)  # type: ignore[arg-type]  # a part counts
-        if self._live is not None and self._trial_task is not None:
-            self._live.update(self._trial_task, completed=epoch + step / steps_per_epoch)
-
-    def epoch(self, record: dict[str, float], epochs: int, examples_per_second: float, shown: str) -> None:
-        """An epoch is done; ``shown`` says in a few characters what it came to on validation data."""
-        numbers = f"loss {record['train_loss']:.3f}  {shown}  {examples_per_second:,.0f} ex/s"
-        self._last_epoch = numbers
-        if self._live is not None and self._trial_task is not None:
-            self._live.update(self._trial_task, completed=record["epoch"], numbers=numbers)
         now = time.monotonic()
-        if self._live is None and now - self._last_line >= SECONDS_BETWEEN_PLAIN_LINES:
-            self._last_line = now
-            done = int(record["epoch"])
-            left = duration((now - self._trial_started) / (done - (self._begun or 0.0)) * (epochs - done))
-            self.say(f"{self.study}: {self._trial}  epoch {done}/{epochs}  {numbers}  {left} left")
+        training = self._trainings[process] = _Training(trial, now, now)
+        if self._live is not None:
+            training.bar = self._live.add_task(trial, total=epochs, numbers="")
 
-    def done(self, note: str = "") -> None:
+    def step(self, epoch: int, step: int, steps_per_epoch: int, process: int = 0) -> None:
+        """A training step is done."""
+        training = self._trainings[process]
+        if training.begun is None:
+            training.begun = epoch + (step - 1) / steps_per_epoch
+            if self._live is not None and training.bar is not None:
+                self._live.reset(training.bar, completed=training.begun)  # type: ignore[arg-type]  # a part counts
+        if self._live is not None and training.bar is not None:
+            self._live.update(training.bar, completed=epoch + step / steps_per_epoch)
+
+    def epoch(
+        self, record: dict[str, float], epochs: int, examples_per_second: float, shown: str, process: int = 0
+    ) -> None:
+        """An epoch is done; ``shown`` says in a few characters what it came to on validation data."""
+        training = self._trainings[process]
+        training.last_epoch = f"loss {record['train_loss']:.3f}  {shown}  {examples_per_second:,.0f} ex/s"
+        if self._live is not None and training.bar is not None:
+            self._live.update(training.bar, completed=record["epoch"], numbers=training.last_epoch)
+        now = time.monotonic()
+        if self._live is None and now - training.last_line >= SECONDS_BETWEEN_PLAIN_LINES:
+            training.last_line = now
+            done = int(record["epoch"])
+            left = duration((now - training.started) / (done - (training.begun or 0.0)) * (epochs - done))
+            where = f"{self.study}: {training.title}  epoch {done}/{epochs}"
+            self.say(f"{where}  {training.last_epoch}  {left} left")
+
+    def done(self, note: str = "", process: int = 0) -> None:
         """The training is done."""
+        training = self._trainings.pop(process)
         self._trials_done += 1
         self._trials = max(self._trials, self._trials_done)  # a search's run may have to be done again
-        if self._live is not None and self._trial_task is not None:
-            self._live.remove_task(self._trial_task)
-            self._trial_task = None
-        took = duration(time.monotonic() - self._trial_started)
-        numbers = note or self._last_epoch
-        self.say(f"{self.study}: [{self._trials_done}/{self._trials}] {self._trial}  {numbers}  ({took})")
+        if self._live is not None and training.bar is not None:
+            self._live.remove_task(training.bar)
+        took = duration(time.monotonic() - training.started)
+        numbers = note or training.last_epoch
+        self.say(f"{self.study}: [{self._trials_done}/{self._trials}] {training.title}  {numbers}  ({took})")
         self._advance()
 
     def skip(self) -> None:

@@ -20,6 +20,7 @@ from leanformer.progress import Reporter, quiet_libraries
 from leanformer.report.page import write_report
 from leanformer.results import assemble
 from leanformer.rundir import RunDirectory, to_json
+from leanformer.side_by_side import train_side_by_side
 from leanformer.trials import Trials
 
 
@@ -58,6 +59,7 @@ def run(
     study: Study | Mapping[str, Any] | str | Path,
     directory: str | Path | None = None,
     console: Console | None = None,
+    jobs: int = 1,
 ) -> StudyResult:
     """Runs a study: trains the baseline and every candidate with every seed, measures, decides, reports.
 
@@ -68,6 +70,9 @@ def run(
         study: A study, its plain data, or the path of its file.
         directory: The run directory; by default ``runs/`` and the study's name.
         console: Where progress is shown; by default standard error.
+        jobs: Trainings at a time, each in a process of its own with its own copy of the data, and with the study's
+            ``measure.threads``, or an even share of PyTorch's threads. What is measured is measured afterwards, one
+            model at a time. A script has to call this under ``if __name__ == "__main__"``.
 
     Returns:
         The results, which are also in the directory as ``results.json`` and ``report.html``.
@@ -75,6 +80,8 @@ def run(
     Raises:
         LeanformerError: Anything in the study, its data, its models or the directory is wrong.
     """
+    if jobs < 1:
+        raise LeanformerError(f"jobs {jobs}: must be at least 1")
     # 1. the study
     if isinstance(study, str | Path):
         study = read_study(study)
@@ -86,8 +93,14 @@ def run(
         with Reporter(study.name, console) as reporter:
             # 2. data and baseline, checked before anything is trained
             job = StudyJob(study, run_directory, reporter)
+            for note in job.task.notes:
+                reporter.say(f"{study.name}: {note}", style="dim")
             # 3. train and evaluate
-            outcomes = Trials(job).outcomes()
+            trials = Trials(job)
+            trials.announce()
+            if jobs > 1:
+                train_side_by_side(trials, jobs)
+            outcomes = trials.outcomes()
             # 4. measure
             costs = job.costs(outcomes)
             # 5. decide

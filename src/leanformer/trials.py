@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from leanformer.config import BASELINE, TextDataConfig, TrainConfig
+from leanformer.config import BASELINE, TrainConfig
 from leanformer.files import write_atomically
 from leanformer.job import StudyJob
 from leanformer.learn.distill import frozen_copy, tuning_loss
 from leanformer.learn.train import Loss, Trained, TrainingBatches, train
 from leanformer.model.students import load, reduce, save
+from leanformer.parts import Part, Parts
 from leanformer.results import CandidateOutcome
-from leanformer.rundir import differences, files_signature, read_json, to_json
+from leanformer.rundir import differences, to_json
 from leanformer.tasks.base import Outcome
 from leanformer.teaching import Taught, Teaching, failed_lesson, lesson_key, taught_numbers
 
@@ -40,25 +42,68 @@ class Trials:
             job.directory, job.task, self.study.distill, self.study.train, job.accelerator, job.reporter
         )
         self._taught: dict[int, dict[str, Taught]] = {}
-        self._baseline_trials: dict[int, dict[str, Any]] = {}
+        self._parts = Parts(job)
 
-    def outcomes(self) -> list[CandidateOutcome]:
-        """Trains and evaluates everything that is not there yet; the baseline's outcome is the first."""
+    def announce(self) -> None:
+        """Tells the reporter how many trainings there are."""
         rates = len(self.study.train.learning_rate) if self._searches() else 0
         shared = 1 if rates and self.study.train.search_epochs is None else 0
         distilled = [name for name in self.job.candidates if self.job.is_distilled(name)]
         trained = len(self.job.candidates) - len(distilled)
-        seeds = len(self.study.seeds)
-        tunings = [self.job.finetune(candidate) for name in distilled if (candidate := self.job.candidates[name])]
-        beams = {tuning.teacher_beam for tuning in tunings if tuning.epochs and tuning.targets == "teacher"}
         # With each seed all blocks are taught at once, and the teacher translates once.
-        of_seed = len(distilled) + bool(distilled) + len(beams)
+        of_seed = len(distilled) + bool(distilled) + len(self._teacher_beams(distilled))
+        seeds = len(self.study.seeds)
         self.job.reporter.plan(trained * (rates + seeds - shared) + seeds * of_seed)
+
+    def outcomes(self) -> list[CandidateOutcome]:
+        """Trains and evaluates everything that is not there yet; the baseline's outcome is the first."""
         return [self._outcome(name) for name in self.job.candidates]
+
+    def waves(self) -> Iterator[list[Part]]:
+        """Everything that is trained, in parts that can be done at once; each wave needs what came before it.
+
+        What of a wave was not done when the next is asked for is done before it, and blocks are taught before their
+        students.
+        """
+        seeds = self.study.seeds
+        distilled = [name for name in self.job.candidates if self.job.is_distilled(name)]
+        others = [name for name in self.job.candidates if name not in distilled]
+        students = [Part("student", name, seed) for seed in seeds for name in distilled]
+        if self._searches():
+            yield [Part("search", name, seeds[0], rate) for name in others for rate in self.study.train.learning_rate]
+        rates = {name: self._rate(self._search(name)) for name in others}
+        yield [Part("trial", name, seed, rates[name]) for name in others for seed in seeds]
+        for seed in seeds if distilled else ():
+            baseline = self._trial(BASELINE, seed, rates[BASELINE])
+            missing = [part.name for part in students if part.seed == seed and self.is_missing(part)]
+            if missing and baseline["trained"]["status"] == "ok":
+                teacher = self._teacher(seed)
+                self._teach(teacher, seed)
+                for beam in self._teacher_beams(missing):
+                    self._teaching.answers(teacher, beam, seed, self._parts.teacher_settings(seed))
+        yield students
+
+    def is_missing(self, part: Part) -> bool:
+        """Whether a part is still to be done; what was done with other settings is removed."""
+        return self._parts.result(part) is None
+
+    def do(self, part: Part) -> None:
+        """Does a part."""
+        if part.kind == "search":
+            self._search_at(part)
+        elif part.kind == "trial":
+            self._trial(part.name, part.seed, part.rate)
+        else:
+            self._distilled_trial(part.name, part.seed)
+
+    def were_done(self, parts: Sequence[Part]) -> None:
+        """Takes note of parts that another process has done, and shown as done."""
+        for part in parts:
+            self._parts.count(part)
 
     def _outcome(self, name: str) -> CandidateOutcome:
         candidate = self.job.candidates[name]
-        search = self._search(name) if self._searches() and not self.job.is_distilled(name) else []
+        search = [] if self.job.is_distilled(name) else self._search(name)
         trials, answers, directories = {}, {}, {}
         for seed in self.study.seeds:
             directory = self.directory.trial(name, seed)
@@ -69,8 +114,6 @@ class Trials:
             directories[seed] = directory.relative_to(self.directory.path).as_posix()
             if trials[seed]["trained"]["status"] == "ok":
                 answers[seed] = self.job.task.read_answers(directory / "predictions.parquet")
-        if name == BASELINE:
-            self._baseline_trials = trials
         # Models of the search were only for the winner to be taken over.
         for rate in self.study.train.learning_rate:
             shutil.rmtree(self.directory.search(name, rate) / "model", ignore_errors=True)
@@ -101,51 +144,53 @@ class Trials:
         best = max(good or search[:1], key=lambda run: (run[metric] or 0.0, -(run["loss"] or 0.0)))
         return float(best["learning_rate"])
 
+    def _teacher_beams(self, names: Sequence[str]) -> list[int]:
+        """The beams with which the baseline translates the training data for these students, where they learn so."""
+        candidates = (self.job.candidates[name] for name in names)
+        tunings = [self.job.finetune(candidate) for candidate in candidates if candidate is not None]
+        return sorted({tuning.teacher_beam for tuning in tunings if tuning.epochs and tuning.targets == "teacher"})
+
     def _search(self, name: str) -> list[dict[str, Any]]:
-        """One training a rate with the first seed, judged on the validation split."""
+        """One training a rate with the first seed, judged on the validation split; none where there is one rate."""
+        if not self._searches():
+            return []
         seed = self.study.seeds[0]
-        metric = self.study.accept.metric
-        runs = []
-        for rate in self.study.train.learning_rate:
-            directory = self.directory.search(name, rate)
-            epochs = self.study.train.search_epochs or self.study.train.epochs
-            self._prepare(directory, f"{name}, search at rate {rate:g}", self._settings(name, seed, rate, epochs))
-            result = self.directory.finished(directory)
-            if result is None:
-                model = self._model(name, seed)
-                trained = self._train(model, directory, f"{name} · rate {rate:g}", rate, seed, epochs)
-                last = trained.epochs[-1] if trained.status == "ok" else {}
-                # Every metric's: which one judges may be changed without training anew.
-                result = {
-                    "learning_rate": rate,
-                    metric: None,
-                    "loss": None,
-                    **{
-                        key.removeprefix("validation_"): value
-                        for key, value in last.items()
-                        if key.startswith("validation_")
-                    },
-                    "trained": asdict(trained),
-                }
-                if trained.status == "ok":
-                    self._save(model, directory / "model")
-                self._finish(directory, result)
-            else:
-                self.job.reporter.skip()
-            runs.append(result)
-        return runs
+        return [self._search_at(Part("search", name, seed, rate)) for rate in self.study.train.learning_rate]
+
+    def _search_at(self, part: Part) -> dict[str, Any]:
+        name, seed, rate = part.name, part.seed, part.rate
+        directory = self._parts.directory(part)
+        result = self._parts.result(part)
+        if result is not None:
+            self._parts.skip(part)
+            return result
+        model = self._model(name, seed)
+        trained = self._train(model, directory, f"{name} · rate {rate:g}", rate, seed, self._parts.search_epochs)
+        last = trained.epochs[-1] if trained.status == "ok" else {}
+        # Every metric's: which one judges may be changed without training anew.
+        result = {
+            "learning_rate": rate,
+            self.study.accept.metric: None,
+            "loss": None,
+            **{key.removeprefix("validation_"): value for key, value in last.items() if key.startswith("validation_")},
+            "trained": asdict(trained),
+        }
+        if trained.status == "ok":
+            self._save(model, directory / "model")
+        self._finish(part, result)
+        return result
 
     def _trial(self, name: str, seed: int, rate: float) -> dict[str, Any]:
-        directory = self.directory.trial(name, seed)
+        part = Part("trial", name, seed, rate)
+        directory = self._parts.directory(part)
         epochs = self.study.train.epochs
-        self._prepare(directory, f"{name}, seed {seed}", self._settings(name, seed, rate, epochs))
         # The search has trained the first seed at this very rate, unless its budget was another.
         shared = self._searches() and seed == self.study.seeds[0] and self.study.train.search_epochs is None
-        result = self._finished(name, seed)
+        result = self._parts.result(part)
         if result is not None:
             if not shared:
-                self.job.reporter.skip()
-            return result
+                self._parts.skip(part)
+            return self._evaluated_as_asked(part, result)
         searched = self.directory.search(name, rate)
         found = self.directory.finished(searched) if shared else None
         model = None
@@ -159,36 +204,27 @@ class Trials:
         else:
             model = self._model(name, seed)
             trained = self._train(model, directory, f"{name} · seed {seed}", rate, seed, epochs)
-        return self._end_trial(name, seed, rate, trained, model, [])
+        return self._end_trial(part, rate, trained, model, [])
 
     def _distilled_trial(self, name: str, seed: int) -> dict[str, Any]:
         """Assembles a student from the teacher and its taught blocks, and tunes it where that is asked for."""
         candidate = self.job.candidates[name]
         assert candidate is not None
         finetune = self.job.finetune(candidate)
-        directory = self.directory.trial(name, seed)
-        teacher_settings = self._teacher_settings(seed)
-        settings = {
-            **teacher_settings,
-            "plan": candidate.plan,
-            "method": candidate.method,
-            "distill": self.study.distill.model_dump(mode="json", exclude={"memory_fraction"}),
-            "finetune": finetune.model_dump(mode="json") if finetune.epochs else None,
-        }
-        self._prepare(directory, f"{name}, seed {seed}", settings)
-        result = self._finished(name, seed)
+        part = Part("student", name, seed)
+        directory = self._parts.directory(part)
+        result = self._parts.result(part)
         if result is not None:
-            self.job.reporter.skip()
-            return result
+            self._parts.skip(part)
+            return self._evaluated_as_asked(part, result)
         rate = finetune.learning_rate if finetune.epochs else self.study.distill.learning_rate
-        teacher_trial = self._baseline_trials[seed]
-        if teacher_trial["trained"]["status"] != "ok":
-            reason = f"its teacher failed: {teacher_trial['trained']['reason']}"
-            return self._end_trial(name, seed, rate, Trained(status="failed", reason=reason), None, [])
-        teacher = load(self.directory.trial(BASELINE, seed) / "model").to(self.job.device)
-        if seed not in self._taught:
-            plans = [self.job.plans[other] for other in self.job.candidates if self.job.is_distilled(other)]
-            self._taught[seed] = self._teaching.teach(teacher, plans, seed, teacher_settings)
+        baseline = self.directory.finished(self.directory.trial(BASELINE, seed))
+        assert baseline is not None  # it comes first
+        if baseline["trained"]["status"] != "ok":
+            reason = f"its teacher failed: {baseline['trained']['reason']}"
+            return self._end_trial(part, rate, Trained(status="failed", reason=reason), None, [])
+        teacher = self._teacher(seed)
+        self._teach(teacher, seed)
         keys = [lesson_key(site, entry) for site, entry in self.job.plans[name].items()]
         taught = [self._taught[seed][key] for key in keys if key in self._taught[seed]]
         trained = failed_lesson(taught) or Trained()
@@ -203,7 +239,9 @@ class Trials:
             if finetune.epochs:
                 batches = self.job.task.batches
                 if finetune.targets == "teacher":
-                    answers = self._teaching.answers(teacher, finetune.teacher_beam, seed, teacher_settings)
+                    answers = self._teaching.answers(
+                        teacher, finetune.teacher_beam, seed, self._parts.teacher_settings(seed)
+                    )
                     batches, answering = self.job.task.batches_with(answers.texts), answers.seconds
                 asks = finetune.logits > 0 or finetune.hidden_states > 0
                 loss = tuning_loss(
@@ -214,12 +252,21 @@ class Trials:
             else:
                 self.job.reporter.start(title, 0)
                 self.job.reporter.done("assembled")
-        return self._end_trial(name, seed, rate, trained, model, taught, answering)
+        return self._end_trial(part, rate, trained, model, taught, answering)
+
+    def _teacher(self, seed: int) -> PreTrainedModel:
+        """The trained baseline of a seed, on the study's device."""
+        return load(self.directory.trial(BASELINE, seed) / "model").to(self.job.device)
+
+    def _teach(self, teacher: PreTrainedModel, seed: int) -> None:
+        """Teaches the blocks of all students of a seed, once."""
+        if seed not in self._taught:
+            plans = [self.job.plans[name] for name in self.job.candidates if self.job.is_distilled(name)]
+            self._taught[seed] = self._teaching.teach(teacher, plans, seed, self._parts.teacher_settings(seed))
 
     def _end_trial(
         self,
-        name: str,
-        seed: int,
+        part: Part,
         rate: float,
         trained: Trained,
         model: PreTrainedModel | None,
@@ -229,18 +276,17 @@ class Trials:
         """Saves and evaluates a trained model, and writes the trial's result.
 
         Args:
-            name: The candidate.
-            seed: The trial's.
+            part: The trial.
             rate: At which it was trained.
             trained: How that went.
             model: None where it failed.
             taught: The blocks that it was assembled from.
             answering: Seconds in which the teacher found the answers that it learned from, where it did.
         """
-        directory = self.directory.trial(name, seed)
+        directory = self._parts.directory(part)
         result = {
-            "candidate": name,
-            "seed": seed,
+            "candidate": part.name,
+            "seed": part.seed,
             "learning_rate": rate,
             "trained": asdict(trained),
             "taught": taught_numbers(taught),
@@ -252,7 +298,7 @@ class Trials:
             last = trained.epochs[-1] if trained.epochs else self.job.task.validate(model, last=True)
             result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
             result |= self._evaluated(model, directory)
-        self._finish(directory, result)
+        self._finish(part, result)
         return result
 
     def _evaluated(self, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
@@ -261,60 +307,19 @@ class Trials:
         write_atomically(directory / "predictions.parquet", answers.to_bytes())
         return {"evaluation": self.job.task.evaluation_settings(), **self.job.task.scores(answers)}
 
-    def _finished(self, name: str, seed: int) -> dict[str, Any] | None:
-        """A trial's result, if it is there; one that was evaluated otherwise than the study asks is evaluated anew."""
-        directory = self.directory.trial(name, seed)
-        result = self.directory.finished(directory)
-        if result is None or result["trained"]["status"] != "ok":
+    def _evaluated_as_asked(self, part: Part, result: dict[str, Any]) -> dict[str, Any]:
+        """A trial's result; one that was evaluated otherwise than the study asks is evaluated anew."""
+        if result["trained"]["status"] != "ok":
             return result
         changed = differences(result["evaluation"], self.job.task.evaluation_settings())
         if changed:
-            what = "; ".join(changed)
-            self.job.reporter.say(f"{self.study.name}: {name}, seed {seed} is evaluated again: {what}", style="yellow")
+            what = f"{self.study.name}: {part} is evaluated again: {'; '.join(changed)}"
+            self.job.reporter.say(what, style="yellow")
+            directory = self._parts.directory(part)
             model = load(directory / "model").to(self.job.device)
             result |= self._evaluated(model, directory)
-            self._finish(directory, result)
+            self._finish(part, result)
         return result
-
-    def _prepare(self, directory: Path, what: str, settings: dict[str, Any]) -> None:
-        """Makes the directory ready, and says so where the study has changed since."""
-        reason = self.directory.prepare(directory, settings)
-        if reason is not None:
-            self.job.reporter.say(f"{self.study.name}: {what} runs again: {reason}", style="yellow")
-
-    def _settings(self, name: str, seed: int, rate: float, epochs: int) -> dict[str, Any]:
-        """Everything that a training's outcome follows from."""
-        study = self.study.model_dump(mode="json")
-        train = {
-            key: value
-            for key, value in study["train"].items()
-            if key not in ("learning_rate", "search_epochs", "checkpoint_seconds")
-        }
-        candidate = self.job.candidates[name]
-        return {
-            "data": study["data"],
-            "data_files": files_signature(self.study.data.source, self._endings()),
-            "baseline": study["baseline"],
-            "baseline_files": files_signature(self.study.baseline.model),
-            "plan": {} if candidate is None else candidate.plan,
-            "method": "scratch" if candidate is None else candidate.method,
-            "train": {**train, "epochs": epochs, "precision": self.job.precision},
-            "task": self.job.task.training_settings(),
-            "device": self.job.device.type,
-            "learning_rate": rate,
-            "seed": seed,
-        }
-
-    def _endings(self) -> tuple[str, ...]:
-        """Of the files that a source names up to the language."""
-        data = self.study.data
-        return (data.source_language, data.target_language) if isinstance(data, TextDataConfig) else ()
-
-    def _teacher_settings(self, seed: int) -> dict[str, Any]:
-        """Everything that a teacher, the baseline's trained model, follows from."""
-        path = self.directory.trial(BASELINE, seed) / "settings.json"
-        settings = read_json(path, f"delete {path.parent} and run again to repeat this trial")
-        return {"teacher": settings}
 
     def _model(self, name: str, seed: int) -> PreTrainedModel:
         """The model as a trial starts with it, on the study's device."""
@@ -360,9 +365,11 @@ class Trials:
         save(model, directory)
         self.job.task.save_companions(directory)
 
-    def _finish(self, directory: Path, result: dict[str, Any]) -> None:
+    def _finish(self, part: Part, result: dict[str, Any]) -> None:
+        directory = self._parts.directory(part)
         write_atomically(directory / "result.json", to_json(result))
         (directory / CHECKPOINT).unlink(missing_ok=True)
+        self._parts.count(part)
 
 
 class TrialObserver:

@@ -1,0 +1,124 @@
+"""The parts that a study's trainings fall into: where each is kept, what it follows from, whether it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from leanformer.config import BASELINE, TextDataConfig
+from leanformer.job import StudyJob
+from leanformer.rundir import files_signature, read_json
+
+
+@dataclass(frozen=True)
+class Part:
+    """One training, or what stands for it: it can be done alone, once what it needs is there.
+
+    Args:
+        kind: A training of the search for a learning rate, a trial of what is trained from the study's own start, or a
+            trial of a student of the baseline.
+        name: The candidate, or ``baseline``.
+        seed: Of the trial, or of the search.
+        rate: The learning rate; of a student the plan of tuning says it.
+    """
+
+    kind: Literal["search", "trial", "student"]
+    name: str
+    seed: int
+    rate: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}, search at rate {self.rate:g}" if self.kind == "search" else f"{self.name}, seed {self.seed}"
+        )
+
+
+class Parts:
+    """What the run directory holds of a study's parts.
+
+    Args:
+        job: The study, made ready.
+    """
+
+    def __init__(self, job: StudyJob) -> None:
+        self._job = job
+        self._counted: set[Path] = set()  # what the reporter has counted as done
+
+    def directory(self, part: Part) -> Path:
+        """Where a part's files are."""
+        if part.kind == "search":
+            return self._job.directory.search(part.name, part.rate)
+        return self._job.directory.trial(part.name, part.seed)
+
+    def result(self, part: Part) -> dict[str, Any] | None:
+        """A part's result if it is there. Where the study has changed since, it is removed, and the log says why."""
+        directory = self.directory(part)
+        reason = self._job.directory.prepare(directory, self._settings(part))
+        if reason is not None:
+            self._job.reporter.say(f"{self._job.study.name}: {part} runs again: {reason}", style="yellow")
+        return self._job.directory.finished(directory)
+
+    def count(self, part: Part) -> None:
+        """Takes note that a part has been shown as done."""
+        self._counted.add(self.directory(part))
+
+    def skip(self, part: Part) -> None:
+        """Shows a part that is there already as done, once."""
+        if self.directory(part) not in self._counted:
+            self.count(part)
+            self._job.reporter.skip()
+
+    @property
+    def search_epochs(self) -> int:
+        """Of each training of the search."""
+        return self._job.study.train.search_epochs or self._job.study.train.epochs
+
+    def teacher_settings(self, seed: int) -> dict[str, Any]:
+        """Everything that a teacher, the baseline's trained model, follows from."""
+        path = self._job.directory.trial(BASELINE, seed) / "settings.json"
+        settings = read_json(path, f"delete {path.parent} and run again to repeat this trial")
+        return {"teacher": settings}
+
+    def _settings(self, part: Part) -> dict[str, Any]:
+        """Everything that a part's outcome follows from."""
+        study = self._job.study.model_dump(mode="json")
+        candidate = self._job.candidates[part.name]
+        if part.kind == "student":
+            assert candidate is not None
+            finetune = self._job.finetune(candidate)
+            return {
+                **self.teacher_settings(part.seed),
+                "plan": candidate.plan,
+                "method": candidate.method,
+                "distill": {key: value for key, value in study["distill"].items() if key != "memory_fraction"},
+                "finetune": finetune.model_dump(mode="json") if finetune.epochs else None,
+            }
+        train = {
+            key: value
+            for key, value in study["train"].items()
+            if key not in ("learning_rate", "search_epochs", "checkpoint_seconds")
+        }
+        epochs = self.search_epochs if part.kind == "search" else self._job.study.train.epochs
+        return {
+            "data": study["data"],
+            "data_files": self._files[0],
+            "baseline": study["baseline"],
+            "baseline_files": self._files[1],
+            "plan": {} if candidate is None else candidate.plan,
+            "method": "scratch" if candidate is None else candidate.method,
+            "train": {**train, "epochs": epochs, "precision": self._job.precision},
+            "task": self._job.task.training_settings(),
+            "device": self._job.device.type,
+            "learning_rate": part.rate,
+            "seed": part.seed,
+        }
+
+    @cached_property
+    def _files(self) -> tuple[str | None, str | None]:
+        """What tells whether the files of data and baseline are others than before."""
+        data = self._job.study.data
+        # Of the files that a source names up to the language.
+        endings = (data.source_language, data.target_language) if isinstance(data, TextDataConfig) else ()
+        return files_signature(data.source, endings), files_signature(self._job.study.baseline.model)

@@ -1,0 +1,112 @@
+"""Processes that do parts of a job: what they show, and how they end."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from leanformer.errors import LeanformerError
+from leanformer.progress import Reporter
+from leanformer.workers import Do, Relay, Workers
+
+
+def make_ready(relay: Relay, directory: Path) -> Do:
+    """A job whose parts are names of what to do."""
+    made = directory / f"made-{os.getpid()}"
+    made.touch()
+
+    def do(part: str) -> None:
+        relay.start(part, 2)
+        while part in ("wrong", "defect", "killed") and not (directory / "begun").exists():
+            time.sleep(0.01)
+        if part == "wrong":
+            raise LeanformerError("one line")
+        if part == "defect":
+            raise ValueError("no line of ours")
+        if part == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if part == "long":
+            (directory / "begun").touch()
+            try:
+                for step in range(1, 10**6):
+                    relay.step(0, step, 10**6)
+                    time.sleep(0.01)
+            except KeyboardInterrupt:
+                (directory / "checkpoint").touch()
+                raise
+        relay.epoch({"epoch": 1, "train_loss": 0.5}, 2, 8.0, "as shown")
+        relay.done()
+        relay.skip()  # counted by the process that it works for
+        (directory / part).write_text(str(os.getpid()))
+
+    return do
+
+
+@pytest.fixture
+def shown() -> io.StringIO:
+    """What the person sees."""
+    return io.StringIO()
+
+
+@pytest.fixture(params=[True, False], ids=["forked", "spawned"])
+def workers(request: pytest.FixtureRequest, tmp_path: Path, shown: io.StringIO) -> Workers:
+    """Two processes."""
+    reporter = Reporter("study", Console(file=shown, width=120))
+    reporter.plan(4)
+    return Workers(2, make_ready, (tmp_path,), reporter, forks=request.param)
+
+
+def test_parts_are_done_by_processes_that_stay(workers: Workers, tmp_path: Path, shown: io.StringIO) -> None:
+    with workers:
+        workers.do([])
+        workers.do(["a"])
+        assert len(list(tmp_path.glob("made-*"))) == 1  # none is started that has nothing to do
+        workers.do(["b", "c", "d"])
+    assert len(list(tmp_path.glob("made-*"))) == 2
+    assert {(tmp_path / part).read_text() for part in "abcd"} <= {
+        path.name.removeprefix("made-") for path in tmp_path.glob("made-*")
+    }
+    assert str(os.getpid()) not in {(tmp_path / part).read_text() for part in "abcd"}
+    lines = shown.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert all("loss 0.500  as shown  8 ex/s" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("part", "error", "said"),
+    [
+        ("wrong", LeanformerError, "^one line$"),
+        ("defect", RuntimeError, "Traceback.*ValueError: no line of ours"),
+        ("killed", LeanformerError, r"ended unexpectedly \(exit code -9"),
+    ],
+)
+def test_what_fails_in_one_ends_all_and_is_told(
+    workers: Workers, tmp_path: Path, part: str, error: type[Exception], said: str
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(error, match=f"(?s){said}"), workers:
+        workers.do(["long", part])
+    assert time.monotonic() - started < 60
+    assert (tmp_path / "checkpoint").exists()  # the other one was told to stop, and had the time to
+
+
+def test_bars_of_processes_are_told_apart() -> None:
+    reporter = Reporter("study", Console(file=io.StringIO(), width=200, force_terminal=True))
+    assert reporter._live is not None
+    with reporter:
+        for process, title in ((1, "one"), (2, "two")):
+            reporter.start(title, 4, process=process)
+        reporter.step(0, 5, 10, process=1)
+        reporter.step(1, 5, 10, process=2)
+        found: dict[str, Any] = {task.description: task.completed for task in reporter._live.tasks}
+        reporter.done(process=1)
+        left = [task.description for task in reporter._live.tasks]
+    assert found == {"one": 0.5, "two": 1.5}
+    assert left == ["two"]
