@@ -3,7 +3,8 @@
 The loop is the published way (arXiv 2311.10642): for each position one pass over the flattened, masked sentence. Both
 ways have the same weights; how far apart their numbers are is measured first. They are timed in turn in each round, the
 ratio is taken round by round, and the median kept. A step's time at a position is the median over many sentences. Times
-are the processor's for this process: on one thread, what others compute at the same time counts less.
+are the processor's for this process: on one thread, what others compute at the same time counts less. Memory is that of
+tensors at most in a pass, beyond weights, input and gradients.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import torch.nn.functional as F
 
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.plots import Panel, Panels, Points
-from benchmarks.room import Benchmark, Result, progress, table
+from benchmarks.room import CPU, Benchmark, Result, progress, table
 from leanformer.blocks.base import check_arguments
 from leanformer.blocks.feed_forward import FeedForward
 from leanformer.blocks.state import DecodingState
 from leanformer.errors import LeanformerError
+from leanformer.measure.cost import peak_memory
 from leanformer.model.sites import Site
 
 POSITIONS = (5, 20, 35, 50)  # where a step is timed, counted from 1
@@ -131,6 +133,8 @@ def compare(block: Any, states: torch.Tensor, rounds: int) -> list[dict[str, Any
                 "block_ms": statistics.median(taken["block"]),
                 "speed_up": median_ratio(taken["loop"], taken["block"]),
                 "rounds": taken,
+                "loop_mb": peak_memory(slow, CPU) / 1e6,
+                "block_mb": peak_memory(fast, CPU) / 1e6,
                 "largest_difference": difference,
             }
         )
@@ -192,13 +196,23 @@ def section(result: Result) -> str:
             f"{row['loop_ms']:.0f}",
             f"{row['block_ms']:.1f}",
             f"{row['speed_up']:.1f}",
+            f"{row['loop_mb']:,.0f}",
+            f"{row['block_mb']:,.0f}",
         )
         for row in result["rows"]
     ]
-    lengths: dict[int, dict[str, float]] = {}
+    lengths: dict[int, dict[str, Any]] = {}
     for row in result["lengths"]:
-        lengths.setdefault(row["length"], {})[row["passes"]] = row["speed_up"]
-    longer = [(length, *(f"{ratios[name]:.1f}" for name in passes)) for length, ratios in lengths.items()]
+        lengths.setdefault(row["length"], {})[row["passes"]] = row
+    longer = [
+        (
+            length,
+            *(f"{rows[name]['speed_up']:.1f}" for name in passes),
+            *(f"{rows['training'][way]:,.0f}" for way in ("loop_mb", "block_mb")),
+        )
+        for length, rows in lengths.items()
+    ]
+    memory = ("loop, MB", "block, MB")
     steps = [
         (row["batch"], *(f"{ms:.3f}" for ms in row["ms_at_position"].values()), f"{row['last_to_first']:.3f}")
         for row in result["decoding"]
@@ -212,12 +226,12 @@ loop over them, the same function (largest difference of an output:
 {max(row["largest_difference"] for row in result["rows"]):.1e}). Processor time, rounds in turn: {settings["rounds"]},
 medians.
 
-{table(("norm", "passes", "loop, ms", "block, ms", "ratio"), lines)}
+{table(("norm", "passes", "loop, ms", "block, ms", "ratio", *memory), lines)}
 
 How many times as fast as the loop by the length of the sentences, {settings["lengths_batch"]} at once, with blocks that
-are made for it:
+are made for it; memory is that of a training pass:
 
-{table(("tokens", *passes.values()), longer)}
+{table(("tokens", *passes.values(), *memory), longer)}
 
 A decoding step, medians of {settings["sentences"]} sentences:
 

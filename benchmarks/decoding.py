@@ -139,7 +139,7 @@ A sentence this short has fewer tokens than there are slots, and in a model this
 around its products. A student takes a shorter way through these than Hugging Face's own model, whatever stands in it:
 the line of open layers has the same attention as the teacher. What slots give is a state that does not grow: K·d
 numbers a layer at cross-attention and K·(d + h) in the decoder, whatever the length. The published networks keep sums
-of a fixed size too; what a step of theirs does around its products takes longer than an attention this short."""
+of a fixed size too."""
 
 
 def summary(result: Result) -> str:

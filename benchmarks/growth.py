@@ -303,8 +303,8 @@ def section(result: Result) -> str:
     apart = [max(times) / min(times) for times in repeated.values() if len(times) > 1]
     if apart:
         parts.append(
-            f"The same training step stands on several axes: its times are up to {max(apart):.2f} times apart, which "
-            "is noise of this machine."
+            f"The same training step stands on several axes: its times are up to {max(apart):.2f} times apart, "
+            "which says what a ratio of two times here is worth."
         )
     bent = [
         f"{AXES[axis]} ({subject}: {bend(rows):.2f} times)"

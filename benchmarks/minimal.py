@@ -380,8 +380,7 @@ def costs_of(result: Result) -> str:
         return (
             f"Training the rows with all seeds took {hours(rows, seeds):.1f} hours, searches not counted; the command "
             "below may be the last of several that went on in the same run directories. Times and latencies were taken "
-            "while other work ran beside them, and of one model in two tables they are up to twice apart: the "
-            "operations of one image compare better."
+            "while other work ran beside them: the operations of one image compare better."
         )
     trainings = [len(row["rates"]) * seeds for row in rows]
     seconds = sum(row["train_seconds"] * count for row, count in zip(rows, trainings, strict=True))
@@ -392,8 +391,8 @@ def costs_of(result: Result) -> str:
         f"{machine['precision']}: all rates and seeds of a form are one batched model{graph}, and several forms train "
         "side by side, of whose time each training is given an even share in the tables. What is left of an epoch "
         "after its last whole batch is not seen. Rates are chosen by all seeds, at the end of the training; rows with "
-        "one rate had no choice. Latencies are of one image on one thread of that machine's CPU, measured in turn; of "
-        "like shapes they are up to twice apart: the operations of one image compare better."
+        "one rate had no choice. Latencies are of one image on one thread of that machine's CPU, measured in turn, "
+        "beside other work: the operations of one image compare better."
     )
 
 

@@ -23,7 +23,10 @@ INTRODUCTION = """\
 in sentences and plots too, comes from one of them. `python -m benchmarks` lists the commands that make them anew,
 from the root of the repository, in the environment that `make setup` makes; with `--quick` a command only shows, in
 seconds, that it runs. What is compared with other libraries needs these: `pip install -c constraints.txt -e
-'.[bench]'`. Data sets are found by their hub id, or with `--data` in a local copy. What is compared is measured in
+'.[bench]'`. Data sets are found by their hub id, or with `--data` in a local copy. Files under `runs/benchmarks/multi30k` are what
+`python -m benchmarks multi30k --sequence all-slots both-slots nothing` leaves, those under `runs/multi30k` what
+`leanformer run benchmarks/multi30k.yaml` does; without an option that names such files a command makes its own, or
+takes fresh models. What is compared is measured in
 one run, in turn, and ratios are taken round by round: shared machines are noisy, so look at the ratios. Below the
 tables of each section stand the command, the date, the machine and the versions."""
 
@@ -57,7 +60,8 @@ def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
             if number:
                 sections.append(f"### {benchmark.title}: {path.stem}")
             if benchmark.summary is not None and (sentence := benchmark.summary(result)) is not None:
-                sentences.append(f"- {sentence} ([{benchmark.title}](#{anchor(benchmark.title)}))")
+                where = f", {machine_of(result)}" if len({machine_of(result) for _, result in found}) > 1 else ""
+                sentences.append(f"- {sentence} ([{benchmark.title}](#{anchor(benchmark.title)}){where})")
             plot = None if benchmark.plot is None else benchmark.plot(result)
             if plot is not None:
                 plots[f"{path.stem}.svg"] = draw(plot)
@@ -78,6 +82,15 @@ def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
         *sections,
     ]
     return "\n\n".join(wrapped(block) for part in parts for block in part.split("\n\n")) + "\n", plots
+
+
+def machine_of(result: Result) -> str:
+    """What a result was measured on: the GPU, or the processor."""
+    if result["environment"] is None:
+        return "machine not recorded"
+    environment: Mapping[str, str] = result["environment"]
+    device = environment.get("device", "cpu")
+    return environment["processor"] if device == "cpu" else device
 
 
 def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
@@ -111,14 +124,24 @@ says nothing of other teachers, and longer training may end elsewhere, as a publ
 def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Path) -> list[str]:
     """Second runs beside the first; nothing where there are none."""
     lines = []
-    for path in sorted(directory.glob("*.json")):
-        second = read_result(path)
+    again = [(path, read_result(path)) for path in sorted(directory.glob("*.json"))]
+    for path, second in again:
+        if find(second["benchmark"]).stated is None or not files[second["benchmark"]]:
+            raise LeanformerError(f"{path}: {second['benchmark']} has nothing that a second run could be compared with")
+    # A second run that has more than the first stands above with its own tables.
+    again += [
+        (path, result)
+        for name, found in files.items()
+        for path, result in found[1:]
+        if path.stem == f"{name}-again" and find(name).stated is not None
+    ]
+    for path, second in again:
         benchmark = find(second["benchmark"])
-        if benchmark.stated is None or not files[benchmark.name]:
-            raise LeanformerError(f"{path}: {benchmark.name} has nothing that a second run could be compared with")
+        assert benchmark.stated is not None
         # Of its own name, or else the benchmark's first.
         here, whole = next(
-            (pair for pair in files[benchmark.name] if pair[0].stem == path.stem), files[benchmark.name][0]
+            (pair for pair in files[benchmark.name] if pair[0].stem == path.stem and pair[0] != path),
+            files[benchmark.name][0],
         )
         first, other = benchmark.stated(whole), benchmark.stated(second)
         common = [what for what in first if what in other]
@@ -126,14 +149,14 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
             raise LeanformerError(f"{path}: none of its figures is in {here.name}")
         inside = sum(first[what].holds(other[what].mean) for what in common)
         farthest = max(common, key=lambda what: abs(other[what].mean - first[what].mean))
-        figure, again = first[farthest], other[farthest].mean
-        stated = f"{farthest}: {figure.mean:.4g} ({figure.low:.4g} to {figure.high:.4g}), then {again:.4g}"
+        figure, repeated = first[farthest], other[farthest].mean
+        stated = f"{farthest}: {figure.mean:.4g} ({figure.low:.4g} to {figure.high:.4g}), then {repeated:.4g}"
         date = second["date"]
         lines.append(
             (
                 f"{benchmark.title}: {here.stem}" if len(files[benchmark.name]) > 1 else benchmark.title,
                 f"{inside} of {len(common)}",
-                "all are the same" if again == figure.mean else stated,
+                "all are the same" if repeated == figure.mean else stated,
                 "date not recorded" if date is None else date.partition("T")[0],
                 f"`{second['command']}`",
             )
@@ -144,7 +167,7 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
     text = """\
 Figures of a second run that land inside the interval stated by the run above: of 95 % for shares and accuracies, from
 the least to the largest round for ratios of times. Simulations draw the same numbers each time; trainings with other
-seeds do not."""
+seeds do not. Of BLEU the interval is over sentences, and the second run has a teacher of its own."""
     return ["## Run again", text, table(header, lines)]
 
 
@@ -207,10 +230,11 @@ def plot_directory() -> Path:
 def provenance(path: Path, result: Result) -> str:
     """Where a section's figures come from."""
     date = result["date"]
+    resumed = ", without what earlier calls had left in its run directory" if "runs" in result["settings"] else ""
     facts = [
         f"[{path.name}](../benchmarks/results/{path.name})",
         "date not recorded" if date is None else date.partition("T")[0],
-        *([] if result["seconds"] is None else [f"took {seconds(result['seconds'])}"]),
+        *([] if result["seconds"] is None else [f"took {seconds(result['seconds'])}{resumed}"]),
         "machine and versions not recorded" if result["environment"] is None else machine(result["environment"]),
     ]
     notes = list(result.get("notes", ()))

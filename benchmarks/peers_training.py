@@ -8,8 +8,9 @@ its first step to the end of its last; ratios are taken round by round, and the 
 at most in two steps, weights and optimizer included, without the data set.
 
 The study: ten forms with several seeds, once by ``leanformer run`` (training, validation, test, costs, statistics and
-report) and once trained one by one with ``Trainer``, with validation after each epoch, test and saved model. Either
-runs in a process of its own each round, whose time (from the data on) and resident memory are kept.
+report), once by it with several trainings at a time, and once trained one by one with ``Trainer``, with validation
+after each epoch, test and saved model. Each runs in a process of its own each round, whose time (from the data on) and
+resident memory are kept; the processes that train side by side have memory of their own, which is not.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ FORMS: dict[str, Plan] = {
 FASTER = ("no-mlp", "extreme", "symmetric")
 """Those whose speed is measured by width."""
 TRAINER, TRAINER_READY, OWN = "ViT, Trainer", "ViT, Trainer on ready batches", "ViT, our loop"
+SIDE_BY_SIDE = "leanformer --jobs"
+"""The study's way with several trainings at a time, as the result file names it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of the study")
     parser.add_argument("--train-limit", type=int, default=2500, help="training images of the study")
     parser.add_argument("--study-rounds", type=int, default=2, help="0 leaves the study out")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time of the study's third way, 1 for none")
     add_memory_option(parser)
 
 
@@ -152,9 +156,9 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def run_study(plain: dict[str, Any]) -> dict[str, Any]:
+def run_study(plain: dict[str, Any], jobs: int) -> dict[str, Any]:
     """The study by leanformer."""
-    found = timed_study(plain)
+    found = timed_study(plain, jobs)
     results = found.pop("results")
     rows = rows_of(results)
     return {**found, "accuracy": {row["name"]: row["quality"]["mean"] for row in rows}}
@@ -209,21 +213,27 @@ def train_one_by_one(plain: dict[str, Any]) -> dict[str, Any]:
 
 def compare_studies(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time and memory of both ways in every round."""
-    kept: dict[str, list[dict[str, Any]]] = {"leanformer": [], "Trainer": []}
+    kept: dict[str, list[dict[str, Any]]] = {}
     measured = runner(arguments)
 
-    def once(name: str, run: Callable[[dict[str, Any]], dict[str, Any]]) -> float:
-        figures, memory = measured(run, study(arguments), imports=STUDY_IMPORTS)
-        kept[name].append({**figures, "resident_mb": memory})
+    def once(name: str, run: Callable[..., dict[str, Any]], *more: int) -> float:
+        figures, memory = measured(run, study(arguments), *more, imports=STUDY_IMPORTS)
+        kept.setdefault(name, []).append({**figures, "resident_mb": memory})
         progress(f"study by {name}: {figures['seconds']:.0f} s")
         return float(figures["seconds"])
 
-    ways = {"leanformer": partial(once, "leanformer", run_study), "Trainer": partial(once, "Trainer", train_one_by_one)}
+    ways = {
+        "leanformer": partial(once, "leanformer", run_study, 1),
+        "Trainer": partial(once, "Trainer", train_one_by_one),
+    }
+    if arguments.jobs > 1:
+        ways[SIDE_BY_SIDE] = partial(once, SIDE_BY_SIDE, run_study, arguments.jobs)
     # Each is a process of its own from its first import on: nothing warms up for the next.
     seconds = in_turn(ways, arguments.study_rounds, warm_up=0)
     return {
         "forms": len(arguments.forms) + 1,
         "ratio": median_ratio(seconds["Trainer"], seconds["leanformer"]),
+        "ratio_side_by_side": median_ratio(seconds["Trainer"], seconds[SIDE_BY_SIDE]) if arguments.jobs > 1 else None,
         "rounds": kept,
     }
 
@@ -327,6 +337,7 @@ def _study_text(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         name: None if rounds[0]["resident_mb"] is None else statistics.median(one["resident_mb"] for one in rounds)
         for name, rounds in found["rounds"].items()
     }
+    beside = found["rounds"].get(SIDE_BY_SIDE)
     lines = [
         (
             "`leanformer run`, with costs, statistics and report",
@@ -343,6 +354,10 @@ def _study_text(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             megabytes(memory["Trainer"]),
         ),
     ]
+    if beside:
+        seconds = statistics.median(one["seconds"] for one in beside)
+        lines.append((f"`leanformer run --jobs {settings['jobs']}`, likewise", f"{seconds:,.0f} s", megabytes(None)))
+    faster = f", and {found['ratio_side_by_side']:.2f} times as long as {settings['jobs']} at a time" if beside else ""
     apart = "" if settings["no_memory"] else ", each in a new process; resident memory beyond the imported libraries"
     reached = [
         (name, f"{100 * accuracy:.1f} %", f"{100 * other[0]['accuracy'][name]:.1f} %")
@@ -354,8 +369,8 @@ as one study and one by one (rounds in turn: {len(own)}{apart}):
 
 {table(("way", "time", "memory"), lines)}
 
-One by one takes **{found["ratio"]:.2f} times** as long. That both ways do the same work shows in what they reach (test
-accuracy after this short training, mean of the seeds):
+One by one takes **{found["ratio"]:.2f} times** as long{faster}. That
+both ways do the same work shows in what they reach (test accuracy after this short training, mean of the seeds):
 
 {table(("form", "leanformer", "Trainer"), reached)}"""
 

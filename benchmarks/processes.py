@@ -90,11 +90,12 @@ def megabytes(memory: float | None) -> str:
     return "not measured" if memory is None else f"{memory:,.0f} MB"
 
 
-def timed_study(study: dict[str, Any]) -> dict[str, Any]:
+def timed_study(study: dict[str, Any], jobs: int = 1) -> dict[str, Any]:
     """Runs a study in a directory that is removed afterwards.
 
     Args:
         study: As plain data.
+        jobs: Trainings at a time.
 
     Returns:
         ``results`` as in ``results.json``; ``seconds``; ``parts``: of what a study does -> its seconds, which is told
@@ -103,7 +104,7 @@ def timed_study(study: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory) / "run"
         started = time.time()
-        results = lf.run(study, run, Console(quiet=True)).results
+        results = lf.run(study, run, Console(quiet=True), jobs).results
         seconds = time.time() - started
         trials = list(run.glob("trials/*/*/result.json"))
         steps = sum(json.loads(path.read_bytes())["trained"]["seconds"] for path in trials)

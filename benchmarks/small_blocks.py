@@ -40,8 +40,6 @@ BLOCKS: dict[str, tuple[str, str, Any]] = {
     "cross-average": (CROSS, "`average`", {"block": "average"}),
 }
 """Candidate -> sites, words, block."""
-DROPPED = {"encoder-fourier": (PLACES[ENCODER], "a Fourier transform (dropped since)")}
-"""What is no candidate any more, but stands in results."""
 HALVES = {"easy": "the easier half of its heads", "hard": "the harder half of its heads"}
 
 
@@ -115,7 +113,7 @@ def section(result: Result) -> str:
     """Blocks by site."""
     rows = {row["name"]: row for row in result["rows"]}
     study, data = result["study"], result["data"]
-    labels = {name: (PLACES[sites], words) for name, (sites, words, _) in BLOCKS.items()} | DROPPED
+    labels = {name: (PLACES[sites], words) for name, (sites, words, _) in BLOCKS.items()}
     labels |= {half: (PLACES[CROSS], f"`slots` 64, rank 16, for {words}") for half, words in HALVES.items()}
     lines = []
     for name, (place, words) in labels.items():

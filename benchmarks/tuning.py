@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import statistics
 import time
@@ -199,7 +200,10 @@ def measure(arguments: argparse.Namespace) -> Result:
         assert isinstance(task, Translation)
         teacher = lf.load(runs / "trials/baseline/seed-0/model")
         student = lf.load(runs / f"trials/{arguments.student}/seed-0/model")
-        rows: dict[str, Any] = _read(runs / "tuning.json")
+        # Another teacher, as of other languages, leaves what was measured with this one alone.
+        mark = hashlib.sha256((runs / "trials/baseline/seed-0/model/model.safetensors").read_bytes()).hexdigest()[:10]
+        kept = runs / f"tuning-{mark}.json"
+        rows: dict[str, Any] = _read(kept)
         for name, model in (("teacher", teacher), ("as taught", student)):
             if name not in rows:
                 rows[name] = {"validation": task.validate(model, last=True)}
@@ -208,9 +212,9 @@ def measure(arguments: argparse.Namespace) -> Result:
                 key = f"{name}, seed {seed}, {arguments.epochs} epochs at {arguments.learning_rate:g}"
                 if key not in rows:
                     progress(key)
-                    way = _tuned(runs, task, teacher, student, name, seed, arguments)
-                    rows = {**_read(runs / "tuning.json"), **rows, key: {"way": name, "seed": seed, **way}}
-                    write_atomically(runs / "tuning.json", to_json(rows))
+                    way = _tuned(runs / f"answers-{mark}.json", task, teacher, student, name, seed, arguments)
+                    rows = {**_read(kept), **rows, key: {"way": name, "seed": seed, **way}}
+                    write_atomically(kept, to_json(rows))
         wanted = [row for key, row in rows.items() if row.get("way") in arguments.ways and _asked(key, arguments)]
         return {
             "parameters": {"teacher": parameter_count(teacher), "student": parameter_count(student)},
@@ -231,7 +235,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _tuned(
-    runs: Path,
+    answers: Path,
     task: Translation,
     teacher: PreTrainedModel,
     student: PreTrainedModel,
@@ -247,7 +251,7 @@ def _tuned(
     opened = frozen_copy(reduce(teacher, {}))
     batches, translating = task.batches, 0.0
     if finetune.targets == "teacher":
-        targets, translating = _answers(runs / "answers.json", task, teacher, finetune.teacher_beam)
+        targets, translating = _answers(answers, task, teacher, finetune.teacher_beam)
         batches = task.batches_with(targets)
     loss = tuning_loss(opened, finetune, task.study.train.label_smoothing)
     if way.gradually or way.own_inputs:

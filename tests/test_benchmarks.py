@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from datetime import datetime
@@ -361,8 +362,20 @@ def test_the_page_begins_with_what_was_safe() -> None:
     assert len(words) == len(known) > 20
     assert words == sorted(words, key=WORDS.index)
     row = next(row for row in known if (row.data, row.reduction) == ("Multi30k, de to en", "cross, `synthesizer`"))
-    assert f"| not safe | {row.data} | cross, `synthesizer` | 116 % | -5.87 (" in plain
-    assert row.grounds == "one teacher (41.3 BLEU), one epoch, 5e-4"
+    assert f"| {row.word} | {row.data} | {row.reduction} | {100 * row.parameters:.0f} % | " in plain
+    assert row.word == "not safe"
+    assert row.grounds in plain
+
+
+@pytest.mark.parametrize(
+    "path", sorted(room.RESULTS.rglob("*.json")), ids=lambda path: str(path.relative_to(room.RESULTS))
+)
+def test_the_command_of_every_file_is_one_of_today_that_writes_it(path: Path) -> None:
+    result = room.read_result(path)
+    python, module, benchmarks, name, *options = shlex.split(result["command"])
+    assert (python, module, benchmarks, name) == ("python", "-m", "benchmarks", result["benchmark"])
+    out = room.parse(room.find(name), options).out
+    assert (room.RESULTS.parents[1] / out).resolve() == path.resolve()
 
 
 def test_plots_are_on_the_page_with_what_they_show() -> None:
