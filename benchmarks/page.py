@@ -23,10 +23,10 @@ INTRODUCTION = """\
 in sentences and plots too, comes from one of them. `python -m benchmarks` lists the commands that make them anew,
 from the root of the repository, in the environment that `make setup` makes; with `--quick` a command only shows, in
 seconds, that it runs. What is compared with other libraries needs these: `pip install -c constraints.txt -e
-'.[bench]'`. Data sets are found by their hub id, or with `--data` in a local copy. Files under `runs/benchmarks/multi30k` are what
-`python -m benchmarks multi30k --sequence all-slots both-slots nothing` leaves, those under `runs/multi30k` what
-`leanformer run benchmarks/multi30k.yaml` does; without an option that names such files a command makes its own, or
-takes fresh models. What is compared is measured in
+'.[bench]'`. Data sets are found by their hub id, or with `--data` in a local copy. Files under
+`runs/benchmarks/multi30k` are what `python -m benchmarks multi30k --sequence all-slots both-slots nothing` leaves,
+those under `runs/multi30k` what `leanformer run benchmarks/multi30k.yaml` does; without an option that names such
+files a command makes its own, or takes fresh models. What is compared is measured in
 one run, in turn, and ratios are taken round by round: shared machines are noisy, so look at the ratios. Below the
 tables of each section stand the command, the date, the machine and the versions."""
 
