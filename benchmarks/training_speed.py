@@ -7,6 +7,7 @@ model is measured in turn, after a few steps of its own that do not count, as in
 the same model's; the ratio is taken round by round, and the median kept.
 
 Beside each model's step the floor of it: the same matrix products alone, on the same tensors, with nothing in between.
+Where the rest of a step goes, PyTorch's profiler says afterwards.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from transformers import PreTrainedModel
 import leanformer as lf
 from benchmarks.forms import EXTREME, vit_config
 from benchmarks.measuring import in_turn, median_ratio, seconds
+from benchmarks.profiling import TRAINING_KINDS, in_words, time_by_kind
 from benchmarks.room import Benchmark, Result, progress, table
 from leanformer.config import ImageDataConfig, ImageTrainConfig
 from leanformer.data.batches import ImageBatches
@@ -145,6 +147,7 @@ def measure(arguments: argparse.Namespace) -> Result:
 
     rows: list[dict[str, Any]] = []
     ways: dict[str, Callable[[], float]] = {}
+    profiled: dict[str, TrainingStep] = {}
     with nothing_compiled_before():
         for heads in HEADS:
             for name, model in models_of(heads).items():
@@ -157,6 +160,7 @@ def measure(arguments: argparse.Namespace) -> Result:
                     ways[way_of(row, "products")] = partial(
                         products_per_second, calls, arguments.batch_size, arguments.steps
                     )
+                    profiled[way_of(row, "plain")] = plain
                 if not arguments.no_compile:
                     compiled = step_of(model, compiled=True)
                     first = islice(batches.training(seed=0, epoch=0), 1)
@@ -172,6 +176,9 @@ def measure(arguments: argparse.Namespace) -> Result:
         row |= figures_of(own, theirs)
         row["products_per_second"] = None if products is None else statistics.median(products)
         row["ratio_to_products"] = None if products is None else median_ratio(own, products)
+        step = profiled.get(way_of(row, "plain"))
+        some = islice(batches.training(seed=0, epoch=0), arguments.steps)
+        row["kinds"] = None if step is None else time_by_kind(partial(train, step, some), TRAINING_KINDS)
         row["compiled"] = None if compiled_speeds is None else figures_of(compiled_speeds, theirs)
     return {"environment": environment(device, precision), "rows": rows}
 
@@ -260,13 +267,15 @@ def floor_of(result: Result) -> str:
     ceiling, other = (
         row["products_per_second"] / rows["ViT", row["heads"]]["images_per_second"] for row in (best, more_heads)
     )
+    kinds = best.get("kinds")
+    spent = f" By the profiler, which slows small operators down: {in_words(kinds)}." if kinds else ""
     return f"""
 
 "Products alone" is the floor: the same matrix products of a step, forward and backward, on the same tensors, and
 nothing else. The extreme form that reads {EXTREME_FORMS[best["model"]]} spends {100 * best["ratio_to_products"]:.0f} %
 of its step in them, not compiled. Were the rest of its step for nothing, it would train {ceiling:.1f} times as fast as
-the ViT, with four heads {other:.1f} times; the rest is norms, softmax, sums and the optimizer. The goal of {GOAL}
-times with one head is
+the ViT, with four heads {other:.1f} times; the rest is norms, softmax, sums and the optimizer.{spent} The goal
+of {GOAL} times with one head is
 {" and ".join(filter(None, (reached(best, vit, ""), reached(best["compiled"], vit, ", compiled"))))}."""
 
 
