@@ -9,6 +9,8 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,7 @@ from leanformer.learn.train import Trained, train
 from leanformer.measure.quality import predict
 from leanformer.model.surgery import parameter_count
 from leanformer.report.table import decision_lines, results_table
+from leanformer.rundir import RunDirectory
 
 MakeStudy = Callable[..., dict[str, Any]]
 KILLS = int(os.environ.get("LEANFORMER_KILLS", "5"))
@@ -421,13 +424,45 @@ def test_fewer_than_one_job_is_refused(digits_study: MakeStudy, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_there_is_counted_before_other_processes_begin(finished: Path, digits_study: MakeStudy) -> None:
+    for name in ("no-mlp", "minimal"):
+        shutil.rmtree(finished / "trials" / name / "seed-1")
+    _, log = run(digits_study(), finished, jobs=2)
+    assert re.findall(r"^tiny: \[(\d+)/(\d+)\]", log, re.MULTILINE) == [("8", "9"), ("9", "9")]
+
+
+def test_a_directory_in_which_another_process_still_works_is_left_alone(whole: Path, digits_study: MakeStudy) -> None:
+    """As when the process that holds it was killed, and those that it had started have not noticed yet."""
+    worker = RunDirectory(whole, lf.make_study(digits_study()))
+    worker.work_in(1)
+    with pytest.raises(lf.LeanformerError, match="another leanformer process"):
+        run(digits_study(), whole)
+    del worker
+    run(digits_study(), whole)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_while_other_processes_start_is_one_line(arguments: list[str], tmp_path: Path) -> None:
+    with (tmp_path / "errors.txt").open("w+") as errors:
+        command = [sys.executable, "-m", "leanformer", *arguments, "--jobs", "2"]
+        with subprocess.Popen(command, stderr=errors, start_new_session=True) as process:
+            while "storage: " not in (tmp_path / "errors.txt").read_text():
+                assert process.poll() is None
+                time.sleep(0.05)
+            time.sleep(1.0)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the processes that it has started too
+        assert process.returncode == 130
+        lines = (tmp_path / "errors.txt").read_text().strip().splitlines()
+    assert lines[-1] == "leanformer: stopped; run the same command again to go on"
+    assert not any("Traceback" in line or line.startswith(" ") for line in lines)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(
-    jobs: str, whole: Path, arguments: list[str], digits_study: MakeStudy, tmp_path: Path
+    whole: Path, arguments: list[str], digits_study: MakeStudy, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    process = processes.start([*arguments, "--jobs", jobs], tmp_path / "errors.txt")
+    process = processes.start(arguments, tmp_path / "errors.txt")
     while not list(directory.rglob("result.json")):
         assert process.is_alive()
         time.sleep(0.05)

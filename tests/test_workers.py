@@ -24,7 +24,7 @@ def make_ready(relay: Relay, directory: Path) -> Do:
 
     def do(part: str) -> None:
         relay.start(part, 2)
-        while part in ("wrong", "defect", "killed") and not (directory / "begun").exists():
+        while part in ("wrong", "defect", "killed", "unwritable") and not (directory / "begun").exists():
             time.sleep(0.01)
         if part == "wrong":
             raise LeanformerError("one line")
@@ -44,6 +44,8 @@ def make_ready(relay: Relay, directory: Path) -> Do:
         relay.epoch({"epoch": 1, "train_loss": 0.5}, 2, 8.0, "as shown")
         relay.done()
         relay.skip()  # counted by the process that it works for
+        if part == "unwritable":
+            raise PermissionError(13, "Permission denied", "a file")
         (directory / part).write_text(str(os.getpid()))
 
     return do
@@ -84,6 +86,7 @@ def test_parts_are_done_by_processes_that_stay(workers: Workers, tmp_path: Path,
     [
         ("wrong", LeanformerError, "^one line$"),
         ("defect", RuntimeError, "Traceback.*ValueError: no line of ours"),
+        ("unwritable", PermissionError, "Permission denied: 'a file'"),
         ("killed", LeanformerError, r"ended unexpectedly \(exit code -9"),
     ],
 )

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from leanformer.errors import LeanformerError
 
@@ -32,6 +41,15 @@ Count = Annotated[int, Field(ge=1)]
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _rates_differ(rates: tuple[float, ...]) -> tuple[float, ...]:
+    if len({f"{rate:g}" for rate in rates}) < len(rates):
+        raise ValueError("a rate stands there twice (six digits count); each must be another")
+    return rates
+
+
+Rates = Annotated[tuple[Positive, ...], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_rates_differ)]
 
 
 class ImageDataConfig(Section):
@@ -197,7 +215,7 @@ class TrainConfig(Section):
     """How every model of the study learns, the baseline included."""
 
     epochs: Annotated[int, Field(ge=0)] = 20
-    learning_rate: Annotated[tuple[Positive, ...], BeforeValidator(_as_list), Field(min_length=1)] = (1e-3, 3e-3, 1e-2)
+    learning_rate: Rates = (1e-3, 3e-3, 1e-2)
     """One rate, or a list that is searched on the validation split, alike for every model."""
     search_epochs: Count | None = None
     """Epochs a rate gets in the search; by default ``epochs``, and the winner's run is the first seed's trial."""
@@ -228,7 +246,7 @@ class TranslationTrainConfig(TrainConfig):
 
     batch_tokens: Count = 4096
     """Subwords a batch at most, padding included, on the longer side; sentences of like length stand together."""
-    learning_rate: Annotated[tuple[Positive, ...], BeforeValidator(_as_list), Field(min_length=1)] = (1e-3,)
+    learning_rate: Rates = (1e-3,)
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     label_smoothing: Fraction = 0.1
 

@@ -90,18 +90,18 @@ class RunDirectory:
         except OSError as error:
             raise LeanformerError(f"{path}: cannot be used as a run directory: {error.strerror}") from None
         self._lock = FileLock(path / ".lock", timeout=0)
+        self._own_lock: FileLock | None = None
 
     def __enter__(self) -> RunDirectory:
         self._check_owner()
         try:
             self._lock.acquire()
         except Timeout:
-            raise LeanformerError(
-                f"{self.path}: another leanformer process runs in this directory; wait for it, or give --out"
-            ) from None
+            raise self._is_in_use() from None
         except OSError as error:
             raise LeanformerError(f"{self.path}: cannot be written: {error.strerror}") from None
         try:
+            self._check_workers()
             write_atomically(self.path / "study.yaml", self._study.to_yaml())
         except LeanformerError:
             self._lock.release()
@@ -110,6 +110,28 @@ class RunDirectory:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    def work_in(self, number: int) -> None:
+        """Holds the directory beside the process that it is held by, for as long as this process lasts.
+
+        Args:
+            number: From 1 on, of another process than all others that work in it.
+        """
+        self._own_lock = FileLock(self.path / f".lock-{number}", timeout=10)
+        self._own_lock.acquire()
+
+    def _check_workers(self) -> None:
+        """Makes sure that no process is left which worked for one that was killed."""
+        for path in self.path.glob(".lock-*"):
+            try:
+                FileLock(path, timeout=0).acquire().lock.release()
+            except Timeout:
+                raise self._is_in_use() from None
+
+    def _is_in_use(self) -> LeanformerError:
+        return LeanformerError(
+            f"{self.path}: another leanformer process runs in this directory; wait for it, or give --out"
+        )
 
     def _check_owner(self) -> None:
         study_file = self.path / "study.yaml"

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 from pathlib import Path
 
 import torch
 
 from leanformer.config import Study
+from leanformer.errors import LeanformerError
 from leanformer.job import StudyJob
 from leanformer.parts import Part
-from leanformer.progress import Reporter, quiet_libraries
+from leanformer.progress import quiet_libraries
 from leanformer.rundir import RunDirectory
 from leanformer.trials import Trials
-from leanformer.workers import Do, Workers
+from leanformer.workers import Do, Relay, Workers
 
 
 def train_side_by_side(trials: Trials, jobs: int) -> None:
     """Trains what is missing, so many trainings at a time; ``trials.outcomes`` then finds them there.
 
-    Blocks are taught by this process, all of a seed at once. A training that nothing else could go beside is left, too:
-    here it has all threads.
+    Blocks are taught by this process, all of a seed at once, and so is trained what nothing else could go beside: here
+    it has all threads.
 
     Args:
         trials: Of the study.
@@ -33,9 +36,26 @@ def train_side_by_side(trials: Trials, jobs: int) -> None:
     with Workers(jobs, _make_ready, arguments, job.reporter, forks=job.device.type == "cpu") as workers:
         for wave in trials.waves():
             missing = [part for part in wave if trials.is_missing(part)]
+            trials.were_there([part for part in wave if part not in missing])
             if len(missing) > 1:
                 workers.do(missing)
                 trials.were_done(missing)
+
+
+def check_script() -> None:
+    """Makes sure that new processes can read the script that this one runs, as they do.
+
+    Raises:
+        LeanformerError: It is no file; or it is being read by a new process, and starts further ones.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise LeanformerError(
+            "a script has to call run with jobs under if __name__ == '__main__': new processes read it"
+        )
+    script = sys.modules["__main__"]
+    path = getattr(script, "__file__", None)
+    if script.__spec__ is None and path is not None and not Path(path).exists():
+        raise LeanformerError("jobs: new processes read the script that calls run, and this one is no file; save it")
 
 
 def _threads(study: Study, jobs: int) -> int:
@@ -43,14 +63,21 @@ def _threads(study: Study, jobs: int) -> int:
     return study.measure.threads or max(1, torch.get_num_threads() // jobs)
 
 
-def _make_ready(reporter: Reporter, study: Study, directory: Path, threads: int) -> Do:
+def _make_ready(relay: Relay, study: Study, directory: Path, threads: int) -> Do:
     """A worker's study, in a run directory that the process which it works for holds."""
     torch.set_num_threads(threads)
+    run_directory = RunDirectory(directory, study)
+    run_directory.work_in(relay.number)
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():  # another may have taken the directory before this one held it
+        raise KeyboardInterrupt
     with quiet_libraries():
-        trials = Trials(StudyJob(study, RunDirectory(directory, study), reporter))
+        trials = Trials(StudyJob(study, run_directory, relay))
 
     def do(part: Part) -> None:
         with quiet_libraries():
             trials.do(part)
+        if torch.cuda.is_available():  # the others may need what this one keeps
+            torch.cuda.empty_cache()
 
     return do

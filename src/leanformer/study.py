@@ -20,7 +20,7 @@ from leanformer.progress import Reporter, quiet_libraries
 from leanformer.report.page import write_report
 from leanformer.results import assemble
 from leanformer.rundir import RunDirectory, to_json
-from leanformer.side_by_side import train_side_by_side
+from leanformer.side_by_side import check_script, train_side_by_side
 from leanformer.trials import Trials
 
 
@@ -82,6 +82,8 @@ def run(
     """
     if jobs < 1:
         raise LeanformerError(f"jobs {jobs}: must be at least 1")
+    if jobs > 1:
+        check_script()
     # 1. the study
     if isinstance(study, str | Path):
         study = read_study(study)

@@ -96,6 +96,12 @@ class Trials:
         else:
             self._distilled_trial(part.name, part.seed)
 
+    def were_there(self, parts: Sequence[Part]) -> None:
+        """Shows parts that are there already as done."""
+        for part in parts:
+            if not self._is_of_search(part):
+                self._parts.skip(part)
+
     def were_done(self, parts: Sequence[Part]) -> None:
         """Takes note of parts that another process has done, and shown as done."""
         for part in parts:
@@ -134,6 +140,11 @@ class Trials:
 
     def _searches(self) -> bool:
         return len(self.study.train.learning_rate) > 1 and self.study.train.epochs > 0
+
+    def _is_of_search(self, part: Part) -> bool:
+        """Whether the search has trained this trial, the first seed's at its rate, unless its budget was another."""
+        same = part.seed == self.study.seeds[0] and self.study.train.search_epochs is None
+        return part.kind == "trial" and self._searches() and same
 
     def _rate(self, search: list[dict[str, Any]]) -> float:
         """The rate of the best validation quality; of equals the smaller loss, then the first."""
@@ -184,8 +195,7 @@ class Trials:
         part = Part("trial", name, seed, rate)
         directory = self._parts.directory(part)
         epochs = self.study.train.epochs
-        # The search has trained the first seed at this very rate, unless its budget was another.
-        shared = self._searches() and seed == self.study.seeds[0] and self.study.train.search_epochs is None
+        shared = self._is_of_search(part)
         result = self._parts.result(part)
         if result is not None:
             if not shared:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
+import signal
 import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +27,7 @@ from leanformer.progress import Reporter
 
 SECONDS_BETWEEN_STEPS_SHOWN = 0.2
 SECONDS_TO_STOP = 60.0
-"""How long a process has to write its checkpoint and end."""
+"""How long processes have to write their checkpoints and end."""
 
 Do = Callable[[Any], None]
 """Does one part of the job, which is plain data."""
@@ -33,11 +38,13 @@ class Relay(Reporter):
 
     Args:
         study: The study's name.
+        number: The worker's, from 1 on.
         send: Passes on a method's name and its arguments.
     """
 
-    def __init__(self, study: str, send: Callable[[str, tuple[Any, ...]], None]) -> None:
+    def __init__(self, study: str, number: int, send: Callable[[str, tuple[Any, ...]], None]) -> None:
         super().__init__(study, Console(quiet=True))
+        self.number = number
         self._send = send
         self._last_step = 0.0
 
@@ -104,8 +111,9 @@ class Workers:
         # with Ctrl-C, its checkpoint written.
         for pipe in self._processes:
             pipe.close()
+        deadline = time.monotonic() + SECONDS_TO_STOP
         for process in self._processes.values():
-            process.join(SECONDS_TO_STOP)
+            process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 process.terminate()
                 process.join()
@@ -118,6 +126,7 @@ class Workers:
 
         Raises:
             LeanformerError: A part raised one, or a process ended unexpectedly.
+            OSError: A part raised one.
             RuntimeError: A part raised anything else, which is told.
         """
         while len(self._processes) < min(self._count, len(parts)):
@@ -147,9 +156,10 @@ class Workers:
         if self._forks:
             context.set_forkserver_preload([self._make.__module__])
         here, there = context.Pipe()
-        arguments = (there, self._reporter.study, self._make, self._arguments)
+        arguments = (there, self._reporter.study, len(self._processes) + 1, self._make, self._arguments)
         process = context.Process(target=_work, args=arguments)  # type: ignore[attr-defined]  # of every context
-        process.start()
+        with _interrupts_blocked():  # so that Ctrl-C finds none in the middle of its imports
+            process.start()
         there.close()  # so that the end of the process is the end of the pipe
         self._processes[here] = process
 
@@ -176,9 +186,43 @@ class Workers:
         )
 
 
-def _work(pipe: Connection, study: str, make: Callable[..., Do], arguments: tuple[Any, ...]) -> None:
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C waits, also in processes that are started meanwhile, which let it in themselves."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # lets Ctrl-C in again where it is started only meanwhile
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(pipe: Connection, study: str, number: int, make: Callable[..., Do], arguments: tuple[Any, ...]) -> None:
     """What a worker's process does."""
-    keep_freed_memory()
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        Thread(target=_end_with_parent, daemon=True).start()
+        keep_freed_memory()
+        _do_parts(pipe, study, number, make, arguments)
+    except KeyboardInterrupt:
+        pass  # the process that it works for says so
+
+
+def _end_with_parent() -> None:
+    """Interrupts this process, as Ctrl-C does, when the one that it works for has ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    _thread.interrupt_main()
+
+
+def _do_parts(pipe: Connection, study: str, number: int, make: Callable[..., Do], arguments: tuple[Any, ...]) -> None:
+    """Does parts until there are no more, or one of them fails."""
 
     def send(name: str, arguments: tuple[Any, ...]) -> None:
         try:
@@ -187,16 +231,15 @@ def _work(pipe: Connection, study: str, make: Callable[..., Do], arguments: tupl
             raise KeyboardInterrupt from None
 
     try:
-        try:
-            do = make(Relay(study, send), *arguments)
-            while True:
-                do(pipe.recv())
-                send("finished", ())
-        except LeanformerError as error:
-            send("failed", (error,))
-        except EOFError:
-            pass
-        except Exception:
-            send("failed", (RuntimeError(traceback.format_exc()),))
-    except KeyboardInterrupt:
-        pass  # the process that it works for says so
+        do = make(Relay(study, number, send), *arguments)
+        while True:
+            try:
+                part = pipe.recv()
+            except (EOFError, OSError):
+                return
+            do(part)
+            send("finished", ())
+    except (LeanformerError, OSError) as error:
+        send("failed", (error,))
+    except Exception:
+        send("failed", (RuntimeError(traceback.format_exc()),))
