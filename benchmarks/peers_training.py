@@ -379,9 +379,12 @@ def summary(result: Result) -> str | None:
     """The study's ratio, and that of the widest extreme form."""
     parts, settings = [], result["settings"]
     if result["study"] is not None:
+        study = result["study"]
+        beside = study.get("ratio_side_by_side")
+        faster = f", {1 / beside:.2f} times with --jobs {settings['jobs']}" if beside else ""
         parts.append(
-            f"a study of {result['study']['forms']} forms takes {1 / result['study']['ratio']:.2f} times as long as "
-            f"training the same forms one by one with Trainer ({rounds_of(settings['study_rounds'])})"
+            f"a study of {study['forms']} forms, with costs, statistics and report, takes {1 / study['ratio']:.2f} "
+            f"times as long as training the same forms one by one{faster} ({rounds_of(settings['study_rounds'])})"
         )
     if result["rows"]:
         widest = max(row["d_model"] for row in result["rows"])
