@@ -441,6 +441,15 @@ def test_a_directory_in_which_another_process_still_works_is_left_alone(whole: P
     run(digits_study(), whole)
 
 
+def test_a_directory_that_was_emptied_but_for_its_locks_is_an_empty_one(
+    digits_study: MakeStudy, tmp_path: Path
+) -> None:
+    for name in (".lock", ".lock-1"):
+        (tmp_path / name).touch()
+    with RunDirectory(tmp_path, lf.make_study(digits_study())):
+        assert (tmp_path / "study.yaml").exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_while_other_processes_start_is_one_line(arguments: list[str], tmp_path: Path) -> None:
     with (tmp_path / "errors.txt").open("w+") as errors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import signal
 import time
@@ -47,6 +48,8 @@ def make_ready(relay: Relay, directory: Path) -> Do:
         if part == "unwritable":
             raise PermissionError(13, "Permission denied", "a file")
         (directory / part).write_text(str(os.getpid()))
+        if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            raise LeanformerError("Ctrl-C would not reach this process")
 
     return do
 
@@ -98,6 +101,14 @@ def test_what_fails_in_one_ends_all_and_is_told(
         workers.do(["long", part])
     assert time.monotonic() - started < 60
     assert (tmp_path / "checkpoint").exists()  # the other one was told to stop, and had the time to
+
+
+def test_other_processes_of_the_same_server_can_be_interrupted(workers: Workers) -> None:
+    """The fork server is one for all that a program starts, the program's own processes included."""
+    with workers:
+        workers.do(["a"])
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        assert signal.SIGINT not in pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ()))
 
 
 def test_bars_of_processes_are_told_apart() -> None:

@@ -142,7 +142,9 @@ class RunDirectory:
                     f"{self.path}: this is the run directory of study {owner.name!r} ({owner.task}), not of "
                     f"{self._study.name!r}; give another directory with --out"
                 )
-        elif any(entry.name != ".lock" and not entry.name.endswith(".partial") for entry in self.path.iterdir()):
+        elif any(
+            not entry.name.startswith(".lock") and not entry.name.endswith(".partial") for entry in self.path.iterdir()
+        ):
             raise LeanformerError(
                 f"{self.path}: neither empty nor a run directory (it holds no study.yaml); give another with --out"
             )

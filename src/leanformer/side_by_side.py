@@ -42,11 +42,14 @@ def train_side_by_side(trials: Trials, jobs: int) -> None:
                 trials.were_done(missing)
 
 
-def check_script() -> None:
+def check_script(jobs: int) -> None:
     """Makes sure that new processes can read the script that this one runs, as they do.
 
+    Args:
+        jobs: Trainings at a time; with 1 there are no other processes.
+
     Raises:
-        LeanformerError: It is no file; or it is being read by a new process, and starts further ones.
+        LeanformerError: It is no file; or it is being read by a new process, and runs a study there.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise LeanformerError(
@@ -54,7 +57,7 @@ def check_script() -> None:
         )
     script = sys.modules["__main__"]
     path = getattr(script, "__file__", None)
-    if script.__spec__ is None and path is not None and not Path(path).exists():
+    if jobs > 1 and script.__spec__ is None and path is not None and not Path(path).exists():
         raise LeanformerError("jobs: new processes read the script that calls run, and this one is no file; save it")
 
 

@@ -82,8 +82,7 @@ def run(
     """
     if jobs < 1:
         raise LeanformerError(f"jobs {jobs}: must be at least 1")
-    if jobs > 1:
-        check_script()
+    check_script(jobs)
     # 1. the study
     if isinstance(study, str | Path):
         study = read_study(study)

@@ -154,14 +154,14 @@ class Workers:
     def _start(self) -> None:
         context: BaseContext = multiprocessing.get_context("forkserver" if self._forks else "spawn")
         if self._forks:
-            context.set_forkserver_preload([self._make.__module__])
+            context.set_forkserver_preload([self._make.__module__, "leanformer.preloaded"])
         here, there = context.Pipe()
         arguments = (there, self._reporter.study, len(self._processes) + 1, self._make, self._arguments)
         process = context.Process(target=_work, args=arguments)  # type: ignore[attr-defined]  # of every context
         with _interrupts_blocked():  # so that Ctrl-C finds none in the middle of its imports
             process.start()
-        there.close()  # so that the end of the process is the end of the pipe
-        self._processes[here] = process
+            there.close()  # so that the end of the process is the end of the pipe
+            self._processes[here] = process
 
     def _give(self, pipe: Connection, part: Any) -> None:
         try:
@@ -228,6 +228,7 @@ def _do_parts(pipe: Connection, study: str, number: int, make: Callable[..., Do]
         try:
             pipe.send((name, arguments))
         except OSError:  # nobody waits for this any more
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
             raise KeyboardInterrupt from None
 
     try:
