@@ -125,9 +125,6 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
     """Second runs beside the first; nothing where there are none."""
     lines = []
     again = [(path, read_result(path)) for path in sorted(directory.glob("*.json"))]
-    for path, second in again:
-        if find(second["benchmark"]).stated is None or not files[second["benchmark"]]:
-            raise LeanformerError(f"{path}: {second['benchmark']} has nothing that a second run could be compared with")
     # A second run that has more than the first stands above with its own tables.
     again += [
         (path, result)
@@ -137,7 +134,8 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
     ]
     for path, second in again:
         benchmark = find(second["benchmark"])
-        assert benchmark.stated is not None
+        if benchmark.stated is None or not files[benchmark.name]:
+            raise LeanformerError(f"{path}: {benchmark.name} has nothing that a second run could be compared with")
         # Of its own name, or else the benchmark's first.
         here, whole = next(
             (pair for pair in files[benchmark.name] if pair[0].stem == path.stem and pair[0] != path),

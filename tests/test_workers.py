@@ -96,10 +96,9 @@ def test_parts_are_done_by_processes_that_stay(workers: Workers, tmp_path: Path,
 def test_what_fails_in_one_ends_all_and_is_told(
     workers: Workers, tmp_path: Path, part: str, error: type[Exception], said: str
 ) -> None:
-    started = time.monotonic()
     with pytest.raises(error, match=f"(?s){said}"), workers:
         workers.do(["long", part])
-    assert time.monotonic() - started < 60
+    assert -signal.SIGTERM not in [process.exitcode for process in workers._processes.values()]  # none was too slow
     assert (tmp_path / "checkpoint").exists()  # the other one was told to stop, and had the time to
 
 

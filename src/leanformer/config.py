@@ -191,6 +191,10 @@ class DistillConfig(Section):
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Part of the free memory that blocks taught together may take; more blocks than fit are taught in groups."""
 
+    def settings(self) -> dict[str, Any]:
+        """What taught blocks follow from: all but the memory that they may take."""
+        return self.model_dump(mode="json", exclude={"memory_fraction"})
+
 
 class CandidateConfig(Section):
     """One reduced form."""

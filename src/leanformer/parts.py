@@ -44,7 +44,7 @@ class Parts:
 
     def __init__(self, job: StudyJob) -> None:
         self._job = job
-        self._counted: set[Path] = set()  # what the reporter has counted as done
+        self._counted: set[Part] = set()  # what the reporter has counted as done
 
     def directory(self, part: Part) -> Path:
         """Where a part's files are."""
@@ -62,11 +62,11 @@ class Parts:
 
     def count(self, part: Part) -> None:
         """Takes note that a part has been shown as done."""
-        self._counted.add(self.directory(part))
+        self._counted.add(part)
 
     def skip(self, part: Part) -> None:
         """Shows a part that is there already as done, once."""
-        if self.directory(part) not in self._counted:
+        if part not in self._counted:
             self.count(part)
             self._job.reporter.skip()
 
@@ -83,7 +83,6 @@ class Parts:
 
     def _settings(self, part: Part) -> dict[str, Any]:
         """Everything that a part's outcome follows from."""
-        study = self._job.study.model_dump(mode="json")
         candidate = self._job.candidates[part.name]
         if part.kind == "student":
             assert candidate is not None
@@ -92,9 +91,10 @@ class Parts:
                 **self.teacher_settings(part.seed),
                 "plan": candidate.plan,
                 "method": candidate.method,
-                "distill": {key: value for key, value in study["distill"].items() if key != "memory_fraction"},
+                "distill": self._job.study.distill.settings(),
                 "finetune": finetune.model_dump(mode="json") if finetune.epochs else None,
             }
+        study = self._job.study.model_dump(mode="json")
         train = {
             key: value
             for key, value in study["train"].items()

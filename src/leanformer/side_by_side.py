@@ -80,7 +80,6 @@ def _make_ready(relay: Relay, study: Study, directory: Path, threads: int) -> Do
     def do(part: Part) -> None:
         with quiet_libraries():
             trials.do(part)
-        if torch.cuda.is_available():  # the others may need what this one keeps
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # of a GPU's memory the others may need what this one keeps
 
     return do

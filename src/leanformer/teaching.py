@@ -134,7 +134,7 @@ class Teaching:
         for key, (name, entry) in wanted.items():
             directory = self._directory.taught(seed, key)
             reason = self._directory.prepare(
-                directory, {"site": name, "entry": dict(entry), **settings, "distill": self._settings()}
+                directory, {"site": name, "entry": dict(entry), **settings, "distill": self._config.settings()}
             )
             if reason is not None:
                 self._reporter.say(f"{self._reporter.study}: {name} is taught again: {reason}", style="yellow")
@@ -196,9 +196,6 @@ class Teaching:
         else:
             self._reporter.skip()
         return self._answers.setdefault((seed, beam), Answers(result["answers"], result["seconds"]))
-
-    def _settings(self) -> dict[str, Any]:
-        return {key: value for key, value in self._config.model_dump(mode="json").items() if key != "memory_fraction"}
 
     def _free_memory(self) -> float:
         device = self._accelerator.device

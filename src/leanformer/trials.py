@@ -74,7 +74,7 @@ class Trials:
         rates = {name: self._rate(self._search(name)) for name in others}
         yield [Part("trial", name, seed, rates[name]) for name in others for seed in seeds]
         for seed in seeds if distilled else ():
-            baseline = self._trial(BASELINE, seed, rates[BASELINE])
+            baseline = self.do(Part("trial", BASELINE, seed, rates[BASELINE]))
             missing = [part.name for part in students if part.seed == seed and self.is_missing(part)]
             if missing and baseline["trained"]["status"] == "ok":
                 teacher = self._teacher(seed)
@@ -87,14 +87,15 @@ class Trials:
         """Whether a part is still to be done; what was done with other settings is removed."""
         return self._parts.result(part) is None
 
-    def do(self, part: Part) -> None:
-        """Does a part."""
+    def do(self, part: Part) -> dict[str, Any]:
+        """A part's result: that which is there, or else what it comes to now."""
+        result = self._parts.result(part)
+        if result is not None:
+            self.were_there([part])
+            return result if part.kind == "search" else self._evaluated_as_asked(part, result)
         if part.kind == "search":
-            self._search_at(part)
-        elif part.kind == "trial":
-            self._trial(part.name, part.seed, part.rate)
-        else:
-            self._distilled_trial(part.name, part.seed)
+            return self._search_at(part)
+        return self._trial(part) if part.kind == "trial" else self._distilled_trial(part)
 
     def were_there(self, parts: Sequence[Part]) -> None:
         """Shows parts that are there already as done."""
@@ -114,9 +115,9 @@ class Trials:
         for seed in self.study.seeds:
             directory = self.directory.trial(name, seed)
             if self.job.is_distilled(name):
-                trials[seed] = self._distilled_trial(name, seed)
+                trials[seed] = self.do(Part("student", name, seed))
             else:
-                trials[seed] = self._trial(name, seed, self._rate(search))
+                trials[seed] = self.do(Part("trial", name, seed, self._rate(search)))
             directories[seed] = directory.relative_to(self.directory.path).as_posix()
             if trials[seed]["trained"]["status"] == "ok":
                 answers[seed] = self.job.task.read_answers(directory / "predictions.parquet")
@@ -166,15 +167,11 @@ class Trials:
         if not self._searches():
             return []
         seed = self.study.seeds[0]
-        return [self._search_at(Part("search", name, seed, rate)) for rate in self.study.train.learning_rate]
+        return [self.do(Part("search", name, seed, rate)) for rate in self.study.train.learning_rate]
 
     def _search_at(self, part: Part) -> dict[str, Any]:
         name, seed, rate = part.name, part.seed, part.rate
         directory = self._parts.directory(part)
-        result = self._parts.result(part)
-        if result is not None:
-            self._parts.skip(part)
-            return result
         model = self._model(name, seed)
         trained = self._train(model, directory, f"{name} · rate {rate:g}", rate, seed, self._parts.search_epochs)
         last = trained.epochs[-1] if trained.status == "ok" else {}
@@ -191,18 +188,12 @@ class Trials:
         self._finish(part, result)
         return result
 
-    def _trial(self, name: str, seed: int, rate: float) -> dict[str, Any]:
-        part = Part("trial", name, seed, rate)
+    def _trial(self, part: Part) -> dict[str, Any]:
+        name, seed, rate = part.name, part.seed, part.rate
         directory = self._parts.directory(part)
         epochs = self.study.train.epochs
-        shared = self._is_of_search(part)
-        result = self._parts.result(part)
-        if result is not None:
-            if not shared:
-                self._parts.skip(part)
-            return self._evaluated_as_asked(part, result)
         searched = self.directory.search(name, rate)
-        found = self.directory.finished(searched) if shared else None
+        found = self.directory.finished(searched) if self._is_of_search(part) else None
         model = None
         if found is not None and found["trained"]["status"] != "ok":
             trained = Trained(**found["trained"])
@@ -216,17 +207,13 @@ class Trials:
             trained = self._train(model, directory, f"{name} · seed {seed}", rate, seed, epochs)
         return self._end_trial(part, rate, trained, model, [])
 
-    def _distilled_trial(self, name: str, seed: int) -> dict[str, Any]:
+    def _distilled_trial(self, part: Part) -> dict[str, Any]:
         """Assembles a student from the teacher and its taught blocks, and tunes it where that is asked for."""
+        name, seed = part.name, part.seed
         candidate = self.job.candidates[name]
         assert candidate is not None
         finetune = self.job.finetune(candidate)
-        part = Part("student", name, seed)
         directory = self._parts.directory(part)
-        result = self._parts.result(part)
-        if result is not None:
-            self._parts.skip(part)
-            return self._evaluated_as_asked(part, result)
         rate = finetune.learning_rate if finetune.epochs else self.study.distill.learning_rate
         baseline = self.directory.finished(self.directory.trial(BASELINE, seed))
         assert baseline is not None  # it comes first
