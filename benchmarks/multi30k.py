@@ -4,8 +4,8 @@ Runs benchmarks/multi30k.yaml, a study of leanformer's own (one seed: it speaks 
 rows. Every candidate, or those named with ``--tune``, is run a second time with an epoch of tuning the whole student,
 those named with ``--longer`` a third time with four, and those named with ``--sequence`` with four on the teacher's own
 translations. ``nothing`` is the control: the teacher with as much tuning, that what was tuned alike is held against.
-What is there already is not run again. ``--jobs 8`` tunes eight students at a time, on a GPU too, which one of them
-leaves idle.
+What is there already is not run again. ``--jobs 2`` teaches and tunes in two processes; on a GPU, which one training
+leaves idle, more.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--longer", nargs="*", metavar="CANDIDATE", default=["both-slots", "all-slots", CONTROL])
     parser.add_argument("--sequence", nargs="*", metavar="CANDIDATE", default=["all-slots", CONTROL])
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="a key of the study")
-    parser.add_argument("--jobs", type=int, default=1, help="students that are tuned at a time (default 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
     add_runs(parser)
 
 
@@ -227,8 +227,8 @@ def section(result: Result) -> str:
 {study["data"]["tokenizer"]["vocabulary"]:,} subwords, epochs: {study["train"]["epochs"]}; sacreBLEU on the test set,
 beam {result["decode"]["beam"]}; seeds: {len(study["seeds"])}, so that intervals (95 %, paired bootstrap over
 sentences) speak of this one teacher and its students where it is one. Every block was taught for {teaching["epochs"]}
-epochs of batches of {study["train"]["batch_tokens"]:,} subwords at {teaching["learning_rate"]:g}, all of a run at
-once. "Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went; "net"
+epochs of batches of {study["train"]["batch_tokens"]:,} subwords at {teaching["learning_rate"]:g}, all in
+one run. "Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went; "net"
 is the one less the other.{" Teaching is the time of its own blocks and its share of the teacher's." * timed} In each
 cell BLEU, and the difference to the teacher with its interval. "Tuned" is the same student after one epoch of
 tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's logits).

@@ -214,6 +214,27 @@ def test_students_side_by_side_come_out_the_same(whole: tuple[Path, str], tmp_pa
     assert sorted(shown) == sorted(expected)
 
 
+def test_blocks_of_one_seed_are_taught_side_by_side_and_come_out_the_same(
+    whole: tuple[Path, str], tmp_path: Path
+) -> None:
+    study = words_study(seeds=[0])
+    study["candidates"]["both"]["finetune"] = {"epochs": 1, "teacher_beam": 1}
+    _, log = run(study, tmp_path / "run", jobs=3)
+    assert log.count("teaching 2 blocks · seed 0") == 1 < log.count("teaching 1 block · seed 0")
+    assert log.count("the teacher's own translations · seed 0  ") == 1
+    for block in (whole[0] / "teaching/seed-0").glob("*/block.safetensors"):
+        assert (tmp_path / "run" / block.relative_to(whole[0])).read_bytes() == block.read_bytes()
+    counted = re.findall(r"^words: \[(\d+)/(\d+)\]", log, re.MULTILINE)
+    assert counted == [(str(number), "8") for number in range(1, 9)]  # four models, three teachings and the answers
+    shutil.rmtree(tmp_path / "run/trials/encoder")
+    shutil.rmtree(next((tmp_path / "run/teaching/seed-0").glob("decoder.0*")))
+    _, log = run(study, tmp_path / "run", jobs=3)
+    assert re.findall(r"^words: \[(\d+)/8\] (.*?)  ", log, re.MULTILINE) == [
+        ("6", "teaching 1 block · seed 0"),  # all but a student, which is looked for afterwards, was there
+        ("8", "encoder · seed 0"),
+    ]
+
+
 def test_the_student_is_the_teacher_but_for_its_blocks(whole: tuple[Path, str]) -> None:
     directory, _ = whole
     teacher, student = (lf.load(directory / f"trials/{name}/seed-0/model") for name in ("baseline", "encoder"))
@@ -334,7 +355,7 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     study["candidates"] = {
         name: {"method": "distill", "plan": plan, "finetune": tuning} for name, tuning in tunings.items()
     }
-    _, log = run(study, tmp_path / "run", jobs=2)  # in this process, before the students are tuned in others
+    _, log = run(study, tmp_path / "run")
     assert asked == [2]
     assert log.count("the teacher's own translations · seed 0") == 1
     kept = json.loads((tmp_path / "run/teaching/seed-0/answers-beam-2/result.json").read_text())["answers"]

@@ -17,17 +17,22 @@ class Part:
     """One training, or what stands for it: it can be done alone, once what it needs is there.
 
     Args:
-        kind: A training of the search for a learning rate, a trial of what is trained from the study's own start, or a
-            trial of a student of the baseline.
-        name: The candidate, or ``baseline``.
+        kind: A training of the search for a learning rate, a trial of what is trained from the study's own start, the
+            teaching of some blocks, the teacher's own answers to the training examples, or a trial of a student of the
+            baseline.
+        name: The candidate, or ``baseline``; of a teaching and of answers that teaches.
         seed: Of the trial, or of the search.
         rate: The learning rate; of a student the plan of tuning says it.
+        blocks: Of a teaching: their keys.
+        beam: Of answers.
     """
 
-    kind: Literal["search", "trial", "student"]
+    kind: Literal["search", "trial", "teaching", "answers", "student"]
     name: str
     seed: int
     rate: float = 0.0
+    blocks: tuple[str, ...] = ()
+    beam: int = 0
 
     def __str__(self) -> str:
         return (

@@ -21,8 +21,7 @@ from leanformer.workers import Do, Relay, Workers
 def train_side_by_side(trials: Trials, jobs: int) -> None:
     """Trains what is missing, so many trainings at a time; ``trials.outcomes`` then finds them there.
 
-    Blocks are taught by this process, all of a seed at once, and so is trained what nothing else could go beside: here
-    it has all threads.
+    What nothing else could go beside is trained by this process: here it has all threads.
 
     Args:
         trials: Of the study.
@@ -32,7 +31,7 @@ def train_side_by_side(trials: Trials, jobs: int) -> None:
         LeanformerError: As ``trials.outcomes``; or a process ended unexpectedly.
     """
     job = trials.job
-    arguments = (job.study, job.directory.path, _threads(job.study, jobs))
+    arguments = (job.study, job.directory.path, _threads(job.study, jobs), jobs)
     with Workers(jobs, _make_ready, arguments, job.reporter, forks=job.device.type == "cpu") as workers:
         for wave in trials.waves():
             missing = [part for part in wave if trials.is_missing(part)]
@@ -66,7 +65,7 @@ def _threads(study: Study, jobs: int) -> int:
     return study.measure.threads or max(1, torch.get_num_threads() // jobs)
 
 
-def _make_ready(relay: Relay, study: Study, directory: Path, threads: int) -> Do:
+def _make_ready(relay: Relay, study: Study, directory: Path, threads: int, jobs: int) -> Do:
     """A worker's study, in a run directory that the process which it works for holds."""
     torch.set_num_threads(threads)
     run_directory = RunDirectory(directory, study)
@@ -75,7 +74,7 @@ def _make_ready(relay: Relay, study: Study, directory: Path, threads: int) -> Do
     if parent is None or not parent.is_alive():  # another may have taken the directory before this one held it
         raise KeyboardInterrupt
     with quiet_libraries():
-        trials = Trials(StudyJob(study, run_directory, relay))
+        trials = Trials(StudyJob(study, run_directory, relay), jobs)
 
     def do(part: Part) -> None:
         with quiet_libraries():

@@ -97,7 +97,7 @@ def run(
             for note in job.task.notes:
                 reporter.say(f"{study.name}: {note}", style="dim")
             # 3. train and evaluate
-            trials = Trials(job)
+            trials = Trials(job, jobs)
             trials.announce()
             if jobs > 1:
                 train_side_by_side(trials, jobs)

@@ -44,6 +44,16 @@ def lesson_key(site: str, entry: Mapping[str, Any]) -> str:
     return f"{site}-{hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
+def lessons_of(plans: Sequence[ResolvedPlan]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Site and entry of each block of the plans, by ``lesson_key``."""
+    return {
+        lesson_key(name, entry): (name, entry)
+        for plan in plans
+        for name, entry in plan.items()
+        if name != "pooling" and entry["block"] != "none"
+    }
+
+
 @dataclass(frozen=True)
 class Taught:
     """One block that has learned, or failed to.
@@ -89,6 +99,7 @@ class Teaching:
         train_config: Of the study: precision, checkpoints.
         accelerator: From ``make_accelerator``.
         reporter: Where progress is shown.
+        beside: Processes that teach at the same time, this one included: each may take its part of the memory.
     """
 
     def __init__(
@@ -99,6 +110,7 @@ class Teaching:
         train_config: TrainConfig,
         accelerator: Accelerator,
         reporter: Reporter,
+        beside: int = 1,
     ) -> None:
         self._directory = directory
         self._task = task
@@ -108,30 +120,21 @@ class Teaching:
         )
         self._accelerator = accelerator
         self._reporter = reporter
+        self._beside = beside
         self._answers: dict[tuple[int, int], Answers] = {}
 
-    def teach(
-        self, teacher: PreTrainedModel, plans: Sequence[ResolvedPlan], seed: int, settings: Mapping[str, Any]
-    ) -> dict[str, Taught]:
-        """Teaches every block of the plans that is not there yet; gives all of them by ``lesson_key``.
+    def known(self, plans: Sequence[ResolvedPlan], seed: int, settings: Mapping[str, Any]) -> dict[str, Taught | None]:
+        """The blocks of all plans by ``lesson_key``; None: still to be taught, or without anything to learn.
+
+        What was taught with other settings is removed, and the log says why.
 
         Args:
-            teacher: The trained baseline.
             plans: Resolved.
             seed: Of the blocks' first weights and the order of the data.
             settings: What the teacher followed from.
         """
-        opened = frozen_copy(reduce(teacher, {}))
-        wanted = {
-            lesson_key(name, entry): (name, entry)
-            for plan in plans
-            for name, entry in plan.items()
-            if name != "pooling" and entry["block"] != "none"
-        }
-        found: dict[str, Taught] = {}
-        missing: list[Lesson] = []
-        places = {site.name: site for site in sites(opened)}
-        for key, (name, entry) in wanted.items():
+        found: dict[str, Taught | None] = {}
+        for key, (name, entry) in lessons_of(plans).items():
             directory = self._directory.taught(seed, key)
             reason = self._directory.prepare(
                 directory, {"site": name, "entry": dict(entry), **settings, "distill": self._config.settings()}
@@ -139,19 +142,35 @@ class Teaching:
             if reason is not None:
                 self._reporter.say(f"{self._reporter.study}: {name} is taught again: {reason}", style="yellow")
             result = self._directory.finished(directory)
-            if result is not None:
-                found[key] = Taught(key, result, directory / "block.safetensors")
-                continue
+            found[key] = None if result is None else Taught(key, result, directory / "block.safetensors")
+        return found
+
+    def teach(self, teacher: PreTrainedModel, plans: Sequence[ResolvedPlan], seed: int, keys: Sequence[str]) -> None:
+        """Teaches these blocks of the plans, which ``known`` says are not there.
+
+        Args:
+            teacher: The trained baseline.
+            plans: Resolved.
+            seed: Of the blocks' first weights and the order of the data.
+            keys: The blocks' names.
+        """
+        opened = frozen_copy(reduce(teacher, {}))
+        places = {site.name: site for site in sites(opened)}
+        wanted = lessons_of(plans)
+        lessons: list[Lesson] = []
+        for key in keys:
+            name, entry = wanted[key]
             # Its first weights follow from the seed and from itself, whoever learns beside it.
             torch.manual_seed(int(hashlib.sha256(f"{seed} {key}".encode()).hexdigest()[:8], 16))
             block = build(opened, places[name], entry, take_over=True)
             if block is not None and any(True for _ in block.parameters()):
-                missing.append(Lesson(key, places[name], block))
-        groups = in_groups(missing, self._config.memory_fraction * self._free_memory())
+                lessons.append(Lesson(key, places[name], block))
+        share = self._config.memory_fraction / self._beside
+        groups = in_groups(lessons, share * self._free_memory())
         if len(groups) > 1:
             self._reporter.say(
-                f"{self._reporter.study}: {len(missing)} blocks do not fit into "
-                f"{self._config.memory_fraction:.0%} of the free memory at once; taught in {len(groups)} groups"
+                f"{self._reporter.study}: {len(lessons)} blocks do not fit into "
+                f"{share:.0%} of the free memory at once; taught in {len(groups)} groups"
             )
         for number, group in enumerate(groups, start=1):
             megabytes = sum(training_bytes(lesson.block) for lesson in group) / 1e6
@@ -161,8 +180,23 @@ class Teaching:
                 style="dim",
             )
             title = f"teaching {_blocks(group)} · seed {seed}" + (f" · {number}/{len(groups)}" if groups[1:] else "")
-            found |= self._teach_group(opened, group, seed, title)
-        return found
+            self._teach_group(opened, group, seed, title)
+
+    def remove_checkpoints(self, seed: int) -> None:
+        """Removes those of teachings that were cut off; where all blocks are taught, they were of other settings."""
+        for path in self._directory.taught(seed, "").glob("group-*.safetensors"):
+            path.unlink(missing_ok=True)
+
+    def kept_answers(self, beam: int, seed: int, settings: Mapping[str, Any]) -> Answers | None:
+        """As ``answers``, if they are there; None: still to be found."""
+        if (seed, beam) not in self._answers:
+            directory = self._directory.taught(seed, f"answers-beam-{beam}")
+            self._directory.prepare(directory, {**settings, "beam": beam})
+            result = self._directory.finished(directory)
+            if result is None:
+                return None
+            self._answers[seed, beam] = Answers(result["answers"], result["seconds"])
+        return self._answers[seed, beam]
 
     def answers(self, teacher: PreTrainedModel, beam: int, seed: int, settings: Mapping[str, Any]) -> Answers:
         """The teacher's own answers to the training examples; found once, and kept with the study.
@@ -173,29 +207,25 @@ class Teaching:
             seed: Whose teacher it is.
             settings: What it followed from.
         """
-        if (seed, beam) in self._answers:
-            return self._answers[seed, beam]
-        directory = self._directory.taught(seed, f"answers-beam-{beam}")
-        self._directory.prepare(directory, {**settings, "beam": beam})
-        result = self._directory.finished(directory)
-        if result is None:
-            self._reporter.start(f"the teacher's own translations · seed {seed}", 1)
-            count = self._task.summary()["train"]
-            done = 0
+        kept = self.kept_answers(beam, seed, settings)
+        if kept is not None:
+            return kept
+        self._reporter.start(f"the teacher's own translations · seed {seed}", 1)
+        count = self._task.summary()["train"]
+        done = 0
 
-            def show(more: int) -> None:
-                nonlocal done
-                done += more
-                self._reporter.step(0, done, count)
+        def show(more: int) -> None:
+            nonlocal done
+            done += more
+            self._reporter.step(0, done, count)
 
-            started = time.perf_counter()
-            texts = self._task.write_training(teacher, beam, show)
-            result = {"answers": texts, "seconds": time.perf_counter() - started}
-            write_atomically(directory / "result.json", to_json(result))
-            self._reporter.done(f"{count:,} sentences")
-        else:
-            self._reporter.skip()
-        return self._answers.setdefault((seed, beam), Answers(result["answers"], result["seconds"]))
+        started = time.perf_counter()
+        texts = self._task.write_training(teacher, beam, show)
+        answers = Answers(texts, time.perf_counter() - started)
+        path = self._directory.taught(seed, f"answers-beam-{beam}") / "result.json"
+        write_atomically(path, to_json({"answers": answers.texts, "seconds": answers.seconds}))
+        self._reporter.done(f"{count:,} sentences")
+        return self._answers.setdefault((seed, beam), answers)
 
     def _free_memory(self) -> float:
         device = self._accelerator.device
@@ -203,7 +233,7 @@ class Teaching:
             return float(torch.cuda.mem_get_info(device)[0])
         return float(psutil.virtual_memory().available)
 
-    def _teach_group(self, opened: PreTrainedModel, group: list[Lesson], seed: int, title: str) -> dict[str, Taught]:
+    def _teach_group(self, opened: PreTrainedModel, group: list[Lesson], seed: int, title: str) -> None:
         blocks = teachable(group)
         checkpoint = self._checkpoint(group, seed)
         self._reporter.start(title, self._config.epochs)
@@ -222,24 +252,17 @@ class Teaching:
                 loss=clock,
             )
         self._reporter.done("" if trained.status == "ok" else f"failed: {trained.reason}")
-        shares = clock.shares()
-        found = {}
-        for lesson, share in zip(group, shares, strict=True):
-            found[lesson.key] = self._finish(lesson, trained, share, seed)
+        for lesson, share in zip(group, clock.shares(), strict=True):
+            self._finish(lesson, trained, share, seed)
         checkpoint.unlink(missing_ok=True)
-        return found
 
     def _checkpoint(self, group: list[Lesson], seed: int) -> Path:
-        """The file of a teaching that was cut off, of these blocks with these settings; those of others are deleted."""
+        """The file of a teaching that was cut off, of these blocks with these settings."""
         settings = [self._directory.taught(seed, lesson.key) / "settings.json" for lesson in group]
         parts = sorted(path.read_bytes() for path in settings)
-        path = self._directory.taught(seed, f"group-{hashlib.sha256(b' '.join(parts)).hexdigest()[:10]}.safetensors")
-        for other in path.parent.glob("group-*.safetensors"):
-            if other != path:
-                other.unlink()
-        return path
+        return self._directory.taught(seed, f"group-{hashlib.sha256(b' '.join(parts)).hexdigest()[:10]}.safetensors")
 
-    def _finish(self, lesson: Lesson, trained: Trained, share: float, seed: int) -> Taught:
+    def _finish(self, lesson: Lesson, trained: Trained, share: float, seed: int) -> None:
         directory = self._directory.taught(seed, lesson.key)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in lesson.block.state_dict().items()}
         write_atomically(directory / "block.safetensors", save_tensors(tensors))
@@ -253,7 +276,6 @@ class Teaching:
             "reason": trained.reason,
         }
         write_atomically(directory / "result.json", to_json(result))
-        return Taught(lesson.key, result, directory / "block.safetensors")
 
 
 def _blocks(group: Sequence[Lesson]) -> str:

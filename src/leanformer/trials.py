@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -18,11 +19,12 @@ from leanformer.job import StudyJob
 from leanformer.learn.distill import frozen_copy, tuning_loss
 from leanformer.learn.train import Loss, Trained, TrainingBatches, train
 from leanformer.model.students import load, reduce, save
+from leanformer.model.surgery import ResolvedPlan
 from leanformer.parts import Part, Parts
 from leanformer.results import CandidateOutcome
 from leanformer.rundir import differences, to_json
 from leanformer.tasks.base import Outcome
-from leanformer.teaching import Taught, Teaching, failed_lesson, lesson_key, taught_numbers
+from leanformer.teaching import Taught, Teaching, failed_lesson, lesson_key, lessons_of, taught_numbers
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -32,15 +34,18 @@ class Trials:
 
     Args:
         job: The study, made ready.
+        jobs: Trainings that there are at a time, in this process or others.
     """
 
-    def __init__(self, job: StudyJob) -> None:
+    def __init__(self, job: StudyJob, jobs: int = 1) -> None:
         self.job = job
+        self._jobs = jobs
         self.study = job.study
         self.directory = job.directory
         self._teaching = Teaching(
-            job.directory, job.task, self.study.distill, self.study.train, job.accelerator, job.reporter
+            job.directory, job.task, self.study.distill, self.study.train, job.accelerator, job.reporter, jobs
         )
+        self._lessons_of: dict[int, list[Part]] = {}
         self._taught: dict[int, dict[str, Taught]] = {}
         self._parts = Parts(job)
 
@@ -50,8 +55,8 @@ class Trials:
         shared = 1 if rates and self.study.train.search_epochs is None else 0
         distilled = [name for name in self.job.candidates if self.job.is_distilled(name)]
         trained = len(self.job.candidates) - len(distilled)
-        # With each seed all blocks are taught at once, and the teacher translates once.
-        of_seed = len(distilled) + bool(distilled) + len(self._teacher_beams(distilled))
+        # With each seed all blocks are taught, and the teacher translates once.
+        of_seed = len(distilled) + self._teachings() + len(self._teacher_beams(distilled))
         seeds = len(self.study.seeds)
         self.job.reporter.plan(trained * (rates + seeds - shared) + seeds * of_seed)
 
@@ -68,27 +73,43 @@ class Trials:
         seeds = self.study.seeds
         distilled = [name for name in self.job.candidates if self.job.is_distilled(name)]
         others = [name for name in self.job.candidates if name not in distilled]
-        students = [Part("student", name, seed) for seed in seeds for name in distilled]
         if self._searches():
             yield [Part("search", name, seeds[0], rate) for name in others for rate in self.study.train.learning_rate]
         rates = {name: self._rate(self._search(name)) for name in others}
         yield [Part("trial", name, seed, rates[name]) for name in others for seed in seeds]
+        lessons: list[Part] = []
         for seed in seeds if distilled else ():
             baseline = self.do(Part("trial", BASELINE, seed, rates[BASELINE]))
-            missing = [part.name for part in students if part.seed == seed and self.is_missing(part)]
-            if missing and baseline["trained"]["status"] == "ok":
-                teacher = self._teacher(seed)
-                self._teach(teacher, seed)
-                for beam in self._teacher_beams(missing):
-                    self._teaching.answers(teacher, beam, seed, self._parts.teacher_settings(seed))
-        yield students
+            if baseline["trained"]["status"] == "ok" and any(self.is_missing(part) for part in self._students(seed)):
+                lessons += self._lessons(seed)
+        lessons.sort(key=lambda part: part.kind == "answers")  # teaching takes longer
+        yield lessons
+        for part in lessons:
+            self.do(part)
+        yield [part for seed in seeds for part in self._students(seed)]
 
     def is_missing(self, part: Part) -> bool:
         """Whether a part is still to be done; what was done with other settings is removed."""
+        if part.kind == "teaching":
+            known = self._known(part.seed)
+            return any(known[key] is None for key in part.blocks)
+        if part.kind == "answers":
+            return self._teaching.kept_answers(part.beam, part.seed, self._parts.teacher_settings(part.seed)) is None
         return self._parts.result(part) is None
 
     def do(self, part: Part) -> dict[str, Any]:
-        """A part's result: that which is there, or else what it comes to now."""
+        """A part's result: that which is there, or else what it comes to now; nothing of what students learn from."""
+        if part.kind in ("teaching", "answers"):
+            if not self.is_missing(part):
+                self.were_there([part])
+            elif part.kind == "teaching":
+                self._teaching.teach(self._teacher(part.seed), self._distilled_plans(), part.seed, part.blocks)
+                self._parts.count(part)
+            else:
+                settings = self._parts.teacher_settings(part.seed)
+                self._teaching.answers(self._teacher(part.seed), part.beam, part.seed, settings)
+                self._parts.count(part)
+            return {}
         result = self._parts.result(part)
         if result is not None:
             self.were_there([part])
@@ -98,7 +119,7 @@ class Trials:
         return self._trial(part) if part.kind == "trial" else self._distilled_trial(part)
 
     def were_there(self, parts: Sequence[Part]) -> None:
-        """Shows parts that are there already as done."""
+        """Shows parts that are there already as done, each once."""
         for part in parts:
             if not self._is_of_search(part):
                 self._parts.skip(part)
@@ -220,14 +241,14 @@ class Trials:
         if baseline["trained"]["status"] != "ok":
             reason = f"its teacher failed: {baseline['trained']['reason']}"
             return self._end_trial(part, rate, Trained(status="failed", reason=reason), None, [])
-        teacher = self._teacher(seed)
-        self._teach(teacher, seed)
+        known = self._learn_from_teacher(seed)
         keys = [lesson_key(site, entry) for site, entry in self.job.plans[name].items()]
-        taught = [self._taught[seed][key] for key in keys if key in self._taught[seed]]
+        taught = [known[key] for key in keys if key in known]
         trained = failed_lesson(taught) or Trained()
         answering = 0.0
         model = None
         if trained.status == "ok":
+            teacher = self._teacher(seed)
             torch.manual_seed(seed)
             model = reduce(teacher, candidate.plan)
             for block in taught:
@@ -236,9 +257,10 @@ class Trials:
             if finetune.epochs:
                 batches = self.job.task.batches
                 if finetune.targets == "teacher":
-                    answers = self._teaching.answers(
-                        teacher, finetune.teacher_beam, seed, self._parts.teacher_settings(seed)
+                    answers = self._teaching.kept_answers(
+                        finetune.teacher_beam, seed, self._parts.teacher_settings(seed)
                     )
+                    assert answers is not None
                     batches, answering = self.job.task.batches_with(answers.texts), answers.seconds
                 asks = finetune.logits > 0 or finetune.hidden_states > 0
                 loss = tuning_loss(
@@ -255,11 +277,46 @@ class Trials:
         """The trained baseline of a seed, on the study's device."""
         return load(self.directory.trial(BASELINE, seed) / "model").to(self.job.device)
 
-    def _teach(self, teacher: PreTrainedModel, seed: int) -> None:
-        """Teaches the blocks of all students of a seed, once."""
+    def _distilled_plans(self) -> list[ResolvedPlan]:
+        return [self.job.plans[name] for name in self.job.candidates if self.job.is_distilled(name)]
+
+    def _known(self, seed: int) -> dict[str, Taught | None]:
+        """The blocks of all students of a seed; None: still to be taught."""
+        return self._teaching.known(self._distilled_plans(), seed, self._parts.teacher_settings(seed))
+
+    def _teachings(self) -> int:
+        """Into how many teachings the blocks of a seed fall: all trainings at a time have some, if there are enough."""
+        return min(len(lessons_of(self._distilled_plans())), math.ceil(self._jobs / len(self.study.seeds)))
+
+    def _students(self, seed: int) -> list[Part]:
+        return [Part("student", name, seed) for name in self.job.candidates if self.job.is_distilled(name)]
+
+    def _lessons(self, seed: int) -> list[Part]:
+        """What the missing students of a seed learn from, where that is not there yet; settled once."""
+        if seed not in self._lessons_of:
+            missing = [key for key, taught in self._known(seed).items() if taught is None]
+            count = min(self._teachings(), len(missing))
+            # Dealt out in turn: blocks of one kind and size come after each other, one for each layer.
+            groups = [tuple(missing[first::count]) for first in range(count)]
+            students = self._students(seed)
+            beams = self._teacher_beams([part.name for part in students if self.is_missing(part)])
+            self._lessons_of[seed] = [
+                *(Part("teaching", BASELINE, seed, blocks=blocks) for blocks in groups),
+                *(Part("answers", BASELINE, seed, beam=beam) for beam in beams),
+            ]
+            planned = self._teachings() + len(self._teacher_beams([part.name for part in students]))
+            for _ in range(planned - len(self._lessons_of[seed])):
+                self.job.reporter.skip()
+        return self._lessons_of[seed]
+
+    def _learn_from_teacher(self, seed: int) -> dict[str, Taught]:
+        """Does the lessons of a seed that are not done yet; gives the blocks of all its students."""
         if seed not in self._taught:
-            plans = [self.job.plans[name] for name in self.job.candidates if self.job.is_distilled(name)]
-            self._taught[seed] = self._teaching.teach(teacher, plans, seed, self._parts.teacher_settings(seed))
+            for part in self._lessons(seed):
+                self.do(part)
+            self._taught[seed] = {key: taught for key, taught in self._known(seed).items() if taught is not None}
+            self._teaching.remove_checkpoints(seed)
+        return self._taught[seed]
 
     def _end_trial(
         self,
