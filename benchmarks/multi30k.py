@@ -228,9 +228,9 @@ def section(result: Result) -> str:
 beam {result["decode"]["beam"]}; seeds: {len(study["seeds"])}, so that intervals (95 %, paired bootstrap over
 sentences) speak of this one teacher and its students where it is one. Every block was taught for {teaching["epochs"]}
 epochs of batches of {study["train"]["batch_tokens"]:,} subwords at {teaching["learning_rate"]:g}, all in
-one run. "Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went; "net"
-is the one less the other.{" Teaching is the time of its own blocks and its share of the teacher's." * timed} In each
-cell BLEU, and the difference to the teacher with its interval. "Tuned" is the same student after one epoch of
+one run. "Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went;
+"net" is the one less the other.{" Teaching is the time of its own blocks and its share of the teacher's." * timed} In
+each cell BLEU, and the difference to the teacher with its interval. "Tuned" is the same student after one epoch of
 tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's logits).
 
 {table(("replaced in all layers", "added", "removed", "net", "R²", *taught, "as taught", "tuned, one epoch"), lines)}"""

@@ -40,8 +40,8 @@ from benchmarks.peers import peer, versions
 from benchmarks.room import CPU, Benchmark, Result, progress, runs_of, table, with_interval
 from leanformer.config import ImageStudy
 from leanformer.decide.statistics import compare
-from leanformer.learn.train import inputs_of, make_accelerator, train
-from leanformer.measure.cost import forward_flops
+from leanformer.learn.train import TrainingStep, inputs_of, make_accelerator, train
+from leanformer.measure.cost import forward_flops, peak_memory
 from leanformer.measure.quality import Predictions
 from leanformer.model.surgery import parameter_count
 from leanformer.report.read import rows_of
@@ -59,6 +59,7 @@ LABELS = {
     LONGER: "ViT, not pruned, tuned as the pruned ones",
     MAGNITUDE: "magnitude, zeros in place",
 }
+MEMORY_BATCH, SPEED_BATCH = 64, 256  # images of a training step, and of a forward pass
 SEARCH_STEPS = 7  # of the pruning ratio, each halves what is left: to 1 %
 
 
@@ -270,7 +271,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     for name, prune in ways.items():
         figures[name], models[name], right[name] = tune_all(task, prune, dense, zeros=name == MAGNITUDE)
         progress(f"{name}: {right[name].mean():.2%}")
-    (batch,) = task.batches.chosen(task.data.test, torch.arange(256) % len(task.data.test))
+    (batch,) = task.batches.chosen(task.data.test, torch.arange(SPEED_BATCH) % len(task.data.test))
     inputs = inputs_of(batch)
     speeds = in_turn(
         {name: partial(_forward, model.eval(), inputs) for name, model in models.items()}, arguments.rounds
@@ -288,9 +289,32 @@ def measure(arguments: argparse.Namespace) -> Result:
                 "difference_to_form": None if name == OWN else {"mean": gap.mean, "low": gap.low, "high": gap.high},
                 "speed": median_ratio(speeds[DENSE], speeds[name]),
                 "rounds": speeds[name],
+                "memory_mb": memory(task, model, batch),
             }
         )
     return {"peers": versions("torch-pruning"), "rows": rows}
+
+
+def memory(task: ImageClassification, model: PreTrainedModel, batch: dict[str, Any]) -> dict[str, float]:
+    """Megabytes of weights and of what is held at most beside them.
+
+    Args:
+        task: Of the study.
+        model: It is left as it was.
+        batch: Of ``SPEED_BATCH`` images.
+
+    Returns:
+        ``answering``: a forward pass of the batch; ``training``: a step of its first ``MEMORY_BATCH`` images, gradients
+        and optimizer states included.
+    """
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    step = TrainingStep(copy.deepcopy(model).train(), task.study.train, 1e-3, make_accelerator("float32", CPU))
+    few = {name: tensor[:MEMORY_BATCH] for name, tensor in batch.items()}
+    with torch.inference_mode():
+        answering = peak_memory(lambda: model(**inputs_of(batch)), CPU)
+    found = {"answering": answering, "training": peak_memory(lambda: step(few), CPU)}
+    step.close()
+    return {name: (weights + held) / 1e6 for name, held in found.items()}
 
 
 @torch.inference_mode()
@@ -304,6 +328,7 @@ def _forward(model: PreTrainedModel, inputs: dict[str, Any]) -> float:
 def section(result: Result) -> str:
     """The table."""
     settings = result["settings"]
+    measured = all("memory_mb" in row for row in result["rows"])
     lines = [
         (
             LABELS.get(row["way"], row["way"]),
@@ -311,6 +336,7 @@ def section(result: Result) -> str:
             f"{row['stored']:,}",
             f"{row['flops'] / 1e6:.1f}",
             f"{row['speed']:.2f} x",
+            *([f"{row['memory_mb']['answering']:.1f} / {row['memory_mb']['training']:.1f} MB"] if measured else []),
             "" if "accuracy_before" not in row else f"{100 * statistics.fmean(row['accuracy_before']):.2f} %",
             f"{100 * statistics.fmean(row['accuracy']):.2f} %",
             with_interval(row["difference_to_form"], 2, 100),
@@ -318,12 +344,16 @@ def section(result: Result) -> str:
         for row in result["rows"]
     ]
     dense = next(row for row in result["rows"] if row["way"] == DENSE)
+    memories = f"""
+Memory is weights and what is held at most beside them, in a forward pass of {SPEED_BATCH} images and in a training step
+of {MEMORY_BATCH}."""
     header = (
         "way",
         "parameters",
         "stored numbers",
         "million operations an image",
         "speed",
+        *(["memory"] if measured else []),
         "before tuning",
         "tuned",
         "points to the form",
@@ -334,8 +364,9 @@ A ViT (d = 64, {settings["layers"]} layers, patches of 7 x 7) trained on {settin
 and tuned for {settings["epochs"]} epochs more; the form is trained from scratch for {settings["epochs"]} epochs. No
 augmentation; the rate of each by the validation split; test accuracy, mean over the seeds
 ({", ".join(map(str, settings["seeds"]))}); the difference to the form in points with its 95 % interval. Speed is that
-of a forward pass of 256 images, as a multiple of the ViT's; rounds in turn: {settings["rounds"]}. torch-pruning
-{result["peers"]["torch-pruning"]}.
+of a forward pass of {SPEED_BATCH} images, as a multiple of the ViT's; rounds in turn:
+{settings["rounds"]}.{memories * measured}
+torch-pruning {result["peers"]["torch-pruning"]}.
 
 {table(header, lines)}
 
