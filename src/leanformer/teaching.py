@@ -187,8 +187,14 @@ class Teaching:
         for path in self._directory.taught(seed, "").glob("group-*.safetensors"):
             path.unlink(missing_ok=True)
 
-    def kept_answers(self, beam: int, seed: int, settings: Mapping[str, Any]) -> Answers | None:
-        """As ``answers``, if they are there; None: still to be found."""
+    def answers(self, beam: int, seed: int, settings: Mapping[str, Any]) -> Answers | None:
+        """The teacher's own answers to the training examples, kept with the study; None: still to be found.
+
+        Args:
+            beam: Hypotheses that it keeps an example.
+            seed: Whose teacher it is.
+            settings: What it followed from; what it found with others is removed.
+        """
         if (seed, beam) not in self._answers:
             directory = self._directory.taught(seed, f"answers-beam-{beam}")
             self._directory.prepare(directory, {**settings, "beam": beam})
@@ -198,18 +204,14 @@ class Teaching:
             self._answers[seed, beam] = Answers(result["answers"], result["seconds"])
         return self._answers[seed, beam]
 
-    def answers(self, teacher: PreTrainedModel, beam: int, seed: int, settings: Mapping[str, Any]) -> Answers:
-        """The teacher's own answers to the training examples; found once, and kept with the study.
+    def find_answers(self, teacher: PreTrainedModel, beam: int, seed: int) -> None:
+        """Finds the answers that ``answers`` says are not there.
 
         Args:
             teacher: The trained baseline.
             beam: Hypotheses that it keeps an example.
             seed: Whose teacher it is.
-            settings: What it followed from.
         """
-        kept = self.kept_answers(beam, seed, settings)
-        if kept is not None:
-            return kept
         self._reporter.start(f"the teacher's own translations · seed {seed}", 1)
         count = self._task.summary()["train"]
         done = 0
@@ -221,11 +223,9 @@ class Teaching:
 
         started = time.perf_counter()
         texts = self._task.write_training(teacher, beam, show)
-        answers = Answers(texts, time.perf_counter() - started)
-        path = self._directory.taught(seed, f"answers-beam-{beam}") / "result.json"
-        write_atomically(path, to_json({"answers": answers.texts, "seconds": answers.seconds}))
+        result = {"answers": texts, "seconds": time.perf_counter() - started}
+        write_atomically(self._directory.taught(seed, f"answers-beam-{beam}") / "result.json", to_json(result))
         self._reporter.done(f"{count:,} sentences")
-        return self._answers.setdefault((seed, beam), answers)
 
     def _free_memory(self) -> float:
         device = self._accelerator.device

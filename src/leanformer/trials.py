@@ -94,21 +94,16 @@ class Trials:
             known = self._known(part.seed)
             return any(known[key] is None for key in part.blocks)
         if part.kind == "answers":
-            return self._teaching.kept_answers(part.beam, part.seed, self._parts.teacher_settings(part.seed)) is None
+            return self._teaching.answers(part.beam, part.seed, self._parts.teacher_settings(part.seed)) is None
         return self._parts.result(part) is None
 
     def do(self, part: Part) -> dict[str, Any]:
-        """A part's result: that which is there, or else what it comes to now; nothing of what students learn from."""
+        """A part's result: that which is there, or else what it comes to now. A lesson has none."""
         if part.kind in ("teaching", "answers"):
-            if not self.is_missing(part):
-                self.were_there([part])
-            elif part.kind == "teaching":
-                self._teaching.teach(self._teacher(part.seed), self._distilled_plans(), part.seed, part.blocks)
-                self._parts.count(part)
+            if self.is_missing(part):
+                self._give_lesson(part)
             else:
-                settings = self._parts.teacher_settings(part.seed)
-                self._teaching.answers(self._teacher(part.seed), part.beam, part.seed, settings)
-                self._parts.count(part)
+                self.were_there([part])
             return {}
         result = self._parts.result(part)
         if result is not None:
@@ -257,9 +252,7 @@ class Trials:
             if finetune.epochs:
                 batches = self.job.task.batches
                 if finetune.targets == "teacher":
-                    answers = self._teaching.kept_answers(
-                        finetune.teacher_beam, seed, self._parts.teacher_settings(seed)
-                    )
+                    answers = self._teaching.answers(finetune.teacher_beam, seed, self._parts.teacher_settings(seed))
                     assert answers is not None
                     batches, answering = self.job.task.batches_with(answers.texts), answers.seconds
                 asks = finetune.logits > 0 or finetune.hidden_states > 0
@@ -308,6 +301,14 @@ class Trials:
             for _ in range(planned - len(self._lessons_of[seed])):
                 self.job.reporter.skip()
         return self._lessons_of[seed]
+
+    def _give_lesson(self, part: Part) -> None:
+        teacher = self._teacher(part.seed)
+        if part.kind == "teaching":
+            self._teaching.teach(teacher, self._distilled_plans(), part.seed, part.blocks)
+        else:
+            self._teaching.find_answers(teacher, part.beam, part.seed)
+        self._parts.count(part)
 
     def _learn_from_teacher(self, seed: int) -> dict[str, Taught]:
         """Does the lessons of a seed that are not done yet; gives the blocks of all its students."""

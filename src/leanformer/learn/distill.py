@@ -178,9 +178,11 @@ class Observed:
                 "DataCollatorForSeq2Seq makes them where it is given the model"
             )
         self._inputs, self._targets = {}, {}
-        # A classifier that is asked for its hidden states computes every token in the last layer too.
-        more = {} if has_decoder else {"output_hidden_states": True}
-        outputs = self.teacher(**inputs_of(batch), **more)
+        if has_decoder:
+            outputs = self.teacher.base_model(**inputs_of(batch))  # no logits, which may cost as much as all layers
+        else:
+            # A classifier that is asked for its hidden states computes every token in the last layer too.
+            outputs = self.teacher(**inputs_of(batch), output_hidden_states=True)
         for name, target in self.wanted:
             if name not in self._inputs or (name, target) not in self._targets:
                 raise LeanformerError(f"nothing was seen at {name}: the teacher's forward pass does not go through it")
