@@ -82,7 +82,7 @@ class Trials:
             baseline = self.do(Part("trial", BASELINE, seed, rates[BASELINE]))
             if baseline["trained"]["status"] == "ok" and any(self.is_missing(part) for part in self._students(seed)):
                 lessons += self._lessons(seed)
-        lessons.sort(key=lambda part: part.kind == "answers")  # teaching takes longer
+        lessons.sort(key=lambda part: part.kind != "answers")  # else the teacher translates alone, at the end
         yield lessons
         for part in lessons:
             self.do(part)
@@ -287,10 +287,12 @@ class Trials:
     def _lessons(self, seed: int) -> list[Part]:
         """What the missing students of a seed learn from, where that is not there yet; settled once."""
         if seed not in self._lessons_of:
-            missing = [key for key, taught in self._known(seed).items() if taught is None]
-            count = min(self._teachings(), len(missing))
-            # Dealt out in turn: blocks of one kind and size come after each other, one for each layer.
-            groups = [tuple(missing[first::count]) for first in range(count)]
+            known = self._known(seed)
+            keys, count = list(known), self._teachings()
+            # Dealt out in turn, as blocks of one kind and size come after each other, one for each layer; and before
+            # what is there is left out, so that a group that was cut off finds its checkpoint.
+            dealt = [tuple(key for key in keys[first::count] if known[key] is None) for first in range(count)]
+            groups = [blocks for blocks in dealt if blocks]
             students = self._students(seed)
             beams = self._teacher_beams([part.name for part in students if self.is_missing(part)])
             self._lessons_of[seed] = [
@@ -305,7 +307,9 @@ class Trials:
     def _give_lesson(self, part: Part) -> None:
         teacher = self._teacher(part.seed)
         if part.kind == "teaching":
-            self._teaching.teach(teacher, self._distilled_plans(), part.seed, part.blocks)
+            known = self._known(part.seed)
+            missing = [key for key in part.blocks if known[key] is None]
+            self._teaching.teach(teacher, self._distilled_plans(), part.seed, missing)
         else:
             self._teaching.find_answers(teacher, part.beam, part.seed)
         self._parts.count(part)
