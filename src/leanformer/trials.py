@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Trials:
         """Tells the reporter how many trainings there are."""
         rates = len(self.study.train.learning_rate) if self._searches() else 0
         shared = 1 if rates and self.study.train.search_epochs is None else 0
-        distilled = [name for name in self.job.candidates if self.job.is_distilled(name)]
+        distilled = self._distilled
         trained = len(self.job.candidates) - len(distilled)
         # With each seed all blocks are taught, and the teacher translates once.
         of_seed = len(distilled) + self._teachings() + len(self._teacher_beams(distilled))
@@ -71,7 +72,7 @@ class Trials:
         students.
         """
         seeds = self.study.seeds
-        distilled = [name for name in self.job.candidates if self.job.is_distilled(name)]
+        distilled = self._distilled
         others = [name for name in self.job.candidates if name not in distilled]
         if self._searches():
             yield [Part("search", name, seeds[0], rate) for name in others for rate in self.study.train.learning_rate]
@@ -270,8 +271,13 @@ class Trials:
         """The trained baseline of a seed, on the study's device."""
         return load(self.directory.trial(BASELINE, seed) / "model").to(self.job.device)
 
+    @cached_property
+    def _distilled(self) -> list[str]:
+        """The candidates that learn from the baseline."""
+        return [name for name in self.job.candidates if self.job.is_distilled(name)]
+
     def _distilled_plans(self) -> list[ResolvedPlan]:
-        return [self.job.plans[name] for name in self.job.candidates if self.job.is_distilled(name)]
+        return [self.job.plans[name] for name in self._distilled]
 
     def _known(self, seed: int) -> dict[str, Taught | None]:
         """The blocks of all students of a seed; None: still to be taught."""
@@ -282,7 +288,7 @@ class Trials:
         return min(len(lessons_of(self._distilled_plans())), math.ceil(self._jobs / len(self.study.seeds)))
 
     def _students(self, seed: int) -> list[Part]:
-        return [Part("student", name, seed) for name in self.job.candidates if self.job.is_distilled(name)]
+        return [Part("student", name, seed) for name in self._distilled]
 
     def _lessons(self, seed: int) -> list[Part]:
         """What the missing students of a seed learn from, where that is not there yet; settled once."""
@@ -299,7 +305,7 @@ class Trials:
                 *(Part("teaching", BASELINE, seed, blocks=blocks) for blocks in groups),
                 *(Part("answers", BASELINE, seed, beam=beam) for beam in beams),
             ]
-            planned = self._teachings() + len(self._teacher_beams([part.name for part in students]))
+            planned = self._teachings() + len(self._teacher_beams(self._distilled))
             for _ in range(planned - len(self._lessons_of[seed])):
                 self.job.reporter.skip()
         return self._lessons_of[seed]
