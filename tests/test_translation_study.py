@@ -25,11 +25,14 @@ from transformers import MarianConfig, MarianMTModel
 
 import leanformer as lf
 from leanformer import cli, teaching
+from leanformer.blocks import base
+from leanformer.blocks.base import AttentionWeights, Block, BlockModule
 from leanformer.config import NumberWordsConfig, TextDataConfig, TokenizerConfig
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.measure import cost
 from leanformer.measure.translation import Translations, translate
+from leanformer.model.sites import Site
 from leanformer.model.surgery import parameter_count
 from leanformer.rundir import files_signature
 from leanformer.tasks.translation import Translation
@@ -418,6 +421,99 @@ def test_a_teaching_cut_off_with_other_settings_is_not_gone_on_with(
     result, _ = run(study, tmp_path / "run")
     assert result.results["candidates"][0]["teaching"]["epochs"] == 3
     assert not stale.exists()
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several jobs' parts come one after the other."""
+    monkeypatch.setattr("leanformer.study.train_side_by_side", lambda trials, jobs: None)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_group_that_was_cut_off_goes_on_though_another_has_ended(
+    whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = words_study(seeds=[0])
+    seen: list[tuple[int, int]] = []
+    show = teaching._TeachingObserver.step_ended
+
+    def note(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
+        show(self, epoch, step, steps_per_epoch)
+        seen.append((epoch, step))
+        if seen.count((1, 1)) == 2 and not (tmp_path / "stopped").exists():  # the second group's second epoch
+            (tmp_path / "stopped").touch()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(teaching._TeachingObserver, "step_ended", note)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path / "run", jobs=2)
+    assert len(list((tmp_path / "run/teaching/seed-0").glob("*/result.json"))) == 2
+    steps = max(step for _, step in seen)
+    seen.clear()
+    run(study, tmp_path / "run", jobs=2)
+    assert seen == [(1, step) for step in range(1, steps + 1)]  # on from the end of its first epoch
+    for block in (whole[0] / "teaching/seed-0").glob("*/block.safetensors"):
+        assert (tmp_path / "run" / block.relative_to(whole[0])).read_bytes() == block.read_bytes()
+
+
+def test_candidates_in_another_order_take_over_no_moments(
+    whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An optimizer knows its parameters by their order alone."""
+    study = words_study(seeds=[0])
+    study["candidates"] = {
+        f"encoder-{number}": {"method": "distill", "plan": {f"encoder.{number}.self_attention": ALR}}
+        for number in range(2)
+    }
+
+    def stop(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teaching._TeachingObserver, "step_ended", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(study, tmp_path / "run")
+    study["candidates"] = dict(reversed(study["candidates"].items()))
+    run(study, tmp_path / "run")
+    for block in (whole[0] / "teaching/seed-0").glob("encoder.*/block.safetensors"):
+        assert (tmp_path / "run" / block.relative_to(whole[0])).read_bytes() == block.read_bytes()
+    assert not list((tmp_path / "run").rglob("*group-*"))
+
+
+class Halved(BlockModule):
+    """What stands there gives half of what it reads."""
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return hidden_states / 2
+
+
+class Halving(Block):
+    """A block of one's own that has nothing to learn."""
+
+    name = "halving"
+    kinds = frozenset({"self_attention"})
+
+    @classmethod
+    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> Halved:
+        return Halved()
+
+
+def test_a_block_without_parameters_is_measured_once(
+    whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(base._REGISTRY, Halving.name, Halving)
+    study = words_study(seeds=[0])
+    plan = {"encoder.0.self_attention": ALR, "encoder.1.self_attention": {"block": "halving"}}
+    study["candidates"] = {"half": {"method": "distill", "plan": plan}}
+    _, log = run(study, tmp_path / "run")
+    assert log.count("teaching 1 block · seed 0  ") == 1
+    assert all(change["r2"] < 1 for change in rows_of(tmp_path / "run")["half"]["changes"] if change["site"] in plan)
+    (block,) = (whole[0] / "teaching/seed-0").glob("encoder.0.*/block.safetensors")
+    assert (tmp_path / "run" / block.relative_to(whole[0])).read_bytes() == block.read_bytes()
+    shutil.rmtree(tmp_path / "run/trials/half")
+    monkeypatch.setattr(teaching.Teaching, "teach", lambda *_: pytest.fail("taught again"))
+    run(study, tmp_path / "run")
 
 
 def test_one_seed_speaks_of_one_pair(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ class DistillConfig(Section):
     batch_multiple: Count = 1
     """Batches are so many times as large as in training: wide blocks pay for each step more than for each example."""
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Part of the free memory that blocks taught together may take; more blocks than fit are taught in groups."""
+    """Part of the free memory that blocks taught at a time may take; more blocks than fit are taught in groups."""
 
     def settings(self) -> dict[str, Any]:
         """What taught blocks follow from: all but the memory that they may take."""

@@ -20,7 +20,7 @@ class Part:
         kind: A training of the search for a learning rate, a trial of what is trained from the study's own start, the
             teaching of some blocks, the teacher's own answers to the training examples, or a trial of a student of the
             baseline.
-        name: The candidate, or ``baseline``; of a teaching and of answers that teaches.
+        name: The candidate; ``baseline`` for a lesson too, as it is the teacher.
         seed: Of the trial, or of the search.
         rate: The learning rate; of a student the plan of tuning says it.
         blocks: Of a teaching: their keys.
@@ -34,6 +34,11 @@ class Part:
     blocks: tuple[str, ...] = ()
     beam: int = 0
 
+    @property
+    def is_lesson(self) -> bool:
+        """Whether students learn from it: a teaching, or answers. ``Teaching`` keeps what these come to."""
+        return self.kind in ("teaching", "answers")
+
     def __str__(self) -> str:
         return (
             f"{self.name}, search at rate {self.rate:g}" if self.kind == "search" else f"{self.name}, seed {self.seed}"
@@ -41,7 +46,7 @@ class Part:
 
 
 class Parts:
-    """What the run directory holds of a study's parts.
+    """What the run directory holds of a study's parts that are no lessons, and which parts have been counted.
 
     Args:
         job: The study, made ready.
@@ -52,7 +57,8 @@ class Parts:
         self._counted: set[Part] = set()  # what the reporter has counted as done
 
     def directory(self, part: Part) -> Path:
-        """Where a part's files are."""
+        """Where the files of a part that is no lesson are."""
+        assert not part.is_lesson
         if part.kind == "search":
             return self._job.directory.search(part.name, part.rate)
         return self._job.directory.trial(part.name, part.seed)

@@ -124,7 +124,7 @@ class Teaching:
         self._answers: dict[tuple[int, int], Answers] = {}
 
     def known(self, plans: Sequence[ResolvedPlan], seed: int, settings: Mapping[str, Any]) -> dict[str, Taught | None]:
-        """The blocks of all plans by ``lesson_key``; None: still to be taught, or without anything to learn.
+        """The blocks of all plans by ``lesson_key``; None: still to be taught.
 
         What was taught with other settings is removed, and the log says why.
 
@@ -158,13 +158,16 @@ class Teaching:
         places = {site.name: site for site in sites(opened)}
         wanted = lessons_of(plans)
         lessons: list[Lesson] = []
+        finished: list[Lesson] = []
         for key in keys:
             name, entry = wanted[key]
             # Its first weights follow from the seed and from itself, whoever learns beside it.
             torch.manual_seed(int(hashlib.sha256(f"{seed} {key}".encode()).hexdigest()[:8], 16))
             block = build(opened, places[name], entry, take_over=True)
-            if block is not None and any(True for _ in block.parameters()):
-                lessons.append(Lesson(key, places[name], block))
+            assert block is not None  # lessons_of leaves out what is nothing
+            learns = any(True for _ in block.parameters())
+            (lessons if learns else finished).append(Lesson(key, places[name], block))
+        self._measure(opened, finished, seed)
         share = self._config.memory_fraction / self._beside
         groups = in_groups(lessons, share * self._free_memory())
         if len(groups) > 1:
@@ -184,8 +187,9 @@ class Teaching:
 
     def remove_checkpoints(self, seed: int) -> None:
         """Removes those of teachings that were cut off; where all blocks are taught, they were of other settings."""
-        for path in self._directory.taught(seed, "").glob("group-*.safetensors"):
-            path.unlink(missing_ok=True)
+        for pattern in ("group-*.safetensors", ".group-*.partial"):
+            for path in self._directory.taught(seed, "").glob(pattern):
+                path.unlink(missing_ok=True)
 
     def answers(self, beam: int, seed: int, settings: Mapping[str, Any]) -> Answers | None:
         """The teacher's own answers to the training examples, kept with the study; None: still to be found.
@@ -233,6 +237,15 @@ class Teaching:
             return float(torch.cuda.mem_get_info(device)[0])
         return float(psutil.virtual_memory().available)
 
+    def _measure(self, opened: PreTrainedModel, lessons: Sequence[Lesson], seed: int) -> None:
+        """Finishes blocks that have nothing to learn: all that there is to know is how well they do."""
+        if not lessons:
+            return
+        with Observed(opened, [(lesson.site.name, lesson.target) for lesson in lessons]) as observed:
+            found = explained(observed, lessons, self._task.validation_batches())
+        for lesson in lessons:
+            self._finish(lesson, Trained(epochs=[{_r2(lesson): found[lesson.key]}]), 0.0, seed)
+
     def _teach_group(self, opened: PreTrainedModel, group: list[Lesson], seed: int, title: str) -> None:
         blocks = teachable(group)
         checkpoint = self._checkpoint(group, seed)
@@ -258,8 +271,8 @@ class Teaching:
 
     def _checkpoint(self, group: list[Lesson], seed: int) -> Path:
         """The file of a teaching that was cut off, of these blocks with these settings."""
-        settings = [self._directory.taught(seed, lesson.key) / "settings.json" for lesson in group]
-        parts = sorted(path.read_bytes() for path in settings)
+        # In their order, by which the optimizer keeps its moments.
+        parts = [(self._directory.taught(seed, lesson.key) / "settings.json").read_bytes() for lesson in group]
         return self._directory.taught(seed, f"group-{hashlib.sha256(b' '.join(parts)).hexdigest()[:10]}.safetensors")
 
     def _finish(self, lesson: Lesson, trained: Trained, share: float, seed: int) -> None:

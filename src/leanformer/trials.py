@@ -100,7 +100,7 @@ class Trials:
 
     def do(self, part: Part) -> dict[str, Any]:
         """A part's result: that which is there, or else what it comes to now. A lesson has none."""
-        if part.kind in ("teaching", "answers"):
+        if part.is_lesson:
             if self.is_missing(part):
                 self._give_lesson(part)
             else:
