@@ -56,10 +56,8 @@ class Trials:
         shared = 1 if rates and self.study.train.search_epochs is None else 0
         distilled = self._distilled
         trained = len(self.job.candidates) - len(distilled)
-        # With each seed all blocks are taught, and the teacher translates once.
-        of_seed = len(distilled) + self._teachings() + len(self._teacher_beams(distilled))
         seeds = len(self.study.seeds)
-        self.job.reporter.plan(trained * (rates + seeds - shared) + seeds * of_seed)
+        self.job.reporter.plan(trained * (rates + seeds - shared) + seeds * (len(distilled) + self._planned_lessons()))
 
     def outcomes(self) -> list[CandidateOutcome]:
         """Trains and evaluates everything that is not there yet; the baseline's outcome is the first."""
@@ -287,6 +285,10 @@ class Trials:
         """Into how many teachings the blocks of a seed fall: all trainings at a time have some, if there are enough."""
         return min(len(lessons_of(self._distilled_plans())), math.ceil(self._jobs / len(self.study.seeds)))
 
+    def _planned_lessons(self) -> int:
+        """Of a seed: all blocks are taught, and the teacher translates once with each beam."""
+        return self._teachings() + len(self._teacher_beams(self._distilled))
+
     def _students(self, seed: int) -> list[Part]:
         return [Part("student", name, seed) for name in self._distilled]
 
@@ -305,8 +307,7 @@ class Trials:
                 *(Part("teaching", BASELINE, seed, blocks=blocks) for blocks in groups),
                 *(Part("answers", BASELINE, seed, beam=beam) for beam in beams),
             ]
-            planned = self._teachings() + len(self._teacher_beams(self._distilled))
-            for _ in range(planned - len(self._lessons_of[seed])):
+            for _ in range(self._planned_lessons() - len(self._lessons_of[seed])):
                 self.job.reporter.skip()
         return self._lessons_of[seed]
 
