@@ -402,20 +402,23 @@ def test_beside_a_baseline_that_cannot_translate_nothing_is_accepted(tmp_path: P
     assert "The baseline itself has" in result.results["recommendation"]
 
 
-def test_a_teaching_cut_off_with_other_settings_is_not_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = words_study(seeds=[0], train={"epochs": 1, "batch_tokens": 512, "checkpoint_seconds": 0})
-    study["candidates"] = {"encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}}}
+def run_until_teaching_is_cut_off(study: dict[str, Any], directory: Path) -> None:
+    """In its second epoch, by Ctrl-C."""
 
     def stop(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
         if epoch == 1:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(teaching._TeachingObserver, "step_ended", stop)
         with pytest.raises(KeyboardInterrupt):
-            run(study, tmp_path / "run")
+            run(study, directory)
+
+
+def test_a_teaching_cut_off_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
+    study = words_study(seeds=[0], train={"epochs": 1, "batch_tokens": 512, "checkpoint_seconds": 0})
+    study["candidates"] = {"encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}}}
+    run_until_teaching_is_cut_off(study, tmp_path / "run")
     (stale,) = (tmp_path / "run/teaching/seed-0").glob("group-*")
     study["distill"] = {"epochs": 3}
     result, _ = run(study, tmp_path / "run")
@@ -456,24 +459,14 @@ def test_a_group_that_was_cut_off_goes_on_though_another_has_ended(
         assert (tmp_path / "run" / block.relative_to(whole[0])).read_bytes() == block.read_bytes()
 
 
-def test_candidates_in_another_order_take_over_no_moments(
-    whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_candidates_in_another_order_take_over_no_moments(whole: tuple[Path, str], tmp_path: Path) -> None:
     """An optimizer knows its parameters by their order alone."""
     study = words_study(seeds=[0])
     study["candidates"] = {
         f"encoder-{number}": {"method": "distill", "plan": {f"encoder.{number}.self_attention": ALR}}
         for number in range(2)
     }
-
-    def stop(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(teaching._TeachingObserver, "step_ended", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(study, tmp_path / "run")
+    run_until_teaching_is_cut_off(study, tmp_path / "run")
     study["candidates"] = dict(reversed(study["candidates"].items()))
     run(study, tmp_path / "run")
     for block in (whole[0] / "teaching/seed-0").glob("encoder.*/block.safetensors"):
