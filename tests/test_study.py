@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -454,7 +455,8 @@ def test_a_directory_that_was_emptied_but_for_its_locks_is_an_empty_one(
 def test_ctrl_c_while_other_processes_start_is_one_line(arguments: list[str], tmp_path: Path) -> None:
     with (tmp_path / "errors.txt").open("w+") as errors:
         command = [sys.executable, "-m", "leanformer", *arguments, "--jobs", "2"]
-        with subprocess.Popen(command, stderr=errors, start_new_session=True) as process:
+        hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background ignore Ctrl-C
+        with subprocess.Popen(command, stderr=errors, start_new_session=True, preexec_fn=hear) as process:
             while "storage: " not in (tmp_path / "errors.txt").read_text():
                 assert process.poll() is None
                 time.sleep(0.05)
