@@ -33,12 +33,11 @@ def of_encoder(rows: Rows) -> str:
 
 def of_schemes(rows: Rows) -> str:
     """What the published networks replace."""
-    taught = {name: span([difference(row)]) for name, row in rows.items() if row["difference"]}
     return f"""\
 **More than an attention, or a head each**: a network a head (ASLR) of size XS is at
-{differences(rows, "encoder-ASLR-XS")}. As taught, networks that have to give the norm and the residual too (ALRR) are
-at {taught["encoder-ALRR-S"]} in size S and {taught["encoder-ALRR-M"]} in M, in place of whole layers (ELR) at
-{taught["encoder-ELR-S"]} and {taught["encoder-ELR-M"]}."""
+{differences(rows, "encoder-ASLR-XS")}. Networks that have to give the norm and the residual too (ALRR) are at
+{differences(rows, "encoder-ALRR-S")} in size S, {differences(rows, "encoder-ALRR-M")} in M; in place of whole layers
+(ELR) at {differences(rows, "encoder-ELR-S")}, and {differences(rows, "encoder-ELR-M")}."""
 
 
 def of_decoder(rows: Rows) -> str:
