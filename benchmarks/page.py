@@ -17,6 +17,8 @@ from leanformer.report.numbers import seconds
 
 FEW = 3
 """Reductions that are named before the rest is counted."""
+AGAIN = "-again"
+"""Ending of a second run's file beside the first."""
 PAGE = RESULTS.parents[1] / "docs" / "benchmarks.md"
 INTRODUCTION = """\
 `python -m benchmarks page` writes this page from the files in `benchmarks/results`: every figure measured here, those
@@ -130,7 +132,7 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
         (path, result)
         for name, found in files.items()
         for path, result in found[1:]
-        if path.stem == f"{name}-again" and find(name).stated is not None
+        if path.stem.endswith(AGAIN) and find(name).stated is not None
     ]
     for path, second in again:
         benchmark = find(second["benchmark"])
@@ -138,7 +140,7 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Pat
             raise LeanformerError(f"{path}: {benchmark.name} has nothing that a second run could be compared with")
         # Of its own name, or else the benchmark's first.
         here, whole = next(
-            (pair for pair in files[benchmark.name] if pair[0].stem == path.stem and pair[0] != path),
+            (pair for pair in files[benchmark.name] if pair[0].stem == path.stem.removesuffix(AGAIN)),
             files[benchmark.name][0],
         )
         first, other = benchmark.stated(whole), benchmark.stated(second)

@@ -213,6 +213,10 @@ def test_a_second_run_is_compared_with_the_file_of_its_name(tmp_path: Path) -> N
     (tmp_path / "again" / "teaching-elsewhere.json").write_text(json.dumps(make_result(ratio=2.05, ratios=[2.05])))
     row = page.render(tmp_path)[0].partition("## Run again")[2]
     assert "| Teaching everything at once: teaching-elsewhere | 1 of 1 | " in row
+    (tmp_path / "teaching-elsewhere-again.json").write_text(json.dumps(make_result(ratio=2.2, ratios=[2.2])))
+    text = page.render(tmp_path)[0]
+    assert "### Teaching everything at once: teaching-elsewhere-again" in text
+    assert "| Teaching everything at once: teaching-elsewhere | 0 of 1 | " in text.partition("## Run again")[2]
 
 
 def test_a_second_run_of_something_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

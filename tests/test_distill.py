@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import leanformer as lf
+from leanformer import teaching
 from leanformer.blocks.base import BlockModule
 from leanformer.config import TrainConfig
 from leanformer.learn import train as loop
@@ -556,6 +557,29 @@ def test_a_replaced_projection_learns(opened: PreTrainedModel) -> None:
     lessons = make_lessons(opened, {"encoder.0.self_attention": {**FF, "output": "replaced"}})
     assert lessons[0].target == "output"
     assert all(parameter.requires_grad for parameter in teachable(lessons).parameters())
+
+
+def test_the_teachers_pass_is_charged_to_all_blocks_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def read(batch: Batch) -> None:
+        nonlocal now
+        now += 6.0
+
+    def terms(seen: None, lessons: Sequence[float]) -> Iterator[torch.Tensor]:
+        nonlocal now
+        for seconds in lessons:
+            now += seconds
+            yield torch.zeros(())
+
+    monkeypatch.setattr(teaching, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(teaching, "teaching_terms", terms)
+    clock = teaching._Clock(SimpleNamespace(read=read), [1.0, 3.0, 2.0])  # type: ignore[arg-type,list-item]
+    assert clock.shares() == [1 / 3] * 3
+    for _ in range(2):
+        for _ in clock(None, {}):
+            now += 1.0  # backward
+    assert clock.shares() == pytest.approx([4 / 15, 6 / 15, 5 / 15])
 
 
 def test_groups_bound_memory_and_keep_order(opened: PreTrainedModel) -> None:

@@ -28,10 +28,10 @@ from leanformer.learn.distill import (
     in_groups,
     teachable,
     teaching_config,
-    teaching_loss,
+    teaching_terms,
     training_bytes,
 )
-from leanformer.learn.train import Batch, Loss, Trained, train
+from leanformer.learn.train import Batch, Trained, train
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
 from leanformer.progress import Reporter
@@ -251,7 +251,7 @@ class Teaching:
         checkpoint = self._checkpoint(group, seed)
         self._reporter.start(title, self._config.epochs)
         with Observed(opened, [(lesson.site.name, lesson.target) for lesson in group]) as observed:
-            clock = _Clock(teaching_loss(observed, group), len(group))
+            clock = _Clock(observed, group)
             observer = _TeachingObserver(self._task, observed, group, self._reporter, self._config.epochs)
             trained = train(
                 blocks,
@@ -296,23 +296,29 @@ def _blocks(group: Sequence[Lesson]) -> str:
 
 
 class _Clock:
-    """A teaching's loss that notes how long each block's part of a step takes, its backward pass included."""
+    """A teaching's loss that notes how long the teacher's pass takes, and each block's part, its backward pass too."""
 
-    def __init__(self, loss: Loss, lessons: int) -> None:
-        self._loss = loss
-        self._seconds = [0.0] * lessons
+    def __init__(self, observed: Observed, lessons: Sequence[Lesson]) -> None:
+        self._observed = observed
+        self._lessons = lessons
+        self._teacher = 0.0
+        self._blocks = [0.0] * len(lessons)
 
-    def __call__(self, model: Any, batch: Batch) -> Iterator[torch.Tensor]:
+    def __call__(self, _: Any, batch: Batch) -> Iterator[torch.Tensor]:
         started = time.perf_counter()
-        for number, term in enumerate(self._loss(model, batch)):
+        seen = self._observed.read(batch)
+        ended = time.perf_counter()
+        self._teacher += ended - started
+        for number, term in enumerate(teaching_terms(seen, self._lessons)):
             yield term  # comes back when the term is differentiated
-            self._seconds[number] += time.perf_counter() - started
-            started = time.perf_counter()
+            started, ended = ended, time.perf_counter()
+            self._blocks[number] += ended - started
 
     def shares(self) -> list[float]:
-        """Each block's part of the whole; equal parts where nothing was timed."""
-        total = sum(self._seconds)
-        return [seconds / total if total else 1 / len(self._seconds) for seconds in self._seconds]
+        """Each block's part of the whole, with an equal part of the teacher's; equal where nothing was timed."""
+        total = self._teacher + sum(self._blocks)
+        part = 1 / len(self._blocks)
+        return [(seconds + self._teacher * part) / total if total else part for seconds in self._blocks]
 
 
 def _r2(lesson: Lesson) -> str:

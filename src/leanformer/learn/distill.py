@@ -241,17 +241,14 @@ def teaching_config(config: DistillConfig) -> TrainConfig:
 
 
 def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
-    """Mean squared error of each block by its target's variance: 1 less R², so that sites compare.
+    """Mean squared error of each block by its target's variance: 1 less R², so that sites compare."""
+    return lambda _, batch: teaching_terms(observed.read(batch), lessons)
 
-    The terms share nothing: one is differentiated before the next is computed.
-    """
 
-    def loss(_: Any, batch: Batch) -> Iterator[torch.Tensor]:
-        seen = observed.read(batch)
-        for lesson in lessons:
-            yield relative_error(*answer(lesson, seen))
-
-    return loss
+def teaching_terms(seen: Seen, lessons: Sequence[Lesson]) -> Iterator[torch.Tensor]:
+    """Each block's relative error; the terms share nothing: one is differentiated before the next is computed."""
+    for lesson in lessons:
+        yield relative_error(*answer(lesson, seen))
 
 
 class Explained:
