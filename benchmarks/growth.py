@@ -274,6 +274,11 @@ def curves(result: Result) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
     return {key: sorted(rows, key=lambda row: row["size"]) for key, rows in found.items()}
 
 
+def farthest_rounds(result: Result) -> float:
+    """How many times as long as the fastest round the slowest of one row takes, where that is most."""
+    return float(max(max(row["rounds"]) / min(row["rounds"]) for row in result["rows"]))
+
+
 def section(result: Result) -> str:
     """A table an axis."""
     found = curves(result)
@@ -306,6 +311,10 @@ def section(result: Result) -> str:
             f"The same training step stands on several axes: its times are up to {max(apart):.2f} times apart, "
             "which says what a ratio of two times here is worth."
         )
+    parts.append(
+        f"Of one row the slowest round takes up to {farthest_rounds(result):.1f} times as long as the fastest, of "
+        "which the median stands here; memory is shown, and not judged."
+    )
     bent = [
         f"{AXES[axis]} ({subject}: {bend(rows):.2f} times)"
         for (axis, subject), rows in found.items()
@@ -352,7 +361,8 @@ def summary(result: Result) -> str | None:
     bent = sum(bend(rows) > BENT for rows in found.values())
     return (
         f"Of {len(found)} curves of time (training steps, teaching, translating, studies), {bent} bend up: a unit of "
-        f"work takes more than {BENT} times as long at the largest size as where it is fastest."
+        f"work takes more than {BENT} times as long at the largest size as where it is fastest. The rounds of one row "
+        f"are up to {farthest_rounds(result):.1f} times apart, of which medians are compared."
     )
 
 

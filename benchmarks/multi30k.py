@@ -79,7 +79,7 @@ LABELS = {
     "cross-slots-16": "cross, `slots` 16, network gate",
     "cross-slots-64": "cross, `slots` 64, network gate",
     "cross-slots-64-lean": "cross, `slots` 64, linear gate, rank 16",
-    "all-slots": "all of these, as the lines of small slots say",
+    "all-slots": "all attention: encoder `slots` 64, decoder 32, rank 8; cross 64, rank 16",
 }
 """Candidate -> what is replaced in all three layers, in the table's order."""
 WHOLE = "all attention, by `slots`"
@@ -203,12 +203,13 @@ def section(result: Result) -> str:
     study, data = result["study"], result["data"]
     shape, teaching = study["baseline"]["config"], study["distill"]
     timed = any(row["sites"] and row["train_seconds"] is not None for row in rows.values())
+    controlled = any(row.get("against_control") and name.endswith("-tuned") for name, row in rows.items())
     taught = ("teaching, s",) if timed else ()
-    lines = []
+    header, lines = ("replaced in all layers", "added", "removed", "net", "R²"), []
     for name, label in LABELS.items():
         if name not in rows:
             continue
-        row = rows[name]
+        row, tuned = rows[name], rows.get(f"{CONTROL if name == 'baseline' else name}-tuned")
         seconds = row["train_seconds"] if row["sites"] else None
         known = [site["r2"] for site in row["sites"] if site["r2"] is not None]
         lines.append(
@@ -220,7 +221,8 @@ def section(result: Result) -> str:
                 f"{statistics.fmean(known):.2f}" if known else "",
                 *(["" if seconds is None else f"{seconds:,.0f}"] if timed else []),
                 score(row),
-                score(rows.get(f"{CONTROL if name == 'baseline' else name}-tuned")),
+                score(tuned),
+                *([with_interval((tuned or {}).get("against_control"), 2)] if controlled else []),
             )
         )
     text = f"""\
@@ -230,15 +232,17 @@ def section(result: Result) -> str:
 {study["data"]["tokenizer"]["vocabulary"]:,} subwords, epochs: {study["train"]["epochs"]}; sacreBLEU on the test set,
 beam {result["decode"]["beam"]}; seeds: {len(study["seeds"])}, so that intervals (95 %, paired bootstrap over
 sentences) speak of this one teacher and its students where it is one. Every block was taught for {teaching["epochs"]}
-epochs of batches of {study["train"]["batch_tokens"]:,} subwords at {teaching["learning_rate"]:g}, all in
-one run. "Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went;
+epochs of batches of {study["train"]["batch_tokens"]:,} subwords at {teaching["learning_rate"]:g}.
+"Added" and "removed" are parameters in all layers together: what was put in, and what of the teacher went;
 "net" is the one less the other.{" Teaching is the time of its own blocks and its share of the teacher's." * timed} In
 each cell BLEU, and the difference to the teacher with its interval. "Tuned" is the same student after one epoch of
-tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's logits).
+tuning the whole at {TUNING["learning_rate"]:g} (cross-entropy and the teacher's logits).\
+{" The last column is the tuned student's difference to the teacher tuned so." * controlled}
 
-{table(("replaced in all layers", "added", "removed", "net", "R²", *taught, "as taught", "tuned, one epoch"), lines)}"""
+{table((*header, *taught, "as taught", "tuned, one epoch", *(("to the teacher tuned",) * controlled)), lines)}"""
     if findings := what_it_says(rows):
-        text += f"\n\nWhat it says, in BLEU less the teacher's:\n\n{findings}"
+        alike = ", of tuned students less the teacher's tuned alike" * controlled
+        text += f"\n\nWhat it says, in BLEU less the teacher's{alike}:\n\n{findings}"
     ways = [
         (words, f"{name}{ending}", how)
         for words, name in (

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import NAMES
 from benchmarks.drawing import draw, same_drawing
 from benchmarks.room import RESULTS, Result, find, read_result, table, with_interval
-from benchmarks.verdicts import MARGINS, Verdict, in_order
+from benchmarks.verdicts import MARGINS, WORDS, Verdict, in_order
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
 from leanformer.report.numbers import seconds
@@ -31,6 +31,17 @@ those under `runs/multi30k` what `leanformer run benchmarks/multi30k.yaml` does;
 files a command makes its own, or takes fresh models. What is compared is measured in
 one run, in turn, and ratios are taken round by round: shared machines are noisy, so look at the ratios. Below the
 tables of each section stand the command, the date, the machine and the versions."""
+
+
+WHAT_IS_MEANT = """\
+What the names mean. Of an attention `W_qk` is one matrix in place of those of queries and keys, "no W_v W_o" has
+neither values nor output projection, "symmetric" stores one triangle of numbers for queries and keys ([minimal
+attention](minimal-attention.md)); "no MLP" leaves the layer's MLP out. In place of an attention, "encoder self",
+"decoder self" or "cross", stand: `feed_forward`, the published networks in sizes XS to L ([feed-forward
+blocks](feed-forward-blocks.md)); `slots`, so many weighted sums of the sentence that a gate reads; `mixer`, weights by
+position; `synthesizer`, weights that the asking token alone decides; "rank" is that of their maps ([small
+blocks](small-blocks.md)). The vision transformers have d = 64, and, where nothing else is said, 6 layers, one head and
+MLPs of ratio 1; the sections below have the other shapes."""
 
 
 def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
@@ -71,7 +82,12 @@ def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
             sections += [benchmark.section(result), provenance(path, result)]
             if benchmark.verdicts is not None:
                 verdicts += benchmark.verdicts(result)
-    sections += run_again(files, results / "again")
+    again = [(path, read_result(path)) for path in sorted((results / "again").glob("*.json"))]
+    for _, result in again:
+        # Another teacher, which a second run of a translation has, is more to go by; the same images are not.
+        own = find(result["benchmark"]).verdicts
+        verdicts += [] if own is None else [verdict for verdict in own(result) if verdict.unit == "BLEU"]
+    sections += run_again(files, again)
     missing = ", ".join(f"`{name}`" for name, found in files.items() if not found)
     if missing:
         sections += ["## Not measured yet", f"There is no results file of {missing}."]
@@ -103,11 +119,14 @@ def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
     text = f"""\
 What a reduction costs is its difference to the whole model, on test data: one trained from scratch as long, or the
 teacher. Where the last column says "as the teacher", this was tuned as the student was; elsewhere it has not had the
-training that a tuned student has beside it. A reduction may cost {margins} of accuracy: **safe** is what costs less by
-the whole interval of 95 %, **not safe** what costs more by the whole interval, and **probably** stands where the
-interval reaches across. Where a student was tuned in several ways, the way of the best validation BLEU stands here, or
-the longest where that was not kept. How sure that is, the last column says: an interval over sentences of one teacher
-says nothing of other teachers, and longer training may end elsewhere, as a published replication may show."""
+training that a tuned student has beside it. In brackets above and in the table stand the parameters that are left: more
+than 100 % is a larger model, which may be safe and saves none. A reduction may cost {margins} of accuracy: **safe** is
+what costs less by the whole interval of 95 %, **not safe** what costs more by the whole interval, and **probably**
+stands where the interval reaches across. Where a student was tuned in several ways, the way of the best validation BLEU
+stands here, or the longest where that was not kept. How sure that is, the last column says: an interval over sentences
+of one teacher says nothing of other teachers, and longer training may end elsewhere, as a published replication may
+show. Each row has its own interval: they are not corrected for being many, as a study's decision is. Above each
+reduction stands once, by the least favourable of its rows."""
     lines = [
         (
             verdict.word,
@@ -120,21 +139,20 @@ says nothing of other teachers, and longer training may end elsewhere, as a publ
         for verdict in in_order(verdicts)
     ]
     header = ("", "data", "what was replaced or taken out", "parameters", "difference", "rests on")
-    return [in_short(verdicts), text, table(header, lines)]
+    return [in_short(verdicts), WHAT_IS_MEANT, text, table(header, lines)]
 
 
-def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], directory: Path) -> list[str]:
-    """Second runs beside the first; nothing where there are none."""
+def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], again: Sequence[tuple[Path, Result]]) -> list[str]:
+    """Second runs, those of a directory of their own and others, beside the first; nothing where there are none."""
     lines = []
-    again = [(path, read_result(path)) for path in sorted(directory.glob("*.json"))]
     # A second run that has more than the first stands above with its own tables.
-    again += [
+    above = [
         (path, result)
         for name, found in files.items()
         for path, result in found[1:]
         if path.stem.endswith(AGAIN) and find(name).stated is not None
     ]
-    for path, second in again:
+    for path, second in [*again, *above]:
         benchmark = find(second["benchmark"])
         if benchmark.stated is None or not files[benchmark.name]:
             raise LeanformerError(f"{path}: {benchmark.name} has nothing that a second run could be compared with")
@@ -174,16 +192,20 @@ seeds do not. Of BLEU the interval is over sentences, and the second run has a t
 def in_short(verdicts: Sequence[Verdict]) -> str:
     """A line for each data set: what may go, what may not, and how many more there are.
 
-    Of what was measured against the teacher tuned alike, that alone counts.
+    Of what was measured against the teacher tuned alike, that alone counts; of several rows the least favourable.
     """
     held = {(verdict.data, verdict.reduction) for verdict in verdicts if verdict.controlled}
     verdicts = [verdict for verdict in verdicts if verdict.controlled or (verdict.data, verdict.reduction) not in held]
     items = []
     for data in dict.fromkeys(verdict.data for verdict in verdicts):
-        own = [verdict for verdict in in_order(verdicts) if verdict.data == data]
+        # A later one of the same name, which is less favourable, takes the earlier's place.
+        worst = {verdict.reduction: verdict for verdict in in_order(verdicts) if verdict.data == data}
         said = []
-        for word in dict.fromkeys(verdict.word for verdict in own):
-            names = list(dict.fromkeys(verdict.reduction for verdict in own if verdict.word == word))
+        for word in WORDS:
+            own = in_order(verdict for verdict in worst.values() if verdict.word == word)
+            names = [f"{verdict.reduction} ({100 * verdict.parameters:,.0f} %)" for verdict in own]
+            if not names:
+                continue
             more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
             said.append(f"{word.capitalize()}: {'; '.join(names[:FEW])}{more}.")
         items.append(f"- **{data}.** {' '.join(said)}")

@@ -21,7 +21,7 @@ import copy
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -329,13 +329,14 @@ def section(result: Result) -> str:
     """The table."""
     settings = result["settings"]
     measured = all("memory_mb" in row for row in result["rows"])
+    dense = next(row for row in result["rows"] if row["way"] == DENSE)
     lines = [
         (
             LABELS.get(row["way"], row["way"]),
             f"{row['parameters']:,}",
             f"{row['stored']:,}",
             f"{row['flops'] / 1e6:.1f}",
-            f"{row['speed']:.2f} x",
+            speed_of(row, dense),
             *([f"{row['memory_mb']['answering']:.1f} / {row['memory_mb']['training']:.1f} MB"] if measured else []),
             "" if "accuracy_before" not in row else f"{100 * statistics.fmean(row['accuracy_before']):.2f} %",
             f"{100 * statistics.fmean(row['accuracy']):.2f} %",
@@ -343,7 +344,6 @@ def section(result: Result) -> str:
         )
         for row in result["rows"]
     ]
-    dense = next(row for row in result["rows"] if row["way"] == DENSE)
     memories = f"""
 Memory is weights and what is held at most beside them, in a forward pass of {SPEED_BATCH} images and in a training step
 of {MEMORY_BATCH}."""
@@ -361,11 +361,12 @@ of {MEMORY_BATCH}."""
     return f"""\
 A ViT (d = 64, {settings["layers"]} layers, patches of 7 x 7) trained on {settings["train_limit"]:,} images of
 `{Path(settings["data"]).name}` for {settings["epochs"]} epochs, pruned to at most the parameters of the reduced form
-and tuned for {settings["epochs"]} epochs more; the form is trained from scratch for {settings["epochs"]} epochs. No
-augmentation; the rate of each by the validation split; test accuracy, mean over the seeds
+and tuned for {settings["epochs"]} epochs more. The form has {SMALL_GRID_LAYERS} layers that read a patch's neighbours
+by fixed weights in place of attention (`mixer`, `positions: grid`) and is trained from scratch for {settings["epochs"]}
+epochs. No augmentation; the rate of each by the validation split; test accuracy, mean over the seeds
 ({", ".join(map(str, settings["seeds"]))}); the difference to the form in points with its 95 % interval. Speed is that
-of a forward pass of {SPEED_BATCH} images, as a multiple of the ViT's; rounds in turn:
-{settings["rounds"]}.{memories * measured}
+of a forward pass of {SPEED_BATCH} images, as a multiple of the ViT's, with the least and the greatest of the rounds in
+turn: {settings["rounds"]}.{memories * measured}
 torch-pruning {result["peers"]["torch-pruning"]}.
 
 {table(header, lines)}
@@ -374,6 +375,14 @@ The pruned models have had twice the form's epochs. The ViT itself reads
 {100 * statistics.fmean(dense["accuracy"]):.1f} % after so short a training: what this says is what such a budget buys,
 not what pruning a fully trained ViT would give. Weights that magnitude pruning leaves at zero are not counted as
 parameters, but are stored and multiplied all the same."""
+
+
+def speed_of(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+    """Of a forward pass, as a multiple of the ViT's, with the range of the rounds."""
+    if row is dense:
+        return "1.00 x"
+    ratios = [whole / own for whole, own in zip(dense["rounds"], row["rounds"], strict=True)]
+    return f"{row['speed']:.2f} x ({min(ratios):.1f} to {max(ratios):.1f})"
 
 
 def summary(result: Result) -> str:

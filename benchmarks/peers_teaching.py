@@ -302,18 +302,27 @@ layer and size. Rounds in turn: {settings["rounds"]}{apart}; medians.
 
 The published order takes **{result["ratio"]:.2f} times** as long, and {written / tokens / 1000:.1f} kB of disk a
 subword of the text (both sides counted), without padding. Both orders end with the same blocks: mean R² on the first
-batch {rounds["at once"][0]["r2"]:.6f} and {rounds["one by one"][0]["r2"]:.6f}. At once, the optimizer's states of all
+batch {rounds["at once"][0]["r2"]:.6f} and {rounds["one by one"][0]["r2"]:.6f}, after so few steps that they have
+learned next to nothing: it is the work that is compared. At once, the optimizer's states of all
 blocks are in memory together; one by one, those of one block."""
 
 
 def summary(result: Result) -> str:
     """Time and bytes."""
     written = statistics.median(one["bytes"] for one in result["rounds"]["one by one"])
+    held = {
+        way: [one["resident_mb"] for one in kept if one["resident_mb"] is not None]
+        for way, kept in result["rounds"].items()
+    }
+    memory = ""
+    if all(held.values()):
+        times = statistics.median(held["at once"]) / statistics.median(held["one by one"])
+        memory = f" At once takes {times:.1f} times the memory."
     rounds = rounds_of(result["settings"]["rounds"])
     return (
         f"Writing a teacher's activations to disk and training {result['blocks']} blocks one by one takes "
         f"{result['ratio']:.2f} times as long as teaching them at once ({rounds}), and "
-        f"{written / 1e6:,.0f} MB of disk."
+        f"{written / 1e6:,.0f} MB of disk.{memory}"
     )
 
 

@@ -357,7 +357,13 @@ def _study_text(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     if beside:
         seconds = statistics.median(one["seconds"] for one in beside)
         lines.append((f"`leanformer run --jobs {settings['jobs']}`, likewise", f"{seconds:,.0f} s", megabytes(None)))
-    faster = f", and {found['ratio_side_by_side']:.2f} times as long as {settings['jobs']} at a time" if beside else ""
+    jobs = settings.get("jobs")
+    faster = (
+        f", and {found['ratio_side_by_side']:.2f} times as long as {jobs} at a time, which have as many processor "
+        "cores where it has one"
+        if beside
+        else ""
+    )
     apart = "" if settings["no_memory"] else ", each in a new process; resident memory beyond the imported libraries"
     reached = [
         (name, f"{100 * accuracy:.1f} %", f"{100 * other[0]['accuracy'][name]:.1f} %")
@@ -381,7 +387,8 @@ def summary(result: Result) -> str | None:
     if result["study"] is not None:
         study = result["study"]
         beside = study.get("ratio_side_by_side")
-        faster = f", {1 / beside:.2f} times with --jobs {settings['jobs']}" if beside else ""
+        jobs = settings.get("jobs")
+        faster = f", {1 / beside:.2f} times with --jobs {jobs}, on as many processor cores" if beside else ""
         parts.append(
             f"a study of {study['forms']} forms, with costs, statistics and report, takes {1 / study['ratio']:.2f} "
             f"times as long as training the same forms one by one{faster} ({rounds_of(settings['study_rounds'])})"

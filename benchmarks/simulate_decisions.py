@@ -216,10 +216,11 @@ how often any of them is accepted.
 def summary(result: Result) -> str:
     """The range of false accepts."""
     wrong = [100 * row["false_accepts"] for row in result["rows"]]
+    worst = max(result["rows"], key=lambda row: row["false_accepts"])
     return (
         f"Where the truth is known, candidates whose accuracy is worse by just the margin are accepted in "
         f"{min(wrong):.1f} to {max(wrong):.1f} % of simulated studies; {100 * (1 - CONFIDENCE):.0f} % is what is "
-        "promised."
+        f"promised. Most are at {worst['seeds']} seeds and {worst['examples']:,} test examples."
     )
 
 

@@ -338,6 +338,10 @@ def test_findings_are_of_rows_that_are_there() -> None:
     assert "both (50 % fewer parameters) are at\n+0.0 as taught; by" in finding
     assert "the published networks M and 800, at -2.5 as taught and -1.5 tuned." in finding
     assert what_it_says({**teacher, "both-slots": row(-0.2)}) == ""
+    alike = {**rows, "both-M-tuned": {**row(-1.5), "against_control": {"mean": -1.9}}}
+    assert "at -2.5 as taught and -1.9 tuned." in what_it_says(alike)
+    crossed = {"cross-XS": row(-20.0), "cross-S": row(-15.0)}
+    assert "in sizes XS and S:\nthey are at -20.0 to -15.0 as taught, with 0 times" in what_it_says(crossed)
     tuned = {"cross-sum-50": row(-20.0), "cross-sum-50-tuned": row(-12.0), "both-slots-tuned": row(-0.52)}
     assert "off +8.0 points, and those within a point\n-0.5." in what_it_says({**rows, **tuned})
 
@@ -347,24 +351,42 @@ def test_in_short_a_control_counts_where_there_is_one() -> None:
     loss = {"mean": -0.6, "low": -1.0, "high": -0.1}
     first = Verdict("texts", "slots", 0.9, gain, "BLEU", "one teacher")
     second = Verdict("texts", "slots", 0.9, loss, "BLEU", "another, as the teacher", controlled=True)
-    other = Verdict("texts", "mixer", 0.9, gain, "BLEU", "one teacher")
+    other = Verdict("texts", "mixer", 1.5, gain, "BLEU", "one teacher")
     said = page.in_short([first, second, other])
-    assert said == "- **texts.** Safe: mixer. Probably not safe: slots."
+    assert said == "- **texts.** Safe: mixer (150 %). Probably not safe: slots (90 %)."
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_in_short_a_reduction_stands_once_by_the_least_favourable_row(order: int) -> None:
+    differences = {
+        "good": {"mean": 0.6, "low": 0.1, "high": 1.0},
+        "fair": {"mean": 0.0, "low": -0.6, "high": 0.6},
+        "poor": {"mean": -2.0, "low": -3.0, "high": -1.0},
+    }
+    rows = [Verdict("texts", "slots", 0.9, differences[which], "BLEU", "a teacher") for which in ("good", "fair")]
+    rows.append(Verdict("texts", "mixer", 0.8, differences["poor"], "BLEU", "a teacher"))
+    rows.append(Verdict("images", "slots", 0.7, differences["good"], "BLEU", "a teacher"))
+    lines = page.in_short(rows[::order]).splitlines()
+    assert lines[::order] == [
+        "- **texts.** Probably safe: slots (90 %). Not safe: mixer (80 %).",
+        "- **images.** Safe: slots (70 %).",
+    ]
 
 
 def test_the_page_begins_with_what_was_safe() -> None:
-    """Of the files that are there: all verdicts of all files, the safe ones first."""
-    files = [room.read_result(path) for path in room.RESULTS.glob("*.json")]
+    """Of the files that are there: all verdicts of all files, the safe ones first; of second runs those of teachers."""
     known = [
         verdict
-        for result in files
-        if (verdicts := room.find(result["benchmark"]).verdicts) is not None
+        for path in sorted(room.RESULTS.rglob("*.json"), key=lambda path: (len(path.parts), path.name))
+        if (verdicts := room.find((result := room.read_result(path))["benchmark"]).verdicts) is not None
         for verdict in verdicts(result)
+        if path.parent == room.RESULTS or verdict.unit == "BLEU"
     ]
     plain = page.PAGE.read_text().partition("## In plain words")[2].partition("What else was found:")[0]
     words = [line.split("|")[1].strip() for line in plain.splitlines() if line.startswith("|")][2:]
     assert len(words) == len(known) > 20
     assert words == sorted(words, key=WORDS.index)
+    assert "one teacher (41.3 BLEU), one epoch, 5e-4 |" in plain  # of the second run
     row = next(row for row in known if (row.data, row.reduction) == ("Multi30k, de to en", "cross, `synthesizer`"))
     assert f"| not safe | {row.data} | cross, `synthesizer` | 116 % | -5.03 (" in plain
     assert row.grounds == "one teacher (40.3 BLEU), one epoch, 5e-4, as the teacher"

@@ -211,6 +211,14 @@ def test_bend() -> None:
     assert growth.bend(rows[:1]) == 1
 
 
+def test_how_far_rounds_are_apart_is_said() -> None:
+    rows = [{"rounds": [1.0, 1.5, 1.2]}, {"rounds": [4.0, 2.0]}, {"rounds": [3.0]}]
+    assert growth.farthest_rounds({"rows": rows}) == 2
+    dense, row = {"speed": 1.0, "rounds": [4.0, 3.0]}, {"speed": 1.7, "rounds": [2.0, 2.0]}
+    assert peers_pruning.speed_of(dense, dense) == "1.00 x"
+    assert peers_pruning.speed_of(row, dense) == "1.70 x (1.5 to 2.0)"
+
+
 def test_memory_of_a_new_process() -> None:
     large = bytes(range(250)) * 1_600_000  # this process's memory is none of the other's
     size, memory = in_new_process(eval, "len(bytes(range(250)) * 400_000)")  # what takes no import of this file
