@@ -368,7 +368,8 @@ def summary(result: Result) -> str | None:
     return (
         f"A small translator from {data['source_language']} to {data['target_language']} without any attention, made "
         "from a trained one that has "
-        f"{rows['baseline']['quality']['mean']:.1f} BLEU, is {with_interval(rows[name]['difference'], 2)} BLEU from "
+        f"{rows['baseline']['quality']['mean']:.1f} BLEU{'' if ending else ' and not tuned'}, is "
+        f"{with_interval(rows[name]['difference'], 2)} BLEU from "
         f"it{alike}, with {abs(net):,} {'more' if net > 0 else 'fewer'} parameters."
     )
 

@@ -126,7 +126,7 @@ stands where the interval reaches across. Where a student was tuned in several w
 stands here, or the longest where that was not kept. How sure that is, the last column says: an interval over sentences
 of one teacher says nothing of other teachers, and longer training may end elsewhere, as a published replication may
 show. Each row has its own interval: they are not corrected for being many, as a study's decision is. Above each
-reduction stands once, by the least favourable of its rows."""
+reduction stands once, by the least favourable of its rows, of those "as the teacher" where it has such."""
     lines = [
         (
             verdict.word,
