@@ -179,7 +179,7 @@ def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
 
 
 def test_rows_below_the_replication_are_counted() -> None:
-    better = {"quality": {"mean": 0.99, "low": 0.98, "high": 1.0}}
+    better: dict[str, Any] = {"quality": {"mean": 0.99, "low": 0.98, "high": 1.0}}
     rows = [figures("unchanged-1-head-mlp", **better), figures("unchanged-4-heads-mlp"), figures("attention")]
     said = "Of 2 rows that the replication has, 1 are below it here, after 1 epoch in place of 100."
     assert minimal.below_published(rows) == said  # 98.5 % where it has 98.73
