@@ -70,6 +70,7 @@ LABELS = {
     "both-slots": "encoder `slots` 64, decoder `slots` 32, rank 8",
     "cross-XS": "cross, `feed_forward` XS",
     "cross-S": "cross, `feed_forward` S",
+    "cross-M": "cross, `feed_forward` M",
     "cross-sum-50": "cross, `feed_forward`, token alone, hidden 50",
     "cross-sum-800": "cross, `feed_forward`, token alone, hidden 800",
     "cross-gate-800": "cross, `feed_forward`, hidden 800 and a gate",

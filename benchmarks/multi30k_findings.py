@@ -52,10 +52,12 @@ def of_decoder(rows: Rows) -> str:
 
 def of_published_cross(rows: Rows) -> str:
     """The published networks in cross-attention."""
-    times = [rows[name]["added"] / rows[name]["removed"] for name in PUBLISHED_CROSS]
+    names = [*PUBLISHED_CROSS, *(name for name in ("cross-M",) if name in rows)]
+    times = [rows[name]["added"] / rows[name]["removed"] for name in names]
     return f"""\
-**Cross-attention by the published networks**, which read the source and the prefix, causal here, in sizes XS and S:
-they are at {differences(rows, *PUBLISHED_CROSS)}, with {span(times, ".0f")} times the parameters."""
+**Cross-attention by the published networks**, which read the source and the prefix, causal here, in sizes XS to
+{names[-1].removeprefix("cross-")}: they are at {differences(rows, *names)}, with {span(times, ".0f")} times the
+parameters."""
 
 
 def of_cross(rows: Rows) -> str:

@@ -341,7 +341,9 @@ def test_findings_are_of_rows_that_are_there() -> None:
     alike = {**rows, "both-M-tuned": {**row(-1.5), "against_control": {"mean": -1.9}}}
     assert "at -2.5 as taught and -1.9 tuned." in what_it_says(alike)
     crossed = {"cross-XS": row(-20.0), "cross-S": row(-15.0)}
-    assert "in sizes XS and S:\nthey are at -20.0 to -15.0 as taught, with 0 times" in what_it_says(crossed)
+    said = what_it_says(crossed)
+    assert "in sizes XS to\nS: they are at -20.0 to -15.0 as taught, with 0 times" in said
+    assert "in sizes XS to\nM: they are at -20.0 to -5.0 as taught" in what_it_says({**crossed, "cross-M": row(-5.0)})
     tuned = {"cross-sum-50": row(-20.0), "cross-sum-50-tuned": row(-12.0), "both-slots-tuned": row(-0.52)}
     assert "off +8.0 points, and those within a point\n-0.5." in what_it_says({**rows, **tuned})
 
