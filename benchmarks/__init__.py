@@ -20,6 +20,8 @@ says what is measured and how; its first line is what the list shows. It ends wi
         verdicts=verdicts,               # (result) -> list[Verdict]: what reductions of a whole model cost, likewise
         stated=stated,                   # (result) -> Figures of again.py: what a second run, kept in results/again, is
                                          # compared by
+        variant=variant,                 # (result) -> str: what tells it from others of its benchmark, by default the
+                                         # machine
         plot=plot,                       # (result) -> Panels or Differences of plots.py: what is drawn above the tables
     )
 

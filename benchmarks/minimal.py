@@ -367,9 +367,9 @@ def section(result: Result) -> str:
         for data, images in DATA.items():
             own = [row for row in rows if (row["group"], row["data"]) == (group, data)]
             if own:
-                parts += [f"### {TITLES[group]}: {images.title}", text_of(own, result), table_of(own)]
+                parts += [f"#### {TITLES[group]}: {images.title}", text_of(own, result), table_of(own)]
     if result.get("stacked"):
-        parts += ["### All seeds as one batched model", stacked_section(result)]
+        parts += ["#### All seeds as one batched model", stacked_section(result)]
     return "\n\n".join(parts)
 
 

@@ -227,7 +227,7 @@ def section(result: Result) -> str:
             )
         )
     text = f"""\
-{data["source_language"]} to {data["target_language"]}, sentences of {data["train"]:,} / {data["validation"]:,} /
+{direction(result)}, sentences of {data["train"]:,} / {data["validation"]:,} /
 {data["test"]:,} (`{Path(data["source"]).name}`). A teacher of d = {shape["d_model"]}, {shape["encoder_layers"]} +
 {shape["decoder_layers"]} layers, {shape["encoder_attention_heads"]} heads and at most
 {study["data"]["tokenizer"]["vocabulary"]:,} subwords, epochs: {study["train"]["epochs"]}; sacreBLEU on the test set,
@@ -363,22 +363,36 @@ def summary(result: Result) -> str | None:
     if ending is None:
         return None
     name = f"all-slots{ending}"
-    net, data = rows[name]["added"] - rows[name]["removed"], result["data"]
+    net = rows[name]["added"] - rows[name]["removed"]
     control = rows[name].get("against_control")
     alike = f", and {with_interval(control, 2)} from the teacher tuned alike" if control else ""
     return (
-        f"A small translator from {data['source_language']} to {data['target_language']} without any attention, made "
-        "from a trained one that has "
+        f"A small translator from {direction(result)} without any attention, made from a trained one that has "
         f"{rows['baseline']['quality']['mean']:.1f} BLEU{'' if ending else ' and not tuned'}, is "
         f"{with_interval(rows[name]['difference'], 2)} BLEU from "
         f"it{alike}, with {abs(net):,} {'more' if net > 0 else 'fewer'} parameters."
     )
 
 
+def direction(result: Result) -> str:
+    """``de to en``."""
+    return f"{result['data']['source_language']} to {result['data']['target_language']}"
+
+
+def teacher(result: Result) -> str:
+    """Which one, by its BLEU."""
+    row = next(row for row in result["rows"] if row["name"] == "baseline")
+    return f"teacher ({row['quality']['mean']:.1f} BLEU)"
+
+
+def variant(result: Result) -> str:
+    """The direction and the teacher."""
+    return f"{direction(result)}, {teacher(result)}"
+
+
 def verdicts(result: Result) -> list[Verdict]:
     """Of each candidate, as it was tuned best."""
-    data, rows = result["data"], {row["name"]: row for row in result["rows"]}
-    of_teacher = f"one teacher ({rows['baseline']['quality']['mean']:.1f} BLEU)"
+    rows = {row["name"]: row for row in result["rows"]}
     found = []
     for name, label in LABELS.items():
         ending = best_tuned(name, rows)
@@ -386,14 +400,15 @@ def verdicts(result: Result) -> list[Verdict]:
             continue
         row = rows[f"{name}{ending}"]
         control = row.get("against_control")
+        tuned = ENDINGS[ending] if ending else "not tuned"
         found.append(
             Verdict(
-                f"Multi30k, {data['source_language']} to {data['target_language']}",
+                f"Multi30k, {direction(result)}",
                 WHOLE if name == "all-slots" else label,
                 row["parameters_ratio"],
                 control or row["difference"],
                 "BLEU",
-                f"{of_teacher}, {ENDINGS[ending] if ending else 'not tuned'}" + ", as the teacher" * bool(control),
+                f"one {teacher(result)}, {tuned}{', as the teacher' * bool(control)}",
                 controlled=bool(control),
             )
         )
@@ -417,4 +432,5 @@ BENCHMARK = Benchmark(
     verdicts=verdicts,
     plot=plot,
     stated=stated,
+    variant=variant,
 )

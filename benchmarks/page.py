@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from leanformer.report.numbers import seconds
 
 FEW = 3
 """Reductions that are named before the rest is counted."""
+EVERY = "Every reduction"
+"""Heading of the table of all that was replaced or taken out."""
 AGAIN = "-again"
 """Ending of a second run's file beside the first."""
 PAGE = RESULTS.parents[1] / "docs" / "benchmarks.md"
@@ -69,12 +72,13 @@ def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
             continue
         benchmark = find(name)
         sections.append(f"## {benchmark.title}")
-        for number, (path, result) in enumerate(found):
-            if number:
-                sections.append(f"### {benchmark.title}: {path.stem}")
+        headings = headings_of(found)
+        for path, result in found:
+            heading = headings[path]
+            if heading != benchmark.title:
+                sections.append(f"### {heading}")
             if benchmark.summary is not None and (sentence := benchmark.summary(result)) is not None:
-                where = f", {machine_of(result)}" if len({machine_of(result) for _, result in found}) > 1 else ""
-                sentences.append(f"- {sentence} ([{benchmark.title}](#{anchor(benchmark.title)}){where})")
+                sentences.append(f"- {sentence} ([{heading}](#{anchor(heading)}))")
             plot = None if benchmark.plot is None else benchmark.plot(result)
             if plot is not None:
                 plots[f"{path.stem}.svg"] = draw(plot)
@@ -97,9 +101,23 @@ def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
         "## In plain words",
         *what_was_safe(verdicts),
         *what_else(sentences),
+        *every_reduction(verdicts),
         *sections,
     ]
     return "\n\n".join(wrapped(block) for part in parts for block in part.split("\n\n")) + "\n", plots
+
+
+def headings_of(found: Sequence[tuple[Path, Result]]) -> dict[Path, str]:
+    """A benchmark's files -> their headings: its title, and where they are several what tells one from the others."""
+    benchmark = find(found[0][1]["benchmark"])
+    if len(found) == 1:
+        return {found[0][0]: benchmark.title}
+    told = {path: (benchmark.variant or machine_of)(result) for path, result in found}
+    alike = {words for words, count in Counter(told.values()).items() if count > 1}
+    return {
+        path: f"{benchmark.title}, {f'{words} ({path.stem})' if words in alike else words}"
+        for path, words in told.items()
+    }
 
 
 def machine_of(result: Result) -> str:
@@ -117,16 +135,25 @@ def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
         return []
     margins = " or ".join(f"{margin:.1f} {unit}" for unit, margin in MARGINS.items())
     text = f"""\
+A reduction may cost {margins} of accuracy on test data: **safe** is what costs less by the whole interval of 95 %,
+**not safe** what costs more by the whole interval, and **probably** stands where the interval reaches across. In
+brackets stand the parameters that are left: more than 100 % is a larger model, which may be safe and saves none. Each
+reduction stands once, by the least favourable of its runs, of those held against a teacher tuned alike where it has
+such. How sure that is: an interval over sentences of one teacher says nothing of other teachers, longer training may
+end elsewhere, as a published replication may show, and each has its own interval, not corrected for being many, as a
+study's decision is. [{EVERY}](#{anchor(EVERY)}) has the differences, and what each rests on."""
+    return [in_short(verdicts), text, WHAT_IS_MEANT]
+
+
+def every_reduction(verdicts: Sequence[Verdict]) -> list[str]:
+    """The table of all differences; nothing without any."""
+    if not verdicts:
+        return []
+    text = """\
 What a reduction costs is its difference to the whole model, on test data: one trained from scratch as long, or the
 teacher. Where the last column says "as the teacher", this was tuned as the student was; elsewhere it has not had the
-training that a tuned student has beside it. In brackets above and in the table stand the parameters that are left: more
-than 100 % is a larger model, which may be safe and saves none. A reduction may cost {margins} of accuracy: **safe** is
-what costs less by the whole interval of 95 %, **not safe** what costs more by the whole interval, and **probably**
-stands where the interval reaches across. Where a student was tuned in several ways, the way of the best validation BLEU
-stands here, or the longest where that was not kept. How sure that is, the last column says: an interval over sentences
-of one teacher says nothing of other teachers, and longer training may end elsewhere, as a published replication may
-show. Each row has its own interval: they are not corrected for being many, as a study's decision is. Above each
-reduction stands once, by the least favourable of its rows, of those "as the teacher" where it has such."""
+training that a tuned student has beside it. Where a student was tuned in several ways, the way of the best validation
+BLEU stands here, or the longest where that was not kept."""
     lines = [
         (
             verdict.word,
@@ -139,7 +166,7 @@ reduction stands once, by the least favourable of its rows, of those "as the tea
         for verdict in in_order(verdicts)
     ]
     header = ("", "data", "what was replaced or taken out", "parameters", "difference", "rests on")
-    return [in_short(verdicts), WHAT_IS_MEANT, text, table(header, lines)]
+    return [f"## {EVERY}", text, table(header, lines)]
 
 
 def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], again: Sequence[tuple[Path, Result]]) -> list[str]:
@@ -172,7 +199,7 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], again: Sequenc
         date = second["date"]
         lines.append(
             (
-                f"{benchmark.title}: {here.stem}" if len(files[benchmark.name]) > 1 else benchmark.title,
+                headings_of(files[benchmark.name])[here],
                 f"{inside} of {len(common)}",
                 "all are the same" if repeated == figure.mean else stated,
                 "date not recorded" if date is None else date.partition("T")[0],

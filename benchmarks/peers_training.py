@@ -337,7 +337,7 @@ def _study_text(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         name: None if rounds[0]["resident_mb"] is None else statistics.median(one["resident_mb"] for one in rounds)
         for name, rounds in found["rounds"].items()
     }
-    beside = found["rounds"].get(SIDE_BY_SIDE)
+    beside, jobs = found["rounds"].get(SIDE_BY_SIDE), settings.get("jobs")
     lines = [
         (
             "`leanformer run`, with costs, statistics and report",
@@ -356,8 +356,7 @@ def _study_text(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     ]
     if beside:
         seconds = statistics.median(one["seconds"] for one in beside)
-        lines.append((f"`leanformer run --jobs {settings['jobs']}`, likewise", f"{seconds:,.0f} s", megabytes(None)))
-    jobs = settings.get("jobs")
+        lines.append((f"`leanformer run --jobs {jobs}`, likewise", f"{seconds:,.0f} s", megabytes(None)))
     faster = (
         f", and {found['ratio_side_by_side']:.2f} times as long as {jobs} at a time, which have as many processor "
         "cores where it has one"
@@ -386,8 +385,7 @@ def summary(result: Result) -> str | None:
     parts, settings = [], result["settings"]
     if result["study"] is not None:
         study = result["study"]
-        beside = study.get("ratio_side_by_side")
-        jobs = settings.get("jobs")
+        beside, jobs = study.get("ratio_side_by_side"), settings.get("jobs")
         faster = f", {1 / beside:.2f} times with --jobs {jobs}, on as many processor cores" if beside else ""
         parts.append(
             f"a study of {study['forms']} forms, with costs, statistics and report, takes {1 / study['ratio']:.2f} "

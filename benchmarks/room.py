@@ -56,6 +56,8 @@ class Benchmark:
         verdicts: From a result file's content to what its reductions cost.
         plot: From a result file's content to the plot above its tables, or None where there is nothing to draw.
         stated: From a result file's content to the figures that a second run is compared by.
+        variant: From a result file's content to what tells it from the benchmark's others on the page; by default the
+            machine.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Benchmark:
     verdicts: Callable[[Result], Sequence[Verdict]] | None = None
     plot: Callable[[Result], Plot | None] | None = None
     stated: Callable[[Result], Figures] | None = None
+    variant: Callable[[Result], str] | None = None
 
 
 class Parser(argparse.ArgumentParser):

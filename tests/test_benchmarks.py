@@ -209,14 +209,35 @@ def test_a_second_run_is_compared(tmp_path: Path) -> None:
 def test_a_second_run_is_compared_with_the_file_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     (tmp_path / "teaching.json").write_text(json.dumps(make_result(ratio=0.75, ratios=[0.7, 0.75, 0.9])))
-    (tmp_path / "teaching-elsewhere.json").write_text(json.dumps(make_result(ratio=2.0, ratios=[1.9, 2.1])))
+    there = {"processor": "Slide Rule", "python": "3.11.7"}
+    elsewhere = make_result(ratio=2.0, ratios=[1.9, 2.1], environment=there)
+    (tmp_path / "teaching-elsewhere.json").write_text(json.dumps(elsewhere))
     (tmp_path / "again" / "teaching-elsewhere.json").write_text(json.dumps(make_result(ratio=2.05, ratios=[2.05])))
     row = page.render(tmp_path)[0].partition("## Run again")[2]
-    assert "| Teaching everything at once: teaching-elsewhere | 1 of 1 | " in row
-    (tmp_path / "teaching-elsewhere-again.json").write_text(json.dumps(make_result(ratio=2.2, ratios=[2.2])))
+    assert "| Teaching everything at once, Slide Rule | 1 of 1 | " in row
+    again = make_result(ratio=2.2, ratios=[2.2], environment={**there, "processor": "Fingers"})
+    (tmp_path / "teaching-elsewhere-again.json").write_text(json.dumps(again))
     text = page.render(tmp_path)[0]
-    assert "### Teaching everything at once: teaching-elsewhere-again" in text
-    assert "| Teaching everything at once: teaching-elsewhere | 0 of 1 | " in text.partition("## Run again")[2]
+    assert "### Teaching everything at once, Fingers" in text
+    assert "| Teaching everything at once, Slide Rule | 0 of 1 | " in text.partition("## Run again")[2]
+
+
+def test_several_files_of_a_benchmark_have_headings_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "teaching.json").write_text(json.dumps(make_result()))
+    text = page.render(tmp_path)[0]
+    assert "### " not in text
+    assert "([Teaching everything at once](#teaching-everything-at-once))" in " ".join(text.split())
+    (tmp_path / "teaching-b.json").write_text(json.dumps(make_result()))
+    (tmp_path / "teaching-gpu.json").write_text(
+        json.dumps(make_result(environment={"processor": "Abacus", "python": "3.11.7", "device": "GPU 9"}))
+    )
+    text = page.render(tmp_path)[0]
+    assert [line for line in text.splitlines() if line.startswith("### ")] == [
+        "### Teaching everything at once, Abacus (teaching)",
+        "### Teaching everything at once, Abacus (teaching-b)",
+        "### Teaching everything at once, GPU 9",
+    ]
+    assert "([Teaching everything at once, GPU 9](#teaching-everything-at-once-gpu-9))" in " ".join(text.split())
 
 
 def test_a_second_run_of_something_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +266,7 @@ def test_page_says_what_is_not_known(tmp_path: Path) -> None:
         json.dumps(make_result(quick=True, environment={"processor": "Abacus", "python": "3.11.7", "device": "GPU 9"}))
     )
     text = " ".join(page.render(tmp_path)[0].split())
-    first, second = text.split("### Teaching everything at once: teaching-gpu")
+    first, second = text.split("### Teaching everything at once, GPU 9")
     assert "date not recorded; took 12.0 s; machine and versions not recorded." in first
     assert "Made with `--quick`" not in first
     assert "Made with `--quick`" in second
@@ -384,17 +405,21 @@ def test_the_page_begins_with_what_was_safe() -> None:
         for verdict in verdicts(result)
         if path.parent == room.RESULTS or verdict.unit == "BLEU"
     ]
-    plain = page.PAGE.read_text().partition("## In plain words")[2].partition("What else was found:")[0]
-    words = [line.split("|")[1].strip() for line in plain.splitlines() if line.startswith("|")][2:]
+    text = page.PAGE.read_text()
+    plain, _, rest = text.partition("## In plain words")[2].partition("## Every reduction")
+    assert plain.lstrip().startswith("- **")
+    assert "](#every-reduction)" in plain
+    every = rest.partition("\n## ")[0]
+    words = [line.split("|")[1].strip() for line in every.splitlines() if line.startswith("|")][2:]
     assert len(words) == len(known) > 20
     assert words == sorted(words, key=WORDS.index)
-    assert "one teacher (41.3 BLEU), one epoch, 5e-4 |" in plain  # of the second run
+    assert "one teacher (41.3 BLEU), one epoch, 5e-4 |" in every  # of the second run
     row = next(row for row in known if (row.data, row.reduction) == ("Multi30k, de to en", "cross, `synthesizer`"))
-    assert f"| not safe | {row.data} | cross, `synthesizer` | 116 % | -5.03 (" in plain
+    assert f"| not safe | {row.data} | cross, `synthesizer` | 116 % | -5.03 (" in every
     assert row.grounds == "one teacher (40.3 BLEU), one epoch, 5e-4, as the teacher"
     tuned = "encoder self, `mixer`, `positions: absolute`"
     row = next(row for row in known if (row.data, row.reduction) == ("Multi30k, de to en", tuned))
-    assert f"| safe | {row.data} | {tuned} | 101 % | +0.28 (" in plain
+    assert f"| safe | {row.data} | {tuned} | 101 % | +0.28 (" in every
     assert row.grounds == "one teacher (40.3 BLEU), one epoch, 5e-4, as the teacher"
 
 
