@@ -374,8 +374,8 @@ as one study and one by one (rounds in turn: {len(own)}{apart}):
 
 {table(("way", "time", "memory"), lines)}
 
-One by one takes **{found["ratio"]:.2f} times** as long{faster}. That
-both ways do the same work shows in what they reach (test accuracy after this short training, mean of the seeds):
+All else of the trials is validation after each epoch, the test and what is saved, which `Trainer`'s time holds too.
+One by one takes **{found["ratio"]:.2f} times** as long{faster}. That both ways do the same work shows in what they reach (test accuracy after this short training, mean of the seeds):
 
 {table(("form", "leanformer", "Trainer"), reached)}"""
 
