@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -145,10 +146,16 @@ of a fixed size too."""
 def summary(result: Result) -> str:
     """The slowest and the fastest student."""
     first = result["rows"][0]["model"]
-    speeds = [row["speed"] for row in result["rows"] if row["model"] not in (first, OPENED)]
+
+    def span(rows: Iterable[Mapping[str, Any]]) -> str:
+        speeds = [row["speed"] for row in rows]
+        return f"{min(speeds):.2f} to {max(speeds):.2f} times" if speeds else ""
+
+    opened = span(row for row in result["rows"] if row["model"] == OPENED)
+    way = f", and with all of it left as it is, by a shorter way through the layers, {opened}" if opened else ""
     return (
-        f"While they write short sentences, small translators whose attention is replaced have "
-        f"{min(speeds):.2f} to {max(speeds):.2f} times their teacher's speed."
+        "While they write short sentences, small translators whose attention is replaced have "
+        f"{span(row for row in result['rows'] if row['model'] not in (first, OPENED))} their teacher's speed{way}."
     )
 
 

@@ -326,7 +326,11 @@ def section(result: Result) -> str:
             f"{', '.join(bent)}."
         )
     else:
-        parts.append(f"Nowhere does a unit of work take more than {BENT} times as long at the largest size.")
+        axis, subject = max(found, key=lambda curve: bend(found[curve]))
+        parts.append(
+            f"Nowhere does a unit of work take more than {BENT} times as long at the largest size as where it is "
+            f"fastest; nearest comes {subject} by {AXES[axis]}, with {bend(found[axis, subject]):.2f} times."
+        )
     return "\n\n".join(parts)
 
 

@@ -100,7 +100,8 @@ def summary(result: Result) -> str:
     fastest = max(result["rows"], key=lambda row: row["throughput_per_second"])
     return (
         f"Among small vision models of equal size, the most accurate ({100 * best['quality']['mean']:.1f} %) is "
-        f"{FORMS[best['name']]}; the fastest ({100 * fastest['quality']['mean']:.1f} %) is {FORMS[fastest['name']]}."
+        f"{FORMS[best['name']]}; the fastest is {FORMS[fastest['name']]}, whose accuracy is "
+        f"{100 * fastest['quality']['mean']:.1f} %."
     )
 
 

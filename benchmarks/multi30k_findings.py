@@ -47,7 +47,7 @@ def of_decoder(rows: Rows) -> str:
     slots = rows["both-slots"]
     return f"""\
 **The decoder's self-attention too**: replaced by slots, both ({change_in_percent(slots)} parameters) are at
-{differences(rows, "both-slots")}; by the published networks M and 800, at {differences(rows, "both-M")}."""
+{differences(rows, "both-slots")}; by the published networks of size M, at {differences(rows, "both-M")}."""
 
 
 def of_published_cross(rows: Rows) -> str:

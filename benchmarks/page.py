@@ -2,49 +2,81 @@
 
 from __future__ import annotations
 
+import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import NAMES
+from benchmarks.again import Figures
 from benchmarks.drawing import draw, same_drawing
 from benchmarks.room import RESULTS, Result, find, read_result, table, with_interval
 from benchmarks.verdicts import MARGINS, WORDS, Verdict, in_order
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
-from leanformer.report.numbers import seconds
+from leanformer.report.numbers import seconds, signed
 
-FEW = 3
-"""Reductions that are named before the rest is counted."""
 EVERY = "Every reduction"
 """Heading of the table of all that was replaced or taken out."""
+ANEW = "Making the figures anew"
+"""Heading of what the commands need."""
 AGAIN = "-again"
 """Ending of a second run's file beside the first."""
 PAGE = RESULTS.parents[1] / "docs" / "benchmarks.md"
-INTRODUCTION = """\
-`python -m benchmarks page` writes this page from the files in `benchmarks/results`: every figure measured here, those
-in sentences and plots too, comes from one of them. `python -m benchmarks` lists the commands that make them anew,
-from the root of the repository, in the environment that `make setup` makes; with `--quick` a command only shows, in
-seconds, that it runs. What is compared with other libraries needs these: `pip install -c constraints.txt -e
-'.[bench]'`. Data sets are found by their hub id, or with `--data` in a local copy. Files under
+INTRODUCTION = f"""\
+Every figure measured here, those in sentences and plots too, comes from a file in `benchmarks/results`, and below the
+tables of each section stand its command, the date, the machine and the versions:
+[{ANEW}](#making-the-figures-anew)."""
+MAKING_ANEW = """\
+`python -m benchmarks page` writes this page from the files in `benchmarks/results`. `python -m benchmarks` lists the
+commands that make them anew, from the root of the repository, in the environment that `make setup` makes; with
+`--quick` a command only shows, in seconds, that it runs. What is compared with other libraries needs these:
+`pip install -c constraints.txt -e '.[bench]'`. Data sets are found by their hub id (`ylecun/mnist`, `uoft-cs/cifar10`,
+`bentrevett/multi30k`, which are what commands take without an option), or with `--data`, `--data-mnist` and
+`--data-cifar10` in a folder that is a local copy in the hub's layout, as they were here. Files under
 `runs/benchmarks/multi30k` are what `python -m benchmarks multi30k --sequence all-slots both-slots nothing` leaves,
-those under `runs/multi30k` what `leanformer run benchmarks/multi30k.yaml` does; without an option that names such
-files a command makes its own, or takes fresh models. What is compared is measured in
-one run, in turn, and ratios are taken round by round: shared machines are noisy, so look at the ratios. Below the
-tables of each section stand the command, the date, the machine and the versions."""
-
-
+those under `runs/multi30k` what `leanformer run benchmarks/multi30k.yaml` does; without an option that names such files
+a command makes its own, or takes fresh models. What is compared is measured in one run, in turn, and ratios are taken
+round by round: shared machines are noisy, so look at the ratios."""
 WHAT_IS_MEANT = """\
-What the names mean. Of an attention `W_qk` is one matrix in place of those of queries and keys, "no W_v W_o" has
-neither values nor output projection, "symmetric" stores one triangle of numbers for queries and keys ([minimal
-attention](minimal-attention.md)); "no MLP" leaves the layer's MLP out. In place of an attention, "encoder self",
-"decoder self" or "cross", stand: `feed_forward`, the published networks in sizes XS to L ([feed-forward
-blocks](feed-forward-blocks.md)); `slots`, so many weighted sums of the sentence that a gate reads; `mixer`, weights by
-position; `synthesizer`, weights that the asking token alone decides; "rank" is that of their maps ([small
-blocks](small-blocks.md)). The vision transformers have d = 64, and, where nothing else is said, 6 layers, one head and
-MLPs of ratio 1; the sections below have the other shapes."""
+What the names mean. In a vision transformer each attention is left with **one matrix for queries and keys** in place of
+two, or with **symmetric** ones, of which one triangle of numbers is stored, or with **no values and output
+projection**, so that it takes weighted means of the tokens themselves
+([minimal attention](blocks.md#minimal_attention)); **no MLP**
+leaves the layer's MLP out. These models have d = 64, 6 layers, one head and MLPs of ratio 1. In a translator the
+attention of **encoder self**, **decoder self** or **cross** is replaced by `feed_forward`, the published networks in
+sizes XS to L ([feed-forward blocks](feed-forward-blocks.md)); by `slots`, so many weighted sums of the sentence that a
+gate reads; by `mixer`, weights by position; or by `synthesizer`, weights that the asking token alone decides; "rank" is
+that of their maps ([small blocks](small-blocks.md))."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A second run of a benchmark.
+
+    Args:
+        heading: Of the first run.
+        first, second: What both measured alike -> the figure.
+        result: The second run's file.
+    """
+
+    heading: str
+    first: Figures
+    second: Figures
+    result: Result
+
+    @property
+    def inside(self) -> int:
+        """How many of the second run's figures lie in the first's intervals."""
+        return sum(self.first[what].holds(figure.mean) for what, figure in self.second.items())
+
+    @property
+    def moves(self) -> dict[str, float]:
+        """How far each figure has moved."""
+        return {what: figure.mean - self.first[what].mean for what, figure in self.second.items()}
 
 
 def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
@@ -89,9 +121,9 @@ def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
     again = [(path, read_result(path)) for path in sorted((results / "again").glob("*.json"))]
     for _, result in again:
         # Another teacher, which a second run of a translation has, is more to go by; the same images are not.
-        own = find(result["benchmark"]).verdicts
-        verdicts += [] if own is None else [verdict for verdict in own(result) if verdict.unit == "BLEU"]
-    sections += run_again(files, again)
+        verdicts += in_bleu(result)
+    repeats = second_runs(files, again)
+    sections += run_again(repeats)
     missing = ", ".join(f"`{name}`" for name, found in files.items() if not found)
     if missing:
         sections += ["## Not measured yet", f"There is no results file of {missing}."]
@@ -99,9 +131,11 @@ def render(results: Path = RESULTS) -> tuple[str, dict[str, str]]:
         "# Benchmarks",
         INTRODUCTION,
         "## In plain words",
-        *what_was_safe(verdicts),
+        *what_was_safe(verdicts, repeats),
         *what_else(sentences),
         *every_reduction(verdicts),
+        f"## {ANEW}",
+        MAKING_ANEW,
         *sections,
     ]
     return "\n\n".join(wrapped(block) for part in parts for block in part.split("\n\n")) + "\n", plots
@@ -129,20 +163,44 @@ def machine_of(result: Result) -> str:
     return environment["processor"] if device == "cpu" else device
 
 
-def what_was_safe(verdicts: Sequence[Verdict]) -> list[str]:
+def in_bleu(result: Result) -> list[Verdict]:
+    """A result's verdicts of translations."""
+    verdicts = find(result["benchmark"]).verdicts
+    return [] if verdicts is None else [verdict for verdict in verdicts(result) if verdict.unit == "BLEU"]
+
+
+def what_was_safe(verdicts: Sequence[Verdict], repeats: Sequence[Repeat]) -> list[str]:
     """Which reductions were safe on which data, which were not, and how sure that is; nothing without any."""
     if not verdicts:
         return []
     margins = " or ".join(f"{margin:.1f} {unit}" for unit, margin in MARGINS.items())
     text = f"""\
-A reduction may cost {margins} of accuracy on test data: **safe** is what costs less by the whole interval of 95 %,
-**not safe** what costs more by the whole interval, and **probably** stands where the interval reaches across. In
-brackets stand the parameters that are left: more than 100 % is a larger model, which may be safe and saves none. Each
-reduction stands once, by the least favourable of its runs, of those held against a teacher tuned alike where it has
-such. How sure that is: an interval over sentences of one teacher says nothing of other teachers, longer training may
-end elsewhere, as a published replication may show, and each has its own interval, not corrected for being many, as a
-study's decision is. [{EVERY}](#{anchor(EVERY)}) has the differences, and what each rests on."""
-    return [in_short(verdicts), text, WHAT_IS_MEANT]
+Of what was taken out of a model, or replaced in it, **safe** is what surely costs less than {margins} of accuracy on
+test data (the whole interval of 95 % does), **not safe** what surely costs more; the rest is undecided. In brackets:
+the parameters that are left, and the difference to the whole model. More than 100 % is a larger model, which may be
+safe and saves none. Each reduction stands once, by the least favourable of its runs; [{EVERY}](#{anchor(EVERY)}) has
+all, with what each rests on."""
+    sure = f"""\
+How sure that is: each difference has its own interval, not corrected for being many, as a study's decision is. On
+images it counts seeds and test images, after the epochs given; longer training may end elsewhere, as the replication
+may show. Of translations it is over sentences of one teacher, and says nothing of other
+teachers.{other_teachers(repeats)}"""
+    return [text, *in_short(verdicts), sure, WHAT_IS_MEANT]
+
+
+def other_teachers(repeats: Sequence[Repeat]) -> str:
+    """How far differences have moved with another teacher."""
+    repeats = [repeat for repeat in repeats if in_bleu(repeat.result)]
+    if not repeats:
+        return ""
+    inside = ", ".join(f"{repeat.inside} of {len(repeat.second)}" for repeat in repeats)
+    moves = [move for repeat in repeats for move in repeat.moves.values()]
+    down = sum(move < 0 for move in moves)
+    return (
+        " Where all was done again with another (so many differences to the teacher inside those intervals: "
+        f"{inside}), {down} of {len(moves)} became worse; half of them moved by more than "
+        f"{statistics.median(map(abs, moves)):.1f} BLEU, the farthest by {max(map(abs, moves)):.1f}."
+    )
 
 
 def every_reduction(verdicts: Sequence[Verdict]) -> list[str]:
@@ -153,7 +211,8 @@ def every_reduction(verdicts: Sequence[Verdict]) -> list[str]:
 What a reduction costs is its difference to the whole model, on test data: one trained from scratch as long, or the
 teacher. Where the last column says "as the teacher", this was tuned as the student was; elsewhere it has not had the
 training that a tuned student has beside it. Where a student was tuned in several ways, the way of the best validation
-BLEU stands here, or the longest where that was not kept."""
+BLEU stands here, or the longest where that was not kept. Vision transformers with four heads, and those of the table of
+depth, have no verdict: their differences below are to the model with one head, or with rates that were not searched."""
     lines = [
         (
             verdict.word,
@@ -161,7 +220,7 @@ BLEU stands here, or the longest where that was not kept."""
             verdict.reduction,
             f"{100 * verdict.parameters:,.0f} %",
             f"{with_interval(verdict.difference, 2)} {verdict.unit}",
-            verdict.grounds,
+            "; ".join(filter(None, (verdict.grounds, verdict.elsewhere))),
         )
         for verdict in in_order(verdicts)
     ]
@@ -169,9 +228,14 @@ BLEU stands here, or the longest where that was not kept."""
     return [f"## {EVERY}", text, table(header, lines)]
 
 
-def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], again: Sequence[tuple[Path, Result]]) -> list[str]:
-    """Second runs, those of a directory of their own and others, beside the first; nothing where there are none."""
-    lines = []
+def second_runs(
+    files: Mapping[str, Sequence[tuple[Path, Result]]], again: Sequence[tuple[Path, Result]]
+) -> list[Repeat]:
+    """Second runs, those of a directory of their own and others, beside the first.
+
+    Raises:
+        LeanformerError: There is nothing that one could be compared with.
+    """
     # A second run that has more than the first stands above with its own tables.
     above = [
         (path, result)
@@ -179,6 +243,7 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], again: Sequenc
         for path, result in found[1:]
         if path.stem.endswith(AGAIN) and find(name).stated is not None
     ]
+    repeats = []
     for path, second in [*again, *above]:
         benchmark = find(second["benchmark"])
         if benchmark.stated is None or not files[benchmark.name]:
@@ -192,51 +257,61 @@ def run_again(files: Mapping[str, Sequence[tuple[Path, Result]]], again: Sequenc
         common = [what for what in first if what in other]
         if not common:
             raise LeanformerError(f"{path}: none of its figures is in {here.name}")
-        inside = sum(first[what].holds(other[what].mean) for what in common)
-        farthest = max(common, key=lambda what: abs(other[what].mean - first[what].mean))
-        figure, repeated = first[farthest], other[farthest].mean
+        heading = headings_of(files[benchmark.name])[here]
+        repeats.append(Repeat(heading, first, {what: other[what] for what in common}, second))
+    return repeats
+
+
+def run_again(repeats: Sequence[Repeat]) -> list[str]:
+    """Their table; nothing where there are none."""
+    if not repeats:
+        return []
+    lines = []
+    for repeat in repeats:
+        moves = repeat.moves
+        farthest = max(moves, key=lambda what: abs(moves[what]))
+        figure, repeated = repeat.first[farthest], repeat.second[farthest].mean
         stated = f"{farthest}: {figure.mean:.4g} ({figure.low:.4g} to {figure.high:.4g}), then {repeated:.4g}"
-        date = second["date"]
+        date = repeat.result["date"]
         lines.append(
             (
-                headings_of(files[benchmark.name])[here],
-                f"{inside} of {len(common)}",
+                repeat.heading,
+                f"{repeat.inside} of {len(moves)}",
                 "all are the same" if repeated == figure.mean else stated,
                 "date not recorded" if date is None else date.partition("T")[0],
-                f"`{second['command']}`",
+                f"`{repeat.result['command']}`",
+                " ".join(repeat.result.get("notes", ())),
             )
         )
-    if not lines:
-        return []
-    header = ("benchmark", "figures inside", "farthest apart", "second run", "its command")
+    header = ("benchmark", "figures inside", "farthest apart", "second run", "its command", "of it")
     text = """\
 Figures of a second run that land inside the interval stated by the run above: of 95 % for shares and accuracies, from
 the least to the largest round for ratios of times. Simulations draw the same numbers each time; trainings with other
-seeds do not. Of BLEU the interval is over sentences, and the second run has a teacher of its own."""
+seeds do not. Of BLEU the interval is over sentences, and the second run has a teacher of its own, of the same seed:
+another machine or version is enough for another teacher."""
     return ["## Run again", text, table(header, lines)]
 
 
-def in_short(verdicts: Sequence[Verdict]) -> str:
-    """A line for each data set: what may go, what may not, and how many more there are.
-
-    Of what was measured against the teacher tuned alike, that alone counts; of several rows the least favourable.
-    """
-    held = {(verdict.data, verdict.reduction) for verdict in verdicts if verdict.controlled}
-    verdicts = [verdict for verdict in verdicts if verdict.controlled or (verdict.data, verdict.reduction) not in held]
-    items = []
+def in_short(verdicts: Sequence[Verdict]) -> list[str]:
+    """For each data set a heading and a list: what may go, what may not, by the least favourable of several rows."""
+    parts = []
     for data in dict.fromkeys(verdict.data for verdict in verdicts):
         # A later one of the same name, which is less favourable, takes the earlier's place.
         worst = {verdict.reduction: verdict for verdict in in_order(verdicts) if verdict.data == data}
-        said = []
+        items = []
         for word in WORDS:
             own = in_order(verdict for verdict in worst.values() if verdict.word == word)
-            names = [f"{verdict.reduction} ({100 * verdict.parameters:,.0f} %)" for verdict in own]
-            if not names:
-                continue
-            more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-            said.append(f"{word.capitalize()}: {'; '.join(names[:FEW])}{more}.")
-        items.append(f"- **{data}.** {' '.join(said)}")
-    return "\n".join(items)
+            if own:
+                items.append(f"- {word.capitalize()}: {'; '.join(map(briefly, own))}.")
+        parts += [f"**{data}**", "\n".join(items)]
+    return parts
+
+
+def briefly(verdict: Verdict) -> str:
+    """A reduction, what is left and what it costs."""
+    elsewhere = f"; {verdict.elsewhere}" if verdict.elsewhere else ""
+    left, cost = f"{100 * verdict.parameters:,.0f} %", signed(verdict.difference["mean"], 1)
+    return f"{verdict.reduction} ({left}, {cost}{elsewhere})"
 
 
 def what_else(sentences: Sequence[str]) -> list[str]:

@@ -362,11 +362,12 @@ of {MEMORY_BATCH}."""
 A ViT (d = 64, {settings["layers"]} layers, patches of 7 x 7) trained on {settings["train_limit"]:,} images of
 `{Path(settings["data"]).name}` for {settings["epochs"]} epochs, pruned to at most the parameters of the reduced form
 and tuned for {settings["epochs"]} epochs more. The form has {SMALL_GRID_LAYERS} layers that read a patch's neighbours
-by fixed weights in place of attention (`mixer`, `positions: grid`) and is trained from scratch for {settings["epochs"]}
-epochs. No augmentation; the rate of each by the validation split; test accuracy, mean over the seeds
-({", ".join(map(str, settings["seeds"]))}); the difference to the form in points with its 95 % interval. Speed is that
-of a forward pass of {SPEED_BATCH} images, as a multiple of the ViT's, with the least and the greatest of the rounds in
-turn: {settings["rounds"]}.{memories * measured}
+by weights that are learned, but alike for all images, in place of attention (`mixer`, `positions: grid`: not the most
+accurate small form of [above](#the-best-small-forms-mnist), but one of the same patches) and is trained from scratch
+for {settings["epochs"]} epochs. No augmentation; the rate of each by the validation split; test accuracy, mean over
+the seeds ({", ".join(map(str, settings["seeds"]))}); the difference to the form in points with its 95 % interval. Speed
+is that of a forward pass of {SPEED_BATCH} images, as a multiple of the ViT's, with the least and the greatest of the
+rounds in turn: {settings["rounds"]}.{memories * measured}
 torch-pruning {result["peers"]["torch-pruning"]}.
 
 {table(header, lines)}

@@ -8,7 +8,7 @@ from typing import Literal
 
 MARGINS = {"BLEU": 0.5, "points": 1.0}
 """What a reduction may cost; of translations, and of classified images in points of accuracy."""
-WORDS = ("safe", "probably safe", "probably not safe", "not safe")
+WORDS = ("safe", "undecided", "not safe")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Verdict:
         difference: To the whole model, with its interval of 95 %: ``mean``, ``low``, ``high``.
         unit: Of the difference.
         grounds: What it rests on: how it was trained, and with how many seeds.
-        controlled: Whether the whole model has had the training that the student has beside it.
+        elsewhere: What others have found.
     """
 
     data: str
@@ -31,15 +31,15 @@ class Verdict:
     difference: Mapping[str, float]
     unit: Literal["BLEU", "points"]
     grounds: str
-    controlled: bool = False
+    elsewhere: str = ""
 
     @property
     def word(self) -> str:
         """One of ``WORDS``, by the margin of the unit."""
         margin = MARGINS[self.unit]
-        if self.difference["mean"] > -margin:
-            return WORDS[0] if self.difference["low"] > -margin else WORDS[1]
-        return WORDS[3] if self.difference["high"] < -margin else WORDS[2]
+        if self.difference["low"] > -margin:
+            return "safe"
+        return "not safe" if self.difference["high"] < -margin else "undecided"
 
 
 def in_order(verdicts: Iterable[Verdict]) -> list[Verdict]:
