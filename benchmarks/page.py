@@ -286,9 +286,9 @@ def run_again(repeats: Sequence[Repeat]) -> list[str]:
     header = ("benchmark", "figures inside", "farthest apart", "second run", "its command", "of it")
     text = """\
 Figures of a second run that land inside the interval stated by the run above: of 95 % for shares and accuracies, from
-the least to the largest round for ratios of times. Simulations draw the same numbers each time; trainings with other
-seeds do not. Of BLEU the interval is over sentences, and the second run has a teacher of its own, of the same seed:
-another machine or version is enough for another teacher."""
+the least to the largest round for ratios of times. Simulations draw the same numbers each time. Trainings have other
+seeds where the command has `--seeds`, and else the same on another machine. Of BLEU the interval is over sentences, and
+the second run has a teacher of its own, of the same seed: another machine or version is enough for another teacher."""
     return ["## Run again", text, table(header, lines)]
 
 
