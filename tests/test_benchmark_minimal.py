@@ -181,7 +181,7 @@ def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
 def test_rows_below_the_replication_are_counted() -> None:
     better: dict[str, Any] = {"quality": {"mean": 0.99, "low": 0.98, "high": 1.0}}
     rows = [figures("unchanged-1-head-mlp", **better), figures("unchanged-4-heads-mlp"), figures("attention")]
-    said = "Of 2 rows that the replication has, 1 are below it here, after 1 epoch in place of 100."
+    said = "Of 2 rows that the replication has, 1 are less accurate here, after 1 epoch in place of 100."
     assert minimal.below_published(rows) == said  # 98.5 % where it has 98.73
     assert minimal.below_published(rows[2:]) == ""
 
@@ -443,11 +443,12 @@ def test_a_reduction_is_held_against_a_whole_model_with_as_many_heads() -> None:
     assert BENCHMARK.verdicts(result_of(rows)) == []  # too few epochs to say, and one rate
     found = BENCHMARK.verdicts(result_of([row | {"epochs": 15, "rates": [1e-3, 1e-2]} for row in rows]))
     assert [(verdict.reduction, verdict.parameters) for verdict in found] == [
-        ("W_qk", 0.75),
-        ("W_qk, no MLP", 0.25),
+        ("one matrix for queries and keys", 0.75),
+        ("one matrix for queries and keys, no MLP", 0.25),
         ("6 layers, MLP of ratio 4: no MLP", 0.5),
         ("the small form of 10 parameters: no MLP", 0.8),
     ]
     assert found[0].difference == {"mean": -1.0, "low": -2.0, "high": 0.1}
-    assert found[0].grounds == "1 seed from scratch; a replication, 100 epochs: +0.1"
+    assert found[0].grounds == "1 seed from scratch, the whole model at 98.5 %"
+    assert found[0].elsewhere == "a replication, 100 epochs: +0.1"
     assert found[0].data == "MNIST, 15 epochs"
