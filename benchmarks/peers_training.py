@@ -404,9 +404,10 @@ def summary(result: Result) -> str | None:
         )
     if result["rows"]:
         widest = max(row["d_model"] for row in result["rows"])
-        row = _row(result, widest, "extreme")
+        faster = {name: _row(result, widest, name)["ratio_to_trainer"] for name in _faster(result)}
+        with_mlps = f", with its MLPs {faster['extreme-mlp']:.1f} times" if "extreme-mlp" in faster else ""
         parts.append(
-            f"at d = {widest} the extreme form trains {row['ratio_to_trainer']:.1f} times as fast as a ViT there "
+            f"at d = {widest} the extreme form trains {faster['extreme']:.1f} times as fast as a ViT there{with_mlps} "
             f"({rounds_of(settings['rounds'])})"
         )
     return f"Against transformers' Trainer, {', and '.join(parts)}." if parts else None
