@@ -404,10 +404,10 @@ def summary(result: Result) -> str | None:
         )
     if result["rows"]:
         widest = max(row["d_model"] for row in result["rows"])
-        faster = {name: _row(result, widest, name)["ratio_to_trainer"] for name in _faster(result)}
-        with_mlps = f", with its MLPs {faster['extreme-mlp']:.1f} times" if "extreme-mlp" in faster else ""
+        times = {name: _row(result, widest, name)["ratio_to_trainer"] for name in _faster(result)}
+        with_mlps = f", with its MLPs {times['extreme-mlp']:.1f} times" if "extreme-mlp" in times else ""
         parts.append(
-            f"at d = {widest} the extreme form trains {faster['extreme']:.1f} times as fast as a ViT there{with_mlps} "
+            f"at d = {widest} the extreme form trains {times['extreme']:.1f} times as fast as a ViT there{with_mlps} "
             f"({rounds_of(settings['rounds'])})"
         )
     return f"Against transformers' Trainer, {', and '.join(parts)}." if parts else None
