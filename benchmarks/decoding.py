@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,7 +24,7 @@ import leanformer as lf
 from benchmarks.forms import TINY_TEXT
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.multi30k import STUDY
-from benchmarks.room import CPU, Benchmark, Result, progress, table
+from benchmarks.room import CPU, Benchmark, Result, progress, span, table
 from leanformer.config import TranslationStudy
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.errors import LeanformerError
@@ -146,16 +145,14 @@ of a fixed size too."""
 def summary(result: Result) -> str:
     """The slowest and the fastest student."""
     first = result["rows"][0]["model"]
-
-    def span(rows: Iterable[Mapping[str, Any]]) -> str:
-        speeds = [row["speed"] for row in rows]
-        return f"{min(speeds):.2f} to {max(speeds):.2f} times" if speeds else ""
-
-    opened = span(row for row in result["rows"] if row["model"] == OPENED)
-    way = f", and with all of it left as it is, by a shorter way through the layers, {opened}" if opened else ""
+    opened = [row["speed"] for row in result["rows"] if row["model"] == OPENED]
+    students = [row["speed"] for row in result["rows"] if row["model"] not in (first, OPENED)]
+    way = ""
+    if opened:
+        way = f", and with all of it left as it is, by a shorter way through the layers, {span(opened, '.2f')} times"
     return (
         "While they write short sentences, small translators whose attention is replaced have "
-        f"{span(row for row in result['rows'] if row['model'] not in (first, OPENED))} their teacher's speed{way}."
+        f"{span(students, '.2f')} times their teacher's speed{way}."
     )
 
 

@@ -60,7 +60,7 @@ from benchmarks.minimal_stacked import (
     train_rows,
 )
 from benchmarks.plots import Panel, Panels, Points
-from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, study_rows, table, with_interval
+from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, span, study_rows, table, with_interval
 from benchmarks.verdicts import Verdict
 from leanformer.errors import LeanformerError
 from leanformer.learn.train import settle_precision
@@ -496,12 +496,6 @@ WAYS = {
 """How training several seeds was measured -> its words."""
 
 
-def times_of(rows: Sequence[Mapping[str, Any]], way: str) -> str:
-    """What a way gains: ``3.1 to 4.3``."""
-    gains = [row["gains"][way] for row in rows]
-    return " to ".join(dict.fromkeys(f"{gain:.1f}" for gain in (min(gains), max(gains))))
-
-
 def stacked_section(result: Result) -> str:
     """The gain of training all seeds at once."""
     rows = result["stacked"]
@@ -549,12 +543,13 @@ def summary(result: Result) -> str | None:
             text += f" {images.title}: {below[0].lower()}{below[1:]}"
     if rows := result.get("stacked"):
         one = rows[0]
+        gains = {way: span([row["gains"][way] for row in rows], ".1f") for way in one["gains"]}
         text += (
             f" On {result['environment']['device']} {one['seeds']} seeds as one batched model train "
-            f"{times_of(rows, 'stacked')} times as fast as one after the other"
+            f"{gains['stacked']} times as fast as one after the other"
         )
-        if "as a graph" in one["gains"]:
-            text += f", and with its step as one CUDA graph, which theirs are not, {times_of(rows, 'as a graph')} times"
+        if "as a graph" in gains:
+            text += f", and with its step as one CUDA graph, which theirs are not, {gains['as a graph']} times"
         text += f" ({', '.join(row['name'] for row in rows)}; {DATA[one['data']].title})."
     return text
 

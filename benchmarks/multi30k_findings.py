@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.room import span
+
 Rows = Mapping[str, Mapping[str, Any]]
 
 PUBLISHED = ("encoder-XS", "encoder-S", "encoder-M")
@@ -113,12 +115,6 @@ def differences(rows: Rows, *names: str) -> str:
     taught = f"{span([difference(rows[name]) for name in names])} as taught"
     tuned = [tuned_difference(rows[f"{name}-tuned"]) for name in names if f"{name}-tuned" in rows]
     return f"{taught} and {span(tuned)} tuned" if len(tuned) == len(names) else taught
-
-
-def span(values: list[float], form: str = "+z.1f") -> str:
-    """``-3.3 to -1.3``"""
-    low, high = (f"{value:{form}}" for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
 
 
 def change_in_percent(row: Mapping[str, Any]) -> str:

@@ -385,7 +385,7 @@ as one study and one by one (rounds in turn: {len(own)}{apart}):
 
 All else of the trials is validation after each epoch, the test and what is saved, which `Trainer`'s time holds too.
 One by one takes **{found["ratio"]:.2f} times** as long{faster}. Both ways
-do the same work, from other random weights; what they reach (test accuracy after this short training, mean of the
+do the same work, on images in another order; what they reach (test accuracy after this short training, mean of the
 seeds):
 
 {table(("form", "leanformer", "Trainer"), reached)}"""

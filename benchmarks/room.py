@@ -254,3 +254,9 @@ def with_interval(difference: Mapping[str, float] | None, digits: int, scale: fl
         return ""
     mean, low, high = (signed(scale * difference[key], digits) for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
+
+
+def span(values: Sequence[float], form: str = "+z.1f") -> str:
+    """From the least to the greatest, ``-3.3 to -1.3``; one figure where both read the same."""
+    low, high = (f"{value:{form}}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
