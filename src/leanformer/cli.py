@@ -16,7 +16,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from leanformer.allocator import keep_freed_memory
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, printable
 
 # What the disk and its rights may refuse a user; any other OSError is a defect of ours and keeps its traceback.
 USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -91,8 +91,12 @@ def run(
     result = main_job.run(settings, out, jobs=jobs)
     console = Console()
     console.print(results_table(result.results))
-    for line in decision_lines(result.results):
-        console.print(Text(line))
+    headline, *lines = decision_lines(result.results)
+    console.print(Text(printable(headline)))
+    for warned in result.results["warnings"]:
+        console.print(Text(f"Warning: {warned['sentence']} [{warned['code']}]", style="yellow"))
+    for line in lines:
+        console.print(Text(printable(line)))
     if result.results["ship"] is not None:
         console.print(Text(f"model:  {result.directory / result.results['ship']}"), soft_wrap=True)
     console.print(Text(f"report: {result.report}"), soft_wrap=True)

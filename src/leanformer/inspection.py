@@ -42,6 +42,7 @@ from leanformer.progress import Reporter, quiet_libraries
 from leanformer.report.inspection import best_probe, write_page
 from leanformer.rundir import to_json
 from leanformer.tasks.base import Task
+from leanformer.warning import rows
 
 KINDS = ("self_attention", "cross_attention", "mlp")
 PROBES: dict[str, dict[str, Any]] = {
@@ -118,6 +119,8 @@ def inspect(
         task = open_task(study, pick_device(device))
         for note in task.notes:
             reporter.say(f"{path.name}: {note}", style="dim")
+        for warning in task.warnings:
+            reporter.say(f"{path.name}: {warning}", style="yellow")
         trained = task.make_baseline(seed=0).to(task.device).eval()
         inspector = _Inspector(task, trained, probes, teach, reporter)
         # 2. what is linear, and how attention spreads
@@ -131,6 +134,7 @@ def inspect(
             "model": source,
             "task": study.task,
             "data": task.summary(),
+            "warnings": rows(task.warnings),
             "teaching": teach.model_dump(mode="json"),
             "probes": inspector.probes,
             **inspector.results(),

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from leanformer.errors import printable
+
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
 
@@ -96,7 +98,7 @@ class Reporter:
 
     def say(self, line: str, style: str = "") -> None:
         """A line that stays."""
-        self.console.print(Text(line, style=style), soft_wrap=True)
+        self.console.print(Text(printable(line), style=style), soft_wrap=True)
 
     def plan(self, trials: int) -> None:
         """How many trainings the study is in all, those that are there already included."""

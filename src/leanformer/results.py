@@ -13,6 +13,7 @@ from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
 from leanformer.report.read import FORMAT
 from leanformer.tasks.base import Outcome, Task
+from leanformer.warning import rows
 
 COST_METHOD = (
     "All models in one process on one machine: warmed up, then measured in turn in each of {repeats} rounds, every "
@@ -86,11 +87,11 @@ def assemble(
         weak = weak_baseline(level, task.worthless_quality, accept.max_drop, unit)
     if weak is not None:
         decisions = without_acceptances(decisions, weak)
-    rows = [
+    models = [
         _row(study, task, outcome, baseline, costs.get(outcome.name), comparisons.get(outcome.name), decisions)
         for outcome in outcomes
     ]
-    prices = {row["name"]: _price(row, study.prefer) for row in rows}
+    prices = {row["name"]: _price(row, study.prefer) for row in models}
     if baseline.ok:
         recommended, sentence = recommend(prices, decisions, BASELINE, study.prefer)
         sentence = sentence if weak is None else f"{sentence} {weak}"
@@ -110,9 +111,10 @@ def assemble(
         "prefer": study.prefer,
         "seeds": list(study.seeds),
         "data": task.summary(),
+        "warnings": rows(task.warnings),
         **task.results(),
-        "baseline": rows[0],
-        "candidates": rows[1:],
+        "baseline": models[0],
+        "candidates": models[1:],
         "recommended": recommended,
         "recommendation": sentence,
         "ship": ship,

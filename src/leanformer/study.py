@@ -96,6 +96,8 @@ def run(
             job = StudyJob(study, run_directory, reporter)
             for note in job.task.notes:
                 reporter.say(f"{study.name}: {note}", style="dim")
+            for warning in job.task.warnings:
+                reporter.say(f"{study.name}: {warning}", style="yellow")
             # 3. train and evaluate
             trials = Trials(job, jobs)
             trials.announce()

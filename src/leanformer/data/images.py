@@ -29,6 +29,7 @@ from leanformer.data.decoding import (
 )
 from leanformer.data.sources import find_columns, open_source, read_labels
 from leanformer.data.splits import make_splits, name_splits
+from leanformer.warning import StudyWarning
 
 STATISTICS_SAMPLE = 10_000
 SMALLEST_STD = 1 / 255  # one grey level: images of one plain color must not be divided by zero
@@ -69,6 +70,7 @@ class ImageData:
         mean, std: of the training images' pixels per channel, in pixel values from 0 to 1.
         storage: ``memory`` or ``stream``.
         notes: in words: which columns were found, which splits were made, how the images are stored and why.
+        warnings: what the reader of the results has to know of these images.
     """
 
     train: ImageSplit
@@ -82,6 +84,7 @@ class ImageData:
     std: tuple[float, ...]
     storage: str
     notes: tuple[str, ...]
+    warnings: tuple[StudyWarning, ...] = ()
 
 
 def load_images(

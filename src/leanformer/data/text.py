@@ -8,6 +8,7 @@ from leanformer.config import TextDataConfig
 from leanformer.data.pairs import SentencePairs, clean_pairs, divide_pairs
 from leanformer.data.text_sources import read_source
 from leanformer.errors import LeanformerError
+from leanformer.warning import StudyWarning
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,14 @@ class TextData:
 
     Attributes:
         notes: in words: what was found, left out and divided, with counts.
+        warnings: what the reader of the results has to know of these pairs.
     """
 
     train: SentencePairs
     validation: SentencePairs
     test: SentencePairs
     notes: tuple[str, ...]
+    warnings: tuple[StudyWarning, ...] = ()
 
 
 def load_text(config: TextDataConfig) -> TextData:

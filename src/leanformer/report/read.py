@@ -268,6 +268,12 @@ class _Method(_Part):
     cost: str
 
 
+class _Warned(_Part):
+    code: str
+    sentence: str
+    count: _Count
+
+
 class _Results(_Part):
     """What every task's study says."""
 
@@ -277,6 +283,7 @@ class _Results(_Part):
     accept: _Accept
     prefer: Literal["parameters", "latency", "train_seconds"]
     seeds: list[int]
+    warnings: list[_Warned] = []
     recommended: str | None
     recommendation: str
     ship: str | None

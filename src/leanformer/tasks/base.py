@@ -16,6 +16,7 @@ from leanformer.decide.statistics import Comparison, Interval
 from leanformer.learn.train import Batch, TrainingBatches, TrainingStep
 from leanformer.measure.cost import Subject
 from leanformer.model.surgery import ResolvedPlan
+from leanformer.warning import StudyWarning
 
 MakeStep = Callable[[PreTrainedModel], TrainingStep]
 
@@ -49,12 +50,14 @@ class Task(ABC):
         study: The study.
         device: Where models are trained.
         notes: What was done with the data, in words.
+        warnings: What the reader of the results has to know of data and baseline.
         batches: The training data.
     """
 
     study: Study
     device: torch.device
     notes: Sequence[str]
+    warnings: Sequence[StudyWarning]
     batches: TrainingBatches
 
     # Data and models

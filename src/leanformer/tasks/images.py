@@ -57,6 +57,7 @@ class ImageClassification(Task):
         self._baseline = ImageBaseline(study.baseline.model, study.baseline.config, study.baseline.fresh)
         self.data: ImageData = load_images(study.data, device, self._baseline.image_size, self._baseline.channels)
         self.notes = self.data.notes
+        self.warnings = self.data.warnings
         self._geometry = ImageGeometry(self.data.channels, self.data.height, self.data.width, self.data.classes)
         self._baseline.check(self._geometry)
         mean, std = self._normalization()

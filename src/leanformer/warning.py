@@ -1,0 +1,50 @@
+"""Warnings of a study: it can run, but what comes of it may not mean what its reader thinks.
+
+A warning stands beside the decision: on the terminal, in ``results.json`` and in the report. What is merely told (how
+data were divided, which columns were found) is a note, and what makes a result wrong for sure is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from leanformer.errors import printable
+
+CODES: dict[str, str] = {
+    # images
+    # text
+    # models
+}
+"""Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""
+
+
+@dataclass(frozen=True)
+class StudyWarning:
+    """One thing that the reader of a result has to know.
+
+    Args:
+        code: One of ``CODES``.
+        sentence: What was found, where, and what to do, in one line of plain words.
+        count: Of how many examples, files or sentences it speaks.
+    """
+
+    code: str
+    sentence: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise ValueError(f"no warning has the code {self.code!r}; add it to CODES")
+
+    def __str__(self) -> str:
+        return f"warning: {printable(self.sentence)} [{self.code}]"
+
+    def row(self) -> dict[str, object]:
+        """As ``results.json`` has it."""
+        return {"code": self.code, "sentence": printable(self.sentence), "count": self.count}
+
+
+def rows(warnings: Iterable[StudyWarning]) -> list[dict[str, object]]:
+    """Warnings as ``results.json`` has them."""
+    return [warning.row() for warning in warnings]
