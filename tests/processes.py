@@ -28,7 +28,7 @@ def start(arguments: list[str], errors: Path, largest_file: int | None = None) -
 
 
 def _command(arguments: list[str], errors: Path, largest_file: int | None) -> None:
-    from leanformer.cli import main
+    from leanformer.__main__ import main
 
     gc.freeze()
     # As from a terminal; a shell's background job, which the tests may be run in, ignores Ctrl-C.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,13 +18,17 @@ from typer.core import TyperGroup
 
 from leanformer.allocator import keep_freed_memory
 from leanformer.errors import LeanformerError, printable
+from leanformer.stopping import Stopped, end, ignore_signals
 
 # What the disk and its rights may refuse a user; any other OSError is a defect of ours and keeps its traceback.
 USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
+NOTHING_RECOMMENDED = 5
+"""The exit code of a study that ran to its end, but whose trainings failed so that no model can be recommended."""
+
 
 class Commands(TyperGroup):
-    """The commands; a user's mistake in any of them is one line and exit code 2, Ctrl-C one line and 130."""
+    """The commands; a user's mistake in any of them is one line and exit code 2, a request to end one line too."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that was asked for."""
@@ -32,10 +37,11 @@ class Commands(TyperGroup):
         except LeanformerError as error:
             print(f"leanformer: error: {error}", file=sys.stderr)
             sys.exit(2)
-        except KeyboardInterrupt:
+        except (Stopped, KeyboardInterrupt) as stopped:
+            ignore_signals()
             goes_on = "; run the same command again to go on" if ctx.invoked_subcommand == "run" else ""
-            print(f"leanformer: stopped{goes_on}", file=sys.stderr)
-            sys.exit(130)
+            why = stopped if isinstance(stopped, Stopped) else Stopped(signal.SIGINT)
+            end(f"{why}{goes_on}", int(why.code or 0))
         except OSError as error:
             if error.errno not in USERS_OS_ERRORS:
                 raise
@@ -100,6 +106,8 @@ def run(
     if result.results["ship"] is not None:
         console.print(Text(f"model:  {result.directory / result.results['ship']}"), soft_wrap=True)
     console.print(Text(f"report: {result.report}"), soft_wrap=True)
+    if result.recommended is None:
+        raise typer.Exit(NOTHING_RECOMMENDED)
 
 
 @app.command()
@@ -190,7 +198,7 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) 
 
 
 def main() -> None:
-    """The ``leanformer`` command."""
+    """Runs the commands; ``leanformer.__main__`` listens to signals around it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
     app()

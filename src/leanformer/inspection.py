@@ -16,7 +16,7 @@ from leanformer.blocks.base import AttentionWeights, HeadsModule
 from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.config import DistillConfig, Study, make_study
 from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
+from leanformer.files import make_directory, write_atomically
 from leanformer.job import open_task
 from leanformer.learn.distill import (
     Explained,
@@ -140,6 +140,7 @@ def inspect(
             **inspector.results(),
             "environment": environment(task.device, settle_precision("float32", task.device)),
         }
+        make_directory(path)
         json = path / "inspection.json"
         write_atomically(json, to_json(results))
         return Inspection(results, json, write_page(results, path / "inspection.html"))

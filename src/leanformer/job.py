@@ -18,12 +18,13 @@ from leanformer.learn.distill import check_tokens_agree
 from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
 from leanformer.machine import pick_device
 from leanformer.measure.cost import Cost, forward_flops, measure_costs, parameters_by_kind
+from leanformer.memory import memory_named
 from leanformer.model.plan import match
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.progress import Reporter
 from leanformer.results import CandidateOutcome
-from leanformer.rundir import RunDirectory, read_json, to_json
+from leanformer.rundir import DamagedError, RunDirectory, read_json, sealed
 from leanformer.tasks.base import Task
 from leanformer.tasks.images import ImageClassification
 from leanformer.tasks.translation import Translation
@@ -162,14 +163,18 @@ class StudyJob:
             "evaluation": self.task.evaluation_settings(),
             "figures": [figure.name for figure in fields(Cost)],  # a version that measures more measures anew
             "models": {
-                name: read_json(self.directory.path / next(iter(directories.values())) / "settings.json", "delete it")
+                name: read_json(self.directory.path / next(iter(directories.values())) / "settings.json")
                 for name, directories in names.items()
             },
         }
         path = self.directory.path / "costs.json"
         if path.exists():
-            known = read_json(path, "delete it and run again to measure anew")
-            if known["settings"] == settings:
+            try:
+                known = read_json(path)
+            except DamagedError as error:
+                self.reporter.say(f"{self.study.name}: {error}; it is measured anew", style="yellow")
+                known = {}
+            if known.get("settings") == settings:
                 costs: dict[str, dict[str, Any]] = known["costs"]
                 return costs
         if not names:
@@ -181,9 +186,13 @@ class StudyJob:
             )
             for name, directories in names.items()
         }
-        measured = measure_costs(subjects, self.device, self.study.measure.repeats, self.study.measure.latency_calls)
+        measure = self.study.measure
+        what = f"measuring {len(names)} models with measure.throughput_batch {measure.throughput_batch}"
+        with memory_named(what, "lower measure.throughput_batch"):
+            measured = measure_costs(subjects, self.device, measure.repeats, measure.latency_calls)
         costs = {name: cost.summary() for name, cost in measured.items()}
-        write_atomically(path, to_json({"settings": settings, "costs": costs}))
+        self.directory.check()
+        write_atomically(path, sealed({"settings": settings, "costs": costs}))
         return costs
 
     def _step(self, model: PreTrainedModel) -> TrainingStep:

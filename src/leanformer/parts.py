@@ -66,7 +66,9 @@ class Parts:
     def result(self, part: Part) -> dict[str, Any] | None:
         """A part's result if it is there. Where the study has changed since, it is removed, and the log says why."""
         directory = self.directory(part)
-        reason = self._job.directory.prepare(directory, self._settings(part))
+        # The search's models are deleted once the best of them has been taken over.
+        may_lack = "model" if part.kind == "search" else None
+        reason = self._job.directory.prepare(directory, self._settings(part), may_lack)
         if reason is not None:
             self._job.reporter.say(f"{self._job.study.name}: {part} runs again: {reason}", style="yellow")
         return self._job.directory.finished(directory)

@@ -1,10 +1,11 @@
-"""The run directory: one study's files, one process at a time."""
+"""The run directory: one study's files, one process at a time, and nothing in it that is not as it was written."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,24 @@ from filelock import FileLock, Timeout
 
 from leanformer.config import Study, read_study
 from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
+from leanformer.files import (
+    PARTIAL,
+    REMOVED,
+    make_directory,
+    remove,
+    remove_leftovers,
+    set_aside,
+    sha256,
+    write_atomically,
+)
+
+CHECKPOINT = "checkpoint.safetensors"
+SEAL = "sha256"
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class DamagedError(LeanformerError):
+    """A file is not as it was written."""
 
 
 def to_json(value: Any) -> str:
@@ -21,19 +39,39 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Reads a JSON object.
+def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
+    """Reads a JSON object; one that ``sealed`` wrote is compared with its SHA-256, which is left out.
+
+    Args:
+        path: The file.
+        remedy: What to do where it is damaged, for the message.
 
     Raises:
-        LeanformerError: The file is damaged; ``remedy`` says what to do.
+        DamagedError: It is damaged.
+        LeanformerError: It cannot be read.
     """
+    remedy = remedy and f"; {remedy}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LeanformerError(f"{path}: damaged ({error}); {remedy}") from None
+    except OSError as error:
+        raise LeanformerError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path}: damaged ({error}){remedy}") from None
     if not isinstance(content, dict):
-        raise LeanformerError(f"{path}: damaged (no JSON object); {remedy}")
+        raise DamagedError(f"{path}: damaged (no JSON object){remedy}")
+    seal = content.pop(SEAL, None)
+    if seal is not None and seal != _seal(content):
+        raise DamagedError(f"{path}: damaged (not as it was written, by its SHA-256){remedy}")
     return content
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """JSON with its own SHA-256, for ``read_json`` to compare."""
+    return to_json({**content, SEAL: _seal(content)})
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(content).encode()).hexdigest()
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -86,11 +124,15 @@ class RunDirectory:
         self.path = path
         self._study = study
         try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LeanformerError(f"{path}: cannot be used as a run directory: {error.strerror}") from None
+            make_directory(path)
+        except LeanformerError as error:
+            reason = getattr(error.__cause__, "strerror", error)
+            raise LeanformerError(f"{path}: cannot be used as a run directory: {reason}") from None
         self._lock = FileLock(path / ".lock", timeout=0)
         self._own_lock: FileLock | None = None
+        self._held: dict[Path, tuple[int, int]] = {}
+        self._looked = 0.0
+        self._whole: dict[Path, int] = {}  # what was compared with its sums, and when its result was written
 
     def __enter__(self) -> RunDirectory:
         self._check_owner()
@@ -102,7 +144,9 @@ class RunDirectory:
             raise LeanformerError(f"{self.path}: cannot be written: {error.strerror}") from None
         try:
             self._check_workers()
+            remove_leftovers(self.path)
             write_atomically(self.path / "study.yaml", self._study.to_yaml())
+            self._hold()
         except LeanformerError:
             self._lock.release()
             raise
@@ -119,6 +163,33 @@ class RunDirectory:
         """
         self._own_lock = FileLock(self.path / f".lock-{number}", timeout=10)
         self._own_lock.acquire()
+        self._hold()
+
+    def _hold(self) -> None:
+        for path in (self.path, self.path / ".lock", self.path / "study.yaml"):
+            identity = _identity(path)
+            if identity is not None:
+                self._held[path] = identity
+
+    def check(self, at_once: bool = True) -> None:
+        """Makes sure that this is still the directory that is held, with its lock and its study.
+
+        Args:
+            at_once: False looks only where the last look was a second ago; for what happens many times a second.
+
+        Raises:
+            LeanformerError: It was moved or deleted, or its lock or study file was deleted or exchanged.
+        """
+        now = time.monotonic()
+        if not at_once and now - self._looked < SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = now
+        for path, identity in self._held.items():
+            if _identity(path) != identity:
+                raise LeanformerError(
+                    f"{path}: moved, deleted or exchanged while the study runs in {self.path}; put it back and run "
+                    "again to go on"
+                )
 
     def _check_workers(self) -> None:
         """Makes sure that no process is left which worked for one that was killed."""
@@ -143,7 +214,8 @@ class RunDirectory:
                     f"{self._study.name!r}; give another directory with --out"
                 )
         elif any(
-            not entry.name.startswith(".lock") and not entry.name.endswith(".partial") for entry in self.path.iterdir()
+            not entry.name.startswith(".lock") and not entry.name.endswith((PARTIAL, REMOVED))
+            for entry in self.path.iterdir()
         ):
             raise LeanformerError(
                 f"{self.path}: neither empty nor a run directory (it holds no study.yaml); give another with --out"
@@ -161,26 +233,123 @@ class RunDirectory:
         """The place of what was taught with one seed: a block's directory, a checkpoint."""
         return self.path / "teaching" / f"seed-{seed}" / name
 
-    def prepare(self, directory: Path, settings: dict[str, Any]) -> str | None:
-        """Makes a trial's directory ready for these settings; what was made with other settings is deleted.
+    def prepare(self, directory: Path, settings: dict[str, Any], may_lack: str | None = None) -> str | None:
+        """Makes a trial's directory ready for these settings.
+
+        What was made with other settings is deleted. What is not as it was written is set aside under another name.
+
+        Args:
+            directory: The trial's.
+            settings: All that its outcome follows from.
+            may_lack: A directory in it that was deleted when it had served.
 
         Returns:
-            Why something was deleted, or None.
+            Why something has to be made again, or None.
+
+        Raises:
+            LeanformerError: The directory is a link, or cannot be read or written.
         """
+        self.check()
+        self._refuse_links(directory)
         settings = json.loads(json.dumps(settings))
-        settings_file = directory / "settings.json"
         reason = None
         if directory.exists():
-            if settings_file.exists():
-                changes = differences(read_json(settings_file, f"delete {directory} and run again"), settings)
-                if not changes:
+            try:
+                changes = self._changes(directory, settings)
+                if changes == []:
+                    self._check_sums(directory, may_lack)
                     return None
-                reason = "; ".join(changes[:3]) + (f"; {len(changes) - 3} more" if len(changes) > 3 else "")
-            shutil.rmtree(directory)
-        write_atomically(settings_file, to_json(settings))
+            except DamagedError as error:
+                reason = f"{error}; what was there is now {set_aside(directory)}"
+            else:
+                if changes:
+                    reason = "; ".join(changes[:3]) + (f"; {len(changes) - 3} more" if len(changes) > 3 else "")
+                remove(directory)
+        make_directory(directory)
+        write_atomically(directory / "settings.json", to_json(settings))
         return reason
+
+    def _changes(self, directory: Path, settings: Mapping[str, Any]) -> list[str] | None:
+        """What differs from the settings that a trial was made with; None where it was not even begun."""
+        path = directory / "settings.json"
+        if path.exists():
+            return differences(read_json(path), settings)
+        if (directory / "result.json").exists():
+            raise DamagedError(f"{path}: missing")
+        return None
 
     def finished(self, directory: Path) -> dict[str, Any] | None:
         """A trial's result, if it is there."""
         path = directory / "result.json"
         return read_json(path, f"delete {directory} and run again to repeat this trial") if path.exists() else None
+
+    def finish(self, directory: Path, result: Mapping[str, Any]) -> None:
+        """Writes a trial's result, last of all that is written of it, with the SHA-256 of every file beside it."""
+        self.check()
+        sums = {
+            path.relative_to(directory).as_posix(): sha256(path)
+            for path in sorted(directory.rglob("*"))
+            if path.is_file() and not path.name.startswith((".", "settings.json", "result.json", CHECKPOINT))
+        }
+        path = directory / "result.json"
+        write_atomically(path, sealed({**result, "files": sums}))
+        self._whole[path] = path.stat().st_mtime_ns
+        (directory / CHECKPOINT).unlink(missing_ok=True)
+
+    def _check_sums(self, directory: Path, may_lack: str | None = None) -> None:
+        """Compares what a finished trial has written with the SHA-256 of each file; once a process.
+
+        Raises:
+            DamagedError: A file is missing, or is not as it was written.
+            LeanformerError: A file cannot be read.
+        """
+        path = directory / "result.json"
+        if not path.exists() or self._whole.get(path) == path.stat().st_mtime_ns:
+            return
+        for name, expected in read_json(path).get("files", {}).items():  # studies of the first version have none
+            file = directory / name
+            if may_lack is not None and name.startswith(f"{may_lack}/") and not (directory / may_lack).exists():
+                continue
+            try:
+                if sha256(file) != expected:
+                    raise DamagedError(f"{file}: damaged (not as it was written, by its SHA-256)")
+            except FileNotFoundError:
+                raise DamagedError(f"{file}: missing") from None
+            except OSError as error:
+                raise LeanformerError(f"{file}: cannot be read: {error.strerror}") from None
+        self._whole[path] = path.stat().st_mtime_ns
+
+    def check_shipped(self, model: Path) -> None:
+        """Makes sure that the model which a study recommends is there as it was written.
+
+        Args:
+            model: Its directory, in its trial's.
+
+        Raises:
+            LeanformerError: It is not; the message names the file.
+        """
+        self._whole.pop(model.parent / "result.json", None)
+        try:
+            self._check_sums(model.parent)
+            if not (model / "config.json").is_file():
+                raise DamagedError(f"{model / 'config.json'}: missing")
+        except DamagedError as error:
+            raise LeanformerError(f"{error}; so the model to ship is not there: run the study again") from None
+
+    def _refuse_links(self, directory: Path) -> None:
+        for place in (directory, *directory.parents):
+            if place == self.path:
+                return
+            if place.is_symlink():
+                raise LeanformerError(
+                    f"{place}: is a link; a study writes and deletes here, so put the directory itself in its place"
+                )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one of the same name; None where there is none."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino

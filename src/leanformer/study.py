@@ -21,6 +21,7 @@ from leanformer.report.page import write_report
 from leanformer.results import assemble
 from leanformer.rundir import RunDirectory, to_json
 from leanformer.side_by_side import check_script, train_side_by_side
+from leanformer.stopping import listening
 from leanformer.trials import Trials
 
 
@@ -74,6 +75,9 @@ def run(
             ``measure.threads``, or an even share of PyTorch's threads. What is measured is measured afterwards, one
             model at a time. A script has to call this under ``if __name__ == "__main__"``.
 
+    SIGTERM and SIGHUP, which clusters send, end it as Ctrl-C does, its checkpoint written; the process then exits with
+    143 or 129 (``Stopped``, which is a ``SystemExit``).
+
     Returns:
         The results, which are also in the directory as ``results.json`` and ``report.html``.
 
@@ -90,7 +94,12 @@ def run(
         study = make_study(study)
     path = Path(directory) if directory is not None else Path("runs") / study.name
     console = console or Console(stderr=True)
-    with quiet_libraries(), threads(study.measure.threads), RunDirectory(path, study) as run_directory:
+    with (
+        listening(),
+        quiet_libraries(),
+        threads(study.measure.threads),
+        RunDirectory(path, study) as run_directory,
+    ):
         with Reporter(study.name, console) as reporter:
             # 2. data and baseline, checked before anything is trained
             job = StudyJob(study, run_directory, reporter)
@@ -108,6 +117,9 @@ def run(
             costs = job.costs(outcomes)
             # 5. decide
             results = assemble(study, job.task, outcomes, costs, environment(job.device, job.precision))
+            run_directory.check()
             write_atomically(path / "results.json", to_json(results))
+            if results["ship"] is not None:
+                run_directory.check_shipped(path / results["ship"])
         # 6. report
         return StudyResult(path, results, write_report(path))

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from leanformer.config import DistillConfig, TrainConfig
 from leanformer.files import write_atomically
+from leanformer.learn.checkpoint import going_on
 from leanformer.learn.distill import (
     Lesson,
     Observed,
@@ -32,10 +33,11 @@ from leanformer.learn.distill import (
     training_bytes,
 )
 from leanformer.learn.train import Batch, Trained, train
+from leanformer.memory import memory_named
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
 from leanformer.progress import Reporter
-from leanformer.rundir import RunDirectory, to_json
+from leanformer.rundir import RunDirectory
 from leanformer.tasks.base import Task
 
 
@@ -228,8 +230,11 @@ class Teaching:
         started = time.perf_counter()
         texts = self._task.write_training(teacher, beam, show)
         result = {"answers": texts, "seconds": time.perf_counter() - started}
-        write_atomically(self._directory.taught(seed, f"answers-beam-{beam}") / "result.json", to_json(result))
+        self._directory.finish(self._directory.taught(seed, f"answers-beam-{beam}"), result)
         self._reporter.done(f"{count:,} sentences")
+
+    def _warn(self, what: str) -> None:
+        self._reporter.say(f"{self._reporter.study}: {what}", style="yellow")
 
     def _free_memory(self) -> float:
         device = self._accelerator.device
@@ -252,18 +257,27 @@ class Teaching:
         self._reporter.start(title, self._config.epochs)
         with Observed(opened, [(lesson.site.name, lesson.target) for lesson in group]) as observed:
             clock = _Clock(observed, group)
-            observer = _TeachingObserver(self._task, observed, group, self._reporter, self._config.epochs)
-            trained = train(
-                blocks,
-                self._task.teaching_batches(self._config.batch_multiple),
-                self._train_config,
-                self._config.learning_rate,
-                seed,
-                observer,
-                self._accelerator,
-                checkpoint,
-                loss=clock,
+            observer = _TeachingObserver(
+                self._task, observed, group, self._reporter, self._config.epochs, self._directory
             )
+
+            def training() -> Trained:
+                return train(
+                    blocks,
+                    self._task.teaching_batches(self._config.batch_multiple),
+                    self._train_config,
+                    self._config.learning_rate,
+                    seed,
+                    observer,
+                    self._accelerator,
+                    checkpoint,
+                    loss=clock,
+                )
+
+            key = self._task.batch_key
+            what = f"teaching {_blocks(group)} ({_kinds(group)}) with {key} {self._task.training_batch()}"
+            with memory_named(what, f"lower {key} or distill.memory_fraction, or give the blocks smaller arguments"):
+                trained = going_on(checkpoint, training, self._warn)
         self._reporter.done("" if trained.status == "ok" else f"failed: {trained.reason}")
         for lesson, share in zip(group, clock.shares(), strict=True):
             self._finish(lesson, trained, share, seed)
@@ -277,6 +291,7 @@ class Teaching:
 
     def _finish(self, lesson: Lesson, trained: Trained, share: float, seed: int) -> None:
         directory = self._directory.taught(seed, lesson.key)
+        self._directory.check()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in lesson.block.state_dict().items()}
         write_atomically(directory / "block.safetensors", save_tensors(tensors))
         settings = json.loads((directory / "settings.json").read_text(encoding="utf-8"))
@@ -288,11 +303,17 @@ class Teaching:
             "status": trained.status,
             "reason": trained.reason,
         }
-        write_atomically(directory / "result.json", to_json(result))
+        self._directory.finish(directory, result)
 
 
 def _blocks(group: Sequence[Lesson]) -> str:
     return f"{len(group)} block" if len(group) == 1 else f"{len(group)} blocks"
+
+
+def _kinds(group: Sequence[Lesson]) -> str:
+    """The sites of a group, as far as they fit on a line."""
+    names = [lesson.site.name for lesson in group]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class _Clock:
@@ -329,13 +350,20 @@ class _TeachingObserver:
     """Measures the blocks' R² on the validation split after each epoch and shows a teaching's progress."""
 
     def __init__(
-        self, task: Task, observed: Observed, lessons: Sequence[Lesson], reporter: Reporter, epochs: int
+        self,
+        task: Task,
+        observed: Observed,
+        lessons: Sequence[Lesson],
+        reporter: Reporter,
+        epochs: int,
+        directory: RunDirectory,
     ) -> None:
         self._task = task
         self._observed = observed
         self._lessons = lessons
         self._reporter = reporter
         self._epochs = epochs
+        self._directory = directory
 
     def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
         """R² by block."""
@@ -343,7 +371,8 @@ class _TeachingObserver:
         return {_r2(lesson): found[lesson.key] for lesson in self._lessons}
 
     def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
-        """Moves the bar."""
+        """Moves the bar, and now and then looks whether the run directory is still there."""
+        self._directory.check(at_once=False)
         self._reporter.step(epoch, step, steps_per_epoch)
 
     def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
+from leanformer.files import make_directory, write_atomically
 from leanformer.machine import pick_device
 from leanformer.measure.translation import translate
 from leanformer.model.families import find_family
@@ -81,4 +81,5 @@ def translate_lines(
     if out is None:
         sys.stdout.write(text)
     else:
+        make_directory(out.parent)
         write_atomically(out, text)

@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,19 @@ import torch
 from transformers import PreTrainedModel
 
 from leanformer.config import BASELINE, TrainConfig
-from leanformer.files import write_atomically
+from leanformer.files import remove, replace_directory, write_atomically
 from leanformer.job import StudyJob
+from leanformer.learn.checkpoint import going_on
 from leanformer.learn.distill import frozen_copy, tuning_loss
 from leanformer.learn.train import Loss, Trained, TrainingBatches, train
+from leanformer.memory import memory_named
 from leanformer.model.students import load, reduce, save
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.parts import Part, Parts
 from leanformer.results import CandidateOutcome
-from leanformer.rundir import differences, to_json
+from leanformer.rundir import CHECKPOINT, differences
 from leanformer.tasks.base import Outcome
 from leanformer.teaching import Taught, Teaching, failed_lesson, lesson_key, lessons_of, taught_numbers
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 class Trials:
@@ -138,7 +138,7 @@ class Trials:
                 answers[seed] = self.job.task.read_answers(directory / "predictions.parquet")
         # Models of the search were only for the winner to be taken over.
         for rate in self.study.train.learning_rate:
-            shutil.rmtree(self.directory.search(name, rate) / "model", ignore_errors=True)
+            remove(self.directory.search(name, rate) / "model")
         return CandidateOutcome(
             name,
             "scratch" if candidate is None else candidate.method,
@@ -214,8 +214,8 @@ class Trials:
             trained = Trained(**found["trained"])
         elif found is not None and (searched / "model").is_dir():
             trained = Trained(**found["trained"])
-            shutil.rmtree(directory / "model", ignore_errors=True)
-            shutil.copytree(searched / "model", directory / "model")
+            copy_files = partial(shutil.copytree, searched / "model", dirs_exist_ok=True)
+            replace_directory(directory / "model", copy_files)
             model = load(directory / "model").to(self.job.device)
         else:
             model = self._model(name, seed)
@@ -369,7 +369,9 @@ class Trials:
 
     def _evaluated(self, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
         """Answers the test split, keeps the answers, and gives their scores and how they were asked for."""
-        answers = self.job.task.evaluate(model)
+        key = self.job.task.answer_key
+        with memory_named(f"answering the test split in batches of {key}", f"lower {key}"):
+            answers = self.job.task.evaluate(model)
         write_atomically(directory / "predictions.parquet", answers.to_bytes())
         return {"evaluation": self.job.task.evaluation_settings(), **self.job.task.scores(answers)}
 
@@ -410,31 +412,43 @@ class Trials:
         self.job.reporter.start(title, epochs)
         observer = TrialObserver(self.job, epochs)
         checkpoint = directory / CHECKPOINT
-        trained = train(
-            model,
-            batches or self.job.task.batches,
-            config or self.study.train,
-            rate,
-            seed,
-            observer,
-            self.job.accelerator,
-            checkpoint,
-            epochs,
-            loss,
-        )
+
+        def training() -> Trained:
+            return train(
+                model,
+                batches or self.job.task.batches,
+                config or self.study.train,
+                rate,
+                seed,
+                observer,
+                self.job.accelerator,
+                checkpoint,
+                epochs,
+                loss,
+            )
+
+        key = self.job.task.batch_key
+        with memory_named(f"training {title} with {key} {self.job.task.training_batch()}", f"lower {key}"):
+            trained = going_on(checkpoint, training, self._warn)
         note = "as it is" if epochs == 0 else ""
         self.job.reporter.done(note if trained.status == "ok" else f"failed: {trained.reason}")
         return trained
 
+    def _warn(self, what: str) -> None:
+        self.job.reporter.say(f"{self.study.name}: {what}", style="yellow")
+
     def _save(self, model: PreTrainedModel, directory: Path) -> None:
         """The model, and what it takes to use it elsewhere."""
-        save(model, directory)
-        self.job.task.save_companions(directory)
+        self.directory.check()
+
+        def fill(temporary: Path) -> None:
+            save(model, temporary)
+            self.job.task.save_companions(temporary)
+
+        replace_directory(directory, fill)
 
     def _finish(self, part: Part, result: dict[str, Any]) -> None:
-        directory = self._parts.directory(part)
-        write_atomically(directory / "result.json", to_json(result))
-        (directory / CHECKPOINT).unlink(missing_ok=True)
+        self.directory.finish(self._parts.directory(part), result)
         self._parts.count(part)
 
 
@@ -456,7 +470,8 @@ class TrialObserver:
         return self._job.task.validate(model, last)
 
     def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
-        """Moves the bar."""
+        """Moves the bar, and now and then looks whether the run directory is still there."""
+        self._job.directory.check(at_once=False)
         self._job.reporter.step(epoch, step, steps_per_epoch)
 
     def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:

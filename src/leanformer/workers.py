@@ -17,13 +17,14 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from threading import Thread
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from leanformer.allocator import keep_freed_memory
 from leanformer.errors import LeanformerError
 from leanformer.progress import Reporter
+from leanformer.stopping import ENDS, ignore_signals
 
 SECONDS_BETWEEN_STEPS_SHOWN = 0.2
 SECONDS_TO_STOP = 60.0
@@ -115,7 +116,7 @@ class Workers:
         for process in self._processes.values():
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
-                process.terminate()
+                process.kill()  # a process that trains takes SIGTERM as a request to write its checkpoint first
                 process.join()
 
     def do(self, parts: Sequence[Any]) -> None:
@@ -203,7 +204,8 @@ def _interrupts_blocked() -> Iterator[None]:
 def _work(pipe: Connection, study: str, number: int, make: Callable[..., Do], arguments: tuple[Any, ...]) -> None:
     """What a worker's process does."""
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for asks in (signal.SIGINT, *ENDS):
+            signal.signal(asks, _interrupt)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         Thread(target=_end_with_parent, daemon=True).start()
@@ -211,6 +213,12 @@ def _work(pipe: Connection, study: str, number: int, make: Callable[..., Do], ar
         _do_parts(pipe, study, number, make, arguments)
     except KeyboardInterrupt:
         pass  # the process that it works for says so
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """Ends this process, its checkpoint written; once is enough."""
+    ignore_signals()
+    raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:
@@ -228,7 +236,7 @@ def _do_parts(pipe: Connection, study: str, number: int, make: Callable[..., Do]
         try:
             pipe.send((name, arguments))
         except OSError:  # nobody waits for this any more
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
+            ignore_signals()  # once is enough
             raise KeyboardInterrupt from None
 
     try:

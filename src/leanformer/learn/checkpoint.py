@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +15,21 @@ from safetensors.torch import save
 from torch import nn
 
 from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
+from leanformer.files import set_aside, write_atomically
+
+T = TypeVar("T")
+
+
+class CheckpointError(LeanformerError):
+    """A checkpoint is damaged, or of another training: without it, training starts again.
+
+    Args:
+        problem: What is wrong with which file.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; delete it to start again")
+        self.problem = problem
 
 
 @dataclass(frozen=True)
@@ -48,24 +64,23 @@ class Snapshot:
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         return cls(tensors, json.loads(json.dumps(numbers)))
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Puts the state back and returns a copy of the numbers.
+    def difference(self, model: nn.Module) -> str | None:
+        """How the state's weights differ from a model's in names and shapes; None where they are the same."""
+        mine, theirs = self._weights(), model.state_dict()
+        for name in sorted({*mine, *theirs}):
+            shapes = [tuple(weights[name].shape) if name in weights else None for weights in (mine, theirs)]
+            if shapes[0] != shapes[1]:
+                return f"{name} has the shape {shapes[0]} there, and {shapes[1]} here"
+        return None
 
-        Raises:
-            LeanformerError: The state is of another model.
-        """
-        try:
-            model.load_state_dict(
-                {
-                    name.removeprefix("model."): tensor
-                    for name, tensor in self.tensors.items()
-                    if name.startswith("model.")
-                }
-            )
-        except RuntimeError as error:
-            raise LeanformerError(
-                f"the checkpoint is of another model ({' '.join(str(error).split())[:120]}); delete it to start again"
-            ) from error
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {
+            name.removeprefix("model."): tensor for name, tensor in self.tensors.items() if name.startswith("model.")
+        }
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Puts the state back, which is of this model, and returns a copy of the numbers."""
+        model.load_state_dict(self._weights())
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in self.tensors.items():
             if name.startswith("optimizer."):
@@ -87,28 +102,60 @@ class Snapshot:
         }
 
     def write(self, path: Path) -> None:
-        """Writes the state to a file, whole or not at all.
+        """Writes the state to a file with its SHA-256, whole or not at all. The file's directory is there.
 
         Raises:
             LeanformerError: The file cannot be written.
         """
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.tensors.items()}
-        write_atomically(path, save(tensors, metadata={"numbers": json.dumps(self.numbers)}))
+        numbers = json.dumps(self.numbers)
+        write_atomically(path, save(tensors, metadata={"numbers": numbers, "sha256": _digest(tensors, numbers)}))
 
     @classmethod
     def read(cls, path: Path, device: torch.device) -> Snapshot:
         """Reads a file back.
 
         Raises:
-            LeanformerError: The file is damaged.
+            CheckpointError: The file is damaged.
+            LeanformerError: It cannot be read.
         """
         try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
+            with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-                numbers = json.loads(file.metadata()["numbers"])
+                metadata = file.metadata()
+                numbers = json.loads(metadata["numbers"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise LeanformerError(
-                f"{path}: the checkpoint is damaged ({' '.join(str(error).split())[:120]}); "
-                "delete the file to start this trial again"
+            if isinstance(error, OSError) and error.errno is not None:
+                raise LeanformerError(f"{path}: cannot be read: {error.strerror}") from None
+            raise CheckpointError(
+                f"{path}: the checkpoint is damaged ({' '.join(str(error).split())[:120]})"
             ) from error
-        return cls(tensors, numbers)
+        # Those of the first version carry none.
+        if metadata.get("sha256", "") not in ("", _digest(tensors, metadata["numbers"])):
+            raise CheckpointError(f"{path}: the checkpoint is damaged (not as it was written, by its SHA-256)")
+        return cls({name: tensor.to(device) for name, tensor in tensors.items()}, numbers)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], numbers: str) -> str:
+    """The SHA-256 of all names, shapes, types and values, and of the numbers."""
+    digest = hashlib.sha256(numbers.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def going_on(checkpoint: Path, training: Callable[[], T], say: Callable[[str], object]) -> T:
+    """Does a training that goes on from its checkpoint; from its start where that is damaged, or of another training.
+
+    Args:
+        checkpoint: Its file, which is then set aside.
+        training: Does the training; raises ``CheckpointError`` before it changes anything.
+        say: Told why it starts again.
+    """
+    try:
+        return training()
+    except CheckpointError as error:
+        say(f"{error.problem}; it is now {set_aside(checkpoint)}, and this training starts again")
+        return training()

@@ -14,14 +14,16 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
+from leanformer import stopping
 from leanformer.blocks.minimal_attention import TriangularLinear
 from leanformer.blocks.networks import GroupedMap
 from leanformer.config import TrainConfig, TranslationTrainConfig
 from leanformer.errors import LeanformerError
-from leanformer.learn.checkpoint import Snapshot
+from leanformer.learn.checkpoint import CheckpointError, Snapshot
 from leanformer.learn.compiled import compiled, compiling
 from leanformer.learn.schedule import rate_factor
 from leanformer.model.layers import PatchProjection
+from leanformer.stopping import undisturbed
 
 # A rollback goes to the last boundary, so that a step's fate depends on the step alone and not on when a checkpoint
 # happened to be written: a trial that was cut off and resumed goes the way of one that was not.
@@ -305,19 +307,31 @@ def train(
         loss: By default the cross-entropy of the model's ``logits`` with the batch's ``labels``.
 
     Raises:
-        LeanformerError: The checkpoint is damaged, of another training, or cannot be written.
+        CheckpointError: The checkpoint is damaged, or of another training. The model is as it was.
+        LeanformerError: The checkpoint cannot be read or written.
     """
     epochs = config.epochs if epochs is None else epochs
     steps = epochs * batches.steps_per_epoch
-    step = TrainingStep(model, config, learning_rate, accelerator, loss)
-    looks = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_LOOKS_ON_GPU
-
     run = {
         "seed": seed,
         "epochs": epochs,
         "steps_per_epoch": batches.steps_per_epoch,
         "learning_rate": learning_rate,
     }
+    found = None
+    if checkpoint is not None and checkpoint.exists():
+        found = Snapshot.read(checkpoint, accelerator.device)
+        for key, value in run.items():
+            theirs = found.numbers.get("run", {}).get(key)
+            if theirs != value:
+                raise CheckpointError(
+                    f"{checkpoint}: the checkpoint is of a training with {key} = {theirs}, not {value}"
+                )
+        if (difference := found.difference(model)) is not None:
+            raise CheckpointError(f"{checkpoint}: the checkpoint is of another model ({difference})")
+
+    step = TrainingStep(model, config, learning_rate, accelerator, loss)
+    looks = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_LOOKS_ON_GPU
     state = _State(run=run)
     mean = WeightMean(epochs if config.average_last is None else epochs - config.average_last)
 
@@ -329,14 +343,8 @@ def train(
         mean.sums = snapshot.sums()
         return _State.of(numbers)
 
-    if checkpoint is not None and checkpoint.exists():
-        state = restore(Snapshot.read(checkpoint, accelerator.device))
-        for key, value in run.items():
-            if state.run.get(key) != value:
-                raise LeanformerError(
-                    f"{checkpoint}: the checkpoint is of a training with {key} = {state.run.get(key)}, not {value}; "
-                    "delete it to start again"
-                )
+    if found is not None:
+        state = restore(found)
     boundary = take()
     last_write = time.monotonic()
 
@@ -367,6 +375,7 @@ def train(
             state.epoch_examples += size
             state.trained.examples += size
             observer.step_ended(state.epoch, state.step, batches.steps_per_epoch)
+            stopping.check()
         state.trained.seconds += time.perf_counter() - started
 
     def write_when_due() -> None:
@@ -413,9 +422,10 @@ def train(
             observer.epoch_ended(record, speed)
             if state.epoch < epochs:
                 write_when_due()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         if checkpoint is not None:
-            boundary.write(checkpoint)
+            with undisturbed():
+                boundary.write(checkpoint)
         raise
     finally:
         step.close()

@@ -52,7 +52,12 @@ class Task(ABC):
         notes: What was done with the data, in words.
         warnings: What the reader of the results has to know of data and baseline.
         batches: The training data.
+        batch_key: The key of the study that says how large a batch is.
+        answer_key: Likewise of the batches in which the test split is answered.
     """
+
+    batch_key: str
+    answer_key: str
 
     study: Study
     device: torch.device

@@ -49,6 +49,7 @@ class ImageClassification(Task):
         LeanformerError: Data or baseline are wrong, or do not fit each other.
     """
 
+    batch_key = answer_key = "train.batch_size"
     batches: ImageBatches
 
     def __init__(self, study: ImageStudy, device: torch.device) -> None:

@@ -57,6 +57,8 @@ class Translation(Task):
         LeanformerError: Data, tokenizer or baseline are wrong, or do not fit each other.
     """
 
+    batch_key = "train.batch_tokens"
+    answer_key = "decode.batch_tokens"
     batches: TextBatches
 
     def __init__(self, study: TranslationStudy, device: torch.device) -> None:
