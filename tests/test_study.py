@@ -221,46 +221,6 @@ def test_a_further_seed_trains_that_seed_alone(finished: Path, digits_study: Mak
     assert all(len(row["quality"]["per_seed"]) == 3 for row in rows_of(finished).values())
 
 
-def test_damaged_results_name_the_file(finished: Path, digits_study: MakeStudy) -> None:
-    path = finished / "trials" / "minimal" / "seed-0" / "result.json"
-    path.write_text(path.read_text()[:50])
-    with pytest.raises(lf.LeanformerError, match=r"seed-0/result\.json: damaged .* delete"):
-        run(digits_study(), finished)
-    path.unlink()  # the remedy of the least effort works too
-    run(digits_study(), finished)
-
-
-def test_half_predictions_name_the_file(finished: Path, digits_study: MakeStudy) -> None:
-    path = finished / "trials" / "minimal" / "seed-0" / "predictions.parquet"
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(lf.LeanformerError, match=r"seed-0/predictions\.parquet: not readable as predictions"):
-        run(digits_study(), finished)
-
-
-def test_a_checkpoint_cut_in_half_names_the_file(
-    finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = results_of(finished)
-    trial = finished / "trials" / "minimal" / "seed-1"
-    (trial / "result.json").unlink()
-
-    def interrupted(self: Any, record: dict[str, float], examples_per_second: float) -> None:
-        if record["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trial_room.TrialObserver, "epoch_ended", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(digits_study(), finished)
-    checkpoint = trial / "checkpoint.safetensors"
-    checkpoint.write_bytes(checkpoint.read_bytes()[: checkpoint.stat().st_size // 2])
-    with pytest.raises(lf.LeanformerError, match=r"seed-1/checkpoint\.safetensors: the checkpoint is damaged"):
-        run(digits_study(), finished)
-    checkpoint.unlink()
-    run(digits_study(), finished)
-    assert without_timings(results_of(finished)) == without_timings(before)
-
-
 def test_a_second_process_is_told(whole: Path, digits_study: MakeStudy) -> None:
     with (
         FileLock(whole / ".lock"),

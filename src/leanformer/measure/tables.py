@@ -35,6 +35,8 @@ def read_columns(path: Path, columns: Sequence[str], what: str) -> list[pa.Chunk
         found = [table[name] for name in columns]
         if not len(table):
             raise ValueError("it has no row")
+    except PermissionError as error:
+        raise LeanformerError(f"{path}: cannot be read: {error.strerror}") from None
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise LeanformerError(
             f"{path}: not readable as {what} ({' '.join(str(error).split())[:120]}); "

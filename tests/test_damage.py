@@ -1,0 +1,293 @@
+"""What is not as it was written is found, named, set aside and made again; what is linked or lost is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import leanformer as lf
+from leanformer import trials as trial_room
+from leanformer.learn.checkpoint import Snapshot
+from leanformer.rundir import RunDirectory, read_json, sealed
+from tests.studies import results_of, run, without_timings
+
+MakeStudy = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study") / "run"
+
+
+@pytest.fixture
+def finished(template: Path, digits_study: MakeStudy, tmp_path: Path) -> Path:
+    """A finished study, to be damaged."""
+    if not template.exists():
+        run(digits_study(), template)
+    return Path(shutil.copytree(template, tmp_path / "run"))
+
+
+def flip(path: Path, where: float = 0.5) -> None:
+    """Flips one bit at a part of a file's length."""
+    content = bytearray(path.read_bytes())
+    content[int(where * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        (flip, "model/model.safetensors"),
+        (lambda path: flip(path, 0.99), "model/model.safetensors"),
+        (lambda path: flip(path, 0.01), "model/model.safetensors"),
+        (cut, "model/model.safetensors"),
+        (flip, "model/config.json"),
+        (Path.unlink, "model/config.json"),
+        (Path.unlink, "model/model.safetensors"),
+        (lambda path: shutil.rmtree(path.parent), "model/config.json"),
+        (flip, "predictions.parquet"),
+        (cut, "predictions.parquet"),
+        (Path.unlink, "predictions.parquet"),
+        (cut, "result.json"),
+        (lambda path: path.write_text(path.read_text().replace("0", "1", 1)), "result.json"),
+        (lambda path: path.write_text("[1]"), "result.json"),
+        (lambda path: path.write_text("[" * 100_000), "result.json"),
+        (cut, "settings.json"),
+        (Path.unlink, "settings.json"),
+        (lambda path: shutil.copy(path.parents[2] / "seed-1" / "model" / path.name, path), "model/model.safetensors"),
+    ],
+)
+def test_a_damaged_trial_is_named_set_aside_and_trained_again(
+    finished: Path, digits_study: MakeStudy, damage: Callable[[Path], object], file: str
+) -> None:
+    before = results_of(finished)
+    trial = finished / "trials" / "minimal" / "seed-0"
+    damage(trial / file)
+    result, log = run(digits_study(), finished)
+    (line,) = [line for line in log.splitlines() if "runs again" in line]
+    assert line.startswith(f"tiny: minimal, seed 0 runs again: {trial}/")
+    assert file in line
+    assert line.endswith(f"what was there is now {trial}.damaged")
+    assert (finished / "trials" / "minimal" / "seed-0.damaged").is_dir()
+    assert without_timings(result.results) == without_timings(before)
+    _, log = run(digits_study(), finished)
+    assert "again" not in log
+
+
+def test_damage_is_set_aside_each_time_under_a_name_of_its_own(finished: Path, digits_study: MakeStudy) -> None:
+    trial = finished / "trials" / "no-mlp" / "seed-1"
+    for name in ("seed-1.damaged", "seed-1.damaged-2"):
+        flip(trial / "predictions.parquet")
+        run(digits_study(), finished)
+        assert (trial.parent / name / "predictions.parquet").is_file()
+
+
+def test_a_damaged_model_of_the_search_is_not_taken_over(
+    digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between search and trial leaves the winner's model; a bit of it is flipped meanwhile."""
+    study = digits_study(candidates={"no-mlp": {"plan": {"*.mlp": "none"}}}, seeds=[0])
+    expected, _ = run(study, tmp_path / "whole")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_room.Trials, "_trial", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(study, tmp_path / "run")
+    models = sorted((tmp_path / "run" / "trials" / "baseline" / "search").glob("*/model/model.safetensors"))
+    assert len(models) == 2
+    for path in models:
+        flip(path)
+    result, log = run(study, tmp_path / "run")
+    assert log.count("runs again: ") == 2
+    assert without_timings(result.results) == without_timings(expected.results)
+
+
+def test_an_older_study_without_sums_is_taken_as_it_is(finished: Path, digits_study: MakeStudy) -> None:
+    for path in finished.rglob("result.json"):
+        content = json.loads(path.read_text())
+        assert content.pop("sha256")
+        assert content.pop("files")
+        path.write_text(json.dumps(content))
+    _, log = run(digits_study(), finished)
+    assert "again" not in log
+
+
+def test_a_damaged_record_of_costs_is_measured_anew(finished: Path, digits_study: MakeStudy) -> None:
+    path = finished / "costs.json"
+    path.write_text(path.read_text().replace("p50", "p51", 1))
+    _, log = run(digits_study(), finished)
+    assert f"{path}: damaged (not as it was written, by its SHA-256); it is measured anew" in log
+
+
+def test_a_sealed_file_tells_a_changed_digit(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(sealed({"loss": 0.125, "words": ["ä"]}), encoding="utf-8")
+    assert read_json(path) == {"loss": 0.125, "words": ["ä"]}
+    path.write_text(path.read_text(encoding="utf-8").replace("0.125", "0.126"), encoding="utf-8")
+    with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \(not as it was written"):
+        read_json(path)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="root gives up its rights in it")
+@pytest.mark.parametrize("name", ["model/model.safetensors", "result.json", "settings.json"])
+def test_what_may_not_be_read_is_not_called_damage(finished: Path, digits_study: MakeStudy, name: str) -> None:
+    trial = finished / "trials" / "minimal" / "seed-0"
+    settings = read_json(trial / "settings.json")
+    directory = RunDirectory(finished, lf.make_study(digits_study()))
+    for place in (finished, *finished.parents[:-1]):
+        place.chmod(0o755)
+    (trial / name).chmod(0)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(lf.LeanformerError, match=rf"{name}: cannot be read: Permission denied$"):
+            directory.prepare(trial, settings)
+    finally:
+        os.seteuid(0)
+    assert not (trial.parent / "seed-0.damaged").exists()
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def cut_off(finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A study whose last trial was interrupted after its second epoch."""
+    trial = finished / "trials" / "minimal" / "seed-1"
+    (trial / "result.json").unlink()
+
+    def interrupted(self: Any, record: dict[str, float], examples_per_second: float) -> None:
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_room.TrialObserver, "epoch_ended", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(digits_study(), finished)
+    yield finished
+    assert not list(trial.glob("checkpoint.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        *(lambda path, part=part: flip(path, part) for part in (0.02, 0.2, 0.4, 0.6, 0.8, 0.9, 0.999)),
+        lambda path: path.write_bytes(b""),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_again(
+    cut_off: Path, digits_study: MakeStudy, template: Path, damage: Callable[[Path], object]
+) -> None:
+    checkpoint = cut_off / "trials" / "minimal" / "seed-1" / "checkpoint.safetensors"
+    damage(checkpoint)
+    result, log = run(digits_study(), cut_off)
+    assert f"tiny: {checkpoint}: the checkpoint is damaged" in log
+    assert f"it is now {checkpoint}.damaged, and this training starts again" in log
+    assert without_timings(result.results) == without_timings(results_of(template))
+
+
+def test_a_foreign_checkpoint_is_set_aside(cut_off: Path, digits_study: MakeStudy, template: Path) -> None:
+    import torch
+
+    trial = cut_off / "trials" / "minimal" / "seed-1"
+    found = Snapshot.read(trial / "checkpoint.safetensors", torch.device("cpu"))
+    name = next(name for name in found.tensors if name.startswith("model."))
+    tensors = {**found.tensors, name: torch.zeros(3, 5)}
+    Snapshot(tensors, found.numbers).write(trial / "checkpoint.safetensors")
+    result, log = run(digits_study(), cut_off)
+    assert f"the checkpoint is of another model ({name.removeprefix('model.')} has the shape (3, 5) there" in log
+    assert without_timings(result.results) == without_timings(results_of(template))
+
+
+def test_an_undamaged_checkpoint_is_gone_on_with(cut_off: Path, digits_study: MakeStudy, template: Path) -> None:
+    result, log = run(digits_study(), cut_off)
+    assert "starts again" not in log
+    assert without_timings(result.results) == without_timings(results_of(template))
+
+
+# Links, and a directory that is taken away
+
+
+@pytest.mark.parametrize("name", ["trials", "trials/minimal", "trials/minimal/seed-0"])
+def test_a_trial_directory_that_is_a_link_is_refused(finished: Path, digits_study: MakeStudy, name: str) -> None:
+    place = finished / name
+    elsewhere = finished.parent / "elsewhere"
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere, target_is_directory=True)
+    before = sorted(path.name for path in elsewhere.rglob("*"))
+    changed = digits_study(train={**digits_study()["train"], "epochs": 4})
+    with pytest.raises(lf.LeanformerError, match=rf"{name}: is a link; .*put the directory itself in its place"):
+        run(changed, finished)
+    assert sorted(path.name for path in elsewhere.rglob("*")) == before
+
+
+def test_a_run_directory_may_be_reached_by_a_link(digits_study: MakeStudy, finished: Path) -> None:
+    link = finished.parent / "link"
+    link.symlink_to(finished, target_is_directory=True)
+    result, log = run(digits_study(), link)
+    assert "again" not in log
+    assert (finished / (result.results["ship"] or "") / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("take_away", "named"),
+    [
+        (lambda path: path.rename(path.with_name("moved")), r"run: moved, deleted or exchanged"),
+        (shutil.rmtree, r"run: moved, deleted or exchanged"),
+        (lambda path: (path / ".lock").unlink(), r"\.lock: moved, deleted or exchanged"),
+        (lambda path: (path / "study.yaml").unlink(), r"study\.yaml: moved, deleted or exchanged"),
+    ],
+)
+def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
+    digits_study: MakeStudy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    take_away: Callable[[Path], object],
+    named: str,
+) -> None:
+    directory = tmp_path / "run"
+    steps = []
+    monkeypatch.setattr("leanformer.rundir.SECONDS_BETWEEN_LOOKS", 0.0)
+    step_ended = trial_room.TrialObserver.step_ended
+
+    def takes_away(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
+        steps.append(step)
+        if len(steps) == 10:
+            take_away(directory)
+        step_ended(self, epoch, step, steps_per_epoch)
+
+    monkeypatch.setattr(trial_room.TrialObserver, "step_ended", takes_away)
+    with pytest.raises(lf.LeanformerError, match=named):
+        run(digits_study(), directory)
+    assert len(steps) == 10
+    assert not directory.exists() or (directory / "trials").exists()  # nothing was made anew at the old place
+
+
+def test_a_shipped_model_that_is_not_there_is_said(
+    finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leanformer import study as main_job
+
+    assemble = main_job.assemble
+
+    def loses(*arguments: Any) -> dict[str, Any]:
+        results = assemble(*arguments)
+        (finished / results["ship"] / "model.safetensors").unlink()
+        return results
+
+    monkeypatch.setattr(main_job, "assemble", loses)
+    with pytest.raises(lf.LeanformerError, match=r"model\.safetensors: missing; so the model to ship is not there"):
+        run(digits_study(), finished)
