@@ -14,6 +14,7 @@ import pytest
 import leanformer as lf
 from leanformer import trials as trial_room
 from leanformer.learn.checkpoint import Snapshot
+from leanformer.results import assemble
 from leanformer.rundir import RunDirectory, read_json, sealed
 from tests.studies import results_of, run, without_timings
 
@@ -279,15 +280,11 @@ def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
 def test_a_shipped_model_that_is_not_there_is_said(
     finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from leanformer import study as main_job
-
-    assemble = main_job.assemble
-
     def loses(*arguments: Any) -> dict[str, Any]:
         results = assemble(*arguments)
         (finished / results["ship"] / "model.safetensors").unlink()
         return results
 
-    monkeypatch.setattr(main_job, "assemble", loses)
+    monkeypatch.setattr("leanformer.study.assemble", loses)
     with pytest.raises(lf.LeanformerError, match=r"model\.safetensors: missing; so the model to ship is not there"):
         run(digits_study(), finished)
