@@ -15,7 +15,7 @@ import leanformer as lf
 from leanformer import trials as trial_room
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.results import assemble
-from leanformer.rundir import RunDirectory, read_json, sealed
+from leanformer.rundir import RunDirectory, content_signature, files_signature, read_json, sealed
 from tests.studies import results_of, run, without_timings
 
 MakeStudy = Callable[..., dict[str, Any]]
@@ -288,3 +288,51 @@ def test_a_shipped_model_that_is_not_there_is_said(
     monkeypatch.setattr("leanformer.study.assemble", loses)
     with pytest.raises(lf.LeanformerError, match=r"model\.safetensors: missing; so the model to ship is not there"):
         run(digits_study(), finished)
+
+
+# Files that were changed in place
+
+
+def test_data_that_keep_their_sizes_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    file = tmp_path / "model" / "model.safetensors"
+    file.write_bytes(b"a" * 300)
+    before = files_signature(str(tmp_path / "model")), content_signature(str(tmp_path / "model"))
+    file.write_bytes(b"a" * 299 + b"b")
+    after = files_signature(str(tmp_path / "model")), content_signature(str(tmp_path / "model"))
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+    monkeypatch.setattr("leanformer.rundir.WHOLE", 100)
+    monkeypatch.setattr("leanformer.rundir.SAMPLE", 10)
+    sampled = content_signature(str(tmp_path / "model"))
+    file.write_bytes(b"a" * 150 + b"b" + b"a" * 148 + b"b")
+    assert content_signature(str(tmp_path / "model")) == sampled
+    file.write_bytes(b"a" * 300)
+    assert content_signature(str(tmp_path / "model")) != sampled
+    assert content_signature("owner/name") is None
+
+
+def test_a_baseline_that_was_trained_anew_runs_again(
+    finished: Path, digits_study: MakeStudy, tmp_path: Path, make_model: Any
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(finished / "trials" / "baseline" / "seed-0" / "model", model)
+    study = digits_study(baseline={"model": str(model)}, seeds=[0], candidates={"no-mlp": {"plan": {"*.mlp": "none"}}})
+    study["train"] = {"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}
+    directory = tmp_path / "again"
+    run(study, directory)
+    _, log = run(study, directory)
+    assert "again" not in log
+    shutil.copytree(finished / "trials" / "baseline" / "seed-1" / "model", model, dirs_exist_ok=True)
+    _, log = run(study, directory)
+    assert log.count("runs again: baseline_content: ") == 2
+
+
+def test_an_older_study_that_names_no_contents_is_taken_as_it_is(finished: Path, digits_study: MakeStudy) -> None:
+    for path in finished.rglob("settings.json"):
+        settings = json.loads(path.read_text())
+        for key in ("data_content", "baseline_content"):
+            del settings[key]
+        path.write_text(json.dumps(settings))
+    _, log = run(digits_study(), finished)
+    assert "again" not in log

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from leanformer.config import BASELINE, TextDataConfig
 from leanformer.job import StudyJob
-from leanformer.rundir import files_signature, read_json
+from leanformer.rundir import content_signature, files_signature, read_json
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Parts:
     def teacher_settings(self, seed: int) -> dict[str, Any]:
         """Everything that a teacher, the baseline's trained model, follows from."""
         path = self._job.directory.trial(BASELINE, seed) / "settings.json"
-        settings = read_json(path, f"delete {path.parent} and run again to repeat this trial")
+        settings = read_json(path)
         return {"teacher": settings}
 
     def _settings(self, part: Part) -> dict[str, Any]:
@@ -116,9 +116,8 @@ class Parts:
         epochs = self.search_epochs if part.kind == "search" else self._job.study.train.epochs
         return {
             "data": study["data"],
-            "data_files": self._files[0],
             "baseline": study["baseline"],
-            "baseline_files": self._files[1],
+            **self._files,
             "plan": {} if candidate is None else candidate.plan,
             "method": "scratch" if candidate is None else candidate.method,
             "train": {**train, "epochs": epochs, "precision": self._job.precision},
@@ -129,9 +128,15 @@ class Parts:
         }
 
     @cached_property
-    def _files(self) -> tuple[str | None, str | None]:
+    def _files(self) -> dict[str, str | None]:
         """What tells whether the files of data and baseline are others than before."""
         data = self._job.study.data
         # Of the files that a source names up to the language.
         endings = (data.source_language, data.target_language) if isinstance(data, TextDataConfig) else ()
-        return files_signature(data.source, endings), files_signature(self._job.study.baseline.model)
+        model = self._job.study.baseline.model
+        return {
+            "data_files": files_signature(data.source, endings),
+            "data_content": content_signature(data.source, endings),
+            "baseline_files": files_signature(model),
+            "baseline_content": content_signature(model),
+        }

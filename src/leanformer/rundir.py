@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from leanformer.files import (
 CHECKPOINT = "checkpoint.safetensors"
 SEAL = "sha256"
 SECONDS_BETWEEN_LOOKS = 1.0
+WHOLE, SAMPLE = 2 * 1024**3, 64 * 1024
+ADDED = ("data_content", "baseline_content")
+"""Settings that trials of the first version do not say; where they are missing, nothing is compared."""
 
 
 class DamagedError(LeanformerError):
@@ -97,16 +100,49 @@ def files_signature(source: str, endings: Sequence[str] = ()) -> str | None:
         source: A directory, a file, or the path of several files up to their endings.
         endings: These endings.
     """
-    root = Path(source).expanduser()
-    candidates = (
-        root.rglob("*") if root.is_dir() else (root, *(root.with_name(f"{root.name}.{end}") for end in endings))
-    )
-    files = [path for path in sorted(candidates) if path.is_file()]
-    if not files and not root.is_dir():
+    return _signature(source, endings, lambda path: str(path.stat().st_size))
+
+
+def content_signature(source: str, endings: Sequence[str] = ()) -> str | None:
+    """As ``files_signature``, of what is in the files: a model that was trained anew has files of the same sizes.
+
+    Of files of more than ``WHOLE`` bytes together, the first and the last ``SAMPLE`` bytes of each count.
+    """
+    files = _files(source, endings)[1]
+    whole = sum(path.stat().st_size for path in files) <= WHOLE
+    return _signature(source, endings, sha256 if whole else _sampled)
+
+
+def _signature(source: str, endings: Sequence[str], of: Callable[[Path], str]) -> str | None:
+    base, files = _files(source, endings)
+    if not files and not base.is_dir():
         return None
-    base = root if root.is_dir() else root.parent
-    lines = [f"{path.relative_to(base)} {path.stat().st_size}" for path in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    try:
+        lines = [f"{path.relative_to(base)} {of(path)}" for path in files]
+    except OSError as error:
+        raise LeanformerError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _files(source: str, endings: Sequence[str]) -> tuple[Path, list[Path]]:
+    """The files that a source names, and the directory that they are in."""
+    root = Path(source).expanduser()
+    if root.is_dir():
+        return root, [path for path in sorted(root.rglob("*")) if path.is_file()]
+    named = (root, *(root.with_name(f"{root.name}.{end}{packed}") for end in endings for packed in ("", ".gz")))
+    files = [path for path in sorted(named) if path.is_file()]
+    return (root.parent if files else root), files
+
+
+def _sampled(path: Path) -> str:
+    """A file's size, and a hash of its beginning and its end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        digest = hashlib.sha256()
+        for start in (0, max(0, size - SAMPLE)):
+            file.seek(start)
+            digest.update(file.read(SAMPLE))
+    return f"{size} {digest.hexdigest()}"
 
 
 class RunDirectory:
@@ -273,7 +309,8 @@ class RunDirectory:
         """What differs from the settings that a trial was made with; None where it was not even begun."""
         path = directory / "settings.json"
         if path.exists():
-            return differences(read_json(path), settings)
+            known = read_json(path)
+            return differences(known, _as_far_as_known(known, settings))
         if (directory / "result.json").exists():
             raise DamagedError(f"{path}: missing")
         return None
@@ -344,6 +381,15 @@ class RunDirectory:
                 raise LeanformerError(
                     f"{place}: is a link; a study writes and deletes here, so put the directory itself in its place"
                 )
+
+
+def _as_far_as_known(known: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that an older version did not know of, in a teacher's settings too."""
+    return {
+        key: _as_far_as_known(known[key], value) if key == "teacher" and key in known else value
+        for key, value in settings.items()
+        if key in known or key not in ADDED
+    }
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
