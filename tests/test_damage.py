@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies import results_of, run, without_timings
 
 import leanformer as lf
 from leanformer import trials as trial_room
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.results import assemble
 from leanformer.rundir import RunDirectory, content_signature, files_signature, read_json, sealed
-from tests.studies import results_of, run, without_timings
 
 MakeStudy = Callable[..., dict[str, Any]]
 

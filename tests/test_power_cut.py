@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies import run, without_timings
 
 from leanformer.files import add_to_directory, make_directory, replace_directory, write_atomically
 from leanformer.model.students import load
 from leanformer.rundir import RunDirectory
-from tests.studies import run, without_timings
 
 MakeStudy = Callable[..., dict[str, Any]]
 Image = dict[str, bytes]  # path from the root -> content

@@ -17,16 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
+from studies import results_of, run, without_timings
 
 import leanformer as lf
 from leanformer import stopping
 from leanformer.cli import NOTHING_RECOMMENDED
 from leanformer.learn.train import TrainingStep
 from leanformer.memory import memory_named
-from tests import processes
-from tests.studies import results_of, run, without_timings
 
 MakeStudy = Callable[..., dict[str, Any]]
 

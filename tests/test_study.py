@@ -30,7 +30,7 @@ from studies import results_of, rows_of, run, without_timings
 import leanformer as lf
 from leanformer import job as job_room
 from leanformer import trials as trial_room
-from leanformer.config import ImageDataConfig
+from leanformer.config import ImageDataConfig, TrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn.train import Trained, train
@@ -341,11 +341,16 @@ def arguments(digits_study: MakeStudy, tmp_path: Path) -> list[str]:
     return ["run", str(path), "--out", str(tmp_path / "run")]
 
 
+@pytest.mark.parametrize("interval", [0.0, pytest.param(TrainConfig().checkpoint_seconds, marks=pytest.mark.long)])
 def test_killed_at_any_moment_it_ends_with_the_same_results(
-    whole: Path, arguments: list[str], digits_study: MakeStudy, tmp_path: Path
+    whole: Path, arguments: list[str], digits_study: MakeStudy, tmp_path: Path, interval: float
 ) -> None:
+    """With a checkpoint after each epoch, and with the usual interval, in which these trainings have none."""
+    arguments += ["--set", f"train.checkpoint_seconds={interval}"]
     directory = tmp_path / "run"
-    expected = without_timings(results_of(whole))
+    whole_results = results_of(whole)
+    whole_results["study"]["train"]["checkpoint_seconds"] = interval
+    expected = without_timings(whole_results)
     # By the time that the whole study took here: fast and slow machines are killed at all stages alike.
     seconds = (whole / "results.json").stat().st_mtime - (whole / "study.yaml").stat().st_mtime
     processes.start(["--version"], tmp_path / "errors.txt").join()  # the server takes its time to import everything
@@ -366,7 +371,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_results(
             assert process.exitcode == -signal.SIGKILL
             kills += 1
         done = finished
-    run(digits_study(), directory)
+    study = digits_study()
+    study["train"]["checkpoint_seconds"] = interval
+    run(study, directory)
     assert without_timings(results_of(directory)) == expected
     assert not list(directory.rglob("*.partial"))
 
