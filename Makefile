@@ -9,13 +9,14 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # Empty is as if not set: a process that finds no bytecode compiles all that it imports, which takes it ten seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test tests lint format clean
+.PHONY: help setup demo test tests test-long lint format clean
 
 help:
-	@echo "make demo    set up, run the demonstration studies (digits, number words), show tables, decisions and reports"
-	@echo "make test    set up, run all tests and checks"
-	@echo "make format  let ruff format and fix the code"
-	@echo "make clean   remove the virtual environment"
+	@echo "make demo       set up, run the demonstration studies (digits, number words), show tables, decisions and reports"
+	@echo "make test       set up, run all tests and checks"
+	@echo "make test-long  set up, run the tests that take long"
+	@echo "make format     let ruff format and fix the code"
+	@echo "make clean      remove the virtual environment"
 
 setup: $(READY)
 
@@ -41,6 +42,10 @@ test: $(READY)
 tests: $(READY)
 	@echo "== tests"
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+test-long: $(READY)
+	@echo "== tests that take long"
+	@$(BIN)/python -m pytest -m long --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lint: $(READY)
 	@echo "== ruff and mypy"

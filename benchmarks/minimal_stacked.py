@@ -30,7 +30,7 @@ from leanformer.data.batches import ImageBatches
 from leanformer.data.images import ImageData, load_images
 from leanformer.decide.statistics import compare, quality_interval
 from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
+from leanformer.files import make_directory, write_atomically
 from leanformer.learn.train import Batch, TrainingStep, make_accelerator
 from leanformer.machine import threads
 from leanformer.measure.cost import forward_flops, overdetermination_ratio
@@ -98,6 +98,7 @@ class Trained:
         """Writes it with what it follows from, whole or not at all."""
         content = BytesIO()
         np.savez_compressed(content, settings=np.array(settings), **asdict(self))
+        make_directory(path.parent)
         write_atomically(path, content.getvalue())
 
     @classmethod

@@ -16,7 +16,7 @@ from benchmarks.drawing import draw, same_drawing
 from benchmarks.room import RESULTS, Result, find, read_result, table, with_interval
 from benchmarks.verdicts import MARGINS, WORDS, Verdict, in_order
 from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
+from leanformer.files import make_directory, write_atomically
 from leanformer.report.numbers import seconds, signed
 
 EVERY = "Every reduction"
@@ -339,6 +339,7 @@ def write() -> None:
     for path in directory.glob("*.svg"):
         if path.name not in plots:
             path.unlink()
+    make_directory(directory)
     for name, svg in plots.items():
         path = directory / name
         if not path.exists() or not same_drawing(path.read_text(encoding="utf-8"), svg):

@@ -25,7 +25,7 @@ from benchmarks.again import Figures
 from benchmarks.plots import Plot
 from benchmarks.verdicts import Verdict
 from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
+from leanformer.files import make_directory, write_atomically
 from leanformer.machine import environment, threads
 from leanformer.progress import quiet_libraries
 from leanformer.report.numbers import signed
@@ -159,6 +159,7 @@ def run(benchmark: Benchmark, argv: Sequence[str]) -> Result:
         **figures,
     }
     if arguments.out is not None:
+        make_directory(arguments.out.parent)
         write_atomically(arguments.out, to_json(result))
     return result
 

@@ -32,7 +32,7 @@ from benchmarks.observer import Observer
 from benchmarks.room import CPU, Benchmark, Result, add_runs, progress, runs_of, table
 from leanformer.config import FinetuneConfig
 from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
+from leanformer.files import make_directory, write_atomically
 from leanformer.job import open_task
 from leanformer.learn.distill import frozen_copy, relative_error, tuning_loss
 from leanformer.learn.train import Batch, Loss, Trained, make_accelerator, train
@@ -214,6 +214,7 @@ def measure(arguments: argparse.Namespace) -> Result:
                     progress(key)
                     way = _tuned(runs / f"answers-{mark}.json", task, teacher, student, name, seed, arguments)
                     rows = {**_read(kept), **rows, key: {"way": name, "seed": seed, **way}}
+                    make_directory(kept.parent)
                     write_atomically(kept, to_json(rows))
         wanted = [row for key, row in rows.items() if row.get("way") in arguments.ways and _asked(key, arguments)]
         return {
@@ -278,6 +279,7 @@ def _answers(path: Path, task: Translation, teacher: PreTrainedModel, beam: int)
     if not path.exists():
         started = time.process_time()
         answers = task.write_training(teacher, beam, lambda _: None)
+        make_directory(path.parent)
         write_atomically(path, to_json({"answers": answers, "seconds": time.process_time() - started}))
     kept = json.loads(path.read_text(encoding="utf-8"))
     return kept["answers"], kept["seconds"]
