@@ -56,6 +56,8 @@ def cut(path: Path) -> None:
         (Path.unlink, "model/config.json"),
         (Path.unlink, "model/model.safetensors"),
         (lambda path: shutil.rmtree(path.parent), "model/config.json"),
+        (lambda path: path.write_text("{}"), "model/adapter_config.json"),
+        (lambda path: path.write_bytes(b""), "model/pytorch_model.bin"),
         (flip, "predictions.parquet"),
         (cut, "predictions.parquet"),
         (Path.unlink, "predictions.parquet"),
@@ -81,6 +83,13 @@ def test_a_damaged_trial_is_named_set_aside_and_trained_again(
     assert line.endswith(f"what was there is now {trial}.damaged")
     assert (finished / "trials" / "minimal" / "seed-0.damaged").is_dir()
     assert without_timings(result.results) == without_timings(before)
+    _, log = run(digits_study(), finished)
+    assert "again" not in log
+
+
+def test_a_note_beside_a_model_is_left_alone(finished: Path, digits_study: MakeStudy) -> None:
+    for name in ("README.md", ".DS_Store"):
+        (finished / "trials" / "minimal" / "seed-0" / "model" / name).write_text("mine")
     _, log = run(digits_study(), finished)
     assert "again" not in log
 

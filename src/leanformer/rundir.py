@@ -29,6 +29,8 @@ CHECKPOINT = "checkpoint.safetensors"
 SEAL = "sha256"
 SECONDS_BETWEEN_LOOKS = 1.0
 WHOLE, SAMPLE = 2 * 1024**3, 64 * 1024
+LOADED = (".json", ".jinja", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".py", ".model", ".spm", ".txt")
+"""Endings of files that change what a model's directory is loaded as, and so must not be foreign."""
 ADDED = ("data_content", "baseline_content")
 """Settings that trials of the first version do not say; where they are missing, nothing is compared."""
 
@@ -337,13 +339,14 @@ class RunDirectory:
         """Compares what a finished trial has written with the SHA-256 of each file; once a process.
 
         Raises:
-            DamagedError: A file is missing, or is not as it was written.
+            DamagedError: A file is missing or foreign, or is not as it was written.
             LeanformerError: A file cannot be read.
         """
         path = directory / "result.json"
         if not path.exists() or self._whole.get(path) == path.stat().st_mtime_ns:
             return
-        for name, expected in read_json(path).get("files", {}).items():  # studies of the first version have none
+        sums = read_json(path).get("files", {})  # studies of the first version have none
+        for name, expected in sums.items():
             file = directory / name
             if may_lack is not None and name.startswith(f"{may_lack}/") and not (directory / may_lack).exists():
                 continue
@@ -354,6 +357,9 @@ class RunDirectory:
                 raise DamagedError(f"{file}: missing") from None
             except OSError as error:
                 raise LeanformerError(f"{file}: cannot be read: {error.strerror}") from None
+        for file in sorted((directory / "model").rglob("*")) if sums else ():
+            if file.suffix in LOADED and file.relative_to(directory).as_posix() not in sums and file.is_file():
+                raise DamagedError(f"{file}: foreign (this study has not written it)")
         self._whole[path] = path.stat().st_mtime_ns
 
     def check_shipped(self, model: Path) -> None:
