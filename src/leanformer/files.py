@@ -1,11 +1,66 @@
-"""Files that are there whole or not at all."""
+"""Files: read where they are ordinary ones, and written whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, quoted
+
+_OTHERS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def as_path(value: object, name: str) -> Path:
+    """A path that a caller gave, checked.
+
+    Args:
+        value: Text or a path.
+        name: What the caller knows it by.
+
+    Raises:
+        LeanformerError: It is neither, or no file can have that name.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise LeanformerError(f"{name}: give a path, not {quoted(value)}")
+    path = os.fspath(value)
+    if not path or "\0" in path:
+        raise LeanformerError(f"{name}: no file can be called {quoted(path)}")
+    return Path(path)
+
+
+def read_text(path: Path, most: int) -> str:
+    """An ordinary file's text, without a byte order mark.
+
+    Args:
+        path: The file. Devices and pipes are refused before they are opened: they may never end.
+        most: Bytes that it may have.
+
+    Raises:
+        LeanformerError: It is missing, no ordinary file, too large, or not UTF-8.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            kind = next((name for is_kind, name in _OTHERS if is_kind(found.st_mode)), "no ordinary file")
+            raise LeanformerError(f"{path}: cannot be read: it is {kind}; give a file")
+        if found.st_size > most:
+            raise LeanformerError(
+                f"{path}: cannot be read: it has {found.st_size:,} bytes, and such a file at most {most:,}"
+            )
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LeanformerError(
+            f"{path}: cannot be read: byte {error.start + 1:,} is not UTF-8; save it as UTF-8 text"
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise LeanformerError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -9,13 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, quoted
 
 
-def pick_device(wanted: str) -> torch.device:
+def pick_device(wanted: str, where: str = "measure.device") -> torch.device:
     """The device by its name; ``auto`` is a GPU where there is one.
+
+    Args:
+        wanted: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        where: What to name as the place of a mistake.
 
     Raises:
         LeanformerError: There is no such device.
@@ -23,10 +28,30 @@ def pick_device(wanted: str) -> torch.device:
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not isinstance(wanted, str) or wanted not in present:
+        raise LeanformerError(f"{where}: no device is called {quoted(wanted)}; take auto, {', '.join(present)}")
     if not present[wanted]:
         names = ", ".join(name for name, there in present.items() if there)
-        raise LeanformerError(f"measure.device: there is no {wanted!r} here; this machine has {names}")
+        raise LeanformerError(f"{where}: there is no {wanted!r} here; this machine has {names}")
     return torch.device(wanted)
+
+
+def check_memory(numbers: int, what: str) -> None:
+    """Whether a model can stand in this machine's memory, before it is made: a system out of memory ends processes.
+
+    Args:
+        numbers: Its parameters, of four bytes each.
+        what: What to name as too large.
+
+    Raises:
+        LeanformerError: It cannot.
+    """
+    memory = psutil.virtual_memory().total
+    if 4 * numbers > memory:
+        raise LeanformerError(
+            f"{what}: {numbers:,} parameters take {4e-9 * numbers:,.0f} GB, and this machine has {1e-9 * memory:,.0f} "
+            "GB of memory; take a smaller form"
+        )
 
 
 @contextmanager

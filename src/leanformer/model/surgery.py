@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.blocks.base import AttentionWeights, BlockModule, check_arguments, find_block
 from leanformer.blocks.some_heads import replace_heads
 from leanformer.errors import LeanformerError
+from leanformer.machine import check_memory
 from leanformer.model.families import Family, ImageFamily, device_and_dtype, find_family
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
 from leanformer.model.plan import Choice, Plan, match
@@ -21,6 +23,8 @@ from leanformer.model.sites import Site, SiteKind
 ResolvedPlan = dict[str, dict[str, Any]]
 """Site name -> {"block": name, every argument}: what was changed at a model, complete enough to rebuild it."""
 
+LARGE = 4_096
+"""An argument from which on a block's size is looked at before it is made."""
 _KEPT: dict[SiteKind, str] = {
     "self_attention": "attention",
     "cross_attention": "attention",
@@ -184,18 +188,32 @@ def install(model: PreTrainedModel, plan: Mapping[str, Mapping[str, Any]], take_
 
 
 def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_over: bool) -> nn.Module | None:
-    """The module that an entry of a resolved plan makes for a site, on the model's device and in its precision."""
+    """The module that an entry of a resolved plan makes for a site, on the model's device and in its precision.
+
+    Raises:
+        LeanformerError: The entry is wrong, or the module does not fit into the memory.
+    """
     arguments = dict(entry)
     block = find_block(arguments.pop("block"), site.name)
     checked = check_arguments(block, arguments, site.name)
     attention = _teacher(model, find_family(model), site)
-    if isinstance(entry.get("heads"), list):
-        assert attention is not None  # the plan was resolved against it
-        module: nn.Module | None = replace_heads(block, checked, site, attention, take_over)
-    else:
-        module = block.build(checked, site, attention if take_over else None)
+    what = f"{site.name}: block {block.name!r}"
+    if any(isinstance(value, int) and value > LARGE for value in arguments.values()):
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):  # without memory, and without chance
+            check_memory(parameter_count(block.build(checked, site, None)), what)
     device, dtype = device_and_dtype(model)
-    return None if module is None else module.to(device=device, dtype=dtype)
+    try:
+        if isinstance(entry.get("heads"), list):
+            assert attention is not None  # the plan was resolved against it
+            module: nn.Module | None = replace_heads(block, checked, site, attention, take_over)
+        else:
+            module = block.build(checked, site, attention if take_over else None)
+        return None if module is None else module.to(device=device, dtype=dtype)
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch's allocators say it in words alone: "can't allocate memory", "CUDA out of memory".
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise LeanformerError(f"{what} does not fit into the memory; take a smaller form") from error
 
 
 def module_at(model: PreTrainedModel, name: str) -> nn.Module | None:
