@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -152,17 +151,6 @@ class TextDataConfig(Section):
     test_limit: Count | None = None
 
 
-MOST_LAYERS = 1_000
-LARGEST_SIZE = 1_000_000
-LARGEST = 10**9
-_SIZE = re.compile(r"d_model|.+_(size|layers|heads|dim|channels|embeddings)|num_labels")
-"""Keys of a family's configuration that say how large something is."""
-
-
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, int | float) or (math.isfinite(value) and abs(value) <= LARGEST)
-
-
 class BaselineConfig(Section):
     """The model that is compared with: a fresh config of a family, or a trained model."""
 
@@ -172,22 +160,6 @@ class BaselineConfig(Section):
     """The family's own configuration keys (for a fresh model)."""
     fresh: bool = False
     """With a trained model: take its shape alone and train from random weights."""
-
-    @field_validator("config")
-    @classmethod
-    def _sizes_are_in_bounds(cls, config: dict[str, Any]) -> dict[str, Any]:
-        for key, value in config.items():
-            sizes = value if isinstance(value, list) and value else [value]
-            most = MOST_LAYERS if key.endswith("layers") else LARGEST_SIZE
-            if _SIZE.fullmatch(key) and value is not None:
-                for size in sizes:
-                    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most:
-                        raise ValueError(
-                            f"{key} is {quoted(value)}; it must be a whole number, 1 or more and at most {most:,}"
-                        )
-            elif not all(_is_finite(inner) for inner in sizes):
-                raise ValueError(f"{key} is {quoted(value)}; take a number between -{LARGEST:,} and {LARGEST:,}")
-        return config
 
 
 class FinetuneConfig(Section):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from leanformer import bounds
 from leanformer.errors import LeanformerError, printable, quoted
 
 
@@ -56,7 +57,7 @@ def first_of(error: ValidationError) -> Any:
 def keys_of(mistake: Any) -> list[str]:
     """Where a mistake is, as the file writes it: where several types are possible, pydantic adds the type's name."""
     branches = ("literal[", "constrained-", "tuple[", "function-", "nullable[", "union[", "lax-or-strict[")
-    return [printable(str(part)) for part in mistake["loc"] if not str(part).startswith(branches)]
+    return [str(part) for part in mistake["loc"] if not str(part).startswith(branches)]
 
 
 def sentence(mistake: Any) -> str:
@@ -69,8 +70,16 @@ def sentence(mistake: Any) -> str:
         return message.replace(" after validation", "")
     given = mistake["input"]
     if mistake["type"] == "bool_type":
-        message += " (true or false)"
-    elif mistake["type"] in ("int_type", "float_type") and isinstance(given, str) and _LIKE_A_NUMBER.fullmatch(given):
+        return f"{message} (true or false), not {quoted(given)}"
+    hint = ""
+    if mistake["type"] in ("int_type", "float_type") and isinstance(given, str):
+        if _OLD_NUMBER.fullmatch(given) and not _NUMBER.fullmatch(given):
+            hint = " (write it in decimal digits, without leading zeros, colons and underscores)"
+    return f"{message}, not {quoted(given)}{hint}"
+
+
+_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?")
+_OLD_NUMBER.fullmatch(given):
         message += " (in decimal digits, without leading zeros, colons and underscores)"
     return f"{message}, not {quoted(given)}"
 
@@ -133,16 +142,16 @@ NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1e3)]
 """A learning rate."""
-Count = Annotated[int, Field(ge=1, le=10**9)]
+Count = Annotated[int, Field(ge=1, le=bounds.COUNT)]
 """Of examples, or of subwords."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Epochs = Annotated[int, Field(ge=0, le=10**6)]
-SomeEpochs = Annotated[int, Field(ge=1, le=10**6)]
-Batch = Annotated[int, Field(ge=1, le=10**7)]
+Epochs = Annotated[int, Field(ge=0, le=bounds.EPOCHS)]
+SomeEpochs = Annotated[int, Field(ge=1, le=bounds.EPOCHS)]
+Batch = Annotated[int, Field(ge=1, le=bounds.BATCH)]
 """Examples or subwords at a time."""
-Beam = Annotated[int, Field(ge=1, le=1000)]
+Beam = Annotated[int, Field(ge=1, le=bounds.BEAM)]
 """Hypotheses kept a sentence."""
-Pixels = Annotated[int, Field(ge=1, le=10**4)]
+Pixels = Annotated[int, Field(ge=1, le=bounds.PIXELS)]
 """A side of an image."""
-Length = Annotated[int, Field(ge=1, le=10**5)]
+Length = Annotated[int, Field(ge=1, le=bounds.TOKENS)]
 """Subwords of a sentence."""

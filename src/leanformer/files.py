@@ -17,6 +17,11 @@ _OTHERS = (
 )
 
 
+def _other_kind(mode: int) -> str:
+    """What else than an ordinary file something is, in words; empty for a file."""
+    return next((name for is_kind, name in _OTHERS if is_kind(mode)), "")
+
+
 def as_path(value: object, name: str) -> Path:
     """A path that a caller gave, checked.
 
@@ -47,8 +52,8 @@ def read_text(path: Path, most: int) -> str:
     """
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            kind = next((name for is_kind, name in _OTHERS if is_kind(found.st_mode)), "no ordinary file")
+        kind = _other_kind(found.st_mode)
+        if kind:
             raise LeanformerError(f"{path}: cannot be read: it is {kind}; give a file")
         if found.st_size > most:
             raise LeanformerError(
@@ -63,12 +68,44 @@ def read_text(path: Path, most: int) -> str:
         raise LeanformerError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
+def check_file(path: Path) -> None:
+    """Whether a file can come to stand at a path: nothing does yet, or a file. A device would be renamed over.
+
+    Raises:
+        LeanformerError: Something else stands there.
+    """
+    try:
+        kind = _other_kind(path.stat().st_mode)
+    except (OSError, ValueError):
+        return  # nothing there, or what writing will tell
+    if kind:
+        raise LeanformerError(f"{path}: cannot be written: it is {kind}; give a file's path")
+
+
+def check_directory(path: Path) -> None:
+    """Whether a directory is there or can be made, and written to; nothing is made.
+
+    Raises:
+        LeanformerError: It cannot.
+    """
+    try:
+        nearest = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+        if not nearest.is_dir():
+            raise LeanformerError(f"{path}: cannot be a directory: {nearest} is a file; give another path")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise LeanformerError(f"{path}: cannot be written: {nearest} belongs to others; give another path")
+    except (OSError, ValueError) as error:
+        raise LeanformerError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a file beside its place, flushes it to the disk, and renames it into place.
 
     Raises:
-        LeanformerError: The file cannot be written (a full disk, a read-only directory); what was there is left.
+        LeanformerError: The file cannot be written (a full disk, a read-only directory, a device or a directory of
+            that name); what was there is left.
     """
+    check_file(path)
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from leanformer.errors import LeanformerError, quoted
@@ -34,24 +33,6 @@ def pick_device(wanted: str, where: str = "measure.device") -> torch.device:
         names = ", ".join(name for name, there in present.items() if there)
         raise LeanformerError(f"{where}: there is no {wanted!r} here; this machine has {names}")
     return torch.device(wanted)
-
-
-def check_memory(numbers: int, what: str) -> None:
-    """Whether a model can stand in this machine's memory, before it is made: a system out of memory ends processes.
-
-    Args:
-        numbers: Its parameters, of four bytes each.
-        what: What to name as too large.
-
-    Raises:
-        LeanformerError: It cannot.
-    """
-    memory = psutil.virtual_memory().total
-    if 4 * numbers > memory:
-        raise LeanformerError(
-            f"{what}: {numbers:,} parameters take {4e-9 * numbers:,.0f} GB, and this machine has {1e-9 * memory:,.0f} "
-            "GB of memory; take a smaller form"
-        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
+from leanformer.files import check_file, write_atomically
 from leanformer.machine import pick_device
 from leanformer.measure.translation import translate
 from leanformer.model.families import find_family
@@ -25,6 +25,10 @@ def read_lines(path: Path | None) -> list[str]:
         LeanformerError: The file cannot be read, or a line is not UTF-8.
     """
     name = "standard input" if path is None else str(path)
+    if path is None and sys.stdin is None:
+        raise LeanformerError("standard input is closed; give a file")
+    if path is not None and (path.is_char_device() or path.is_block_device()):
+        raise LeanformerError(f"{name}: cannot be read: it is a device; give a file")
     try:
         content = sys.stdin.buffer.read() if path is None else path.read_bytes()
     except OSError as error:
@@ -57,8 +61,12 @@ def translate_lines(
     Raises:
         LeanformerError: There is no such translator, it brings no tokenizer, or a sentence is too long for it.
     """
+    if out is not None:
+        check_file(out)  # before the work, not after it
+    elif sys.stdout is None:
+        raise LeanformerError("standard output is closed; give --out")
     with quiet_libraries():
-        translator = load(model).to(pick_device(device))
+        translator = load(model).to(pick_device(device, "--device"))
         family = find_family(translator)
         if family.task != "translation":
             raise LeanformerError(f"{model}: a model for {family.task}, not a translator")

@@ -15,8 +15,8 @@ from leanformer.errors import LeanformerError, quoted
 from leanformer.fields import first_of, keys_of, sentence
 from leanformer.model.sites import Site
 
-LARGEST = 1_000_000
-"""Of any number in a block's arguments, which say how many of something there are."""
+LARGEST_ARGUMENT = 2**20
+"""No layer of a transformer is wider, and no text longer; what is larger is a slip of the keyboard."""
 
 
 class Arguments(BaseModel):
@@ -27,11 +27,11 @@ class Arguments(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_in_bounds(cls, arguments: Any) -> Any:
-        """What stands in no bounds of its own would reach as far as the memory does, and then end the process."""
+        """What has no bounds of its own would go as far as the memory, and then end the process."""
         for name, value in arguments.items():
             for number in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(number, int | float) and not -LARGEST <= number <= LARGEST:
-                    raise ValueError(f"{name} is {quoted(value)}; numbers go to {LARGEST:,}")
+                if isinstance(number, int | float) and not abs(number) <= LARGEST_ARGUMENT:  # nor is nan
+                    raise ValueError(f"argument {name!r} must be at most {LARGEST_ARGUMENT:,}, not {quoted(value)}")
         return arguments
 
 

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from leanformer.errors import LeanformerError, quoted
-from leanformer.machine import check_memory
 from leanformer.model.families import FAMILIES, ImageFamily, find_family
 from leanformer.model.students import load
 
@@ -80,11 +79,6 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
             heads, width = getattr(config, key), getattr(config, width_key)
             if width % heads:
                 raise LeanformerError(f"baseline.config: {key} {heads} does not divide {width_key} {width}")
-        # A size that is not small is looked at before the model is made, without memory.
-        if any(isinstance(value, int) and value > 2_048 for value in settings.values()):
-            with torch.device("meta"), torch.random.fork_rng(devices=[]):
-                numbers = sum(weight.numel() for weight in family.model_class(config).parameters())
-            check_memory(numbers, "baseline.config")
         return family.model_class(config)
     except KeyError as error:  # an activation that is looked up by its name
         raise LeanformerError(f"baseline.config: transformers knows no {error}") from None

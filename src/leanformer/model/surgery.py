@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.blocks.base import AttentionWeights, BlockModule, check_arguments, find_block
 from leanformer.blocks.some_heads import replace_heads
 from leanformer.errors import LeanformerError
-from leanformer.machine import check_memory
 from leanformer.model.families import Family, ImageFamily, device_and_dtype, find_family
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
 from leanformer.model.plan import Choice, Plan, match
@@ -23,8 +21,6 @@ from leanformer.model.sites import Site, SiteKind
 ResolvedPlan = dict[str, dict[str, Any]]
 """Site name -> {"block": name, every argument}: what was changed at a model, complete enough to rebuild it."""
 
-LARGE = 4_096
-"""An argument from which on a block's size is looked at before it is made."""
 _KEPT: dict[SiteKind, str] = {
     "self_attention": "attention",
     "cross_attention": "attention",
@@ -198,9 +194,6 @@ def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_ove
     checked = check_arguments(block, arguments, site.name)
     attention = _teacher(model, find_family(model), site)
     what = f"{site.name}: block {block.name!r}"
-    if any(isinstance(value, int) and value > LARGE for value in arguments.values()):
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):  # without memory, and without chance
-            check_memory(parameter_count(block.build(checked, site, None)), what)
     device, dtype = device_and_dtype(model)
     try:
         if isinstance(entry.get("heads"), list):
