@@ -79,13 +79,8 @@ def sentence(mistake: Any) -> str:
 
 
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?")
-_OLD_NUMBER.fullmatch(given):
-        message += " (in decimal digits, without leading zeros, colons and underscores)"
-    return f"{message}, not {quoted(given)}"
-
-
-_LIKE_A_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
-"""What older YAML reads as a number, and another one than people think."""
+_OLD_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
+"""What older YAML reads as a number, and often as another one than people think."""
 
 
 def _no_controls(text: str) -> str:
