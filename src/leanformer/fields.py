@@ -72,9 +72,9 @@ def sentence(mistake: Any) -> str:
     if mistake["type"] == "bool_type":
         return f"{message} (true or false), not {quoted(given)}"
     hint = ""
-    if mistake["type"] in ("int_type", "float_type") and isinstance(given, str):
-        if _OLD_NUMBER.fullmatch(given) and not _NUMBER.fullmatch(given):
-            hint = " (write it in decimal digits, without leading zeros, colons and underscores)"
+    is_number = mistake["type"] in ("int_type", "float_type") and isinstance(given, str)
+    if is_number and _OLD_NUMBER.fullmatch(given) and not _NUMBER.fullmatch(given):
+        hint = " (write it in decimal digits, without leading zeros, colons and underscores)"
     return f"{message}, not {quoted(given)}{hint}"
 
 

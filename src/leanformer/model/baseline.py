@@ -116,10 +116,6 @@ class Baseline:
         self.trained: PreTrainedModel | None = None
         if source in FAMILIES:
             self.family = FAMILIES[source]
-            if fresh:
-                raise LeanformerError(
-                    f"baseline.fresh: {source} is a family, whose models have random weights anyway; leave the key out"
-                )
         else:
             families = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             if "/" not in source and not Path(source).expanduser().is_dir():
