@@ -29,6 +29,17 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 class Commands(TyperGroup):
     """The commands; a user's mistake in any of them is one line and exit code 2, Ctrl-C one line and 130."""
 
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Runs the whole command line, and then writes what is left, here, where it is noticed that nobody reads."""
+        try:
+            try:
+                return super().main(*arguments, **settings)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+        except BrokenPipeError:
+            _nobody_reads()
+
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
         """Reads what stands before the command's name."""
         try:
@@ -39,18 +50,13 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that was asked for."""
         try:
-            result = super().invoke(ctx)
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, where it is noticed that nobody reads on
-            return result
+            return super().invoke(ctx)
         except UsageError as error:
             _misused(error)
         except LeanformerError as error:
             _refuse(error)
         except BrokenPipeError:
-            # Who reads has seen enough, such as head; what is left is not written when Python ends either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+            _nobody_reads()
         except KeyboardInterrupt:
             goes_on = "; run the same command again to go on" if ctx.invoked_subcommand == "run" else ""
             print(f"leanformer: stopped{goes_on}", file=sys.stderr)
@@ -59,6 +65,12 @@ class Commands(TyperGroup):
             if error.errno not in USERS_OS_ERRORS:
                 raise
             _refuse(LeanformerError(f"{error.filename or 'a file'}: {error.strerror}"))
+
+
+def _nobody_reads() -> NoReturn:
+    """Who reads has seen enough, such as ``head``: a quiet end, also when Python itself would write what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def _refuse(error: LeanformerError) -> NoReturn:

@@ -47,9 +47,17 @@ def described(error: ValidationError) -> str:
 
 
 def first_of(error: ValidationError) -> Any:
-    """The first mistake; of a value that may have several types, that of the type which it comes closest to."""
+    """The mistake to tell of: the first one.
+
+    Of a value that may have several types it is that of the type which it comes closest to, and of a missing key an
+    unknown one beside it, which may be the same one misspelled.
+    """
     first, *others = error.errors()
     keys = keys_of(first)
+    if first["type"] == "missing":
+        unknown = [other for other in others if other["type"] == "extra_forbidden"]
+        beside = [other for other in unknown if keys_of(other)[:-1] == keys[:-1]]
+        return (*beside, first)[0]
     same = [other for other in others if keys_of(other)[: len(keys)] == keys]
     return max((first, *same), key=lambda mistake: len(keys_of(mistake)))
 

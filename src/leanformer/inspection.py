@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ def inspect(
     Raises:
         LeanformerError: Model, data or probes are wrong, or do not fit each other.
     """
-    source = str(as_path(model, "model"))
+    as_path(model, "model")
+    source = fspath(model)  # as it was written: ./model is a directory, model may be on the hub
     path = as_path(directory, "directory") if directory is not None else Path("inspections") / _name(source)
     _check_types(data, probes, teach, console)
     check_directory(path)

@@ -29,6 +29,8 @@ def read_lines(path: Path | None) -> list[str]:
         raise LeanformerError("standard input is closed; give a file")
     if path is not None and (path.is_char_device() or path.is_block_device()):
         raise LeanformerError(f"{name}: cannot be read: it is a device; give a file")
+    if path is not None and path.is_fifo() and path.parts[:2] != ("/", "dev"):  # not the shell's <(zcat text.gz)
+        raise LeanformerError(f"{name}: cannot be read: it is a pipe, which may wait forever; give a file")
     try:
         content = sys.stdin.buffer.read() if path is None else path.read_bytes()
     except OSError as error:

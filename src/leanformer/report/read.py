@@ -364,6 +364,8 @@ def _check_rows(results: _Results, rows: Sequence[_Row], most: float) -> None:
     for row in rows:
         if row.seeds != results.seeds:
             raise ValueError(f"{row.name}: its seeds are {quoted(row.seeds)}, the study's {quoted(results.seeds)}")
+        if row.status == "ok" and row.quality is None:
+            raise ValueError(f"{row.name}: its trials ended well, and it has no quality")
         if row.quality is not None:
             if not all(0 <= value <= most + ROUNDING for value in (row.quality.mean, *row.quality.per_seed)):
                 raise ValueError(f"{row.name}: its quality is {row.quality.mean:g}; it goes from 0 to {most:g}")
@@ -376,7 +378,7 @@ def _check_rows(results: _Results, rows: Sequence[_Row], most: float) -> None:
     chosen = next((row for row in rows if row.name == results.recommended), None)
     if results.recommended is not None and chosen is None:
         raise ValueError(f"recommended: there is no {quoted(results.recommended)}")
-    if chosen is not None and chosen is not rows[0] and chosen.decision != "accept":
+    if chosen is not None and chosen is not rows[0] and (chosen.decision != "accept" or chosen.difference is None):
         raise ValueError(f"recommended: {chosen.name} was not accepted")
 
 
