@@ -155,7 +155,7 @@ class _Row(_Part):
     name: _Name
     method: Literal["scratch", "distill"]
     status: Literal["ok", "failed"]
-    plan: dict[str, Any]
+    plan: dict[str, str | dict[str, Any]]
     changes: list[_Change]
     seeds: _Seeds
     learning_rate: _Amount | None
