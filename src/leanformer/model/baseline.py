@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from leanformer.errors import LeanformerError, quoted
+from leanformer.errors import LeanformerError
 from leanformer.model.families import FAMILIES, ImageFamily, find_family
 from leanformer.model.students import load
 
@@ -120,7 +120,7 @@ class Baseline:
             families = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             if "/" not in source and not Path(source).expanduser().is_dir():
                 raise LeanformerError(
-                    f"baseline.model: {quoted(source)} is neither a family ({families}) nor a model directory nor "
+                    f"baseline.model: {source!r} is neither a family ({families}) nor a model directory nor "
                     "a hub id (owner/name)"
                 )
             if settings:
