@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.errors import LeanformerError
-from leanformer.files import check_file, write_atomically
+from leanformer.files import write_atomically
 from leanformer.machine import pick_device
 from leanformer.measure.translation import translate
 from leanformer.model.families import find_family
@@ -63,9 +63,9 @@ def translate_lines(
     Raises:
         LeanformerError: There is no such translator, it brings no tokenizer, or a sentence is too long for it.
     """
-    if out is not None:
-        check_file(out)  # before the work, not after it
-    elif sys.stdout is None:
+    if out is not None and out.is_dir():  # said before the work, not after it
+        raise LeanformerError(f"{out}: cannot be written: it is a directory; give a file's path")
+    if out is None and sys.stdout is None:
         raise LeanformerError("standard output is closed; give --out")
     with quiet_libraries():
         translator = load(model).to(pick_device(device, "--device"))
