@@ -184,6 +184,7 @@ def example_results(seeds: int = 3, classes: int = 10) -> dict[str, Any]:
             "storage": "memory",
             "notes": ["no test split: 40 % of all examples set aside, seed 0"],
         },
+        "warnings": [],
         "baseline": baseline,
         "candidates": [example_row(*recipe, seeds, classes) for recipe in recipes],
         "recommended": "four-heads",

@@ -25,7 +25,7 @@ TIMINGS = {
 }
 
 
-def run(study: dict[str, Any], directory: Path, jobs: int = 1) -> tuple[lf.StudyResult, str]:
+def run(study: dict[str, Any] | lf.Study, directory: Path, jobs: int = 1) -> tuple[lf.StudyResult, str]:
     """The study's result, and what it wrote to a console that is no terminal."""
     log = io.StringIO()
     return lf.run(study, directory, Console(file=log, width=120), jobs), log.getvalue()

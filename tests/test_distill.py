@@ -840,8 +840,9 @@ def test_what_cannot_be_distilled_is_named(
 
 def test_a_loss_that_is_not_finite_is_named(teachers: dict[str, PreTrainedModel]) -> None:
     plan: Plan = {"encoder.0.self_attention": FF}
+    teach = lf.DistillConfig(epochs=1).model_copy(update={"learning_rate": 1e38})
     with pytest.raises(lf.LeanformerError, match="teaching failed: the loss or its gradient was not finite") as raised:
-        lf.distill(teachers["marian"], plan, BATCHES, teach=lf.DistillConfig(learning_rate=1e38, epochs=1))
+        lf.distill(teachers["marian"], plan, BATCHES, teach=teach)
     assert "\n" not in str(raised.value)
 
 

@@ -394,7 +394,7 @@ def test_the_command(
     [
         (("nowhere/at/all", "number-words"), "no such model directory"),
         (("model", "nowhere/at/all.tsv"), "nowhere/at/all.tsv"),
-        (("model", "no.yaml"), "no.yaml: the study file cannot be read"),
+        (("model", "no.yaml"), "no.yaml: cannot be read"),
         (("model", "number-words", "--set", "langage=de"), "unknown key 'data.langage'"),
         (("model", "number-words", "--set", "source_language=xx"), "xx"),
         (("model", "number-words", "--probe", "x={block: slots, slots: 0}"), "argument 'slots' of block 'slots'"),
@@ -406,7 +406,7 @@ def test_the_command(
             ("model", "number-words", "--set", "train_limit=50", "--probe", "x={block: synthesizer, max_length: 2}"),
             "its synthesizer block reads at most 2 tokens",
         ),
-        (("model", "number-words", "--device", "abacus"), "measure.device"),
+        (("model", "number-words", "--device", "abacus"), "--device"),
     ],
 )
 def test_what_cannot_be_inspected_is_named(

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,12 +16,16 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from leanformer import bounds
 from leanformer.allocator import keep_freed_memory
 from leanformer.errors import LeanformerError, printable
 from leanformer.stopping import Stopped, end, ignore_signals
 
 # What the disk and its rights may refuse a user; any other OSError is a defect of ours and keeps its traceback.
-USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
+UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries along
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
 
 NOTHING_RECOMMENDED = 5
 """The exit code of a study that ran to its end, but whose trainings failed so that no model can be recommended."""
@@ -30,13 +34,34 @@ NOTHING_RECOMMENDED = 5
 class Commands(TyperGroup):
     """The commands; a user's mistake in any of them is one line and exit code 2, a request to end one line too."""
 
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Runs the whole command line, and then writes what is left, here, where it is noticed that nobody reads."""
+        try:
+            try:
+                return super().main(*arguments, **settings)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+        except BrokenPipeError:
+            _nobody_reads()
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        """Reads what stands before the command's name."""
+        try:
+            return super().make_context(*arguments, **settings)
+        except UsageError as error:
+            _misused(error)
+
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that was asked for."""
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            _misused(error)
         except LeanformerError as error:
-            print(f"leanformer: error: {error}", file=sys.stderr)
-            sys.exit(2)
+            _refuse(error)
+        except BrokenPipeError:
+            _nobody_reads()
         except (Stopped, KeyboardInterrupt) as stopped:
             ignore_signals()
             goes_on = "; run the same command again to go on" if ctx.invoked_subcommand == "run" else ""
@@ -45,8 +70,28 @@ class Commands(TyperGroup):
         except OSError as error:
             if error.errno not in USERS_OS_ERRORS:
                 raise
-            print(f"leanformer: error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
-            sys.exit(2)
+            _refuse(LeanformerError(f"{error.filename or 'a file'}: {error.strerror}"))
+
+
+def _nobody_reads() -> NoReturn:
+    """Who reads has seen enough, such as ``head``: a quiet end, also when Python itself would write what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
+
+
+def _refuse(error: LeanformerError) -> NoReturn:
+    print(f"leanformer: error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _misused(error: Any) -> NoReturn:
+    """A command line that cannot be read: one line too, with where to look."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # no mistake: the help is shown
+        raise error
+    of_a_command = error.ctx is not None and error.ctx.parent is not None
+    command = f"leanformer {error.ctx.info_name}" if of_a_command else "leanformer"
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    _refuse(LeanformerError(f"{message}; see {command} --help"))
 
 
 app = typer.Typer(
@@ -82,7 +127,9 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=5. May be repeated."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process of its own.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=bounds.JOBS, help="Trainings at a time, each in a process of its own.")
+    ] = 1,
 ) -> None:
     """Run a study: train, measure, decide, report. What is there already is not done again."""
     from leanformer.config import read_study
@@ -100,12 +147,12 @@ def run(
     headline, *lines = decision_lines(result.results)
     console.print(Text(printable(headline)))
     for warned in result.results["warnings"]:
-        console.print(Text(f"Warning: {warned['sentence']} [{warned['code']}]", style="yellow"))
+        console.print(Text(printable(f"Warning: {warned['sentence']} [{warned['code']}]"), style="yellow"))
     for line in lines:
         console.print(Text(printable(line)))
     if result.results["ship"] is not None:
-        console.print(Text(f"model:  {result.directory / result.results['ship']}"), soft_wrap=True)
-    console.print(Text(f"report: {result.report}"), soft_wrap=True)
+        console.print(Text(printable(f"model:  {result.directory / result.results['ship']}")), soft_wrap=True)
+    console.print(Text(printable(f"report: {result.report}")), soft_wrap=True)
     if result.recommended is None:
         raise typer.Exit(NOTHING_RECOMMENDED)
 
@@ -127,7 +174,7 @@ def sites(
     table = Table("site", "block", "parameters", box=None)
     table.columns[2].justify = "right"
     for site in find_sites(found):
-        table.add_row(site.name, site.block, f"{site.parameters:,}")
+        table.add_row(Text(site.name), Text(printable(site.block)), f"{site.parameters:,}")
     console = Console()
     console.print(table)
     console.print(f"{type(found).__name__}: {parameter_count(found):,} parameters")
@@ -140,10 +187,12 @@ def translate(
         Path | None, typer.Argument(help="A UTF-8 file, one sentence a line; by default standard input.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the lines; by default standard output.")] = None,
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept a sentence; 1 is greedy.")] = 1,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Subwords a batch, padding included.")] = 4096,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest translation in subwords.")] = 256,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    beam: Annotated[int, typer.Option(min=1, max=bounds.BEAM, help="Hypotheses kept a sentence; 1 is greedy.")] = 1,
+    batch_tokens: Annotated[
+        int, typer.Option(min=1, max=bounds.BATCH, help="Subwords a batch, padding included.")
+    ] = 4096,
+    max_tokens: Annotated[int, typer.Option(min=1, max=bounds.TOKENS, help="Longest translation in subwords.")] = 256,
+    device: Annotated[Device, typer.Option(help="Where to compute; auto is a GPU where there is one.")] = "auto",
 ) -> None:
     """Translate lines of text, one translation a line."""
     from leanformer.translator import read_lines, translate_lines
@@ -168,8 +217,8 @@ def inspect(
             metavar="NAME=BLOCK", help="A probe in place of the usual ones, such as 'lean={block: slots, rank: 8}'."
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs that the probes are taught.")] = 6,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    epochs: Annotated[int, typer.Option(min=1, max=bounds.EPOCHS, help="Epochs that the probes are taught.")] = 6,
+    device: Annotated[Device, typer.Option(help="Where to compute; auto is a GPU where there is one.")] = "auto",
 ) -> None:
     """Look into a trained model: what of each site and head is linear, or could be replaced."""
     from leanformer.config import read_data, read_probes
@@ -185,8 +234,8 @@ def inspect(
     console = Console()
     console.print(inspection_table(found.results))
     console.print(Text(LEGEND))
-    console.print(Text(f"json: {found.json}"), soft_wrap=True)
-    console.print(Text(f"page: {found.page}"), soft_wrap=True)
+    console.print(Text(printable(f"json: {found.json}")), soft_wrap=True)
+    console.print(Text(printable(f"page: {found.page}")), soft_wrap=True)
 
 
 @app.command()
@@ -194,7 +243,7 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) 
     """Write report.html anew from a run directory's results.json."""
     from leanformer.report.page import write_report
 
-    print(write_report(directory))
+    print(printable(str(write_report(directory))))
 
 
 def main() -> None:

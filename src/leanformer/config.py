@@ -6,41 +6,50 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from leanformer.errors import LeanformerError
-
-
-class Section(BaseModel):
-    """A part of the study file: unknown keys are errors, values are not coerced from other types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from leanformer import yaml_text
+from leanformer.errors import LeanformerError, quoted
+from leanformer.fields import (
+    Batch,
+    Beam,
+    Count,
+    Epochs,
+    Fraction,
+    Language,
+    Length,
+    Name,
+    NonNegative,
+    Pixels,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    SomeEpochs,
+    Text,
+    Whole,
+    first_of,
+    keys_of,
+    no_repeats,
+    sentence,
+)
+from leanformer.paths import as_path
+from leanformer.without_effect import check_effects
 
 
 def _as_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _rates_differ(rates: tuple[float, ...]) -> tuple[float, ...]:
@@ -49,21 +58,23 @@ def _rates_differ(rates: tuple[float, ...]) -> tuple[float, ...]:
     return rates
 
 
-Rates = Annotated[tuple[Positive, ...], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_rates_differ)]
+Rates = Annotated[
+    tuple[Rate, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=100), AfterValidator(_rates_differ)
+]
 
 
 class ImageDataConfig(Section):
     """Where the images come from, and how they are split."""
 
-    source: str = "digits"
+    source: Text = "digits"
     """``digits`` (built in), a directory (parquet or ``root/class/*.png``), or a hub data set's id."""
-    subset: str | None = None
+    subset: Name | None = None
     """The hub data set's configuration name, where it has several."""
-    image_column: str | None = None
-    label_column: str | None = None
-    channels: Literal[1, 3] | None = None
+    image_column: Name | None = None
+    label_column: Name | None = None
+    channels: Annotated[Literal[1, 3] | None, Whole] = None
     """1 converts to grey, 3 to color; by default as the data are (grey stays grey)."""
-    image_size: Count | tuple[Count, Count] | None = None
+    image_size: Pixels | tuple[Pixels, Pixels] | None = None
     """Pixels, or (height, width): resize to this. By default the images must share one size."""
     validation_fraction: Fraction = 0.1
     """Part of the training data set aside for validation where the data has no such split."""
@@ -73,7 +84,9 @@ class ImageDataConfig(Section):
     train_limit: Count | None = None
     """Use at most this many training examples (a seeded choice), validation examples not counted."""
     test_limit: Count | None = None
-    augment: tuple[Literal["random_crop", "horizontal_flip", "random_erasing"], ...] = ()
+    augment: Annotated[
+        tuple[Literal["random_crop", "horizontal_flip", "random_erasing"], ...], AfterValidator(no_repeats("a kind"))
+    ] = ()
     normalize: Literal["auto", "data"] | tuple[tuple[NonNegative, ...], tuple[Positive, ...]] = "auto"
     """``data``: mean and deviation of the training images; ``auto``: the trained model's own where it has them,
     else ``data``; or ``[[mean, ...], [std, ...]]`` in pixel values from 0 to 1."""
@@ -86,7 +99,7 @@ class TokenizerConfig(Section):
     """The subword tokenizer that is trained where the model brings none."""
 
     kind: Literal["bpe", "unigram"] = "bpe"
-    vocabulary: Annotated[int, Field(ge=260)] = 8000
+    vocabulary: Annotated[int, Field(ge=260, le=10**6)] = 8000
     """Most subwords (a side, where each side has its own), the 256 bytes and three marks among them; fewer where the
     text gives no more."""
     shared: bool = True
@@ -97,33 +110,35 @@ class TokenizerConfig(Section):
 class NumberWordsConfig(Section):
     """The built-in text: numbers written out in two languages, by ``num2words``."""
 
-    kinds: Annotated[tuple[Literal["cardinal", "ordinal", "year", "currency"], ...], Field(min_length=1)] = (
-        "cardinal",
-    )
-    largest: Annotated[int, Field(ge=100)] = 1_000_000
+    kinds: Annotated[
+        tuple[Literal["cardinal", "ordinal", "year", "currency"], ...],
+        Field(min_length=1),
+        AfterValidator(no_repeats("a kind")),
+    ] = ("cardinal",)
+    largest: Annotated[int, Field(ge=100, le=10**12)] = 1_000_000
     """Numbers are drawn from 0 to this, short ones as often as long ones."""
-    train: Count = 20_000
-    validation: Count = 500
-    test: Count = 1_000
-    currency: str = "EUR"
+    train: Batch = 20_000
+    validation: Batch = 500
+    test: Batch = 1_000
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "EUR"
     """Of the ``currency`` kind, whose numbers count hundredths of it."""
 
 
 class TextDataConfig(Section):
     """Where the sentence pairs come from, and how they are prepared."""
 
-    source: str = "number-words"
+    source: Text = "number-words"
     """``number-words`` (built in), a hub data set's id, a directory (its local copy, or an IWSLT 2017 archive as
     published), one file of pairs (.tsv, .tmx, .jsonl, .parquet), or, with two aligned plain files a split, the path
     up to the language, such as ``corpus/train`` for ``corpus/train.de`` and ``corpus/train.en``."""
-    subset: str | None = None
+    subset: Name | None = None
     """The hub data set's configuration name, where it has several."""
-    source_language: Annotated[str, Field(min_length=2)] = "de"
-    target_language: Annotated[str, Field(min_length=2)] = "en"
+    source_language: Language = "de"
+    target_language: Language = "en"
     """Language codes; also the names of the columns, of the files' endings, or of the columns in ``translation``."""
     numbers: NumberWordsConfig = NumberWordsConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
-    max_tokens: Count = 128
+    max_tokens: Length = 128
     """Sentences with more subwords, the end mark included, are left out of training and counted."""
     validation_fraction: Fraction = 0.05
     """Part of the training sentences set aside for validation where the data has no such split."""
@@ -139,7 +154,7 @@ class TextDataConfig(Section):
 class BaselineConfig(Section):
     """The model that is compared with: a fresh config of a family, or a trained model."""
 
-    model: str
+    model: Text
     """A family (``vit``, ``deit``; ``marian``, ``bart``), a model directory, or a hub id."""
     config: dict[str, Any] = Field(default_factory=dict)
     """The family's own configuration keys (for a fresh model)."""
@@ -153,8 +168,8 @@ class FinetuneConfig(Section):
     Why these defaults: docs/distilling.md.
     """
 
-    epochs: Annotated[int, Field(ge=0)] = 4
-    learning_rate: Positive = 1e-3
+    epochs: Epochs = 4
+    learning_rate: Rate = 1e-3
     cross_entropy: NonNegative = 1.0
     """Weight of the cross-entropy with the targets."""
     logits: NonNegative = 1.0
@@ -163,13 +178,13 @@ class FinetuneConfig(Section):
     temperature: Positive = 2.0
     hidden_states: NonNegative = 0.0
     """Weight of the mean squared error to the teacher's hidden states after each layer, by their variance."""
-    average_last: Count | None = None
+    average_last: SomeEpochs | None = None
     """As in ``train``, of the tuning's epochs."""
     targets: Literal["auto", "data", "teacher"] = "auto"
     """What is to be learned: the data's targets, or the teacher's own translations of the training sentences
     (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947). ``auto``: the teacher's where models write text,
     in a study."""
-    teacher_beam: Count = 4
+    teacher_beam: Beam = 4
     """Hypotheses that the teacher keeps a sentence there."""
 
     @model_validator(mode="after")
@@ -182,11 +197,11 @@ class FinetuneConfig(Section):
 class DistillConfig(Section):
     """How blocks are taught to do what the teacher's parts at their sites do."""
 
-    epochs: Count = 6
-    learning_rate: Positive = 2e-3
+    epochs: SomeEpochs = 6
+    learning_rate: Rate = 2e-3
     warmup: Fraction = 0.05
     weight_decay: NonNegative = 0.0
-    batch_multiple: Count = 1
+    batch_multiple: Annotated[int, Field(ge=1, le=10**4)] = 1
     """Batches are so many times as large as in training: wide blocks pay for each step more than for each example."""
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Part of the free memory that blocks taught at a time may take; more blocks than fit are taught in groups."""
@@ -199,7 +214,7 @@ class DistillConfig(Section):
 class CandidateConfig(Section):
     """One reduced form."""
 
-    plan: dict[str, Any]
+    plan: Annotated[dict[str, Any], Field(max_length=1000)]
     """Site patterns -> a block's name, or {block: name, argument: value}; checked against the model. An empty one, or
     one that changes nothing, is for ``distill`` with tuning alone: the control of what is tuned as long."""
     method: Literal["scratch", "distill"] = "scratch"
@@ -218,17 +233,17 @@ class CandidateConfig(Section):
 class TrainConfig(Section):
     """How every model of the study learns, the baseline included."""
 
-    epochs: Annotated[int, Field(ge=0)] = 20
+    epochs: Epochs = 20
     learning_rate: Rates = (1e-3, 3e-3, 1e-2)
     """One rate, or a list that is searched on the validation split, alike for every model."""
-    search_epochs: Count | None = None
+    search_epochs: SomeEpochs | None = None
     """Epochs a rate gets in the search; by default ``epochs``, and the winner's run is the first seed's trial."""
     weight_decay: NonNegative = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     schedule: Literal["cosine", "one_cycle", "inverse_sqrt", "constant"] = "cosine"
     warmup: Fraction = 0.1
     """Part of all steps in which the rate rises."""
-    average_last: Count | None = None
+    average_last: SomeEpochs | None = None
     """The trained model is the mean of its weights after each of the last so many epochs (Vaswani et al. 2017, 6.1)."""
     label_smoothing: Fraction = 0.0
     clip_norm: Positive | None = 1.0
@@ -242,13 +257,13 @@ class TrainConfig(Section):
 class ImageTrainConfig(TrainConfig):
     """How image classifiers learn."""
 
-    batch_size: Count = 256
+    batch_size: Batch = 256
 
 
 class TranslationTrainConfig(TrainConfig):
     """How translators learn."""
 
-    batch_tokens: Count = 4096
+    batch_tokens: Batch = 4096
     """Subwords a batch at most, padding included, on the longer side; sentences of like length stand together."""
     learning_rate: Rates = (1e-3,)
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
@@ -282,51 +297,68 @@ class TranslationAcceptConfig(AcceptConfig):
 class DecodeConfig(Section):
     """How test sentences are translated."""
 
-    beam: Count = 1
+    beam: Beam = 1
     """1 is greedy."""
-    max_tokens: Count | None = None
+    max_tokens: Length | None = None
     """Longest translation, subwords; by default ``data.max_tokens``, or what the model's blocks can take if less."""
-    batch_tokens: Count = 4096
+    batch_tokens: Batch = 4096
+
+
+Repeats = Annotated[int, Field(ge=1, le=10**4)]
+Calls = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class MeasureConfig(Section):
     """How cost is measured."""
 
-    repeats: Count = 5
+    repeats: Repeats = 5
     """Rounds over all models; medians are reported."""
-    latency_calls: Count = 50
+    latency_calls: Calls = 50
     """Calls with one example a round."""
-    throughput_batch: Count = 256
+    throughput_batch: Batch = 256
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models are trained and measured."""
-    threads: Count | None = None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads; by default what PyTorch takes."""
 
 
 class TranslationMeasureConfig(MeasureConfig):
     """How a translator's cost is measured: a call is the translation of one sentence, or of a batch of them."""
 
-    repeats: Count = 3
-    latency_calls: Count = 10
-    throughput_batch: Count = 64
+    repeats: Repeats = 3
+    latency_calls: Calls = 10
+    throughput_batch: Batch = 64
 
 
 BASELINE = "baseline"
 
 
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def _is_directory(name: str) -> str:
+    if _RESERVED.fullmatch(name) or name.endswith("."):
+        raise ValueError(f"no directory can be called {name!r} on every system; take another name")
+    return name
+
+
 class Study(Section):
     """The whole study file: what studies of every task have in common."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), AfterValidator(_is_directory)]
     """Also the run directory's name."""
     task: str
     data: ImageDataConfig | TextDataConfig
     baseline: BaselineConfig
-    candidates: Annotated[dict[str, CandidateConfig], Field(min_length=1)]
+    candidates: Annotated[dict[str, CandidateConfig], Field(min_length=1, max_length=1000)]
     train: TrainConfig
     distill: DistillConfig = DistillConfig()
     finetune: FinetuneConfig = FinetuneConfig()
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), AfterValidator(no_repeats("a seed"))] = (
+        0,
+        1,
+        2,
+    )
     accept: AcceptConfig
     prefer: Literal["parameters", "latency", "train_seconds"] = "parameters"
     """By which cost the cheapest accepted candidate is recommended."""
@@ -335,24 +367,31 @@ class Study(Section):
     @field_validator("candidates")
     @classmethod
     def _names_make_directories(cls, candidates: dict[str, CandidateConfig]) -> dict[str, CandidateConfig]:
+        known: dict[str, str] = {BASELINE: BASELINE}
         for name in candidates:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-                raise ValueError(f"the name {name!r} makes no directory; take letters, digits, - and _")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
+                raise ValueError(
+                    f"the name {quoted(name)} makes no directory; take letters, digits, - and _, 100 at most"
+                )
+            _is_directory(name)
+            other = known.setdefault(name.lower(), name)
             if name == BASELINE:
                 raise ValueError(f"the name {name!r} is taken by the baseline; take another")
+            if other != name:
+                raise ValueError(
+                    f"the names {other!r} and {name!r} differ by case alone, and many disks tell no such files apart; "
+                    "take another"
+                )
         return candidates
 
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed stands there twice; each must be another")
-        return seeds
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Study:
+        check_effects(self)
+        return self
 
     def to_yaml(self) -> str:
         """The study with every default written out; reads back as the same study."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-        return text
+        return yaml_text.write(self.model_dump(mode="json"))
 
 
 class ImageStudy(Study):
@@ -392,33 +431,7 @@ STUDIES: dict[str, type[Study]] = {"image-classification": ImageStudy, "translat
 """Task -> the study file's form."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without three surprises: a key that stands twice and a key that is no text are errors, 1e-3 is a number."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if key.value in seen:
-            raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands there twice", problem_mark=key.start_mark)
-        seen.add(key.value)
-    mapping = loader.construct_mapping(node, deep=True)
-    for (key, _), value in zip(node.value, mapping, strict=True):
-        if not isinstance(value, str):
-            raise yaml.MarkedYAMLError(
-                problem=f"YAML reads the key {key.value} as {value!r}; put it in quotes", problem_mark=key.start_mark
-            )
-    return mapping
-
-
-# YAML 1.1 wants 1.0e-3; YAML 1.2 and people write 1e-3.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+def read_study(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Study:
     """Reads a study file.
 
     Args:
@@ -428,24 +441,23 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     Raises:
         LeanformerError: The file is missing, is not YAML, or a key or value is wrong; the message names it.
     """
-    data = _read_mapping(Path(path))
-    for override in overrides:
+    data = _read_mapping(path)
+    for override in _checked(overrides, "overrides"):
         _apply(override, data)
     return make_study(data, str(path))
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise LeanformerError(f"{path}{line}: {error.problem}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problem = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise LeanformerError(f"{path}: the study file cannot be read: {problem}") from None
+def _read_mapping(path: str | PathLike[str]) -> dict[str, Any]:
+    data = yaml_text.read_file(as_path(path, "study"))
     if not isinstance(data, dict):
         raise LeanformerError(f"{path}: a study is a mapping with the keys {', '.join(ImageStudy.model_fields)}")
     return data
+
+
+def _checked(options: object, name: str) -> Sequence[str]:
+    if not isinstance(options, list | tuple) or not all(isinstance(option, str) for option in options):
+        raise LeanformerError(f"{name}: a list of texts such as ['train.epochs=5'], not {quoted(options)}")
+    return options
 
 
 def read_data(source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -460,11 +472,11 @@ def read_data(source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     data = {"source": source}
     if source.endswith((".yaml", ".yml")):
-        data = _read_mapping(Path(source)).get("data", {})
+        data = _read_mapping(source).get("data", {})
         if not isinstance(data, dict):
-            raise LeanformerError(f"{source}: data: a mapping of keys, not {data!r}")
+            raise LeanformerError(f"{source}: data: a mapping of keys, not {quoted(data)}")
     for override in overrides:
-        _apply(override, data)
+        _apply(override, data, "--set", "source_language=de")
     return data
 
 
@@ -476,6 +488,14 @@ def read_probes(options: Sequence[str]) -> dict[str, Any]:
     """
     probes: dict[str, Any] = {}
     for option in options:
+        name = option.partition("=")[0].strip()
+        if name in probes:
+            raise LeanformerError(f"--probe {quoted(name)}: the name stands there twice; take another")
+        if not re.fullmatch(r"[\w-]{1,40}", name):
+            raise LeanformerError(
+                f"--probe {option}: write NAME=BLOCK, the name of letters, digits, - and _, such as "
+                "'lean={block: slots, rank: 8}'"
+            )
         _apply(option, probes, "--probe", "lean={block: slots, rank: 8}")
     for name, entry in probes.items():
         if isinstance(entry, str):
@@ -488,16 +508,22 @@ def read_probes(options: Sequence[str]) -> dict[str, Any]:
 def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
     """Checks a study given as plain data.
 
+    Args:
+        data: Keys as in a study file, to mappings, lists, texts and numbers; a path may stand for its text.
+        where: What to name as the place of a mistake.
+
     Raises:
         LeanformerError: A key is unknown or missing, or a value is wrong; the message names it and ``where``.
     """
+    if not isinstance(data, Mapping):
+        raise LeanformerError(f"{where}: a study is a mapping of keys, not {quoted(data)}")
     task = data.get("task", "image-classification")
-    if task not in STUDIES:
-        raise LeanformerError(f"{where}: task: there is no task {task!r}; tasks: {', '.join(STUDIES)}")
+    if not isinstance(task, str) or task not in STUDIES:
+        raise LeanformerError(f"{where}: task: there is no task {quoted(task)}; tasks: {', '.join(STUDIES)}")
     form = STUDIES[task]
     try:
         # By way of JSON: its strict mode takes a list for a tuple, as a YAML file has to write it.
-        return form.model_validate_json(json.dumps(data, default=str))
+        return form.model_validate_json(json.dumps(yaml_text.plain(data, where)))
     except ValidationError as error:
         raise LeanformerError(f"{where}: {_problem(error, form)}") from None
 
@@ -507,34 +533,30 @@ def _apply(override: str, data: dict[str, Any], option: str = "--set", example: 
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise LeanformerError(f"{option} {override}: write key=value, such as {example}")
-    try:
-        parsed = yaml.load(value, _Loader)
-    except yaml.YAMLError:
-        raise LeanformerError(f"{option} {override}: the value is not YAML") from None
+    if len(keys) > yaml_text.DEEPEST:
+        raise LeanformerError(f"{option} {override}: more than {yaml_text.DEEPEST} keys within each other")
+    parsed = yaml_text.read_value(value, f"{option} {override}")
     for key in keys[:-1]:
         inner = data.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise LeanformerError(f"{option} {override}: {key!r} holds a value, not keys")
+            raise LeanformerError(f"{option} {override}: {quoted(key)} holds a value, not keys")
         data = inner
     data[keys[-1]] = parsed
 
 
 def _problem(error: ValidationError, form: type[Study]) -> str:
     """The first mistake in one line: which key, and what would be right."""
-    first = error.errors()[0]
-    # Where several types are possible, pydantic puts the type's name behind the key.
-    keys = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "constrained-", "tuple["))]
+    first = first_of(error)
+    keys = keys_of(first)
     name = ".".join(keys)
     if first["type"] == "extra_forbidden":
         known = _known_keys(keys[:-1], form)
-        close = difflib.get_close_matches(keys[-1], known, n=1)
+        close = difflib.get_close_matches(keys[-1][:100], known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown key {name!r}; {hint}keys there: {', '.join(known)}"
+        return f"unknown key {quoted(name)}; {hint}keys there: {', '.join(known)}"
     if first["type"] == "missing":
-        return f"the key {name!r} is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] == "value_error" else f", not {first['input']!r}"
-    return f"{name}: {message[0].lower()}{message[1:]}{given}"
+        return f"the key {quoted(name)} is missing"
+    return f"{name}: {sentence(first)}" if name else sentence(first)
 
 
 def _known_keys(path: list[str], form: type[Study]) -> list[str]:

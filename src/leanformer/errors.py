@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 import unicodedata
 
 _INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Cs")
@@ -27,12 +29,45 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+class _Quoted(reprlib.Repr):
+    """What Python writes of a value, cut where it is long; of any value, however large or deep."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write numbers of more than 4,300 digits, and nobody wants to read those of more than 40.
+        digits = int(x.bit_length() * 0.30103) + 1
+        return repr(x) if digits <= 40 else f"a whole number of about {digits:,} digits"
+
+
+_QUOTED = _Quoted()
+_QUOTED.maxlevel, _QUOTED.maxstring, _QUOTED.maxother = 3, 60, 60
+_QUOTED.maxdict, _QUOTED.maxlist, _QUOTED.maxtuple, _QUOTED.maxset = 4, 6, 6, 6
+
+
+def quoted(value: object) -> str:
+    """A value as a message quotes it: as Python writes it, in at most 100 characters."""
+    text = _QUOTED.repr(value)
+    return text if len(text) <= 100 else f"{text[:70]}...{text[-27:]}"
+
+
+_LONGEST = 470
+"""Characters of a message."""
+
+
+def _in_short(message: str) -> str:
+    """A message that is not longer than a person reads: first long words are cut, then the middle."""
+    if len(message) <= _LONGEST:
+        return message
+    message = re.sub(r"\S{81,}", lambda word: f"{word[0][:50]}...{word[0][-27:]}", message)
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST - 145]} ... {message[-140:]}"
+
+
 class LeanformerError(Exception):
     """A mistake in what the user gave: a study, a plan, data, a model or a run directory.
 
-    Its message is one line that says what is wrong, where, and what would be right. The command line prints it
-    without a traceback and exits with code 2; in Python it is raised as it is.
+    Its message is one line that says what is wrong, where, and what would be right; a line that is longer than a
+    person reads is cut, long words first. The command line prints it without a traceback and exits with code 2; in
+    Python it is raised as it is.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(str(message)))
+        super().__init__(_in_short(printable(str(message))))

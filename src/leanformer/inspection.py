@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 from leanformer.blocks.base import AttentionWeights, HeadsModule
 from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.config import DistillConfig, Study, make_study
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, quoted
 from leanformer.files import make_directory, write_atomically
 from leanformer.job import open_task
 from leanformer.learn.distill import (
@@ -38,6 +39,7 @@ from leanformer.model.plan import match
 from leanformer.model.sites import Site
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import build, module_at, put, resolve, sites
+from leanformer.paths import as_path, check_directory, check_file
 from leanformer.progress import Reporter, quiet_libraries
 from leanformer.report.inspection import best_probe, write_page
 from leanformer.rundir import to_json
@@ -80,9 +82,9 @@ class Inspection:
 
 
 def inspect(
-    model: str | Path,
+    model: str | PathLike[str],
     data: str | Mapping[str, Any],
-    directory: str | Path | None = None,
+    directory: str | PathLike[str] | None = None,
     probes: Mapping[str, Mapping[str, Any]] | None = None,
     teach: DistillConfig = TEACHING,
     device: str = "auto",
@@ -108,15 +110,21 @@ def inspect(
     Raises:
         LeanformerError: Model, data or probes are wrong, or do not fit each other.
     """
-    source = str(model)
-    path = Path(directory) if directory is not None else Path("inspections") / _name(source)
+    as_path(model, "model")
+    source = fspath(model)  # as it was written: ./model is a directory, model may be on the hub
+    path = as_path(directory, "directory") if directory is not None else Path("inspections") / _name(source)
+    _check_types(data, probes, teach, console)
+    check_directory(path)
+    for name in ("inspection.json", "inspection.html"):
+        check_file(path / name)
+    chosen = pick_device(device, "device")
     with quiet_libraries(), Reporter(path.name, console or Console(stderr=True)) as reporter:
         # 1. model and data
         loaded = load(source)
         _check_probes(loaded, {} if probes is None or probes is PROBES else probes)
         study = _study(loaded, source, {"source": data} if isinstance(data, str) else data, device)
         del loaded  # the task loads its own
-        task = open_task(study, pick_device(device))
+        task = open_task(study, chosen)
         for note in task.notes:
             reporter.say(f"{path.name}: {note}", style="dim")
         for warning in task.warnings:
@@ -144,6 +152,25 @@ def inspect(
         json = path / "inspection.json"
         write_atomically(json, to_json(results))
         return Inspection(results, json, write_page(results, path / "inspection.html"))
+
+
+def _check_types(data: object, probes: object, teach: object, console: object) -> None:
+    """Refuses arguments of ``inspect`` that are of wrong types.
+
+    Raises:
+        LeanformerError: The message names the argument.
+    """
+    for name, given, types, wanted in (
+        ("data", data, (str, Mapping), "a source or a mapping of its keys"),
+        ("probes", {} if probes is None else probes, (Mapping,), "a mapping of names to blocks with their arguments"),
+        ("teach", teach, (DistillConfig,), "a DistillConfig"),
+        ("console", Console() if console is None else console, (Console,), "a rich.console.Console"),
+    ):
+        if not isinstance(given, types):
+            raise LeanformerError(f"{name}: give {wanted}, not {quoted(given)}")
+    for name, entry in probes.items() if isinstance(probes, Mapping) else ():
+        if not isinstance(name, str) or not isinstance(entry, Mapping):
+            raise LeanformerError(f"probe {quoted(name)}: give {{'block': name, argument: value}}, not {quoted(entry)}")
 
 
 def _name(source: str) -> str:

@@ -11,7 +11,16 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from leanformer.blocks.base import BlockModule
-from leanformer.config import BASELINE, CandidateConfig, FinetuneConfig, ImageStudy, Study, TranslationStudy
+from leanformer.config import (
+    BASELINE,
+    CandidateConfig,
+    FinetuneConfig,
+    ImageStudy,
+    Study,
+    TextDataConfig,
+    TokenizerConfig,
+    TranslationStudy,
+)
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
 from leanformer.learn.distill import check_tokens_agree
@@ -19,6 +28,7 @@ from leanformer.learn.train import TrainingStep, make_accelerator, settle_precis
 from leanformer.machine import pick_device
 from leanformer.measure.cost import Cost, forward_flops, measure_costs, parameters_by_kind
 from leanformer.memory import memory_named
+from leanformer.model.families import FAMILIES
 from leanformer.model.plan import match
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
@@ -42,6 +52,24 @@ def open_task(study: Study, device: torch.device) -> Task:
     return Translation(study, device)
 
 
+def _check_baseline_keys(study: Study) -> None:
+    """Refuses keys that do nothing with this baseline.
+
+    Raises:
+        LeanformerError: There is one; the message names it.
+    """
+    model = study.baseline.model
+    if model in FAMILIES and study.baseline.fresh:
+        raise LeanformerError(
+            f"baseline.fresh does nothing here: the models of a family ({model}) have random weights anyway; leave it "
+            "out"
+        )
+    if model not in FAMILIES and isinstance(study.data, TextDataConfig) and study.data.tokenizer != TokenizerConfig():
+        raise LeanformerError(
+            f"data.tokenizer does nothing here: {model} brings a tokenizer of its own; leave the section out"
+        )
+
+
 class StudyJob:
     """One run of a study: its data and baseline, checked, and what its models are made of and cost.
 
@@ -58,6 +86,7 @@ class StudyJob:
         self.study = study
         self.directory = directory
         self.reporter = reporter
+        _check_baseline_keys(study)
         self.device = pick_device(study.measure.device)
         self.precision = settle_precision(study.train.precision, self.device)
         self.accelerator: Accelerator = make_accelerator(self.precision, self.device)

@@ -11,11 +11,15 @@ from typing import Any
 
 import torch
 
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, quoted
 
 
-def pick_device(wanted: str) -> torch.device:
+def pick_device(wanted: str, where: str = "measure.device") -> torch.device:
     """The device by its name; ``auto`` is a GPU where there is one.
+
+    Args:
+        wanted: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        where: What to name as the place of a mistake.
 
     Raises:
         LeanformerError: There is no such device.
@@ -23,9 +27,11 @@ def pick_device(wanted: str) -> torch.device:
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not isinstance(wanted, str) or wanted not in present:
+        raise LeanformerError(f"{where}: no device is called {quoted(wanted)}; take auto, {', '.join(present)}")
     if not present[wanted]:
         names = ", ".join(name for name, there in present.items() if there)
-        raise LeanformerError(f"measure.device: there is no {wanted!r} here; this machine has {names}")
+        raise LeanformerError(f"{where}: there is no {wanted!r} here; this machine has {names}")
     return torch.device(wanted)
 
 

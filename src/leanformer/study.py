@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from leanformer.config import Study, make_study, read_study
-from leanformer.errors import LeanformerError
+from leanformer import bounds
+from leanformer.config import STUDIES, Study, make_study, read_study
+from leanformer.errors import LeanformerError, quoted
 from leanformer.files import write_atomically
 from leanformer.job import StudyJob
 from leanformer.machine import environment, threads
 from leanformer.model.students import load
+from leanformer.paths import as_path
 from leanformer.progress import Reporter, quiet_libraries
 from leanformer.report.page import write_report
 from leanformer.results import assemble
@@ -57,8 +60,8 @@ class StudyResult:
 
 
 def run(
-    study: Study | Mapping[str, Any] | str | Path,
-    directory: str | Path | None = None,
+    study: Study | Mapping[str, Any] | str | PathLike[str],
+    directory: str | PathLike[str] | None = None,
     console: Console | None = None,
     jobs: int = 1,
 ) -> StudyResult:
@@ -84,15 +87,21 @@ def run(
     Raises:
         LeanformerError: Anything in the study, its data, its models or the directory is wrong.
     """
-    if jobs < 1:
-        raise LeanformerError(f"jobs {jobs}: must be at least 1")
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or not 1 <= jobs <= bounds.JOBS:
+        raise LeanformerError(f"jobs {quoted(jobs)}: must be a whole number from 1 to {bounds.JOBS}")
+    if console is not None and not isinstance(console, Console):
+        raise LeanformerError(f"console: give a rich.console.Console, not {quoted(console)}")
+    path = None if directory is None else as_path(directory, "directory")
     check_script(jobs)
     # 1. the study
-    if isinstance(study, str | Path):
+    if isinstance(study, str | PathLike):
         study = read_study(study)
     elif not isinstance(study, Study):
         study = make_study(study)
-    path = Path(directory) if directory is not None else Path("runs") / study.name
+    elif type(study) not in STUDIES.values():
+        raise LeanformerError(f"study: {type(study).__name__} is of no task; lf.make_study makes a study of its data")
+    if path is None:
+        path = Path("runs") / study.name
     console = console or Console(stderr=True)
     with (
         listening(),

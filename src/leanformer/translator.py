@@ -25,6 +25,12 @@ def read_lines(path: Path | None) -> list[str]:
         LeanformerError: The file cannot be read, or a line is not UTF-8.
     """
     name = "standard input" if path is None else str(path)
+    if path is None and sys.stdin is None:
+        raise LeanformerError("standard input is closed; give a file")
+    if path is not None and (path.is_char_device() or path.is_block_device()):
+        raise LeanformerError(f"{name}: cannot be read: it is a device; give a file")
+    if path is not None and path.is_fifo() and path.parts[:2] != ("/", "dev"):  # not the shell's <(zcat text.gz)
+        raise LeanformerError(f"{name}: cannot be read: it is a pipe, which may wait forever; give a file")
     try:
         content = sys.stdin.buffer.read() if path is None else path.read_bytes()
     except OSError as error:
@@ -57,8 +63,12 @@ def translate_lines(
     Raises:
         LeanformerError: There is no such translator, it brings no tokenizer, or a sentence is too long for it.
     """
+    if out is not None and out.is_dir():  # said before the work, not after it
+        raise LeanformerError(f"{out}: cannot be written: it is a directory; give a file's path")
+    if out is None and sys.stdout is None:
+        raise LeanformerError("standard output is closed; give --out")
     with quiet_libraries():
-        translator = load(model).to(pick_device(device))
+        translator = load(model).to(pick_device(device, "--device"))
         family = find_family(translator)
         if family.task != "translation":
             raise LeanformerError(f"{model}: a model for {family.task}, not a translator")

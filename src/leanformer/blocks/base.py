@@ -7,18 +7,32 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from torch import nn
 
 from leanformer.blocks.state import DecodingState
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, quoted
+from leanformer.fields import first_of, keys_of, sentence
 from leanformer.model.sites import Site
+
+LARGEST_ARGUMENT = 2**20
+"""No layer of a transformer is wider, and no text longer; what is larger is a slip of the keyboard."""
 
 
 class Arguments(BaseModel):
-    """A block's arguments as written in a plan: unknown ones are errors, values are not coerced."""
+    """A block's arguments as written in a plan: unknown ones are errors, values are not coerced, numbers bounded."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_in_bounds(cls, arguments: Any) -> Any:
+        """What has no bounds of its own would go as far as the memory, and then end the process."""
+        for name, value in arguments.items():
+            for number in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(number, int | float) and not abs(number) <= LARGEST_ARGUMENT:  # nor is nan
+                    raise ValueError(f"argument {name!r} must be at most {LARGEST_ARGUMENT:,}, not {quoted(value)}")
+        return arguments
 
 
 @dataclass(frozen=True)
@@ -282,7 +296,7 @@ def find_block(name: str, where: str) -> type[Block]:
         LeanformerError: There is no such block.
     """
     if name not in _REGISTRY:
-        raise LeanformerError(f"{where}: unknown block {name!r}; known blocks: {', '.join(sorted(_REGISTRY))}")
+        raise LeanformerError(f"{where}: unknown block {quoted(name)}; known blocks: {', '.join(sorted(_REGISTRY))}")
     return _REGISTRY[name]
 
 
@@ -300,15 +314,14 @@ def check_arguments(block: type[Block], arguments: dict[str, Any], where: str) -
     try:
         return block.Arguments(**arguments)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        first = first_of(error)
+        key = ".".join(keys_of(first))
         if first["type"] == "extra_forbidden":
             known = ", ".join(block.Arguments.model_fields) or "none"
-            message = f"block {block.name!r} has no argument {key!r}; its arguments: {known}"
+            message = f"block {block.name!r} has no argument {quoted(key)}; its arguments: {known}"
         else:
-            problem = first["msg"].removeprefix("Value error, ")
-            problem = problem[0].lower() + problem[1:]
-            message = f"block {block.name!r}: {problem}"
-            if key:
-                message = f"argument {key!r} of block {block.name!r}: {problem}, not {first['input']!r}"
+            message = f"argument {key!r} of block {block.name!r}" if key else f"block {block.name!r}"
+            message += f": {sentence(first)}"
+            if key and first["type"] == "value_error":
+                message += f", not {quoted(first['input'])}"
         raise LeanformerError(f"{where}: {message}") from None

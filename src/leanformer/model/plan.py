@@ -10,8 +10,10 @@ from typing import Any
 
 import leanformer.blocks  # noqa: F401  (registers the blocks)
 from leanformer.blocks.base import Arguments, Block, blocks_at, check_arguments, find_block
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, quoted
 from leanformer.model.sites import Site
+
+LONGEST_PATTERN = 200
 
 Plan = Mapping[str, str | Mapping[str, Any]]
 
@@ -40,23 +42,27 @@ def match(plan: Plan, sites: Sequence[Site]) -> dict[str, Choice]:
             stand at a site that its pattern matches, an argument is unknown or wrong.
     """
     if not isinstance(plan, Mapping):
-        raise LeanformerError(f"a plan is a mapping of site patterns to blocks, not {type(plan).__name__}")
+        raise LeanformerError(f"a plan is a mapping of site patterns to blocks, not {quoted(plan)}")
     chosen: dict[str, Choice] = {}
     for pattern, entry in plan.items():
-        where = f"plan {str(pattern)!r}"
+        if not isinstance(pattern, str) or not pattern or len(pattern) > LONGEST_PATTERN:
+            raise LeanformerError(
+                f"plan {quoted(pattern)}: a pattern of site names is a text of 1 to {LONGEST_PATTERN} characters"
+            )
+        where = f"plan {pattern!r}"
         name, given = _entry(entry, where)
         block = find_block(name, where)
         arguments = check_arguments(block, given, where)
-        matched = [site for site in sites if fnmatchcase(site.name, str(pattern))]
+        matched = [site for site in sites if fnmatchcase(site.name, pattern)]
         if not matched:
-            raise LeanformerError(f"{where} matches no site; {_suggestion(str(pattern), sites)}")
+            raise LeanformerError(f"{where} matches no site; {_suggestion(pattern, sites)}")
         for site in matched:
             if site.kind not in block.kinds:
                 raise LeanformerError(
                     f"{where}: block {name!r} cannot stand at {site.name}; "
                     f"there can stand: {', '.join(blocks_at(site.kind))}"
                 )
-            chosen[site.name] = Choice(block, arguments, str(pattern))
+            chosen[site.name] = Choice(block, arguments, pattern)
     return chosen
 
 
@@ -64,8 +70,11 @@ def _entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
     if isinstance(entry, str):
         return entry, {}
     if not isinstance(entry, Mapping):
-        raise LeanformerError(f"{where}: write a block's name or {{block: name, argument: value}}, not {entry!r}")
-    given = {str(key): value for key, value in entry.items()}
+        raise LeanformerError(f"{where}: write a block's name or {{block: name, argument: value}}, not {quoted(entry)}")
+    for key in entry:
+        if not isinstance(key, str):
+            raise LeanformerError(f"{where}: a block's argument is called by a text, not {quoted(key)}")
+    given = dict(entry)
     name = given.pop("block", None)
     if not isinstance(name, str):
         raise LeanformerError(f"{where}: the key 'block' with the block's name is missing")

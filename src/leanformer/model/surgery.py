@@ -184,18 +184,29 @@ def install(model: PreTrainedModel, plan: Mapping[str, Mapping[str, Any]], take_
 
 
 def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_over: bool) -> nn.Module | None:
-    """The module that an entry of a resolved plan makes for a site, on the model's device and in its precision."""
+    """The module that an entry of a resolved plan makes for a site, on the model's device and in its precision.
+
+    Raises:
+        LeanformerError: The entry is wrong, or the module does not fit into the memory.
+    """
     arguments = dict(entry)
     block = find_block(arguments.pop("block"), site.name)
     checked = check_arguments(block, arguments, site.name)
     attention = _teacher(model, find_family(model), site)
-    if isinstance(entry.get("heads"), list):
-        assert attention is not None  # the plan was resolved against it
-        module: nn.Module | None = replace_heads(block, checked, site, attention, take_over)
-    else:
-        module = block.build(checked, site, attention if take_over else None)
+    what = f"{site.name}: block {block.name!r}"
     device, dtype = device_and_dtype(model)
-    return None if module is None else module.to(device=device, dtype=dtype)
+    try:
+        if isinstance(entry.get("heads"), list):
+            assert attention is not None  # the plan was resolved against it
+            module: nn.Module | None = replace_heads(block, checked, site, attention, take_over)
+        else:
+            module = block.build(checked, site, attention if take_over else None)
+        return None if module is None else module.to(device=device, dtype=dtype)
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch's allocators say it in words alone: "can't allocate memory", "CUDA out of memory".
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise LeanformerError(f"{what} does not fit into the memory; take a smaller form") from error
 
 
 def module_at(model: PreTrainedModel, name: str) -> nn.Module | None:

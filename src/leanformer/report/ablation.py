@@ -55,7 +55,8 @@ class Form:
     @property
     def rank(self) -> int:
         """By which forms of one name are sorted."""
-        return SIZES.index(self.size) if self.size in SIZES else int(self.size.rpartition(" ")[2] or 0)
+        hidden = self.size.rpartition(" ")[2]
+        return SIZES.index(self.size) if self.size in SIZES else int(hidden) if hidden.isdigit() else 0
 
 
 def road(row: Mapping[str, Any]) -> str:
@@ -121,7 +122,7 @@ def _form(change: Mapping[str, Any], entry: Mapping[str, Any], given: Mapping[tu
         return Form(block, "", rest)
     # The size as the study writes it: a resolved plan may say the hidden units alone, which differ from site to site.
     sizes = entry if entry.get("size") or entry.get("hidden") else change["arguments"]
-    size = sizes.get("size") or f"H {sizes.get('hidden')}"
+    size = plain(sizes.get("size") or f"H {sizes.get('hidden')}")
     return Form("ASLR" if change["arguments"].get("per_head") else SCHEMES.get(change["kind"], block), size, rest)
 
 

@@ -10,7 +10,9 @@ from markupsafe import Markup
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 from rich.table import Table
+from rich.text import Text
 
+from leanformer.errors import printable
 from leanformer.files import write_atomically
 from leanformer.report import numbers
 from leanformer.report.heatmap import heat_map
@@ -43,14 +45,14 @@ def inspection_table(results: Mapping[str, Any]) -> Table:
     for row in results["sites"]:
         best = best_probe(row, results["probes"])
         table.add_row(
-            row["site"],
+            Text(row["site"]),
             _r2(row["r2"]["linear"]),
             "" if best is None else _r2(row["r2"][best[0]]),
             "" if row["entropy"] is None else f"{_mean(row['entropy']):.2f}",
             "" if row["effective_rank"] is None else f"{_mean(row['effective_rank']):.1f}",
             numbers.signed(row["replaced"]["none"]["loss"], 2),
             "" if best is None else numbers.signed(best[1], 2),
-            "" if best is None else best[0],
+            Text("" if best is None else printable(best[0])),
         )
     return table
 

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, printable, quoted
+from leanformer.fields import Seed, no_repeats
+from leanformer.paths import read_text
 
 FORMAT = 1
+MOST_BYTES = 200_000_000
 
-_Count = Annotated[int, Field(ge=0)]
+ROUNDING = 1e-6
+"""By which a sum of rounded numbers may pass its greatest value: BLEU's 100 comes out as 100.00000000000004."""
+
+_Count = Annotated[int, Field(ge=0, le=10**18)]
+_Amount = Annotated[float, Field(ge=0)]
+_PartOfOne = Annotated[float, Field(ge=0, le=1 + ROUNDING)]
+_Explained = Annotated[float, Field(le=1 + ROUNDING)]
+_Name = Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+_Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(no_repeats("a seed"))]
+
+
+def _inside(path: str) -> str:
+    """A path that stays in the run directory, on any system."""
+    parts = PurePosixPath(path).parts
+    if not parts or path != printable(path) or ".." in parts or parts[0] == "/" or "\\" in path or ":" in path:
+        raise ValueError(f"{quoted(path)} is no path within the run directory")
+    return path
 
 
 class _Part(BaseModel):
@@ -30,6 +51,12 @@ class _Interval(_Part):
     low: float
     high: float
 
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low:g} and high {self.high:g}; low is the lesser one")
+        return self
+
 
 class _Quality(_Interval):
     per_seed: Annotated[list[float], Field(min_length=1)]
@@ -45,8 +72,8 @@ class _Change(_Part):
     parameters_after: _Count
     removed: _Count = 0
     added: _Count = 0
-    r2: float | None = None
-    r2_per_seed: list[float] = []
+    r2: _Explained | None = None
+    r2_per_seed: list[_Explained] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -58,102 +85,102 @@ class _Change(_Part):
 
 
 class _Searched(_Part):
-    learning_rate: float
+    learning_rate: _Amount
     status: str
     loss: float | None
-    accuracy: float | None = None
-    bleu: float | None = None
-    chrf: float | None = None
+    accuracy: _PartOfOne | None = None
+    bleu: _Amount | None = None
+    chrf: _Amount | None = None
 
 
 class _ClassQuality(_Part):
     name: str = Field(alias="class")
     examples: _Count
-    accuracy: float
-    difference: float | None
+    accuracy: _PartOfOne
+    difference: Annotated[float, Field(ge=-1, le=1)] | None
 
 
 class _Epoch(_Part):
-    epoch: float
+    epoch: _Amount
     train_loss: float | None
     validation_loss: float | None
-    validation_accuracy: float | None = None
-    validation_token_accuracy: float | None = None
+    validation_accuracy: _PartOfOne | None = None
+    validation_token_accuracy: _PartOfOne | None = None
 
 
 class _Curve(_Part):
-    seed: int
+    seed: Seed
     epochs: list[_Epoch]
 
 
 class _TaughtCurve(_Part):
     site: str
     block: str
-    seed: int
-    r2: list[float]
+    seed: Seed
+    r2: list[_Explained]
 
 
 class _Teaching(_Part):
-    seconds: float
+    seconds: _Amount
     blocks: _Count
     epochs: _Count
     curves: list[_TaughtCurve]
 
 
 class _Latency(_Part):
-    p50: float
-    p95: float
+    p50: _Amount
+    p95: _Amount
 
 
 class _Mcnemar(_Part):
-    seed: int
+    seed: Seed
     baseline_only: _Count
     candidate_only: _Count
-    p_value: float
+    p_value: _PartOfOne
 
 
 class _Failure(_Part):
-    seed: int
+    seed: Seed
     reason: str
 
 
 class _Rollback(_Part):
-    seed: int
+    seed: Seed
     what: str
 
 
 class _Row(_Part):
     """What every task says of a model."""
 
-    name: str
+    name: _Name
     method: Literal["scratch", "distill"]
     status: Literal["ok", "failed"]
-    plan: dict[str, Any]
+    plan: dict[str, str | dict[str, Any]]
     changes: list[_Change]
-    seeds: list[int]
-    learning_rate: float | None
+    seeds: _Seeds
+    learning_rate: _Amount | None
     learning_rate_search: list[_Searched]
     parameters: _Count
-    parameters_ratio: float
+    parameters_ratio: _Amount
     parameters_by_kind: dict[str, _Count]
-    flops_per_example: float | None
-    flops_ratio: float | None
-    q_ratio: float | None
+    flops_per_example: _Amount | None
+    flops_ratio: _Amount | None
+    q_ratio: _Amount | None
     quality: _Quality | None
     difference: _Interval | None
     scope: Literal["seeds and examples", "one trained pair"]
     teaching: _Teaching | None = None
     curves: list[_Curve]
-    train_seconds: float | None
-    train_examples_per_second: float | None
+    train_seconds: _Amount | None
+    train_examples_per_second: _Amount | None
     latency_ms: _Latency | None
-    throughput_per_second: float | None
-    peak_memory_mb: float | None
-    train_peak_memory_mb: float | None
+    throughput_per_second: _Amount | None
+    peak_memory_mb: _Amount | None
+    train_peak_memory_mb: _Amount | None
     decision: Literal["accept", "reject", "undecided"] | None
     reason: str | None
-    p_value: float | None
-    p_adjusted: float | None
+    p_value: _PartOfOne | None
+    p_adjusted: _PartOfOne | None
     more_seeds: _Count | None
     more_examples: _Count | None
     failures: list[_Failure]
@@ -166,8 +193,8 @@ class _ImageRow(_Row):
 
 
 class _SeedScores(_Part):
-    mean: float
-    per_seed: Annotated[list[float], Field(min_length=1)]
+    mean: _PartOfOne
+    per_seed: Annotated[list[_PartOfOne], Field(min_length=1)]
 
 
 class _Scores(_Part):
@@ -177,9 +204,9 @@ class _Scores(_Part):
 
 
 class _Bootstrap(_Part):
-    seed: int
+    seed: Seed
     difference: _Interval
-    p_value: float
+    p_value: _PartOfOne
 
 
 class _LengthQuality(_Part):
@@ -215,8 +242,8 @@ class _Decoding(_Part):
 
 
 class _TokenTime(_Part):
-    one: float
-    batch: float
+    one: _Amount
+    batch: _Amount
 
 
 class _TranslationRow(_Row):
@@ -224,15 +251,15 @@ class _TranslationRow(_Row):
     paired_bootstrap: list[_Bootstrap]
     decoding: _Decoding | None = None
     ms_per_token: _TokenTime | None = None
-    tokens_per_second: float | None = None
+    tokens_per_second: _Amount | None = None
     by_length: list[_LengthQuality]
     examples: list[_Example]
 
 
 class _Accept(_Part):
     metric: str
-    max_drop: float
-    confidence: float
+    max_drop: _Amount
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
 
 
 class _Data(_Part):
@@ -278,15 +305,15 @@ class _Results(_Part):
     """What every task's study says."""
 
     format: Literal[1]
-    name: str
+    name: Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     task: str
     accept: _Accept
     prefer: Literal["parameters", "latency", "train_seconds"]
-    seeds: list[int]
+    seeds: _Seeds
     warnings: list[_Warned] = []
     recommended: str | None
     recommendation: str
-    ship: str | None
+    ship: Annotated[str, AfterValidator(_inside)] | None
     environment: dict[str, Any]
     method: _Method
     study: dict[str, Any]
@@ -298,6 +325,11 @@ class _ImageResults(_Results):
     baseline: _ImageRow
     candidates: list[_ImageRow]
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        _check_rows(self, [self.baseline, *self.candidates], 1)
+        return self
+
 
 class _TranslationResults(_Results):
     metric: Literal["bleu", "chrf"]
@@ -306,6 +338,48 @@ class _TranslationResults(_Results):
     decode: _Decode
     baseline: _TranslationRow
     candidates: list[_TranslationRow]
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        _check_rows(self, [self.baseline, *self.candidates], 100)
+        return self
+
+
+def _check_rows(results: _Results, rows: Sequence[_Row], most: float) -> None:
+    """Whether the rows fit each other and the study.
+
+    Args:
+        results: The file.
+        rows: The baseline's, then the candidates'.
+        most: The metric's greatest value.
+
+    Raises:
+        ValueError: They do not.
+    """
+    for name, count in Counter(row.name for row in rows).items():
+        if count > 1:
+            raise ValueError(f"{count} models are called {name!r}")
+    if results.accept.max_drop >= most:
+        raise ValueError(f"accept.max_drop is {results.accept.max_drop:g}, and quality goes from 0 to {most:g}")
+    for row in rows:
+        if row.seeds != results.seeds:
+            raise ValueError(f"{row.name}: its seeds are {quoted(row.seeds)}, the study's {quoted(results.seeds)}")
+        if row.status == "ok" and row.quality is None:
+            raise ValueError(f"{row.name}: its trials ended well, and it has no quality")
+        if row.quality is not None:
+            if not all(0 <= value <= most + ROUNDING for value in (row.quality.mean, *row.quality.per_seed)):
+                raise ValueError(f"{row.name}: its quality is {row.quality.mean:g}; it goes from 0 to {most:g}")
+            if len(row.quality.per_seed) != len(row.seeds):
+                raise ValueError(f"{row.name}: {len(row.quality.per_seed)} qualities for {len(row.seeds)} seeds")
+        if row.difference is not None and not -most - ROUNDING <= row.difference.mean <= most + ROUNDING:
+            raise ValueError(
+                f"{row.name}: its difference is {row.difference.mean:g}; it goes from -{most:g} to {most:g}"
+            )
+    chosen = next((row for row in rows if row.name == results.recommended), None)
+    if results.recommended is not None and chosen is None:
+        raise ValueError(f"recommended: there is no {quoted(results.recommended)}")
+    if chosen is not None and chosen is not rows[0] and (chosen.decision != "accept" or chosen.difference is None):
+        raise ValueError(f"recommended: {chosen.name} was not accepted")
 
 
 _FORMS: dict[str, type[_Results]] = {"image-classification": _ImageResults, "translation": _TranslationResults}
@@ -322,44 +396,36 @@ def read_results(directory: Path) -> dict[str, Any]:
         LeanformerError: There is none, or it is damaged, of another version, or not leanformer's.
     """
     path = directory / "results.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        raise LeanformerError(
-            f"{path}: there is no such file; give the directory of a study that ran to its end"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise LeanformerError(f"{path}: cannot be read: {_one_line(error)}") from None
+    if not os.path.lexists(path):
+        raise LeanformerError(f"{path}: there is no such file; give the directory of a study that ran to its end")
+    text = read_text(path, MOST_BYTES)
     try:
         content = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise LeanformerError(f"{path}: damaged (lists within lists without end); run the study again") from None
     except ValueError as error:
         raise LeanformerError(f"{path}: damaged ({error}); run the study again to write it anew") from None
     if not isinstance(content, dict) or "format" not in content:
         raise LeanformerError(f"{path}: these are no results of a leanformer study (there is no key 'format')")
-    if content["format"] != FORMAT:
+    if content["format"] != FORMAT or isinstance(content["format"], bool):
         raise LeanformerError(
-            f"{path}: its format is {content['format']!r}, and this version of leanformer reads format {FORMAT}"
+            f"{path}: its format is {quoted(content['format'])}, and this version of leanformer reads format {FORMAT}"
         )
-    form = _FORMS.get(str(content.get("task")))
+    task = content.get("task")
+    form = _FORMS.get(task) if isinstance(task, str) else None
     if form is None:
         raise LeanformerError(
-            f"{path}: the task {content.get('task')!r} is not known to this version of leanformer; "
-            f"tasks: {', '.join(_FORMS)}"
+            f"{path}: the task {quoted(task)} is not known to this version of leanformer; tasks: {', '.join(_FORMS)}"
         )
     try:
-        checked = form.model_validate(content).model_dump(by_alias=True)
+        return form.model_validate(content).model_dump(by_alias=True)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = "".join(f"{part}: " for part in [".".join(str(part) for part in first["loc"])] if part)
+        message = first["msg"].removeprefix("Value error, ")
         raise LeanformerError(
-            f"{path}: no results that a leanformer study wrote: {where}: {first['msg'].lower()}"
+            f"{path}: no results that a leanformer study wrote: {where}{message[0].lower()}{message[1:]}"
         ) from None
-    names = [row["name"] for row in (checked["baseline"], *checked["candidates"])]
-    if checked["recommended"] is not None and checked["recommended"] not in names:
-        raise LeanformerError(
-            f"{path}: no results that a leanformer study wrote: recommended: there is no {checked['recommended']!r}"
-        )
-    return checked
 
 
 def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -369,7 +435,3 @@ def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
-
-
-def _one_line(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())

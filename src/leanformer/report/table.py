@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from leanformer.errors import printable
 from leanformer.report import numbers
 from leanformer.report.numbers import MISSING, Metric, find_metric
 from leanformer.report.read import rows_of
@@ -76,7 +77,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         speed = speed_ratio(row, baseline)
         table.add_row(
             ">" if chosen else "",
-            Text(row["name"]),
+            Text(printable(row["name"])),
             f"{numbers.short(row['parameters'])} {numbers.brief_percent(row['parameters_ratio'])}",
             MISSING if row["quality"] is None else metric.number(row["quality"]["mean"]),
             interval(row["difference"], metric.signed),

@@ -1,0 +1,99 @@
+"""Paths that a caller gives: checked before work begins, and read where they are ordinary files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from leanformer.errors import LeanformerError, quoted
+
+_OTHERS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def _other_kind(mode: int) -> str:
+    """What else than an ordinary file something is, in words; empty for a file."""
+    return next((name for is_kind, name in _OTHERS if is_kind(mode)), "")
+
+
+def as_path(value: object, name: str) -> Path:
+    """A path that a caller gave, checked.
+
+    Args:
+        value: Text or a path.
+        name: What the caller knows it by.
+
+    Raises:
+        LeanformerError: It is neither, or no file can have that name.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise LeanformerError(f"{name}: give a path, not {quoted(value)}")
+    path = os.fspath(value)
+    if not path or "\0" in path:
+        raise LeanformerError(f"{name}: no file can be called {quoted(path)}")
+    return Path(path)
+
+
+def read_text(path: Path, most: int) -> str:
+    """An ordinary file's text, without a byte order mark.
+
+    Args:
+        path: The file. Devices and pipes are refused before they are opened: they may never end.
+        most: Bytes that it may have.
+
+    Raises:
+        LeanformerError: It is missing, no ordinary file, too large, or not UTF-8.
+    """
+    try:
+        found = path.stat()
+        kind = _other_kind(found.st_mode)
+        if kind:
+            raise LeanformerError(f"{path}: cannot be read: it is {kind}; give a file")
+        if found.st_size > most:
+            raise LeanformerError(
+                f"{path}: cannot be read: it has {found.st_size:,} bytes, and such a file at most {most:,}"
+            )
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LeanformerError(
+            f"{path}: cannot be read: byte {error.start + 1:,} is not UTF-8; save it as UTF-8 text"
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise LeanformerError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def check_file(path: Path) -> None:
+    """Makes sure that a file can be written at a path: nothing is there yet, or a file, a pipe or a device like a pipe.
+
+    Raises:
+        LeanformerError: Something else is there.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # nothing there, or what writing will tell
+    kind = _other_kind(mode)
+    if kind and not stat.S_ISCHR(mode) and not stat.S_ISFIFO(mode):
+        raise LeanformerError(f"{path}: cannot be written: it is {kind}; give a file's path")
+
+
+def check_directory(path: Path) -> None:
+    """Whether a directory is there or can be made, and written to; nothing is made.
+
+    Raises:
+        LeanformerError: It cannot.
+    """
+    try:
+        nearest = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+        if not nearest.is_dir():
+            raise LeanformerError(f"{path}: cannot be a directory: {nearest} is a file; give another path")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise LeanformerError(f"{path}: cannot be written: {nearest} belongs to others; give another path")
+    except (OSError, ValueError) as error:
+        raise LeanformerError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
