@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from torch import nn
 
 from leanformer.blocks.state import DecodingState
 from leanformer.errors import LeanformerError
 from leanformer.model.sites import Site
 
+LARGEST_ARGUMENT = 2**20
+"""No layer of a transformer is wider, and no text longer; what is larger is a slip of the pen."""
+
 
 class Arguments(BaseModel):
     """A block's arguments as written in a plan: unknown ones are errors, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="after")
+    def _check_largest(self) -> Self:
+        for name, value in self:
+            if isinstance(value, int) and value > LARGEST_ARGUMENT:
+                raise ValueError(f"argument {name!r} must be at most {LARGEST_ARGUMENT:,}")
+        return self
 
 
 @dataclass(frozen=True)
