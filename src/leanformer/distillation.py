@@ -91,11 +91,7 @@ def distill(
         teacher = in_float32(teacher)
     training = batches if isinstance(batches, TrainingBatches) else _Batches(batches)
     validation = _checked_batches(validation, "validation")
-    teaching_file = None if checkpoint is None else Path(path_of(checkpoint, "checkpoint"))
-    tuning_file = None if teaching_file is None else teaching_file.with_name(f"{teaching_file.name}.tuning")
-    for file in (teaching_file, tuning_file):
-        if file is not None:
-            _check_checkpoint(file)
+    teaching_file, tuning_file = (None, None) if checkpoint is None else _checkpoint_files(checkpoint)
     torch.manual_seed(seed)
     new = resolve(teacher, plan)
     check_tokens_agree(new, finetune or FinetuneConfig(), "plan")
@@ -170,22 +166,30 @@ def _checked_batches(batches: object, argument: str) -> list[Batch]:
     for number, batch in enumerate(batches):
         where = f"{argument}: batch {number}"
         if not isinstance(batch, Mapping):
-            raise LeanformerError(f"{where} is a {type(batch).__name__}; {wanted}")
+            raise LeanformerError(f"{where} is of type {type(batch).__name__}; {wanted}")
         for name, value in batch.items():
             if not isinstance(value, torch.Tensor):
-                raise LeanformerError(f"{where} holds a {type(value).__name__} as {str(name)[:40]!r}; {wanted}")
+                raise LeanformerError(
+                    f"{where} holds, as {str(name)[:40]!r}, a value of type {type(value).__name__}; {wanted}"
+                )
         if "labels" not in batch:
             raise LeanformerError(f"{where} has no 'labels'; they say which positions are real")
         found.append(dict(batch))
     return found
 
 
-def _check_checkpoint(file: Path) -> None:
-    """Refuses what is no checkpoint of ours: it would be replaced, and removed at the end."""
-    if file.name in ("", "..") or (os.path.lexists(file) and not file.is_file()):
-        raise LeanformerError(f"checkpoint: {file} is no plain file; name a new one, or the one of an earlier call")
-    if file.is_file():
-        Snapshot.read(file, torch.device("cpu"))
+def _checkpoint_files(checkpoint: str | Path) -> tuple[Path, Path]:
+    """The files of teaching and of tuning; what is there and no checkpoint would be lost, and is refused."""
+    teaching = Path(path_of(checkpoint, "checkpoint"))
+    if teaching.name in ("", ".."):
+        raise LeanformerError(f"checkpoint: {checkpoint} is no plain file; name a new one")
+    tuning = teaching.with_name(f"{teaching.name}.tuning")
+    for file in (teaching, tuning):
+        if os.path.lexists(file):
+            if not file.is_file():
+                raise LeanformerError(f"checkpoint: {file} is no plain file; name a new one, or one of an earlier call")
+            Snapshot.read(file, torch.device("cpu"))
+    return teaching, tuning
 
 
 class _Batches:

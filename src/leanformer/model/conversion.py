@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,9 @@ def _read_pickles(directory: Path, name: str) -> dict[str, Tensor]:
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
-        # Files of the older form, no archives, cannot be mapped into memory.
-        found: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        with warnings.catch_warnings(action="ignore"):  # of forms that it may not be able to read: then it says so
+            # Files of the older form, no archives, cannot be mapped into memory.
+            found: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # whatever a damaged or a malicious file leads to; nothing of it has run
         raise LeanformerError(
             f"{file.name} is damaged, or holds more than tensors, which is not read ({_reason(error)}); get the "

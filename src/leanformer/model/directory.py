@@ -70,7 +70,7 @@ def path_of(source: str | os.PathLike[str], argument: str = "source") -> str:
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if not isinstance(name, str) or not name or "\0" in name:
         shown = repr(name) if isinstance(name, str) else type(source).__name__
-        raise LeanformerError(f"{argument}: a directory's path as text or as a Path is wanted, not {shown}")
+        raise LeanformerError(f"{argument}: a path as text or as a Path is wanted, not {shown}")
     return os.path.expanduser(name)
 
 
@@ -94,15 +94,20 @@ def find_directory(source: str | os.PathLike[str], weights: Sequence[str]) -> Pa
         raise LeanformerError(f"{name}: not a model directory, but a file; give the directory that it lies in")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or name.startswith((".", "/")):
         raise LeanformerError(f"{name}: no such model directory")
+    there = _fetch(name, None, CONFIG_FILES)
+    if not (there / "config.json").is_file():
+        raise LeanformerError(f"{name}: not a model of transformers: the hub has no config.json of it")
     try:
-        there = Path(snapshot_download(name, allow_patterns=list(CONFIG_FILES)))
-        if not (there / "config.json").is_file():
-            raise LeanformerError(f"{name}: not a model of transformers: the hub has no config.json of it")
         read_architecture(there)  # before many bytes are fetched for nothing
-        # The cache's directory is named after the commit: the weights are of the same.
-        return Path(snapshot_download(name, revision=there.name, allow_patterns=[*CONFIG_FILES, *weights]))
-    except LeanformerError:
-        raise
+    except LeanformerError as error:
+        raise LeanformerError(f"{name}: not a model that can be loaded: {error}") from error
+    # The cache's directory is named after the commit: the weights are of the same.
+    return _fetch(name, there.name, [*CONFIG_FILES, *weights])
+
+
+def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # whatever the network's libraries raise
         raise LeanformerError(
             f"{name}: not a model that can be loaded: no such directory here, and the hub does not give it "

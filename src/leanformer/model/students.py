@@ -164,7 +164,7 @@ def load(source: str | os.PathLike[str]) -> PreTrainedModel:
         architecture = read_architecture(directory)
         check_outline(architecture, stored_numbers(safetensors_files(directory, name)))
         model, info = architecture.model_class.from_pretrained(
-            directory,
+            str(directory),
             config=architecture.config,
             dtype="auto",
             output_loading_info=True,
