@@ -547,6 +547,23 @@ def test_a_study_trains_in_float32(make_model: MakeModel, tmp_path: Path, precis
         assert all(torch.equal(tensor, saved[name].float()) for name, tensor in made.state_dict().items())
 
 
+def test_a_study_tells_that_it_trains_in_float32(
+    make_model: MakeModel, digits_study: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    lf.save(make_model(image_size=8, num_labels=10).to(torch.float16), tmp_path / "model")
+    study = digits_study(
+        baseline={"model": str(tmp_path / "model")},
+        candidates={"no-mlp": {"plan": {"*.mlp": "none"}}},
+        train={"epochs": 1, "batch_size": 128, "learning_rate": [1e-3]},
+        seeds=[0],
+    )
+    result = lf.run(study, tmp_path / "run")
+    note = f"{tmp_path / 'model'} is kept in float16; it is trained, measured and saved in float32"
+    assert note in result.results["data"]["notes"]
+    for name in ("baseline", "no-mlp"):
+        assert lf.load(tmp_path / "run" / "trials" / name / "seed-0" / "model").dtype == torch.float32
+
+
 # Auto classes
 
 
