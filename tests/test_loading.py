@@ -201,6 +201,10 @@ def test_a_tokenizer_of_code_is_refused_unasked(translator: Path, tmp_path: Path
         ({"torch_dtype": ["float32"], "dtype": ...}, "torch_dtype is"),
         ({"torch_dtype": "int8", "dtype": ...}, "torch_dtype is 'int8'"),
         ({"to_dict": 5}, "config.json: "),
+        ({"return_dict": False}, "return_dict is False; it must be true, as outputs are read by their names"),
+        ({"output_hidden_states": "x"}, "output_hidden_states is 'x'; it must be true or false"),
+        ({"patch_size": 20}, "patch_size 20 is more than image_size 16"),
+        ({"hidden_dropout_prob": None}, "hidden_dropout_prob is None; it must be from 0 to less than 1"),
         ({"hidden_act": "gleu"}, "gleu"),
         ({"id2label": 7}, "config.json: "),
         ({"model_type": ["vit"]}, r"model type ['vit'] is not supported"),
@@ -306,6 +310,23 @@ def test_sizes_of_translators(translator: Path, key: str, value: int) -> None:
     assert wanted in line_of(lambda: lf.load(translator))
     assert wanted in line_of(lambda: fresh_model("marian", {key: value}))
     assert wanted in line_of(lambda: TextBaseline("bart", {key: value}, fresh=False))
+
+
+@pytest.mark.parametrize("key", ["pad_token_id", "decoder_start_token_id"])
+@pytest.mark.parametrize("value", [-1, 10**6])
+def test_marks_of_translators(translator: Path, key: str, value: int) -> None:
+    words = json.loads((translator / "config.json").read_text())["vocab_size"]
+    change(translator, **{key: value})
+    wanted = f"{key} is {value}; it must be the number of a subword, from 0 to"
+    assert f"{wanted} {words - 1}" in line_of(lambda: lf.load(translator))
+    assert wanted in line_of(lambda: fresh_model("marian", {key: value}))
+
+
+def test_a_plan_is_a_students(saved: Path) -> None:
+    """In the configuration of another model it says nothing."""
+    sites = lf.sites(lf.load(saved))
+    change(saved, plan={"encoder.0.mlp": {"block": "none"}}, attribute_map={"hidden_size": "image_size"})
+    assert lf.sites(lf.load(saved)) == sites
 
 
 def test_what_does_not_fit_into_memory_is_refused(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from leanformer.errors import LeanformerError
 from leanformer.model.directory import ATTENTIONS
 from leanformer.model.families import FAMILIES, HALF, ImageFamily, device_and_dtype, find_family, in_float32
-from leanformer.model.sizes import SHAPE_KEYS, check_heads, check_memory, check_settings, outline
+from leanformer.model.sizes import SHAPE_KEYS, check_config, check_memory, check_settings, outline
 from leanformer.model.students import load
 
 
@@ -55,12 +55,12 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     check_settings(settings, "baseline.config")
     try:
         config = family.config_class(**settings)
-        check_heads(config, family, "baseline.config")
+        check_config(config, family, "baseline.config")
         check_memory(outline(family.model_class, config), "baseline.config")
         return family.model_class(config)
     except KeyError as error:  # an activation that is looked up by its name
         raise LeanformerError(f"baseline.config: transformers knows no {error}") from None
-    except (StrictDataclassError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (StrictDataclassError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
         raise LeanformerError(f"baseline.config: {' '.join(str(error).split())[:200]}") from None
 
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.errors import LeanformerError
 from leanformer.model.families import FAMILIES, STUDENT_PREFIX, Family
-from leanformer.model.sizes import check_heads, check_memory, check_settings, outline
+from leanformer.model.sizes import check_config, check_memory, check_settings, outline
 from leanformer.model.student_models import STUDENTS
 
 CONFIG_FILES = ("config.json", "generation_config.json")
@@ -38,7 +38,7 @@ _REFUSED = {
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 ATTENTIONS = ("eager", "sdpa", "flex_attention")
 """Attention implementations that PyTorch brings; transformers may fetch any other from the hub."""
-_PRECISIONS = ("float64", "float32", "float16", "bfloat16")
+_LEFT_OUT = ("auto_map", "attribute_map")  # the address of code that does not run, and other names for other keys
 _FEW_NUMBERS = 1_000_000
 
 
@@ -144,20 +144,15 @@ def read_architecture(directory: Path) -> Architecture:
         if settings.get(key) is not None:
             raise LeanformerError(f"config.json: {key}: {problem}")
     _check_attention(settings)
-    for key in ("dtype", "torch_dtype"):
-        given = settings.get(key)
-        if given is not None and (not isinstance(given, str) or given.removeprefix("torch.") not in _PRECISIONS):
-            raise LeanformerError(
-                f"config.json: {key} is {str(given)[:40]!r}; it must be one of {', '.join(_PRECISIONS)}"
-            )
     check_settings(settings, "config.json")
     student = model_type != family.name
-    _check_plan(settings.get("plan"), student)
+    if student:
+        _check_plan(settings.get("plan"))
     config_class, model_class = STUDENTS[family.name] if student else (family.config_class, family.model_class)
     try:
-        # The code that a directory brings does not run, and so its address goes no further.
-        config = config_class.from_dict({key: value for key, value in settings.items() if key != "auto_map"})
-        check_heads(config, family, "config.json")
+        left_out = _LEFT_OUT if student else (*_LEFT_OUT, "plan")
+        config = config_class.from_dict({key: value for key, value in settings.items() if key not in left_out})
+        check_config(config, family, "config.json")
     except LeanformerError:
         raise
     except Exception as error:  # of many types: every key may have any value
@@ -194,11 +189,9 @@ def _check_attention(settings: Mapping[str, Any]) -> None:
             )
 
 
-def _check_plan(plan: Any, student: bool) -> None:
+def _check_plan(plan: Any) -> None:
     """The form alone: what it says is checked where its blocks are built."""
-    if plan is None or (isinstance(plan, dict) and all(isinstance(entry, dict) for entry in plan.values())):
-        return
-    if student:
+    if plan is not None and not (isinstance(plan, dict) and all(isinstance(entry, dict) for entry in plan.values())):
         raise LeanformerError("config.json: plan is no mapping of sites to blocks with their arguments")
 
 

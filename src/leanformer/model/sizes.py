@@ -57,7 +57,7 @@ _MOST = {
     "max_position_embeddings": 16_777_216,
 }
 _SIDES = ("image_size", "patch_size")  # a number, or height and width
-_OPTIONAL = ("pooler_output_size", "decoder_vocab_size", "num_labels")
+_OPTIONAL = ("pooler_output_size", "decoder_vocab_size", "num_labels", "classifier_dropout")
 _PROBABILITIES = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -68,6 +68,8 @@ _PROBABILITIES = (
     "encoder_layerdrop",
     "decoder_layerdrop",
 )
+_FLAGS = ("output_hidden_states", "output_attentions", "return_dict")
+PRECISIONS = ("float64", "float32", "float16", "bfloat16")
 _MOST_OF_ANY = 2**53  # what JSON holds exactly
 
 _HEADS_AND_WIDTH = {
@@ -87,11 +89,20 @@ def check_settings(settings: Mapping[str, Any], where: str) -> None:
         LeanformerError: A size is no whole number or beyond its bounds, or another number is not finite.
     """
     for key, value in settings.items():
-        if key in _MOST and not (value is None and key in _OPTIONAL):
+        if value is None and key in _OPTIONAL:
+            continue
+        if key in _MOST:
             _check_size(key, value, where)
-        elif key in _PROBABILITIES and value is not None:
+        elif key in _PROBABILITIES:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be from 0 to less than 1")
+        elif key in _FLAGS:
+            if not isinstance(value, bool) or (key == "return_dict" and not value):
+                right = "true, as outputs are read by their names" if key == "return_dict" else "true or false"
+                raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be {right}")
+        elif key in ("dtype", "torch_dtype"):
+            if value is not None and str(value).removeprefix("torch.") not in PRECISIONS:
+                raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be one of {', '.join(PRECISIONS)}")
         elif isinstance(value, float) and not math.isfinite(value):
             raise LeanformerError(f"{where}: {key} is {value}; it must be a finite number")
         elif isinstance(value, int) and abs(value) > _MOST_OF_ANY:
@@ -115,17 +126,34 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def check_heads(config: PreTrainedConfig, family: Family, where: str) -> None:
-    """Checks that attention heads divide the width.
+def check_config(config: Any, family: Family, where: str) -> None:
+    """Checks what of a configuration must go together.
 
     Raises:
-        LeanformerError: They do not.
+        LeanformerError: Heads do not divide the width, patches are larger than images, or a mark is no subword.
     """
     keys, width_key = _HEADS_AND_WIDTH[family.task]
     for key in keys:
         heads, width = getattr(config, key), getattr(config, width_key)
         if width % heads:
             raise LeanformerError(f"{where}: {key} {heads} does not divide {width_key} {width}")
+    if family.task == "image-classification":
+        for image, patch in zip(_sides(config.image_size), _sides(config.patch_size), strict=True):
+            if patch > image:
+                raise LeanformerError(f"{where}: patch_size {patch} is more than image_size {image}")
+    else:
+        target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
+        for key, words in (("pad_token_id", min(config.vocab_size, target)), ("decoder_start_token_id", target)):
+            mark = getattr(config, key)
+            if isinstance(mark, bool) or not isinstance(mark, int) or not 0 <= mark < words:
+                raise LeanformerError(
+                    f"{where}: {key} is {_shown(mark)}; it must be the number of a subword, from 0 to {words - 1:,}"
+                )
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def outline(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
