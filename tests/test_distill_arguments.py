@@ -49,6 +49,7 @@ IMAGES = {"pixel_values": torch.randn(4, 1, 16, 16), "labels": torch.tensor([0, 
         ({"checkpoint": ""}, "checkpoint: a path as text or as a Path is wanted, not ''"),
         ({"checkpoint": "."}, "checkpoint: . is no plain file"),
         ({"checkpoint": "/"}, "checkpoint: / is no plain file"),
+        ({"checkpoint": "/dev/null/file"}, "checkpoint: /dev/null is no directory; name a file in one"),
     ],
     ids=str,
 )

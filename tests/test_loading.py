@@ -368,6 +368,11 @@ def config_as_directory(path: Path) -> None:
     (path / "config.json").mkdir()
 
 
+def pipe(path: Path) -> None:
+    (path / "config.json").unlink()
+    os.mkfifo(path / "config.json")
+
+
 def deep(path: Path) -> None:
     (path / "config.json").write_text('{"a": ' * 800_000)
 
@@ -421,7 +426,8 @@ def pickle_as_safetensors(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (config_as_directory, "config.json cannot be read: Is a directory"),
+        (config_as_directory, "config.json is no plain file"),
+        (pipe, "config.json is no plain file"),
         (lambda path: (path / "config.json").write_text("[1]"), "config.json holds no JSON object, but a list"),
         (lambda path: (path / "config.json").write_text("null"), "config.json holds no JSON object"),
         (lambda path: (path / "config.json").write_bytes(b"\xff\xfe{}"), "config.json is no JSON"),
@@ -568,10 +574,12 @@ def test_a_study_trains_in_float32(make_model: MakeModel, tmp_path: Path, precis
         assert all(torch.equal(tensor, saved[name].float()) for name, tensor in made.state_dict().items())
 
 
-def test_a_study_tells_that_it_trains_in_float32(
+@pytest.mark.usefixtures("nobody")
+def test_a_study_tells_that_it_trains_in_float32_and_runs_no_code(
     make_model: MakeModel, digits_study: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     lf.save(make_model(image_size=8, num_labels=10).to(torch.float16), tmp_path / "model")
+    with_code(tmp_path / "model", tmp_path / "marker")
     study = digits_study(
         baseline={"model": str(tmp_path / "model")},
         candidates={"no-mlp": {"plan": {"*.mlp": "none"}}},
@@ -581,6 +589,7 @@ def test_a_study_tells_that_it_trains_in_float32(
     result = lf.run(study, tmp_path / "run")
     note = f"{tmp_path / 'model'} is kept in float16; it is trained, measured and saved in float32"
     assert note in result.results["data"]["notes"]
+    assert not (tmp_path / "marker").exists()
     for name in ("baseline", "no-mlp"):
         assert lf.load(tmp_path / "run" / "trials" / name / "seed-0" / "model").dtype == torch.float32
 
@@ -668,3 +677,13 @@ def test_a_model_is_saved_here_and_nowhere_else(
     (tmp_path / "file").touch()
     assert "not a directory; choose another place" in line_of(lambda: lf.save(make_model(), tmp_path / "file"))
     assert "not a model directory, but a file" in line_of(lambda: lf.load(tmp_path / "file"))
+    assert line_of(lambda: lf.load("nothing")).startswith("nothing: no such model directory, and no hub id")
+
+
+def test_generation_settings_that_contradict_themselves_are_one_line(
+    make_translator: MakeModel, tmp_path: Path
+) -> None:
+    model = make_translator()
+    model.generation_config.num_beams, model.generation_config.num_return_sequences = 1, 4
+    assert "the model cannot be written: " in line_of(lambda: lf.save(model, tmp_path / "model"))
+    assert not os.listdir(tmp_path)

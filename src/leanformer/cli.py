@@ -136,7 +136,7 @@ def convert(
 
     with quiet_libraries():
         written = convert_model(model, out)
-    Console().print(Text(f"model: {written}"), soft_wrap=True)
+    Console().print(Text(printable(f"model: {written}")), soft_wrap=True)
 
 
 @app.command()

@@ -183,6 +183,8 @@ def _checkpoint_files(checkpoint: str | Path) -> tuple[Path, Path]:
     teaching = Path(path_of(checkpoint, "checkpoint"))
     if teaching.name in ("", ".."):
         raise LeanformerError(f"checkpoint: {checkpoint} is no plain file; name a new one")
+    if teaching.parent.exists() and not teaching.parent.is_dir():
+        raise LeanformerError(f"checkpoint: {teaching.parent} is no directory; name a file in one")
     tuning = teaching.with_name(f"{teaching.name}.tuning")
     for file in (teaching, tuning):
         if os.path.lexists(file):

@@ -93,7 +93,8 @@ def find_directory(source: str | os.PathLike[str], weights: Sequence[str]) -> Pa
     if directory.exists():
         raise LeanformerError(f"{name}: not a model directory, but a file; give the directory that it lies in")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or name.startswith((".", "/")):
-        raise LeanformerError(f"{name}: no such model directory")
+        hub = "" if "/" in name else ", and no hub id, which has the form owner/name"
+        raise LeanformerError(f"{name}: no such model directory{hub}")
     there = _fetch(name, None, CONFIG_FILES)
     if not (there / "config.json").is_file():
         raise LeanformerError(f"{name}: not a model of transformers: the hub has no config.json of it")
@@ -167,6 +168,8 @@ def read_json(path: Path) -> dict[str, Any]:
         LeanformerError: It holds none, or cannot be read; the message names the file without its directory.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise LeanformerError(f"{path.name} is no plain file")
         if path.stat().st_size > _LARGEST_JSON:
             raise LeanformerError(f"{path.name} has more than {_LARGEST_JSON:,} bytes; it is no configuration")
         value = json.loads(path.read_text(encoding="utf-8"))

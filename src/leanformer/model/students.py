@@ -114,7 +114,11 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted(temporary.iterdir()):
             os.replace(path, target / path.name)
-    except (OSError, SafetensorError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+    ) as error:  # the last of generation settings that contradict each other
         raise LeanformerError(f"{directory}: the model cannot be written: {one_line(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
