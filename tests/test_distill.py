@@ -1071,5 +1071,5 @@ def test_distances_are_the_same_without_the_class_token(make_model: MakeModel, f
 
 
 def test_batches_without_labels_are_an_error(make_model: MakeModel) -> None:
-    with pytest.raises(lf.LeanformerError, match="a batch has no 'labels'"):
+    with pytest.raises(lf.LeanformerError, match="batches: batch 0 has no 'labels'"):
         lf.distill(make_model("vit"), {"*.mlp": MLP}, iter([{"pixel_values": torch.randn(4, 1, 16, 16)}]))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from leanformer.config import DistillConfig, FinetuneConfig, Study, make_study, read_study
     from leanformer.distillation import distill
     from leanformer.inspection import Inspection, inspect
+    from leanformer.model.conversion import convert
     from leanformer.model.sites import Site
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
@@ -24,6 +25,7 @@ __all__ = [
     "Site",
     "Study",
     "StudyResult",
+    "convert",
     "distill",
     "inspect",
     "load",
@@ -42,6 +44,7 @@ _HOMES = {
     "Site": "leanformer.model.sites",
     "Study": "leanformer.config",
     "StudyResult": "leanformer.study",
+    "convert": "leanformer.model.conversion",
     "distill": "leanformer.distillation",
     "inspect": "leanformer.inspection",
     "load": "leanformer.model.students",

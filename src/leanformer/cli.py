@@ -181,6 +181,20 @@ def sites(
 
 
 @app.command()
+def convert(
+    model: Annotated[str, typer.Argument(help="A model's directory with pytorch_model.bin, or a hub id.")],
+    out: Annotated[Path, typer.Argument(help="The directory to make; new or empty.")],
+) -> None:
+    """Write a model's pickled weights as safetensors. Nothing that is pickled runs."""
+    from leanformer.model.conversion import convert as convert_model
+    from leanformer.progress import quiet_libraries
+
+    with quiet_libraries():
+        written = convert_model(model, out)
+    Console().print(Text(printable(f"model: {written}")), soft_wrap=True)
+
+
+@app.command()
 def translate(
     model: Annotated[str, typer.Argument(help="A translator's directory (with its tokenizer), or a hub id.")],
     text: Annotated[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from leanformer.config import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.errors import LeanformerError
+from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.distill import (
     Lesson,
     Observed,
@@ -33,6 +35,8 @@ from leanformer.learn.train import (
     settle_precision,
     train,
 )
+from leanformer.model.directory import path_of
+from leanformer.model.families import HALF, device_and_dtype, find_family, in_float32
 from leanformer.model.plan import Plan
 from leanformer.model.students import reduce
 from leanformer.model.surgery import module_at, resolve, sites
@@ -54,7 +58,8 @@ def distill(
     All blocks learn together: each batch takes one pass of the teacher. Source: arXiv 2311.10642, for the idea.
 
     Args:
-        teacher: A trained model of a supported family. It is left as it was.
+        teacher: A trained model of a supported family. It is left as it was. One in float16 or bfloat16 teaches in
+            float32, as steps in half precision lose most of what is learned.
         plan: As for ``reduce``.
         batches: Training data on the teacher's device: batches of the model's named inputs with ``labels`` (-100 at
             padding), or an object that gives them epoch by epoch.
@@ -63,24 +68,30 @@ def distill(
         finetune: How the assembled student is tuned as a whole afterwards; by default not at all.
         seed: Of the order of batches and of the blocks' first weights.
         checkpoint: A file to write the state to now and then, and to go on from if it is there; of the tuning another
-            beside it. Both are gone at the end.
+            beside it. Both are gone at the end, and so may only be new, or files of an earlier call.
         progress: Called after each epoch with its numbers: ``train_loss``, and ``r2 SITE`` or ``validation_loss``.
 
     Returns:
-        The student, on the teacher's device, in evaluation mode.
+        The student, on the teacher's device, in evaluation mode; in float32 if the teacher is in half precision.
 
     Raises:
-        LeanformerError: The plan does not fit the teacher, a site has nothing to teach, a block cannot read a batch, or
-            training ends without a finite loss.
+        LeanformerError: An argument is of a wrong type, the plan does not fit the teacher, a site has nothing to teach,
+            a block cannot read a batch, the checkpoint's file is another's, or training ends without a finite loss.
     """
+    find_family(teacher, "teacher")
+    _check_types(teach, finetune, seed, progress)
     teach = teach or DistillConfig()
     if finetune is not None and finetune.targets == "teacher":
         raise LeanformerError(
             "distill: finetune.targets 'teacher' is of studies; here the batches' labels are the targets: let the "
             "teacher translate the sources, and make batches of that"
         )
-    device = next(teacher.parameters()).device
+    device, precision_of_teacher = device_and_dtype(teacher)
+    if precision_of_teacher in HALF:
+        teacher = in_float32(teacher)
     training = batches if isinstance(batches, TrainingBatches) else _Batches(batches)
+    validation = _checked_batches(validation, "validation")
+    teaching_file, tuning_file = (None, None) if checkpoint is None else _checkpoint_files(checkpoint)
     torch.manual_seed(seed)
     new = resolve(teacher, plan)
     check_tokens_agree(new, finetune or FinetuneConfig(), "plan")
@@ -95,8 +106,6 @@ def distill(
     precision = settle_precision("auto", device)
     accelerator = make_accelerator(precision, device)
     observer = _Observer(progress)
-    teaching_file = None if checkpoint is None else Path(checkpoint)
-    tuning_file = None if teaching_file is None else teaching_file.with_name(f"{teaching_file.name}.tuning")
 
     def learn(model: nn.Module, config: TrainConfig, loss: Loss, what: str, file: Path | None) -> None:
         rate = config.learning_rate[0]
@@ -130,15 +139,68 @@ def distill(
     return student.eval()
 
 
+def _check_types(teach: object, finetune: object, seed: object, progress: object) -> None:
+    for name, value, kind in (("teach", teach, DistillConfig), ("finetune", finetune, FinetuneConfig)):
+        if value is not None and not isinstance(value, kind):
+            raise LeanformerError(f"{name}: a {kind.__name__} or None is wanted, not {type(value).__name__}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise LeanformerError(f"seed: a whole number from 0 to {2**32 - 1:,} is wanted, not {str(seed)[:40]}")
+    if progress is not None and not callable(progress):
+        raise LeanformerError(
+            f"progress: a function of an epoch's numbers or None is wanted, not {type(progress).__name__}"
+        )
+
+
+def _checked_batches(batches: object, argument: str) -> list[Batch]:
+    """Batches as a list.
+
+    Raises:
+        LeanformerError: They are none; the message names the argument and the first bad one.
+    """
+    wanted = "a list of batches is wanted, each a mapping of the model's inputs and 'labels' to tensors"
+    if isinstance(batches, Mapping):
+        raise LeanformerError(f"{argument}: {wanted}, not one mapping; put it into a list")
+    if not isinstance(batches, Iterable) or isinstance(batches, str | bytes | torch.Tensor):
+        raise LeanformerError(f"{argument}: {wanted}, not {type(batches).__name__}")
+    found: list[Batch] = []
+    for number, batch in enumerate(batches):
+        where = f"{argument}: batch {number}"
+        if not isinstance(batch, Mapping):
+            raise LeanformerError(f"{where} is of type {type(batch).__name__}; {wanted}")
+        for name, value in batch.items():
+            if not isinstance(value, torch.Tensor):
+                raise LeanformerError(
+                    f"{where} holds, as {str(name)[:40]!r}, a value of type {type(value).__name__}; {wanted}"
+                )
+        if "labels" not in batch:
+            raise LeanformerError(f"{where} has no 'labels'; they say which positions are real")
+        found.append(dict(batch))
+    return found
+
+
+def _checkpoint_files(checkpoint: str | Path) -> tuple[Path, Path]:
+    """The files of teaching and of tuning; what is there and no checkpoint would be lost, and is refused."""
+    teaching = Path(path_of(checkpoint, "checkpoint"))
+    if teaching.name in ("", ".."):
+        raise LeanformerError(f"checkpoint: {checkpoint} is no plain file; name a new one")
+    if teaching.parent.exists() and not teaching.parent.is_dir():
+        raise LeanformerError(f"checkpoint: {teaching.parent} is no directory; name a file in one")
+    tuning = teaching.with_name(f"{teaching.name}.tuning")
+    for file in (teaching, tuning):
+        if os.path.lexists(file):
+            if not file.is_file():
+                raise LeanformerError(f"checkpoint: {file} is no plain file; name a new one, or one of an earlier call")
+            Snapshot.read(file, torch.device("cpu"))
+    return teaching, tuning
+
+
 class _Batches:
     """A list of batches as training data: shuffled by seed and epoch."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
-        self._batches = list(batches)
+        self._batches = _checked_batches(batches, "batches")
         if not self._batches:
-            raise LeanformerError("distill: there is no batch to learn from; give at least one")
-        if any("labels" not in batch for batch in self._batches):
-            raise LeanformerError("distill: a batch has no 'labels'; they say which positions are real")
+            raise LeanformerError("batches: there is no batch to learn from; give at least one")
 
     @property
     def steps_per_epoch(self) -> int:

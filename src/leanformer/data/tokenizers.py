@@ -141,7 +141,7 @@ def _check_files(directory: Path) -> None:
 
 def _load(path: str) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)  # known classes alone, nobody is asked
     except Exception as error:  # of many types, from several libraries
         raise LeanformerError(f"{path}: its tokenizer cannot be read ({first_line(error)})") from error
 

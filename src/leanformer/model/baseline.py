@@ -14,33 +14,10 @@ from transformers import PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from leanformer.errors import LeanformerError
-from leanformer.model.families import FAMILIES, ImageFamily, find_family
+from leanformer.model.directory import ATTENTIONS
+from leanformer.model.families import FAMILIES, HALF, ImageFamily, device_and_dtype, find_family, in_float32
+from leanformer.model.sizes import SHAPE_KEYS, check_config, check_memory, check_settings, outline
 from leanformer.model.students import load
-
-SHAPE_KEYS = {
-    "image-classification": (
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "patch_size",
-    ),
-    "translation": (
-        "d_model",
-        "encoder_layers",
-        "decoder_layers",
-        "encoder_attention_heads",
-        "decoder_attention_heads",
-        "encoder_ffn_dim",
-        "decoder_ffn_dim",
-    ),
-}
-"""Task -> the configuration keys that say how large a model is; each is 1 or more."""
-
-_HEADS_AND_WIDTH = {
-    "image-classification": (("num_attention_heads",), "hidden_size"),
-    "translation": (("encoder_attention_heads", "decoder_attention_heads"), "d_model"),
-}
 
 
 def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
@@ -69,21 +46,25 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
                 f"baseline.config: {family_name} has no key {key!r}; it has {', '.join(SHAPE_KEYS[family.task])} and "
                 "the others of its transformers configuration"
             )
-    for key in SHAPE_KEYS[family.task]:
-        if settings.get(key, 1) == 0:
-            raise LeanformerError(f"baseline.config: {key} is 0; it must be 1 or more")
+    attention = settings.get("attn_implementation")
+    if attention is not None and attention not in ATTENTIONS:
+        raise LeanformerError(
+            f"baseline.config: attn_implementation is {str(attention)[:60]!r}, and transformers may fetch code for it; "
+            f"write one of {', '.join(ATTENTIONS)}"
+        )
+    check_settings(settings, "baseline.config")
     try:
         config = family.config_class(**settings)
-        heads_key, width_key = _HEADS_AND_WIDTH[family.task]
-        for key in heads_key:
-            heads, width = getattr(config, key), getattr(config, width_key)
-            if width % heads:
-                raise LeanformerError(f"baseline.config: {key} {heads} does not divide {width_key} {width}")
+        check_config(config, family, "baseline.config")
+        check_memory(outline(family.model_class, config), "baseline.config")
         return family.model_class(config)
     except KeyError as error:  # an activation that is looked up by its name
         raise LeanformerError(f"baseline.config: transformers knows no {error}") from None
-    except (StrictDataclassError, TypeError, ValueError, RuntimeError) as error:
+    except (StrictDataclassError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
         raise LeanformerError(f"baseline.config: {' '.join(str(error).split())[:200]}") from None
+
+
+_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -105,6 +86,9 @@ class Baseline:
         fresh: Take a trained model's shape alone.
         task: The study's.
 
+    Attributes:
+        notes: What was done with a trained model, in words.
+
     Raises:
         LeanformerError: There is no such model, it is for another task, or ``settings`` are given for a trained one.
     """
@@ -114,8 +98,10 @@ class Baseline:
         self.settings = dict(settings)
         self.fresh = fresh
         self.trained: PreTrainedModel | None = None
+        self.notes: list[str] = []
         if source in FAMILIES:
             self.family = FAMILIES[source]
+            check_settings(settings, "baseline.config")
         else:
             families = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             if "/" not in source and not Path(source).expanduser().is_dir():
@@ -130,6 +116,11 @@ class Baseline:
                 )
             self.trained = load(source)
             self.family = find_family(self.trained)
+            _, precision = device_and_dtype(self.trained)
+            if precision in HALF:
+                self.trained = in_float32(self.trained)
+                kept = str(precision).removeprefix("torch.")
+                self.notes.append(f"{source} is kept in {kept}; it is trained, measured and saved in float32")
         if self.family.task != task:
             fitting = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             raise LeanformerError(
@@ -154,6 +145,14 @@ class ImageBaseline(Baseline):
 
     def __init__(self, source: str, settings: Mapping[str, Any], fresh: bool) -> None:
         super().__init__(source, settings, fresh, "image-classification")
+        if self.channels is not None and self.channels not in _CHANNELS:
+            what = (
+                f"baseline.model: {source}" if self.trained is not None else "baseline.config: num_channels: the model"
+            )
+            raise LeanformerError(
+                f"{what} takes {self.channels} channels, and images are read with 1 (grey) or 3 (color); take a model "
+                "of 1 or 3 channels"
+            )
 
     @property
     def special_tokens(self) -> int:
@@ -208,6 +207,11 @@ class ImageBaseline(Baseline):
             raise LeanformerError(
                 f"baseline.model: {self.source} and the data have the same classes in another order; "
                 f"the model's is: {', '.join(str(name) for name in names[:10])}"
+            )
+        if self.trained is not None and config.num_channels != geometry.channels:
+            raise LeanformerError(
+                f"baseline.model: {self.source} takes {config.num_channels} channels, the images have "
+                f"{geometry.channels}; leave data.channels out to have them converted"
             )
         if config.num_channels != geometry.channels:
             raise LeanformerError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -387,23 +389,37 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def find_family(model: PreTrainedModel) -> Family:
+def find_family(model: PreTrainedModel, argument: str = "model") -> Family:
     """The family of a Hugging Face model or of a student.
 
+    Args:
+        model: The model.
+        argument: What it is called where it was given, for messages.
+
     Raises:
-        LeanformerError: The model is of no supported architecture, or not made for the family's task.
+        LeanformerError: It is no model, of no supported architecture, or not made for the family's task.
     """
     if not isinstance(model, PreTrainedModel):
+        hint = ""
+        if isinstance(model, str | os.PathLike):
+            hint = "; load it first: lf.load(...)"
+        elif isinstance(model, PreTrainedConfig):
+            hint = "; make a model of the configuration first"
         raise LeanformerError(
-            f"leanformer reduces Hugging Face models, not {type(model).__name__}; families: {', '.join(FAMILIES)}"
+            f"{argument}: leanformer reduces Hugging Face models, not {type(model).__name__}{hint}; families: "
+            f"{', '.join(FAMILIES)}"
         )
     model_type = str(model.config.model_type).removeprefix(STUDENT_PREFIX)
     family = FAMILIES.get(model_type)
     if family is None:
-        raise LeanformerError(f"model type {model_type!r} is not supported; families: {', '.join(FAMILIES)}")
+        raise LeanformerError(
+            f"{argument}: model type {model_type!r} is not supported; families: {', '.join(FAMILIES)}"
+        )
     if not isinstance(model, family.model_class):
         what = {"image-classification": "an image classifier", "translation": "a translator"}[family.task]
-        raise LeanformerError(f"a {type(model).__name__} is not {what}; load it as {family.model_class.__name__}")
+        raise LeanformerError(
+            f"{argument}: a {type(model).__name__} is not {what}; load it as {family.model_class.__name__}"
+        )
     return family
 
 
@@ -411,3 +427,14 @@ def device_and_dtype(model: PreTrainedModel) -> tuple[torch.device, torch.dtype]
     """Where a model's weights are, and in which precision."""
     weight = next(model.parameters())
     return weight.device, weight.dtype
+
+
+HALF = (torch.float16, torch.bfloat16)
+"""What weights may be kept in, but are not trained in: their steps would round most of what is learned away."""
+
+
+def in_float32(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy in float32, of the configuration too."""
+    copied = copy.deepcopy(model).float()
+    copied.config.dtype = torch.float32
+    return copied

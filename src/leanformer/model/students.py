@@ -1,195 +1,34 @@
-"""Students: reduced models that are Hugging Face models still, made, saved and loaded."""
+"""Students: made of a model and a plan, saved and loaded."""
 
 from __future__ import annotations
 
 import copy
 import os
 import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    BartConfig,
-    BartForConditionalGeneration,
-    DeiTConfig,
-    DeiTForImageClassification,
-    MarianConfig,
-    MarianMTModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ViTConfig,
-    ViTForImageClassification,
-)
-from transformers.cache_utils import Cache
-from transformers.modeling_outputs import ImageClassifierOutput, Seq2SeqLMOutput
+from transformers import PreTrainedModel
 
+import leanformer.auto  # noqa: F401  (students are known to transformers' Auto classes wherever they are made or loaded)
 from leanformer.errors import LeanformerError
-from leanformer.model.families import FAMILIES, STUDENT_PREFIX, TranslationFamily, device_and_dtype, find_family
-from leanformer.model.layers import asks_for_more, real_tokens
+from leanformer.model.directory import (
+    SAFETENSORS,
+    check_outline,
+    find_directory,
+    one_line,
+    path_of,
+    read_architecture,
+    safetensors_files,
+    stored_numbers,
+)
+from leanformer.model.families import TranslationFamily, device_and_dtype, find_family
 from leanformer.model.plan import Plan
+from leanformer.model.sizes import check_memory, outline
+from leanformer.model.student_models import STUDENTS
 from leanformer.model.surgery import combine, install, resolve, sites
-
-
-class ImageStudent(PreTrainedModel):
-    """Mixed into a Hugging Face image classifier: reduced as its configuration's plan says, pooled by a site.
-
-    A student is a model type of its own, so that no class that ignores the plan ever half-loads it: transformers'
-    ``Auto`` classes rebuild it where this module is imported, and name the unknown type where it is not.
-    """
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
-        install(self, config.plan or {}, take_over=False)
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        attention_mask: torch.Tensor | None = None,
-        return_dict: bool | None = None,
-        **kwargs: Any,
-    ) -> ImageClassifierOutput | tuple[torch.Tensor, ...]:
-        """(batch, channels, height, width) -> logits (batch, labels), and the loss where labels are given.
-
-        Where the class token is all that is read, the last layer gives nothing else, unless hidden states or attentions
-        are asked for: its MLP has one token, and a ``minimal_attention`` one query.
-        """
-        first_token_of = None
-        if self.pooling.needs_class_token and not asks_for_more(self.config, kwargs):
-            present = [layer.index for layer in self.base_model.layers if layer.present]
-            first_token_of = present[-1] if present else None
-        outputs = self.base_model(
-            pixel_values,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            attention_mask=attention_mask,
-            padding_mask=real_tokens(attention_mask),
-            first_token_of=first_token_of,
-            **kwargs,
-        )
-        logits = self.classifier(self.pooling(outputs.last_hidden_state))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        output = ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-        wants_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if wants_dict else output.to_tuple()
-
-
-class TranslationStudent(PreTrainedModel):
-    """Mixed into a Hugging Face translator: reduced as its configuration's plan says."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config)
-        install(self, config.plan or {}, take_over=False)
-
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.Tensor | None = None,
-        decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: Any = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        decoder_inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        use_cache: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """As the Hugging Face model's own; a token while writing goes straight through the decoder."""
-        decoder = self.base_model.decoder
-        if (
-            encoder_outputs is not None
-            and labels is None
-            and kwargs.get("return_dict") is not False
-            and self.config.return_dict
-            and decoder.steps(decoder_input_ids, decoder_attention_mask, past_key_values, kwargs)
-        ):
-            source = encoder_outputs[0]
-            states = decoder.step(decoder_input_ids, source, attention_mask, past_key_values)
-            logits = self.lm_head(states) + self.final_logits_bias
-            return Seq2SeqLMOutput(logits=logits, past_key_values=past_key_values, encoder_last_hidden_state=source)
-        whole: Any = super()
-        return whole.forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            decoder_inputs_embeds=decoder_inputs_embeds,
-            labels=labels,
-            use_cache=use_cache,
-            **kwargs,
-        )
-
-
-class LeanViTConfig(ViTConfig):
-    """A ViT's configuration and the resolved plan of its student."""
-
-    model_type = f"{STUDENT_PREFIX}vit"
-    plan: dict[str, Any] | None = None
-
-
-class LeanDeiTConfig(DeiTConfig):
-    """A DeiT's configuration and the resolved plan of its student."""
-
-    model_type = f"{STUDENT_PREFIX}deit"
-    plan: dict[str, Any] | None = None
-
-
-class LeanMarianConfig(MarianConfig):
-    """Marian's configuration and the resolved plan of its student."""
-
-    model_type = f"{STUDENT_PREFIX}marian"
-    plan: dict[str, Any] | None = None
-
-
-class LeanBartConfig(BartConfig):
-    """BART's configuration and the resolved plan of its student."""
-
-    model_type = f"{STUDENT_PREFIX}bart"
-    plan: dict[str, Any] | None = None
-
-
-class LeanViTForImageClassification(ImageStudent, ViTForImageClassification):
-    """A reduced ViT."""
-
-    config_class = LeanViTConfig
-
-
-class LeanDeiTForImageClassification(ImageStudent, DeiTForImageClassification):
-    """A reduced DeiT."""
-
-    config_class = LeanDeiTConfig
-
-
-class LeanMarianMTModel(TranslationStudent, MarianMTModel):
-    """A reduced Marian."""
-
-    config_class = LeanMarianConfig
-
-
-class LeanBartForConditionalGeneration(TranslationStudent, BartForConditionalGeneration):
-    """A reduced BART."""
-
-    config_class = LeanBartConfig
-
-
-_STUDENTS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
-    "vit": (LeanViTConfig, LeanViTForImageClassification),
-    "deit": (LeanDeiTConfig, LeanDeiTForImageClassification),
-    "marian": (LeanMarianConfig, LeanMarianMTModel),
-    "bart": (LeanBartConfig, LeanBartForConditionalGeneration),
-}
-for _name, (_config_class, _model_class) in _STUDENTS.items():
-    AutoConfig.register(_config_class.model_type, _config_class)
-    FAMILIES[_name].auto_class.register(_config_class, _model_class)
 
 
 def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
@@ -212,14 +51,16 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     """
     family = find_family(model)
     change = resolve(model, plan)
-    opened = copy.deepcopy(model)
-    install(opened, change, take_over=True)
-    config_class, model_class = _STUDENTS[family.name]
+    config_class, model_class = STUDENTS[family.name]
     settings = {
         key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")
     }
     settings["plan"] = combine(settings.get("plan") or {}, change)
-    student = model_class(config_class(**settings))
+    config = config_class(**settings)
+    check_memory(outline(model_class, config), "plan")
+    opened = copy.deepcopy(model)
+    install(opened, change, take_over=True)
+    student = model_class(config)
     student.config._attn_implementation = model.config._attn_implementation
     student.load_state_dict(opened.state_dict())
     if isinstance(family, TranslationFamily):
@@ -251,10 +92,20 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
 
     Both are written beside the target first and then moved into it, so that a full disk leaves the old files whole.
 
+    Args:
+        model: A Hugging Face model of a supported family, or a student.
+        directory: Made where it is missing.
+
     Raises:
-        LeanformerError: The directory cannot be written.
+        LeanformerError: The model is none of these, a weight is not a number, or the directory cannot be written.
     """
-    target = Path(directory)
+    find_family(model)
+    target = Path(path_of(directory, "directory"))
+    if target.name in ("", ".."):
+        target = Path(os.path.abspath(target))
+    check_finite(model, f"{directory}: the model is not saved")
+    if target == target.parent or (os.path.lexists(target) and not target.is_dir()):
+        raise LeanformerError(f"{directory}: the model cannot be written: not a directory; choose another place")
     # One name, so that what a killed process left behind is overwritten by the next.
     temporary = target.with_name(f".{target.name}.partial")
     try:
@@ -263,14 +114,43 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted(temporary.iterdir()):
             os.replace(path, target / path.name)
-    except (OSError, SafetensorError) as error:
-        raise LeanformerError(f"{target}: the model cannot be written: {_one_line(error)}") from error
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+    ) as error:  # the last of generation settings that contradict each other
+        raise LeanformerError(f"{directory}: the model cannot be written: {one_line(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_finite(model: PreTrainedModel, where: str) -> None:
+    """Checks that every weight is a finite number, and no buffer holds NaN (a bias may shut a word out by infinity).
+
+    Args:
+        model: The model.
+        where: How the error begins.
+
+    Raises:
+        LeanformerError: It names the first tensor.
+    """
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        bad = ~tensor.isfinite() if name in parameters else tensor.isnan()
+        if bad.any():
+            first = tensor[bad][0].item()
+            raise LeanformerError(
+                f"{where}: {int(bad.sum()):,} of the {tensor.numel():,} numbers of {name} are not finite ({first}); "
+                "take weights of before that"
+            )
+
+
 def load(source: str | os.PathLike[str]) -> PreTrainedModel:
     """Loads a student, or a model of a supported family, in evaluation mode.
+
+    Only configuration and safetensors are read: code that lies in the directory never runs, and nobody is asked.
 
     Args:
         source: A directory written by ``save`` or ``save_pretrained``, or a hub id.
@@ -279,34 +159,45 @@ def load(source: str | os.PathLike[str]) -> PreTrainedModel:
         The model with exactly the saved weights, in their precision.
 
     Raises:
-        LeanformerError: There is no such model, it is damaged or of no supported family, or its weights do not fit
-            its configuration.
+        LeanformerError: There is no such model, it is damaged or of no supported family, its weights are no
+            safetensors, are not numbers, or do not fit its configuration.
     """
-    name = os.path.expanduser(os.fspath(source))
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise LeanformerError(f"{name}: not a model directory: it holds no config.json")
-    if not Path(name).is_dir() and (name.startswith((".", "/")) or name.count("/") > 1):
-        raise LeanformerError(f"{name}: no such model directory")
+    name = path_of(source)
+    directory = find_directory(name, [SAFETENSORS[0], SAFETENSORS[1], "model-*.safetensors"])
     try:
-        config = AutoConfig.from_pretrained(name)
-        family = FAMILIES.get(str(config.model_type).removeprefix(STUDENT_PREFIX))
-        if family is None:
-            raise LeanformerError(f"model type {config.model_type!r} is not supported; families: {', '.join(FAMILIES)}")
-        model, info = family.auto_class.from_pretrained(
-            name, config=config, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
+        architecture = read_architecture(directory)
+        check_outline(architecture, stored_numbers(safetensors_files(directory, name)))
+        model, info = architecture.model_class.from_pretrained(
+            str(directory),
+            config=architecture.config,
+            dtype="auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError, SafetensorError, RuntimeError, LeanformerError) as error:
-        raise LeanformerError(f"{name}: not a model that can be loaded: {_one_line(error)}") from error
+    except Exception as error:  # of many types: a configuration may say anything
+        raise LeanformerError(f"{name}: not a model that can be loaded: {one_line(error)}") from error
+    check_fit(info, name)
+    check_finite(model, name)
+    return model.eval()
+
+
+def check_fit(info: Mapping[str, Collection[Any]], where: str) -> None:
+    """Checks what transformers tells of a loading.
+
+    Args:
+        info: Its ``output_loading_info``.
+        where: How the error begins.
+
+    Raises:
+        LeanformerError: Weights and configuration do not fit each other.
+    """
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[what]:
             first = sorted(str(key) for key in info[what])[0]
             raise LeanformerError(
-                f"{name}: the weights do not fit the configuration: {len(info[what])} {what.replace('_', ' ')}, "
+                f"{where}: the weights do not fit the configuration: {len(info[what])} {what.replace('_', ' ')}, "
                 f"such as {first}"
             )
-    find_family(model)
-    return model.eval()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

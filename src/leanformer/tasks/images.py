@@ -57,7 +57,7 @@ class ImageClassification(Task):
         self.device = device
         self._baseline = ImageBaseline(study.baseline.model, study.baseline.config, study.baseline.fresh)
         self.data: ImageData = load_images(study.data, device, self._baseline.image_size, self._baseline.channels)
-        self.notes = self.data.notes
+        self.notes = [*self.data.notes, *self._baseline.notes]
         self.warnings = self.data.warnings
         self._geometry = ImageGeometry(self.data.channels, self.data.height, self.data.width, self.data.classes)
         self._baseline.check(self._geometry)
@@ -122,7 +122,7 @@ class ImageClassification(Task):
             "height": data.height,
             "width": data.width,
             "storage": data.storage,
-            "notes": list(data.notes),
+            "notes": list(self.notes),
         }
 
     def validate(self, model: PreTrainedModel, last: bool) -> dict[str, float]:

@@ -93,7 +93,7 @@ class Translation(Task):
         positions = config_of_model.max_position_embeddings
         check_lengths(self._test, positions, f"the model, in the test split of {config.source}", ["source"])
         self.warnings = self.data.warnings
-        self.notes = [*self.data.notes, *self._counts(len(left_out), len(long))]
+        self.notes = [*self.data.notes, *baseline.notes, *self._counts(len(left_out), len(long))]
         self._start_id: int = config_of_model.decoder_start_token_id
         self.batches = self.teaching_batches(1)
 

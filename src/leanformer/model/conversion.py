@@ -1,0 +1,193 @@
+"""``leanformer convert``: a model whose weights are pickled, as one of safetensors, without running what is pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from leanformer.errors import LeanformerError
+from leanformer.model.directory import (
+    PICKLES,
+    SAFETENSORS,
+    check_outline,
+    find_directory,
+    one_line,
+    path_of,
+    read_architecture,
+    read_json,
+    weight_files,
+)
+from leanformer.model.students import check_finite, check_fit, load
+
+COMPANIONS = (
+    "added_tokens.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "sentencepiece.bpe.model",
+    "source.spm",
+    "special_tokens_map.json",
+    "spiece.model",
+    "target.spm",
+    "target_vocab.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+"""The files of data that go along: a tokenizer's and an image processor's. Nothing else does, and no code."""
+_SIDES = ("source_tokenizer", "target_tokenizer")
+
+
+def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+    """Writes a model whose weights are pickled (``pytorch_model.bin``) with safetensors.
+
+    Pickles are read by ``torch.load(weights_only=True)``, which makes tensors and plain containers and calls nothing
+    else. The result is written beside its place, loaded once as proof, and moved there whole.
+
+    Args:
+        source: A model's directory, or a hub id; of a supported family.
+        out: The directory to make; it must not exist, or be empty.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        LeanformerError: There is no such model, it is of no supported family, its weights are safetensors already, hold
+            more than tensors, are not numbers or do not fit its configuration; or ``out`` is in use or cannot be
+            written.
+    """
+    name = path_of(source)
+    target = _free(out)
+    directory = find_directory(name, [PICKLES[0], PICKLES[1], "pytorch_model-*.bin", *COMPANIONS])
+    try:
+        architecture = read_architecture(directory)
+        tensors = _read_pickles(directory, name)
+        check_outline(architecture, sum(tensor.numel() for tensor in tensors.values()))
+        model, info = architecture.model_class.from_pretrained(
+            None,
+            config=architecture.config,
+            state_dict=tensors,
+            dtype="auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+        if model.can_generate():
+            model.generation_config = _generation(directory)
+    except Exception as error:  # of many types: a configuration may say anything
+        raise LeanformerError(f"{name}: not a model that can be converted: {one_line(error)}") from error
+    check_fit(info, name)
+    check_finite(model, name)
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        model.save_pretrained(temporary)
+        _copy_companions(directory, temporary)
+        _prove(temporary, model)
+        os.replace(temporary, target)  # an empty directory is replaced
+    except (OSError, SafetensorError, ValueError) as error:
+        raise LeanformerError(f"{out}: the model cannot be written: {one_line(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Path(out)
+
+
+def _generation(directory: Path) -> GenerationConfig:
+    """How the model generates: in a file of its own, or, in older models, in ``config.json``."""
+    if (directory / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(directory, local_files_only=True)
+    return GenerationConfig.from_pretrained(
+        directory, config_file_name="config.json", _from_model_config=True, local_files_only=True
+    )
+
+
+def _free(out: str | os.PathLike[str]) -> Path:
+    """Where the result goes, without symbolic links."""
+    target = Path(os.path.realpath(path_of(out, "out")))
+    if (
+        target == target.parent
+        or (target.exists() and not target.is_dir())
+        or (target.is_dir() and any(target.iterdir()))
+    ):
+        raise LeanformerError(f"{out}: there is something already; give a new directory, or an empty one")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LeanformerError(f"{out}: cannot be made: {error.strerror or error}") from error
+    return target
+
+
+def _read_pickles(directory: Path, name: str) -> dict[str, Tensor]:
+    """All tensors of a model's pickled files, by name."""
+    if any((directory / file).is_file() for file in SAFETENSORS):
+        raise LeanformerError(f"its weights are safetensors already; take {name} as it is")
+    files = weight_files(directory, *PICKLES)
+    if not files:
+        raise LeanformerError("it holds neither pytorch_model.bin nor pytorch_model.bin.index.json")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= _read_pickle(file)
+    return tensors
+
+
+def _read_pickle(file: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of forms that it may not be able to read: then it says so
+            # Files of the older form, no archives, cannot be mapped into memory.
+            found: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # whatever a damaged or a malicious file leads to; nothing of it has run
+        raise LeanformerError(
+            f"{file.name} is damaged, or holds more than tensors, which is not read ({_reason(error)}); get the "
+            "weights as safetensors from where the model was made"
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise LeanformerError(f"{file.name} holds no mapping of names to tensors, but a {type(found).__name__}")
+    for key, tensor in found.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise LeanformerError(f"{file.name}: {key[:60]!r} is no plain tensor; save the model's state_dict alone")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise LeanformerError(f"{file.name}: {key[:60]!r} claims more numbers than the file holds")
+    return dict(found)
+
+
+def _reason(error: BaseException) -> str:
+    """What torch.load objects to, without its advice to trust the file."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith(("WeightsUnpickler error", "Unsupported", "Trying to load"))]
+    return " ".join((telling or lines or [type(error).__name__])[0].split())[:200]
+
+
+def _copy_companions(directory: Path, to: Path) -> None:
+    for place in (".", *_SIDES):
+        for name in COMPANIONS:
+            file = directory / place / name
+            if not file.is_file() or (to / place / name).exists():
+                continue
+            (to / place).mkdir(exist_ok=True)
+            if name.endswith("_config.json"):
+                settings = {key: value for key, value in read_json(file).items() if key != "auto_map"}
+                (to / place / name).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            else:
+                shutil.copyfile(file, to / place / name)
+
+
+def _prove(directory: Path, model: PreTrainedModel) -> None:
+    """Loads what was written, and compares every number that is stored."""
+    found = load(directory).state_dict()
+    computed = set(model._keys_to_ignore_on_save or ())  # Marian's sinusoidal positions
+    for name, tensor in model.state_dict().items():
+        if name not in computed and not torch.equal(tensor, found[name]):
+            raise LeanformerError(f"the written {name} is not what was read; the disk may be damaged")

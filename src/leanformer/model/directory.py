@@ -1,0 +1,306 @@
+"""Model directories, read as data: no code of theirs runs, nothing is fetched because they say so, nobody is asked.
+
+All that a directory says is checked before transformers sees it: which architecture it is, that its sizes are sane, and
+that its weights are safetensors that lie in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from leanformer.errors import LeanformerError
+from leanformer.model.families import FAMILIES, STUDENT_PREFIX, Family
+from leanformer.model.sizes import check_config, check_memory, check_settings, outline
+from leanformer.model.student_models import STUDENTS
+
+CONFIG_FILES = ("config.json", "generation_config.json")
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")  # whole, or the index of its parts
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_LARGEST_JSON = 64 * 2**20  # bytes; the names of a million classes take less
+
+# transformers would load a quantizer's library, other code in place of a layer, or weights from elsewhere.
+_REFUSED = {
+    "quantization_config": "its weights are quantized; save it in float32, float16 or bfloat16 without that key",
+    "fusion_config": "it asks for fused layers; take that key out",
+    "transformers_weights": "it names a weights file of its own; name the file model.safetensors and take that key out",
+    "per_layer_config": "its layers differ from each other in their configuration, which leanformer cannot reduce",
+}
+_ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+ATTENTIONS = ("eager", "sdpa", "flex_attention")
+"""Attention implementations that PyTorch brings; transformers may fetch any other from the hub."""
+_LEFT_OUT = ("auto_map", "attribute_map")  # the address of code that does not run, and other names for other keys
+_FEW_NUMBERS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a configuration describes.
+
+    Args:
+        family: The family.
+        config: The configuration.
+        model_class: The installed class that is made of it: a student's, or the family's own.
+    """
+
+    family: Family
+    config: PreTrainedConfig
+    model_class: type[PreTrainedModel]
+
+
+def path_of(source: str | os.PathLike[str], argument: str = "source") -> str:
+    """A path or hub id as text, with ``~`` written out.
+
+    Args:
+        source: What the user gave.
+        argument: Its name, for messages.
+
+    Raises:
+        LeanformerError: It is neither, or empty.
+    """
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    if not isinstance(name, str) or not name or "\0" in name:
+        shown = repr(name) if isinstance(name, str) else type(source).__name__
+        raise LeanformerError(f"{argument}: a path as text or as a Path is wanted, not {shown}")
+    return os.path.expanduser(name)
+
+
+def find_directory(source: str | os.PathLike[str], weights: Sequence[str]) -> Path:
+    """The directory of a model; of a hub id the one that its files are downloaded to.
+
+    Args:
+        source: A directory or hub id.
+        weights: Patterns of the weights' files, for the hub.
+
+    Raises:
+        LeanformerError: There is no such directory, it holds no model, or the hub gives none.
+    """
+    name = path_of(source)
+    directory = Path(name)
+    if directory.is_dir():
+        if not os.path.lexists(directory / "config.json"):
+            raise LeanformerError(f"{name}: not a model directory: it holds no config.json")
+        return directory
+    if directory.exists():
+        raise LeanformerError(f"{name}: not a model directory, but a file; give the directory that it lies in")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or name.startswith((".", "/")):
+        hub = "" if "/" in name else ", and no hub id, which has the form owner/name"
+        raise LeanformerError(f"{name}: no such model directory{hub}")
+    there = _fetch(name, None, CONFIG_FILES)
+    if not (there / "config.json").is_file():
+        raise LeanformerError(f"{name}: not a model of transformers: the hub has no config.json of it")
+    try:
+        read_architecture(there)  # before many bytes are fetched for nothing
+    except LeanformerError as error:
+        raise LeanformerError(f"{name}: not a model that can be loaded: {error}") from error
+    # The cache's directory is named after the commit: the weights are of the same.
+    return _fetch(name, there.name, [*CONFIG_FILES, *weights])
+
+
+def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    except Exception as error:  # whatever the network's libraries raise
+        raise LeanformerError(
+            f"{name}: not a model that can be loaded: no such directory here, and the hub does not give it "
+            f"({one_line(error)})"
+        ) from error
+
+
+def read_architecture(directory: Path) -> Architecture:
+    """Reads and checks ``config.json``.
+
+    A model type that is known here is made of the installed class, whatever code the directory brings (``auto_map``).
+
+    Raises:
+        LeanformerError: The file cannot be read, describes no supported model, or one that leanformer does not read as
+            it stands; the message does not name the directory.
+    """
+    settings = read_json(directory / "config.json")
+    model_type = settings.get("model_type")
+    family = FAMILIES.get(model_type.removeprefix(STUDENT_PREFIX)) if isinstance(model_type, str) else None
+    if model_type == "timm_wrapper" or (model_type is None and "architecture" in settings):
+        raise LeanformerError(
+            f"a timm model ({settings.get('architecture', 'of no named architecture')}), which leanformer does not "
+            "read; take a ViT or DeiT in the form of transformers, such as google/vit-base-patch16-224"
+        )
+    if family is None:
+        raise LeanformerError(f"model type {model_type!r} is not supported; families: {', '.join(FAMILIES)}")
+    if settings.get("architectures") == ["DeiTForImageClassificationWithTeacher"]:
+        raise LeanformerError(
+            "a distilled DeiT with two classifiers (DeiTForImageClassificationWithTeacher), which leanformer does not "
+            "reduce; take a DeiT with one, such as facebook/deit-base-patch16-224, or keep its body with "
+            "DeiTForImageClassification.from_pretrained(DIR).save_pretrained(OUT) and train the new classifier"
+        )
+    for key, problem in _REFUSED.items():
+        if settings.get(key) is not None:
+            raise LeanformerError(f"config.json: {key}: {problem}")
+    _check_attention(settings)
+    check_settings(settings, "config.json")
+    student = model_type != family.name
+    if student:
+        _check_plan(settings.get("plan"))
+    config_class, model_class = STUDENTS[family.name] if student else (family.config_class, family.model_class)
+    try:
+        left_out = _LEFT_OUT if student else (*_LEFT_OUT, "plan")
+        config = config_class.from_dict({key: value for key, value in settings.items() if key not in left_out})
+        check_config(config, family, "config.json")
+    except LeanformerError:
+        raise
+    except Exception as error:  # of many types: every key may have any value
+        raise LeanformerError(f"config.json: {one_line(error)}") from error
+    return Architecture(family, config, model_class)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a file of JSON holds.
+
+    Raises:
+        LeanformerError: It holds none, or cannot be read; the message names the file without its directory.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise LeanformerError(f"{path.name} is no plain file")
+        if path.stat().st_size > _LARGEST_JSON:
+            raise LeanformerError(f"{path.name} has more than {_LARGEST_JSON:,} bytes; it is no configuration")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LeanformerError(f"{path.name} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers or nesting beyond all bounds
+        raise LeanformerError(f"{path.name} is no JSON: {one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise LeanformerError(f"{path.name} holds no JSON object, but a {type(value).__name__}")
+    return value
+
+
+def _check_attention(settings: Mapping[str, Any]) -> None:
+    for key in _ATTENTION_KEYS:
+        given = settings.get(key)
+        if given is not None and given not in ATTENTIONS:
+            raise LeanformerError(
+                f"config.json: {key} is {str(given)[:60]!r}, and transformers may fetch code for it; take the key out, "
+                f"or write one of {', '.join(ATTENTIONS)}"
+            )
+
+
+def _check_plan(plan: Any) -> None:
+    """The form alone: what it says is checked where its blocks are built."""
+    if plan is not None and not (isinstance(plan, dict) and all(isinstance(entry, dict) for entry in plan.values())):
+        raise LeanformerError("config.json: plan is no mapping of sites to blocks with their arguments")
+
+
+def safetensors_files(directory: Path, name: str) -> list[Path]:
+    """The files that hold a model's weights.
+
+    Args:
+        directory: The model's.
+        name: What the user calls it, for the command in messages.
+
+    Raises:
+        LeanformerError: There are none, or transformers would read other files than these.
+    """
+    if os.path.lexists(directory / "adapter_config.json"):
+        raise LeanformerError(
+            "adapter_config.json: a PEFT adapter lies beside the weights; merge it into the model (merge_and_unload) "
+            "and save that, or take the file out"
+        )
+    if any(re.match(r"shard-\d{5}-model-", path.name) for path in directory.iterdir()):
+        raise LeanformerError("a distributed checkpoint of PyTorch; save the model whole with save_pretrained")
+    files = weight_files(directory, *SAFETENSORS)
+    if files:
+        return files
+    if any(os.path.lexists(directory / file) for file in PICKLES):
+        raise LeanformerError(
+            f"its weights are pickled (pytorch_model.bin), and a pickle can run code; write them as safetensors "
+            f"first: leanformer convert {name} OUT"
+        )
+    others = sorted(path.name for path in directory.iterdir() if path.suffix in _OTHER_WEIGHTS)[:3]
+    found = f", only {', '.join(others)}, which leanformer does not read" if others else ""
+    raise LeanformerError(f"it holds no model.safetensors{found}; save it with save_pretrained of transformers")
+
+
+_OTHER_WEIGHTS = (".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".pt", ".pth", ".safetensors")
+
+
+def weight_files(directory: Path, whole: str, index: str) -> list[Path]:
+    """The file of the weights, or the files that an index names; empty where there is neither.
+
+    Raises:
+        LeanformerError: The index cannot be read, or names a file that is not there or lies elsewhere.
+    """
+    if (directory / whole).is_file():
+        return [directory / whole]
+    if not os.path.lexists(directory / index):
+        return []
+    names = read_json(directory / index).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise LeanformerError(f"{index} holds no weight_map of tensors to files")
+    files = []
+    for name in sorted(set(names.values())):
+        if name != os.path.basename(name) or name in ("", ".", "..") or "\\" in name or "\0" in name:
+            raise LeanformerError(f"{index} names {name[:60]!r}; the weights must lie in the directory itself")
+        if not (directory / name).is_file():
+            raise LeanformerError(f"{index} names {name[:60]!r}, and there is no such file")
+        files.append(directory / name)
+    return files
+
+
+def stored_numbers(files: Sequence[Path]) -> int:
+    """How many numbers safetensors files hold, from their headers.
+
+    Raises:
+        LeanformerError: A file is damaged, or is no safetensors file.
+    """
+    total = 0
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  (not a mapping)
+                    size = 1
+                    for length in tensors.get_slice(name).get_shape():
+                        size *= length
+                    total += size
+        except (SafetensorError, OSError) as error:
+            raise LeanformerError(f"{file.name}: {one_line(error)}") from error
+    return total
+
+
+def check_outline(architecture: Architecture, stored: int) -> None:
+    """Checks, without memory for it, that a configuration describes a model of about as many numbers as are stored.
+
+    What is smaller is for the loading to tell tensor by tensor; what is far larger must not be allocated.
+
+    Args:
+        architecture: What the configuration describes.
+        stored: Numbers in the files.
+
+    Raises:
+        LeanformerError: It describes no model that can be made, or one that is far larger.
+    """
+    try:
+        model = outline(architecture.model_class, architecture.config)
+    except LeanformerError:
+        raise
+    except Exception as error:  # of many types: every key may have any value
+        raise LeanformerError(f"config.json: {one_line(error)}") from error
+    computed = set(model._keys_to_ignore_on_save or ())  # Marian's sinusoidal positions
+    described = sum(parameter.numel() for name, parameter in model.named_parameters() if name not in computed)
+    if described > 2 * stored + _FEW_NUMBERS:
+        raise LeanformerError(
+            f"the weights do not fit the configuration: it describes {described:,} numbers, the files hold {stored:,}"
+        )
+    check_memory(model, "config.json")
+
+
+def one_line(error: BaseException) -> str:
+    """A library's error on one line of bounded length."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,181 @@
+"""How large a model may be: bounds on configurations, and its memory, before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from leanformer.errors import LeanformerError
+from leanformer.model.families import Family
+
+SHAPE_KEYS = {
+    "image-classification": (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "patch_size",
+    ),
+    "translation": (
+        "d_model",
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+    ),
+}
+"""Task -> the configuration keys that say how large a model is; each is 1 or more."""
+
+# Each far above any published model, and low enough that a model of that many layers is looked through in seconds.
+_MOST = {
+    "hidden_size": 65_536,
+    "d_model": 65_536,
+    "num_hidden_layers": 1_000,
+    "encoder_layers": 1_000,
+    "decoder_layers": 1_000,
+    "num_attention_heads": 65_536,
+    "encoder_attention_heads": 65_536,
+    "decoder_attention_heads": 65_536,
+    "intermediate_size": 1_048_576,
+    "encoder_ffn_dim": 1_048_576,
+    "decoder_ffn_dim": 1_048_576,
+    "pooler_output_size": 1_048_576,
+    "image_size": 16_384,
+    "patch_size": 16_384,
+    "encoder_stride": 16_384,
+    "num_channels": 4_096,
+    "num_labels": 1_048_576,
+    "vocab_size": 16_777_216,
+    "decoder_vocab_size": 16_777_216,
+    "max_position_embeddings": 16_777_216,
+}
+_SIDES = ("image_size", "patch_size")  # a number, or height and width
+_OPTIONAL = ("pooler_output_size", "decoder_vocab_size", "num_labels", "classifier_dropout")
+_PROBABILITIES = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "classifier_dropout",
+    "encoder_layerdrop",
+    "decoder_layerdrop",
+)
+_FLAGS = ("output_hidden_states", "output_attentions", "return_dict")
+PRECISIONS = ("float64", "float32", "float16", "bfloat16")
+_MOST_OF_ANY = 2**53  # what JSON holds exactly
+
+_HEADS_AND_WIDTH = {
+    "image-classification": (("num_attention_heads",), "hidden_size"),
+    "translation": (("encoder_attention_heads", "decoder_attention_heads"), "d_model"),
+}
+
+
+def check_settings(settings: Mapping[str, Any], where: str) -> None:
+    """Checks the numbers of a configuration before transformers reads it: some are loops that never end.
+
+    Args:
+        settings: Configuration keys; only those of a size and of a probability have bounds of their own.
+        where: What an error names as the place.
+
+    Raises:
+        LeanformerError: A size is no whole number or beyond its bounds, or another number is not finite.
+    """
+    for key, value in settings.items():
+        if value is None and key in _OPTIONAL:
+            continue
+        if key in _MOST:
+            _check_size(key, value, where)
+        elif key in _PROBABILITIES:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+                raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be from 0 to less than 1")
+        elif key in _FLAGS:
+            if not isinstance(value, bool) or (key == "return_dict" and not value):
+                right = "true, as outputs are read by their names" if key == "return_dict" else "true or false"
+                raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be {right}")
+        elif key in ("dtype", "torch_dtype"):
+            if value is not None and str(value).removeprefix("torch.") not in PRECISIONS:
+                raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be one of {', '.join(PRECISIONS)}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise LeanformerError(f"{where}: {key} is {value}; it must be a finite number")
+        elif isinstance(value, int) and abs(value) > _MOST_OF_ANY:
+            raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be at most {_MOST_OF_ANY:,}")
+
+
+def _check_size(key: str, value: Any, where: str) -> None:
+    numbers = value if key in _SIDES and isinstance(value, list | tuple) and len(value) == 2 else [value]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST[key]:
+            form = "a whole number, or height and width," if key in _SIDES else "a whole number,"
+            bounds = "1 or more" if isinstance(number, int) and number < 1 else f"from 1 to {_MOST[key]:,}"
+            raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be {form} {bounds}")
+
+
+def _shown(value: Any) -> str:
+    """A value in few characters; a number may have more digits than Python writes."""
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a number of more than 30 digits"
+    text = repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def check_config(config: Any, family: Family, where: str) -> None:
+    """Checks what of a configuration must go together.
+
+    Raises:
+        LeanformerError: Heads do not divide the width, patches are larger than images, or a mark is no subword.
+    """
+    keys, width_key = _HEADS_AND_WIDTH[family.task]
+    for key in keys:
+        heads, width = getattr(config, key), getattr(config, width_key)
+        if width % heads:
+            raise LeanformerError(f"{where}: {key} {heads} does not divide {width_key} {width}")
+    if family.task == "image-classification":
+        for image, patch in zip(_sides(config.image_size), _sides(config.patch_size), strict=True):
+            if patch > image:
+                raise LeanformerError(f"{where}: patch_size {patch} is more than image_size {image}")
+    else:
+        target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
+        for key, words in (("pad_token_id", min(config.vocab_size, target)), ("decoder_start_token_id", target)):
+            mark = getattr(config, key)
+            if isinstance(mark, bool) or not isinstance(mark, int) or not 0 <= mark < words:
+                raise LeanformerError(
+                    f"{where}: {key} is {_shown(mark)}; it must be the number of a subword, from 0 to {words - 1:,}"
+                )
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def outline(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+    """The model that a configuration describes, without memory for its weights; random generators stay as they were."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return model_class(config)
+
+
+def check_memory(model: torch.nn.Module, where: str) -> None:
+    """Checks that a model without memory of its own (see ``outline``) fits into what this machine has free.
+
+    Args:
+        model: The model; its numbers take 4 bytes each.
+        where: What an error names as the place.
+
+    Raises:
+        LeanformerError: It does not.
+    """
+    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    free = psutil.virtual_memory().available
+    if 4 * numbers > free:
+        raise LeanformerError(
+            f"{where}: a model of {numbers:,} parameters takes {4 * numbers / 1e9:,.1f} GB in float32, and "
+            f"{free / 1e9:,.1f} GB are free on this machine; make it smaller"
+        )
