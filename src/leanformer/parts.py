@@ -113,7 +113,8 @@ class Parts:
         }
         epochs = self.search_epochs if part.kind == "search" else self._job.study.train.epochs
         return {
-            "data": study["data"],
+            # Which duplicates are looked for changes no training.
+            "data": {key: value for key, value in study["data"].items() if key != "duplicates"},
             "data_files": self._files[0],
             "baseline": study["baseline"],
             "baseline_files": self._files[1],
