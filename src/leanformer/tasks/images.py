@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -136,11 +137,15 @@ class ImageClassification(Task):
         return self.batches.evaluation(self.data.validation)
 
     def training_settings(self) -> dict[str, Any]:
-        found = self._preprocessing
-        if found is None:
-            return {}
-        # What a directory says of its images is not in the study, and decides what a model sees.
-        return {"preprocessing": {**asdict(found), "classes": list(self.data.classes)}}
+        settings: dict[str, Any] = {}
+        if self._baseline.keeps_weights:
+            # What a model's directory says of images and classes is not in the study, and decides what is learned.
+            found = self._preprocessing
+            settings["preprocessing"] = None if found is None else json.loads(json.dumps(asdict(found)))
+            settings["classes"] = list(self.data.classes)
+        if self.data.form.bits is not None:
+            settings["bits"] = self.data.form.bits
+        return settings
 
     def save_companions(self, directory: Path) -> None:
         form = self.data.form
