@@ -349,3 +349,23 @@ def test_the_order_of_files_on_disk_does_not_matter(tmp_path: Path, monkeypatch:
     )
     again = load(tmp_path)
     assert torch.equal(pixels_of(data.train), pixels_of(again.train))
+
+
+def test_directories_that_repeat_below_all_classes_draw_a_warning(tmp_path: Path) -> None:
+    for year in ("2019", "2020"):
+        write_folder(tmp_path / year, "cat", "dog", size=(6, 5 if year == "2019" else 7))
+    data = load(tmp_path, image_size=6)
+    assert data.classes == ("2019", "2020")
+    assert warned(data, "nested-classes").count == 2
+    write_folder(tmp_path / "2020", "ape")
+    assert "nested-classes" not in codes(load(tmp_path, image_size=6))
+
+
+def test_a_limit_that_leaves_a_class_out_draws_a_warning(tmp_path: Path) -> None:
+    write_folder(tmp_path, "a", "b", "c")
+    warning = warned(load(tmp_path, train_limit=2), "empty-class")
+    assert warning.count == 1
+    assert re.match(
+        r"data\.train_limit leaves 1 of 3 classes without a training example, such as '[abc]'", warning.sentence
+    )
+    assert not load(tmp_path, train_limit=3).warnings

@@ -312,3 +312,30 @@ def test_grey_images_for_a_model_in_color(make_model: MakeModel, tmp_path: Path)
     pixels = batch_of(task_of(source, model))
     assert pixels.shape[1] == 3
     assert torch.equal(pixels[:, 0], pixels[:, 2])
+
+
+def test_a_shipped_range_of_sixteen_bits_holds_for_the_next_study(make_model: MakeModel, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 250, (20, 18, 18)).astype(np.uint16)
+    for number, pixels in enumerate(values):
+        directory = tmp_path / "photos" / ("cat", "dog")[number % 2]
+        directory.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(directory / f"{number}.png")
+    model = write_model(make_model, tmp_path / "model", {**VIT, "bits_used": 12})
+    task = task_of(tmp_path / "photos", model)
+    assert task.data.form.bits == 12
+    pixels = next(iter(task.data.train.batches([torch.arange(len(task.data.train))])))["pixel_values"]
+    assert int(pixels.max()) <= 250 // 16
+    task.save_companions(model)
+    assert json.loads((model / "preprocessor_config.json").read_text())["bits_used"] == 12
+
+
+def test_what_a_model_s_directory_says_is_part_of_what_a_trial_follows_from(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    source = write_photos(tmp_path / "photos")
+    model = write_model(make_model, tmp_path / "model", ViTImageProcessorPil(size=SQUARE))
+    before = task_of(source, model).training_settings()
+    assert before == json.loads(json.dumps(before))
+    assert before == task_of(source, model).training_settings()
+    (model / "preprocessor_config.json").write_text(ViTImageProcessorPil(size=SQUARE, resample=3).to_json_string())
+    assert before != task_of(source, model).training_settings()

@@ -54,8 +54,10 @@ def turned(value: int, exif: bool = True) -> Callable[[Path], object]:
         tags = Image.Exif()
         tags[ORIENTATION] = value
         packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="{value}"/></x:xmpmeta>'.encode()
-        keys = {"exif": tags} if exif else {"xmp": packet}
-        upright.transpose(inverse).save(file, **keys, **({"lossless": True} if file.suffix == ".webp" else {}))
+        keys: dict[str, Any] = {"exif": tags} if exif else {"xmp": packet}
+        if file.suffix == ".webp":
+            keys["lossless"] = True
+        upright.transpose(inverse).save(file, **keys)
 
     return save
 
@@ -160,7 +162,7 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
 def test_the_snippet_of_the_quick_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Run as it stands, after its study on images of 16 bits that are to be turned."""
+    """Run as it stands, after its study (some seconds) on images of 16 bits that are to be turned."""
     page = (ROOT / "docs" / "quickstart.md").read_text()
     (snippet,) = re.findall(r"```python\n(import torch\nimport leanformer.*?)```", page, re.DOTALL)
     study = next(text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "name: photos" in text)

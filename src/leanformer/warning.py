@@ -19,6 +19,7 @@ CODES: dict[str, str] = {
     "head-renamed": "outputs of a trained model were trained for classes that the data lack",
     "leaked-images": "validation or test images are pixel for pixel in the training split",
     "near-duplicates": "validation or test images look like images of the training split",
+    "nested-classes": "all class directories hold the same directories, which may be the classes",
     "several-frames": "image files have several frames, of which the first is read",
     "similar-labels": "class names differ by blanks or case alone",
     "unknown-preprocessing": "a trained model does not say how its images are prepared",

@@ -7,7 +7,7 @@ The reader of ``datasets`` for such folders is not used: it guesses splits from 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -111,6 +111,7 @@ def open_folder(root: Path, source: str) -> Opened:
     for name, directory in splits.items():
         for child, own in below[name].items():
             _check_class(directory / child, own, classes, below_split=directory != root)
+    nested = [warning for children in below.values() if (warning := _nested(children)) is not None]
     number = {name: index for index, name in enumerate(classes)}
     opened = {}
     for name, examples in found.items():
@@ -120,7 +121,22 @@ def open_folder(root: Path, source: str) -> Opened:
     read = {file for examples in found.values() for file, _ in examples}
     inside = [str(splits[name] / child) for name, children in below.items() for child in children]
     notes, warnings = unread_files(root, files, read, inside)
-    return Opened(opened, tuple(notes), tuple(warnings))
+    return Opened(opened, tuple(notes), (*nested[:1], *warnings))
+
+
+def _nested(children: Mapping[str, Sequence[Path]]) -> StudyWarning | None:
+    """The warning of class directories that all hold the same directories, which are then likely the classes."""
+    inner = [{file.parent for file in own if is_image(file)} for own in children.values()]
+    names = [{path.name for path in parents} for parents in inner]
+    if len(names) < 2 or len(names[0]) < 2 or any(own != names[0] for own in names):
+        return None
+    first, second = sorted(names[0])[:2]
+    return StudyWarning(
+        "nested-classes",
+        f"the classes are {', '.join(list(children)[:5])}, and each of them holds the same directories ({first}, "
+        f"{second}, ...); if these are the classes, move them up",
+        len(children),
+    )
 
 
 def _split_directories(root: Path, files: Sequence[Path]) -> dict[str, Path]:

@@ -139,13 +139,14 @@ def load_images(
         for role, split in splits.items()
     }
 
+    warnings = [*opened.warnings, *labels.warnings, *_left_out(own_labels, labels.classes)]
+
     # 3. Settle one form for all images, keep them in memory or stream them, and look at each.
     readers = {
         role: ImageReader(sources[split.source_split], image_column, split.rows) for role, split in splits.items()
     }
     settled = _settle(readers, config, device, image_size, channels, preprocessing)
     notes += settled.notes
-    warnings = [*opened.warnings, *labels.warnings]
     if settled.seen is not None:
         seen_notes, seen_warnings = judge(
             settled.seen, own_labels, labels.classes, _watch(config), lambda role, index: readers[role].place(index)
@@ -176,6 +177,19 @@ def load_images(
         notes=tuple(notes),
         warnings=tuple(warnings),
     )
+
+
+def _left_out(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[StudyWarning]:
+    """The warning of classes that ``train_limit`` leaves without a training example, and that are tested."""
+    tested = torch.cat([labels["validation"], labels["test"]]).unique()
+    lost = tested[~torch.isin(tested, labels["train"])].tolist()
+    if not lost:
+        return []
+    sentence = (
+        f"data.train_limit leaves {len(lost):,} of {len(classes):,} classes without a training example, such as "
+        f"{classes[lost[0]]!r}, and they are tested; give a larger one"
+    )
+    return [StudyWarning("empty-class", sentence, len(lost))]
 
 
 class MemorySplit:

@@ -50,16 +50,19 @@ class SplitRows:
 def name_splits(found: list[str], source: str) -> dict[str, str]:
     """What each split of the source is for: ``{"train": "train", "validation": "dev", ...}``, the source's name last.
 
-    Where no split has a role's plain name, one with numbers or words added to it takes the role. A sole split counts as
-    training data under any name but one of a test or validation split.
+    A role's own name goes before the others that are for it (``test`` before ``holdout``), and these before a name with
+    numbers or words added, of which there must be one alone. A sole split counts as training data under any name but
+    one of a test or validation split.
 
     Raises:
         LeanformerError: without a training split, or when two splits claim one role.
     """
     roles: dict[str, str] = {}
     for role in SPLIT_NAMES:
-        plain = [name for name in found if plain_role(name) == role]
-        matches = plain or [name for name in found if role_of(name) == role]
+        own = [name for name in found if name.lower() == role]
+        plain = own or [name for name in found if plain_role(name) == role]
+        added = [name for name in found if role_of(name) == role]
+        matches = plain or (added if len(added) == 1 else [])
         if len(matches) > 1:
             raise LeanformerError(
                 f"data.source {source}: splits {' and '.join(matches)} are both for {role}; keep one of them"
