@@ -369,3 +369,21 @@ def test_a_limit_that_leaves_a_class_out_draws_a_warning(tmp_path: Path) -> None
         r"data\.train_limit leaves 1 of 3 classes without a training example, such as '[abc]'", warning.sentence
     )
     assert not load(tmp_path, train_limit=3).warnings
+
+
+def test_a_table_in_a_class_directory_is_no_table_of_labels(tmp_path: Path) -> None:
+    write_folder(tmp_path, "a", "b")
+    write_table(tmp_path / "a" / "metadata.csv", [{"file_name": "0.png", "label": "x"}])
+    data = load(tmp_path)
+    assert data.classes == ("a", "b")
+    assert warned(data, "unread-files").sentence.endswith(
+        "a/metadata.csv; convert what are images, and remove the rest"
+    )
+
+
+def test_a_table_may_name_images_elsewhere(tmp_path: Path) -> None:
+    names = write_images(tmp_path / "elsewhere", 20)
+    (tmp_path / "root").mkdir()
+    rows = [{"file_name": f"../elsewhere/{name}", "label": "ab"[i % 2]} for i, name in enumerate(names)]
+    write_table(tmp_path / "root" / "metadata.csv", rows)
+    assert load(tmp_path / "root").classes == ("a", "b")

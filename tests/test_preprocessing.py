@@ -276,6 +276,7 @@ def accuracy_of_order(task: ImageClassification, source: Path) -> bool:
         (("LABEL_0", "LABEL_1"), ["cat", "dog"], "names no classes; its outputs are taken in the order", None),
         (("tench", "shark"), ["cat", "dog"], None, "head-renamed"),
         (("dog", "shark"), ["dog", "cat"], None, "head-renamed"),
+        (("dog", "dog"), ["dog", "cat"], None, "head-renamed"),
     ],
 )
 def test_a_head_is_matched_by_name(
@@ -339,3 +340,14 @@ def test_what_a_model_s_directory_says_is_part_of_what_a_trial_follows_from(
     assert before == task_of(source, model).training_settings()
     (model / "preprocessor_config.json").write_text(ViTImageProcessorPil(size=SQUARE, resample=3).to_json_string())
     assert before != task_of(source, model).training_settings()
+
+
+def test_a_head_does_not_change_which_images_are_tested(make_model: MakeModel, tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "photos", "cat", "dog", "ape", count=10, size=(16, 16), mode="RGB")
+    tested = []
+    for names in (("ape", "cat", "dog"), ("dog", "cat", "ape")):
+        model = write_model(make_model, tmp_path / "".join(names), ViTImageProcessorPil(size=SQUARE), names=names)
+        task = task_of(source, model)
+        tested.append((batch_of(task), [task.data.classes[label] for label in task.data.test.labels.tolist()]))
+    assert torch.equal(tested[0][0], tested[1][0])
+    assert tested[0][1] == tested[1][1]

@@ -129,11 +129,11 @@ def load_images(
 
     # 2. Check the labels and divide the examples.
     labels = read_labels(sources, label_column)
-    if head is not None:
-        labels, head_note = match_head(labels, head[1], head[0])
-        notes += [head_note] if head_note else []
     splits, split_notes = make_splits(labels.numbers, config)
     notes += split_notes
+    if head is not None:  # after dividing: a model must not change which examples are tested
+        labels, head_note = match_head(labels, head[1], head[0])
+        notes += [head_note] if head_note else []
     own_labels = {
         role: torch.from_numpy(labels.numbers[split.source_split][split.rows]).to(device)
         for role, split in splits.items()

@@ -231,10 +231,11 @@ def match_head(labels: Labels, head: Sequence[str], source: str) -> tuple[Labels
         wanted = [class_name(name) for name in head]
     else:
         wanted = [likeness(name) for name in head]
-    others = iter([number for name, number in at.items() if name not in set(wanted)])
-    order = [at[name] if name in at else next(others) for name in wanted]
+    found = [at.pop(name, None) for name in wanted]  # a name that stands twice in the head is found once
+    others = iter(at.values())
+    order = [next(others) if number is None else number for number in found]
     matched = _reorder(labels, order)
-    renamed = [(old, new) for name, old, new in zip(wanted, head, matched.classes, strict=True) if name not in at]
+    renamed = [(old, new) for number, old, new in zip(found, head, matched.classes, strict=True) if number is None]
     if renamed:
         pairs = ", ".join(f"{old!r} is now {new!r}" for old, new in renamed[:SHOWN])
         warning = StudyWarning(

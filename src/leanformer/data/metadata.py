@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from leanformer.data.folders import Opened, files_below, unread_files
+from leanformer.data.folders import Opened, files_below, subdirectories, unread_files
 from leanformer.data.hub import SourceSplit, first_line
 from leanformer.data.splits import role_of
 from leanformer.errors import LeanformerError
@@ -25,9 +26,10 @@ WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d*)")  # 007 is a name
 
 
 def find_tables(root: Path) -> list[Path]:
-    """The tables of labels in a directory or in those below it (one a split), one level deep."""
-    places = [root, *sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
-    return [place / name for place in places for name in NAMES if (place / name).is_file()]
+    """The tables of labels in a directory and in those of its splits, one each."""
+    places = [root, *(path for path in subdirectories(root) if role_of(path.name))]
+    tables = [[place / name for name in NAMES if (place / name).is_file()] for place in places]
+    return [found[0] for found in tables if found]
 
 
 def open_with_tables(root: Path, tables: Sequence[Path], source: str) -> Opened:
@@ -108,12 +110,12 @@ def _locate(file: Path, names: Sequence[str | None], root: Path) -> tuple[list[s
     """The split and the path of each image that a table names."""
     splits, files = [], []
     for row, name in enumerate(names):
-        path = file.parent / (name or "")
+        path = Path(os.path.normpath(file.parent / (name or "")))
         if not name or not path.is_file():
             raise LeanformerError(
                 f"{file}, row {row}: no file {name!r} in {file.parent}; correct {FILE_COLUMN} or remove the row"
             )
-        parts = path.relative_to(root).parts
+        parts = Path(os.path.relpath(path, root)).parts
         splits.append(parts[0] if len(parts) > 1 and role_of(parts[0]) else "train")
         files.append(str(path))
     return splits, files
