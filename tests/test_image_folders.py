@@ -133,7 +133,7 @@ def test_files_among_the_images_that_are_not_read_are_counted(tmp_path: Path) ->
     warning = warned(load(tmp_path), "unread-files")
     assert warning.count == 2
     assert warning.sentence.startswith(
-        f"2 files among the images were not read (.heic, no ending), the first is {tmp_path}/b/1"
+        f"files among the images that were not read: 2 (.heic, no ending), the first is {tmp_path}/b/1"
     )
 
 
@@ -366,7 +366,8 @@ def test_a_limit_that_leaves_a_class_out_draws_a_warning(tmp_path: Path) -> None
     warning = warned(load(tmp_path, train_limit=2), "empty-class")
     assert warning.count == 1
     assert re.match(
-        r"data\.train_limit leaves 1 of 3 classes without a training example, such as '[abc]'", warning.sentence
+        r"classes that data\.train_limit leaves .* tested: 1 of 3, such as '[abc]'; give a larger limit",
+        warning.sentence,
     )
     assert not load(tmp_path, train_limit=3).warnings
 

@@ -125,7 +125,7 @@ def test_doubtful_names_draw_warnings(tmp_path: Path) -> None:
     write_parquet(tmp_path, labels=[0, 2] * 10, label_feature=named("x", "y", "z"))
     (empty,) = load(tmp_path).warnings
     assert (empty.code, empty.count) == ("empty-class", 1)
-    assert "1 of 3 classes have no example, such as 'y'" in empty.sentence
+    assert "classes without an example: 1 of 3, such as 'y'" in empty.sentence
 
 
 def test_the_same_image_with_two_labels(tmp_path: Path) -> None:
@@ -135,5 +135,5 @@ def test_the_same_image_with_two_labels(tmp_path: Path) -> None:
         write_parquet(tmp_path, split, [0, 1], images=[png(random_image(row)) for row in (50, 51)])
     (warning,) = load(tmp_path).warnings
     assert (warning.code, warning.count) == ("conflicting-labels", 4)
-    assert warning.sentence.startswith("4 of 20 training images are pixel for pixel the same as one of another class")
+    assert "the same and of different classes: 4 of 20, such as" in warning.sentence
     assert re.search(r"row \d, column 'image' \('cat'\) and .*row \d, column 'image' \('dog'\)", warning.sentence)

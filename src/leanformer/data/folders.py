@@ -216,7 +216,7 @@ def unread_files(
         return notes, []
     kinds = sorted({file.suffix.lower() or "no ending" for file in missing})
     sentence = (
-        f"{len(missing):,} files among the images were not read ({', '.join(kinds[:5])}), the first is {missing[0]}; "
-        "convert what are images, and remove the rest"
+        f"files among the images that were not read: {len(missing):,} ({', '.join(kinds[:5])}), the first is "
+        f"{missing[0]}; convert what are images, and remove the rest"
     )
     return notes, [StudyWarning("unread-files", sentence, len(missing))]

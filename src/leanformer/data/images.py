@@ -186,8 +186,8 @@ def _left_out(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[Stud
     if not lost:
         return []
     sentence = (
-        f"data.train_limit leaves {len(lost):,} of {len(classes):,} classes without a training example, such as "
-        f"{classes[lost[0]]!r}, and they are tested; give a larger one"
+        f"classes that data.train_limit leaves without a training example, and that are tested: {len(lost):,} of "
+        f"{len(classes):,}, such as {classes[lost[0]]!r}; give a larger limit"
     )
     return [StudyWarning("empty-class", sentence, len(lost))]
 

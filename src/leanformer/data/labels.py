@@ -200,7 +200,7 @@ def _doubtful(classes: tuple[str, ...], trained: set[int]) -> Iterator[StudyWarn
     if empty:
         yield StudyWarning(
             "empty-class",
-            f"{len(empty):,} of {len(classes):,} classes have no example, such as {empty[0]!r}; the models have an "
+            f"classes without an example: {len(empty):,} of {len(classes):,}, such as {empty[0]!r}; the models have an "
             "output for each of them that learns nothing",
             len(empty),
         )
@@ -240,8 +240,8 @@ def match_head(labels: Labels, head: Sequence[str], source: str) -> tuple[Labels
         pairs = ", ".join(f"{old!r} is now {new!r}" for old, new in renamed[:SHOWN])
         warning = StudyWarning(
             "head-renamed",
-            f"{len(renamed):,} of {len(head):,} outputs of {source} were trained for classes that the data lack: "
-            f"{pairs}; they are trained for the new ones, from the old weights",
+            f"outputs of {source} that were trained for classes which the data lack: {len(renamed):,} of {len(head):,} "
+            f"({pairs}); they are trained for the new ones, from the old weights",
             len(renamed),
         )
         return replace(matched, warnings=(*matched.warnings, warning)), None

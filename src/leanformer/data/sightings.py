@@ -100,15 +100,12 @@ def _of_plain_and_films(seen: Mapping[str, Tensor], place: Place) -> list[StudyW
             continue
         role, index = found[0]
         total = sum(map(len, seen.values()))
+        such = f"{len(found):,} of {total:,}, such as {place(role, index)}"
         if flag == PLAIN:
-            what = f"of one color everywhere: {_cause(int(seen[role][index, FLAGS]))}"
+            sentence = f"images of one color everywhere: {such}; {_cause(int(seen[role][index, FLAGS]))}"
         else:
-            what = "with several frames, of which the first alone is read; give each frame a file of its own"
-        warnings.append(
-            StudyWarning(
-                code, f"{len(found):,} of {total:,} images, such as {place(role, index)}, are {what}", len(found)
-            )
-        )
+            sentence = f"images with several frames, of which the first is read: {such}; give each frame a file"
+        warnings.append(StudyWarning(code, sentence, len(found)))
     return warnings
 
 
@@ -133,8 +130,8 @@ def _leaks(train: Tensor, held_out: Tensor, role: str, watch: Watch, place: Plac
         warnings.append(
             StudyWarning(
                 "leaked-images",
-                f"{int(exact.sum()):,} of {len(own):,} {role} images are pixel for pixel in the training split, such "
-                f"as {place(role, index)}, which is {place('train', twin)}; remove them from one of the two",
+                f"{role} images that are pixel for pixel in the training split: {int(exact.sum()):,} of {len(own):,}, "
+                f"such as {place(role, index)}, which is {place('train', twin)}; remove them from one of the two",
                 int(exact.sum()),
             )
         )
@@ -145,7 +142,7 @@ def _leaks(train: Tensor, held_out: Tensor, role: str, watch: Watch, place: Plac
             warnings.append(
                 StudyWarning(
                     "near-duplicates",
-                    f"{count:,} of {len(own):,} {role} images look like one of the training split, such as "
+                    f"{role} images that look like one of the training split: {count:,} of {len(own):,}, such as "
                     f"{place(role, index)}, which looks like {place('train', int(twins[index]))}; look at some, and "
                     "keep what was taken together in one split",
                     count,
@@ -185,8 +182,8 @@ def _conflict(train: Tensor, labels: Tensor, classes: tuple[str, ...], place: Pl
     count = int(np.isin(image, image[order][1:][breaks]).sum())
     return StudyWarning(
         "conflicting-labels",
-        f"{count:,} of {len(numbers):,} training images are pixel for pixel the same as one of another class, such as "
-        f"{place('train', left)} ({classes[numbers[left]]!r}) and {place('train', right)} "
+        f"training images that are pixel for pixel the same and of different classes: {count:,} of {len(numbers):,}, "
+        f"such as {place('train', left)} ({classes[numbers[left]]!r}) and {place('train', right)} "
         f"({classes[numbers[right]]!r}); correct the labels",
         count,
     )
