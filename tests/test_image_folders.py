@@ -301,7 +301,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "table without file names": (
         lambda root: write_bad_table(root, [{"name": "0.png", "label": "a"}]),
         {},
-        r"/metadata\.csv: has no column 'file_name' with the images' paths; there are name, label",
+        r"/0\.png: lies in no class directory; .* or are named in the column file_name of a metadata\.csv",
     ),
     "table with a missing file": (
         lambda root: write_bad_table(
@@ -388,3 +388,11 @@ def test_a_table_may_name_images_elsewhere(tmp_path: Path) -> None:
     rows = [{"file_name": f"../elsewhere/{name}", "label": "ab"[i % 2]} for i, name in enumerate(names)]
     write_table(tmp_path / "root" / "metadata.csv", rows)
     assert load(tmp_path / "root").classes == ("a", "b")
+
+
+def test_a_table_that_names_no_images_leaves_the_classes_alone(tmp_path: Path) -> None:
+    write_folder(tmp_path, "a", "b")
+    write_table(tmp_path / "metadata.csv", [{"image_id": "0", "age": 3}])
+    data = load(tmp_path)
+    assert data.classes == ("a", "b")
+    assert "files beside the data, not read: 1, the first is metadata.csv" in data.notes

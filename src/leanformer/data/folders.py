@@ -97,7 +97,7 @@ def open_folder(root: Path, source: str) -> Opened:
         if stray:
             raise LeanformerError(
                 f"{stray[0]}: lies in no class directory; images belong in {directory.name}/CLASS/, one directory "
-                "a class"
+                "a class, or are named in the column file_name of a metadata.csv"
             )
         found[name] = [
             (str(file), class_name(child)) for child, own in below[name].items() for file in own if is_image(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -25,24 +25,34 @@ IMAGE_COLUMN = "image"
 WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d*)")  # 007 is a name
 
 
-def find_tables(root: Path) -> list[Path]:
-    """The tables of labels in a directory and in those of its splits, one each."""
-    places = [root, *(path for path in subdirectories(root) if role_of(path.name))]
-    tables = [[place / name for name in NAMES if (place / name).is_file()] for place in places]
-    return [found[0] for found in tables if found]
+def find_tables(root: Path) -> dict[Path, pa.Table]:
+    """The tables of images in a directory and in those of its splits, one each, by their files.
 
-
-def open_with_tables(root: Path, tables: Sequence[Path], source: str) -> Opened:
-    """The images that the tables list; the first directory below the root is the split, where its name is one.
+    A file of such a name that names no images is none: it may say anything of a folder whose directories are classes.
 
     Raises:
-        LeanformerError: for a table that cannot be read or names no files, a file that is missing, and tables whose
-            columns are of different types.
+        LeanformerError: for a table that cannot be read.
+    """
+    places = [root, *(path for path in subdirectories(root) if role_of(path.name))]
+    files = [[place / name for name in NAMES if (place / name).is_file()] for place in places]
+    tables = {found[0]: _read_table(found[0]) for found in files if found}
+    return {file: table for file, table in tables.items() if FILE_COLUMN in table.column_names}
+
+
+def open_with_tables(root: Path, tables: Mapping[Path, pa.Table], source: str) -> Opened:
+    """The images that the tables list; the first directory below the root is the split, where its name is one.
+
+    Args:
+        root: the directory.
+        tables: what ``find_tables`` gave for it.
+        source: the study's ``data.source``, for messages.
+
+    Raises:
+        LeanformerError: for a file that is missing, and tables whose columns are of different types.
     """
     rows: dict[str, list[pa.Table]] = {}
     paths: dict[str, list[str]] = {}
-    for file in tables:
-        table = _read_table(file)
+    for file, table in tables.items():
         splits, files = _locate(file, table[FILE_COLUMN].to_pylist(), root)
         for split in dict.fromkeys(splits):
             chosen = [number for number, name in enumerate(splits) if name == split]
@@ -68,18 +78,12 @@ def open_with_tables(root: Path, tables: Sequence[Path], source: str) -> Opened:
 def _read_table(file: Path) -> pa.Table:
     try:
         if file.suffix == ".csv":
-            table = _read_csv(file)
-        elif file.suffix == ".jsonl":
-            table = pyarrow.json.read_json(file)
-        else:
-            table = pq.read_table(file)
+            return _read_csv(file)
+        if file.suffix == ".jsonl":
+            return pyarrow.json.read_json(file)
+        return pq.read_table(file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise LeanformerError(f"{file}: cannot be read ({first_line(error)}); write one row an image") from None
-    if FILE_COLUMN not in table.column_names:
-        raise LeanformerError(
-            f"{file}: has no column {FILE_COLUMN!r} with the images' paths; there are {', '.join(table.column_names)}"
-        )
-    return table
 
 
 def _read_csv(file: Path) -> pa.Table:
