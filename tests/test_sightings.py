@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,30 @@ def test_one_bright_image_darkens_the_rest_to_nothing(tmp_path: Path) -> None:
     warning = warned(load(source), "constant-images")
     assert warning.count == 19
     assert "their values of 16 bits are small for the range" in warning.sentence
+
+
+def png_in_deep_color(values: np.ndarray) -> dict[str, Any]:
+    """A PNG file of (H, W, 3) values of 16 bits, which Pillow does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    end = chunk(b"IEND", b"")
+    return {"bytes": b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + end, "path": None}
+
+
+def test_colors_of_sixteen_bits_draw_a_warning(tmp_path: Path) -> None:
+    values = np.stack([shades(number, 255) for number in range(3)], axis=2)
+    images = [png_in_deep_color(values), png_in_deep_color(values * 256)]
+    source = write_splits(tmp_path, train=images + different(18), validation=different(2, 50), test=different(2, 60))
+    data = load(source)
+    assert np.array_equal(pixels_of(data.train)[1].permute(1, 2, 0).numpy(), values)
+    assert warned(data, "cut-colors").count == 2
+    assert warned(data, "constant-images").count == 1
+    assert "their values of 16 bits are small for the range that is read" in warned(data, "constant-images").sentence
 
 
 # Images in two splits

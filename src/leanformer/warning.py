@@ -15,6 +15,7 @@ CODES: dict[str, str] = {
     # images
     "conflicting-labels": "training images that are pixel for pixel the same have different classes",
     "constant-images": "images are of one color everywhere after decoding",
+    "cut-colors": "images in color have 16 bits a channel, of which the upper 8 are read",
     "empty-class": "a class has no example",
     "head-renamed": "outputs of a trained model were trained for classes that the data lack",
     "leaked-images": "validation or test images are pixel for pixel in the training split",

@@ -123,6 +123,11 @@ def is_sixteen_bit(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
+def loses_bits(image: Image.Image) -> bool:
+    """Whether an image that is not loaded yet has 16 bits a channel in color, of which Pillow reads the upper 8."""
+    return not is_sixteen_bit(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
 def has_transparency(image: Image.Image) -> bool:
     """Whether an image has an alpha channel, or a color of its palette that stands for transparency."""
     return "A" in image.getbands() or image.info.get("transparency") is not None

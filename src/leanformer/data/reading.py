@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from leanformer.data.decoding import SIXTEEN_BITS, ImageForm, decode, read_header, read_peak, reason_of
+from leanformer.data.decoding import SIXTEEN_BITS, ImageForm, decode, loses_bits, read_header, read_peak, reason_of
 from leanformer.data.hub import SourceSplit
 from leanformer.data.sightings import Watch, look_at
 from leanformer.data.splits import Rows
@@ -76,9 +76,10 @@ class ImageReader(torch.utils.data.Dataset[Any]):
                     raise LeanformerError("no image; add it or remove the row")
                 with Image.open(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"])) as image:
                     if isinstance(self.wanted, ImageForm):
+                        cut = loses_bits(image)
                         result[index] = decode(image, self.wanted)
                         if self.watch is not None:
-                            seen[index] = look_at(image, result[index], self.watch)
+                            seen[index] = look_at(image, result[index], cut, self.watch)
                     else:
                         result[index] = read_header(image) if self.wanted == "header" else read_peak(image)
             except LeanformerError as error:

@@ -21,8 +21,8 @@ from leanformer.warning import StudyWarning
 Watch = Literal["plain", "exact", "near"]
 """Whether an image shows anything; also which pixels it has; also what it looks like."""
 
-PLAIN, HIDDEN, FRAMES, DEEP = 1, 2, 4, 8
-"""Of one color; with shapes in its transparency; with further frames; of 16 bits."""
+PLAIN, HIDDEN, FRAMES, DEEP, CUT = 1, 2, 4, 8, 16
+"""Of one color; with shapes in its transparency; with further frames; of 16 bits; of 16 bits in color, cut to 8."""
 FLAGS, PIXELS, LOOK = 0, 1, 2  # columns
 FILMS = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
 """Formats whose further frames are images too; those of others are previews, layers or smaller copies."""
@@ -30,12 +30,13 @@ NEAR = 4  # bits of 64 in which near duplicates differ at most
 BLOCK = 2**22  # pairs of images that are compared at a time
 
 
-def look_at(image: Image.Image, pixels: NDArray[np.uint8], watch: Watch) -> tuple[int, int, int]:
+def look_at(image: Image.Image, pixels: NDArray[np.uint8], cut: bool, watch: Watch) -> tuple[int, int, int]:
     """What is seen in one image.
 
     Args:
         image: as its file has it, opened.
         pixels: (C, H, W) as the model gets them.
+        cut: whether bits of its colors were lost as it was loaded.
         watch: what to look for.
 
     Returns:
@@ -50,6 +51,8 @@ def look_at(image: Image.Image, pixels: NDArray[np.uint8], watch: Watch) -> tupl
         flags |= FRAMES
     if is_sixteen_bit(image):
         flags |= DEEP
+    if cut:
+        flags |= CUT
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=8).digest() if watch != "plain" else bytes(8)
     look = _difference_hash(pixels) if watch == "near" else bytes(8)
     return flags, int.from_bytes(digest, "little", signed=True), int.from_bytes(look, "little", signed=True)
@@ -92,7 +95,7 @@ def judge(
 
 def _of_plain_and_films(seen: Mapping[str, Tensor], place: Place) -> list[StudyWarning]:
     warnings = []
-    for flag, code in ((PLAIN, "constant-images"), (FRAMES, "several-frames")):
+    for flag, code in ((PLAIN, "constant-images"), (FRAMES, "several-frames"), (CUT, "cut-colors")):
         found = [
             (role, int(index)) for role, facts in seen.items() for index in (facts[:, FLAGS] & flag).nonzero().flatten()
         ]
@@ -103,6 +106,11 @@ def _of_plain_and_films(seen: Mapping[str, Tensor], place: Place) -> list[StudyW
         such = f"{len(found):,} of {total:,}, such as {place(role, index)}"
         if flag == PLAIN:
             sentence = f"images of one color everywhere: {such}; {_cause(int(seen[role][index, FLAGS]))}"
+        elif flag == CUT:
+            sentence = (
+                f"images in color of 16 bits a channel, of which the upper 8 are read: {such}; convert them to 8 bits "
+                "by the range that they use"
+            )
         else:
             sentence = f"images with several frames, of which the first is read: {such}; give each frame a file"
         warnings.append(StudyWarning(code, sentence, len(found)))
@@ -112,8 +120,8 @@ def _of_plain_and_films(seen: Mapping[str, Tensor], place: Place) -> list[StudyW
 def _cause(flags: int) -> str:
     if flags & HIDDEN:
         return "what they show is in the transparency, which is dropped; put the shapes on a background"
-    if flags & DEEP:
-        return "their values of 16 bits are small for the range that the training images use; scale all alike"
+    if flags & (DEEP | CUT):
+        return "their values of 16 bits are small for the range that is read; scale all alike"
     if flags & FRAMES:
         return "their first frame is blank, and no other is read; give the frame that shows something"
     return "a model can learn nothing from them; check the files, or remove them"
