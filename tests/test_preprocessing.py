@@ -351,3 +351,27 @@ def test_a_head_does_not_change_which_images_are_tested(make_model: MakeModel, t
         tested.append((batch_of(task), [task.data.classes[label] for label in task.data.test.labels.tolist()]))
     assert torch.equal(tested[0][0], tested[1][0])
     assert tested[0][1] == tested[1][1]
+
+
+def test_the_newer_file_of_transformers_is_read(make_model: MakeModel, tmp_path: Path) -> None:
+    source = write_photos(tmp_path / "photos")
+    model = write_model(make_model, tmp_path / "model", None)
+    processor = ViTImageProcessorPil(size=SQUARE, resample=3)
+    content = {"image_processor": json.loads(processor.to_json_string())}
+    (model / "processor_config.json").write_text(json.dumps(content))
+    assert (batch_of(task_of(source, model)) - expected(source, processor)).abs().max() < GREY_LEVEL / 50
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"feature_extractor_type": "ViTFeatureExtractor", "size": SIDE, "resample": 2},  # as of older versions
+        {**VIT, "do_pad": False, "crop_pct": None, "processor_class": "Any", "model_input_names": ["pixel_values"]},
+        {"image_processor_type": "ViTImageProcessorFast", "size": SQUARE, "do_center_crop": False, "crop_size": 3},
+        {"size": SQUARE},
+    ],
+)
+def test_what_changes_no_pixels_is_no_mistake(content: dict[str, Any], make_model: MakeModel, tmp_path: Path) -> None:
+    source = write_photos(tmp_path / "photos")
+    task = task_of(source, write_model(make_model, tmp_path / "model", content))
+    assert (batch_of(task) - expected(source, ViTImageProcessorPil(size=SQUARE))).abs().max() < GREY_LEVEL / 50

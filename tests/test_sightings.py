@@ -150,6 +150,13 @@ def test_images_of_eight_and_of_sixteen_bits(tmp_path: Path, storage: str) -> No
     assert np.array_equal(pixels[0, 0].numpy(), np.array(random_image(0)))
 
 
+def test_sixteen_bits_in_the_test_split_alone(tmp_path: Path) -> None:
+    source = write_splits(tmp_path, train=different(20), validation=different(2, 50), test=[deep(shades(3, 1000))] * 2)
+    data = load(source)
+    assert "images of 16 bits: the training images have 8, all 16 count, and these become 8" in data.notes
+    assert np.array_equal(pixels_of(data.test)[0, 0].numpy(), shades(3, 1000) // 256)
+
+
 def test_sixteen_bits_in_a_pgm_file(tmp_path: Path) -> None:
     """Pillow opens these in a mode of 32 bits, scaled to 16."""
     write_folder(tmp_path, "a", "b")

@@ -295,7 +295,9 @@ def _settle(
         bits = known_bits
         if deep and bits is None:
             bits = bits_used(readers["train"], headers["train"])
-            notes.append(f"images of 16 bits: the training images use {bits} of them, and these become 8")
+            learned = bool((headers["train"][:, 3] > 8).any())
+            used = f"the training images use {bits} of them" if learned else "the training images have 8, all 16 count"
+            notes.append(f"images of 16 bits: {used}, and these become 8")
         form = form_of(common_header(readers, headers, sizes_vary=resizing is not None), bits)
         storage, storage_note = _choose_storage(count, form, config, device)
         if storage == "memory":
