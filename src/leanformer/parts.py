@@ -105,7 +105,8 @@ class Parts:
                 "distill": self._job.study.distill.settings(),
                 "finetune": finetune.model_dump(mode="json") if finetune.epochs else None,
             }
-        study = self._job.study.model_dump(mode="json")
+        # Which duplicates are looked for changes no training.
+        study = self._job.study.model_dump(mode="json", exclude={"data": {"duplicates"}})
         train = {
             key: value
             for key, value in study["train"].items()
@@ -113,8 +114,7 @@ class Parts:
         }
         epochs = self.search_epochs if part.kind == "search" else self._job.study.train.epochs
         return {
-            # Which duplicates are looked for changes no training.
-            "data": {key: value for key, value in study["data"].items() if key != "duplicates"},
+            "data": study["data"],
             "data_files": self._files[0],
             "baseline": study["baseline"],
             "baseline_files": self._files[1],
