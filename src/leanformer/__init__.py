@@ -9,6 +9,7 @@ from leanformer.errors import LeanformerError
 
 if TYPE_CHECKING:
     from leanformer.config import DistillConfig, FinetuneConfig, Study, make_study, read_study
+    from leanformer.data.decoding import read_image
     from leanformer.distillation import distill
     from leanformer.inspection import Inspection, inspect
     from leanformer.model.conversion import convert
@@ -30,6 +31,7 @@ __all__ = [
     "inspect",
     "load",
     "make_study",
+    "read_image",
     "read_study",
     "reduce",
     "run",
@@ -49,6 +51,7 @@ _HOMES = {
     "inspect": "leanformer.inspection",
     "load": "leanformer.model.students",
     "make_study": "leanformer.config",
+    "read_image": "leanformer.data.decoding",
     "read_study": "leanformer.config",
     "reduce": "leanformer.model.students",
     "run": "leanformer.study",

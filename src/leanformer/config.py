@@ -93,6 +93,9 @@ class ImageDataConfig(Section):
     storage: Literal["auto", "memory", "stream"] = "auto"
     """``memory``: decoded once, kept on the device; ``stream``: decoded batch by batch from disk; ``auto``: memory
     where the decoded images take less than half of what is free."""
+    duplicates: Literal["exact", "near", "none"] = "exact"
+    """Which images are looked for in two splits: those that are pixel for pixel the same; also those that look alike;
+    or none, which while streaming spares the pass over all images in which they are looked at."""
 
 
 class TokenizerConfig(Section):

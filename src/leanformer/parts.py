@@ -107,7 +107,8 @@ class Parts:
                 "distill": self._job.study.distill.settings(),
                 "finetune": finetune.model_dump(mode="json") if finetune.epochs else None,
             }
-        study = self._job.study.model_dump(mode="json")
+        # Which duplicates are looked for changes no training.
+        study = self._job.study.model_dump(mode="json", exclude={"data": {"duplicates"}})
         train = {
             key: value
             for key, value in study["train"].items()

@@ -13,6 +13,18 @@ from leanformer.errors import printable
 
 CODES: dict[str, str] = {
     # images
+    "conflicting-labels": "training images that are pixel for pixel the same have different classes",
+    "constant-images": "images are of one color everywhere after decoding",
+    "cut-colors": "images in color have 16 bits a channel, of which the upper 8 are read",
+    "empty-class": "a class has no example",
+    "head-renamed": "outputs of a trained model were trained for classes that the data lack",
+    "leaked-images": "validation or test images are pixel for pixel in the training split",
+    "near-duplicates": "validation or test images look like images of the training split",
+    "nested-classes": "all class directories hold the same directories, which may be the classes",
+    "several-frames": "image files have several frames, of which the first is read",
+    "similar-labels": "class names differ by blanks or case alone",
+    "unknown-preprocessing": "a trained model does not say how its images are prepared",
+    "unread-files": "files among the images were not read",
     # text
     # models
 }

@@ -41,6 +41,11 @@ class SourceSplit:
     examples: datasets.Dataset
     files: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def has_tables(self) -> bool:
+        """Whether ``files`` are local parquet files."""
+        return any(file.endswith(".parquet") for file, _ in self.files)
+
     def place(self, row: int, column: str) -> str:
         """Where a value of a row of ``examples`` stands, for messages: an image's file, or a table's row and column."""
         first = 0  # row of the file
@@ -153,10 +158,23 @@ def _load_error(source: str, error: BaseException, files: Sequence[str]) -> Lean
                     pass
         except (pa.ArrowException, OSError) as cause:
             return LeanformerError(f"{file}: not a whole parquet file ({first_line(cause)}); copy or download it again")
+    if problem := _schema_problem([file for file in files if _is_local_parquet(file)]):
+        return LeanformerError(problem)
     for file in files:
         if file.endswith(".jsonl") and Path(file).is_file() and (problem := _json_problem(Path(file))):
             return LeanformerError(f"{file}{problem}")
     return LeanformerError(f"data.source {source}: cannot be read: {first_line(root)}")
+
+
+def _schema_problem(files: Sequence[str]) -> str | None:
+    """Which column is of different types in two parquet files of a data set, which datasets cannot always join."""
+    first: dict[str, tuple[str, pa.DataType]] = {}
+    for file in files:
+        for field in pq.read_schema(file):
+            place, kind = first.setdefault(field.name, (file, field.type))
+            if kind != field.type:
+                return f"{file}: column {field.name!r} holds {field.type}, but {kind} in {place}; write both alike"
+    return None
 
 
 def _json_problem(file: Path) -> str | None:

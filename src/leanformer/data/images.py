@@ -17,17 +17,22 @@ import torch
 from torch import Tensor
 
 from leanformer.config import ImageDataConfig
-from leanformer.data.decoding import (
+from leanformer.data.decoding import ImageForm, MisfitError, Resizing
+from leanformer.data.labels import match_head, read_labels
+from leanformer.data.preprocessing import Preprocessing
+from leanformer.data.reading import (
     CHUNK,
-    ImageForm,
     ImageReader,
-    MisfitError,
+    bits_used,
     common_header,
     decode_all,
     processors,
     read_ahead,
+    read_all,
+    read_headers,
 )
-from leanformer.data.sources import find_columns, open_source, read_labels
+from leanformer.data.sightings import Watch, judge
+from leanformer.data.sources import find_columns, open_source
 from leanformer.data.splits import make_splits, name_splits
 from leanformer.warning import StudyWarning
 
@@ -67,6 +72,7 @@ class ImageData:
     Attributes:
         classes: the names, in the order of the class numbers.
         channels, height, width: of every image.
+        form: how images were brought to that.
         mean, std: of the training images' pixels per channel, in pixel values from 0 to 1.
         storage: ``memory`` or ``stream``.
         notes: in words: which columns were found, which splits were made, how the images are stored and why.
@@ -82,6 +88,7 @@ class ImageData:
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    form: ImageForm
     storage: str
     notes: tuple[str, ...]
     warnings: tuple[StudyWarning, ...] = ()
@@ -92,6 +99,8 @@ def load_images(
     device: torch.device,
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    head: tuple[str, Sequence[str]] | None = None,
 ) -> ImageData:
     """The images and labels of a source, split, and ready to be drawn in batches.
 
@@ -100,14 +109,17 @@ def load_images(
         device: where batches are wanted.
         image_size: (height, width) in pixels that the model wants; used where the configuration gives none.
         channels: 1 or 3, likewise.
+        preprocessing: what a trained model's images are prepared with.
+        head: a trained model's source, and its classes in the order of its outputs; the data's are matched with them.
 
     Raises:
         LeanformerError: for a source that cannot be read or understood, and for examples that nothing can be learned
             from: see docs/data.md for all the cases.
     """
-    notes: list[str] = []
     # 1. Find the source, its splits and its columns.
-    found = open_source(config)
+    opened = open_source(config)
+    notes: list[str] = list(opened.notes)
+    found = opened.splits
     roles = name_splits(list(found), config.source)
     if unused := [name for name in found if name not in roles.values()]:
         notes.append(f"splits not used: {', '.join(unused)}")
@@ -116,23 +128,37 @@ def load_images(
     notes.append(f"columns: {image_column} (image), {label_column} (label)")
 
     # 2. Check the labels and divide the examples.
-    labels, classes = read_labels(sources, label_column)
-    splits, split_notes = make_splits(labels, config)
+    labels = read_labels(sources, label_column)
+    splits, split_notes = make_splits(labels.numbers, config)
     notes += split_notes
+    if head is not None:  # after dividing: a model must not change which examples are tested
+        labels, head_note = match_head(labels, head[1], head[0])
+        notes += [head_note] if head_note else []
+    own_labels = {
+        role: torch.from_numpy(labels.numbers[split.source_split][split.rows]).to(device)
+        for role, split in splits.items()
+    }
 
-    # 3. Settle one form for all images, and keep them in memory or stream them.
+    warnings = [*opened.warnings, *labels.warnings, *_left_out(own_labels, labels.classes)]
+
+    # 3. Settle one form for all images, keep them in memory or stream them, and look at each.
     readers = {
         role: ImageReader(sources[split.source_split], image_column, split.rows) for role, split in splits.items()
     }
-    form, pixels, form_notes = _settle(readers, config, device, image_size, channels)
-    notes += form_notes
-    parts: dict[str, MemorySplit | StreamSplit] = {}
-    for role, split in splits.items():
-        own_labels = torch.from_numpy(labels[split.source_split][split.rows]).to(device)
-        if pixels is None:
-            parts[role] = StreamSplit(readers[role].with_form(form), own_labels, device)
-        else:
-            parts[role] = MemorySplit(pixels[role], own_labels)
+    settled = _settle(readers, config, device, image_size, channels, preprocessing)
+    notes += settled.notes
+    if settled.seen is not None:
+        seen_notes, seen_warnings = judge(
+            settled.seen, own_labels, labels.classes, _watch(config), lambda role, index: readers[role].place(index)
+        )
+        notes += seen_notes
+        warnings += seen_warnings
+    parts: dict[str, MemorySplit | StreamSplit] = {
+        role: StreamSplit(readers[role].reading(settled.form), own_labels[role], device)
+        if settled.pixels is None
+        else MemorySplit(settled.pixels[role], own_labels[role])
+        for role in splits
+    }
     mean, std, sampled = _pixel_statistics(parts["train"], config.split_seed)
     if sampled:
         notes.append(f"mean and deviation from {sampled:,} training images (seed {config.split_seed})")
@@ -140,15 +166,30 @@ def load_images(
         train=parts["train"],
         validation=parts["validation"],
         test=parts["test"],
-        classes=classes,
-        channels=form.channels,
-        height=form.height,
-        width=form.width,
+        classes=labels.classes,
+        channels=settled.form.channels,
+        height=settled.form.height,
+        width=settled.form.width,
         mean=mean,
         std=std,
-        storage="stream" if pixels is None else "memory",
+        form=settled.form,
+        storage="stream" if settled.pixels is None else "memory",
         notes=tuple(notes),
+        warnings=tuple(warnings),
     )
+
+
+def _left_out(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[StudyWarning]:
+    """The warning of classes that ``train_limit`` leaves without a training example, and that are tested."""
+    tested = torch.cat([labels["validation"], labels["test"]]).unique()
+    lost = tested[~torch.isin(tested, labels["train"])].tolist()
+    if not lost:
+        return []
+    sentence = (
+        f"classes that data.train_limit leaves without a training example, and that are tested: {len(lost):,} of "
+        f"{len(classes):,}, such as {classes[lost[0]]!r}; give a larger limit"
+    )
+    return [StudyWarning("empty-class", sentence, len(lost))]
 
 
 class MemorySplit:
@@ -185,11 +226,26 @@ class StreamSplit:
     def batches(self, index_batches: Sequence[Tensor]) -> Iterator[Batch]:
         numbers = [batch.cpu().numpy() for batch in index_batches]
         images = read_ahead(self.reader, numbers, processors(), self.device)
-        for batch, pixel_values in zip(index_batches, images, strict=True):
+        for batch, (pixel_values, _) in zip(index_batches, images, strict=True):
             yield {
                 "pixel_values": pixel_values.to(self.device, non_blocking=True),
                 "labels": self.labels.index_select(0, batch.to(self.device)),
             }
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """The form that all images get; the decoded images, if they are kept in memory; what was seen in them."""
+
+    form: ImageForm
+    pixels: dict[str, Tensor] | None
+    seen: dict[str, Tensor] | None
+    notes: list[str]
+
+
+def _watch(config: ImageDataConfig) -> Watch:
+    """What is looked for in the images."""
+    return "plain" if config.duplicates == "none" else config.duplicates
 
 
 def _settle(
@@ -198,34 +254,73 @@ def _settle(
     device: torch.device,
     image_size: tuple[int, int] | None,
     channels: int | None,
-) -> tuple[ImageForm, dict[str, Tensor] | None, list[str]]:
-    """The form that all images get, the decoded images if they are kept in memory, and notes.
+    preprocessing: Preprocessing | None,
+) -> _Settled:
+    """The first training image stands for what the configuration and the model leave open.
 
-    The first training image stands for what the configuration and the model leave open; most data sets are alike
-    throughout, and then each image is opened once. Where one does not fit, or before streaming, all headers are read.
+    Most data sets are alike throughout, and then each image is opened once. Where one does not fit, where images have
+    16 bits, or before streaming, all headers are read.
     """
     size = (config.image_size, config.image_size) if isinstance(config.image_size, int) else config.image_size
     size, depth = size or image_size, config.channels or channels
+    resizing = preprocessing.resizing if preprocessing is not None else None
+    if resizing is not None:
+        size = resizing.output
+    elif size is not None:
+        resizing = Resizing(size)
+    known_bits = preprocessing.bits if preprocessing is not None else None
     count = sum(map(len, readers.values()))
 
-    def form_of(header: Tensor) -> ImageForm:
+    def form_of(header: Tensor, bits: int | None) -> ImageForm:
         height, width = size or (int(header[1]), int(header[2]))
-        return ImageForm(depth or int(header[0]), height, width, convert=depth is not None, resize=size is not None)
+        on_white = preprocessing is not None and preprocessing.on_white
+        return ImageForm(depth or int(header[0]), height, width, depth is not None, resizing, bits, on_white)
 
-    form = form_of(next(read_ahead(readers["train"], [np.arange(1)], 0, device))[0])
+    def decoded(form: ImageForm) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        both = {role: decode_all(reader, form, device, _watch(config)) for role, reader in readers.items()}
+        return {role: pixels for role, (pixels, _) in both.items()}, {role: seen for role, (_, seen) in both.items()}
+
+    pixels: dict[str, Tensor] | None = None
+    seen: dict[str, Tensor] | None = None
+    first, _ = next(read_ahead(readers["train"], [np.arange(1)], 0, device))
+    form = form_of(first[0], known_bits)
     storage, storage_note = _choose_storage(count, form, config, device)
-    pixels = None
-    if storage == "memory":
+    if storage == "memory" and (int(first[0, 3]) == 8 or known_bits is not None):
         with suppress(MisfitError):
-            pixels = {role: decode_all(reader, form, device) for role, reader in readers.items()}
-    if pixels is None and (size is None or depth is None):
-        form = form_of(common_header(readers, sizes_vary=size is not None))
+            pixels, seen = decoded(form)
+    notes = []
+    if pixels is None:
+        headers = read_headers(readers)
+        deep = any(bool((header[:, 3] > 8).any()) for header in headers.values())
+        bits = known_bits
+        if deep and bits is None:
+            bits = bits_used(readers["train"], headers["train"])
+            learned = bool((headers["train"][:, 3] > 8).any())
+            used = f"the training images use {bits} of them" if learned else "the training images have 8, all 16 count"
+            notes.append(f"images of 16 bits: {used}, and these become 8")
+        form = form_of(common_header(readers, headers, sizes_vary=resizing is not None), bits)
         storage, storage_note = _choose_storage(count, form, config, device)
         if storage == "memory":
-            pixels = {role: decode_all(reader, form, device) for role, reader in readers.items()}
+            pixels, seen = decoded(form)
+        elif config.duplicates != "none":
+            seen = {
+                role: torch.cat([facts for _, facts in read_all(reader.reading(form, _watch(config)))])
+                for role, reader in readers.items()
+            }
     kind = "grey" if form.channels == 1 else "color"
-    resized = ", resized where they differ" if form.resize else ""
-    return form, pixels, [f"images: {form.height}x{form.width} pixels, {kind}{resized}", storage_note]
+    notes.append(f"images: {form.height}x{form.width} pixels, {kind}{_manner(resizing)}")
+    return _Settled(form, pixels, seen, [*notes, storage_note])
+
+
+def _manner(resizing: Resizing | None) -> str:
+    """How images are brought to their size, in words."""
+    if resizing is None or (resizing.size is None and resizing.crop is None):
+        return ""
+    if resizing.crop is None:
+        return ", resized where they differ"
+    size = f"{resizing.size} pixels on the shorter side" if isinstance(resizing.size, int) else resizing.size
+    first = "" if size is None else f"resized to {size if isinstance(size, str) else f'{size[0]}x{size[1]}'}, then "
+    return f", {first}cut out of the middle"
 
 
 def _choose_storage(count: int, form: ImageForm, config: ImageDataConfig, device: torch.device) -> tuple[str, str]:

@@ -6,6 +6,7 @@ configuration give the same rows every time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,10 +20,23 @@ from leanformer.errors import LeanformerError
 Rows = NDArray[np.int64]
 
 SPLIT_NAMES = {
-    "train": ("train",),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
+    "train": ("train", "training"),
+    "validation": ("validation", "validate", "validating", "valid", "val", "dev", "devel", "development"),
+    "test": ("test", "testing", "eval", "evaluation", "holdout", "heldout"),
 }
+ADDED_WORDS = frozenset({"data", "dataset", "folder", "image", "images", "imgs", "photos", "seg", "set", "split"})
+"""What people write beside a split's name: ``seg_train``, ``test-images``."""
+
+
+def plain_role(name: str) -> str | None:
+    """What a split of exactly this name is for: ``train``, ``validation`` or ``test``; None where it says none."""
+    return next((role for role, names in SPLIT_NAMES.items() if name.lower() in names), None)
+
+
+def role_of(name: str) -> str | None:
+    """As ``plain_role``, also for a name with numbers and added words, such as ``Hold-out`` or ``train_images2017``."""
+    words = [word for word in re.split(r"[\W\d_]+", name.lower()) if word and word not in ADDED_WORDS]
+    return plain_role("".join(words).removesuffix("set"))
 
 
 @dataclass(frozen=True)
@@ -36,14 +50,19 @@ class SplitRows:
 def name_splits(found: list[str], source: str) -> dict[str, str]:
     """What each split of the source is for: ``{"train": "train", "validation": "dev", ...}``, the source's name last.
 
-    A sole split counts as training data under any name but one of a test or validation split.
+    A role's own name goes before the others that are for it (``test`` before ``holdout``), and these before a name with
+    numbers or words added, of which there must be one alone. A sole split counts as training data under any name but
+    one of a test or validation split.
 
     Raises:
         LeanformerError: without a training split, or when two splits claim one role.
     """
     roles: dict[str, str] = {}
-    for role, names in SPLIT_NAMES.items():
-        matches = [name for name in found if name.lower() in names]
+    for role in SPLIT_NAMES:
+        own = [name for name in found if name.lower() == role]
+        plain = own or [name for name in found if plain_role(name) == role]
+        added = [name for name in found if role_of(name) == role]
+        matches = plain or (added if len(added) == 1 else [])
         if len(matches) > 1:
             raise LeanformerError(
                 f"data.source {source}: splits {' and '.join(matches)} are both for {role}; keep one of them"

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
-from transformers.image_processing_base import ImageProcessingMixin
 
 from leanformer.errors import LeanformerError
 from leanformer.model.directory import ATTENTIONS
@@ -176,18 +175,17 @@ class ImageBaseline(Baseline):
         channels = self.settings.get("num_channels")
         return channels if isinstance(channels, int) else None
 
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and deviation a channel that a trained model's images are normalized with, where it says so."""
-        if self.trained is None or self.fresh:
-            return None
-        try:
-            processor, _ = ImageProcessingMixin.get_image_processor_dict(self.source)
-        except OSError:
-            return None
-        mean, std = processor.get("image_mean"), processor.get("image_std")
-        if not processor.get("do_normalize", True) or mean is None or std is None:
-            return None
-        return tuple(mean), tuple(std)
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether trials start from trained weights, so that images and classes must be what these were trained on."""
+        return self.trained is not None and not self.fresh
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of a trained model's outputs, in their order."""
+        assert self.trained is not None
+        config = self.trained.config
+        return tuple(str(config.id2label.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
 
     def check(self, geometry: ImageGeometry) -> None:
         """Checks that the model fits the data.
@@ -201,12 +199,6 @@ class ImageBaseline(Baseline):
             raise LeanformerError(
                 f"baseline.model: {self.source} tells {config.num_labels} classes apart, the data have "
                 f"{len(geometry.classes)}; take data or a model with as many"
-            )
-        names = [config.id2label.get(number) for number in range(config.num_labels)]
-        if self.trained is not None and names != list(geometry.classes) and set(names) == set(geometry.classes):
-            raise LeanformerError(
-                f"baseline.model: {self.source} and the data have the same classes in another order; "
-                f"the model's is: {', '.join(str(name) for name in names[:10])}"
             )
         if self.trained is not None and config.num_channels != geometry.channels:
             raise LeanformerError(
@@ -241,6 +233,10 @@ class ImageBaseline(Baseline):
         """The baseline as a trial starts with it."""
         height, width = geometry.height, geometry.width
         labels = dict(enumerate(geometry.classes))
+        if self.trained is not None and self.trained.config.num_labels == len(labels):
+            # Whatever the old head called them: what is shipped answers with the data's classes.
+            self.trained.config.id2label = labels
+            self.trained.config.label2id = {name: number for number, name in labels.items()}
         return self._make(
             seed,
             {

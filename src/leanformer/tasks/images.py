@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from leanformer.config import ImageStudy
 from leanformer.data.batches import ImageBatches
+from leanformer.data.decoding import Resizing
 from leanformer.data.images import ImageData, load_images
+from leanformer.data.preprocessing import Preprocessing, read_preprocessing, shipped_processor
 from leanformer.decide.statistics import Comparison, compare, mcnemar_exact, quality_interval
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
@@ -24,6 +26,7 @@ from leanformer.measure.quality import Predictions, predict
 from leanformer.model.baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
+from leanformer.warning import StudyWarning
 
 INTERVAL_METHOD = (
     "Quality and difference are means over the seeds; their intervals account for both kinds of chance, which test "
@@ -56,18 +59,53 @@ class ImageClassification(Task):
         self.study: ImageStudy = study
         self.device = device
         self._baseline = ImageBaseline(study.baseline.model, study.baseline.config, study.baseline.fresh)
-        self.data: ImageData = load_images(study.data, device, self._baseline.image_size, self._baseline.channels)
-        self.notes = [*self.data.notes, *self._baseline.notes]
-        self.warnings = self.data.warnings
+        self._preprocessing, preprocessing_notes, preprocessing_warnings = self._read_preprocessing()
+        self.data: ImageData = load_images(
+            study.data,
+            device,
+            self._baseline.image_size,
+            self._baseline.channels,
+            self._preprocessing,
+            (study.baseline.model, self._baseline.classes) if self._baseline.keeps_weights else None,
+        )
+        self.notes = [*self.data.notes, *self._baseline.notes, *preprocessing_notes]
+        self.warnings = [*self.data.warnings, *preprocessing_warnings]
         self._geometry = ImageGeometry(self.data.channels, self.data.height, self.data.width, self.data.classes)
         self._baseline.check(self._geometry)
         mean, std = self._normalization()
         self.batches = ImageBatches(self.data, study.train.batch_size, study.data.augment, mean, std)
 
+    def _read_preprocessing(self) -> tuple[Preprocessing | None, list[str], list[StudyWarning]]:
+        """How a trained baseline's images are prepared, and what there is to say of it."""
+        data, source = self.study.data, self.study.baseline.model
+        own_size, own_numbers = data.image_size is not None, data.normalize != "auto"
+        if not self._baseline.keeps_weights or (own_size and own_numbers):
+            return None, [], []
+        found = read_preprocessing(
+            source,
+            self._baseline.family.name,
+            self._baseline.image_size,
+            self._baseline.channels or 3,
+            own_size,
+            own_numbers,
+        )
+        if found is None:
+            sentence = (
+                f"{source} holds no preprocessor_config.json, so that how its images were prepared is not known: they "
+                "are resized bilinearly and normalized by the training images; put the file there, or set "
+                "data.image_size and data.normalize"
+            )
+            return None, [], [StudyWarning("unknown-preprocessing", sentence, 1)]
+        notes = [f"images prepared as {source} says"]
+        if own_size:
+            notes = [f"data.image_size takes the place of the resizing that {source} says: all of an image is resized"]
+        return found, notes, []
+
     def _normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         wanted = self.study.data.normalize
-        own = self._baseline.normalization() if wanted == "auto" else None
-        mean, std = own or (self.data.mean, self.data.std) if isinstance(wanted, str) else wanted
+        mean, std = (self.data.mean, self.data.std) if isinstance(wanted, str) else wanted
+        if self._preprocessing is not None and self._preprocessing.mean and self._preprocessing.std:
+            mean, std = self._preprocessing.mean, self._preprocessing.std
         if len(mean) != self.data.channels or len(std) != self.data.channels:
             raise LeanformerError(
                 f"data.normalize: {len(mean)} means and {len(std)} deviations for images of {self.data.channels} "
@@ -99,12 +137,21 @@ class ImageClassification(Task):
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self.data.validation)
 
+    def training_settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        if self._baseline.keeps_weights:
+            # What a model's directory says of images and classes is not in the study, and decides what is learned.
+            found = self._preprocessing
+            settings["preprocessing"] = None if found is None else json.loads(json.dumps(asdict(found)))
+            settings["classes"] = list(self.data.classes)
+        if self.data.form.bits is not None:
+            settings["bits"] = self.data.form.bits
+        return settings
+
     def save_companions(self, directory: Path) -> None:
-        processor = ViTImageProcessorPil(
-            size={"height": self.data.height, "width": self.data.width},
-            image_mean=list(self.batches.mean),
-            image_std=list(self.batches.std),
-        )
+        form = self.data.form
+        resizing = form.resizing or Resizing((form.height, form.width))
+        processor = shipped_processor(resizing, self.batches.mean, self.batches.std, form.on_white, form.bits)
         write_atomically(directory / "preprocessor_config.json", processor.to_json_string())
 
     def training_batch(self) -> str:

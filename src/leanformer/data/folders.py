@@ -1,0 +1,222 @@
+"""Folders of images: a directory a class, below a directory a split where there are splits; and files not read.
+
+The reader of ``datasets`` for such folders is not used: it guesses splits from words in file names, so that
+``cat/test_1.png`` would make a test split, and everything without such a word would be left out unseen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import Image
+
+from leanformer.data.hub import SourceSplit
+from leanformer.data.labels import class_name
+from leanformer.data.splits import role_of
+from leanformer.errors import LeanformerError
+from leanformer.warning import StudyWarning
+
+NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""Formats that Pillow names and reads nothing of, or not without another program."""
+NO_DATA = frozenset({"thumbs.db", "desktop.ini", "icon\r"})  # what file managers leave behind
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source's splits by its own names, and what there is to say of the source."""
+
+    splits: dict[str, SourceSplit]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[StudyWarning, ...] = ()
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The endings of the image files that the installed Pillow reads, in small letters."""
+    formats = Image.registered_extensions()
+    # Pillow reads .mpo as the JPEG that it begins with, without saying so.
+    return frozenset(end for end, name in formats.items() if name in Image.OPEN and name not in NO_IMAGES) | {".mpo"}
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name is one of an image that is read."""
+    return path.suffix.lower() in image_suffixes()
+
+
+def files_below(root: Path) -> list[Path]:
+    """All files below a directory, links followed, in order of their names; none that is hidden."""
+    return sorted(_walk(root), key=str)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for base, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(base)
+        folders[:] = [
+            name
+            for name in folders
+            # A link to a directory around it would be followed for ever.
+            if not _is_hidden(name) and not f"{real}{os.sep}".startswith(os.path.realpath(Path(base, name)) + os.sep)
+        ]
+        yield from (Path(base, name) for name in files if not _is_hidden(name) and name.lower() not in NO_DATA)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__"))
+
+
+def subdirectories(directory: Path) -> list[Path]:
+    """The directories in a directory, in order of their names; none that is hidden."""
+    return sorted(path for path in directory.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def labeled_images(images: list[dict[str, Any]], labels: list[int], classes: list[str]) -> datasets.Dataset:
+    """A data set of image files (``bytes`` and ``path``) and class numbers."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
+    return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+def open_folder(root: Path, source: str) -> Opened:
+    """``root/class/*.png``, or ``root/train/class/*.png`` and so on.
+
+    Raises:
+        LeanformerError: for an image in no class, a class without images, a class with the name of a split, splits
+            below classes, and a folder without images.
+    """
+    files = files_below(root)
+    splits = _split_directories(root, files)
+    below = {name: _by_child(directory, files) for name, directory in splits.items()}  # split -> class -> files
+    found: dict[str, list[tuple[str, str]]] = {}  # split -> (file, class)
+    for name, directory in splits.items():
+        stray = [file for file in files if file.parent == directory and is_image(file)]
+        if stray:
+            raise LeanformerError(
+                f"{stray[0]}: lies in no class directory; images belong in {directory.name}/CLASS/, one directory "
+                "a class, or are named in the column file_name of a metadata.csv"
+            )
+        found[name] = [
+            (str(file), class_name(child)) for child, own in below[name].items() for file in own if is_image(file)
+        ]
+    classes = sorted({name for examples in found.values() for _, name in examples})
+    if not classes:
+        raise LeanformerError(
+            f"data.source {source}: holds no parquet files and no images; wanted are files such as "
+            f"train-00000-of-00001.parquet, or CLASS/*.png{_instead(files)}"
+        )
+    for name, directory in splits.items():
+        for child, own in below[name].items():
+            _check_class(directory / child, own, classes, below_split=directory != root)
+    nested = [warning for children in below.values() if (warning := _nested(children)) is not None]
+    number = {name: index for index, name in enumerate(classes)}
+    opened = {}
+    for name, examples in found.items():
+        content = [{"bytes": None, "path": file} for file, _ in examples]
+        dataset = labeled_images(content, [number[label] for _, label in examples], classes)
+        opened[name] = SourceSplit(source, name, dataset, tuple((file, 1) for file, _ in examples))
+    read = {file for examples in found.values() for file, _ in examples}
+    inside = [str(splits[name] / child) for name, children in below.items() for child in children]
+    notes, warnings = unread_files(root, files, read, inside)
+    return Opened(opened, tuple(notes), (*nested[:1], *warnings))
+
+
+def _nested(children: Mapping[str, Sequence[Path]]) -> StudyWarning | None:
+    """The warning of class directories that all hold the same directories, which are then likely the classes."""
+    inner = [{file.parent for file in own if is_image(file)} for own in children.values()]
+    names = [{path.name for path in parents} for parents in inner]
+    if len(names) < 2 or len(names[0]) < 2 or any(own != names[0] for own in names):
+        return None
+    first, second = sorted(names[0])[:2]
+    return StudyWarning(
+        "nested-classes",
+        f"the classes are {', '.join(list(children)[:5])}, and each of them holds the same directories ({first}, "
+        f"{second}, ...); if these are the classes, move them up",
+        len(children),
+    )
+
+
+def _split_directories(root: Path, files: Sequence[Path]) -> dict[str, Path]:
+    """The directories that hold classes, by split: ``root`` alone, or those below it if one has a split's name."""
+    children = subdirectories(root)
+    with_classes = {
+        name
+        for name, own in _by_child(root, files).items()
+        if any(is_image(file) and file.parent != root / name for file in own)
+    }
+    named = [path for path in children if role_of(path.name)]  # empty ones too
+    if not any(path.name in with_classes for path in named):
+        return {"train": root}
+    return {path.name: path for path in children if path in named or path.name in with_classes}
+
+
+def _by_child(directory: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files below each directory in a directory, by that directory's name; empty directories too."""
+    prefix = "" if directory == Path() else f"{directory}{os.sep}"
+    found: dict[str, list[Path]] = {path.name: [] for path in subdirectories(directory)}
+    for file in files:
+        if str(file).startswith(prefix):
+            name, inner, _ = str(file)[len(prefix) :].partition(os.sep)
+            if inner:
+                found[name].append(file)
+    return found
+
+
+def _check_class(directory: Path, files: Sequence[Path], classes: Collection[str], below_split: bool) -> None:
+    if not any(map(is_image, files)) and (files or class_name(directory.name) not in classes):
+        raise LeanformerError(
+            f"{directory}: a class without an image that can be read{_instead(files)}; fill it or remove the directory"
+        )
+    if not below_split and role_of(directory.name):
+        raise LeanformerError(
+            f"{directory}: a class with the name of a split; a split holds a directory a class "
+            f"({directory.name}/CLASS/*.png), or a metadata.csv; rename it if it is a class"
+        )
+    inner = {role_of(path.name): path for path in subdirectories(directory)}
+    if "train" in inner and "test" in inner:
+        raise LeanformerError(
+            f"{inner['test']}: a split inside of a class; splits stand above classes: "
+            f"{inner['test'].name}/{directory.name}/*.png"
+        )
+
+
+def _instead(files: Sequence[Path]) -> str:
+    """How a message says what is there in place of images."""
+    if not files:
+        return ""
+    return (
+        f" (there are {len(files):,} other files, such as {files[0].name})"
+        if len(files) > 1
+        else f" (but {files[0].name})"
+    )
+
+
+def unread_files(
+    root: Path, files: Sequence[Path], read: Collection[str], inside: Sequence[str]
+) -> tuple[list[str], list[StudyWarning]]:
+    """What there is to say of files that were not read: a note, or a warning where examples may be missing.
+
+    Args:
+        root: the source.
+        files: all below it.
+        read: those that were read, as text.
+        inside: the directories that hold examples: what lies in them, and every image, may be one.
+    """
+    inside = tuple(f"{directory}{os.sep}" for directory in inside)
+    left = [file for file in files if str(file) not in read]
+    missing = [file for file in left if is_image(file) or str(file).startswith(inside)]
+    other = [file for file in left if file not in set(missing)]
+    notes = []
+    if other:
+        notes.append(f"files beside the data, not read: {len(other):,}, the first is {other[0].relative_to(root)}")
+    if not missing:
+        return notes, []
+    kinds = sorted({file.suffix.lower() or "no ending" for file in missing})
+    sentence = (
+        f"files among the images that were not read: {len(missing):,} ({', '.join(kinds[:5])}), the first is "
+        f"{missing[0]}; convert what are images, and remove the rest"
+    )
+    return notes, [StudyWarning("unread-files", sentence, len(missing))]

@@ -1,0 +1,125 @@
+"""Images with a table of their labels beside them: ``metadata.csv``, as ``imagefolder`` on the hub has it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from leanformer.data.folders import Opened, files_below, subdirectories, unread_files
+from leanformer.data.hub import SourceSplit, first_line
+from leanformer.data.splits import role_of
+from leanformer.errors import LeanformerError
+
+NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+FILE_COLUMN = "file_name"
+IMAGE_COLUMN = "image"
+WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d*)")  # 007 is a name
+
+
+def find_tables(root: Path) -> dict[Path, pa.Table]:
+    """The tables of images in a directory and in those of its splits, one each, by their files.
+
+    A file of such a name that names no images is none: it may say anything of a folder whose directories are classes.
+
+    Raises:
+        LeanformerError: for a table that cannot be read.
+    """
+    places = [root, *(path for path in subdirectories(root) if role_of(path.name))]
+    files = [[place / name for name in NAMES if (place / name).is_file()] for place in places]
+    tables = {found[0]: _read_table(found[0]) for found in files if found}
+    return {file: table for file, table in tables.items() if FILE_COLUMN in table.column_names}
+
+
+def open_with_tables(root: Path, tables: Mapping[Path, pa.Table], source: str) -> Opened:
+    """The images that the tables list; the first directory below the root is the split, where its name is one.
+
+    Args:
+        root: the directory.
+        tables: what ``find_tables`` gave for it.
+        source: the study's ``data.source``, for messages.
+
+    Raises:
+        LeanformerError: for a file that is missing, and tables whose columns are of different types.
+    """
+    rows: dict[str, list[pa.Table]] = {}
+    paths: dict[str, list[str]] = {}
+    for file, table in tables.items():
+        splits, files = _locate(file, table[FILE_COLUMN].to_pylist(), root)
+        for split in dict.fromkeys(splits):
+            chosen = [number for number, name in enumerate(splits) if name == split]
+            rows.setdefault(split, []).append(table.take(chosen))
+            paths.setdefault(split, []).extend(files[number] for number in chosen)
+    opened = {}
+    for split, parts in rows.items():
+        try:
+            joined = pa.concat_tables(parts, promote_options="default").drop_columns([FILE_COLUMN])
+        except pa.ArrowException as error:
+            raise LeanformerError(f"data.source {source}: metadata of split {split}: {first_line(error)}") from None
+        images = [{"bytes": None, "path": path} for path in paths[split]]
+        kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        name = IMAGE_COLUMN if IMAGE_COLUMN not in joined.column_names else FILE_COLUMN
+        joined = joined.append_column(name, pa.array(images, kind))
+        opened[split] = SourceSplit(source, split, datasets.Dataset(joined), tuple((path, 1) for path in paths[split]))
+    read = {path for own in paths.values() for path in own} | {str(file) for file in tables}
+    notes, warnings = unread_files(root, files_below(root), read, inside=[])
+    listed = ", ".join(str(file.relative_to(root)) for file in tables)
+    return Opened(opened, (f"labels from {listed}", *notes), tuple(warnings))
+
+
+def _read_table(file: Path) -> pa.Table:
+    try:
+        if file.suffix == ".csv":
+            return _read_csv(file)
+        if file.suffix == ".jsonl":
+            return pyarrow.json.read_json(file)
+        return pq.read_table(file)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise LeanformerError(f"{file}: cannot be read ({first_line(error)}); write one row an image") from None
+
+
+def _read_csv(file: Path) -> pa.Table:
+    header = pyarrow.csv.open_csv(file).schema.names
+    text = dict.fromkeys(header, pa.string())
+    options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
+    table = pyarrow.csv.read_csv(file, convert_options=options)
+    return pa.table(
+        {
+            name: column if name == FILE_COLUMN else _narrowed(column)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
+    )
+
+
+def _narrowed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of text as numbers, where all of it are numbers, written as such."""
+    values = [value for value in pc.unique(column).to_pylist() if value is not None]
+    if values and all(map(WHOLE_NUMBER.fullmatch, values)):
+        return column.cast(pa.int64())
+    try:
+        return column.cast(pa.float64()) if values and any("." in value for value in values) else column
+    except pa.ArrowInvalid:
+        return column
+
+
+def _locate(file: Path, names: Sequence[str | None], root: Path) -> tuple[list[str], list[str]]:
+    """The split and the path of each image that a table names."""
+    splits, files = [], []
+    for row, name in enumerate(names):
+        path = Path(os.path.normpath(file.parent / (name or "")))
+        if not name or not path.is_file():
+            raise LeanformerError(
+                f"{file}, row {row}: no file {name!r} in {file.parent}; correct {FILE_COLUMN} or remove the row"
+            )
+        parts = Path(os.path.relpath(path, root)).parts
+        splits.append(parts[0] if len(parts) > 1 and role_of(parts[0]) else "train")
+        files.append(str(path))
+    return splits, files

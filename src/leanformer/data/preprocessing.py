@@ -1,0 +1,241 @@
+"""How a trained model's images are prepared: its ``preprocessor_config.json``, honored whole or refused by name.
+
+And the same file for the models that a study ships, which says what was done in training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from leanformer.data.decoding import BITS_KEY, Resizing
+from leanformer.errors import LeanformerError
+
+PROCESSORS: dict[str, type[PilBackend]] = {"vit": ViTImageProcessorPil, "deit": DeiTImageProcessorPil}
+"""Family -> its image processor, whose defaults hold for what a file leaves out."""
+FILES = ("processor_config.json", "preprocessor_config.json")
+GEOMETRY = frozenset(
+    {"do_convert_rgb", "do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size"}
+)
+NUMBERS = frozenset({"do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"})
+HARMLESS = frozenset(
+    {
+        "image_processor_type",
+        "feature_extractor_type",
+        "processor_class",
+        "model_input_names",
+        "data_format",
+        "input_data_format",
+        "device",
+        "return_tensors",
+        "disable_grouping",
+        "image_seq_length",
+        "pad_size",  # do_pad is what counts
+        "_processor_class",
+        "_valid_processor_keys",
+        BITS_KEY,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to an image before a model reads it.
+
+    Attributes:
+        resizing: how it is brought to its size; None where the study says that itself.
+        on_white: whether transparency becomes white.
+        mean, std: per channel, in pixel values from 0 to 1, any rescaling included; None where the study says them.
+        bits: bits in use of images of 16 bits, where the file says it.
+    """
+
+    resizing: Resizing | None
+    on_white: bool
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    bits: int | None
+
+
+def read_preprocessing(
+    source: str, family: str, image_size: tuple[int, int] | None, channels: int, own_size: bool, own_numbers: bool
+) -> Preprocessing | None:
+    """What a trained model's directory or hub repository says of its images; None where it says nothing.
+
+    Args:
+        source: the directory, or a hub id.
+        family: ``vit`` or ``deit``, whose image processor is meant where the file names none.
+        image_size: (height, width) in pixels that the model takes.
+        channels: likewise.
+        own_size: whether the study says how images are brought to their size; the file's word is then not asked for.
+        own_numbers: whether the study says mean and deviation, likewise.
+
+    Raises:
+        LeanformerError: the file is damaged, or says something that cannot be honored.
+    """
+    settings = _read(source)
+    if settings is None:
+        return None
+    where = f"baseline.model: the image processor of {source}"
+    processor = _processor(settings, family, where)
+    others = sorted(
+        key
+        for key, value in settings.items()
+        if key not in GEOMETRY | NUMBERS | HARMLESS and value is not None and value is not False
+    )
+    if others and not (own_size and own_numbers):
+        raise LeanformerError(
+            f"{where} says {others[0]}: {json.dumps(settings[others[0]])[:60]}, which is not understood; set both "
+            "data.image_size and data.normalize to prepare images otherwise, or take another directory"
+        )
+    mean, std = (None, None) if own_numbers else _numbers(processor, channels, where)
+    return Preprocessing(
+        None if own_size else _resizing(processor, image_size, where),
+        bool(processor.do_convert_rgb) and not own_size,
+        mean,
+        std,
+        _bits(settings.get(BITS_KEY), where),
+    )
+
+
+def _read(source: str) -> dict[str, Any] | None:
+    directory = Path(source).expanduser()
+    if directory.is_dir() and not any((directory / name).is_file() for name in FILES):
+        return None
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(str(directory) if directory.is_dir() else source)
+    except (OSError, ValueError) as error:
+        if not directory.is_dir():
+            return None  # the hub has none, or does not answer
+        raise LeanformerError(
+            f"{directory / FILES[1]}: cannot be read ({' '.join(str(error).split())[:100]}); write it anew, or remove "
+            "it"
+        ) from None
+    return dict(settings)
+
+
+def _processor(settings: Mapping[str, Any], family: str, where: str) -> PilBackend:
+    """The image processor that transformers would make of the settings."""
+    named = settings.get("image_processor_type") or settings.get("feature_extractor_type")
+    if named is not None:
+        family = str(named).removesuffix("Pil").removesuffix("Fast")
+        family = family.removesuffix("ImageProcessor").removesuffix("FeatureExtractor").lower()
+    if family not in PROCESSORS:
+        raise LeanformerError(
+            f"{where} is a {named}, which is not understood; ViTImageProcessor and DeiTImageProcessor are: take a "
+            "directory with one of these, or remove its file and set data.image_size and data.normalize"
+        )
+    known = {key: value for key, value in settings.items() if key in GEOMETRY | NUMBERS and value is not None}
+    try:
+        return PROCESSORS[family](**known)
+    except Exception as error:  # transformers checks values with several libraries
+        raise LeanformerError(f"{where} has a wrong value: {' '.join(str(error).split())[:200]}") from None
+
+
+def _resizing(processor: PilBackend, image_size: tuple[int, int] | None, where: str) -> Resizing:
+    hint = "set data.image_size to have images resized to the model's size, or take another directory"
+    size: tuple[int, int] | int | None = None
+    if processor.do_resize:
+        wanted = {key: value for key, value in dict(processor.size).items() if value is not None}
+        if set(wanted) == {"height", "width"}:
+            size = int(wanted["height"]), int(wanted["width"])
+        elif set(wanted) == {"shortest_edge"}:
+            size = int(wanted["shortest_edge"])
+        else:
+            raise LeanformerError(f"{where} says size: {json.dumps(wanted)}, which is not understood; {hint}")
+    crop = None
+    if processor.do_center_crop:
+        crop = int(processor.crop_size.height or 0), int(processor.crop_size.width or 0)
+        smallest = (size, size) if isinstance(size, int) else size or crop
+        if min(crop) < 1 or crop[0] > smallest[0] or crop[1] > smallest[1]:
+            raise LeanformerError(
+                f"{where} says crop_size: {crop[0]}x{crop[1]}, which images of size {smallest[0]}x{smallest[1]} do "
+                f"not hold; {hint}"
+            )
+    elif isinstance(size, int):
+        raise LeanformerError(
+            f"{where} says size: shortest_edge {size} and cuts nothing, which gives images of many sizes; {hint}"
+        )
+    try:
+        resample = Image.Resampling(int(processor.resample))
+    except (TypeError, ValueError):
+        raise LeanformerError(
+            f"{where} says resample: {processor.resample!r}, which is none of Pillow's; {hint}"
+        ) from None
+    resizing = Resizing(size, resample, crop)
+    if image_size is not None and resizing.output not in (None, image_size):
+        height, width = resizing.output or (0, 0)
+        raise LeanformerError(
+            f"{where} gives images of {height}x{width} pixels, the model takes {image_size[0]}x{image_size[1]}; {hint}"
+        )
+    return resizing
+
+
+def _numbers(processor: PilBackend, channels: int, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation in pixel values from 0 to 1, so that with them ``normalize`` does what the processor does."""
+    factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
+    if not factor > 0:
+        raise LeanformerError(f"{where} says rescale_factor: {factor:g}; it must be above 0: set data.normalize")
+    mean, std = processor.image_mean, processor.image_std
+    if not processor.do_normalize:
+        mean, std = [0.0] * channels, [1.0] * channels
+    if not _are_numbers(mean) or not _are_numbers(std) or len(mean) != len(std) or min(std) <= 0:
+        raise LeanformerError(
+            f"{where} says image_mean: {mean!r} and image_std: {std!r}; wanted are as many deviations above 0 as "
+            "means: set data.normalize"
+        )
+    scale = 255 * factor
+    return tuple(float(value) / scale for value in mean), tuple(float(value) / scale for value in std)
+
+
+def _are_numbers(values: Any) -> bool:
+    return (
+        isinstance(values, Sequence)
+        and len(values) > 0
+        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    )
+
+
+def _bits(value: Any, where: str) -> int | None:
+    if value is not None and not (isinstance(value, int) and 8 <= value <= 16):
+        raise LeanformerError(f"{where} says {BITS_KEY}: {value!r}; it must be a whole number from 8 to 16")
+    return value
+
+
+def shipped_processor(
+    resizing: Resizing, mean: Sequence[float], std: Sequence[float], on_white: bool, bits: int | None
+) -> PilBackend:
+    """The image processor that does what was done in training, for ``preprocessor_config.json``.
+
+    Args:
+        resizing: how images were brought to their size.
+        mean, std: per channel, in pixel values from 0 to 1.
+        on_white: whether transparency became white.
+        bits: bits in use of images of 16 bits, where there were any; for ``read_image``.
+    """
+    size = resizing.size
+    settings: dict[str, Any] = {
+        "do_resize": size is not None,
+        "size": {"shortest_edge": size}
+        if isinstance(size, int)
+        else dict(zip(("height", "width"), size or (1, 1), strict=True)),
+        "resample": int(resizing.resample),
+        "image_mean": list(mean),
+        "image_std": list(std),
+    }
+    if resizing.crop is not None:
+        settings |= {"do_center_crop": True, "crop_size": dict(zip(("height", "width"), resizing.crop, strict=True))}
+    if on_white:
+        settings["do_convert_rgb"] = True
+    if bits is not None:
+        settings[BITS_KEY] = bits
+    # Older versions of transformers cut with DeiT's alone.
+    return PROCESSORS["vit" if resizing.crop is None else "deit"](**settings)
