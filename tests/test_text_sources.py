@@ -385,8 +385,8 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: None,
         "",
         {},
-        r"^data\.source .*: holds no parquet or jsonl files, no IWSLT archive, and no files such as train\.en and "
-        r"train\.de$",
+        r"^data\.source .*: holds no files of pairs \(\.tsv, \.csv, \.tmx, \.jsonl, \.parquet\), no IWSLT archive, and "
+        r"no files such as train\.en and train\.de$",
     ),
     "nothing there": (
         lambda root: None,
@@ -395,10 +395,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         r"^data\.source .*/corpus/train: no such directory or file, and no .*/corpus/train\.en and .*train\.de$",
     ),
     "a file of another kind": (
-        lambda root: write_lines(root / "pairs.csv", ["a,b"]),
-        "pairs.csv",
+        lambda root: write_lines(root / "pairs.xls", ["a,b"]),
+        "pairs.xls",
         {},
-        r"^data\.source .*/pairs\.csv: is a file of another kind; give one of \.tsv, \.tmx, \.jsonl, \.parquet$",
+        r"^data\.source .*/pairs\.xls: is a file of another kind; give one of \.tsv, \.csv, \.tmx, \.jsonl, "
+        r"\.parquet, packed \(\.gz\) or not$",
     ),
     "one side of two": (
         lambda root: write_plain(root / "train"),
@@ -519,7 +520,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_bytes(root / "m.tmx", b"<tmx><body></tmx>"),
         "m.tmx",
         {},
-        r"^.*/m\.tmx, line 1: not whole XML \(mismatched tag\); copy or download the file again$",
+        r"^.*/m\.tmx, line 1: not well-formed XML \(mismatched tag\); mend that line, or export the file again$",
     ),
     "empty tmx": (lambda root: write_bytes(root / "m.tmx", b""), "m.tmx", {}, r"^.*/m\.tmx: is empty; fill it"),
     "tmx of other languages": (

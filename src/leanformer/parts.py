@@ -131,5 +131,6 @@ class Parts:
         """What tells whether the files of data and baseline are others than before."""
         data = self._job.study.data
         # Of the files that a source names up to the language.
-        endings = (data.source_language, data.target_language) if isinstance(data, TextDataConfig) else ()
+        languages = (data.source_language, data.target_language) if isinstance(data, TextDataConfig) else ()
+        endings = [f"{language}{packed}" for language in languages for packed in ("", ".gz")]
         return files_signature(data.source, endings), files_signature(self._job.study.baseline.model)
