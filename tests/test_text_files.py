@@ -286,10 +286,21 @@ def test_files_of_several_kinds_in_a_directory(tmp_path: Path) -> None:
     assert "splits not used: words" in data.notes
 
 
-def test_files_beside_tables_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["test.tsv", "Dev.csv.gz", "test.de"])
+def test_a_split_in_a_file_of_another_kind_is_not_left_out(tmp_path: Path, other: str) -> None:
     (tmp_path / "train.jsonl").write_text(jsonl())
-    (tmp_path / "test.tsv").write_text(tsv())
-    assert "files not used: test.tsv" in load(tmp_path).notes
+    (tmp_path / other).write_text(tsv())
+    assert re.search(
+        r": holds train\.jsonl and \S+; give all splits in files of one kind$", error_of(lambda: load(tmp_path))
+    )
+
+
+def test_other_files_beside_tables_are_told(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(jsonl())
+    (tmp_path / "more.de").write_text("x")
+    data = load(tmp_path)
+    assert everything(data) == PAIRS
+    assert "files not used: more.de" in data.notes
 
 
 @pytest.mark.parametrize("other", ["train.csv", "train.tsv.gz", "train.en"])

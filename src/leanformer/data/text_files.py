@@ -83,7 +83,7 @@ def read_csv(file: Path, languages: tuple[str, str]) -> SentencePairs:
 def _first_row(text: str, delimiter: str) -> list[str]:
     """The columns of a table's first row, if this is what stands between them."""
     try:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error:
         return []
 

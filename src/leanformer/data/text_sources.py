@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from leanformer.data.iwslt import is_iwslt, read_iwslt
 from leanformer.data.languages import match_codes
 from leanformer.data.number_words import number_words
 from leanformer.data.pairs import SentencePairs
-from leanformer.data.splits import name_splits
+from leanformer.data.splits import SPLIT_NAMES, name_splits
 from leanformer.data.text_files import plain_file, plain_names, read_aligned, read_csv, read_tsv
 from leanformer.data.text_reading import read_parts, unpacked_name
 from leanformer.data.tmx import read_tmx
@@ -70,11 +70,12 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
     files = _files_of_splits(directory, languages)
     tables = [path for path in directory.rglob("*") if _suffix(path) in TABLE_FORMATS]
     if tables:
+        _check_one_kind(config.source, tables, files)
         for table in tables:
             _check_packed(table)
         with quiet():
             splits, notes = _from_table(load_dataset(config.source, str(directory), config.subset), config, languages)
-        unused = [file.name for of_split in files.values() for file in of_split]
+        unused = [file.name for of_split in files.values() for file in of_split if file.is_file()]
         return splits, [*notes, *([f"files not used: {', '.join(unused)}"] if unused else [])]
     if not files:
         raise LeanformerError(
@@ -91,6 +92,21 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
             splits[role], more = _read_pairs(files[name][0], languages)
             notes += [f"{role}: {note}" for note in more]
     return splits, notes
+
+
+def _check_one_kind(source: str, tables: Sequence[Path], files: Mapping[str, Sequence[Path]]) -> None:
+    """Makes sure that no split is in files of pairs where others are in tables, or it would be left out.
+
+    Raises:
+        LeanformerError: One is.
+    """
+    in_tables = {unpacked_name(table).stem for table in tables}
+    known = {name for names in SPLIT_NAMES.values() for name in names}
+    for name, (file, *_) in files.items():
+        if name.lower() in known and name not in in_tables:
+            raise LeanformerError(
+                f"data.source {source}: holds {tables[0].name} and {file.name}; give all splits in files of one kind"
+            )
 
 
 def _files_of_splits(directory: Path, languages: tuple[str, str]) -> dict[str, list[Path]]:
