@@ -62,7 +62,7 @@ def test_corpus_scores_are_sacrebleus(metric: Metric, system: str) -> None:
     translations = Translations(SOURCES, REFERENCES, SYSTEMS[system])
     expected = OFFICIAL[metric].corpus_score(SYSTEMS[system], [REFERENCES])
     assert getattr(translations, metric) == pytest.approx(expected.score, abs=1e-9)
-    assert translations.signatures[metric] == str(OFFICIAL[metric].get_signature())
+    assert translations.scoring.signatures[metric] == str(OFFICIAL[metric].get_signature())
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -14,6 +14,13 @@ from leanformer.errors import printable
 CODES: dict[str, str] = {
     # images
     # text
+    "leaked-sentences": "sentences that are validated or tested on stand in the training split too",
+    "untranslated-pairs": "most pairs of a split have the same sentence on both sides",
+    "pairs-left-out": "more than a tenth of a split's pairs was left out",
+    "short-references": "most references have fewer than the four words in a row that BLEU counts",
+    "small-test-split": "the test split has so few sentences that its intervals are too narrow",
+    "cut-translations": "translations are cut off at fewer subwords than some references have",
+    "lossy-normalizer": "the tokenizer takes letters or accents away, from the references as scored too",
     # models
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""

@@ -78,6 +78,13 @@ class Task(ABC):
             LeanformerError: They do not.
         """
 
+    def check_test(self) -> None:  # noqa: B027 - a task may have nothing to check
+        """Checks that the test split suffices for a decision.
+
+        Raises:
+            LeanformerError: It does not.
+        """
+
     @abstractmethod
     def teaching_batches(self, multiple: int) -> TrainingBatches:
         """The training data in batches that are ``multiple`` times as large."""
