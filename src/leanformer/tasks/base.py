@@ -147,6 +147,14 @@ class Task(ABC):
         """What ``evaluate`` follows from beside model and data; a trial evaluated otherwise is evaluated anew."""
         return {}
 
+    def scoring_settings(self) -> dict[str, Any]:
+        """What ``scores`` follows from beside the answers; what was scored otherwise is scored anew."""
+        return {}
+
+    def validation_answers(self, model: PreTrainedModel) -> Answers | None:
+        """The model's answers on the validation split, where ``validate`` scores any."""
+        return None
+
     def training_settings(self) -> dict[str, Any]:
         """What a training follows from that the study's sections on data, baseline and training do not say."""
         return {}

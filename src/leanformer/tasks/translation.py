@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -66,6 +67,7 @@ class Translation(Task):
     """
 
     batches: TextBatches
+    _validated: tuple[weakref.ref[PreTrainedModel], Translations] | None = None
 
     def __init__(self, study: TranslationStudy, device: torch.device) -> None:
         self.study: TranslationStudy = study
@@ -221,11 +223,19 @@ class Translation(Task):
             tokens += int((labels != -100).sum())
         record = {"validation_loss": float(loss) / tokens, "validation_token_accuracy": int(right) / tokens}
         if last:
-            pairs = self._validation_pairs
-            texts = self._translate(model, pairs.sources, 1, self.study.data.max_tokens).texts
-            translations = Translations(pairs.sources, pairs.targets, tuple(texts), self.scoring)
-            record |= {f"validation_{name}": score for name, score in self.scores(translations).items()}
+            self._validated = (weakref.ref(model), self._validation_translations(model))
+            record |= {f"validation_{name}": score for name, score in self.scores(self._validated[1]).items()}
         return record
+
+    def _validation_translations(self, model: PreTrainedModel) -> Translations:
+        pairs = self._validation_pairs
+        texts = self._translate(model, pairs.sources, 1, self.study.data.max_tokens).texts
+        return Translations(pairs.sources, pairs.targets, tuple(texts), self.scoring)
+
+    def validation_answers(self, model: PreTrainedModel) -> Translations:
+        if self._validated is not None and self._validated[0]() is model:
+            return self._validated[1]
+        return self._validation_translations(model)
 
     def progress(self, record: Mapping[str, float]) -> str:
         found = f"val loss {record['validation_loss']:.3f}"
@@ -260,6 +270,9 @@ class Translation(Task):
     def evaluation_settings(self) -> dict[str, Any]:
         decode = self.study.decode
         return {"beam": decode.beam, "max_tokens": decode.max_tokens or self.study.data.max_tokens}
+
+    def scoring_settings(self) -> dict[str, Any]:
+        return {str(name): signature for name, signature in self.scoring.signatures.items()}
 
     def training_settings(self) -> dict[str, Any]:
         return {"positions": self._geometry.positions}  # of a fresh model
