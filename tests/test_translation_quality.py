@@ -15,7 +15,8 @@ from sacrebleu.metrics.chrf import CHRF
 from transformers import MarianConfig, MarianMTModel
 
 from leanformer.errors import LeanformerError
-from leanformer.measure.translation import Metric, Translations, corpus_score, translate
+from leanformer.measure.scoring import Metric
+from leanformer.measure.translation import Translations, corpus_score, translate
 
 SOURCES = (
     "A man in an orange hat, starring at something.",

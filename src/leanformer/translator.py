@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from leanformer.data.text_reading import decode_text, read_parts, split_lines
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.errors import LeanformerError
 from leanformer.files import write_atomically
@@ -19,25 +20,21 @@ from leanformer.progress import quiet_libraries
 
 
 def read_lines(path: Path | None) -> list[str]:
-    """The lines of a UTF-8 file, or of standard input.
+    """The lines of a file or of standard input, as training data are read: in UTF-8, or with a byte order mark.
 
     Raises:
-        LeanformerError: The file cannot be read, or a line is not UTF-8.
+        LeanformerError: The text cannot be read, or is in another encoding.
     """
     name = "standard input" if path is None else str(path)
-    try:
-        content = sys.stdin.buffer.read() if path is None else path.read_bytes()
-    except OSError as error:
-        raise LeanformerError(f"{name}: cannot be read: {error.strerror}") from None
-    # Only line feeds end a line, as in wc and paste: the translations are to stay beside their sentences.
-    lines = content.removesuffix(b"\n").split(b"\n") if content else []
-    texts = []
-    for number, line in enumerate(lines, start=1):
+    if path is None:
         try:
-            texts.append(line.removesuffix(b"\r").decode())
-        except UnicodeDecodeError:
-            raise LeanformerError(f"{name}, line {number}: not UTF-8; convert the text first") from None
-    return texts
+            content = sys.stdin.buffer.read()
+        except OSError as error:
+            raise LeanformerError(f"{name}: cannot be read: {error.strerror}") from None
+    else:
+        content = b"".join(read_parts(path))
+    # No other line ends than those: the translations are to stay beside their sentences.
+    return split_lines(decode_text(content, name)) if content else []
 
 
 def translate_lines(
@@ -80,5 +77,20 @@ def translate_lines(
     text = "".join(" ".join(line.splitlines()) + "\n" for line in result.texts)
     if out is None:
         sys.stdout.write(text)
+    elif out.exists() and not out.is_file() and not out.is_dir():
+        _write_to_device(out, text)
     else:
         write_atomically(out, text)
+
+
+def _write_to_device(device: Path, text: str) -> None:
+    """Writes to a terminal, a pipe or ``/dev/null``, in whose place no file may be put.
+
+    Raises:
+        LeanformerError: It takes nothing.
+    """
+    try:
+        with device.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise LeanformerError(f"{device}: cannot be written: {error.strerror}") from None
