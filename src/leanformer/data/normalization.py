@@ -20,7 +20,7 @@ Normalize = Callable[[str], str]
 def normalizer_of(tokenizer: PreTrainedTokenizerBase) -> Normalize:
     """How a tokenizer normalises a target text, in Unicode's composed form (NFC), without outer spaces.
 
-    Marks of where words begin are no part of the text: the step that puts one in front is left out, and where one
+    Marks of where words begin are no part of the text: the step that puts one in front is left out, and where a mark
     stands for a space it becomes a space again, as it does when ids are decoded.
 
     Args:
@@ -29,15 +29,17 @@ def normalizer_of(tokenizer: PreTrainedTokenizerBase) -> Normalize:
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     pieces = getattr(tokenizer, "spm_target", None) or getattr(tokenizer, "sp_model", None)
+    steps: list[Normalize] = []
     if backend is not None:
-        steps: list[Normalize] = [step.normalize_str for step in _text_steps(backend.normalizer)]
-    else:
-        steps = [] if pieces is None else [pieces.normalize]
+        steps = [step.normalize_str for step in _text_steps(backend.normalizer)]
+    elif pieces is not None:
+        steps = [pieces.normalize]
+    marks_spaces = pieces is not None or SPACE_MARK in f"{backend and (backend.normalizer, backend.decoder)!r}"
 
     def normalize(text: str) -> str:
         for step in steps:
             text = step(text)
-        if steps:
+        if marks_spaces:
             text = text.replace(SPACE_MARK, " ")
         return unicodedata.normalize("NFC", text).strip()
 
