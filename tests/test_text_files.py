@@ -191,8 +191,9 @@ def test_a_large_file_that_is_well_packed_is_read(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_comma_separated_values(tmp_path: Path, delimiter: str) -> None:
-    (tmp_path / "p.csv").write_text(csv_text(delimiter), newline="")
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+def test_comma_separated_values(tmp_path: Path, delimiter: str, end: str) -> None:
+    (tmp_path / "p.csv").write_text(csv_text(delimiter).replace("\r\n", end), newline="")
     assert everything(load(tmp_path / "p.csv")) == PAIRS
 
 
@@ -273,6 +274,17 @@ def test_a_directory_of_files_of_pairs(tmp_path: Path, kind: str, end: str) -> N
     assert rows(data.train, data.validation) == PAIRS
     assert rows(data.test) == sorted((a.replace("entence", "est"), b.replace("Satz", "Probe")) for a, b in PAIRS)
     assert f"files: Test.{kind}{end}, train.{kind}{end}" in data.notes
+
+
+def test_a_directory_of_packed_tables(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(jsonl().encode()))
+    data = load(tmp_path)
+    assert rows(data.train, data.validation) == rows(data.test) == PAIRS
+    (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(jsonl().encode())[:-9])
+    assert re.search(r"test\.jsonl\.gz: not a whole gzip file", error_of(lambda: load(tmp_path)))
+    (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(jsonl().encode() + b'{"en": 1'))
+    assert re.search(r"test\.jsonl\.gz, line 41: no whole JSON", error_of(lambda: load(tmp_path)))
 
 
 def test_files_of_several_kinds_in_a_directory(tmp_path: Path) -> None:
@@ -396,6 +408,19 @@ BOMB = "<!DOCTYPE tmx [" + "".join(
 def test_bad_memories(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "m.tmx").write_bytes(content)
     assert re.search(message, error := error_of(lambda: read_tmx(tmp_path / "m.tmx", LANGUAGES))), error
+
+
+def test_markup_of_any_depth(tmp_path: Path) -> None:
+    deep = "<hi>" * 20_000 + "a" + "</hi>" * 20_000
+    unit = f'<tu><tuv xml:lang="en"><seg>{deep}</seg></tuv><tuv xml:lang="de"><seg>b</seg></tuv></tu>'
+    (tmp_path / "m.tmx").write_text(f"<tmx><body>{unit}</body></tmx>")
+    assert rows(read_tmx(tmp_path / "m.tmx", LANGUAGES)[0]) == [("a", "b")]
+
+
+def test_one_language_in_two_cases(tmp_path: Path) -> None:
+    (tmp_path / "p.tsv").write_text(tsv())
+    message = error_of(lambda: load(tmp_path / "p.tsv", source_language="pt-BR", target_language="PT_br"))
+    assert message == "data.target_language: 'PT_br' is the source language too; give two languages"
 
 
 def test_an_entity_that_is_declared_in_the_second_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

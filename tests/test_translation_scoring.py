@@ -313,6 +313,17 @@ def task_of(study: dict[str, Any]) -> Translation:
     return task
 
 
+def test_who_decides_nothing_is_not_warned_of_the_test_split(tmp_path: Path) -> None:
+    """Such as an inspection, which tests on next to nothing."""
+    study = lf.make_study(
+        tiny(
+            corpus(tmp_path / "p.tsv", sources_and_targets()), data={"source": str(tmp_path / "p.tsv"), "test_limit": 1}
+        )
+    )
+    assert isinstance(study, TranslationStudy)
+    assert Translation(study, torch.device("cpu")).warnings == []
+
+
 def written(task: Translation, references: Sequence[str]) -> Translations:
     """What a model writes that has learned everything: the references, cut and put together again."""
     texts = task.tokenizer.decode([ids[:-1] for ids in task.tokenizer.encode_target(list(references))])

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -837,6 +838,11 @@ def test_translate_reads_text_from_any_system(tmp_path: Path, end: str, encoding
     (tmp_path / "in.txt").write_bytes("".join(line + end for line in lines).encode(encoding))
     assert translator.read_lines(tmp_path / "in.txt") == lines
     assert translator.read_lines(Path(os.devnull)) == []
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=((tmp_path / "in.txt").read_bytes(),))
+    writer.start()
+    assert translator.read_lines(tmp_path / "pipe") == lines
+    writer.join()
 
 
 def test_translate_names_what_cannot_be_read(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def match_codes(names: Iterable[str], languages: tuple[str, str]) -> tuple[str |
     """
     names = list(names)
     found: dict[str, str] = {}
-    degrees: tuple[Callable[[str, str], bool], ...] = (str.__eq__, _same, _same_but_for_region)
+    degrees: tuple[Callable[[str, str], bool], ...] = (str.__eq__, same_language, _same_but_for_region)
     for matches in degrees:
         for language in languages:
             free = (name for name in names if name not in found.values() and matches(name, language))
@@ -32,7 +32,8 @@ def primary_code(language: str) -> str:
     return _parts(language)[0]
 
 
-def _same(name: str, language: str) -> bool:
+def same_language(name: str, language: str) -> bool:
+    """Whether two codes are one, written in another case or with another mark between their parts."""
     return _parts(name) == _parts(language)
 
 

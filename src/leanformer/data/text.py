@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from leanformer.config import TextDataConfig
+from leanformer.data.languages import same_language
 from leanformer.data.pairs import SentencePairs, clean_pairs, divide_pairs
 from leanformer.data.text_checks import leak_warning, left_out_warning, present, untranslated_warning
 from leanformer.data.text_sources import read_source
@@ -38,7 +39,7 @@ def load_text(config: TextDataConfig) -> TextData:
         LeanformerError: for a source that cannot be read or understood, for sides that are not aligned, and for splits
             without pairs: see docs/text-data.md for all the cases.
     """
-    if config.source_language == config.target_language:
+    if same_language(config.source_language, config.target_language):
         raise LeanformerError(
             f"data.target_language: {config.target_language!r} is the source language too; give two languages"
         )

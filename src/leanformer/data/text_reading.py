@@ -43,9 +43,7 @@ def read_parts(file: Path) -> Iterator[bytes]:
     """
     try:
         with file.open("rb") as raw:
-            packed = raw.read(len(GZIP)) == GZIP
-            raw.seek(0)
-            if not packed:
+            if raw.peek(len(GZIP))[: len(GZIP)] != GZIP:  # looked at, not read: a pipe cannot be wound back
                 while part := raw.read(AT_A_TIME):
                     yield part
                 return

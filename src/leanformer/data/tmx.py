@@ -173,15 +173,22 @@ def _variants(unit: ElementTree.Element) -> dict[str, str]:
 
 
 def _flat_text(element: ElementTree.Element) -> str:
-    """The text of an element without its inline markup."""
-    parts = [element.text or ""]
-    for child in element:
-        if _local(child) not in NATIVE_CODE:
-            parts.append(_flat_text(child))
-        parts.append(child.tail or "")
+    """The text of an element without its inline markup, however deep that is."""
+    parts: list[str] = []
+    ahead: list[ElementTree.Element | str] = [element]
+    while ahead:
+        part = ahead.pop()
+        if isinstance(part, str):
+            parts.append(part)
+            continue
+        parts.append(part.text or "")
+        for child in reversed(part):
+            ahead.append(child.tail or "")
+            if _local(child) not in NATIVE_CODE:
+                ahead.append(child)
     return "".join(parts)
 
 
 def _local(element: ElementTree.Element) -> str:
-    """An element's name without its namespace; of comments and the like, which have none, nothing."""
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+    """An element's name without its namespace."""
+    return element.tag.rpartition("}")[2]

@@ -79,7 +79,7 @@ class Task(ABC):
         """
 
     def check_test(self) -> None:  # noqa: B027 - a task may have nothing to check
-        """Checks that the test split suffices for a decision.
+        """Checks that the test split suffices for a decision, and adds to ``warnings`` what it does not show.
 
         Raises:
             LeanformerError: It does not.

@@ -102,17 +102,13 @@ class Translation(Task):
         self._validation_pairs = self.data.validation.without(long)
         self._test, _ = encode_pairs(self.data.test, self.tokenizer)
         config_of_model = self.make_baseline(seed=0).config
-        positions = config_of_model.max_position_embeddings
-        check_positions(self.data.test.sources, self._test.sources.lengths, positions, baseline)
+        self._positions: int = config_of_model.max_position_embeddings
+        check_positions(self.data.test.sources, self._test.sources.lengths, self._positions, baseline)
         counts = {"train": len(self._left_out), "validation": len(long)}
         self.notes = [*self.data.notes, *self._counts(counts), *scoring_notes(self.scoring, self.data.test.targets)]
-        most = min(self.evaluation_settings()["max_tokens"], positions)
         self.warnings = [
             *self.data.warnings,
             *left_out_warnings(self.data, counts, config.max_tokens),
-            *test_warnings(
-                self.data.test.targets, self._test.targets.lengths, most, positions, self._metric, self.scoring
-            ),
         ]
         self._start_id: int = config_of_model.decoder_start_token_id
         self.batches = self.teaching_batches(1)
@@ -153,7 +149,11 @@ class Translation(Task):
             )
 
     def check_test(self) -> None:
-        check_test_split(self.data.test.targets, self._metric, self.scoring)
+        references, lengths = self.data.test.targets, self._test.targets.lengths
+        check_test_split(references, self._metric, self.scoring)
+        most = min(self.evaluation_settings()["max_tokens"], self._positions)
+        found = test_warnings(references, lengths, most, self._positions, self._metric, self.scoring)
+        self.warnings = [*self.warnings, *found]
 
     def teaching_batches(self, multiple: int) -> TextBatches:
         return self._batches(self._train, self.study.train.batch_tokens * multiple)
