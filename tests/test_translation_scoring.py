@@ -32,6 +32,7 @@ from leanformer.measure import cost
 from leanformer.measure.scoring import Metric, Scoring, choose_tokenizer
 from leanformer.measure.translation import Translations, corpus_score
 from leanformer.tasks.translation import Translation
+from leanformer.tasks.translation_details import source_words
 
 CHINESE = ["我昨天去了北京。", "他在看一本有趣的书。", "今天天气很好，我们去公园吧。"]
 JAPANESE = ["私は昨日、東京へ行きました。", "彼は面白い本を読んでいます。"]
@@ -449,6 +450,59 @@ def test_another_tokenizer_judges_the_search_anew(tmp_path: Path) -> None:
         for key in ("learning_rate_search", "learning_rate"):
             assert after[name][key] == fresh[name][key]
         assert after[name]["quality"] == fresh[name]["quality"]
+
+
+def test_letters_that_a_tokenizer_does_not_know_are_told(tmp_path: Path) -> None:
+    source = corpus(tmp_path / "p.tsv", sources_and_targets())
+    model = tmp_path / "model"
+    trained = task_of(tiny(source))
+    lf.save(trained.make_baseline(0), model)
+    trained.tokenizer.save(model)
+    file = model / "tokenizer.json"
+    rules = json.loads(file.read_text())
+    # Of a language without capitals: its letters are known one by one, and no bytes.
+    letters = dict.fromkeys(["</s>", "<unk>", "<pad>", *"abcdefghijklmnopqrstuvwxyzäöü 0123456789"])
+    rules["model"] = {
+        "type": "BPE",
+        "unk_token": "<unk>",
+        "vocab": {letter: number for number, letter in enumerate(letters)},
+        "merges": [],
+    }
+    rules["pre_tokenizer"] = None
+    rules["decoder"] = {"type": "Fuse"}
+    file.write_text(json.dumps(rules))
+    changes: dict[str, Any] = {"baseline": {"model": str(model)}, "decode": {"max_tokens": 80}}
+    task = task_of(tiny(source) | changes)
+    assert codes(task) == ["unknown-letters"]
+    assert "30 of 30 test references have letters that the tokenizer does not know" in str(task.warnings[0])
+    small = corpus(tmp_path / "s.tsv", [(source, target.lower()) for source, target in sources_and_targets()])
+    assert codes(task_of(tiny(small) | changes)) == []
+
+
+def test_words_of_a_source_without_spaces() -> None:
+    assert source_words(["ein Satz, kurz", "wort"], "de").tolist() == [3, 1]
+    assert source_words(CHINESE, "zh").tolist() == [len(text) for text in CHINESE]
+    assert source_words(THAI, "source").min() > 10
+
+
+@pytest.mark.usefixtures("prepared")
+@pytest.mark.parametrize("section", ["data", "decode"])
+def test_more_subwords_than_a_trained_model_has_positions(tmp_path: Path, section: str) -> None:
+    source = corpus(tmp_path / "p.tsv", sources_and_targets())
+    study = tiny(source)
+    study["baseline"]["config"]["max_position_embeddings"] = 45
+    study["data"]["max_tokens"] = 40
+    task = task_of(study)
+    lf.save(task.make_baseline(0), tmp_path / "model")
+    task.tokenizer.save(tmp_path / "model")
+    study["baseline"] = {"model": str(tmp_path / "model")}
+    study[section]["max_tokens"] = 60
+    found = re.match(
+        rf"{section}\.max_tokens: 60 subwords a sentence, the model has (\d+) positions; set", error_of(study)
+    )
+    assert found
+    study[section]["max_tokens"] = int(found[1])
+    assert is_prepared(study)
 
 
 # Test splits that cannot judge, and whether what errors advise helps

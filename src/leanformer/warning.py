@@ -20,6 +20,7 @@ CODES: dict[str, str] = {
     "short-references": "most references have fewer than the four words in a row that BLEU counts",
     "small-test-split": "the test split has so few sentences that its intervals are too narrow",
     "cut-translations": "translations are cut off at fewer subwords than some references have",
+    "unknown-letters": "the tokenizer does not know letters of many references, which no translation can reach",
     "lossy-normalizer": "the tokenizer takes letters or accents away, from the references as scored too",
     # models
 }

@@ -58,6 +58,11 @@ class Sentences:
         """The ids of one sentence."""
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
+    def containing(self, token: int) -> int:
+        """How many sentences hold a token."""
+        places = np.flatnonzero(self.tokens == token)
+        return len(np.unique(np.searchsorted(self.offsets, places, side="right")))
+
     def select(self, rows: Rows) -> Sentences:
         """The sentences of these rows, in their order."""
         return Sentences.joined([self[row] for row in rows])

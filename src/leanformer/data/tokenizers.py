@@ -85,6 +85,11 @@ class TranslationTokenizer:
             return len(self._target.target_encoder)
         return len(self._target)
 
+    @property
+    def unknown_id(self) -> int | None:
+        """What stands for letters that the target side does not know; None where it knows all."""
+        return self._target.unk_token_id
+
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of source sentences, each with its end mark."""
         return self._source(list(texts), verbose=False)["input_ids"] if texts else []

@@ -38,7 +38,7 @@ from leanformer.tasks.translation_checks import (
     scoring_notes,
     test_warnings,
 )
-from leanformer.tasks.translation_details import by_length, examples
+from leanformer.tasks.translation_details import by_length, examples, source_words
 
 METRICS: tuple[Metric, ...] = ("bleu", "chrf")
 
@@ -149,10 +149,13 @@ class Translation(Task):
             )
 
     def check_test(self) -> None:
-        references, lengths = self.data.test.targets, self._test.targets.lengths
+        references = self.data.test.targets
         check_test_split(references, self._metric, self.scoring)
         most = min(self.evaluation_settings()["max_tokens"], self._positions)
-        found = test_warnings(references, lengths, most, self._positions, self._metric, self.scoring)
+        unknown = self.tokenizer.unknown_id
+        found = test_warnings(
+            references, self._test.targets, most, self._positions, unknown, self._metric, self.scoring
+        )
         self.warnings = [*self.warnings, *found]
 
     def teaching_batches(self, multiple: int) -> TextBatches:
@@ -349,6 +352,7 @@ class Translation(Task):
 
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:
         exact = [answers.exact_match for answers in outcome.each()]
+        words = source_words(self.data.test.sources, self.study.data.source_language)
         rival = None if baseline is outcome else baseline
         return {
             **self.no_details(),
@@ -357,7 +361,7 @@ class Translation(Task):
                 "exact_match": {"mean": float(np.mean(exact)), "per_seed": exact},
             },
             "paired_bootstrap": [] if rival is None else self._seed_by_seed(outcome, rival),
-            "by_length": by_length(self._metric, outcome, rival),
+            "by_length": by_length(self._metric, words, outcome, rival),
             "examples": [] if rival is None else examples(outcome, rival),
         }
 

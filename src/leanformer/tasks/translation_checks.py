@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from leanformer.data.normalization import loses_letters
 from leanformer.data.text import TextData
-from leanformer.data.text_checks import left_out_warning, present
+from leanformer.data.text_batches import Sentences
+from leanformer.data.text_checks import MUCH, left_out_warning, present
 from leanformer.errors import LeanformerError
 from leanformer.measure.scoring import Metric, Scoring
 from leanformer.measure.translation import Translations, corpus_score
@@ -97,19 +98,27 @@ def left_out_warnings(data: TextData, left_out: Mapping[str, int], max_tokens: i
 
 
 def test_warnings(
-    references: Sequence[str], lengths: NDArray[np.int64], most: int, positions: int, metric: Metric, scoring: Scoring
+    references: Sequence[str],
+    encoded: Sentences,
+    most: int,
+    positions: int,
+    unknown: int | None,
+    metric: Metric,
+    scoring: Scoring,
 ) -> list[StudyWarning]:
     """What a test split shows less of than its reader may think.
 
     Args:
         references: Its target sentences.
-        lengths: Subwords of each, the end mark included.
+        encoded: Their subwords, with end marks.
         most: Subwords at which translations are cut off.
         positions: Subwords that the model has positions for.
+        unknown: The subword that stands for what the tokenizer does not know.
         metric: Which judges.
         scoring: How.
     """
-    found = []
+    found: list[StudyWarning] = []
+    lengths = encoded.lengths
     if len(references) < FEW:
         found.append(
             StudyWarning(
@@ -140,6 +149,16 @@ def test_warnings(
                 f"{cut:,} of {len(references):,} test references have more than the {most} subwords at which "
                 f"translations are cut off; {remedy}",
                 cut,
+            )
+        )
+    unreached = 0 if unknown is None else encoded.containing(unknown)
+    if unreached > MUCH * len(references):
+        found.append(
+            StudyWarning(
+                "unknown-letters",
+                f"{unreached:,} of {len(references):,} test references have letters that the tokenizer does not know, "
+                "so that no translation can reach them; take a model of this language, or a fresh one",
+                unreached,
             )
         )
     lossy = [text for text in references if loses_letters(text, scoring.normalize(text))]

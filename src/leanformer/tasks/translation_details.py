@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from leanformer.measure.scoring import Metric
-from leanformer.measure.translation import corpus_score
+from leanformer.measure.scoring import Metric, Scoring, choose_tokenizer
+from leanformer.measure.translation import Translations, corpus_score
 from leanformer.tasks.base import Outcome
 
 LENGTHS = (1, 6, 11, 16, 21, 31)  # words of the source at which a bin begins
 MOST_EXAMPLES = 8
 
 
-def by_length(metric: Metric, outcome: Outcome, baseline: Outcome | None) -> list[dict[str, Any]]:
+def source_words(sources: Sequence[str], language: str) -> NDArray[np.int64]:
+    """How many words each sentence has; in a language without spaces between them, what sacreBLEU takes for words."""
+    tokenize = choose_tokenizer("auto", language, sources)
+    if tokenize == "13a":
+        return np.array([len(source.split()) for source in sources])
+    counts = Translations(tuple(sources), tuple(sources), tuple(sources), Scoring(tokenize)).statistics("bleu")
+    return counts[:, 0].astype(np.int64)
+
+
+def by_length(
+    metric: Metric, words: NDArray[np.int64], outcome: Outcome, baseline: Outcome | None
+) -> list[dict[str, Any]]:
     """The score of sentences of like length, mean over the seeds.
 
     Args:
         metric: Which score.
+        words: Of each sentence's source.
         outcome: Of a candidate, or of the baseline itself.
         baseline: Of the baseline, where there is another to compare with.
     """
-    words = np.array([len(source.split()) for source in outcome.each()[0].sources])
     ends = [*(start - 1 for start in LENGTHS[1:]), None]
     found = []
     for low, high in zip(LENGTHS, ends, strict=True):
