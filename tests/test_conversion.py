@@ -252,7 +252,7 @@ def test_where_the_result_may_go(make_model: MakeModel, tmp_path: Path) -> None:
     (tmp_path / "full" / "mine").touch()
     for taken in ("file", "full", "model"):
         assert "there is something already" in line_of(partial(lf.convert, source, tmp_path / taken))
-    assert "cannot be made" in line_of(lambda: lf.convert(source, tmp_path / "file" / "out"))
+    assert "cannot be written" in line_of(lambda: lf.convert(source, tmp_path / "file" / "out"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     lf.convert(source, tmp_path / "link")

@@ -30,6 +30,7 @@ from typer.testing import CliRunner, Result
 import leanformer as lf
 from leanformer.cli import app
 from leanformer.config import TokenizerConfig
+from leanformer.data.preprocessing import read_preprocessing
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.model.baseline import ImageBaseline, TextBaseline, fresh_model
 
@@ -141,7 +142,7 @@ def test_code_of_a_directory_never_runs(saved: Path, translator: Path, tmp_path:
     assert type(loaded).__module__.startswith("transformers.models.vit")
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in loaded.state_dict().items())
     assert TranslationTokenizer.load(translator).source_vocabulary == vocabulary
-    ImageBaseline(str(saved), {}, fresh=False).normalization()
+    read_preprocessing(str(saved), "vit", None, 1, own_size=True, own_numbers=True)
     sites = command("sites", saved)
     assert (sites.exit_code, "ViTForImageClassification" in sites.stdout) == (0, True), sites.output
     (tmp_path / "text").write_text("one two\n")
@@ -586,6 +587,9 @@ def test_a_study_tells_that_it_trains_in_float32_and_runs_no_code(
         train={"epochs": 1, "batch_size": 128, "learning_rate": [1e-3]},
         seeds=[0],
     )
+    with pytest.raises(lf.LeanformerError, match="the image processor of .* says auto_map: .* not understood"):
+        lf.run(study, tmp_path / "run")
+    study["data"] |= {"image_size": 8, "normalize": "data"}
     result = lf.run(study, tmp_path / "run")
     note = f"{tmp_path / 'model'} is kept in float16; it is trained, measured and saved in float32"
     assert note in result.results["data"]["notes"]
@@ -687,3 +691,34 @@ def test_generation_settings_that_contradict_themselves_are_one_line(
     model.generation_config.num_beams, model.generation_config.num_return_sequences = 1, 4
     assert "the model cannot be written: " in line_of(lambda: lf.save(model, tmp_path / "model"))
     assert not os.listdir(tmp_path)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("part", [0.001, 0.3, 0.5, 0.7, 0.9, 1.0])
+def test_a_flipped_bit_of_the_weights_is_found(saved: Path, part: float) -> None:
+    file = saved / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[max(9, int(part * (len(content) - 1)))] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(lf.LeanformerError, match=r"model\.safetensors: damaged|safetensors"):
+        lf.load(saved)
+
+
+def test_weights_that_transformers_saves_anew_carry_no_sum_of_others(saved: Path) -> None:
+    model = lf.load(saved)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save_pretrained(saved)
+    assert torch.equal(next(lf.load(saved).parameters()), next(model.parameters()))
+
+
+def test_a_sealed_file_is_an_ordinary_one(saved: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(saved / "model.safetensors", framework="pt") as file:
+        assert file.metadata()["format"] == "pt"
+        assert len(file.metadata()["sha256"]) == 64
+    again = type(lf.load(saved)).from_pretrained(saved)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), lf.load(saved).parameters(), strict=True))

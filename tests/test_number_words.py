@@ -109,11 +109,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "language that starts like another": ({"source": "english"}, r"data\.source_language: .* no language 'english'"),
     "ordinals": (
         {"target": "cs", "kinds": ("ordinal",)},
-        r"data\.numbers\.kinds: num2words writes no ordinal numbers in 'cs'; leave ordinal out or take another",
+        r"data\.numbers\.kinds: num2words writes no ordinal numbers in 'cs'; take another than ordinal in "
+        r"data\.numbers\.kinds, or take another language$",
     ),
-    "years": ({"source": "sv", "kinds": ("year",)}, r"num2words writes no years in 'sv'; leave year out"),
+    "years": ({"source": "sv", "kinds": ("year",)}, r"num2words writes no years in 'sv'; take another than year"),
     "years by a missing method": ({"source": "vi", "kinds": ("year",)}, r"num2words writes no years in 'vi'"),
-    "amounts": ({"target": "da", "kinds": ("currency",)}, r"num2words writes no amounts in 'da'; leave currency out"),
+    "amounts": ({"target": "da", "kinds": ("currency",)}, r"num2words writes no amounts in 'da'; take another"),
     "amounts in one currency only, unseen": (
         {"target": "ar", "kinds": ("currency",)},
         r"num2words writes no amounts in 'ar'",
@@ -128,12 +129,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a number that one language lacks": (
         {"target": "am"},
-        r"num2words cannot write [\d,]+ as cardinal in 'am'; lower data\.numbers\.largest or leave cardinal out",
+        r"num2words cannot write [\d,]+ as cardinal in 'am'; set data\.numbers\.largest to less than 1100, or "
+        r"take another",
     ),
     "too few numbers": (
         {"largest": 300},
-        r"data\.numbers: .* want 500 distinct numbers, and there are 301 from 0 to 300; lower them, or raise "
-        r"data\.numbers\.largest",
+        r"data\.numbers: .* want 500 distinct numbers, and there are 301 from 0 to 300; lower them, or set "
+        r"data\.numbers\.largest to 499$",
     ),
     "too few ordinals": ({"largest": 499, "kinds": ("ordinal",)}, "there are 499 from 1 to 499"),
     "too few years": (
@@ -142,7 +144,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "years out of range": (
         {"kinds": ALL_KINDS, "largest": 600},
-        r"data\.numbers\.largest: years run from 1000 to 2999, and 600 is less; raise it, or leave year out",
+        r"data\.numbers\.largest: years run from 1000 to 2999, and 600 is less; set it to 1000 or more, or leave "
+        r"year out",
     ),
 }
 
@@ -154,3 +157,23 @@ def test_what_there_is_not_is_one_clear_line(case: str) -> None:
         written(**keys)
     assert re.search(message, str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("case", ["too few numbers", "too few ordinals", "years out of range", "ordinals"])
+def test_what_an_error_advises_works(case: str) -> None:
+    keys = dict(BAD[case][0])
+    with pytest.raises(LeanformerError) as caught:
+        written(**keys)
+    if found := re.search(r" set (?:it|data\.numbers\.largest) to (\d+)", str(caught.value)):
+        keys["largest"] = int(found[1])
+    else:
+        keys["kinds"] = ("cardinal",)
+    assert written(**keys)["train"].sources
+
+
+def test_numbers_below_the_one_that_a_language_lacks_can_be_written() -> None:
+    with pytest.raises(LeanformerError) as caught:
+        written(target="am")
+    found = re.search(r"to less than (\d+)", str(caught.value))
+    assert found
+    assert written(target="am", largest=int(found[1]) - 1)["train"].targets

@@ -114,21 +114,24 @@ def test_nothing_is_left_to_train_on(tokenizer: TranslationTokenizer) -> None:
         encode_pairs(PAIRS, tokenizer, 1, 1)
 
 
-@pytest.mark.parametrize(("sides", "named"), [(("source", "target"), "source"), (("target",), "target")])
-def test_a_block_that_is_too_short_counts_the_sentences(sides: Any, named: str) -> None:
+@pytest.mark.parametrize("sides", [["source", "target"], ["target"]])
+def test_a_block_that_is_too_short_counts_the_sentences(sides: Any) -> None:
     encoded = numbered(seed=1)
-    counts = {
-        side: int((sentences.lengths > 18).sum())
-        for side, sentences in (("source", encoded.sources), ("target", encoded.targets))
-    }
+    lengths = {"source": encoded.sources.lengths, "target": encoded.targets.lengths}
+    counts = {side: int((of_side > 18).sum()) for side, of_side in lengths.items()}
     assert 0 < counts["source"] != counts["target"] > 0
-    check_lengths(encoded, 20, "any block", sides)
+    needed = max(int(lengths[side].max()) for side in sides)
+    check_lengths({"train": encoded}, 20, "any block", {"train": sides})
+    what = "feed_forward at encoder.0.self_attention"
+    found = f"{counts[sides[0]]} of 300 {sides[0]} sentences are longer than the 18 positions of {what}, in the"
     with pytest.raises(LeanformerError) as caught:
-        check_lengths(encoded, 18, "feed_forward at encoder.0.self_attention", sides)
-    assert str(caught.value) == (
-        f"{counts[named]} of 300 {named} sentences are longer than the 18 positions of feed_forward at "
-        "encoder.0.self_attention; set data.max_tokens to 18 or give the block a larger max_length"
-    )
+        check_lengths({"train": encoded}, 18, what, {"train": sides})
+    assert str(caught.value) == f"{found} train split; set data.max_tokens to 18 or give the block max_length: {needed}"
+    with pytest.raises(LeanformerError) as caught:  # from the test split nothing is left out
+        check_lengths({"train": encoded, "test": encoded}, 18, what, {"train": sides, "test": sides})
+    assert str(caught.value) == f"{found} test split; give the block max_length: {needed}"
+    check_lengths({"train": encoded, "test": encoded}, needed, what, {"train": sides, "test": sides})
+    check_lengths({"train": encoded.without(encoded.too_long(18, 18))}, 18, what, {"train": sides})
 
 
 # Batches

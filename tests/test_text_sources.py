@@ -160,8 +160,10 @@ def test_multi30k(shared_data: Path) -> None:
         "A man in an orange hat starring at something.",
     )
     assert "columns: de (source), en (target)" in data.notes
-    assert "1 of 1,014 validation sources stand in the training split too, 0 of them with the same translation" in (
-        data.notes
+    (leaked,) = data.warnings
+    assert (leaked.code, leaked.count) == ("leaked-sentences", 2)
+    assert "validation: 2 of 1,014 pairs stand in the training split too (1 by the source sentence, 1 by the" in str(
+        leaked
     )
 
 
@@ -188,10 +190,12 @@ def test_a_directory_of_aligned_files(tmp_path: Path, name: str) -> None:
     assert rows(data.validation) == list(PAIRS[:3])
     assert rows(data.test) == [("new", "neu"), (ENGLISH[5], "anders")]
     assert "splits not used: extra" in data.notes
-    assert (
-        "3 of 3 validation sources stand in the training split too, 3 of them with the same translation" in data.notes
-    )
-    assert "1 of 2 test sources stand in the training split too, 0 of them with the same translation" in data.notes
+    assert [(warning.code, warning.count) for warning in data.warnings] == [
+        ("leaked-sentences", 3),
+        ("leaked-sentences", 1),
+    ]
+    assert "validation: 3 of 3 pairs stand in the training split too (3 whole); " in str(data.warnings[0])
+    assert "test: 1 of 2 pairs stand in the training split too (1 by the source sentence); " in str(data.warnings[1])
 
 
 def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
@@ -385,8 +389,8 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: None,
         "",
         {},
-        r"^data\.source .*: holds no parquet or jsonl files, no IWSLT archive, and no files such as train\.en and "
-        r"train\.de$",
+        r"^data\.source .*: holds no files of pairs \(\.tsv, \.csv, \.tmx, \.jsonl, \.parquet\), no IWSLT archive, and "
+        r"no files such as train\.en and train\.de$",
     ),
     "nothing there": (
         lambda root: None,
@@ -395,10 +399,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         r"^data\.source .*/corpus/train: no such directory or file, and no .*/corpus/train\.en and .*train\.de$",
     ),
     "a file of another kind": (
-        lambda root: write_lines(root / "pairs.csv", ["a,b"]),
-        "pairs.csv",
+        lambda root: write_lines(root / "pairs.xls", ["a,b"]),
+        "pairs.xls",
         {},
-        r"^data\.source .*/pairs\.csv: is a file of another kind; give one of \.tsv, \.tmx, \.jsonl, \.parquet$",
+        r"^data\.source .*/pairs\.xls: is a file of another kind; give one of \.tsv, \.csv, \.tmx, \.jsonl, "
+        r"\.parquet, packed \(\.gz\) or not$",
     ),
     "one side of two": (
         lambda root: write_plain(root / "train"),
@@ -452,7 +457,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_plain(root / "train", ["a", ""], ["", "b"]),
         "train",
         {},
-        r"^data\.source .*: all 2 pairs of the train split have an empty side$",
+        r"^data\.source .*: all 2 pairs of the train split have an empty side; give it pairs with text on both$",
     ),
     "two validation splits": (
         lambda root: [write_plain(root / name) for name in ("train", "val", "dev")],
@@ -471,13 +476,14 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         "train",
         {},
         r"^data\.test_fraction: 0\.1 of 3 distinct source sentences leaves the test split empty; the data has no test "
-        "split, so give a larger fraction$",
+        r"split, so give a larger fraction, 0\.334 or more$",
     ),
     "one sentence over and over": (
         lambda root: write_plain(root / "train", ["same"] * 40),
         "train",
         {"test_fraction": 0.9},
-        r"^data\.test_fraction: 0\.9 of 1 distinct source sentences leaves the train split empty; .* larger data set$",
+        r"^data\.test_fraction: 0\.9 of 1 distinct source sentences leaves the train split empty; .* larger data set: "
+        "it takes 3 such sentences or more$",
     ),
     "tsv with three columns": (
         lambda root: write_lines(root / "p.tsv", ["a\tb\tc"] * 20),
@@ -519,7 +525,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_bytes(root / "m.tmx", b"<tmx><body></tmx>"),
         "m.tmx",
         {},
-        r"^.*/m\.tmx, line 1: not whole XML \(mismatched tag\); copy or download the file again$",
+        r"^.*/m\.tmx, line 1: not well-formed XML \(mismatched tag\); mend that line, or export the file again$",
     ),
     "empty tmx": (lambda root: write_bytes(root / "m.tmx", b""), "m.tmx", {}, r"^.*/m\.tmx: is empty; fill it"),
     "tmx of other languages": (

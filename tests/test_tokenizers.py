@@ -217,6 +217,26 @@ def test_a_marian_tokenizer(marian_directory: Path, tmp_path: Path) -> None:
     assert TranslationTokenizer.load(tmp_path / "again").signature() != tokenizer.signature()
 
 
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_references_in_the_form_of_a_marian_tokenizer(marian_directory: Path) -> None:
+    """That of the target side's SentencePiece model (nmt_nfkc), as its decoded ids have it."""
+    tokenizer = TranslationTokenizer.load(marian_directory)
+    for text in (unicodedata.normalize("NFD", "fünfzig"), "  drei  und\u3000ﬁnf ", GERMAN[40]):
+        assert tokenizer.normalize(text) == unicodedata.normalize("NFKC", " ".join(text.split()))
+        assert tokenizer.normalize(text) == tokenizer.decode(tokenizer.encode_target([text]))[0] or "ﬁ" in text
+    assert not tokenizer.lowercases
+
+
+@pytest.mark.parametrize(("kind", "shared"), KINDS)
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_references_in_the_form_of_a_trained_tokenizer(kind: str, shared: bool, lowercase: bool) -> None:
+    tokenizer = trained(kind, shared, lowercase=lowercase)
+    assert tokenizer.lowercases == lowercase
+    for text in ODD_TEXTS:
+        decoded = tokenizer.decode(tokenizer.encode_target([text]))[0]
+        assert tokenizer.normalize(text) == decoded.strip()
+
+
 def test_a_bart_tokenizer(tmp_path: Path) -> None:
     marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     pieces = [*marks, *sorted({character for text in GERMAN for character in text} - {" "}), "Ġ", "ei", "Ġz"]

@@ -15,7 +15,8 @@ from sacrebleu.metrics.chrf import CHRF
 from transformers import MarianConfig, MarianMTModel
 
 from leanformer.errors import LeanformerError
-from leanformer.measure.translation import Metric, Translations, corpus_score, translate
+from leanformer.measure.scoring import Metric
+from leanformer.measure.translation import Translations, corpus_score, translate
 
 SOURCES = (
     "A man in an orange hat, starring at something.",
@@ -62,7 +63,7 @@ def test_corpus_scores_are_sacrebleus(metric: Metric, system: str) -> None:
     translations = Translations(SOURCES, REFERENCES, SYSTEMS[system])
     expected = OFFICIAL[metric].corpus_score(SYSTEMS[system], [REFERENCES])
     assert getattr(translations, metric) == pytest.approx(expected.score, abs=1e-9)
-    assert translations.signatures[metric] == str(OFFICIAL[metric].get_signature())
+    assert translations.scoring.signatures[metric] == str(OFFICIAL[metric].get_signature())
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from studies import results_of, rows_of, run, without_timings
 from transformers import MarianConfig, MarianMTModel
 
 import leanformer as lf
-from leanformer import cli, teaching
+from leanformer import cli, teaching, translator
 from leanformer.blocks import base
 from leanformer.blocks.base import AttentionWeights, Block, BlockModule
 from leanformer.config import NumberWordsConfig, TextDataConfig, TokenizerConfig
@@ -815,7 +816,7 @@ def test_translate_reads_lines_and_writes_lines(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"eins\n\xff\xfe\n", "standard input, line 2: not UTF-8"),
+        (b"eins\n\xff\xfe\n", "standard input, line 2: byte 0xff is not UTF-8; convert the file to UTF-8"),
         (b"eins\n" + b"neun " * 60, "sentence 2 has"),
     ],
 )
@@ -828,6 +829,39 @@ def test_translate_names_a_bad_line(
 ) -> None:
     assert translate_command(monkeypatch, str(whole[0] / "trials/encoder/seed-0/model"), text=text) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_translate_reads_text_from_any_system(tmp_path: Path, end: str, encoding: str) -> None:
+    lines = ["eins", "", "  ", "zwei\u2028und", ""]
+    (tmp_path / "in.txt").write_bytes("".join(line + end for line in lines).encode(encoding))
+    assert translator.read_lines(tmp_path / "in.txt") == lines
+    assert translator.read_lines(Path(os.devnull)) == []
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=((tmp_path / "in.txt").read_bytes(),))
+    writer.start()
+    assert translator.read_lines(tmp_path / "pipe") == lines
+    writer.join()
+
+
+def test_translate_names_what_cannot_be_read(tmp_path: Path) -> None:
+    for path, message in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file or directory")):
+        with pytest.raises(lf.LeanformerError, match=rf"^{re.escape(str(path))}: cannot be read \({message}\)$"):
+            translator.read_lines(path)
+
+
+def test_translate_writes_to_a_pipe_and_leaves_it_there(
+    whole: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    model = str(whole[0] / "trials/encoder/seed-0/model")
+    assert translate_command(monkeypatch, model, "--max-tokens", "12", "--out", str(pipe), text=b"eins\n\nzwei\n") == 0
+    assert os.read(reader, 10_000).count(b"\n") == 3
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_translate_wants_a_translator(

@@ -108,6 +108,7 @@ class TokenizerConfig(Section):
     shared: bool = True
     """One vocabulary for both languages, or one a side."""
     lowercase: bool = False
+    """Both sides in small letters; scores then do without case too, and their signatures say so."""
 
 
 class NumberWordsConfig(Section):
@@ -132,8 +133,8 @@ class TextDataConfig(Section):
 
     source: Text = "number-words"
     """``number-words`` (built in), a hub data set's id, a directory (its local copy, or an IWSLT 2017 archive as
-    published), one file of pairs (.tsv, .tmx, .jsonl, .parquet), or, with two aligned plain files a split, the path
-    up to the language, such as ``corpus/train`` for ``corpus/train.de`` and ``corpus/train.en``."""
+    published), one file of pairs (.tsv, .csv, .tmx, .jsonl, .parquet), or, with two aligned plain files a split, the
+    path up to the language, such as ``corpus/train`` for ``corpus/train.de`` and ``corpus/train.en``."""
     subset: Name | None = None
     """The hub data set's configuration name, where it has several."""
     source_language: Language = "de"
@@ -295,6 +296,10 @@ class TranslationAcceptConfig(AcceptConfig):
     metric: Literal["bleu", "chrf"] = "bleu"
     max_drop: Annotated[float, Field(ge=0, lt=100)] = 0.5
     """Points of BLEU or chrF."""
+    tokenize: Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none"] = (
+        "auto"
+    )
+    """sacreBLEU's tokenizer for BLEU (chrF has none); ``auto``: what suits the target language."""
 
 
 class DecodeConfig(Section):

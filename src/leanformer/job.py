@@ -91,6 +91,7 @@ class StudyJob:
         self.precision = settle_precision(study.train.precision, self.device)
         self.accelerator: Accelerator = make_accelerator(self.precision, self.device)
         self.task = open_task(study, self.device)
+        self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
         model = self.task.make_baseline(seed=0)

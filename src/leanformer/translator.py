@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from leanformer.data.text_reading import decode_text, read_parts, split_lines
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.errors import LeanformerError
 from leanformer.files import make_directory, write_atomically
@@ -19,10 +20,10 @@ from leanformer.progress import quiet_libraries
 
 
 def read_lines(path: Path | None) -> list[str]:
-    """The lines of a UTF-8 file, or of standard input.
+    """The lines of a file or of standard input, as training data are read: in UTF-8, or with a byte order mark.
 
     Raises:
-        LeanformerError: The file cannot be read, or a line is not UTF-8.
+        LeanformerError: The text cannot be read, or is in another encoding.
     """
     name = "standard input" if path is None else str(path)
     if path is None and sys.stdin is None:
@@ -31,19 +32,15 @@ def read_lines(path: Path | None) -> list[str]:
         raise LeanformerError(f"{name}: cannot be read: it is a device; give a file")
     if path is not None and path.is_fifo() and path.parts[:2] != ("/", "dev"):  # not the shell's <(zcat text.gz)
         raise LeanformerError(f"{name}: cannot be read: it is a pipe, which may wait forever; give a file")
-    try:
-        content = sys.stdin.buffer.read() if path is None else path.read_bytes()
-    except OSError as error:
-        raise LeanformerError(f"{name}: cannot be read: {error.strerror}") from None
-    # Only line feeds end a line, as in wc and paste: the translations are to stay beside their sentences.
-    lines = content.removesuffix(b"\n").split(b"\n") if content else []
-    texts = []
-    for number, line in enumerate(lines, start=1):
+    if path is None:
         try:
-            texts.append(line.removesuffix(b"\r").decode())
-        except UnicodeDecodeError:
-            raise LeanformerError(f"{name}, line {number}: not UTF-8; convert the text first") from None
-    return texts
+            content = sys.stdin.buffer.read()
+        except OSError as error:
+            raise LeanformerError(f"{name}: cannot be read: {error.strerror}") from None
+    else:
+        content = b"".join(read_parts(path))
+    # No other line ends than those: the translations are to stay beside their sentences.
+    return split_lines(decode_text(content, name)) if content else []
 
 
 def translate_lines(

@@ -29,6 +29,8 @@ from leanformer.rundir import CHECKPOINT, differences
 from leanformer.tasks.base import Outcome
 from leanformer.teaching import Taught, Teaching, failed_lesson, lesson_key, lessons_of, taught_numbers
 
+VALIDATION = "validation.parquet"  # a search's answers, by which its rate is judged
+
 
 class Trials:
     """Trains and evaluates what the run directory does not hold yet.
@@ -107,7 +109,7 @@ class Trials:
         result = self._parts.result(part)
         if result is not None:
             self.were_there([part])
-            return result if part.kind == "search" else self._evaluated_as_asked(part, result)
+            return (self._judged_as_asked if part.kind == "search" else self._evaluated_as_asked)(part, result)
         if part.kind == "search":
             return self._search_at(part)
         return self._trial(part) if part.kind == "trial" else self._distilled_trial(part)
@@ -200,7 +202,19 @@ class Trials:
         }
         if trained.status == "ok":
             self._save(model, directory / "model")
+            answers = self.job.task.validation_answers(model)
+            if answers is not None:
+                write_atomically(directory / VALIDATION, answers.to_bytes())
+                result["scoring"] = self.job.task.scoring_settings()
         self._finish(part, result)
+        return result
+
+    def _judged_as_asked(self, part: Part, result: dict[str, Any]) -> dict[str, Any]:
+        """A search's result; one that was scored otherwise than the study asks is scored anew, without training."""
+        answers = self._parts.directory(part) / VALIDATION
+        if answers.exists() and result.get("scoring", {}) != self.job.task.scoring_settings():
+            result |= self._scored(self.job.task.read_answers(answers))
+            self._finish(part, result)
         return result
 
     def _trial(self, part: Part) -> dict[str, Any]:
@@ -372,8 +386,12 @@ class Trials:
         key = self.job.task.answer_key
         with memory_named(f"answering the test split in batches of {key}", f"lower {key}"):
             answers = self.job.task.evaluate(model)
-        write_atomically(directory / "predictions.parquet", answers.to_bytes())
-        return {"evaluation": self.job.task.evaluation_settings(), **self.job.task.scores(answers)}
+        self.directory.replace_file(directory / "predictions.parquet", answers.to_bytes())
+        return {"evaluation": self.job.task.evaluation_settings(), **self._scored(answers)}
+
+    def _scored(self, answers: Any) -> dict[str, Any]:
+        """The scores of answers, and how they were made."""
+        return {"scoring": self.job.task.scoring_settings(), **self.job.task.scores(answers)}
 
     def _evaluated_as_asked(self, part: Part, result: dict[str, Any]) -> dict[str, Any]:
         """A trial's result; one that was evaluated otherwise than the study asks is evaluated anew."""
@@ -386,6 +404,12 @@ class Trials:
             directory = self._parts.directory(part)
             model = load(directory / "model").to(self.job.device)
             result |= self._evaluated(model, directory)
+            self._finish(part, result)
+        elif result.get("scoring", {}) != self.job.task.scoring_settings():
+            path = self._parts.directory(part) / "predictions.parquet"
+            answers = self.job.task.read_answers(path)
+            self.directory.replace_file(path, answers.to_bytes())
+            result |= self._scored(answers)
             self._finish(part, result)
         return result
 

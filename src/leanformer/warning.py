@@ -26,6 +26,14 @@ CODES: dict[str, str] = {
     "unknown-preprocessing": "a trained model does not say how its images are prepared",
     "unread-files": "files among the images were not read",
     # text
+    "leaked-sentences": "sentences that are validated or tested on stand in the training split too",
+    "untranslated-pairs": "most pairs of a split have the same sentence on both sides",
+    "pairs-left-out": "more than a tenth of a split's pairs was left out",
+    "short-references": "most references have fewer than the four words in a row that BLEU counts",
+    "small-test-split": "the test split has so few sentences that its intervals are too narrow",
+    "cut-translations": "translations are cut off at fewer subwords than some references have",
+    "unknown-letters": "the tokenizer does not know letters of many references, which no translation can reach",
+    "lossy-normalizer": "the tokenizer takes letters or accents away, from the references as scored too",
     # models
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""

@@ -7,6 +7,7 @@ wherever one file is at fault.
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,7 +162,7 @@ def _load_error(source: str, error: BaseException, files: Sequence[str]) -> Lean
     if problem := _schema_problem([file for file in files if _is_local_parquet(file)]):
         return LeanformerError(problem)
     for file in files:
-        if file.endswith(".jsonl") and Path(file).is_file() and (problem := _json_problem(Path(file))):
+        if file.endswith((".jsonl", ".jsonl.gz")) and Path(file).is_file() and (problem := _json_problem(Path(file))):
             return LeanformerError(f"{file}{problem}")
     return LeanformerError(f"data.source {source}: cannot be read: {first_line(root)}")
 
@@ -181,12 +182,16 @@ def _json_problem(file: Path) -> str | None:
     """What is wrong with the first bad line of a file of JSON lines, and where."""
     if file.stat().st_size == 0:
         return ": is empty; fill it or remove it"
-    with file.open("rb") as lines:
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 value = json.loads(line.decode()) if line.strip() else {}
+                json.dumps(value, ensure_ascii=False).encode()
             except UnicodeDecodeError as cause:
                 return f", line {number}: byte 0x{line[cause.start]:02x} is not UTF-8; convert the file to UTF-8"
+            except UnicodeEncodeError as cause:
+                half = f"\\u{ord(cause.object[cause.start]):04x}"
+                return f", line {number}: {half} is half of a character; write both halves, or the character itself"
             except json.JSONDecodeError as cause:
                 return f", line {number}: no whole JSON ({cause.msg}); write one object a line"
             if not isinstance(value, dict):

@@ -14,7 +14,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from leanformer.data.pairs import SentencePairs
-from leanformer.data.text_files import read_lines, read_text, xml_problem
+from leanformer.data.text_reading import read_lines, read_text
+from leanformer.data.tmx import without_entities, xml_problem
 from leanformer.errors import LeanformerError
 
 METADATA = re.compile(
@@ -40,7 +41,7 @@ class _Talk:
 
 def is_iwslt(directory: Path) -> bool:
     """Whether a directory holds files of the archive."""
-    return any(directory.glob("train.tags.*-*.*")) or any(directory.glob("IWSLT??.*.xml"))
+    return any(directory.glob("train.tags.*-*.*")) or any(directory.glob("IWSLT??.*.xml*"))
 
 
 def read_iwslt(directory: Path, languages: tuple[str, str]) -> tuple[dict[str, SentencePairs], list[str]]:
@@ -59,7 +60,10 @@ def read_iwslt(directory: Path, languages: tuple[str, str]) -> tuple[dict[str, S
     """
     splits: dict[str, SentencePairs] = {}
     notes = []
-    for name, part in _parts(directory, languages).items():
+    parts = _parts(directory, languages)
+    for name, part in parts.items():
+        if name.removesuffix(".gz") in parts and name.endswith(".gz"):
+            continue  # unpacked beside it
         files = [directory / name.format(language) for language in languages]
         for file, partner in zip(files, reversed(files), strict=True):
             if not file.is_file():
@@ -78,7 +82,7 @@ def _parts(directory: Path, languages: tuple[str, str]) -> dict[str, str]:
     by_direction: dict[str, dict[str, str]] = {}
     for file in sorted(directory.iterdir()):
         match = re.fullmatch(
-            r"(train\.tags|IWSLT\d\d\.\w+\.(?P<part>(dev|tst)\d+))\.(?P<pair>\w+-\w+)\.(?P<language>\w+)(\.xml)?",
+            r"(train\.tags|IWSLT\d\d\.\w+\.(?P<part>(dev|tst)\d+))\.(?P<pair>\w+-\w+)\.(?P<language>\w+)(\.xml)?(\.gz)?",
             file.name,
         )
         if match is not None:
@@ -116,7 +120,7 @@ def _read_xml(file: Path) -> list[_Talk]:
     """The documents of a development or test file, whose ampersands may stand for themselves."""
     content = BARE_AMPERSAND.sub("&amp;", read_text(file))
     try:
-        root = ElementTree.fromstring(content)
+        root = ElementTree.fromstring("".join(without_entities(file, [content])))
     except ElementTree.ParseError as error:
         raise LeanformerError(xml_problem(file, error)) from error
     talks = []

@@ -39,10 +39,8 @@ def number_words(config: TextDataConfig) -> dict[str, SentencePairs]:
         _check_kinds(language, config.numbers)
     drawn = draw_numbers(config.numbers, config.split_seed)
     return {
-        role: SentencePairs(
-            *(tuple(_words(one, language, config.numbers.currency) for one in numbers) for language in languages)
-        )
-        for role, numbers in drawn.items()
+        role: SentencePairs(*(_words(spoken, language, config.numbers) for language in languages))
+        for role, spoken in drawn.items()
     }
 
 
@@ -62,7 +60,7 @@ def draw_numbers(config: NumberWordsConfig, seed: int) -> dict[str, list[Spoken]
     if "year" in kinds and not years:
         raise LeanformerError(
             f"data.numbers.largest: years run from {YEARS.start} to {YEARS.stop - 1}, and {config.largest} is less; "
-            "raise it, or leave year out of data.numbers.kinds"
+            f"set it to {YEARS.start} or more, or {_without('year', config)}"
         )
     lowest = 1 if "ordinal" in kinds else 0  # few languages have a word for "zeroth"
     numbers = range(lowest, config.largest + 1) if others else years
@@ -71,7 +69,7 @@ def draw_numbers(config: NumberWordsConfig, seed: int) -> dict[str, list[Spoken]
         raise LeanformerError(
             f"data.numbers: train, validation and test want {wanted:,} distinct numbers, and there are "
             f"{len(numbers):,} from {numbers.start:,} to {numbers.stop - 1:,}; lower them, or "
-            + ("raise data.numbers.largest" if others else "add another of data.numbers.kinds")
+            + (f"set data.numbers.largest to {lowest + wanted - 1}" if others else "add another of data.numbers.kinds")
         )
     drawn: list[Spoken] = []
     if "year" in kinds:
@@ -127,17 +125,29 @@ def _check_kinds(language: str, config: NumberWordsConfig) -> None:
             Spoken(kind, 1), language, config.currency
         ):
             raise LeanformerError(
-                f"data.numbers.kinds: num2words writes no {PLURALS[kind]} in {language!r}; leave {kind} out or take "
-                "another language"
+                f"data.numbers.kinds: num2words writes no {PLURALS[kind]} in {language!r}; {_without(kind, config)}, "
+                "or take another language"
             )
 
 
-def _words(spoken: Spoken, language: str, currency: str) -> str:
-    words = _try_words(spoken, language, currency)
-    if not words:
+def _without(kind: str, config: NumberWordsConfig) -> str:
+    """What to do where a kind is not to be had: kinds may be left out, but for the last."""
+    what = f"leave {kind} out of" if len(set(config.kinds)) > 1 else f"take another than {kind} in"
+    return f"{what} data.numbers.kinds"
+
+
+def _words(drawn: Sequence[Spoken], language: str, config: NumberWordsConfig) -> tuple[str, ...]:
+    """The numbers in words."""
+    words = tuple(_try_words(spoken, language, config.currency) for spoken in drawn)
+    missing = [spoken for spoken, text in zip(drawn, words, strict=True) if not text]
+    if missing:
+        found = min(missing, key=lambda spoken: spoken.number)
+        start = YEARS.start if found.kind == "year" else 1
+        tried = (Spoken(found.kind, number) for number in range(start, found.number + 1))
+        least = next(spoken for spoken in tried if not _try_words(spoken, language, config.currency))
         raise LeanformerError(
-            f"data.numbers: num2words cannot write {spoken.number:,} as {spoken.kind} in {language!r}; lower "
-            f"data.numbers.largest or leave {spoken.kind} out of data.numbers.kinds"
+            f"data.numbers: num2words cannot write {least.number:,} as {least.kind} in {language!r}; set "
+            f"data.numbers.largest to less than {least.number}, or {_without(least.kind, config)}"
         )
     return words
 

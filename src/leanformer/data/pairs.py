@@ -5,6 +5,7 @@ Both sides of a pair are always kept or left out together, and everything that i
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Iterable, Mapping
@@ -85,12 +86,9 @@ def divide_pairs(
         train = divided["train"]
         distinct = list(dict.fromkeys(train.sources))
         count = round(fraction * len(distinct))
-        if not 0 < count < len(distinct):
-            empty = role if count == 0 else "train"
-            raise LeanformerError(
-                f"data.{key}: {fraction:g} of {len(distinct):,} distinct source sentences leaves the {empty} split "
-                f"empty; the data has no {role} split, so give a larger {'fraction' if count == 0 else 'data set'}"
-            )
+        left = 2 if role == "test" and "validation" not in divided else 1
+        if problem := _division_problem(fraction, len(distinct), count, role, left):
+            raise LeanformerError(f"data.{key}: {problem}")
         held_out = set(random.Random(config.split_seed).sample(distinct, count))
         divided["train"] = train.select(row for row, source in enumerate(train.sources) if source not in held_out)
         divided[role] = train.select(row for row, source in enumerate(train.sources) if source in held_out)
@@ -105,19 +103,29 @@ def divide_pairs(
             chosen = random.Random(config.split_seed).sample(range(len(pairs)), limit)
             divided[role] = pairs.select(sorted(chosen))
             notes.append(f"{role} split limited to {limit:,} of {len(pairs):,} pairs (seed {config.split_seed})")
-    for role in ("validation", "test"):
-        notes += _overlap(divided["train"], divided[role], role)
     return divided, notes
 
 
-def _overlap(train: SentencePairs, held_out: SentencePairs, role: str) -> list[str]:
-    """How much of a held-out split stands in the training split too, in words; nothing if nothing does."""
-    sources, pairs = set(train.sources), set(_rows(train))
-    shared = sum(source in sources for source in held_out.sources)
-    equal = sum(pair in pairs for pair in _rows(held_out))
-    if not shared:
-        return []
-    return [
-        f"{shared:,} of {len(held_out):,} {role} sources stand in the training split too, {equal:,} of them with the "
-        "same translation"
-    ]
+def _division_problem(fraction: float, distinct: int, count: int, role: str, left: int) -> str | None:
+    """What is wrong with setting sentences aside, and what would do.
+
+    Args:
+        fraction: The part that is to be set aside.
+        distinct: Of so many sentences.
+        count: How many that is.
+        role: What they are for.
+        left: How many splits the rest is for, training included.
+    """
+    if 0 < count <= distinct - left:
+        return None
+    empty = role if count == 0 else "train" if count == distinct else "validation"
+    if distinct <= left:
+        remedy = f"a larger data set: it takes {left + 1} such sentences or more"
+    elif count == 0:
+        remedy = f"a larger fraction, {math.ceil(1000 / distinct) / 1000:g} or more"
+    else:
+        remedy = "a smaller fraction"
+    return (
+        f"{fraction:g} of {distinct:,} distinct source sentences leaves the {empty} split empty; the data has no "
+        f"{role} split, so give {remedy}"
+    )

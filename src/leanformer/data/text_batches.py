@@ -6,7 +6,8 @@ work a token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +58,11 @@ class Sentences:
         """The ids of one sentence."""
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
+    def containing(self, token: int) -> int:
+        """How many sentences hold a token."""
+        places = np.flatnonzero(self.tokens == token)
+        return len(np.unique(np.searchsorted(self.offsets, places, side="right")))
+
     def select(self, rows: Rows) -> Sentences:
         """The sentences of these rows, in their order."""
         return Sentences.joined([self[row] for row in rows])
@@ -99,12 +105,14 @@ def encode_pairs(
     tokenizer: TranslationTokenizer,
     max_source: int | None = None,
     max_target: int | None = None,
+    split: str = "training",
 ) -> tuple[EncodedPairs, Rows]:
     """Encodes sentence pairs; with limits, as for training data, longer ones are left out.
 
     Args:
         max_source: Most tokens of a source, the end mark included; without it nothing is left out for its source.
         max_target: Likewise of a target.
+        split: What the pairs are for, for the message.
 
     Returns:
         The pairs, and the rows that were left out. For a test split give no limits, and ask ``too_long``.
@@ -119,8 +127,8 @@ def encode_pairs(
     if len(long) and len(long) == len(encoded):
         limits = " or ".join(str(limit) for limit in dict.fromkeys((max_source, max_target)) if limit is not None)
         raise LeanformerError(
-            f"data.max_tokens: all {len(long):,} training pairs are longer than {limits} subwords; raise it, or give "
-            "data.tokenizer.vocabulary more subwords"
+            f"data.max_tokens: all {len(long):,} {split} pairs are longer than {limits} subwords; set it to "
+            f"{math.ceil(np.median(encoded.lengths))}, which takes half of them, or more"
         )
     return encoded.without(long) if len(long) else encoded, long
 
@@ -133,25 +141,39 @@ def _encode(texts: Sequence[str], encode: Callable[[Sequence[str]], list[list[in
     return Sentences.joined(ids)
 
 
-def check_lengths(encoded: EncodedPairs, limit: int, what: str, sides: Sequence[Side] = ("source", "target")) -> None:
-    """Makes sure that a block can take all training sentences.
+def check_lengths(
+    splits: Mapping[str, EncodedPairs], limit: int, what: str, sides: Mapping[str, Sequence[Side]]
+) -> None:
+    """Makes sure that a block can take all the sentences that it is to read.
 
     Args:
+        splits: The splits by name. From ``test`` nothing is ever left out; from the others what is longer than
+            ``data.max_tokens``.
         limit: The block's positions.
         what: The block and where it stands, for the message.
-        sides: Which sentences it sees.
+        sides: Which sentences it sees of each split.
 
     Raises:
-        LeanformerError: Some have more tokens, the end mark included.
+        LeanformerError: Some have more tokens, the end mark included; the message says what would do.
     """
-    for side in sides:
-        sentences = encoded.sources if side == "source" else encoded.targets
-        count = int((sentences.lengths > limit).sum())
-        if count:
-            raise LeanformerError(
-                f"{count:,} of {len(sentences):,} {side} sentences are longer than the {limit} positions of {what}; "
-                f"set data.max_tokens to {limit} or give the block a larger max_length"
-            )
+    lengths = {
+        (split, side): (splits[split].sources if side == "source" else splits[split].targets).lengths
+        for split in splits
+        for side in sides[split]
+    }
+    long = {place: int((found > limit).sum()) for place, found in lengths.items() if found.max(initial=0) > limit}
+    if not long:
+        return
+    split, side = next((place for place in long if place[0] == "test"), next(iter(long)))
+    needed = max(int(found.max()) for found in lengths.values() if len(found))
+    remedy = f"give the block max_length: {needed}"
+    others = [pairs for name, pairs in splits.items() if name != "test"]
+    if split != "test" and all(len(pairs.too_long(limit, limit)) < len(pairs) for pairs in others):
+        remedy = f"set data.max_tokens to {limit} or {remedy}"
+    raise LeanformerError(
+        f"{long[split, side]:,} of {len(lengths[split, side]):,} {side} sentences are longer than the {limit} "
+        f"positions of {what}, in the {split} split; {remedy}"
+    )
 
 
 def length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[Rows]:
@@ -170,8 +192,8 @@ def length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[Rows]:
     ascending = lengths[order]
     if len(order) and ascending[-1] > batch_tokens:
         raise LeanformerError(
-            f"batch_tokens: the longest sentence has {ascending[-1]:,} subwords, and a batch takes {batch_tokens:,}; "
-            "raise batch_tokens"
+            f"train.batch_tokens: the longest sentence has {ascending[-1]:,} subwords, and a batch takes "
+            f"{batch_tokens:,}; set it to {ascending[-1]} or more"
         )
     batches = []
     start = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +12,24 @@ import pyarrow as pa
 from leanformer.config import TextDataConfig
 from leanformer.data.hub import SourceSplit, check_hub, load_dataset, quiet
 from leanformer.data.iwslt import is_iwslt, read_iwslt
+from leanformer.data.languages import match_codes
 from leanformer.data.number_words import number_words
 from leanformer.data.pairs import SentencePairs
-from leanformer.data.splits import name_splits
-from leanformer.data.text_files import lines_with_endings, read_aligned, read_tmx, read_tsv
+from leanformer.data.splits import SPLIT_NAMES, name_splits
+from leanformer.data.text_files import plain_file, plain_names, read_aligned, read_csv, read_tsv
+from leanformer.data.text_reading import read_parts, unpacked_name
+from leanformer.data.tmx import read_tmx
 from leanformer.errors import LeanformerError
 
 TABLE_FORMATS = {".jsonl": "json", ".parquet": "parquet"}  # the suffix, and the format's name in datasets
-FILE_SUFFIXES = (".tsv", ".tmx", *TABLE_FORMATS)
+PAIR_SUFFIXES = (".tsv", ".csv", ".tmx")  # of files that are read here
+FILE_SUFFIXES = (*PAIR_SUFFIXES, *TABLE_FORMATS)
+KEYS = ("source_language", "target_language")  # of the study's section
+
+Splits = dict[str, SentencePairs]
 
 
-def read_source(config: TextDataConfig) -> tuple[dict[str, SentencePairs], list[str]]:
+def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
     """The pairs of ``config.source`` as they are written there, in the shapes that docs/text-data.md lists.
 
     Returns:
@@ -42,7 +49,7 @@ def read_source(config: TextDataConfig) -> tuple[dict[str, SentencePairs], list[
         return _read_directory(path, config, languages)
     if path.is_file():
         return _read_file(path, config, languages)
-    aligned = [path.with_name(f"{path.name}.{language}") for language in languages]
+    aligned = [plain_file(path, language) for language in languages]
     if any(file.is_file() for file in aligned):
         return {"train": read_aligned(*aligned)}, [f"files: {' and '.join(map(str, aligned))}"]
     check_hub(config.source, f"no such directory or file, and no {' and '.join(map(str, aligned))}")
@@ -50,10 +57,8 @@ def read_source(config: TextDataConfig) -> tuple[dict[str, SentencePairs], list[
         return _from_table(load_dataset(config.source, config.source, config.subset), config, languages)
 
 
-def _read_directory(
-    directory: Path, config: TextDataConfig, languages: tuple[str, str]
-) -> tuple[dict[str, SentencePairs], list[str]]:
-    """An IWSLT archive, a data set in the hub's layout, or aligned plain files."""
+def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[str, str]) -> tuple[Splits, list[str]]:
+    """An IWSLT archive, a data set in the hub's layout, or a file of pairs or two aligned plain files a split."""
     if is_iwslt(directory):
         splits, notes = read_iwslt(directory, languages)
         if "train" not in splits:
@@ -62,43 +67,111 @@ def _read_directory(
                 "(or of the other direction); take it from the same archive"
             )
         return splits, notes
-    if any(path.suffix in TABLE_FORMATS for path in directory.rglob("*")):
+    files = _files_of_splits(directory, languages)
+    tables = [path for path in directory.rglob("*") if _suffix(path) in TABLE_FORMATS]
+    if tables:
+        _check_one_kind(config.source, tables, files)
+        for table in tables:
+            _check_packed(table)
         with quiet():
-            return _from_table(load_dataset(config.source, str(directory), config.subset), config, languages)
-    names = lines_with_endings(directory, languages)
-    if not names:
+            splits, notes = _from_table(load_dataset(config.source, str(directory), config.subset), config, languages)
+        unused = [file.name for of_split in files.values() for file in of_split if file.is_file()]
+        return splits, [*notes, *([f"files not used: {', '.join(unused)}"] if unused else [])]
+    if not files:
         raise LeanformerError(
-            f"data.source {config.source}: holds no parquet or jsonl files, no IWSLT archive, and no files such as "
-            f"train.{languages[0]} and train.{languages[1]}"
+            f"data.source {config.source}: holds no files of pairs ({', '.join(FILE_SUFFIXES)}), no IWSLT archive, and "
+            f"no files such as train.{languages[0]} and train.{languages[1]}"
         )
-    roles, notes = _roles(list(names), config.source)
-    notes.append(
-        f"files: {', '.join(sorted(f'{name}.{language}' for name in roles.values() for language in languages))}"
-    )
-    return {
-        role: read_aligned(*(directory / f"{name}.{language}" for language in languages))
-        for role, name in roles.items()
-    }, notes
+    roles, notes = _roles(list(files), config.source)
+    notes.append(f"files: {', '.join(sorted(file.name for name in roles.values() for file in files[name]))}")
+    splits = {}
+    for role, name in roles.items():
+        if len(files[name]) == 2:
+            splits[role] = read_aligned(files[name][0], files[name][1])
+        else:
+            splits[role], more = _read_pairs(files[name][0], languages)
+            notes += [f"{role}: {note}" for note in more]
+    return splits, notes
 
 
-def _read_file(
-    file: Path, config: TextDataConfig, languages: tuple[str, str]
-) -> tuple[dict[str, SentencePairs], list[str]]:
+def _check_one_kind(source: str, tables: Sequence[Path], files: Mapping[str, Sequence[Path]]) -> None:
+    """Makes sure that no split is in files of pairs where others are in tables, or it would be left out.
+
+    Raises:
+        LeanformerError: One is.
+    """
+    in_tables = {unpacked_name(table).stem for table in tables}
+    known = {name for names in SPLIT_NAMES.values() for name in names}
+    for name, (file, *_) in files.items():
+        if name.lower() in known and name not in in_tables:
+            raise LeanformerError(
+                f"data.source {source}: holds {tables[0].name} and {file.name}; give all splits in files of one kind"
+            )
+
+
+def _files_of_splits(directory: Path, languages: tuple[str, str]) -> dict[str, list[Path]]:
+    """The files of a directory by the names of the splits that they hold: one of pairs each, or two that are aligned.
+
+    Raises:
+        LeanformerError: for a name that several files claim.
+    """
+    found: dict[str, list[Path]] = {}
+    for file in sorted(directory.iterdir()):
+        if file.is_file() and not file.name.startswith(".") and _suffix(file) in PAIR_SUFFIXES:
+            name = unpacked_name(file).stem
+            if name in found:
+                raise LeanformerError(
+                    f"{directory}: {found[name][0].name} and {file.name} are both the split {name!r}; keep one of them"
+                )
+            found[name] = [file]
+    for name in plain_names(directory, languages):
+        aligned = [plain_file(directory / name, language) for language in languages]
+        if name in found:
+            raise LeanformerError(
+                f"{directory}: {found[name][0].name} and {aligned[0].name} are both the split {name!r}; keep one of "
+                "them"
+            )
+        found[name] = aligned
+    return found
+
+
+def _read_file(file: Path, config: TextDataConfig, languages: tuple[str, str]) -> tuple[Splits, list[str]]:
     """One file of pairs, which is training data to divide."""
-    suffix = file.suffix.lower()
+    suffix = _suffix(file)
     if suffix in TABLE_FORMATS:
+        _check_packed(file)
         with quiet():
             splits = load_dataset(config.source, TABLE_FORMATS[suffix], data_files={"train": str(file)})
         return _from_table(splits, config, languages)
-    if suffix == ".tsv":
-        return {"train": read_tsv(file, languages)}, []
+    if suffix in PAIR_SUFFIXES:
+        pairs, notes = _read_pairs(file, languages)
+        return {"train": pairs}, notes
+    right = f"one of {', '.join(FILE_SUFFIXES)}, packed (.gz) or not"
+    plain = unpacked_name(file)
+    if plain.suffix.removeprefix(".") in languages:
+        right = f"{plain.with_suffix('')} for it and its partner in the other language"
+    raise LeanformerError(f"data.source {config.source}: is a file of another kind; give {right}")
+
+
+def _read_pairs(file: Path, languages: tuple[str, str]) -> tuple[SentencePairs, list[str]]:
+    """The pairs of a file with one of ``PAIR_SUFFIXES``, and in words what was left out."""
+    suffix = _suffix(file)
     if suffix == ".tmx":
         pairs, others = read_tmx(file, languages)
-        return {"train": pairs}, [f"{others:,} translation units without both languages left out"] if others else []
-    right = f"one of {', '.join(FILE_SUFFIXES)}"
-    if suffix.removeprefix(".") in languages:
-        right = f"{file.with_suffix('')} for it and its partner in the other language"
-    raise LeanformerError(f"data.source {config.source}: is a file of another kind; give {right}")
+        return pairs, [f"{others:,} translation units without both languages left out"] if others else []
+    return (read_tsv if suffix == ".tsv" else read_csv)(file, languages), []
+
+
+def _check_packed(table: Path) -> None:
+    """Makes sure that a packed file can be unpacked, before ``datasets`` does it."""
+    if unpacked_name(table) != table:
+        for _ in read_parts(table):
+            pass
+
+
+def _suffix(file: Path) -> str:
+    """What kind a file is by its name, packed or not."""
+    return unpacked_name(file).suffix.lower()
 
 
 def _roles(found: list[str], source: str) -> tuple[dict[str, str], list[str]]:
@@ -110,37 +183,48 @@ def _roles(found: list[str], source: str) -> tuple[dict[str, str], list[str]]:
 
 def _from_table(
     found: Mapping[str, SourceSplit], config: TextDataConfig, languages: tuple[str, str]
-) -> tuple[dict[str, SentencePairs], list[str]]:
+) -> tuple[Splits, list[str]]:
     """The pairs of a data set's splits, from a column a language, or a column ``translation`` of both."""
     roles, notes = _roles(list(found), config.source)
-    splits = {}
+    splits: Splits = {}
+    used: tuple[str, ...] = ()
     for role, name in roles.items():
         split = found[name]
-        if "translation" in split.examples.features and not set(languages) <= set(split.examples.features):
+        if "translation" in split.examples.features and None in match_codes(split.examples.features, languages):
             examples = split.examples.select_columns(["translation"]).flatten()
             names = {column: column.removeprefix("translation.") for column in examples.features}
             split = replace(split, examples=examples.rename_columns(names))
-        splits[role] = SentencePairs(*(_column(split, language, config) for language in languages))
-    notes.append(f"columns: {languages[0]} (source), {languages[1]} (target)")
+        used = _named_columns(split, config, languages)
+        source, target = (_column(split, column, key) for column, key in zip(used, KEYS, strict=True))
+        splits[role] = SentencePairs(source, target)
+    notes.append(f"columns: {used[0]} (source), {used[1]} (target)")
     return splits, notes
 
 
-def _column(split: SourceSplit, language: str, config: TextDataConfig) -> tuple[str, ...]:
-    """The sentences of a column; what is missing counts as empty."""
-    key = "source_language" if language == config.source_language else "target_language"
+def _named_columns(split: SourceSplit, config: TextDataConfig, languages: tuple[str, str]) -> tuple[str, str]:
+    """The columns of the languages."""
     features = split.examples.features
-    if language not in features:
-        raise LeanformerError(f"data.{key}: no column {language!r} in {config.source}; there are {', '.join(features)}")
-    feature = features[language]
+    columns = match_codes(features, languages)
+    for key, language, column in zip(KEYS, languages, columns, strict=True):
+        if column is None:
+            raise LeanformerError(
+                f"data.{key}: no column {language!r} in {config.source}; there are {', '.join(features)}"
+            )
+    return str(columns[0]), str(columns[1])
+
+
+def _column(split: SourceSplit, column: str, key: str) -> tuple[str, ...]:
+    """The sentences of a column; what is missing counts as empty."""
+    feature = split.examples.features[column]
     if not isinstance(feature, datasets.Value) or feature.dtype not in ("string", "large_string"):
-        raise LeanformerError(f"data.{key}: column {language!r} of {config.source} holds {feature}; wanted are strings")
-    stored = split.examples.select_columns([language]).with_format("arrow")[:][language]
+        raise LeanformerError(f"data.{key}: column {column!r} of {split.source} holds {feature}; wanted are strings")
+    stored = split.examples.select_columns([column]).with_format("arrow")[:][column]
     texts = []
     for row, value in enumerate(stored.cast(pa.large_binary()).to_pylist()):  # strings are not checked when read
         try:
             texts.append((value or b"").decode())
         except UnicodeDecodeError as error:
             raise LeanformerError(
-                f"{split.place(row, language)}: byte 0x{value[error.start]:02x} is not UTF-8; convert the file to UTF-8"
+                f"{split.place(row, column)}: byte 0x{value[error.start]:02x} is not UTF-8; convert the file to UTF-8"
             ) from error
     return tuple(texts)

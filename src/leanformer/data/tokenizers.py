@@ -11,6 +11,7 @@ import io
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import AutoTokenizer, MarianTokenizer, PreTrainedTokenizerBase
 
 from leanformer.config import TokenizerConfig
 from leanformer.data.hub import first_line
+from leanformer.data.normalization import Normalize, normalizer_of
 from leanformer.errors import LeanformerError
 
 END, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"  # with the ids 0, 1 and 2
@@ -83,6 +85,11 @@ class TranslationTokenizer:
             return len(self._target.target_encoder)
         return len(self._target)
 
+    @property
+    def unknown_id(self) -> int | None:
+        """What stands for letters that the target side does not know; None where it knows all."""
+        return self._target.unk_token_id
+
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of source sentences, each with its end mark."""
         return self._source(list(texts), verbose=False)["input_ids"] if texts else []
@@ -94,6 +101,16 @@ class TranslationTokenizer:
     def decode(self, ids: Sequence[Sequence[int]] | Tensor) -> list[str]:
         """The target sentences of rows of ids, without marks."""
         return self._target.batch_decode(ids, skip_special_tokens=True)
+
+    @cached_property
+    def normalize(self) -> Normalize:
+        """The form of a target text that the tokenizer knows: how references have to be scored."""
+        return normalizer_of(self._target)
+
+    @property
+    def lowercases(self) -> bool:
+        """Whether target texts come out in small letters."""
+        return self.normalize("A") == "a"
 
     def save(self, directory: Path | str) -> None:
         """Writes the tokenizer's files into a model's directory, or one set a side into directories below it."""

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
-from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 
 from leanformer.errors import LeanformerError
+from leanformer.measure.scoring import Metric, Scoring
 from leanformer.measure.tables import read_columns, to_parquet
 from leanformer.model.students import length_limits
-
-Metric = Literal["bleu", "chrf"]
-
-# With sacreBLEU's own defaults, which its signatures state: 13a tokens, exponential smoothing, chrF2.
-_METRICS: dict[Metric, type[BLEU] | type[CHRF]] = {"bleu": BLEU, "chrf": CHRF}
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,7 @@ class Translations:
         sources: What was translated.
         references: What a person made of it.
         hypotheses: What the model made of it.
+        scoring: How these are scored. The texts are kept as they were written.
 
     Raises:
         ValueError: There is no sentence, or not one of each to every other.
@@ -42,6 +39,7 @@ class Translations:
     sources: tuple[str, ...]
     references: tuple[str, ...]
     hypotheses: tuple[str, ...]
+    scoring: Scoring = field(default=Scoring(), compare=False)
 
     def __post_init__(self) -> None:
         counts = (len(self.sources), len(self.references), len(self.hypotheses))
@@ -61,7 +59,7 @@ class Translations:
     @property
     def exact(self) -> np.ndarray:
         """Whether each hypothesis is its reference, outer spaces aside, shape (sentences,), boolean."""
-        pairs = zip(self.hypotheses, self.references, strict=True)
+        pairs = zip(self.scored.hypotheses, self.scored.references, strict=True)
         return np.array([hypothesis.strip() == reference.strip() for hypothesis, reference in pairs])
 
     @property
@@ -69,17 +67,25 @@ class Translations:
         """Part of the hypotheses that are their references."""
         return float(self.exact.mean())
 
-    @property
-    def signatures(self) -> dict[Metric, str]:
-        """sacreBLEU's signature of each metric, to be stated with its score."""
-        one = [self.references[:1]]  # the number of references a sentence is all that it depends on
-        return {metric: str(kind(references=one).get_signature()) for metric, kind in _METRICS.items()}
+    @cached_property
+    def scored(self) -> Translations:
+        """The same, with references and hypotheses in the form in which they are scored."""
+        references, hypotheses = (tuple(self.scoring.texts(side)) for side in (self.references, self.hypotheses))
+        return Translations(self.sources, references, hypotheses, self.scoring)
 
     def statistics(self, metric: Metric) -> np.ndarray:
         """Counts a sentence, shape (sentences, counts); ``corpus_score`` of their sum is the corpus' score."""
+        return self._statistics[metric]
+
+    @cached_property
+    def _statistics(self) -> dict[Metric, np.ndarray]:
         # sacreBLEU offers them to its own significance tests alone, hence the underscore.
-        counts = _METRICS[metric]()._extract_corpus_statistics(self.hypotheses, [self.references])
-        return np.array(counts, dtype=np.float64)
+        return {
+            name: np.array(
+                metric._extract_corpus_statistics(self.scored.hypotheses, [self.scored.references]), dtype=np.float64
+            )
+            for name, metric in self.scoring.metrics.items()
+        }
 
     def sentence_scores(self, metric: Metric) -> np.ndarray:
         """Each sentence's own score, shape (sentences,), 0 to 100; BLEU of effective order, as sacreBLEU advises."""
@@ -104,14 +110,19 @@ class Translations:
         return to_parquet(self.table())
 
     @classmethod
-    def read(cls, path: Path) -> Translations:
+    def read(cls, path: Path, scoring: Scoring | None = None) -> Translations:
         """Reads a table back.
+
+        Args:
+            path: Where it lies.
+            scoring: How its texts are scored now, whatever was so when it was written.
 
         Raises:
             LeanformerError: The file is missing or damaged.
         """
         columns = read_columns(path, ("source", "reference", "hypothesis"), "translations")
-        return cls(*(tuple(column.to_pylist()) for column in columns))
+        sources, references, hypotheses = (tuple(column.to_pylist()) for column in columns)
+        return cls(sources, references, hypotheses, scoring or Scoring())
 
 
 def corpus_score(metric: Metric, sums: np.ndarray) -> np.ndarray:

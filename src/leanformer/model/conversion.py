@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from leanformer.errors import LeanformerError
+from leanformer.files import replace_directory
 from leanformer.model.directory import (
     PICKLES,
     SAFETENSORS,
@@ -91,17 +92,16 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
         raise LeanformerError(f"{name}: not a model that can be converted: {one_line(error)}") from error
     check_fit(info, name)
     check_finite(model, name)
-    temporary = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+    def fill(temporary: Path) -> None:
         model.save_pretrained(temporary)
         _copy_companions(directory, temporary)
         _prove(temporary, model)
-        os.replace(temporary, target)  # an empty directory is replaced
-    except (OSError, SafetensorError, ValueError) as error:
+
+    try:
+        replace_directory(target, fill)
+    except (SafetensorError, ValueError) as error:
         raise LeanformerError(f"{out}: the model cannot be written: {one_line(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Path(out)
 
 
@@ -123,10 +123,6 @@ def _free(out: str | os.PathLike[str]) -> Path:
         or (target.is_dir() and any(target.iterdir()))
     ):
         raise LeanformerError(f"{out}: there is something already; give a new directory, or an empty one")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LeanformerError(f"{out}: cannot be made: {error.strerror or error}") from error
     return target
 
 

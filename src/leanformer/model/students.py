@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 
 import leanformer.auto  # noqa: F401  (students are known to transformers' Auto classes wherever they are made or loaded)
 from leanformer.errors import LeanformerError
+from leanformer.files import add_to_directory
 from leanformer.model.directory import (
     SAFETENSORS,
     check_outline,
@@ -26,6 +26,7 @@ from leanformer.model.directory import (
 )
 from leanformer.model.families import TranslationFamily, device_and_dtype, find_family
 from leanformer.model.plan import Plan
+from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
 from leanformer.model.student_models import STUDENTS
 from leanformer.model.surgery import combine, install, resolve, sites
@@ -90,7 +91,9 @@ def length_limits(model: PreTrainedModel) -> tuple[int | None, int | None]:
 def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
     """Writes a model's configuration (with its plan) and weights: ``config.json`` and ``model.safetensors``.
 
-    Both are written beside the target first and then moved into it, so that a full disk leaves the old files whole.
+    Both are written beside the target first, flushed to the disk and then moved into it, so that neither a full disk
+    nor a power cut leaves a half-written model. Other files that are in the directory stay. The weights carry their own
+    SHA-256, which ``load`` compares.
 
     Args:
         model: A Hugging Face model of a supported family, or a student.
@@ -106,22 +109,16 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
     check_finite(model, f"{directory}: the model is not saved")
     if target == target.parent or (os.path.lexists(target) and not target.is_dir()):
         raise LeanformerError(f"{directory}: the model cannot be written: not a directory; choose another place")
-    # One name, so that what a killed process left behind is overwritten by the next.
-    temporary = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+    def fill(temporary: Path) -> None:
         model.save_pretrained(temporary)
-        target.mkdir(parents=True, exist_ok=True)
-        for path in sorted(temporary.iterdir()):
-            os.replace(path, target / path.name)
-    except (
-        OSError,
-        SafetensorError,
-        ValueError,
-    ) as error:  # the last of generation settings that contradict each other
+        for file in temporary.glob("*.safetensors"):
+            seal(file)
+
+    try:
+        add_to_directory(target, fill)
+    except (SafetensorError, ValueError) as error:  # the last of generation settings that contradict each other
         raise LeanformerError(f"{directory}: the model cannot be written: {one_line(error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_finite(model: PreTrainedModel, where: str) -> None:
@@ -166,7 +163,10 @@ def load(source: str | os.PathLike[str]) -> PreTrainedModel:
     directory = find_directory(name, [SAFETENSORS[0], SAFETENSORS[1], "model-*.safetensors"])
     try:
         architecture = read_architecture(directory)
-        check_outline(architecture, stored_numbers(safetensors_files(directory, name)))
+        files = safetensors_files(directory, name)
+        check_outline(architecture, stored_numbers(files))
+        for file in files:
+            check_seal(file)
         model, info = architecture.model_class.from_pretrained(
             str(directory),
             config=architecture.config,

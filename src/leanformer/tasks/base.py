@@ -83,6 +83,13 @@ class Task(ABC):
             LeanformerError: They do not.
         """
 
+    def check_test(self) -> None:  # noqa: B027 - a task may have nothing to check
+        """Checks that the test split suffices for a decision, and adds to ``warnings`` what it does not show.
+
+        Raises:
+            LeanformerError: It does not.
+        """
+
     @abstractmethod
     def teaching_batches(self, multiple: int) -> TrainingBatches:
         """The training data in batches that are ``multiple`` times as large."""
@@ -144,6 +151,14 @@ class Task(ABC):
     def evaluation_settings(self) -> dict[str, Any]:
         """What ``evaluate`` follows from beside model and data; a trial evaluated otherwise is evaluated anew."""
         return {}
+
+    def scoring_settings(self) -> dict[str, Any]:
+        """What ``scores`` follows from beside the answers; what was scored otherwise is scored anew."""
+        return {}
+
+    def validation_answers(self, model: PreTrainedModel) -> Answers | None:
+        """The model's answers on the validation split, where ``validate`` scores any."""
+        return None
 
     def training_settings(self) -> dict[str, Any]:
         """What a training follows from that the study's sections on data, baseline and training do not say."""

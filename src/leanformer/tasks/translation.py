@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -21,17 +22,25 @@ from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.decide.corpus import compare_corpus, corpus_interval, paired_bootstrap
 from leanformer.decide.statistics import Comparison
+from leanformer.errors import LeanformerError
 from leanformer.learn.train import Batch, inputs_of
 from leanformer.measure.cost import Subject
 from leanformer.measure.decoding import Lengths, decoding_costs
-from leanformer.measure.translation import Metric, Translated, Translations, corpus_score, most_tokens, translate
+from leanformer.measure.scoring import Metric, Scoring, choose_tokenizer
+from leanformer.measure.translation import Translated, Translations, corpus_score, most_tokens, translate
 from leanformer.model.baseline import TextBaseline, TextGeometry
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
+from leanformer.tasks.translation_checks import (
+    check_positions,
+    check_test_split,
+    left_out_warnings,
+    scoring_notes,
+    test_warnings,
+)
+from leanformer.tasks.translation_details import by_length, examples, source_words
 
 METRICS: tuple[Metric, ...] = ("bleu", "chrf")
-LENGTHS = (1, 6, 11, 16, 21, 31)  # words of the source at which a bin begins
-MOST_EXAMPLES = 8
 
 INTERVAL_METHOD = (
     "Quality and difference are means over the seeds of sacreBLEU's corpus scores; their intervals account for both "
@@ -60,6 +69,7 @@ class Translation(Task):
     batch_key = "train.batch_tokens"
     answer_key = "decode.batch_tokens"
     batches: TextBatches
+    _validated: tuple[weakref.ref[PreTrainedModel], Translations] | None = None
 
     def __init__(self, study: TranslationStudy, device: torch.device) -> None:
         self.study: TranslationStudy = study
@@ -82,28 +92,41 @@ class Translation(Task):
         baseline.check(self._geometry, "decode" if (study.decode.max_tokens or 0) > config.max_tokens else "data")
         self._baseline = baseline
         self._metric: Metric = study.accept.metric
-        self._train, left_out = encode_pairs(self.data.train, self.tokenizer, config.max_tokens, config.max_tokens)
-        self._left_out = left_out
-        validation, _ = encode_pairs(self.data.validation, self.tokenizer)
+        self.scoring = Scoring(
+            choose_tokenizer(study.accept.tokenize, config.target_language, self.data.test.targets),
+            self.tokenizer.lowercases,
+            self.tokenizer.normalize,
+        )
+        limits = (config.max_tokens, config.max_tokens)
+        self._train, self._left_out = encode_pairs(self.data.train, self.tokenizer, *limits)
         # The validation split only chooses and is measured as training is; the test split judges, and stays whole.
-        long = validation.too_long(config.max_tokens, config.max_tokens)
-        self._validation, self._validation_pairs = validation.without(long), self.data.validation.without(long)
+        self._validation, long = encode_pairs(self.data.validation, self.tokenizer, *limits, "validation")
+        self._validation_pairs = self.data.validation.without(long)
         self._test, _ = encode_pairs(self.data.test, self.tokenizer)
         config_of_model = self.make_baseline(seed=0).config
-        positions = config_of_model.max_position_embeddings
-        check_lengths(self._test, positions, f"the model, in the test split of {config.source}", ["source"])
-        self.warnings = self.data.warnings
-        self.notes = [*self.data.notes, *baseline.notes, *self._counts(len(left_out), len(long))]
+        self._positions: int = config_of_model.max_position_embeddings
+        check_positions(self.data.test.sources, self._test.sources.lengths, self._positions, baseline)
+        counts = {"train": len(self._left_out), "validation": len(long)}
+        self.notes = [
+            *self.data.notes,
+            *baseline.notes,
+            *self._counts(counts),
+            *scoring_notes(self.scoring, self.data.test.targets),
+        ]
+        self.warnings = [
+            *self.data.warnings,
+            *left_out_warnings(self.data, counts, config.max_tokens),
+        ]
         self._start_id: int = config_of_model.decoder_start_token_id
         self.batches = self.teaching_batches(1)
 
-    def _counts(self, left_out: int, left_out_of_validation: int) -> list[str]:
+    def _counts(self, left_out: Mapping[str, int]) -> list[str]:
         tokenizer = self.tokenizer
         vocabulary = f"{tokenizer.source_vocabulary:,}"
         if not tokenizer.shared:
             vocabulary += f" and {tokenizer.target_vocabulary:,}"
         notes = [f"tokenizer: {vocabulary} subwords"]
-        for split, count in (("train", left_out), ("validation", left_out_of_validation)):
+        for split, count in left_out.items():
             if count:
                 notes.append(
                     f"{split}: {count:,} pairs left out, as a side has more than {self.study.data.max_tokens} subwords"
@@ -123,10 +146,24 @@ class Translation(Task):
             sides: list[Side] = ["target"] if name.startswith("decoder") else ["source"]
             if name.startswith("decoder") and ("cross" in name or name.endswith(".layer")):
                 sides.append("source")
-            for split, pairs in (("train", self._train), ("validation", self._validation), ("test", self._test)):
-                # How long a test sentence's translation becomes is the model's to say; it ends at the block's limit.
-                seen = [side for side in sides if split != "test" or side == "source"]
-                check_lengths(pairs, limit, f"{where} at {name}, in the {split} split", seen)
+            # How long a test sentence's translation becomes is the model's to say; it ends at the block's limit.
+            of_test: list[Side] = [side for side in sides if side == "source"]
+            check_lengths(
+                {"train": self._train, "validation": self._validation, "test": self._test},
+                limit,
+                f"{where} at {name}",
+                {"train": sides, "validation": sides, "test": of_test},
+            )
+
+    def check_test(self) -> None:
+        references = self.data.test.targets
+        check_test_split(references, self._metric, self.scoring)
+        most = min(self.evaluation_settings()["max_tokens"], self._positions)
+        unknown = self.tokenizer.unknown_id
+        found = test_warnings(
+            references, self._test.targets, most, self._positions, unknown, self._metric, self.scoring
+        )
+        self.warnings = [*self.warnings, *found]
 
     def teaching_batches(self, multiple: int) -> TextBatches:
         return self._batches(self._train, self.study.train.batch_tokens * multiple)
@@ -149,9 +186,16 @@ class Translation(Task):
     def batches_with(self, targets: Sequence[str]) -> TextBatches:
         # A translation that was cut off at the limit has no end mark within it, and is left out: it would teach not
         # to end.
-        limit = self.study.data.max_tokens
-        pairs, _ = encode_pairs(SentencePairs(self._train_sources, tuple(targets)), self.tokenizer, limit, limit)
-        return self._batches(pairs, self.study.train.batch_tokens)
+        limit = min(self.study.data.max_tokens, self.study.train.batch_tokens)
+        pairs, _ = encode_pairs(SentencePairs(self._train_sources, tuple(targets)), self.tokenizer)
+        long = pairs.too_long(limit, limit)
+        if len(long) == len(pairs):
+            raise LeanformerError(
+                f"finetune.targets: none of the teacher's {len(long):,} translations of the training sentences ends "
+                f"within {limit} subwords, so that there is nothing to learn from them; train the baseline for longer, "
+                "or set finetune.targets to data"
+            )
+        return self._batches(pairs.without(long), self.study.train.batch_tokens)
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self._validation)
@@ -189,11 +233,19 @@ class Translation(Task):
             tokens += int((labels != -100).sum())
         record = {"validation_loss": float(loss) / tokens, "validation_token_accuracy": int(right) / tokens}
         if last:
-            pairs = self._validation_pairs
-            texts = self._translate(model, pairs.sources, 1, self.study.data.max_tokens).texts
-            translations = Translations(pairs.sources, pairs.targets, tuple(texts))
-            record |= {f"validation_{name}": score for name, score in self.scores(translations).items()}
+            self._validated = (weakref.ref(model), self._validation_translations(model))
+            record |= {f"validation_{name}": score for name, score in self.scores(self._validated[1]).items()}
         return record
+
+    def _validation_translations(self, model: PreTrainedModel) -> Translations:
+        pairs = self._validation_pairs
+        texts = self._translate(model, pairs.sources, 1, self.study.data.max_tokens).texts
+        return Translations(pairs.sources, pairs.targets, tuple(texts), self.scoring)
+
+    def validation_answers(self, model: PreTrainedModel) -> Translations:
+        if self._validated is not None and self._validated[0]() is model:
+            return self._validated[1]
+        return self._validation_translations(model)
 
     def progress(self, record: Mapping[str, float]) -> str:
         found = f"val loss {record['validation_loss']:.3f}"
@@ -223,17 +275,20 @@ class Translation(Task):
 
     def evaluate(self, model: PreTrainedModel) -> Translations:
         texts = self._translate_as_asked(model, self.data.test.sources).texts
-        return Translations(self.data.test.sources, self.data.test.targets, tuple(texts))
+        return Translations(self.data.test.sources, self.data.test.targets, tuple(texts), self.scoring)
 
     def evaluation_settings(self) -> dict[str, Any]:
         decode = self.study.decode
         return {"beam": decode.beam, "max_tokens": decode.max_tokens or self.study.data.max_tokens}
 
+    def scoring_settings(self) -> dict[str, Any]:
+        return {str(name): signature for name, signature in self.scoring.signatures.items()}
+
     def training_settings(self) -> dict[str, Any]:
         return {"positions": self._geometry.positions}  # of a fresh model
 
     def read_answers(self, path: Path) -> Translations:
-        return Translations.read(path)
+        return Translations.read(path, self.scoring)
 
     def scores(self, answers: Translations) -> dict[str, float]:
         return {"bleu": answers.bleu, "chrf": answers.chrf, "exact_match": answers.exact_match}
@@ -304,6 +359,7 @@ class Translation(Task):
 
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:
         exact = [answers.exact_match for answers in outcome.each()]
+        words = source_words(self.data.test.sources, self.study.data.source_language)
         rival = None if baseline is outcome else baseline
         return {
             **self.no_details(),
@@ -312,8 +368,8 @@ class Translation(Task):
                 "exact_match": {"mean": float(np.mean(exact)), "per_seed": exact},
             },
             "paired_bootstrap": [] if rival is None else self._seed_by_seed(outcome, rival),
-            "by_length": self._by_length(outcome, rival),
-            "examples": [] if rival is None else _examples(outcome, rival),
+            "by_length": by_length(self._metric, words, outcome, rival),
+            "examples": [] if rival is None else examples(outcome, rival),
         }
 
     def no_details(self) -> dict[str, Any]:
@@ -335,56 +391,11 @@ class Translation(Task):
             found.append({"seed": seed, "difference": difference, "p_value": test.p_value})
         return found
 
-    def _by_length(self, outcome: Outcome, baseline: Outcome | None) -> list[dict[str, Any]]:
-        """The score of sentences of like length, mean over the seeds."""
-        words = np.array([len(source.split()) for source in self.data.test.sources])
-        ends = [*(start - 1 for start in LENGTHS[1:]), None]
-        found = []
-        for low, high in zip(LENGTHS, ends, strict=True):
-            chosen = (words >= low) & (words <= (words.max() if high is None else high))
-            if not chosen.any():
-                continue
-            score = self._mean_score(outcome, chosen)
-            found.append(
-                {
-                    "low": low,
-                    "high": high,
-                    "sentences": int(chosen.sum()),
-                    "score": score,
-                    "difference": None if baseline is None else score - self._mean_score(baseline, chosen),
-                }
-            )
-        return found
-
-    def _mean_score(self, outcome: Outcome, chosen: np.ndarray) -> float:
-        sums = np.stack([answers.statistics(self._metric)[chosen].sum(axis=0) for answers in outcome.each()])
-        return float(corpus_score(self._metric, sums).mean())
-
     def interval_method(self) -> str:
         return INTERVAL_METHOD if len(self.study.seeds) > 1 else ONE_SEED_METHOD
 
     def results(self) -> dict[str, Any]:
-        one = Translations(("",), ("",), ("",))
         return {
-            "signatures": one.signatures,
+            "signatures": self.scoring.signatures,
             "decode": {**self.study.decode.model_dump(mode="json"), **self.evaluation_settings()},
         }
-
-
-def _examples(outcome: Outcome, baseline: Outcome) -> list[dict[str, Any]]:
-    """The sentences of the first seed at which the two differ most, by chrF: it tells single sentences apart best."""
-    mine, theirs = outcome.each()[0], baseline.each()[0]
-    mine_scores, their_scores = mine.sentence_scores("chrf"), theirs.sentence_scores("chrf")
-    order = np.argsort(-np.abs(mine_scores - their_scores), kind="stable")[:MOST_EXAMPLES]
-    return [
-        {
-            "source": mine.sources[index],
-            "reference": mine.references[index],
-            "baseline": theirs.hypotheses[index],
-            "candidate": mine.hypotheses[index],
-            "baseline_score": float(their_scores[index]),
-            "candidate_score": float(mine_scores[index]),
-        }
-        for index in order
-        if mine.hypotheses[index] != theirs.hypotheses[index]
-    ]

@@ -1,0 +1,107 @@
+"""What is suspicious about sentence pairs: sentences that are trained and tested on, sides that are no translations."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from leanformer.data.pairs import SentencePairs
+from leanformer.warning import StudyWarning
+
+MUCH = 0.1  # part of a split that is too much to be left out without a word beside the decision
+MOST = 0.5
+
+T = TypeVar("T")
+
+
+def leak_warning(train: SentencePairs, held_out: SentencePairs, role: str) -> StudyWarning | None:
+    """Which pairs of a held-out split are known from training; each counts once, by the most that is known of it.
+
+    Args:
+        train: The training split, as it is trained on.
+        held_out: The other.
+        role: What it is for.
+    """
+    pairs = _shared(_rows(held_out), _rows(train))
+    sources = _shared(held_out.sources, train.sources)
+    folded = _shared(map(_folded, held_out.sources), map(_folded, train.sources))
+    targets = _shared(map(_folded, held_out.targets), map(_folded, train.targets))
+    whole = by_source = by_case = by_target = 0
+    for source, target in _rows(held_out):
+        if (source, target) in pairs:
+            whole += 1
+        elif source in sources:
+            by_source += 1
+        elif _folded(source) in folded:
+            by_case += 1
+        elif _folded(target) in targets:
+            by_target += 1
+    count = whole + by_source + by_case + by_target
+    if not count:
+        return None
+    kinds = (
+        (whole, "whole"),
+        (by_source, "by the source sentence"),
+        (by_case, "by a source in other case or spaces"),
+        (by_target, "by the target sentence alone"),
+    )
+    return StudyWarning(
+        "leaked-sentences",
+        f"{role}: {count:,} of {len(held_out):,} pairs stand in the training split too "
+        f"({', '.join(f'{number:,} {kind}' for number, kind in kinds if number)}); what was trained on scores too "
+        "well, so take these pairs out of the training data",
+        count,
+    )
+
+
+def untranslated_warning(splits: Mapping[str, SentencePairs]) -> StudyWarning | None:
+    """Splits most of whose pairs say the same on both sides, but for case and spaces."""
+    found = {
+        role: sum(_folded(source) == _folded(target) for source, target in _rows(pairs))
+        for role, pairs in splits.items()
+    }
+    found = {role: count for role, count in found.items() if count > MOST * len(splits[role])}
+    if not found:
+        return None
+    counts = ", ".join(f"{count:,} of {len(splits[role]):,} pairs of {role}" for role, count in found.items())
+    return StudyWarning(
+        "untranslated-pairs",
+        f"{counts} have the same sentence on both sides; see whether data.source_language and data.target_language "
+        "name the right columns or files",
+        sum(found.values()),
+    )
+
+
+def left_out_warning(role: str, left_out: int, pairs: int, reason: str) -> StudyWarning | None:
+    """Pairs that were left out, where they are many.
+
+    Args:
+        role: The split.
+        left_out: How many pairs were.
+        pairs: Of how many.
+        reason: Why, and what to do.
+    """
+    if left_out <= MUCH * pairs:
+        return None
+    return StudyWarning("pairs-left-out", f"{role}: {left_out:,} of {pairs:,} pairs left out, as {reason}", left_out)
+
+
+def _rows(pairs: SentencePairs) -> Iterable[tuple[str, str]]:
+    return zip(pairs.sources, pairs.targets, strict=True)
+
+
+def _shared(held_out: Iterable[T], train: Iterable[T]) -> set[T]:
+    """What is in both; the larger of them is only passed through."""
+    wanted = set(held_out)
+    return {one for one in train if one in wanted}
+
+
+def _folded(text: str) -> str:
+    """A sentence without what is only its dress: case, spaces, and how its letters are composed."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def present(warnings: Sequence[StudyWarning | None]) -> list[StudyWarning]:
+    """Those that there are."""
+    return [warning for warning in warnings if warning is not None]

@@ -1,0 +1,127 @@
+"""How translations are scored: by which of sacreBLEU's tokenizers, with case or without, in which form of the text."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from sacrebleu import utils
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.tokenizers import tokenizer_spm
+
+from leanformer.data.languages import primary_code
+from leanformer.errors import LeanformerError
+
+Metric = Literal["bleu", "chrf"]
+
+CHINESE = frozenset({"zh", "zho", "chi", "cmn", "yue", "wuu", "nan", "hak", "gan", "lzh"})
+JAPANESE = frozenset({"ja", "jpn"})
+KOREAN = frozenset({"ko", "kor"})
+UNSPACED = frozenset(
+    {"th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bur", "bo", "bod", "tib", "dz", "dzo", "shn"}
+)
+"""Languages that are written without spaces between words, by their codes (ISO 639-1 to 639-3)."""
+
+# The same by how a text looks, where the code tells nothing.
+_KANA = re.compile("[\u3040-\u30ff]")
+_HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_OTHER_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Tibetan; Myanmar; Khmer
+_LETTER = re.compile(r"[^\W\d_]|[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # some vowels there are no letters
+_LOOKED_AT = 200  # sentences
+
+_EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}  # what of sacreBLEU to install for a tokenizer
+_MODELS = {name: tokenizer_spm.SPM_MODELS[name]["url"] for name in ("flores101", "flores200")}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How translations are scored; sacreBLEU's own defaults but for these.
+
+    Args:
+        tokenize: BLEU's tokenizer, by sacreBLEU's name; chrF, which counts letters, has none.
+        lowercase: Whether letters' case counts for nothing.
+        normalize: The form in which texts are scored, hypotheses and references alike.
+    """
+
+    tokenize: str = "13a"
+    lowercase: bool = False
+    normalize: Callable[[str], str] = str
+
+    def texts(self, texts: Sequence[str]) -> list[str]:
+        """Texts as they are scored."""
+        normalized = map(self.normalize, texts)
+        return [text.lower() for text in normalized] if self.lowercase else list(normalized)
+
+    @cached_property
+    def metrics(self) -> dict[Metric, BLEU | CHRF]:
+        """sacreBLEU's metrics, each once: their tokenizers remember the sentences that they have cut."""
+        return {"bleu": BLEU(self.lowercase, tokenize=self.tokenize), "chrf": CHRF(lowercase=self.lowercase)}
+
+    @cached_property
+    def signatures(self) -> dict[Metric, str]:
+        """sacreBLEU's signature of each metric, to be stated with its score."""
+        found: dict[Metric, str] = {}
+        for name, metric in self.metrics.items():
+            metric.corpus_score(["a"], [["a"]])  # so that it knows of one reference a sentence
+            found[name] = str(metric.get_signature())
+        return found
+
+
+def choose_tokenizer(wanted: str, language: str, references: Sequence[str]) -> str:
+    """BLEU's tokenizer for a target language.
+
+    ``auto``: ``zh`` for Chinese; for Japanese and Korean the one that cuts words, where it is installed; else, and for
+    other languages without spaces between words, ``flores200`` where its model lies on the disk, and ``char``. A
+    language whose code tells nothing is known by the script of its sentences. ``13a`` for all others.
+
+    Args:
+        wanted: ``accept.tokenize``.
+        language: The target language's code.
+        references: Sentences in it.
+
+    Raises:
+        LeanformerError: The tokenizer that is asked for by name is not there.
+    """
+    if wanted != "auto":
+        if problem := _problem(wanted):
+            raise LeanformerError(f"accept.tokenize: {wanted} {problem}")
+        return wanted
+    kind = _kind(language, references)
+    if kind in ("13a", "zh"):
+        return kind
+    candidates = ("flores200",) if kind == "char" else (kind, "flores200")
+    return next((name for name in candidates if _problem(name) is None), "char")
+
+
+def _kind(language: str, references: Sequence[str]) -> str:
+    """Which tokenizer suits a language best, be it there or not."""
+    code = primary_code(language)
+    for codes, name in ((CHINESE, "zh"), (JAPANESE, "ja-mecab"), (KOREAN, "ko-mecab"), (UNSPACED, "char")):
+        if code in codes:
+            return name
+    text = "".join(references[:_LOOKED_AT])
+    kana, han, others = (len(script.findall(text)) for script in (_KANA, _HAN, _OTHER_UNSPACED))
+    if 2 * (kana + han + others) <= len(_LETTER.findall(text)):
+        return "13a"
+    return "char" if others > kana + han else "ja-mecab" if 10 * kana > han else "zh"
+
+
+def _problem(tokenize: str) -> str | None:
+    """Why a tokenizer is not there, and what to do; None: it is. Nothing is ever downloaded."""
+    if tokenize in _MODELS:
+        file = os.path.join(utils.SACREBLEU_DIR, "models", os.path.basename(_MODELS[tokenize]))
+        if not os.path.isfile(file):
+            return f"needs its model on the disk; download {_MODELS[tokenize]} to {file}, or take char"
+        remedy = f"download {_MODELS[tokenize]} to {file} again, or take char"
+    else:
+        remedy = f"run pip install 'sacrebleu[{_EXTRAS.get(tokenize)}]', or take char"
+    try:
+        BLEU(tokenize=tokenize)
+    except Exception as error:  # of many types, from the libraries that are missing or damaged
+        return f"cannot be used ({type(error).__name__}); {remedy}"
+    return None

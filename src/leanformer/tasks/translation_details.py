@@ -1,0 +1,82 @@
+"""Where translators differ: by the length of sentences, and sentence by sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanformer.measure.scoring import Metric, Scoring, choose_tokenizer
+from leanformer.measure.translation import Translations, corpus_score
+from leanformer.tasks.base import Outcome
+
+LENGTHS = (1, 6, 11, 16, 21, 31)  # words of the source at which a bin begins
+MOST_EXAMPLES = 8
+
+
+def source_words(sources: Sequence[str], language: str) -> NDArray[np.int64]:
+    """How many words each sentence has; in a language without spaces between them, what sacreBLEU takes for words."""
+    tokenize = choose_tokenizer("auto", language, sources)
+    if tokenize == "13a":
+        return np.array([len(source.split()) for source in sources])
+    counts = Translations(tuple(sources), tuple(sources), tuple(sources), Scoring(tokenize)).statistics("bleu")
+    return counts[:, 0].astype(np.int64)
+
+
+def by_length(
+    metric: Metric, words: NDArray[np.int64], outcome: Outcome, baseline: Outcome | None
+) -> list[dict[str, Any]]:
+    """The score of sentences of like length, mean over the seeds.
+
+    Args:
+        metric: Which score.
+        words: Of each sentence's source.
+        outcome: Of a candidate, or of the baseline itself.
+        baseline: Of the baseline, where there is another to compare with.
+    """
+    ends = [*(start - 1 for start in LENGTHS[1:]), None]
+    found = []
+    for low, high in zip(LENGTHS, ends, strict=True):
+        chosen = (words >= low) & (words <= (words.max() if high is None else high))
+        if not chosen.any():
+            continue
+        score = _mean_score(metric, outcome, chosen)
+        found.append(
+            {
+                "low": low,
+                "high": high,
+                "sentences": int(chosen.sum()),
+                "score": score,
+                "difference": None if baseline is None else score - _mean_score(metric, baseline, chosen),
+            }
+        )
+    return found
+
+
+def _mean_score(metric: Metric, outcome: Outcome, chosen: np.ndarray) -> float:
+    sums = np.stack([answers.statistics(metric)[chosen].sum(axis=0) for answers in outcome.each()])
+    return float(corpus_score(metric, sums).mean())
+
+
+def examples(outcome: Outcome, baseline: Outcome) -> list[dict[str, Any]]:
+    """The sentences of the first seed at which the two differ most, by chrF: it tells single sentences apart best.
+
+    They are shown as they are scored, or letters' case or form would look like mistakes.
+    """
+    mine, theirs = outcome.each()[0], baseline.each()[0]
+    mine_scores, their_scores = mine.sentence_scores("chrf"), theirs.sentence_scores("chrf")
+    order = np.argsort(-np.abs(mine_scores - their_scores), kind="stable")[:MOST_EXAMPLES]
+    return [
+        {
+            "source": mine.sources[index],
+            "reference": mine.scored.references[index],
+            "baseline": theirs.scored.hypotheses[index],
+            "candidate": mine.scored.hypotheses[index],
+            "baseline_score": float(their_scores[index]),
+            "candidate_score": float(mine_scores[index]),
+        }
+        for index in order
+        if mine.scored.hypotheses[index] != theirs.scored.hypotheses[index]
+    ]
