@@ -81,14 +81,18 @@ def labeled_images(images: list[dict[str, Any]], labels: list[int], classes: lis
     return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
 
 
-def open_folder(root: Path, source: str) -> Opened:
+def open_folder(root: Path, files: Sequence[Path], source: str) -> Opened:
     """``root/class/*.png``, or ``root/train/class/*.png`` and so on.
+
+    Args:
+        root: the directory.
+        files: what ``files_below`` gave for it.
+        source: the study's ``data.source``, for messages.
 
     Raises:
         LeanformerError: for an image in no class, a class without images, a class with the name of a split, splits
             below classes, and a folder without images.
     """
-    files = files_below(root)
     splits = _split_directories(root, files)
     below = {name: _by_child(directory, files) for name, directory in splits.items()}  # split -> class -> files
     found: dict[str, list[tuple[str, str]]] = {}  # split -> (file, class)
@@ -111,7 +115,7 @@ def open_folder(root: Path, source: str) -> Opened:
     for name, directory in splits.items():
         for child, own in below[name].items():
             _check_class(directory / child, own, classes, below_split=directory != root)
-    nested = [warning for children in below.values() if (warning := _nested(children)) is not None]
+    nested = [warning for name, children in below.items() if (warning := _nested(splits[name], children)) is not None]
     number = {name: index for index, name in enumerate(classes)}
     opened = {}
     for name, examples in found.items():
@@ -124,10 +128,13 @@ def open_folder(root: Path, source: str) -> Opened:
     return Opened(opened, tuple(notes), (*nested[:1], *warnings))
 
 
-def _nested(children: Mapping[str, Sequence[Path]]) -> StudyWarning | None:
+def _nested(directory: Path, children: Mapping[str, Sequence[Path]]) -> StudyWarning | None:
     """The warning of class directories that all hold the same directories, which are then likely the classes."""
-    inner = [{file.parent for file in own if is_image(file)} for own in children.values()]
-    names = [{path.name for path in parents} for parents in inner]
+    for name, own in children.items():
+        depth = str(directory / name / "image").count(os.sep)
+        if any(str(file).count(os.sep) == depth for file in own):
+            return None
+    names = [{file.parent.name for file in own if is_image(file)} for own in children.values()]
     if len(names) < 2 or len(names[0]) < 2 or any(own != names[0] for own in names):
         return None
     first, second = sorted(names[0])[:2]

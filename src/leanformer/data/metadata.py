@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from leanformer.data.folders import Opened, files_below, subdirectories, unread_files
+from leanformer.data.folders import Opened, subdirectories, unread_files
 from leanformer.data.hub import SourceSplit, first_line
 from leanformer.data.splits import role_of
 from leanformer.errors import LeanformerError
@@ -39,11 +39,12 @@ def find_tables(root: Path) -> dict[Path, pa.Table]:
     return {file: table for file, table in tables.items() if FILE_COLUMN in table.column_names}
 
 
-def open_with_tables(root: Path, tables: Mapping[Path, pa.Table], source: str) -> Opened:
+def open_with_tables(root: Path, below: Sequence[Path], tables: Mapping[Path, pa.Table], source: str) -> Opened:
     """The images that the tables list; the first directory below the root is the split, where its name is one.
 
     Args:
         root: the directory.
+        below: what ``files_below`` gave for it.
         tables: what ``find_tables`` gave for it.
         source: the study's ``data.source``, for messages.
 
@@ -70,7 +71,7 @@ def open_with_tables(root: Path, tables: Mapping[Path, pa.Table], source: str) -
         joined = joined.append_column(name, pa.array(images, kind))
         opened[split] = SourceSplit(source, split, datasets.Dataset(joined), tuple((path, 1) for path in paths[split]))
     read = {path for own in paths.values() for path in own} | {str(file) for file in tables}
-    notes, warnings = unread_files(root, files_below(root), read, inside=[])
+    notes, warnings = unread_files(root, below, read, inside=[])
     listed = ", ".join(str(file.relative_to(root)) for file in tables)
     return Opened(opened, (f"labels from {listed}", *notes), tuple(warnings))
 

@@ -37,8 +37,8 @@ def open_source(config: ImageDataConfig) -> Opened:
         if any(file.suffix == ".parquet" and file.name not in metadata.NAMES for file in files):
             return _parquet_directory(directory, files, config)
         if tables := metadata.find_tables(directory):
-            return metadata.open_with_tables(directory, tables, config.source)
-        return open_folder(directory, config.source)
+            return metadata.open_with_tables(directory, files, tables, config.source)
+        return open_folder(directory, files, config.source)
     if directory.exists():
         raise LeanformerError(f"data.source {config.source}: is a file; give the directory that holds it")
     check_hub(config.source, "no such directory")
