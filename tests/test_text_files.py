@@ -252,6 +252,15 @@ def test_columns_of_tables_in_another_case(tmp_path: Path) -> None:
     assert "columns: en (source), DE (target)" in data.notes
 
 
+def test_the_hubs_own_kind_of_translations(tmp_path: Path) -> None:
+    features = datasets.Features({"translation": datasets.Translation(["EN", "de-DE"])})
+    pairs = [{"EN": english, "de-DE": german} for english, german in PAIRS]
+    datasets.Dataset.from_dict({"translation": pairs}, features=features).to_parquet(str(tmp_path / "train.parquet"))
+    data = load(tmp_path)
+    assert everything(data) == PAIRS
+    assert "columns: EN (source), de-DE (target)" in data.notes
+
+
 def test_odd_characters_in_tables(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("".join(f'{{"en": "a\u2028b{row}", "de": "c\\u0085d"}}\n' for row in range(30)))
     assert everything(load(tmp_path / "p.jsonl")) == sorted((f"a\u2028b{row}", "c\x85d") for row in range(30))

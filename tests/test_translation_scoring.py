@@ -546,7 +546,7 @@ def test_one_test_sentence_is_too_few(tmp_path: Path) -> None:
     study["data"]["source"] = str(tmp_path / "c")
     assert error_of(study) == (
         "data: the test split has 1 sentence pair, and a decision takes 2 or more; give it more pairs, or raise "
-        "data.test_limit or data.test_fraction where they cut it"
+        "what cut it (data.test_limit, data.test_fraction, data.numbers.test)"
     )
     study["data"]["test_limit"] = 2
     assert is_prepared(study)

@@ -39,7 +39,7 @@ def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring
     if len(references) < FEWEST:
         raise LeanformerError(
             f"data: the test split has {len(references)} sentence pair, and a decision takes {FEWEST} or more; give it "
-            "more pairs, or raise data.test_limit or data.test_fraction where they cut it"
+            "more pairs, or raise what cut it (data.test_limit, data.test_fraction, data.numbers.test)"
         )
     perfect = Translations(tuple(references), tuple(references), tuple(references), scoring)
     if corpus_score(metric, perfect.statistics(metric).sum(axis=0)) > 0:
