@@ -775,15 +775,18 @@ def test_every_public_function_with_every_bad_argument(
     called = getattr(lf, function)
     parameters = inspect.signature(called).parameters
     given = {
-        name: right_arguments[name]
+        name: right_arguments.get(name, tmp_path / "made")
         for name, declared in parameters.items()
         if declared.default is inspect.Parameter.empty or name == "teach"
     }
     if function == "inspect":
         given |= {"model": tmp_path / "model", "data": "./nowhere"}
     for kind, value in VALUES.items():
+        if callable(value) and "Callable" in str(parameters[parameter].annotation):
+            continue  # a callback may be any of them, and raises what it raises
         line = refusal(lambda value=value: called(**{**given, parameter: value}))  # type: ignore[misc]
-        if parameters[parameter].default is inspect.Parameter.empty and function != "make_study":
+        # A path may hold what a terminal must not see.
+        if parameters[parameter].default is inspect.Parameter.empty and kind != "escapes":
             assert line is not None, f"{function}({parameter}={kind}) was taken"
 
 
