@@ -198,7 +198,7 @@ class StudyJob:
         path = self.directory.path / "costs.json"
         if path.exists():
             known = read_json(path, "delete it and run again to measure anew")
-            if known["settings"] == settings:
+            if known.get("settings") == settings and "costs" in known:
                 costs: dict[str, dict[str, Any]] = known["costs"]
                 return costs
         if not names:

@@ -29,7 +29,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LeanformerError(f"{path}: damaged ({error}); {remedy}") from None
     if not isinstance(content, dict):
         raise LeanformerError(f"{path}: damaged (no JSON object); {remedy}")
