@@ -345,6 +345,10 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 
 
 def _is_directory(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(
+            f"the name {quoted(name)} makes no directory; take letters, digits, ., _ and -, a letter or digit first"
+        )
     if _RESERVED.fullmatch(name) or name.endswith("."):
         raise ValueError(f"no directory can be called {name!r} on every system; take another name")
     return name
@@ -353,7 +357,7 @@ def _is_directory(name: str) -> str:
 class Study(Section):
     """The whole study file: what studies of every task have in common."""
 
-    name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), AfterValidator(_is_directory)]
+    name: Annotated[str, Field(max_length=100), AfterValidator(_is_directory)]
     """Also the run directory's name."""
     task: str
     data: ImageDataConfig | TextDataConfig

@@ -72,6 +72,8 @@ def sentence(mistake: Any) -> str:
     """What is wrong at a key, and what stands there."""
     message: str = mistake["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
+    for of_json, plain in _PLAIN:
+        message = message.replace(of_json, plain)
     if mistake["type"] == "value_error":
         return message
     if mistake["type"] in ("too_short", "too_long"):
@@ -86,6 +88,8 @@ def sentence(mistake: Any) -> str:
     return f"{message}, not {quoted(given)}{hint}"
 
 
+_PLAIN = (("a valid array", "a list"), ("an object", "a mapping of keys"), ("tuple should", "the list should"))
+"""What pydantic calls by JSON's and Python's words."""
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?")
 _OLD_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
 """What older YAML reads as a number, and often as another one than people think."""

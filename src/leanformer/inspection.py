@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from leanformer.blocks.base import AttentionWeights, HeadsModule
 from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.config import DistillConfig, Study, make_study
-from leanformer.errors import LeanformerError, quoted
+from leanformer.errors import LeanformerError, printable, quoted
 from leanformer.files import make_directory, write_atomically
 from leanformer.job import open_task
 from leanformer.learn.distill import (
@@ -118,7 +118,7 @@ def inspect(
     for name in ("inspection.json", "inspection.html"):
         check_file(path / name)
     chosen = pick_device(device, "device")
-    with quiet_libraries(), Reporter(path.name, console or Console(stderr=True)) as reporter:
+    with quiet_libraries(), Reporter(printable(path.name), console or Console(stderr=True)) as reporter:
         # 1. model and data
         loaded = load(source)
         _check_probes(loaded, {} if probes is None or probes is PROBES else probes)

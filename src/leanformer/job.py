@@ -204,7 +204,7 @@ class StudyJob:
             except DamagedError as error:
                 self.reporter.say(f"{self.study.name}: {error}; it is measured anew", style="yellow")
                 known = {}
-            if known.get("settings") == settings:
+            if known.get("settings") == settings and "costs" in known:
                 costs: dict[str, dict[str, Any]] = known["costs"]
                 return costs
         if not names:

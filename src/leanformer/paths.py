@@ -8,6 +8,8 @@ from pathlib import Path
 
 from leanformer.errors import LeanformerError, quoted
 
+LONGEST_NAME = 255
+"""Bytes of a file's name, on the usual systems."""
 _OTHERS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISCHR, "a device"),
@@ -35,7 +37,11 @@ def as_path(value: object, name: str) -> Path:
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise LeanformerError(f"{name}: give a path, not {quoted(value)}")
     path = os.fspath(value)
-    if not path or "\0" in path:
+    try:
+        longest = max(len(os.fsencode(part)) for part in path.split(os.sep))
+    except UnicodeEncodeError:  # half a character
+        longest = LONGEST_NAME + 1
+    if not path or longest > LONGEST_NAME or "\0" in path:
         raise LeanformerError(f"{name}: no file can be called {quoted(path)}")
     return Path(path)
 
