@@ -587,7 +587,7 @@ def test_a_study_tells_that_it_trains_in_float32_and_runs_no_code(
         train={"epochs": 1, "batch_size": 128, "learning_rate": [1e-3]},
         seeds=[0],
     )
-    with pytest.raises(lf.LeanformerError, match="the image processor of .* says auto_map: .* not understood"):
+    with pytest.raises(lf.LeanformerError, match=r"the image processor of .* says auto_map: .* not understood"):
         lf.run(study, tmp_path / "run")
     study["data"] |= {"image_size": 8, "normalize": "data"}
     result = lf.run(study, tmp_path / "run")
