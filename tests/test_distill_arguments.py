@@ -51,7 +51,7 @@ IMAGES = {"pixel_values": torch.randn(4, 1, 16, 16), "labels": torch.tensor([0, 
         ({"checkpoint": "/"}, "checkpoint: / is no plain file"),
         ({"checkpoint": "/dev/null/file"}, "checkpoint: /dev/null is no directory; name a file in one"),
     ],
-    ids=str,
+    ids=lambda value: value.split(":")[0] if isinstance(value, str) else next(iter(value)),
 )
 def test_each_argument_of_a_wrong_type_is_named(make_model: MakeModel, arguments: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"batches": [IMAGES], **arguments}
