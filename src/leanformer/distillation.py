@@ -183,12 +183,12 @@ def _checkpoint_files(checkpoint: str | Path) -> tuple[Path, Path]:
     teaching = Path(path_of(checkpoint, "checkpoint"))
     if teaching.name in ("", ".."):
         raise LeanformerError(f"checkpoint: {checkpoint} is no plain file; name a new one")
-    if teaching.parent.exists() and not teaching.parent.is_dir():
+    if os.path.exists(teaching.parent) and not os.path.isdir(teaching.parent):
         raise LeanformerError(f"checkpoint: {teaching.parent} is no directory; name a file in one")
     tuning = teaching.with_name(f"{teaching.name}.tuning")
     for file in (teaching, tuning):
         if os.path.lexists(file):
-            if not file.is_file():
+            if not os.path.isfile(file):
                 raise LeanformerError(f"checkpoint: {file} is no plain file; name a new one, or one of an earlier call")
             Snapshot.read(file, torch.device("cpu"))
     return teaching, tuning

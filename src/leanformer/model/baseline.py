@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,7 +103,7 @@ class Baseline:
             check_settings(settings, "baseline.config")
         else:
             families = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
-            if "/" not in source and not Path(source).expanduser().is_dir():
+            if "/" not in source and not os.path.isdir(os.path.expanduser(source)):
                 raise LeanformerError(
                     f"baseline.model: {source!r} is neither a family ({families}) nor a model directory nor "
                     "a hub id (owner/name)"

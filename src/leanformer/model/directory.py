@@ -86,15 +86,15 @@ def find_directory(source: str | os.PathLike[str], weights: Sequence[str]) -> Pa
     """
     name = path_of(source)
     directory = Path(name)
-    if directory.is_dir():
+    if os.path.isdir(directory):
         if not os.path.lexists(directory / "config.json"):
             raise LeanformerError(f"{name}: not a model directory: it holds no config.json")
         return directory
-    if directory.exists():
+    if os.path.exists(directory):
         raise LeanformerError(f"{name}: not a model directory, but a file; give the directory that it lies in")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or name.startswith((".", "/")):
         hub = "" if "/" in name else ", and no hub id, which has the form owner/name"
-        raise LeanformerError(f"{name}: no such model directory{hub}")
+        raise LeanformerError(f"{name[:200]}: no such model directory{hub}")
     there = _fetch(name, None, CONFIG_FILES)
     if not (there / "config.json").is_file():
         raise LeanformerError(f"{name}: not a model of transformers: the hub has no config.json of it")

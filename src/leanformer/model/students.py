@@ -107,7 +107,7 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
     if target.name in ("", ".."):
         target = Path(os.path.abspath(target))
     check_finite(model, f"{directory}: the model is not saved")
-    if target == target.parent or (os.path.lexists(target) and not target.is_dir()):
+    if target == target.parent or (os.path.lexists(target) and not os.path.isdir(target)):
         raise LeanformerError(f"{directory}: the model cannot be written: not a directory; choose another place")
 
     def fill(temporary: Path) -> None:
