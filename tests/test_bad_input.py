@@ -430,7 +430,7 @@ def test_a_block_that_the_memory_does_not_hold_is_named(
     monkeypatch.setattr(_REGISTRY["mlp"], "build", no_memory)
     line = refusal(lambda: lf.reduce(make_model(), {"encoder.1.mlp": {"block": "mlp", "hidden": 4}}))
     assert line is not None
-    assert "encoder.1.mlp: block 'mlp' does not fit into the memory" in line
+    assert "out of memory while making block 'mlp' at encoder.1.mlp; give it smaller arguments" in line
 
 
 # Results files

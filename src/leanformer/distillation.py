@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from leanformer.config import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.errors import LeanformerError
+from leanformer.files import make_directory
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.distill import (
     Lesson,
@@ -35,6 +36,7 @@ from leanformer.learn.train import (
     settle_precision,
     train,
 )
+from leanformer.memory import memory_named
 from leanformer.model.directory import path_of
 from leanformer.model.families import HALF, device_and_dtype, find_family, in_float32
 from leanformer.model.plan import Plan
@@ -109,7 +111,8 @@ def distill(
 
     def learn(model: nn.Module, config: TrainConfig, loss: Loss, what: str, file: Path | None) -> None:
         rate = config.learning_rate[0]
-        trained = train(model, training, config, rate, seed, observer, accelerator, file, loss=loss)
+        with memory_named(f"{what} the blocks of this plan", "give smaller batches, or smaller blocks"):
+            trained = train(model, training, config, rate, seed, observer, accelerator, file, loss=loss)
         if trained.status != "ok":
             raise LeanformerError(f"{what} failed: {trained.reason}")
 
@@ -191,6 +194,7 @@ def _checkpoint_files(checkpoint: str | Path) -> tuple[Path, Path]:
             if not os.path.isfile(file):
                 raise LeanformerError(f"checkpoint: {file} is no plain file; name a new one, or one of an earlier call")
             Snapshot.read(file, torch.device("cpu"))
+    make_directory(teaching.parent)
     return teaching, tuning
 
 

@@ -34,6 +34,7 @@ from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, feat
 from leanformer.learn.train import make_accelerator, settle_precision, train
 from leanformer.machine import environment, pick_device
 from leanformer.measure.attention import HeadSpread, weights_of
+from leanformer.memory import memory_named
 from leanformer.model.families import Family, find_family
 from leanformer.model.plan import match
 from leanformer.model.sites import Site
@@ -131,12 +132,13 @@ def inspect(
             reporter.say(f"{path.name}: {warning}", style="yellow")
         trained = task.make_baseline(seed=0).to(task.device).eval()
         inspector = _Inspector(task, trained, probes, teach, reporter)
-        # 2. what is linear, and how attention spreads
-        inspector.fit()
-        # 3. what small blocks can learn of it
-        inspector.teach()
-        # 4. what the model loses
-        inspector.replace()
+        with memory_named(f"inspecting {task.training_batch()} a batch", "take fewer or smaller probes, or less data"):
+            # 2. what is linear, and how attention spreads
+            inspector.fit()
+            # 3. what small blocks can learn of it
+            inspector.teach()
+            # 4. what the model loses
+            inspector.replace()
         results = {
             "format": 1,
             "model": source,

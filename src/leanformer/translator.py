@@ -14,6 +14,7 @@ from leanformer.errors import LeanformerError
 from leanformer.files import make_directory, write_atomically
 from leanformer.machine import pick_device
 from leanformer.measure.translation import translate
+from leanformer.memory import memory_named
 from leanformer.model.families import find_family
 from leanformer.model.students import load
 from leanformer.progress import quiet_libraries
@@ -72,7 +73,10 @@ def translate_lines(
         tokenizer = TranslationTokenizer.load(model)
         console = Console(stderr=True)
         columns = (TextColumn("translating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        with (
+            Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+            memory_named(f"translating batches of {batch_tokens:,} subwords", "lower --batch-tokens or --beam"),
+        ):
             task = bar.add_task("", total=len(lines))
             result = translate(
                 translator,

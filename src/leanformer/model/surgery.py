@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from leanformer.blocks.base import AttentionWeights, BlockModule, check_arguments, find_block
 from leanformer.blocks.some_heads import replace_heads
 from leanformer.errors import LeanformerError
+from leanformer.memory import memory_named
 from leanformer.model.families import Family, ImageFamily, device_and_dtype, find_family
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
 from leanformer.model.plan import Choice, Plan, match
@@ -193,20 +194,14 @@ def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_ove
     block = find_block(arguments.pop("block"), site.name)
     checked = check_arguments(block, arguments, site.name)
     attention = _teacher(model, find_family(model), site)
-    what = f"{site.name}: block {block.name!r}"
     device, dtype = device_and_dtype(model)
-    try:
+    with memory_named(f"making block {block.name!r} at {site.name}", "give it smaller arguments"):
         if isinstance(entry.get("heads"), list):
             assert attention is not None  # the plan was resolved against it
             module: nn.Module | None = replace_heads(block, checked, site, attention, take_over)
         else:
             module = block.build(checked, site, attention if take_over else None)
         return None if module is None else module.to(device=device, dtype=dtype)
-    except (MemoryError, RuntimeError) as error:
-        # PyTorch's allocators say it in words alone: "can't allocate memory", "CUDA out of memory".
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        raise LeanformerError(f"{what} does not fit into the memory; take a smaller form") from error
 
 
 def module_at(model: PreTrainedModel, name: str) -> nn.Module | None:
