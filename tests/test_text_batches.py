@@ -212,9 +212,10 @@ def test_length_batches() -> None:
 
 
 def test_a_pair_longer_than_the_budget() -> None:
-    message = r"^batch_tokens: the longest sentence has 20 subwords, and a batch takes 19; raise batch_tokens$"
+    message = r"^train\.batch_tokens: the longest sentence has 20 subwords, and a batch takes 19; set it to 20 or more$"
     with pytest.raises(LeanformerError, match=message):
         make(batch_tokens=19)
+    assert make(batch_tokens=20).steps_per_epoch
 
 
 def test_multi30k(shared_data: Any) -> None:
