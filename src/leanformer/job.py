@@ -86,11 +86,11 @@ class StudyJob:
         self.study = study
         self.directory = directory
         self.reporter = reporter
-        _check_baseline_keys(study)
         self.device = pick_device(study.measure.device)
         self.precision = settle_precision(study.train.precision, self.device)
         self.accelerator: Accelerator = make_accelerator(self.precision, self.device)
         self.task = open_task(study, self.device)
+        _check_baseline_keys(study)
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}

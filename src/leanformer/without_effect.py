@@ -44,7 +44,11 @@ def _without_effect(study: Study) -> Iterator[tuple[str, str]]:
     distilled = {name: candidate for name, candidate in study.candidates.items() if candidate.method == "distill"}
     if _given(study.distill) and not distilled:
         yield "distill", "no candidate has method: distill"
-    if _given(study.finetune) and all(candidate.finetune is not None for candidate in distilled.values()):
+    if (
+        _given(study.finetune)
+        and study.finetune.epochs
+        and all(candidate.finetune is not None for candidate in distilled.values())
+    ):
         why = "every distilled candidate has a finetune of its own" if distilled else "no candidate has method: distill"
         yield "finetune", why
     yield from _of_finetune("finetune", study.finetune, study.task)
