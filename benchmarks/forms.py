@@ -25,9 +25,9 @@ TINY_TRANSLATOR = (
 TINY_TEXT = (
     *TINY_TRANSLATOR,
     "data.source=number-words",
-    "data.numbers={largest: 100, train: 60, validation: 8, test: 8}",
+    "data.numbers={largest: 999, train: 60, validation: 8, test: 8}",
     "data.tokenizer.vocabulary=300",
-    "data.max_tokens=16",
+    "data.max_tokens=40",
     "train.epochs=1",
     "train.average_last=null",
     "distill.epochs=1",

@@ -332,7 +332,7 @@ BENCHMARK = Benchmark(
         "student": "slots",
         "epochs": 1,
         "set": [
-            "data.numbers={largest: 100, train: 60, validation: 10, test: 10}",
+            "data.numbers={largest: 999, train: 60, validation: 10, test: 10}",
             *TINY_EXAMPLE,
         ],
         "ways": ["labels and logits", "gradually", "and own inputs", "teacher's translations"],
