@@ -57,7 +57,9 @@ def measure(arguments: argparse.Namespace) -> Result:
     """The study's rows."""
     with runs_of("mnist_blocks", arguments) as runs:
         save_form(runs / "form", BEST_SMALL, {"block": "mlp", "hidden": 15})
-        data, train = {"augment": ["random_crop"]}, {"learning_rate": arguments.rates, "search_epochs": 1}
+        data, train = {"augment": ["random_crop"]}, {"learning_rate": arguments.rates}
+        if len(arguments.rates) > 1:
+            train["search_epochs"] = 1
         speed = {"repeats": arguments.rounds, "latency_calls": 1, "throughput_batch": arguments.batch}
         study = image_study("mnist-blocks", runs / "form", CANDIDATES, arguments, data, train, speed)
         results = lf.run(study, runs / "run").results

@@ -822,7 +822,9 @@ def test_data_for_a_study_are_plain() -> None:
     circle["a"] = circle
     for data, words in (
         (None, "a study is a mapping of keys, not None"),
-        ({1: 2}, "a key is a text, not 1"),
+        ({1: 2}, "unknown key '1'"),
+        ({True: 2}, "a key is a text, not True"),
+        ({10**5_000: 2}, "a whole number of more than 30 digits"),
         ({"data": {(1, 2): 3}}, "data: a key is a text, not (1, 2)"),
         ({"name": {1, 2}}, "name: {1, 2} is neither"),
         ({"name": object()}, "is neither a mapping, a list, a text nor a number"),
@@ -832,8 +834,11 @@ def test_data_for_a_study_are_plain() -> None:
         ({"task": ["translation"]}, "there is no task ['translation']"),
     ):
         assert words in str(refusal(lambda data=data: lf.make_study(data)))  # type: ignore[misc]
-    study = lf.make_study({**tiny("image-classification"), "data": {"source": Path("./images")}, "seeds": (3, 4)})
+    given = {"data": {"source": Path("./images")}, "seeds": (3, 4)}
+    given["baseline"] = {"model": "vit", "config": {"id2label": {0: "cat", 1: "dog"}}}
+    study = lf.make_study({**tiny("image-classification"), **given})
     assert (study.data.source, study.seeds) == ("images", (3, 4))
+    assert study.baseline.config == {"id2label": {"0": "cat", "1": "dog"}}
 
 
 # What a message looks like

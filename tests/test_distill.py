@@ -32,6 +32,7 @@ from leanformer.learn.distill import (
     in_groups,
     relative_error,
     teachable,
+    teaching_config,
     teaching_loss,
     training_bytes,
     tuning_loss,
@@ -838,11 +839,15 @@ def test_what_cannot_be_distilled_is_named(
     assert "\n" not in str(raised.value)
 
 
-def test_a_loss_that_is_not_finite_is_named(teachers: dict[str, PreTrainedModel]) -> None:
+def test_a_loss_that_is_not_finite_is_named(
+    teachers: dict[str, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A rate that no configuration may ask for.
+    far = teaching_config(lf.DistillConfig(epochs=1)).model_copy(update={"learning_rate": (1e38,)})
+    monkeypatch.setattr("leanformer.distillation.teaching_config", lambda teach: far)
     plan: Plan = {"encoder.0.self_attention": FF}
-    teach = lf.DistillConfig(epochs=1).model_copy(update={"learning_rate": 1e38})
     with pytest.raises(lf.LeanformerError, match="teaching failed: the loss or its gradient was not finite") as raised:
-        lf.distill(teachers["marian"], plan, BATCHES, teach=teach)
+        lf.distill(teachers["marian"], plan, BATCHES)
     assert "\n" not in str(raised.value)
 
 

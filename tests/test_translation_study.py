@@ -646,7 +646,10 @@ def with_tokenizer(path: Path) -> Path:
 
 
 def plan(candidate: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return words_study(candidates={"bad": {"method": "distill", **candidate}}, **changes)
+    study = words_study(candidates={"bad": {"method": "distill", **candidate}}, **changes)
+    if "baseline" in changes:
+        del study["data"]["tokenizer"]
+    return study
 
 
 def data(**keys: Any) -> dict[str, Any]:
@@ -741,6 +744,10 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "finetune.targets 'teacher' is of models that write text",
     ),
     "no epoch of teaching": (lambda _: words_study(distill={"epochs": 0}), "distill.epochs"),
+    "a tokenizer beside a teacher's own": (
+        lambda tmp: words_study(baseline={"model": str(with_tokenizer(marian(tmp)))}),
+        "brings a tokenizer of its own; leave the section out",
+    ),
     "a teacher without tokenizer": (lambda tmp: baseline(marian(tmp)), "holds no tokenizer"),
     "a teacher of another vocabulary": (
         lambda tmp: baseline(with_tokenizer(marian(tmp, vocab_size=200, decoder_vocab_size=200))),

@@ -182,10 +182,11 @@ def plain(value: Any, where: str, keys: tuple[str, ...] = (), depth: int = 0) ->
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
         for key in value:
-            if not isinstance(key, str):
+            # Whole numbers become text as in JSON: transformers' id2label has such keys.
+            if not isinstance(key, str | int) or isinstance(key, bool):
                 raise LeanformerError(f"{place}a key is a text, not {quoted(key)}")
-            _encodable(key, place)
-        return {key: plain(inner, where, (*keys, key), depth + 1) for key, inner in value.items()}
+        texts = {_encodable(str(plain(key, where, keys)), place): inner for key, inner in value.items()}
+        return {key: plain(inner, where, (*keys, key), depth + 1) for key, inner in texts.items()}
     if isinstance(value, list | tuple):
         return [plain(inner, where, keys, depth + 1) for inner in value]
     if isinstance(value, PathLike):
