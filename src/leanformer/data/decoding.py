@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from leanformer.data.hub import first_line
 from leanformer.errors import LeanformerError
+from leanformer.paths import as_path
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -207,7 +207,8 @@ def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> I
     Raises:
         LeanformerError: the image cannot be read, or the directory is not one that a study shipped.
     """
-    file = Path(model).expanduser() / "preprocessor_config.json"
+    file = as_path(model, "model").expanduser() / "preprocessor_config.json"
+    image_file = as_path(path, "path").expanduser()
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
         channels = len(settings["image_mean"])
@@ -216,7 +217,7 @@ def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> I
             f"{file}: does not say how images are read ({first_line(error)}); give the directory that a study shipped"
         ) from None
     try:
-        with Image.open(Path(path).expanduser()) as image:
+        with Image.open(image_file) as image:
             bits = settings.get(BITS_KEY) or SIXTEEN_BITS
             return prepare(image, channels, bits, bool(settings.get("do_convert_rgb")))
     except LeanformerError as error:

@@ -22,6 +22,7 @@ from leanformer.errors import LeanformerError
 from leanformer.model.families import FAMILIES, STUDENT_PREFIX, Family
 from leanformer.model.sizes import check_config, check_memory, check_settings, outline
 from leanformer.model.student_models import STUDENTS
+from leanformer.paths import as_path
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")  # whole, or the index of its parts
@@ -65,13 +66,13 @@ def path_of(source: str | os.PathLike[str], argument: str = "source") -> str:
         argument: Its name, for messages.
 
     Raises:
-        LeanformerError: It is neither, or empty.
+        LeanformerError: It is neither, or no file can have that name.
     """
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if not isinstance(name, str) or not name or "\0" in name:
         shown = repr(name) if isinstance(name, str) else type(source).__name__
         raise LeanformerError(f"{argument}: a path as text or as a Path is wanted, not {shown}")
-    return os.path.expanduser(name)
+    return os.path.expanduser(as_path(name, argument))
 
 
 def find_directory(source: str | os.PathLike[str], weights: Sequence[str]) -> Path:
