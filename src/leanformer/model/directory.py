@@ -72,7 +72,8 @@ def path_of(source: str | os.PathLike[str], argument: str = "source") -> str:
     if not isinstance(name, str) or not name or "\0" in name:
         shown = repr(name) if isinstance(name, str) else type(source).__name__
         raise LeanformerError(f"{argument}: a path as text or as a Path is wanted, not {shown}")
-    return os.path.expanduser(as_path(name, argument))
+    as_path(name, argument)
+    return os.path.expanduser(name)
 
 
 def find_directory(source: str | os.PathLike[str], weights: Sequence[str]) -> Path:
