@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -29,10 +30,10 @@ def read_lines(path: Path | None) -> list[str]:
     name = "standard input" if path is None else str(path)
     if path is None and sys.stdin is None:
         raise LeanformerError("standard input is closed; give a file")
-    if path is not None and (path.is_char_device() or path.is_block_device()):
-        raise LeanformerError(f"{name}: cannot be read: it is a device; give a file")
+    if path is not None and (path.is_char_device() or path.is_block_device()) and not path.samefile(os.devnull):
+        raise LeanformerError(f"{name}: cannot be read: it is a device, which may never end; give a file")
     if path is not None and path.is_fifo() and path.parts[:2] != ("/", "dev"):  # not the shell's <(zcat text.gz)
-        raise LeanformerError(f"{name}: cannot be read: it is a pipe, which may wait forever; give a file")
+        raise LeanformerError(f"{name}: cannot be read: it is a pipe, which may wait forever; give a file, or < {name}")
     if path is None:
         try:
             content = sys.stdin.buffer.read()
