@@ -66,6 +66,7 @@ def cut(path: Path) -> None:
         (lambda path: path.write_text("[1]"), "result.json"),
         (lambda path: path.write_text("[" * 100_000), "result.json"),
         (cut, "settings.json"),
+        (lambda path: path.write_text(path.read_text().replace("digits", "digitr", 1)), "settings.json"),
         (Path.unlink, "settings.json"),
         (lambda path: shutil.copy(path.parents[2] / "seed-1" / "model" / path.name, path), "model/model.safetensors"),
     ],
@@ -339,7 +340,7 @@ def test_a_baseline_that_was_trained_anew_runs_again(
 
 def test_an_older_study_that_names_no_contents_is_taken_as_it_is(finished: Path, digits_study: MakeStudy) -> None:
     for path in finished.rglob("settings.json"):
-        settings = json.loads(path.read_text())
+        settings = read_json(path)
         for key in ("data_content", "baseline_content"):
             del settings[key]
         path.write_text(json.dumps(settings))

@@ -25,10 +25,12 @@ from leanformer.fields import (
     Batch,
     Beam,
     Count,
+    Deviation,
     Epochs,
     Fraction,
     Language,
     Length,
+    Mean,
     Name,
     NonNegative,
     Pixels,
@@ -87,7 +89,7 @@ class ImageDataConfig(Section):
     augment: Annotated[
         tuple[Literal["random_crop", "horizontal_flip", "random_erasing"], ...], AfterValidator(no_repeats("a kind"))
     ] = ()
-    normalize: Literal["auto", "data"] | tuple[tuple[NonNegative, ...], tuple[Positive, ...]] = "auto"
+    normalize: Literal["auto", "data"] | tuple[tuple[Mean, ...], tuple[Deviation, ...]] = "auto"
     """``data``: mean and deviation of the training images; ``auto``: the trained model's own where it has them,
     else ``data``; or ``[[mean, ...], [std, ...]]`` in pixel values from 0 to 1."""
     storage: Literal["auto", "memory", "stream"] = "auto"

@@ -147,6 +147,10 @@ Language = Annotated[
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Mean = Annotated[float, Field(ge=0, le=1)]
+"""Of pixel values, which go from 0 to 1."""
+Deviation = Annotated[float, Field(gt=0, le=10)]
+"""Likewise; one leaves them as they are."""
 Rate = Annotated[float, Field(gt=0, le=1e3)]
 """A learning rate."""
 Count = Annotated[int, Field(ge=1, le=bounds.COUNT)]

@@ -6,6 +6,7 @@ is there after any crash. What is deleted loses its name first, so that no half 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -33,7 +34,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         LeanformerError: The file cannot be written (a full disk, a directory of this name); what was there is left.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # What no file can hold (half a character, as a name that is not UTF-8 has it) is written as an escape.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with _cannot_be_written(path):
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         try:
@@ -227,6 +229,10 @@ def _cannot_be_written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOENT and not path.parent.exists():
+            raise LeanformerError(
+                f"{path}: cannot be written: its directory is not there any more; put it back and run again"
+            ) from error
         raise LeanformerError(
             f"{path}: cannot be written: {error.strerror or error}; make room or choose another directory"
         ) from error

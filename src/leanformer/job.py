@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import fields
 from typing import Any
 
@@ -118,6 +119,24 @@ class StudyJob:
                     "epochs, or take method scratch"
                 )
             self.plans[name] = plan
+        self._check_differ()
+
+    def _check_differ(self) -> None:
+        """No two candidates come to the same: it would be trained twice, and corrected for twice.
+
+        Raises:
+            LeanformerError: Two do; the message names both.
+        """
+        seen: dict[str, str] = {}
+        for name, candidate in self.study.candidates.items():
+            finetune = self.finetune(candidate).model_dump(mode="json") if candidate.method == "distill" else None
+            recipe = json.dumps([self.plans[name], candidate.method, finetune], sort_keys=True)
+            other = seen.setdefault(recipe, name)
+            if other != name:
+                raise LeanformerError(
+                    f"candidates.{other} and candidates.{name} put the same blocks at the same sites of this baseline; "
+                    "leave one of them out"
+                )
 
     def _check_control(self, candidate: CandidateConfig) -> None:
         """What changes nothing is a candidate where it is tuned: it shows what tuning alone does.

@@ -161,11 +161,17 @@ class RunDirectory:
     def __init__(self, path: Path, study: Study) -> None:
         self.path = path
         self._study = study
+        cannot = f"{path}: cannot be used as a run directory"
+        if os.path.lexists(path) and not path.is_dir():
+            what = "a link that leads to no directory" if path.is_symlink() else "no directory"
+            raise LeanformerError(f"{cannot}: it is {what}; give another with --out")
         try:
+            os.fspath(path).encode()
             make_directory(path)
+        except UnicodeEncodeError:  # weights could not be read from it
+            raise LeanformerError(f"{cannot}: its name is not UTF-8; give another with --out") from None
         except LeanformerError as error:
-            reason = getattr(error.__cause__, "strerror", error)
-            raise LeanformerError(f"{path}: cannot be used as a run directory: {reason}") from None
+            raise LeanformerError(f"{cannot}: {getattr(error.__cause__, 'strerror', error)}") from None
         self._lock = FileLock(path / ".lock", timeout=0)
         self._own_lock: FileLock | None = None
         self._held: dict[Path, tuple[int, int]] = {}
@@ -245,7 +251,13 @@ class RunDirectory:
     def _check_owner(self) -> None:
         study_file = self.path / "study.yaml"
         if study_file.exists():
-            owner = read_study(study_file)
+            try:
+                owner = read_study(study_file)
+            except LeanformerError as error:
+                raise LeanformerError(
+                    f"{error}; this is the copy of the study that ran here: put your study file in its place, under this "
+                    "name, and run again"
+                ) from None
             if (owner.name, owner.task) != (self._study.name, self._study.task):
                 raise LeanformerError(
                     f"{self.path}: this is the run directory of study {owner.name!r} ({owner.task}), not of "
@@ -304,7 +316,7 @@ class RunDirectory:
                     reason = "; ".join(changes[:3]) + (f"; {len(changes) - 3} more" if len(changes) > 3 else "")
                 remove(directory)
         make_directory(directory)
-        write_atomically(directory / "settings.json", to_json(settings))
+        write_atomically(directory / "settings.json", sealed(settings))
         return reason
 
     def _changes(self, directory: Path, settings: Mapping[str, Any]) -> list[str] | None:

@@ -68,7 +68,9 @@ def run(
     """Runs a study: trains the baseline and every candidate with every seed, measures, decides, reports.
 
     What the run directory holds already is not done again; a training that was cut off goes on from its last
-    checkpoint; what the study has changed since is done anew, and the console says why.
+    checkpoint; what the study has changed since is done anew, and the console says why. SIGTERM and SIGHUP, which
+    clusters send, end it as Ctrl-C does, its checkpoint written; the process then exits with 143 or 129 (``Stopped``,
+    which is a ``SystemExit``).
 
     Args:
         study: A study, its plain data, or the path of its file.
@@ -77,9 +79,6 @@ def run(
         jobs: Trainings at a time, each in a process of its own with its own copy of the data, and with the study's
             ``measure.threads``, or an even share of PyTorch's threads. What is measured is measured afterwards, one
             model at a time. A script has to call this under ``if __name__ == "__main__"``.
-
-    SIGTERM and SIGHUP, which clusters send, end it as Ctrl-C does, its checkpoint written; the process then exits with
-    143 or 129 (``Stopped``, which is a ``SystemExit``).
 
     Returns:
         The results, which are also in the directory as ``results.json`` and ``report.html``.
@@ -100,6 +99,8 @@ def run(
         study = make_study(study)
     elif type(study) not in STUDIES.values():
         raise LeanformerError(f"study: {type(study).__name__} is of no task; lf.make_study makes a study of its data")
+    else:  # model_copy checks nothing, and what is wrong would stand in the run directory
+        study = make_study(study.model_dump(mode="json", warnings=False))
     if path is None:
         path = Path("runs") / study.name
     console = console or Console(stderr=True)

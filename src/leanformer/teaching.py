@@ -37,7 +37,7 @@ from leanformer.memory import memory_named
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
 from leanformer.progress import Reporter
-from leanformer.rundir import RunDirectory
+from leanformer.rundir import RunDirectory, read_json
 from leanformer.tasks.base import Task
 
 
@@ -203,7 +203,9 @@ class Teaching:
         """
         if (seed, beam) not in self._answers:
             directory = self._directory.taught(seed, f"answers-beam-{beam}")
-            self._directory.prepare(directory, {**settings, "beam": beam})
+            reason = self._directory.prepare(directory, {**settings, "beam": beam})
+            if reason is not None:
+                self._warn(f"the teacher's own translations, seed {seed}, are found again: {reason}")
             result = self._directory.finished(directory)
             if result is None:
                 return None
@@ -294,7 +296,7 @@ class Teaching:
         self._directory.check()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in lesson.block.state_dict().items()}
         write_atomically(directory / "block.safetensors", save_tensors(tensors))
-        settings = json.loads((directory / "settings.json").read_text(encoding="utf-8"))
+        settings = read_json(directory / "settings.json")
         result = {
             "site": lesson.site.name,
             "block": settings["entry"]["block"],

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from leanformer.config import BASELINE, TrainConfig
+from leanformer.errors import LeanformerError
 from leanformer.files import remove, replace_directory, write_atomically
 from leanformer.job import StudyJob
 from leanformer.learn.checkpoint import going_on
@@ -267,7 +268,12 @@ class Trials:
                 if finetune.targets == "teacher":
                     answers = self._teaching.answers(finetune.teacher_beam, seed, self._parts.teacher_settings(seed))
                     assert answers is not None
-                    batches, answering = self.job.task.batches_with(answers.texts), answers.seconds
+                    answering = answers.seconds
+                    try:
+                        batches = self.job.task.batches_with(answers.texts)
+                    except LeanformerError as error:  # none of them can be learned from
+                        failed = Trained(status="failed", reason=str(error))
+                        return self._end_trial(part, rate, failed, None, taught, answering)
                 asks = finetune.logits > 0 or finetune.hidden_states > 0
                 loss = tuning_loss(
                     frozen_copy(reduce(teacher, {})) if asks else None, finetune, self.study.train.label_smoothing

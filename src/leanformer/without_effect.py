@@ -63,6 +63,10 @@ def _of_data(task: str, data: Any) -> Iterator[tuple[str, str]]:
         for key in ("subset", "image_column", "label_column"):
             if getattr(data, key, None) is not None:
                 yield f"data.{key}", f"{built_in} is built in and has none"
+        fractions = ("validation_fraction", "test_fraction") if task == "translation" else ()
+        for key in fractions:
+            if getattr(data, key) != type(data).model_fields[key].default:
+                yield f"data.{key}", f"{built_in} has splits of its own, by data.numbers"
     elif task == "translation" and _given(data.numbers):
         yield "data.numbers", f"the source is not {built_in}"
     if task == "translation" and data.numbers.currency != "EUR" and "currency" not in data.numbers.kinds:

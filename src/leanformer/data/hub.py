@@ -74,6 +74,20 @@ def quiet() -> Iterator[None]:
         huggingface_hub.logging.set_verbosity(levels[1])
 
 
+def local_directory(source: str) -> Path | None:
+    """The directory that a source names; None where it names something else.
+
+    Raises:
+        LeanformerError: It is the root of the file system: all that is on the machine would be looked through.
+    """
+    directory = Path(source).expanduser()
+    if not directory.is_dir():
+        return None
+    if directory.resolve() == Path(directory.resolve().anchor):
+        raise LeanformerError(f"data.source {source}: is the whole file system; give the directory of the data")
+    return directory
+
+
 def check_hub(source: str, nothing_local: str) -> None:
     """Asks the hub once whether a data set is there, as loading would retry for half a minute without a network.
 

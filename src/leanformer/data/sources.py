@@ -18,7 +18,7 @@ from PIL import Image
 from leanformer.config import ImageDataConfig
 from leanformer.data import metadata
 from leanformer.data.folders import Opened, files_below, labeled_images, open_folder, unread_files
-from leanformer.data.hub import SourceSplit, check_hub, load_dataset, quiet
+from leanformer.data.hub import SourceSplit, check_hub, load_dataset, local_directory, quiet
 from leanformer.errors import LeanformerError
 
 
@@ -31,15 +31,15 @@ def open_source(config: ImageDataConfig) -> Opened:
     """
     if config.source == "digits":
         return Opened({"train": SourceSplit("digits", "train", _digits())})
-    directory = Path(config.source).expanduser()
-    if directory.is_dir():
+    directory = local_directory(config.source)
+    if directory is not None:
         files = files_below(directory)
         if any(file.suffix == ".parquet" and file.name not in metadata.NAMES for file in files):
             return _parquet_directory(directory, files, config)
         if tables := metadata.find_tables(directory):
             return metadata.open_with_tables(directory, files, tables, config.source)
         return open_folder(directory, files, config.source)
-    if directory.exists():
+    if Path(config.source).expanduser().exists():
         raise LeanformerError(f"data.source {config.source}: is a file; give the directory that holds it")
     check_hub(config.source, "no such directory")
     return Opened(load_dataset(config.source, config.source, config.subset))

@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 
 from leanformer.config import TextDataConfig
-from leanformer.data.hub import SourceSplit, check_hub, load_dataset, quiet
+from leanformer.data.hub import SourceSplit, check_hub, load_dataset, local_directory, quiet
 from leanformer.data.iwslt import is_iwslt, read_iwslt
 from leanformer.data.languages import match_codes
 from leanformer.data.number_words import number_words
@@ -44,9 +44,10 @@ def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
         kinds = ", ".join(dict.fromkeys(config.numbers.kinds))
         note = f"numbers to {config.numbers.largest:,} in words ({kinds}; seed {config.split_seed})"
         return number_words(config), [note]
+    directory = local_directory(config.source)
+    if directory is not None:
+        return _read_directory(directory, config, languages)
     path = Path(config.source).expanduser()
-    if path.is_dir():
-        return _read_directory(path, config, languages)
     if path.is_file():
         return _read_file(path, config, languages)
     aligned = [plain_file(path, language) for language in languages]

@@ -28,6 +28,7 @@ from leanformer.model.surgery import ResolvedPlan
 from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
 from leanformer.warning import StudyWarning
 
+FEWEST_TESTED = 2  # of one nothing can be said of others
 INTERVAL_METHOD = (
     "Quality and difference are means over the seeds; their intervals account for both kinds of chance, which test "
     "examples and which seeds (examples and seeds crossed, analysis of variance, t quantiles with Satterthwaite's "
@@ -115,6 +116,13 @@ class ImageClassification(Task):
 
     def make_baseline(self, seed: int) -> PreTrainedModel:
         return self._baseline.make(self._geometry, seed)
+
+    def check_test(self) -> None:
+        if len(self.data.test) < FEWEST_TESTED:
+            raise LeanformerError(
+                f"data: the test split has {len(self.data.test)} image, and a decision needs {FEWEST_TESTED} at "
+                "the very least; give more test images, or a larger test_fraction or test_limit"
+            )
 
     def check_plan(self, plan: ResolvedPlan, where: str) -> None:
         config = self.make_baseline(seed=0).config
