@@ -346,3 +346,59 @@ def test_an_older_study_that_names_no_contents_is_taken_as_it_is(finished: Path,
         path.write_text(json.dumps(settings))
     _, log = run(digits_study(), finished)
     assert "again" not in log
+
+
+# What a run directory says of itself
+
+
+def test_a_damaged_copy_of_the_study_says_how_to_go_on(finished: Path, digits_study: MakeStudy) -> None:
+    copy = (finished / "study.yaml").read_text(encoding="utf-8")
+    (finished / "study.yaml").write_bytes(copy.encode().replace(b"epochs", b"ep\x1fchs", 1))
+    with pytest.raises(lf.LeanformerError, match=r"this is the copy of the study that ran here: put your study file"):
+        run(digits_study(), finished)
+    (finished / "study.yaml").write_text(json.dumps(digits_study()), encoding="utf-8")  # as the line says
+    _, log = run(digits_study(), finished)
+    assert "again" not in log
+
+
+def test_a_wrong_study_object_leaves_nothing_behind(digits_study: MakeStudy, tmp_path: Path) -> None:
+    wrong = lf.make_study(digits_study()).model_copy(update={"seeds": "x"})
+    with pytest.raises(lf.LeanformerError, match="seeds"):
+        lf.run(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes")
+def test_a_run_directory_has_a_name_that_weights_can_be_read_from(digits_study: MakeStudy, tmp_path: Path) -> None:
+    with pytest.raises(lf.LeanformerError, match="its name is not UTF-8"):
+        lf.run(digits_study(), os.fsdecode(bytes(tmp_path) + b"/out\xe9"))
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(lf.LeanformerError, match="it is a link that leads to no directory"):
+        lf.run(digits_study(), tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"source": "digits", "train_limit": 50, "test_limit": 1}}, "the test split has 1 image"),
+        ({"data": {"source": "digits", "normalize": [[127.5], [127.5]]}}, "data.normalize"),
+        ({"data": {"source": "/"}}, "is the whole file system"),
+        (
+            {"candidates": {"a": {"plan": {"*.mlp": "none"}}, "b": {"plan": {"encoder.[01].mlp": "none"}}}},
+            r"candidates\.a and candidates\.b put the same blocks at the same sites",
+        ),
+    ],
+)
+def test_what_cannot_come_to_a_decision_is_refused_before_training(
+    digits_study: MakeStudy, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(lf.LeanformerError, match=message):
+        run(digits_study(**changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "trials").exists()
+
+
+def test_half_a_character_in_results_is_written_as_an_escape(finished: Path) -> None:
+    from leanformer.files import write_atomically
+
+    write_atomically(finished / "note.txt", "caf\udce9")
+    assert (finished / "note.txt").read_text(encoding="utf-8") == "caf\\udce9"

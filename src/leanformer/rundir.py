@@ -255,8 +255,8 @@ class RunDirectory:
                 owner = read_study(study_file)
             except LeanformerError as error:
                 raise LeanformerError(
-                    f"{error}; this is the copy of the study that ran here: put your study file in its place, under this "
-                    "name, and run again"
+                    f"{error}; this is the copy of the study that ran here: put your study file in its place, under "
+                    "this name, and run again"
                 ) from None
             if (owner.name, owner.task) != (self._study.name, self._study.task):
                 raise LeanformerError(
