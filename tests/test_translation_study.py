@@ -389,6 +389,37 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     study["train"]["epochs"] = 1
     run(study, tmp_path / "run")
     assert asked == [2, 2]
+    before = results_of(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/trials/again/seed-0")
+    path = tmp_path / "run/teaching/seed-0/answers-beam-2/result.json"
+    path.write_text(path.read_text().replace("seconds", "sedonds", 1))
+    _, log = run(study, tmp_path / "run")
+    assert f"the teacher's own translations, seed 0, are found again: {path}: damaged" in log
+    assert without_timings(results_of(tmp_path / "run")) == without_timings(before)
+
+
+def test_a_teacher_without_usable_translations_fails_its_student_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_usable(self: Translation, targets: Any) -> Any:
+        raise lf.LeanformerError("none of the teacher's translations ends")
+
+    monkeypatch.setattr(Translation, "batches_with", none_usable)
+    study = words_study(seeds=[0])
+    study["candidates"] = {
+        "student": {
+            "method": "distill",
+            "plan": {"encoder.*.self_attention": ALR},
+            "finetune": {"epochs": 1, "targets": "teacher"},
+        },
+        "no-mlp": {"plan": {"encoder.*.mlp": "none"}},
+    }
+    study["data"]["numbers"]["train"] = 100
+    run(study, tmp_path / "run")
+    rows = rows_of(tmp_path / "run")
+    assert rows["student"]["status"] == "failed"
+    assert rows["student"]["failures"][0]["reason"] == "none of the teacher's translations ends"
+    assert rows["no-mlp"]["status"] == "ok"
 
 
 def test_beside_a_baseline_that_cannot_translate_nothing_is_accepted(tmp_path: Path) -> None:
