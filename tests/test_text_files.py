@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import encodings
 import gzip
 import json
+import pkgutil
 import random
 import re
 from collections.abc import Callable
@@ -342,6 +344,8 @@ def test_two_files_for_one_split(tmp_path: Path, other: str) -> None:
         ("utf-16", "utf-16-be"),
         ("utf-16", "utf-16-le"),
         ("UTF-16", "utf-8"),  # converted since, the declaration left
+        ("utf_16", "utf-8"),
+        ("UCS-2", "utf-8"),
         ("windows-1252", "cp1252"),
         ("gb18030", "gb18030"),  # of several bytes a character, which expat does not read
     ],
@@ -353,6 +357,13 @@ def test_memories_in_odd_encodings_and_namespaces(tmp_path: Path, declared: str,
     (tmp_path / "m.tmx").write_bytes(text.encode(encoding))
     pairs, others = read_tmx(tmp_path / "m.tmx", LANGUAGES)
     assert (rows(pairs), others) == (PAIRS, 0)
+
+
+def test_any_declared_encoding_is_read_or_one_line(tmp_path: Path) -> None:
+    body = b'<tmx><body><tu><tuv xml:lang="en"><seg>\xe4\xff\x81 \\u00e4</seg></tuv></tu></body></tmx>'
+    for module in pkgutil.iter_modules(encodings.__path__):
+        (tmp_path / "m.tmx").write_bytes(f'<?xml version="1.0" encoding="{module.name}"?>\n'.encode() + body)
+        assert "m.tmx" in error_of(lambda: read_tmx(tmp_path / "m.tmx", LANGUAGES)), module.name
 
 
 def test_a_memory_in_latin_1(tmp_path: Path) -> None:
@@ -396,6 +407,10 @@ BOMB = "<!DOCTYPE tmx [" + "".join(
         ),
         (tmx("klingon").encode(), r"m\.tmx, line 1: the encoding 'klingon' is not known; convert the file to UTF-8"),
         (tmx("hex").encode(), r"m\.tmx, line 1: the encoding 'hex' is not known"),
+        *(
+            (tmx(name).encode(), rf"m\.tmx, line 1: the encoding '{name}' is not known; convert the file to UTF-8")
+            for name in ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "Unicode-Escape")
+        ),
         (
             tmx().encode("cp1252"),
             r"m\.tmx, line 3: byte 0x93 is not utf-8; convert the file to UTF-8 and let its first line say so",
