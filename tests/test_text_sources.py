@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -263,6 +265,12 @@ def test_one_table_file(tmp_path: Path, suffix: str, nested: bool) -> None:
         pq.write_table(pa.Table.from_pylist(values), file)
     data = load(file, source_language="de", target_language="en")
     assert everything(data) == sorted(zip(GERMAN, ENGLISH, strict=True))
+
+
+def test_brackets_in_a_text_are_not_nested(tmp_path: Path) -> None:
+    english = [f'{"[{" * 100} " {number}' for number in range(40)]
+    write_jsonl(tmp_path / "p.jsonl", columns(list(zip(english, GERMAN, strict=True))))
+    assert everything(load(tmp_path / "p.jsonl")) == sorted(zip(english, GERMAN, strict=True))
 
 
 def test_a_directory_in_the_hubs_layout(tmp_path: Path) -> None:
@@ -556,7 +564,62 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_jsonl(root / "p.jsonl", [{"en": "one", "de": 1}] * 20),
         "p.jsonl",
         {},
-        r"^data\.target_language: column 'de' of .* holds Value\('int64'\); wanted are strings$",
+        r"^data\.target_language: column 'de' of .* holds whole numbers; wanted is a text in each row, which in JSON "
+        r"stands in double quotes$",
+    ),
+    "column of nothing": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": "one", "de": None}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'de' of .* holds nothing; wanted is a text in each row",
+    ),
+    "column of texts and numbers": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": "one", "de": 1}, {"en": "one", "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'de' of .* holds values of several kinds, such as texts and numbers; wanted is a text in each row",
+    ),
+    "column of lists": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": [0.5], "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'en' of .* holds lists; wanted is a text in each row",
+    ),
+    "column of objects": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": {"a": 0.5}, "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'en' of .* holds objects with columns of their own; wanted is a text in each row",
+    ),
+    "column of numbers with decimals": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": 0.5, "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'en' of .* holds numbers with decimals; wanted is a text in each row",
+    ),
+    "column of truth values": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": True, "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'en' of .* holds true and false; wanted is a text in each row",
+    ),
+    "column of dates": (
+        lambda root: pq.write_table(pa.table({"en": [date(2000, 1, 1)], "de": ["eins"]}), root / "p.parquet"),
+        "p.parquet",
+        {},
+        r"column 'en' of .* holds values of the type date32; wanted is a text in each row",
+    ),
+    "nested far too deep": (
+        lambda root: write_lines(root / "p.jsonl", ['{"en": "[{", "de": "b"}', '{"en": ' + "[" * 10**5 + "]" * 10**5]),
+        "p.jsonl",
+        {},
+        r"^.*/p\.jsonl, line 2: brackets stand in each other more than 60 deep; write one object a line, with a text",
+    ),
+    "nested too deep in a packed file": (
+        lambda root: write_bytes(root / "p.jsonl.gz", gzip.compress(b'{"a":' * 61 + b'"x"' + b"}" * 61)),
+        "p.jsonl.gz",
+        {},
+        r"^.*/p\.jsonl\.gz, line 1: brackets stand in each other more than 60 deep",
     ),
     "jsonl that is cut": (
         lambda root: write_lines(root / "p.jsonl", ['{"en": "a", "de": "b"}', '{"en": "a", "d']),

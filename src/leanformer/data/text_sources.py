@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -213,11 +215,28 @@ def _named_columns(split: SourceSplit, config: TextDataConfig, languages: tuple[
     return str(columns[0]), str(columns[1])
 
 
+def _in_words(feature: Any) -> str:
+    """What a column holds that does not hold texts."""
+    if isinstance(feature, datasets.Value):
+        kinds = {"null": "nothing", "bool": "true and false", "int": "whole numbers", "uint": "whole numbers"}
+        kinds |= {"float": "numbers with decimals", "decimal": "numbers with decimals"}
+        name = re.match("[a-z]*", feature.dtype)
+        return kinds.get(name[0] if name else "", f"values of the type {feature.dtype}")
+    if isinstance(feature, datasets.Json):
+        return "values of several kinds, such as texts and numbers"
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return "lists"
+    return "objects with columns of their own" if isinstance(feature, dict) else f"{type(feature).__name__} values"
+
+
 def _column(split: SourceSplit, column: str, key: str) -> tuple[str, ...]:
     """The sentences of a column; what is missing counts as empty."""
     feature = split.examples.features[column]
     if not isinstance(feature, datasets.Value) or feature.dtype not in ("string", "large_string"):
-        raise LeanformerError(f"data.{key}: column {column!r} of {split.source} holds {feature}; wanted are strings")
+        raise LeanformerError(
+            f"data.{key}: column {column!r} of {split.source} holds {_in_words(feature)}; wanted is a text in each "
+            "row, which in JSON stands in double quotes"
+        )
     stored = split.examples.select_columns([column]).with_format("arrow")[:][column]
     texts = []
     for row, value in enumerate(stored.cast(pa.large_binary()).to_pylist()):  # strings are not checked when read
