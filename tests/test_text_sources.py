@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,9 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from leanformer.config import NumberWordsConfig, TextDataConfig
+from leanformer.config import ImageDataConfig, NumberWordsConfig, TextDataConfig
 from leanformer.data.iwslt import read_iwslt
 from leanformer.data.pairs import SentencePairs
+from leanformer.data.sources import open_source
 from leanformer.data.text import TextData, load_text
 from leanformer.errors import LeanformerError
 
@@ -726,6 +728,41 @@ def test_a_bad_source_is_one_clear_line(case: str, tmp_path: Path) -> None:
     write, name, keys, message = BAD[case]
     write(tmp_path)
     assert re.search(message, error := error_of(tmp_path / name, **keys)), error
+
+
+def test_a_subset_of_what_has_none_is_one_line(tmp_path: Path) -> None:
+    write_plain(tmp_path / "plain" / "train")
+    write_iwslt(tmp_path / "archive")
+    write_jsonl(tmp_path / "p.jsonl", columns())
+    for name in ("plain", "plain/train", "archive", "p.jsonl"):
+        load(tmp_path / name)
+        assert error_of(tmp_path / name, subset="x") == (
+            f"data.subset does nothing here: 'x' would be a configuration of a hub data set, and {tmp_path / name} is "
+            "none; leave it out"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pipe", r"pipe: is a pipe; give a file or a directory$"),
+        ("/dev/null", "^data.source /dev/null: is a device; give a file or a directory$"),
+        ("loop", r"loop: cannot be read \(a loop of links\); give another path$"),
+        ("loop/train", r"loop/train: cannot be read \(a loop of links\); give another path$"),
+        ("broken", r"broken: is a link to gone, and nothing is there; mend the link$"),
+        ("n" * 300, r"n: cannot be read \(File name too long\); give another path$"),
+        ("~no-such-user/train", r"^data\.source ~no-such-user/train: the home directory ~no-such-user is not known;"),
+    ],
+)
+def test_what_is_no_source_is_called_by_its_name(tmp_path: Path, name: str, message: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("other")
+    (tmp_path / "other").symlink_to("loop")
+    (tmp_path / "broken").symlink_to("gone")
+    source = name if name.startswith("~") else str(tmp_path / name)
+    assert re.search(message, error_of(source))
+    with pytest.raises(LeanformerError, match=message):  # of images too
+        open_source(ImageDataConfig(source=source))
 
 
 def test_the_hub_is_asked_where_nothing_local_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,19 @@ def check_hub(source: str, nothing_local: str) -> None:
         raise LeanformerError(f"data.source {source}: {nothing_local}, and as a hub data set it {problem}") from error
 
 
+def refuse_subset(source: str, subset: str | None) -> None:
+    """Makes sure that no configuration is asked of what has none.
+
+    Raises:
+        LeanformerError: One is.
+    """
+    if subset is not None:
+        raise LeanformerError(
+            f"data.subset does nothing here: {subset!r} would be a configuration of a hub data set, and {source} is "
+            "none; leave it out"
+        )
+
+
 def load_dataset(
     source: str, path: str, subset: str | None = None, data_files: Mapping[str, str] | None = None
 ) -> dict[str, SourceSplit]:
