@@ -482,18 +482,33 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         r"data\.source .*: no training split among test, val; one must be named 'train'",
     ),
     "too few to set aside": (
-        lambda root: write_plain(root / "train", ENGLISH[:3], GERMAN[:3]),
+        lambda root: write_plain(root / "train", ENGLISH[:5], GERMAN[:5]),
         "train",
         {},
-        r"^data\.test_fraction: 0\.1 of 3 distinct source sentences leaves the test split empty; the data has no test "
-        r"split, so give a larger fraction, 0\.334 or more$",
+        r"^data\.test_fraction: 0\.1 of 5 distinct source sentences leaves the test split empty; the data has no test "
+        r"split, so give a larger fraction, 0\.4 or more$",
     ),
     "one sentence over and over": (
         lambda root: write_plain(root / "train", ["same"] * 40),
         "train",
         {"test_fraction": 0.9},
-        r"^data\.test_fraction: 0\.9 of 1 distinct source sentences leaves the train split empty; .* larger data set: "
-        "it takes 3 such sentences or more$",
+        r"^data\.source .*: 1 distinct source sentence to divide, which is too few to train and judge with; give 4 or "
+        r"more \(1 for training, 1 for validation, 2 for test\)$",
+    ),
+    "three sentences": (
+        lambda root: write_plain(root / "train", ENGLISH[:3], GERMAN[:3]),
+        "train",
+        {"test_fraction": 0.34, "validation_fraction": 0.5},
+        r"^data\.source .*: 3 distinct source sentences to divide, which is too few to train and judge with; give 4 or",
+    ),
+    "two sentences and a test split": (
+        lambda root: (
+            write_plain(root / "train", ENGLISH[:1], GERMAN[:1]),
+            write_plain(root / "test", ENGLISH[5:9], GERMAN[5:9]),
+        ),
+        "",
+        {},
+        r"1 distinct source sentence to divide, .* give 2 or more \(1 for training, 1 for validation\)$",
     ),
     "tsv with three columns": (
         lambda root: write_lines(root / "p.tsv", ["a\tb\tc"] * 20),
