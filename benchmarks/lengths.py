@@ -66,7 +66,7 @@ def measure(arguments: argparse.Namespace) -> Result:
             teacher = lf.load(runs / "trials/baseline/seed-0/model")
     else:
         teacher = lf.load(arguments.teacher)
-    pairs, tests = task.batches.train, encode_pairs(task.data.test, task.tokenizer)[0]
+    pairs, tests = task.batches.train, encode_pairs(task.data.test, task.tokenizer)
     tests = tests.without(tests.too_long(max_source=task.study.data.max_tokens))
     parts = {"short": _short(tests, arguments.short), "longer": _longer(tests, arguments.short)}
     if not all(map(len, (*parts.values(), _short(pairs, arguments.short)))):

@@ -323,6 +323,15 @@ def test_a_missing_path(tmp_path: Path) -> None:
     assert error_of(tmp_path / "none") == f"data.source {tmp_path / 'none'}: no such directory"
 
 
+def test_a_subset_of_a_folder_is_one_line(tmp_path: Path) -> None:
+    write_folder(tmp_path, "a", "b")
+    load(tmp_path)
+    assert error_of(tmp_path, subset="x") == (
+        f"data.subset does nothing here: 'x' would be a configuration of a hub data set, and {tmp_path} is none; leave "
+        "it out"
+    )
+
+
 def test_a_file_is_no_source(tmp_path: Path) -> None:
     file = write_parquet(tmp_path) / "train-00000-of-00001.parquet"
     assert error_of(file) == f"data.source {file}: is a file; give the directory that holds it"

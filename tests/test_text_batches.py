@@ -18,6 +18,7 @@ from leanformer.data.text_batches import (
     Sentences,
     TextBatches,
     check_lengths,
+    check_limit,
     encode_pairs,
     length_batches,
 )
@@ -65,8 +66,7 @@ def make(pairs: EncodedPairs | None = None, batch_tokens: int = 100) -> TextBatc
 
 
 def test_encoding_keeps_every_sentence(tokenizer: TranslationTokenizer) -> None:
-    encoded, left_out = encode_pairs(PAIRS, tokenizer)
-    assert len(left_out) == 0
+    encoded = encode_pairs(PAIRS, tokenizer)
     assert len(encoded) == len(PAIRS)
     assert encoded.sources.tokens.dtype == encoded.targets.tokens.dtype == np.int32
     assert [sentence.tolist() for sentence in map(encoded.sources.__getitem__, range(len(encoded)))] == (
@@ -77,16 +77,16 @@ def test_encoding_keeps_every_sentence(tokenizer: TranslationTokenizer) -> None:
 
 
 def test_encoding_in_parts_gives_the_same(tokenizer: TranslationTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = encode_pairs(PAIRS, tokenizer)
+    whole = encode_pairs(PAIRS, tokenizer)
     monkeypatch.setattr("leanformer.data.text_batches.ENCODED_AT_A_TIME", 100)
-    parts, _ = encode_pairs(PAIRS, tokenizer)
+    parts = encode_pairs(PAIRS, tokenizer)
     for one, other in ((whole.sources, parts.sources), (whole.targets, parts.targets)):
         assert np.array_equal(one.tokens, other.tokens)
         assert np.array_equal(one.offsets, other.offsets)
 
 
 def test_long_sentences_are_left_out_on_both_sides(tokenizer: TranslationTokenizer) -> None:
-    everything, _ = encode_pairs(PAIRS, tokenizer)
+    everything = encode_pairs(PAIRS, tokenizer)
     source_limit, target_limit = int(everything.sources.lengths.max()) - 3, int(everything.targets.lengths.max()) - 2
     long = everything.too_long(source_limit, target_limit)
     by_hand = [
@@ -96,9 +96,8 @@ def test_long_sentences_are_left_out_on_both_sides(tokenizer: TranslationTokeniz
     ]
     assert long.tolist() == by_hand
     assert set(everything.too_long(source_limit)) | set(everything.too_long(None, target_limit)) == set(by_hand)
-    kept, left_out = encode_pairs(PAIRS, tokenizer, source_limit, target_limit)
-    assert left_out.tolist() == by_hand
-    assert 0 < len(left_out) < len(PAIRS)
+    kept = everything.without(long)
+    assert 0 < len(long) < len(PAIRS)
     rest = [row for row in range(len(PAIRS)) if row not in by_hand]
     assert tokenizer.decode([ids.tolist() for ids in map(kept.targets.__getitem__, range(len(kept)))]) == [
         GERMAN[row] for row in rest
@@ -108,10 +107,20 @@ def test_long_sentences_are_left_out_on_both_sides(tokenizer: TranslationTokeniz
 
 
 def test_nothing_is_left_to_train_on(tokenizer: TranslationTokenizer) -> None:
+    pairs = encode_pairs(PAIRS, tokenizer)
+    shorter, longer = (pairs.select(rows) for rows in np.array_split(np.argsort(pairs.lengths), 2))
+    needed = int(np.ceil(np.median(longer.lengths)))
+    assert needed > np.median(shorter.lengths)
     with pytest.raises(
-        LeanformerError, match=r"^data\.max_tokens: all 819 training pairs are longer than 1 subwords; "
+        LeanformerError,
+        match=rf"^data\.max_tokens: all {len(shorter)} training pairs and all {len(longer)} validation pairs are "
+        rf"longer than 1 subwords; set it to {needed}, which takes half of them, or more$",
     ):
-        encode_pairs(PAIRS, tokenizer, 1, 1)
+        check_limit({"training": shorter, "validation": longer}, 1)
+    check_limit({"training": shorter, "validation": longer}, needed)
+    limit = int(longer.lengths.min()) - 1
+    with pytest.raises(LeanformerError, match=rf"all {len(longer)} validation pairs are longer .* set it to {needed},"):
+        check_limit({"training": shorter, "validation": longer}, limit)
 
 
 @pytest.mark.parametrize("sides", [["source", "target"], ["target"]])
@@ -222,7 +231,9 @@ def test_multi30k(shared_data: Any) -> None:
     lines = [json.loads(line) for line in (shared_data / "multi30k" / "train.jsonl").open()][:4000]
     pairs = SentencePairs(tuple(line["de"] for line in lines), tuple(line["en"] for line in lines))
     tokenizer = train_tokenizer(TokenizerConfig(vocabulary=4000), pairs.sources, pairs.targets)
-    encoded, left_out = encode_pairs(pairs, tokenizer, 50, 50)
+    everything = encode_pairs(pairs, tokenizer)
+    left_out = everything.too_long(50, 50)
+    encoded = everything.without(left_out)
     assert len(left_out) < 10
     real = padded = 0
     for batch in TextBatches(encoded, 4096, tokenizer.pad_id, tokenizer.pad_id).training(0, 0):

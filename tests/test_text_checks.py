@@ -90,12 +90,14 @@ def test_many_empty_sides(tmp_path: Path) -> None:
     assert told(load(tmp_path, [*TRAIN[:90], *((source, " ") for source, _ in TRAIN[90:])])) == []
 
 
-@pytest.mark.parametrize(("pairs", "fractions"), [(3, {}), (3, {"test_fraction": 0.67}), (7, {"test_fraction": 0.99})])
+@pytest.mark.parametrize(
+    ("pairs", "fractions"), [(4, {}), (4, {"test_fraction": 0.9}), (5, {}), (7, {"test_fraction": 0.99})]
+)
 def test_the_fraction_that_an_error_advises_works(tmp_path: Path, pairs: int, fractions: dict[str, float]) -> None:
     file = tmp_path / "p.tsv"
     file.write_text("".join(f"{source}\t{target}\n" for source, target in TRAIN[:pairs]))
     keys: dict[str, Any] = {"source_language": "en", "target_language": "de", **fractions}
-    for _ in range(4):
+    for _ in range(6):
         try:
             data = load_text(TextDataConfig(source=str(file), **keys))
         except LeanformerError as error:
@@ -112,13 +114,14 @@ def test_the_fraction_that_an_error_advises_works(tmp_path: Path, pairs: int, fr
 
 def test_the_number_of_sentences_that_an_error_advises_works(tmp_path: Path) -> None:
     file = tmp_path / "p.tsv"
-    for count in (1, 2, 3):
+    for count in (1, 3, 4):
         file.write_text("".join(f"{source}\t{target}\n" for source, target in TRAIN[:count]))
         config = TextDataConfig(
-            source=str(file), source_language="en", target_language="de", test_fraction=0.34, validation_fraction=0.5
+            source=str(file), source_language="en", target_language="de", test_fraction=0.5, validation_fraction=0.5
         )
-        if count < 3:
-            with pytest.raises(LeanformerError, match=r"give a larger data set: it takes 3 such sentences or more$"):
+        if count < 4:
+            with pytest.raises(LeanformerError, match=r"too few to train and judge with; give 4 or more \("):
                 load_text(config)
         else:
-            assert len(load_text(config).train) == 1
+            data = load_text(config)
+            assert [len(data.train), len(data.validation), len(data.test)] == [1, 1, 2]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import encodings
 import gzip
 import json
+import pkgutil
 import random
 import re
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any
 
 import datasets
 import pytest
+from num2words import num2words
 
 from leanformer.config import TextDataConfig
 from leanformer.data import text_reading
@@ -233,6 +236,94 @@ def test_headers_in_any_case(tmp_path: Path, header: str) -> None:
     assert rows(read_tsv(tmp_path / "p.tsv", LANGUAGES)) == [("yes", "ja")]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("English", "German"),
+        (" english", "GERMAN "),
+        ("eng", "deu"),
+        ("eng_Latn", "ger"),
+        ("text_en", "text_de"),
+        ("en_text", "de_text"),
+        ("source.en", "target.de"),
+        ("English sentence", "German translation"),
+        ("en-US", "German"),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_headers_that_name_the_languages_in_other_words(tmp_path: Path, names: tuple[str, str], turned: bool) -> None:
+    order = slice(None, None, -1 if turned else 1)
+    for name, mark, read in (("p.tsv", "\t", read_tsv), ("p.csv", ",", read_csv), ("p.csv", ";", read_csv)):
+        (tmp_path / name).write_text(f"{mark.join(names[order])}\n{mark.join(('yes', 'ja')[order])}\n")
+        assert rows(read(tmp_path / name, LANGUAGES)) == [("yes", "ja")]
+    table = [dict(zip(names, pair, strict=True)) for pair in PAIRS]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    assert everything(load(tmp_path / "p.jsonl")) == PAIRS
+
+
+def test_a_header_in_quotes(tmp_path: Path) -> None:
+    (tmp_path / "p.tsv").write_text('"de"\t"en"\n"Er sagte: ""Ja"""\t"He said ""yes"""\nja\tyes\n')
+    assert rows(read_tsv(tmp_path / "p.tsv", LANGUAGES)) == [('He said "yes"', 'Er sagte: "Ja"'), ("yes", "ja")]
+    (tmp_path / "p.tsv").write_text('"German"\t"English"\n"Ja," sagte er\t"Yes," he said\n')
+    message = error_of(lambda: read_tsv(tmp_path / "p.tsv", LANGUAGES))
+    assert re.search(r"p\.tsv, line 2: not whole CSV \(.*\); a quote that opens a column closes it too", message)
+    (tmp_path / "p.tsv").write_text('"Ja"\t"Yes"\n')  # no header: the quotes are the sentences' own
+    assert rows(read_tsv(tmp_path / "p.tsv", LANGUAGES)) == [('"Ja"', '"Yes"')]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["source\ttarget", "SRC\tTgt", '"source"\t"target"', "source_text\ttarget_text", "French\tItalian", "fra\tita"],
+)
+def test_a_first_row_of_other_names_is_no_pair(tmp_path: Path, header: str) -> None:
+    first, second = (name.strip('"') for name in header.split("\t"))
+    for name, mark, read in (("p.tsv", "\t", read_tsv), ("p.csv", ";", read_csv)):
+        (tmp_path / name).write_text(f"{header.replace(chr(9), mark)}\nyes{mark}ja\n")
+        assert error_of(lambda name=name, read=read: read(tmp_path / name, LANGUAGES)) == (  # type: ignore[misc]
+            f"{tmp_path / name}, line 1: {first!r} and {second!r} look like the names of columns, not like a sentence "
+            "and its translation; name the columns en and de there, or take the line out"
+        )
+
+
+def test_a_first_row_that_names_one_of_the_languages(tmp_path: Path) -> None:
+    for header in ("English\tFrench", "eng\ttranslation", "source\tenglish"):
+        (tmp_path / "p.tsv").write_text(f"{header}\nyes\tja\n")
+        message = error_of(lambda: read_tsv(tmp_path / "p.tsv", LANGUAGES))
+        assert message.endswith(f"line 1: no column 'de'; there are {header.replace(chr(9), ', ')}")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        ("one", "eins"),
+        ("German", "Deutsch"),
+        ("English", "Englisch"),
+        ("text", "Text"),
+        ("target", "Ziel"),
+        ("Hindi", "Hindi"),
+        ("Text.", "Ziel."),
+        ("the", "die"),
+        ("in", "im"),
+        ("so", "also"),
+        ("I am here.", "Ich bin da."),
+        ("Source: Reuters.", "Quelle: Reuters."),
+        ("", "ja"),
+    ],
+)
+def test_a_first_row_of_single_words_is_a_pair(tmp_path: Path, first: tuple[str, str]) -> None:
+    for name, mark, read in (("p.tsv", "\t", read_tsv), ("p.csv", ",", read_csv)):
+        (tmp_path / name).write_text(f"{mark.join(first)}\nyes{mark}ja\n")
+        assert rows(read(tmp_path / name, LANGUAGES)) == sorted([first, ("yes", "ja")])
+
+
+def test_number_words_are_no_headers(tmp_path: Path) -> None:
+    for source, target in (("sv", "de"), ("es", "fr"), ("it", "pt"), ("fi", "en")):
+        for number in range(21):
+            first = num2words(number, lang=source), num2words(number, lang=target)
+            (tmp_path / "p.tsv").write_text("\t".join(first) + "\n")
+            assert rows(read_tsv(tmp_path / "p.tsv", (source, target))) == [first]
+
+
 def test_which_name_means_a_language() -> None:
     assert match_codes(["EN", "en", "de"], LANGUAGES) == ("en", "de")
     assert match_codes(["en-GB", "EN", "DE"], LANGUAGES) == ("EN", "DE")
@@ -240,6 +331,11 @@ def test_which_name_means_a_language() -> None:
     assert match_codes(["pt-BR", "pt-PT"], ("pt", "pt-BR")) == ("pt-PT", "pt-BR")  # not one column for both
     assert match_codes(["en"], ("en", "en-US")) == ("en", None)
     assert match_codes(["en-GB"], ("en-US", "de")) == (None, None)
+    assert match_codes(["eng-GB", "German"], ("en-US", "de")) == (None, "German")
+    assert match_codes(["eng", "en"], LANGUAGES) == ("en", None)
+    assert match_codes(["English", "ger"], ("eng", "deu")) == ("English", "ger")
+    assert match_codes(["English", "ger"], LANGUAGES, as_code=True) == (None, None)
+    assert match_codes(["german-speaking", "en passant"], LANGUAGES) == (None, None)
 
 
 def test_columns_of_tables_in_another_case(tmp_path: Path) -> None:
@@ -342,6 +438,8 @@ def test_two_files_for_one_split(tmp_path: Path, other: str) -> None:
         ("utf-16", "utf-16-be"),
         ("utf-16", "utf-16-le"),
         ("UTF-16", "utf-8"),  # converted since, the declaration left
+        ("utf_16", "utf-8"),
+        ("UCS-2", "utf-8"),
         ("windows-1252", "cp1252"),
         ("gb18030", "gb18030"),  # of several bytes a character, which expat does not read
     ],
@@ -353,6 +451,13 @@ def test_memories_in_odd_encodings_and_namespaces(tmp_path: Path, declared: str,
     (tmp_path / "m.tmx").write_bytes(text.encode(encoding))
     pairs, others = read_tmx(tmp_path / "m.tmx", LANGUAGES)
     assert (rows(pairs), others) == (PAIRS, 0)
+
+
+def test_any_declared_encoding_is_read_or_one_line(tmp_path: Path) -> None:
+    body = b'<tmx><body><tu><tuv xml:lang="en"><seg>\xe4\xff\x81 \\u00e4</seg></tuv></tu></body></tmx>'
+    for module in pkgutil.iter_modules(encodings.__path__):
+        (tmp_path / "m.tmx").write_bytes(f'<?xml version="1.0" encoding="{module.name}"?>\n'.encode() + body)
+        assert "m.tmx" in error_of(lambda: read_tmx(tmp_path / "m.tmx", LANGUAGES)), module.name
 
 
 def test_a_memory_in_latin_1(tmp_path: Path) -> None:
@@ -396,6 +501,10 @@ BOMB = "<!DOCTYPE tmx [" + "".join(
         ),
         (tmx("klingon").encode(), r"m\.tmx, line 1: the encoding 'klingon' is not known; convert the file to UTF-8"),
         (tmx("hex").encode(), r"m\.tmx, line 1: the encoding 'hex' is not known"),
+        *(
+            (tmx(name).encode(), rf"m\.tmx, line 1: the encoding '{name}' is not known; convert the file to UTF-8")
+            for name in ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "Unicode-Escape")
+        ),
         (
             tmx().encode("cp1252"),
             r"m\.tmx, line 3: byte 0x93 is not utf-8; convert the file to UTF-8 and let its first line say so",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from leanformer.config import NumberWordsConfig, TextDataConfig
+from leanformer.config import ImageDataConfig, NumberWordsConfig, TextDataConfig
 from leanformer.data.iwslt import read_iwslt
 from leanformer.data.pairs import SentencePairs
+from leanformer.data.sources import open_source
 from leanformer.data.text import TextData, load_text
 from leanformer.errors import LeanformerError
 
@@ -265,6 +269,12 @@ def test_one_table_file(tmp_path: Path, suffix: str, nested: bool) -> None:
     assert everything(data) == sorted(zip(GERMAN, ENGLISH, strict=True))
 
 
+def test_brackets_in_a_text_are_not_nested(tmp_path: Path) -> None:
+    english = [f'{"[{" * 100} " {number}' for number in range(40)]
+    write_jsonl(tmp_path / "p.jsonl", columns(list(zip(english, GERMAN, strict=True))))
+    assert everything(load(tmp_path / "p.jsonl")) == sorted(zip(english, GERMAN, strict=True))
+
+
 def test_a_directory_in_the_hubs_layout(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", columns([*PAIRS, (None, "nichts"), ("two\r\n lines", "zwei\nZeilen")]))
     write_jsonl(tmp_path / "val.jsonl", columns(PAIRS[:2]))
@@ -472,18 +482,33 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         r"data\.source .*: no training split among test, val; one must be named 'train'",
     ),
     "too few to set aside": (
-        lambda root: write_plain(root / "train", ENGLISH[:3], GERMAN[:3]),
+        lambda root: write_plain(root / "train", ENGLISH[:5], GERMAN[:5]),
         "train",
         {},
-        r"^data\.test_fraction: 0\.1 of 3 distinct source sentences leaves the test split empty; the data has no test "
-        r"split, so give a larger fraction, 0\.334 or more$",
+        r"^data\.test_fraction: 0\.1 of 5 distinct source sentences leaves the test split empty; the data has no test "
+        r"split, so give a larger fraction, 0\.4 or more$",
     ),
     "one sentence over and over": (
         lambda root: write_plain(root / "train", ["same"] * 40),
         "train",
         {"test_fraction": 0.9},
-        r"^data\.test_fraction: 0\.9 of 1 distinct source sentences leaves the train split empty; .* larger data set: "
-        "it takes 3 such sentences or more$",
+        r"^data\.source .*: 1 distinct source sentence to divide, which is too few to train and judge with; give 4 or "
+        r"more \(1 for training, 1 for validation, 2 for test\)$",
+    ),
+    "three sentences": (
+        lambda root: write_plain(root / "train", ENGLISH[:3], GERMAN[:3]),
+        "train",
+        {"test_fraction": 0.34, "validation_fraction": 0.5},
+        r"^data\.source .*: 3 distinct source sentences to divide, which is too few to train and judge with; give 4 or",
+    ),
+    "two sentences and a test split": (
+        lambda root: (
+            write_plain(root / "train", ENGLISH[:1], GERMAN[:1]),
+            write_plain(root / "test", ENGLISH[5:9], GERMAN[5:9]),
+        ),
+        "",
+        {},
+        r"1 distinct source sentence to divide, .* give 2 or more \(1 for training, 1 for validation\)$",
     ),
     "tsv with three columns": (
         lambda root: write_lines(root / "p.tsv", ["a\tb\tc"] * 20),
@@ -556,7 +581,62 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_jsonl(root / "p.jsonl", [{"en": "one", "de": 1}] * 20),
         "p.jsonl",
         {},
-        r"^data\.target_language: column 'de' of .* holds Value\('int64'\); wanted are strings$",
+        r"^data\.target_language: column 'de' of .* holds whole numbers; wanted is a text in each row, which in JSON "
+        r"stands in double quotes$",
+    ),
+    "column of nothing": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": "one", "de": None}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'de' of .* holds nothing; wanted is a text in each row",
+    ),
+    "column of texts and numbers": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": "one", "de": 1}, {"en": "one", "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'de' of .* holds values of several kinds, such as texts and numbers; wanted is a text in each row",
+    ),
+    "column of lists": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": [0.5], "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'en' of .* holds lists; wanted is a text in each row",
+    ),
+    "column of objects": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": {"a": 0.5}, "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'en' of .* holds objects with columns of their own; wanted is a text in each row",
+    ),
+    "column of numbers with decimals": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": 0.5, "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'en' of .* holds numbers with decimals; wanted is a text in each row",
+    ),
+    "column of truth values": (
+        lambda root: write_jsonl(root / "p.jsonl", [{"en": True, "de": "eins"}] * 20),
+        "p.jsonl",
+        {},
+        r"column 'en' of .* holds true and false; wanted is a text in each row",
+    ),
+    "column of dates": (
+        lambda root: pq.write_table(pa.table({"en": [date(2000, 1, 1)], "de": ["eins"]}), root / "p.parquet"),
+        "p.parquet",
+        {},
+        r"column 'en' of .* holds values of the type date32; wanted is a text in each row",
+    ),
+    "nested far too deep": (
+        lambda root: write_lines(root / "p.jsonl", ['{"en": "[{", "de": "b"}', '{"en": ' + "[" * 10**5 + "]" * 10**5]),
+        "p.jsonl",
+        {},
+        r"^.*/p\.jsonl, line 2: brackets stand in each other more than 60 deep; write one object a line, with a text",
+    ),
+    "nested too deep in a packed file": (
+        lambda root: write_bytes(root / "p.jsonl.gz", gzip.compress(b'{"a":' * 61 + b'"x"' + b"}" * 61)),
+        "p.jsonl.gz",
+        {},
+        r"^.*/p\.jsonl\.gz, line 1: brackets stand in each other more than 60 deep",
     ),
     "jsonl that is cut": (
         lambda root: write_lines(root / "p.jsonl", ['{"en": "a", "de": "b"}', '{"en": "a", "d']),
@@ -663,6 +743,41 @@ def test_a_bad_source_is_one_clear_line(case: str, tmp_path: Path) -> None:
     write, name, keys, message = BAD[case]
     write(tmp_path)
     assert re.search(message, error := error_of(tmp_path / name, **keys)), error
+
+
+def test_a_subset_of_what_has_none_is_one_line(tmp_path: Path) -> None:
+    write_plain(tmp_path / "plain" / "train")
+    write_iwslt(tmp_path / "archive")
+    write_jsonl(tmp_path / "p.jsonl", columns())
+    for name in ("plain", "plain/train", "archive", "p.jsonl"):
+        load(tmp_path / name)
+        assert error_of(tmp_path / name, subset="x") == (
+            f"data.subset does nothing here: 'x' would be a configuration of a hub data set, and {tmp_path / name} is "
+            "none; leave it out"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pipe", r"pipe: is a pipe; give a file or a directory$"),
+        ("/dev/null", "^data.source /dev/null: is a device; give a file or a directory$"),
+        ("loop", r"loop: cannot be read \(a loop of links\); give another path$"),
+        ("loop/train", r"loop/train: cannot be read \(a loop of links\); give another path$"),
+        ("broken", r"broken: is a link to gone, and nothing is there; mend the link$"),
+        ("n" * 300, r"n: cannot be read \(File name too long\); give another path$"),
+        ("~no-such-user/train", r"^data\.source ~no-such-user/train: the home directory ~no-such-user is not known;"),
+    ],
+)
+def test_what_is_no_source_is_called_by_its_name(tmp_path: Path, name: str, message: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("other")
+    (tmp_path / "other").symlink_to("loop")
+    (tmp_path / "broken").symlink_to("gone")
+    source = name if name.startswith("~") else str(tmp_path / name)
+    assert re.search(message, error_of(source))
+    with pytest.raises(LeanformerError, match=message):  # of images too
+        open_source(ImageDataConfig(source=source))
 
 
 def test_the_hub_is_asked_where_nothing_local_fits(monkeypatch: pytest.MonkeyPatch) -> None:

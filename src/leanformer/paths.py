@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -44,6 +45,38 @@ def as_path(value: object, name: str) -> Path:
     if not path or longest > LONGEST_NAME or "\0" in path:
         raise LeanformerError(f"{name}: no file can be called {quoted(path)}")
     return Path(path)
+
+
+def source_path(source: str) -> Path:
+    """Where a study's ``data.source`` would lie on the disk: a file, a directory, or nothing, as of a name on the hub.
+
+    Raises:
+        LeanformerError: Something else is there (a pipe, a device, a link without an end, the root of all files), or
+            nothing can be.
+    """
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:
+        raise LeanformerError(
+            f"data.source {source}: the home directory {source.split(os.sep)[0]} is not known; give the whole path"
+        ) from None
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise LeanformerError(
+                f"data.source {source}: is a link to {os.readlink(path)}, and nothing is there; mend the link"
+            ) from None
+        return path
+    except OSError as error:  # a loop of links, a name that is too long, a directory of somebody else's
+        why = "a loop of links" if error.errno == errno.ELOOP else error.strerror
+        raise LeanformerError(f"data.source {source}: cannot be read ({why}); give another path") from None
+    kind = _other_kind(mode)
+    if kind and not stat.S_ISDIR(mode):
+        raise LeanformerError(f"data.source {source}: is {kind}; give a file or a directory")
+    if path.resolve() == Path(path.resolve().anchor):  # all that is on the machine would be looked through
+        raise LeanformerError(f"data.source {source}: is the whole file system; give the directory of the data")
+    return path
 
 
 def read_text(path: Path, most: int) -> str:

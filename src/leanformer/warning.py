@@ -33,6 +33,7 @@ CODES: dict[str, str] = {
     "small-test-split": "the test split has so few sentences that its intervals are too narrow",
     "cut-translations": "translations are cut off at fewer subwords than some references have",
     "unknown-letters": "the tokenizer does not know letters of many references, which no translation can reach",
+    "lossy-tokenizer": "the tokenizer does not give back what it was given, and a perfect translation scores below 99",
     "lossy-normalizer": "the tokenizer takes letters or accents away, from the references as scored too",
     # models
 }

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import datasets
@@ -24,6 +25,9 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from leanformer.errors import LeanformerError
 
 HUB_SECONDS = 10  # to wait for the hub's first answer
+JSON = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
+DEEPEST = 60  # levels of brackets in JSON; Arrow takes 64, and many thousands would end the process itself
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True)
@@ -74,20 +78,6 @@ def quiet() -> Iterator[None]:
         huggingface_hub.logging.set_verbosity(levels[1])
 
 
-def local_directory(source: str) -> Path | None:
-    """The directory that a source names; None where it names something else.
-
-    Raises:
-        LeanformerError: It is the root of the file system: all that is on the machine would be looked through.
-    """
-    directory = Path(source).expanduser()
-    if not directory.is_dir():
-        return None
-    if directory.resolve() == Path(directory.resolve().anchor):
-        raise LeanformerError(f"data.source {source}: is the whole file system; give the directory of the data")
-    return directory
-
-
 def check_hub(source: str, nothing_local: str) -> None:
     """Asks the hub once whether a data set is there, as loading would retry for half a minute without a network.
 
@@ -114,6 +104,19 @@ def check_hub(source: str, nothing_local: str) -> None:
         raise LeanformerError(f"data.source {source}: {nothing_local}, and as a hub data set it {problem}") from error
 
 
+def refuse_subset(source: str, subset: str | None) -> None:
+    """Makes sure that no configuration is asked of what has none.
+
+    Raises:
+        LeanformerError: One is.
+    """
+    if subset is not None:
+        raise LeanformerError(
+            f"data.subset does nothing here: {subset!r} would be a configuration of a hub data set, and {source} is "
+            "none; leave it out"
+        )
+
+
 def load_dataset(
     source: str, path: str, subset: str | None = None, data_files: Mapping[str, str] | None = None
 ) -> dict[str, SourceSplit]:
@@ -132,13 +135,46 @@ def load_dataset(
     try:
         builder = datasets.load_dataset_builder(path, subset, data_files=data_files)
         files = builder.config.data_files or {}
+        for file in _local_json(files):
+            _check_depth(file)
         builder.download_and_prepare()
         return {
             str(name): SourceSplit(source, str(name), examples, _rows_of_files(files.get(name, [])))
             for name, examples in builder.as_dataset().items()
         }
+    except LeanformerError:
+        raise
     except Exception as error:  # of many libraries and types; every one means that the source cannot be read
         raise _load_error(source, error, [file for split in files.values() for file in split]) from error
+
+
+def _local_json(files: Mapping[str, Sequence[str]]) -> list[Path]:
+    paths = (Path(file) for split in files.values() for file in split if file.endswith(JSON))
+    return [path for path in paths if path.is_file()]
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """The lines of a file, packed by gzip or not."""
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+        yield from lines
+
+
+def _check_depth(file: Path) -> None:
+    """Makes sure that no line of a JSON file is nested too deeply for those that read it.
+
+    Raises:
+        LeanformerError: One is.
+    """
+    for number, line in enumerate(_lines(file), start=1):
+        if line.count(b"[") + line.count(b"{") <= DEEPEST:
+            continue
+        brackets = _JSON_STRING.sub(b"", line)
+        steps = ((byte in b"[{") - (byte in b"]}") for byte in brackets)
+        if max(accumulate(steps), default=0) > DEEPEST:
+            raise LeanformerError(
+                f"{file}, line {number}: brackets stand in each other more than {DEEPEST} deep; write one object a "
+                "line, with a text for each language"
+            )
 
 
 def _rows_of_files(files: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -196,20 +232,19 @@ def _json_problem(file: Path) -> str | None:
     """What is wrong with the first bad line of a file of JSON lines, and where."""
     if file.stat().st_size == 0:
         return ": is empty; fill it or remove it"
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                value = json.loads(line.decode()) if line.strip() else {}
-                json.dumps(value, ensure_ascii=False).encode()
-            except UnicodeDecodeError as cause:
-                return f", line {number}: byte 0x{line[cause.start]:02x} is not UTF-8; convert the file to UTF-8"
-            except UnicodeEncodeError as cause:
-                half = f"\\u{ord(cause.object[cause.start]):04x}"
-                return f", line {number}: {half} is half of a character; write both halves, or the character itself"
-            except json.JSONDecodeError as cause:
-                return f", line {number}: no whole JSON ({cause.msg}); write one object a line"
-            if not isinstance(value, dict):
-                return f", line {number}: holds no JSON object; write one object a line"
+    for number, line in enumerate(_lines(file), start=1):
+        try:
+            value = json.loads(line.decode()) if line.strip() else {}
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeDecodeError as cause:
+            return f", line {number}: byte 0x{line[cause.start]:02x} is not UTF-8; convert the file to UTF-8"
+        except UnicodeEncodeError as cause:
+            half = f"\\u{ord(cause.object[cause.start]):04x}"
+            return f", line {number}: {half} is half of a character; write both halves, or the character itself"
+        except json.JSONDecodeError as cause:
+            return f", line {number}: no whole JSON ({cause.msg}); write one object a line"
+        if not isinstance(value, dict):
+            return f", line {number}: holds no JSON object; write one object a line"
     return None
 
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from leanformer.config import TextDataConfig
 from leanformer.errors import LeanformerError
 
+FEWEST_TESTED = 2
+"""Sentences of a test split: what is drawn from one has no variance."""
+
 
 @dataclass(frozen=True)
 class SentencePairs:
@@ -79,6 +82,8 @@ def divide_pairs(
     for role, pairs in divided.items():
         if len(pairs) == 0:
             raise LeanformerError(f"data.source {config.source}: the {role} split is empty; it needs sentence pairs")
+    if problem := _too_few(divided):
+        raise LeanformerError(f"data.source {config.source}: {problem}")
     for role, key in (("test", "test_fraction"), ("validation", "validation_fraction")):
         if role in divided:
             continue
@@ -106,6 +111,24 @@ def divide_pairs(
     return divided, notes
 
 
+def _too_few(splits: Mapping[str, SentencePairs]) -> str | None:
+    """Why the training split cannot give the splits that are missing."""
+    wanted = {"training": 1}
+    if "validation" not in splits:
+        wanted["validation"] = 1
+    if "test" not in splits:
+        wanted["test"] = FEWEST_TESTED
+    there, needed = len(set(splits["train"].sources)), sum(wanted.values())
+    if len(wanted) == 1 or there >= needed:
+        return None
+    sentences = "sentence" if there == 1 else "sentences"
+    parts = ", ".join(f"{count} for {name}" for name, count in wanted.items())
+    return (
+        f"{there} distinct source {sentences} to divide, which is too few to train and judge with; give {needed} or "
+        f"more ({parts})"
+    )
+
+
 def _division_problem(fraction: float, distinct: int, count: int, role: str, left: int) -> str | None:
     """What is wrong with setting sentences aside, and what would do.
 
@@ -119,10 +142,9 @@ def _division_problem(fraction: float, distinct: int, count: int, role: str, lef
     if 0 < count <= distinct - left:
         return None
     empty = role if count == 0 else "train" if count == distinct else "validation"
-    if distinct <= left:
-        remedy = f"a larger data set: it takes {left + 1} such sentences or more"
-    elif count == 0:
-        remedy = f"a larger fraction, {math.ceil(1000 / distinct) / 1000:g} or more"
+    if count == 0:
+        fewest = FEWEST_TESTED if role == "test" else 1
+        remedy = f"a larger fraction, {math.ceil(1000 * fewest / distinct) / 1000:g} or more"
     else:
         remedy = "a smaller fraction"
     return (

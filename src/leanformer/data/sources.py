@@ -18,8 +18,9 @@ from PIL import Image
 from leanformer.config import ImageDataConfig
 from leanformer.data import metadata
 from leanformer.data.folders import Opened, files_below, labeled_images, open_folder, unread_files
-from leanformer.data.hub import SourceSplit, check_hub, load_dataset, local_directory, quiet
+from leanformer.data.hub import SourceSplit, check_hub, load_dataset, quiet, refuse_subset
 from leanformer.errors import LeanformerError
+from leanformer.paths import source_path
 
 
 @quiet()
@@ -31,11 +32,12 @@ def open_source(config: ImageDataConfig) -> Opened:
     """
     if config.source == "digits":
         return Opened({"train": SourceSplit("digits", "train", _digits())})
-    directory = local_directory(config.source)
-    if directory is not None:
+    directory = source_path(config.source)
+    if directory.is_dir():
         files = files_below(directory)
         if any(file.suffix == ".parquet" and file.name not in metadata.NAMES for file in files):
             return _parquet_directory(directory, files, config)
+        refuse_subset(config.source, config.subset)
         if tables := metadata.find_tables(directory):
             return metadata.open_with_tables(directory, files, tables, config.source)
         return open_folder(directory, files, config.source)

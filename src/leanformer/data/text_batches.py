@@ -100,37 +100,31 @@ class EncodedPairs:
         return np.flatnonzero(long)
 
 
-def encode_pairs(
-    pairs: SentencePairs,
-    tokenizer: TranslationTokenizer,
-    max_source: int | None = None,
-    max_target: int | None = None,
-    split: str = "training",
-) -> tuple[EncodedPairs, Rows]:
-    """Encodes sentence pairs; with limits, as for training data, longer ones are left out.
-
-    Args:
-        max_source: Most tokens of a source, the end mark included; without it nothing is left out for its source.
-        max_target: Likewise of a target.
-        split: What the pairs are for, for the message.
-
-    Returns:
-        The pairs, and the rows that were left out. For a test split give no limits, and ask ``too_long``.
-
-    Raises:
-        LeanformerError: Every pair is too long.
-    """
-    encoded = EncodedPairs(
+def encode_pairs(pairs: SentencePairs, tokenizer: TranslationTokenizer) -> EncodedPairs:
+    """Encodes sentence pairs, of any length; ``too_long`` and ``without`` leave out what is too long."""
+    return EncodedPairs(
         _encode(pairs.sources, tokenizer.encode_source), _encode(pairs.targets, tokenizer.encode_target)
     )
-    long = encoded.too_long(max_source, max_target)
-    if len(long) and len(long) == len(encoded):
-        limits = " or ".join(str(limit) for limit in dict.fromkeys((max_source, max_target)) if limit is not None)
+
+
+def check_limit(splits: Mapping[str, EncodedPairs], limit: int) -> None:
+    """Makes sure that a limit leaves something of each split.
+
+    Args:
+        splits: By what they are for, such as ``training``.
+        limit: ``data.max_tokens``: most tokens of either side, the end mark included.
+
+    Raises:
+        LeanformerError: All pairs of a split are longer; the message says what would do for all splits.
+    """
+    nothing = {name: pairs for name, pairs in splits.items() if pairs.lengths.min() > limit}
+    if nothing:
+        counts = " and ".join(f"all {len(pairs):,} {name} pairs" for name, pairs in nothing.items())
+        needed = max(math.ceil(np.median(pairs.lengths)) for pairs in nothing.values())
         raise LeanformerError(
-            f"data.max_tokens: all {len(long):,} {split} pairs are longer than {limits} subwords; set it to "
-            f"{math.ceil(np.median(encoded.lengths))}, which takes half of them, or more"
+            f"data.max_tokens: {counts} are longer than {limit} subwords; set it to {needed}, which takes half of "
+            "them, or more"
         )
-    return encoded.without(long) if len(long) else encoded, long
 
 
 def _encode(texts: Sequence[str], encode: Callable[[Sequence[str]], list[list[int]]]) -> Sentences:

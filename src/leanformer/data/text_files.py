@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from leanformer.data.languages import match_codes
+from leanformer.data.languages import is_column_name, match_codes
 from leanformer.data.pairs import SentencePairs
-from leanformer.data.text_reading import read_lines, read_text
+from leanformer.data.text_reading import read_lines, read_text, split_lines
 from leanformer.errors import LeanformerError
 
 DELIMITERS = ",;\t"  # of files that end in .csv, the likeliest first
+_QUOTED = re.compile('\\s*"[^"\t]*"(\t"[^"\t]*")+\\s*')  # a line of columns in quotes, with tabs between them
 
 Row = tuple[int, list[str]]
 """A row's line in its file, counted from 1, and its columns."""
@@ -57,10 +59,18 @@ def plain_names(directory: Path, languages: Iterable[str]) -> list[str]:
 def read_tsv(file: Path, languages: tuple[str, str]) -> SentencePairs:
     """Lines of source, tab, target; or of any columns under a first line that names both languages.
 
+    Where the names stand in double quotes, so may the sentences, and they go.
+
     Raises:
-        LeanformerError: for a line with another number of columns, and for a first line that names one language only.
+        LeanformerError: for a line with another number of columns, and for a first line that names one language only,
+            or two columns by something else.
     """
-    rows = [(number, line.split("\t")) for number, line in enumerate(read_lines(file), start=1)]
+    text = read_text(file)
+    lines = split_lines(text)
+    if _QUOTED.fullmatch(lines[0]) and None not in match_codes(_first_row(lines[0], "\t"), languages):
+        # Written as comma-separated values are: the sentences stand in quotes too.
+        return _pairs(file, _csv_rows(file, text, "\t"), languages, "a sentence with a tab stands in double quotes")
+    rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=1)]
     return _pairs(file, rows, languages, "a sentence holds no tab")
 
 
@@ -114,10 +124,15 @@ def _pairs(file: Path, rows: Sequence[Row], languages: tuple[str, str], rule: st
         languages: Source and target.
         rule: What a row with another number of columns has broken.
     """
-    names = [name.strip() for name in rows[0][1]]
+    names = [name.strip().strip('"').strip() for name in rows[0][1]]
     columns, start = (0, 1), 0
     named = match_codes(names, languages)
-    if any(named):
+    if None not in named or _names_columns(names, languages):
+        if not any(named):
+            raise LeanformerError(
+                f"{file}, line 1: {names[0]!r} and {names[1]!r} look like the names of columns, not like a sentence "
+                f"and its translation; name the columns {languages[0]} and {languages[1]} there, or take the line out"
+            )
         for name, language in zip(named, languages, strict=True):
             if name is None:
                 raise LeanformerError(f"{file}, line 1: no column {language!r}; there are {', '.join(names)}")
@@ -134,6 +149,16 @@ def _pairs(file: Path, rows: Sequence[Row], languages: tuple[str, str], rule: st
     full = [row if len(row) == len(names) else [""] * len(names) for _, row in rows[start:]]
     source, target = columns
     return SentencePairs(tuple(row[source] for row in full), tuple(row[target] for row in full))
+
+
+def _names_columns(names: Sequence[str], languages: tuple[str, str]) -> bool:
+    """Whether a first row that does not name both languages names columns all the same, wrongly.
+
+    A word that is the same on both sides is a pair, such as "Text" and "text".
+    """
+    if any(match_codes(names, languages, as_code=True)):
+        return True
+    return len(names) == len({name.casefold() for name in names}) == 2 and all(map(is_column_name, names))
 
 
 def _columns(count: int) -> str:

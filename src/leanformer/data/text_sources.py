@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
 
 from leanformer.config import TextDataConfig
-from leanformer.data.hub import SourceSplit, check_hub, load_dataset, local_directory, quiet
+from leanformer.data.hub import SourceSplit, check_hub, load_dataset, quiet, refuse_subset
 from leanformer.data.iwslt import is_iwslt, read_iwslt
 from leanformer.data.languages import match_codes
 from leanformer.data.number_words import number_words
@@ -20,6 +22,7 @@ from leanformer.data.text_files import plain_file, plain_names, read_aligned, re
 from leanformer.data.text_reading import read_parts, unpacked_name
 from leanformer.data.tmx import read_tmx
 from leanformer.errors import LeanformerError
+from leanformer.paths import source_path
 
 TABLE_FORMATS = {".jsonl": "json", ".parquet": "parquet"}  # the suffix, and the format's name in datasets
 PAIR_SUFFIXES = (".tsv", ".csv", ".tmx")  # of files that are read here
@@ -44,14 +47,15 @@ def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
         kinds = ", ".join(dict.fromkeys(config.numbers.kinds))
         note = f"numbers to {config.numbers.largest:,} in words ({kinds}; seed {config.split_seed})"
         return number_words(config), [note]
-    directory = local_directory(config.source)
-    if directory is not None:
-        return _read_directory(directory, config, languages)
-    path = Path(config.source).expanduser()
+    path = source_path(config.source)
+    if path.is_dir():
+        return _read_directory(path, config, languages)
     if path.is_file():
+        refuse_subset(config.source, config.subset)
         return _read_file(path, config, languages)
     aligned = [plain_file(path, language) for language in languages]
     if any(file.is_file() for file in aligned):
+        refuse_subset(config.source, config.subset)
         return {"train": read_aligned(*aligned)}, [f"files: {' and '.join(map(str, aligned))}"]
     check_hub(config.source, f"no such directory or file, and no {' and '.join(map(str, aligned))}")
     with quiet():
@@ -61,6 +65,7 @@ def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
 def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[str, str]) -> tuple[Splits, list[str]]:
     """An IWSLT archive, a data set in the hub's layout, or a file of pairs or two aligned plain files a split."""
     if is_iwslt(directory):
+        refuse_subset(config.source, config.subset)
         splits, notes = read_iwslt(directory, languages)
         if "train" not in splits:
             raise LeanformerError(
@@ -83,6 +88,7 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
             f"data.source {config.source}: holds no files of pairs ({', '.join(FILE_SUFFIXES)}), no IWSLT archive, and "
             f"no files such as train.{languages[0]} and train.{languages[1]}"
         )
+    refuse_subset(config.source, config.subset)
     roles, notes = _roles(list(files), config.source)
     notes.append(f"files: {', '.join(sorted(file.name for name in roles.values() for file in files[name]))}")
     splits = {}
@@ -214,11 +220,28 @@ def _named_columns(split: SourceSplit, config: TextDataConfig, languages: tuple[
     return str(columns[0]), str(columns[1])
 
 
+def _in_words(feature: Any) -> str:
+    """What a column holds that does not hold texts."""
+    if isinstance(feature, datasets.Value):
+        kinds = {"null": "nothing", "bool": "true and false", "int": "whole numbers", "uint": "whole numbers"}
+        kinds |= {"float": "numbers with decimals", "decimal": "numbers with decimals"}
+        name = re.match("[a-z]*", feature.dtype)
+        return kinds.get(name[0] if name else "", f"values of the type {feature.dtype}")
+    if isinstance(feature, datasets.Json):
+        return "values of several kinds, such as texts and numbers"
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return "lists"
+    return "objects with columns of their own" if isinstance(feature, dict) else f"{type(feature).__name__} values"
+
+
 def _column(split: SourceSplit, column: str, key: str) -> tuple[str, ...]:
     """The sentences of a column; what is missing counts as empty."""
     feature = split.examples.features[column]
     if not isinstance(feature, datasets.Value) or feature.dtype not in ("string", "large_string"):
-        raise LeanformerError(f"data.{key}: column {column!r} of {split.source} holds {feature}; wanted are strings")
+        raise LeanformerError(
+            f"data.{key}: column {column!r} of {split.source} holds {_in_words(feature)}; wanted is a text in each "
+            "row, which in JSON stands in double quotes"
+        )
     stored = split.examples.select_columns([column]).with_format("arrow")[:][column]
     texts = []
     for row, value in enumerate(stored.cast(pa.large_binary()).to_pylist()):  # strings are not checked when read

@@ -22,6 +22,8 @@ from leanformer.errors import LeanformerError
 XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 NATIVE_CODE = frozenset({"bpt", "ept", "ph", "it", "ut"})  # TMX elements that hold a document format's own markup
 DECLARED = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""")
+NO_ENCODINGS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
+"""What Python counts among its text encodings, and no file is written in."""
 UNMARKED = ((b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"))  # how UTF-16 begins where it has no byte order mark
 
 
@@ -100,13 +102,15 @@ def _encoding(file: Path, start: bytes) -> tuple[bytes, str]:
             return b"", encoding
     declared = DECLARED.match(start)
     name = declared[1].decode() if declared else "utf-8"
-    if name.lower().startswith(("utf-16", "utf16", "ucs-2", "utf-32")):
-        name = "utf-8"  # or the declaration could not have been read: someone has converted the file since
+    if name.lower().startswith("ucs-2"):
+        name = "utf-16"  # which Python does not call so
     try:
         found = codecs.lookup(name)
     except LookupError:
         found = None
-    if found is None or not found._is_text_encoding:
+    if found is not None and found.name.startswith(("utf-16", "utf-32")):
+        found = codecs.lookup("utf-8")  # or the declaration could not have been read: the file was converted since
+    if found is None or not found._is_text_encoding or found.name in NO_ENCODINGS:
         raise LeanformerError(
             f"{file}, line 1: the encoding {name!r} is not known; convert the file to UTF-8 and let its first line say "
             "so"

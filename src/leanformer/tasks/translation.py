@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from leanformer.config import TranslationStudy
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text import load_text
-from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, encode_pairs
+from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, check_limit, encode_pairs
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.decide.corpus import compare_corpus, corpus_interval, paired_bootstrap
 from leanformer.decide.statistics import Comparison
@@ -97,12 +97,15 @@ class Translation(Task):
             self.tokenizer.lowercases,
             self.tokenizer.normalize,
         )
-        limits = (config.max_tokens, config.max_tokens)
-        self._train, self._left_out = encode_pairs(self.data.train, self.tokenizer, *limits)
+        train, validation, self._test = (
+            encode_pairs(pairs, self.tokenizer) for pairs in (self.data.train, self.data.validation, self.data.test)
+        )
+        check_limit({"training": train, "validation": validation}, config.max_tokens)
+        self._left_out = train.too_long(config.max_tokens, config.max_tokens)
+        self._train = train.without(self._left_out) if len(self._left_out) else train
         # The validation split only chooses and is measured as training is; the test split judges, and stays whole.
-        self._validation, long = encode_pairs(self.data.validation, self.tokenizer, *limits, "validation")
-        self._validation_pairs = self.data.validation.without(long)
-        self._test, _ = encode_pairs(self.data.test, self.tokenizer)
+        long = validation.too_long(config.max_tokens, config.max_tokens)
+        self._validation, self._validation_pairs = validation.without(long), self.data.validation.without(long)
         config_of_model = self.make_baseline(seed=0).config
         self._positions: int = config_of_model.max_position_embeddings
         check_positions(self.data.test.sources, self._test.sources.lengths, self._positions, baseline)
@@ -157,11 +160,12 @@ class Translation(Task):
 
     def check_test(self) -> None:
         references = self.data.test.targets
-        check_test_split(references, self._metric, self.scoring)
+        fitting = choose_tokenizer("auto", self.study.data.target_language, references)
+        check_test_split(references, self._metric, self.scoring, fitting)
         most = min(self.evaluation_settings()["max_tokens"], self._positions)
-        unknown = self.tokenizer.unknown_id
+        limits = (most, self._positions)
         found = test_warnings(
-            references, self._test.targets, most, self._positions, unknown, self._metric, self.scoring
+            references, self._test.targets, limits, self.tokenizer, self._metric, self.scoring, fitting
         )
         self.warnings = [*self.warnings, *found]
 
@@ -187,7 +191,7 @@ class Translation(Task):
         # A translation that was cut off at the limit has no end mark within it, and is left out: it would teach not
         # to end.
         limit = min(self.study.data.max_tokens, self.study.train.batch_tokens)
-        pairs, _ = encode_pairs(SentencePairs(self._train_sources, tuple(targets)), self.tokenizer)
+        pairs = encode_pairs(SentencePairs(self._train_sources, tuple(targets)), self.tokenizer)
         long = pairs.too_long(limit, limit)
         if len(long) == len(pairs):
             raise LeanformerError(

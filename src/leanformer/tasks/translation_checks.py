@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanformer.data.normalization import loses_letters
+from leanformer.data.pairs import FEWEST_TESTED
 from leanformer.data.text import TextData
 from leanformer.data.text_batches import Sentences
 from leanformer.data.text_checks import MUCH, left_out_warning, present
+from leanformer.data.tokenizers import TranslationTokenizer
+from leanformer.decide.decision import UNITS
 from leanformer.errors import LeanformerError
 from leanformer.measure.scoring import Metric, Scoring
 from leanformer.measure.translation import Translations, corpus_score
 from leanformer.model.baseline import TextBaseline
 from leanformer.warning import StudyWarning
 
-FEWEST = 2
-"""Sentences of a test split: what is drawn from one has no variance."""
 FEW = 30
 """Sentences up to which intervals between percentiles of a bootstrap are known to be too narrow."""
 SHORTEST = 4
 """Words that BLEU counts in a row."""
+LOOKED_AT = 300
+"""Test references that are decoded again, before anything is trained."""
+UNSEEN = 1.0
+"""Points below 100 that a perfect translation may score without a word."""
 
 
-def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring) -> None:
+def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring, fitting: str) -> None:
     """Makes sure that a decision can be made on a test split, before anything is trained for it.
 
     Args:
         references: Its target sentences.
         metric: Which judges.
         scoring: How.
+        fitting: The tokenizer of BLEU that fits the language.
 
     Raises:
         LeanformerError: There are too few sentences, or even perfect translations would not score 100.
     """
-    if len(references) < FEWEST:
+    if len(references) < FEWEST_TESTED:
         raise LeanformerError(
-            f"data: the test split has {len(references)} sentence pair, and a decision takes {FEWEST} or more; give it "
-            "more pairs, or raise what cut it (data.test_limit, data.test_fraction, data.numbers.test)"
+            f"data: the test split has {len(references)} sentence pair, and a decision takes {FEWEST_TESTED} or more; "
+            "give it more pairs, or raise what cut it (data.test_limit, data.test_fraction, data.numbers.test)"
         )
-    perfect = Translations(tuple(references), tuple(references), tuple(references), scoring)
+    perfect = _perfect(references, scoring)
     if corpus_score(metric, perfect.statistics(metric).sum(axis=0)) > 0:
         return
     if metric == "chrf":
@@ -51,9 +59,26 @@ def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring
         )
     raise LeanformerError(
         f"data: no reference of the test split has {SHORTEST} words in a row as BLEU counts them (tokenizer "
-        f"{scoring.tokenize}), so that perfect translations would score 0; set accept.metric to chrf, or give longer "
-        "test sentences"
+        f"{scoring.tokenize}), so that perfect translations would score 0; "
+        + (_other_tokenizer(references, scoring, fitting) or "set accept.metric to chrf, or give longer test sentences")
     )
+
+
+def _too_short(references: Sequence[str], scoring: Scoring) -> int:
+    """How many references are too short for BLEU."""
+    words = _perfect(references, scoring).statistics("bleu")[:, 1]
+    return int((words < SHORTEST).sum())
+
+
+def _perfect(references: Sequence[str], scoring: Scoring) -> Translations:
+    return Translations(tuple(references), tuple(references), tuple(references), scoring)
+
+
+def _other_tokenizer(references: Sequence[str], scoring: Scoring, fitting: str) -> str | None:
+    """What to do where another tokenizer of BLEU finds enough words in most references."""
+    if fitting == scoring.tokenize or 2 * _too_short(references, replace(scoring, tokenize=fitting)) > len(references):
+        return None
+    return f"leave accept.tokenize out, and {fitting}, which fits the language, is taken"
 
 
 def check_positions(sources: Sequence[str], lengths: NDArray[np.int64], positions: int, baseline: TextBaseline) -> None:
@@ -100,25 +125,25 @@ def left_out_warnings(data: TextData, left_out: Mapping[str, int], max_tokens: i
 def test_warnings(
     references: Sequence[str],
     encoded: Sentences,
-    most: int,
-    positions: int,
-    unknown: int | None,
+    limits: tuple[int, int],
+    tokenizer: TranslationTokenizer,
     metric: Metric,
     scoring: Scoring,
+    fitting: str,
 ) -> list[StudyWarning]:
     """What a test split shows less of than its reader may think.
 
     Args:
         references: Its target sentences.
         encoded: Their subwords, with end marks.
-        most: Subwords at which translations are cut off.
-        positions: Subwords that the model has positions for.
-        unknown: The subword that stands for what the tokenizer does not know.
+        limits: Subwords at which translations are cut off, and that the model has positions for.
+        tokenizer: Of the model.
         metric: Which judges.
         scoring: How.
+        fitting: The tokenizer of BLEU that fits the language.
     """
     found: list[StudyWarning] = []
-    lengths = encoded.lengths
+    lengths, (most, positions), unknown = encoded.lengths, limits, tokenizer.unknown_id
     if len(references) < FEW:
         found.append(
             StudyWarning(
@@ -128,14 +153,14 @@ def test_warnings(
                 len(references),
             )
         )
-    words = Translations(tuple(references), tuple(references), tuple(references), scoring).statistics("bleu")[:, 1]
-    short = int((words < SHORTEST).sum())
+    short = _too_short(references, scoring)
     if metric == "bleu" and 2 * short > len(references):
         found.append(
             StudyWarning(
                 "short-references",
                 f"{short:,} of {len(references):,} test references have fewer than {SHORTEST} words as BLEU counts "
-                f"them (tokenizer {scoring.tokenize}), so that it hardly sees them; set accept.metric to chrf",
+                f"them (tokenizer {scoring.tokenize}), so that it hardly sees them; "
+                + (_other_tokenizer(references, scoring, fitting) or "set accept.metric to chrf"),
                 short,
             )
         )
@@ -161,6 +186,8 @@ def test_warnings(
                 unreached,
             )
         )
+    else:
+        found += present([_lossy_warning(references, encoded, tokenizer, metric, scoring)])
     lossy = [text for text in references if loses_letters(text, scoring.normalize(text))]
     if lossy:
         found.append(
@@ -173,6 +200,37 @@ def test_warnings(
             )
         )
     return found
+
+
+def _lossy_warning(
+    references: Sequence[str], encoded: Sentences, tokenizer: TranslationTokenizer, metric: Metric, scoring: Scoring
+) -> StudyWarning | None:
+    """What a tokenizer keeps a perfect translation from, which is one of the references' own subwords."""
+    rows = np.unique(np.linspace(0, len(references) - 1, LOOKED_AT).astype(int)).tolist()
+    known = tuple(references[row] for row in rows)
+    written = tuple(tokenizer.decode([_to_end(encoded[row].tolist(), tokenizer.eos_id) for row in rows]))
+    answers = Translations(known, known, written, scoring)
+    best, reached = (
+        float(corpus_score(metric, one.statistics(metric).sum(axis=0))) for one in (_perfect(known, scoring), answers)
+    )
+    if reached >= best - UNSEEN:
+        return None
+    worst = int(answers.sentence_scores(metric).argmin())
+    given, back = answers.scored.references[worst], answers.scored.hypotheses[worst]
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(given, back, strict=False)))
+    shown, became = (side[max(0, alike - 20) : alike + 20] for side in (given, back))
+    return StudyWarning(
+        "lossy-tokenizer",
+        f"the tokenizer does not give texts back: {shown!r} of a test reference becomes {became!r}, and a perfect "
+        f"translation scores {reached:.1f} {UNITS[metric].many}, not 100; take a tokenizer that gives them back, or "
+        "write the data as it does",
+        int((~answers.exact).sum()),
+    )
+
+
+def _to_end(ids: list[int], end: int) -> list[int]:
+    """The ids up to the first end mark, where a translation ends; some tokenizers begin with one."""
+    return [*ids[:1], *takewhile(lambda token: token != end, ids[1:])]
 
 
 def scoring_notes(scoring: Scoring, references: Sequence[str]) -> list[str]:
