@@ -503,11 +503,7 @@ def read_probes(options: Sequence[str]) -> dict[str, Any]:
         name = option.partition("=")[0].strip()
         if name in probes:
             raise LeanformerError(f"--probe {quoted(name)}: the name stands there twice; take another")
-        if not re.fullmatch(r"[\w-]{1,40}", name):
-            raise LeanformerError(
-                f"--probe {option}: write NAME=BLOCK, the name of letters, digits, - and _, such as "
-                "'lean={block: slots, rank: 8}'"
-            )
+        check_probe_name(name, "--probe")
         _apply(option, probes, "--probe", "lean={block: slots, rank: 8}")
     for name, entry in probes.items():
         if isinstance(entry, str):
@@ -515,6 +511,21 @@ def read_probes(options: Sequence[str]) -> dict[str, Any]:
         elif not isinstance(entry, dict) or "block" not in entry:
             raise LeanformerError(f"--probe {name}: write a block's name or {{block: name, argument: value}}")
     return probes
+
+
+def check_probe_name(name: object, where: str) -> None:
+    """Refuses what no probe of an inspection can be called.
+
+    Raises:
+        LeanformerError: It is no text of 1 to 40 letters, digits, spaces, - and _, or the name of something else there.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]([\w -]{0,38}[\w-])?", name):
+        raise LeanformerError(
+            f"{where} {quoted(name)}: a probe's name is 1 to 40 letters, digits, spaces, - and _; its block stands "
+            "behind it, such as 'lean={block: slots, rank: 8}'"
+        )
+    if name in ("none", "linear"):
+        raise LeanformerError(f"{where} {name!r}: so every inspection calls a comparison of its own; take another name")
 
 
 def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
