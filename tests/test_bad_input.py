@@ -670,6 +670,56 @@ def test_every_command_with_every_bad_path(
     assert os.stat("/dev/null").st_mode == before
 
 
+EMPTY = {
+    **COMMANDS,
+    "the model of convert": ["convert", "PLACE", "out"],
+    "the result of convert": ["convert", "m", "PLACE"],
+}
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_an_empty_path_is_named_and_stands_for_nothing(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unset variable of the shell; it is not the current directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(MINIMAL)
+    (tmp_path / "text.txt").write_text("one\n")
+    parts = EMPTY[what]
+    code, line = command(monkeypatch, capsys, *("" if part == "PLACE" else part for part in parts))
+    before = parts[parts.index("PLACE") - 1]
+    name = before if before.startswith("--") else ""
+    assert code == 2
+    assert f"Invalid value for '{name}" in line
+    assert f"it is empty, as an unset variable is; write it out; see leanformer {parts[0]} --help" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study.yaml", "text.txt"]
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_home_is_written_out_where_the_shell_did_not(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "study.yaml").write_text(MINIMAL + "data: {source: ./nowhere}\n")
+    (tmp_path / "text.txt").write_text("one\n")
+    code, _ = command(monkeypatch, capsys, *("~/x.yaml" if part == "PLACE" else part for part in EMPTY[what]))
+    assert code == 2
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_study_of_home_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "study.yaml").write_text(MINIMAL + "data: {source: ./nowhere}\n")
+    code, line = command(monkeypatch, capsys, "run", "~/study.yaml", "--out", "~/run")
+    assert code == 2
+    assert "./nowhere" in line
+    assert lf.read_study("~/study.yaml").data.source == "./nowhere"
+
+
 OPTIONS: list[list[str]] = [
     ["run", "s", "--jobs"],
     ["translate", "m", "--beam"],
@@ -701,6 +751,9 @@ def test_every_option_with_every_bad_value(
         (["run", "s", "--jobs", "100000"], ["--jobs", "256"]),
         (["translate", "m", "--device", "gpu"], ["--device", "cpu", "cuda"]),
         (["translate"], ["Missing argument", "translate --help"]),
+        (["run", "s", "--jobs"], ["--jobs", "see leanformer run --help"]),
+        (["inspect", "m", "digits", "--out"], ["--out", "see leanformer inspect --help"]),
+        (["nonsense", "--jobs"], ["nonsense", "see leanformer --help"]),
         (["inspect", "./m", "digits", "--probe", "a={block: slots}", "--probe", "a={block: mlp}"], ["'a'", "twice"]),
         (["inspect", "./m", "digits", "--probe", "a\x1b[31m={block: slots}"], ["--probe", "letters"]),
     ],
