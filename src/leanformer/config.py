@@ -544,11 +544,12 @@ def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
     if not isinstance(task, str) or task not in STUDIES:
         raise LeanformerError(f"{where}: task: there is no task {quoted(task)}; tasks: {', '.join(STUDIES)}")
     form = STUDIES[task]
+    plain = yaml_text.plain(data, where)
     try:
         # By way of JSON: its strict mode takes a list for a tuple, as a YAML file has to write it.
-        return form.model_validate_json(json.dumps(yaml_text.plain(data, where)))
+        return form.model_validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise LeanformerError(f"{where}: {_problem(error, form)}") from None
+        raise LeanformerError(f"{where}: {_problem(error, plain, form)}") from None
 
 
 def _apply(override: str, data: dict[str, Any], option: str = "--set", example: str = "train.epochs=5") -> None:
@@ -567,9 +568,9 @@ def _apply(override: str, data: dict[str, Any], option: str = "--set", example: 
     data[keys[-1]] = parsed
 
 
-def _problem(error: ValidationError, form: type[Study]) -> str:
+def _problem(error: ValidationError, data: Mapping[str, Any], form: type[Study]) -> str:
     """The first mistake in one line: which key, and what would be right."""
-    first = first_of(error)
+    first = first_of(error, data)
     keys = keys_of(first)
     name = ".".join(keys)
     if first["type"] == "extra_forbidden":
