@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 import leanformer as lf
 from leanformer import cli
 from leanformer.blocks.base import _REGISTRY
-from leanformer.config import STUDIES, CandidateConfig
+from leanformer.config import STUDIES, CandidateConfig, ImageTrainConfig
 from leanformer.errors import LeanformerError, printable
 from leanformer.job import StudyJob
 from leanformer.model.plan import match
@@ -670,6 +670,56 @@ def test_every_command_with_every_bad_path(
     assert os.stat("/dev/null").st_mode == before
 
 
+EMPTY = {
+    **COMMANDS,
+    "the model of convert": ["convert", "PLACE", "out"],
+    "the result of convert": ["convert", "m", "PLACE"],
+}
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_an_empty_path_is_named_and_stands_for_nothing(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unset variable of the shell; it is not the current directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(MINIMAL)
+    (tmp_path / "text.txt").write_text("one\n")
+    parts = EMPTY[what]
+    code, line = command(monkeypatch, capsys, *("" if part == "PLACE" else part for part in parts))
+    before = parts[parts.index("PLACE") - 1]
+    name = before if before.startswith("--") else ""
+    assert code == 2
+    assert f"Invalid value for '{name}" in line
+    assert f"it is empty, as an unset variable is; write it out; see leanformer {parts[0]} --help" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study.yaml", "text.txt"]
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_home_is_written_out_where_the_shell_did_not(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "study.yaml").write_text(MINIMAL + "data: {source: ./nowhere}\n")
+    (tmp_path / "text.txt").write_text("one\n")
+    code, _ = command(monkeypatch, capsys, *("~/x.yaml" if part == "PLACE" else part for part in EMPTY[what]))
+    assert code == 2
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_study_of_home_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "study.yaml").write_text(MINIMAL + "data: {source: ./nowhere}\n")
+    code, line = command(monkeypatch, capsys, "run", "~/study.yaml", "--out", "~/run")
+    assert code == 2
+    assert "./nowhere" in line
+    assert lf.read_study("~/study.yaml").data.source == "./nowhere"
+
+
 OPTIONS: list[list[str]] = [
     ["run", "s", "--jobs"],
     ["translate", "m", "--beam"],
@@ -701,6 +751,9 @@ def test_every_option_with_every_bad_value(
         (["run", "s", "--jobs", "100000"], ["--jobs", "256"]),
         (["translate", "m", "--device", "gpu"], ["--device", "cpu", "cuda"]),
         (["translate"], ["Missing argument", "translate --help"]),
+        (["run", "s", "--jobs"], ["--jobs", "see leanformer run --help"]),
+        (["inspect", "m", "digits", "--out"], ["--out", "see leanformer inspect --help"]),
+        (["nonsense", "--jobs"], ["nonsense", "see leanformer --help"]),
         (["inspect", "./m", "digits", "--probe", "a={block: slots}", "--probe", "a={block: mlp}"], ["'a'", "twice"]),
         (["inspect", "./m", "digits", "--probe", "a\x1b[31m={block: slots}"], ["--probe", "letters"]),
     ],
@@ -814,6 +867,61 @@ def test_sections_made_in_python_are_checked(name: str) -> None:
     for arguments in ((5,), (None,), ({"epochs": 1},)):
         assert f"{name}: give its keys by name" in str(refusal(lambda arguments=arguments: made(*arguments)))  # type: ignore[misc]
     assert f"{name}: unknown key 'x'" in str(refusal(lambda: made(x=1)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"train": {"betas": [0.9]}}, "train.betas: the list should have 2 items, not [0.9]"),
+        ({"train": {"betas": []}}, "train.betas: the list should have 2 items, not []"),
+        ({"train": {"betas": [0.9, 0.9, 0.9]}}, "train.betas: the list should have at most 2 items, not 3"),
+        ({"data": {"image_size": [8]}}, "data.image_size: the list should have 2 items, not [8]"),
+        ({"data": {"image_size": [8, 8, 8]}}, "data.image_size: the list should have at most 2 items, not 3"),
+        ({"data": {"image_size": "x"}}, "data.image_size: input should be a valid integer, not 'x'"),
+        ({"data": {"normalize": [[1], [1], [1]]}}, "data.normalize: the list should have at most 2 items, not 3"),
+        ({"data": {"normalize": [[1]]}}, "data.normalize: the list should have 2 items, not [[1]]"),
+        ({"data": {"normalize": "x"}}, "data.normalize: input should be 'auto' or 'data', not 'x'"),
+        (
+            {"train": {"learning_rate": "1e-3"}},
+            "train.learning_rate: input should be a valid number, not '1e-3' (write it without quotes)",
+        ),
+        ({"train": {"learning_rate": 0}}, "train.learning_rate: input should be greater than 0, not 0"),
+        ({"train": {"learning_rate": [0.1, 0]}}, "train.learning_rate.1: input should be greater than 0, not 0"),
+        (
+            {"train": {"epochs": 1, "average_last": 2}},
+            "train.average_last 2 does nothing here: there is one epoch; leave it out",
+        ),
+        ({"candidates": {}}, "candidates: the mapping should have at least 1 item, not 0"),
+    ],
+)
+def test_lists_and_numbers_are_told_of_as_the_file_has_them(changes: dict[str, Any], line: str) -> None:
+    study = {"name": "a", "candidates": {"b": {"plan": {"*.mlp": "none"}}}, **changes}
+    assert refusal(lambda: lf.make_study(study)) == f"study: {line}"
+
+
+def test_a_section_made_in_python_tells_of_a_rate_by_its_own_name() -> None:
+    assert refusal(lambda: lf.DistillConfig(learning_rate="1")) == (  # type: ignore[arg-type]
+        "DistillConfig: learning_rate: input should be a valid number, not '1' (write it without quotes)"
+    )
+    made: Any = ImageTrainConfig
+    assert str(refusal(lambda: made(learning_rate=0))).startswith("ImageTrainConfig: learning_rate: ")
+
+
+@pytest.mark.parametrize("key", ["name", "nonsense"])
+def test_a_study_that_was_made_is_not_changed(key: str) -> None:
+    study: Any = lf.make_study(tiny("image-classification"))
+    before = study.to_yaml()
+    for change in (lambda: setattr(study, key, "b"), lambda: delattr(study, key)):
+        line = str(refusal(change))
+        assert line == f"ImageStudy: '{key}' stays as it was when the section was made; make another one"
+    assert study.to_yaml() == before
+    assert study.model_copy(update={"name": "b"}).name == "b"
+
+
+def test_results_of_no_study_have_no_model(tmp_path: Path) -> None:
+    result = lf.StudyResult(tmp_path, {}, tmp_path / "report.html")
+    for ask, key in ((result.model, "ship"), (lambda: result.recommended, "recommended")):
+        assert refusal(ask) == f"results: the key '{key}' is missing; lf.run gives what a study came to"
 
 
 def test_a_study_of_no_task_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 import leanformer as lf
+from leanformer.learn.batch_checks import check_batches
+from leanformer.learn.distill import frozen_copy
 
 MakeModel = Callable[..., PreTrainedModel]
 
@@ -60,6 +62,12 @@ def test_each_argument_of_a_wrong_type_is_named(make_model: MakeModel, arguments
     assert "\n" not in str(raised.value)
 
 
+def changed_at(path: Path) -> tuple[int, ...]:
+    """What tells a file from another one, and from itself once written to; reading it changes nothing of that."""
+    found = path.lstat()
+    return found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns
+
+
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "dangling link", "notes", "weights", "tuning"])
 @pytest.mark.parametrize("plan", [{"*.mlp": MLP}, {"*.mlp": "none"}], ids=["teaches", "teaches nothing"])
 def test_a_checkpoint_is_no_other_file(make_model: MakeModel, tmp_path: Path, kind: str, plan: Any) -> None:
@@ -78,11 +86,11 @@ def test_a_checkpoint_is_no_other_file(make_model: MakeModel, tmp_path: Path, ki
         save_file({"a": torch.zeros(2)}, path)
     else:
         there.write_text("mine")
-    before = there.lstat()
+    before = changed_at(there)
     with pytest.raises(lf.LeanformerError, match=r"is no plain file|is damaged") as raised:
         lf.distill(make_model("vit"), plan, [IMAGES], checkpoint=path)
     assert str(there) in str(raised.value)
-    assert there.lstat() == before
+    assert changed_at(there) == before
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
@@ -101,3 +109,123 @@ def test_a_teacher_in_half_precision_teaches_in_float32(make_model: MakeModel, p
     )
     assert {parameter.dtype for parameter in teacher.parameters()} == {precision}
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+
+
+PIXELS, LABELS = IMAGES["pixel_values"], IMAGES["labels"]
+SENTENCES = {
+    "input_ids": torch.tensor([[3, 4, 0], [5, 0, 1]]),
+    "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+    "decoder_input_ids": torch.tensor([[1, 7], [1, 8]]),
+    "labels": torch.tensor([[7, 0], [8, -100]]),
+}
+
+
+def assert_refused_untaught(teacher: PreTrainedModel, right: Any, wrong: Any, message: str) -> None:
+    """As the first batch, as the second one, and in validation."""
+    given: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"batches": [wrong]}, "batches: batch 0"),
+        ({"batches": [right, wrong]}, "batches: batch 1"),
+        ({"batches": [right], "validation": [wrong]}, "validation: batch 0"),
+    )
+    for arguments, where in given:
+        epochs: list[Any] = []
+        with pytest.raises(lf.LeanformerError) as raised:
+            lf.distill(teacher, {"*.mlp": MLP}, **arguments, progress=epochs.append)
+        assert str(raised.value).startswith(f"{where}{message}")
+        assert "\n" not in str(raised.value)
+        assert not epochs
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pixel_values": None}, " has no pixel_values, which the teacher reads"),
+        (
+            {"pixel_values": torch.randn(4, 1, 32, 32)},
+            ": pixel_values has the shape (4, 1, 32, 32); it must be (images, 1, 16, 16)",
+        ),
+        ({"pixel_values": torch.randn(4, 3, 16, 16)}, ": pixel_values has the shape (4, 3, 16, 16); it must be"),
+        ({"pixel_values": PIXELS[0]}, ": pixel_values has the shape (1, 16, 16); it must be"),
+        ({"pixel_values": PIXELS[:0], "labels": LABELS[:0]}, ": pixel_values has the shape (0, 1, 16, 16)"),
+        ({"pixel_values": PIXELS.to(torch.uint8)}, ": pixel_values are of type uint8; give them as floats"),
+        ({"pixel_values": PIXELS.to_sparse()}, ": pixel_values is a sparse tensor"),
+        ({"pixel_values": PIXELS.to("meta")}, ": pixel_values is on the device meta, the teacher on cpu"),
+        ({"labels": LABELS.to("meta")}, ": labels is on the device meta, the teacher on cpu"),
+        ({"labels": LABELS[:1]}, ": labels has the shape (1,); it must be (4,)"),
+        ({"labels": torch.tensor([0, 1, 2, 99])}, ": 99 is among the labels; they go from 0 to 4 for this teacher"),
+        ({"labels": torch.tensor([0, 1, 2, -5])}, ": -5 is among the labels; they go from 0 to 4"),
+        ({"labels": torch.randn(4)}, ": labels are of type float32; give whole numbers, of type int64"),
+        ({"labels": LABELS.to(torch.int32)}, ": labels are of type int32; give whole numbers, of type int64"),
+        ({"bool_masked_pos": torch.zeros(7, 3)}, ": the teacher cannot read it: "),
+    ],
+)
+def test_batches_of_images_that_do_not_fit_are_named_before_anything_is_taught(
+    make_model: MakeModel, changes: dict[str, Any], message: str
+) -> None:
+    wrong = {key: value for key, value in {**IMAGES, **changes}.items() if value is not None}
+    assert_refused_untaught(make_model("vit"), IMAGES, wrong, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_ids": None}, " has no input_ids, which the teacher reads"),
+        ({"decoder_input_ids": None}, " has no decoder_input_ids, which the teacher reads; transformers' DataCollator"),
+        ({"input_ids": torch.tensor([[3, 40], [1, 1]])}, ": 40 is among the input_ids; they go from 0 to 39"),
+        ({"decoder_input_ids": torch.tensor([[1, -1], [1, 1]])}, ": -1 is among the decoder_input_ids"),
+        ({"input_ids": torch.ones(2, 3)}, ": input_ids are of type float32; give whole numbers"),
+        ({"input_ids": torch.ones(2, 33).long()}, ": input_ids are 33 tokens long, and the teacher has 32 positions"),
+        ({"decoder_input_ids": torch.ones(3, 2).long()}, ": decoder_input_ids has the shape (3, 2); it must be (2, to"),
+        ({"attention_mask": torch.ones(2, 2)}, ": attention_mask has the shape (2, 2); it must be (2, 3)"),
+        ({"labels": torch.ones(2, 3).long()}, ": labels has the shape (2, 3); it must be (2, 2)"),
+        ({"labels": torch.tensor([[7, 0], [40, -100]])}, ": 40 is among the labels; they go from 0 to 39"),
+    ],
+)
+def test_batches_of_sentences_that_do_not_fit_are_named_before_anything_is_taught(
+    make_translator: MakeModel, changes: dict[str, Any], message: str
+) -> None:
+    wrong = {key: value for key, value in {**SENTENCES, **changes}.items() if value is not None}
+    assert_refused_untaught(make_translator(), SENTENCES, wrong, message)
+
+
+def test_labels_of_nothing_are_no_mistake(make_model: MakeModel) -> None:
+    batch = {**IMAGES, "labels": torch.tensor([-100, 1, 2, -100])}
+    tuned = lf.distill(make_model("vit"), {"*.mlp": MLP}, [batch], [batch], finetune=lf.FinetuneConfig(epochs=1))
+    assert all(tensor.isfinite().all() for tensor in tuned.state_dict().values())
+
+
+def test_checking_batches_changes_nothing(make_model: MakeModel) -> None:
+    """Dropout is off and no random number is drawn: what is learned follows from the seed as ever."""
+    teacher = make_model("vit", hidden_dropout_prob=0.5).train()
+    opened = frozen_copy(lf.reduce(teacher, {}))
+    before = torch.get_rng_state()
+    check_batches(opened, [IMAGES, IMAGES], "batches")
+    assert torch.equal(before, torch.get_rng_state())
+    assert teacher.training
+
+
+@pytest.mark.parametrize("family", ["vit", "marian"])
+def test_a_model_without_numbers_is_named(
+    make_model: MakeModel, make_translator: MakeModel, family: str, tmp_path: Path
+) -> None:
+    model = (make_model() if family == "vit" else make_translator()).to("meta")
+    for do, argument in (
+        (lambda: lf.reduce(model, {"*.mlp": "none"}), "model"),
+        (lambda: lf.save(model, tmp_path / "model"), "model"),
+        (lambda: lf.distill(model, {"*.mlp": MLP}, [IMAGES]), "teacher"),
+    ):
+        with pytest.raises(lf.LeanformerError, match=f"^{argument}: .* is on the device 'meta' and has no numbers"):
+            do()
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("steps", [0, -1, True, 1.5, "x", None])
+def test_steps_of_an_epoch_are_a_number(make_model: MakeModel, steps: Any) -> None:
+    class Drawn:
+        steps_per_epoch = steps
+
+        def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+            raise AssertionError("nothing is to be drawn")
+
+    with pytest.raises(lf.LeanformerError, match=r"^batches: steps_per_epoch is .*; it must be a whole number"):
+        lf.distill(make_model("vit"), {"*.mlp": MLP}, Drawn())

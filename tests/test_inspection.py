@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 import leanformer as lf
 from leanformer import cli
 from leanformer.blocks.state import DecodingState
-from leanformer.config import NumberWordsConfig, TextDataConfig, TokenizerConfig
+from leanformer.config import NumberWordsConfig, TextDataConfig, TokenizerConfig, read_probes
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import train_tokenizer
 from leanformer.learn.distill import Explained, frozen_copy
@@ -389,6 +389,16 @@ def test_the_command(
     assert found["probes"] == {"few": {"block": "slots", "slots": 2}}
 
 
+@pytest.mark.parametrize("name", ["", " ", "x" * 41, "a\nb", "a\x1b[31m", "a/b", "a.b", "none", "linear", 5])
+def test_a_probe_has_the_same_names_in_python_as_in_the_command(name: Any) -> None:
+    with pytest.raises(lf.LeanformerError, match=r"^probes: .*(name)") as raised:
+        lf.inspect("nowhere/at/all", "number-words", probes={name: {"block": "mixer"}})
+    assert "\n" not in str(raised.value)
+    if isinstance(name, str) and name.strip():
+        with pytest.raises(lf.LeanformerError, match=r"^--probe "):
+            read_probes([f"{name}=mixer"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -402,6 +412,10 @@ def test_the_command(
         (("model", "number-words", "--probe", "slots"), "--probe slots: write key=value, such as lean={block"),
         (("model", "number-words", "--probe", "x=nothing"), "unknown block 'nothing'"),
         (("model", "nowhere/at/all.tsv", "--probe", "x=nothing"), "unknown block 'nothing'"),  # before data are read
+        (("model", "nowhere/at/all.tsv", "--probe", "x=mlp"), "probe x: it is what stands there already; give it arg"),
+        (("model", "nowhere/at/all.tsv", "--probe", "x=attention"), "probe x: it is what stands there already"),
+        (("model", "nowhere/at/all.tsv", "--probe", "linear=mixer"), "--probe 'linear': so every inspection calls"),
+        (("model", "nowhere/at/all.tsv", "--probe", "a/b=mixer"), "--probe 'a/b': a probe's name is 1 to 40"),
         (
             ("model", "number-words", "--set", "train_limit=50", "--probe", "x={block: synthesizer, max_length: 2}"),
             "its synthesizer block reads at most 2 tokens",

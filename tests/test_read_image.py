@@ -159,6 +159,14 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
         lf.read_image(tmp_path / "good.png", tmp_path)
 
 
+def test_a_file_that_is_not_there_is_said_without_the_systems_numbers(tmp_path: Path) -> None:
+    random_image(1).save(tmp_path / "good.png")
+    with pytest.raises(lf.LeanformerError) as raised:
+        lf.read_image(tmp_path / "good.png", tmp_path / "x")
+    assert str(raised.value).startswith(f"{tmp_path / 'x' / 'preprocessor_config.json'}: does not say how images are")
+    assert "(No such file or directory)" in str(raised.value)
+
+
 def test_the_snippet_of_the_quick_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,7 +57,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            _misused(error)
+            _misused(error, ctx.invoked_subcommand)
         except LeanformerError as error:
             _refuse(error)
         except BrokenPipeError:
@@ -84,14 +84,32 @@ def _refuse(error: LeanformerError) -> NoReturn:
     sys.exit(2)
 
 
-def _misused(error: Any) -> NoReturn:
-    """A command line that cannot be read: one line too, with where to look."""
+def _misused(error: Any, name: str | None = None) -> NoReturn:
+    """A command line that cannot be read: one line too, with where to look.
+
+    Args:
+        error: What is wrong.
+        name: The command's, as far as it was read.
+    """
     if type(error).__name__ == "NoArgsIsHelpError":  # no mistake: the help is shown
         raise error
-    of_a_command = error.ctx is not None and error.ctx.parent is not None
-    command = f"leanformer {error.ctx.info_name}" if of_a_command else "leanformer"
+    if error.ctx is not None and error.ctx.parent is not None:  # an option without its value knows of no command
+        name = error.ctx.info_name
+    command = "leanformer" if name is None else f"leanformer {name}"
     message = error.format_message().rstrip(".").replace("Value error, ", "")
     _refuse(LeanformerError(f"{message}; see {command} --help"))
+
+
+def _given(text: str) -> str:
+    """Refuses an empty text, which an unset variable of the shell gives."""
+    if not text:
+        raise typer.BadParameter("it is empty, as an unset variable is; write it out")
+    return text
+
+
+def _path(text: str) -> Path:
+    """A path, with ``~`` written out, also where the shell did not."""
+    return Path(os.path.expanduser(_given(text)))
 
 
 app = typer.Typer(
@@ -121,8 +139,11 @@ def _root(
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="The study's YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="The run directory; by default runs/ and the study's name.")] = None,
+    study: Annotated[Path, typer.Argument(parser=_path, help="The study's YAML file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="The run directory; by default runs/ and the study's name."),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=5. May be repeated."),
@@ -159,7 +180,10 @@ def run(
 
 @app.command()
 def sites(
-    model: Annotated[str, typer.Argument(help="A family (vit, deit, marian, bart), a model directory, or a hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(parser=_given, help="A family (vit, deit, marian, bart), a model directory, or a hub id."),
+    ],
 ) -> None:
     """List the sites of a model: the names that a plan's patterns match."""
     from leanformer.model.baseline import fresh_model
@@ -182,8 +206,11 @@ def sites(
 
 @app.command()
 def convert(
-    model: Annotated[str, typer.Argument(help="A model's directory with pytorch_model.bin, or a hub id.")],
-    out: Annotated[Path, typer.Argument(help="The directory to make; new or empty.")],
+    model: Annotated[
+        str,
+        typer.Argument(parser=_given, help="A model's directory with pytorch_model.bin, or a hub id."),
+    ],
+    out: Annotated[Path, typer.Argument(parser=_path, help="The directory to make; new or empty.")],
 ) -> None:
     """Write a model's pickled weights as safetensors. Nothing that is pickled runs."""
     from leanformer.model.conversion import convert as convert_model
@@ -196,11 +223,18 @@ def convert(
 
 @app.command()
 def translate(
-    model: Annotated[str, typer.Argument(help="A translator's directory (with its tokenizer), or a hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(parser=_given, help="A translator's directory (with its tokenizer), or a hub id."),
+    ],
     text: Annotated[
-        Path | None, typer.Argument(help="A UTF-8 file, one sentence a line; by default standard input.")
+        Path | None,
+        typer.Argument(parser=_path, help="A UTF-8 file, one sentence a line; by default standard input."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the lines; by default standard output.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="Where to write the lines; by default standard output."),
+    ] = None,
     beam: Annotated[int, typer.Option(min=1, max=bounds.BEAM, help="Hypotheses kept a sentence; 1 is greedy.")] = 1,
     batch_tokens: Annotated[
         int, typer.Option(min=1, max=bounds.BATCH, help="Subwords a batch, padding included.")
@@ -216,10 +250,18 @@ def translate(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A trained model's directory, or a hub id.")],
-    data: Annotated[str, typer.Argument(help="Data as data.source has it, or a study file, whose data are taken.")],
+    model: Annotated[str, typer.Argument(parser=_given, help="A trained model's directory, or a hub id.")],
+    data: Annotated[
+        str,
+        typer.Argument(parser=_given, help="Data as data.source has it, or a study file, whose data are taken."),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Where the page and the JSON go; by default inspections/ and the model's name.")
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="Where the page and the JSON go; by default inspections/ and the model's name.",
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -253,7 +295,9 @@ def inspect(
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+def report(
+    directory: Annotated[Path, typer.Argument(parser=_path, help="A run directory.")],
+) -> None:
     """Write report.html anew from a run directory's results.json."""
     from leanformer.report.page import write_report
 

@@ -505,11 +505,7 @@ def read_probes(options: Sequence[str]) -> dict[str, Any]:
         name = option.partition("=")[0].strip()
         if name in probes:
             raise LeanformerError(f"--probe {quoted(name)}: the name stands there twice; take another")
-        if not re.fullmatch(r"[\w-]{1,40}", name):
-            raise LeanformerError(
-                f"--probe {option}: write NAME=BLOCK, the name of letters, digits, - and _, such as "
-                "'lean={block: slots, rank: 8}'"
-            )
+        check_probe_name(name, "--probe")
         _apply(option, probes, "--probe", "lean={block: slots, rank: 8}")
     for name, entry in probes.items():
         if isinstance(entry, str):
@@ -517,6 +513,21 @@ def read_probes(options: Sequence[str]) -> dict[str, Any]:
         elif not isinstance(entry, dict) or "block" not in entry:
             raise LeanformerError(f"--probe {name}: write a block's name or {{block: name, argument: value}}")
     return probes
+
+
+def check_probe_name(name: object, where: str) -> None:
+    """Refuses what no probe of an inspection can be called.
+
+    Raises:
+        LeanformerError: It is no text of 1 to 40 letters, digits, spaces, - and _, or the name of something else there.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]([\w -]{0,38}[\w-])?", name):
+        raise LeanformerError(
+            f"{where} {quoted(name)}: a probe's name is 1 to 40 letters, digits, spaces, - and _; its block stands "
+            "behind it, such as 'lean={block: slots, rank: 8}'"
+        )
+    if name in ("none", "linear"):
+        raise LeanformerError(f"{where} {name!r}: so every inspection calls a comparison of its own; take another name")
 
 
 def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
@@ -535,11 +546,12 @@ def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
     if not isinstance(task, str) or task not in STUDIES:
         raise LeanformerError(f"{where}: task: there is no task {quoted(task)}; tasks: {', '.join(STUDIES)}")
     form = STUDIES[task]
+    plain = yaml_text.plain(data, where)
     try:
         # By way of JSON: its strict mode takes a list for a tuple, as a YAML file has to write it.
-        return form.model_validate_json(json.dumps(yaml_text.plain(data, where)))
+        return form.model_validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise LeanformerError(f"{where}: {_problem(error, form)}") from None
+        raise LeanformerError(f"{where}: {_problem(error, plain, form)}") from None
 
 
 def _apply(override: str, data: dict[str, Any], option: str = "--set", example: str = "train.epochs=5") -> None:
@@ -558,9 +570,9 @@ def _apply(override: str, data: dict[str, Any], option: str = "--set", example: 
     data[keys[-1]] = parsed
 
 
-def _problem(error: ValidationError, form: type[Study]) -> str:
+def _problem(error: ValidationError, data: Mapping[str, Any], form: type[Study]) -> str:
     """The first mistake in one line: which key, and what would be right."""
-    first = first_of(error)
+    first = first_of(error, data)
     keys = keys_of(first)
     name = ".".join(keys)
     if first["type"] == "extra_forbidden":

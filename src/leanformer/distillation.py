@@ -12,8 +12,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.config import DistillConfig, FinetuneConfig, TrainConfig
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, quoted
 from leanformer.files import make_directory
+from leanformer.learn.batch_checks import check_batches
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.distill import (
     Lesson,
@@ -38,7 +39,7 @@ from leanformer.learn.train import (
 )
 from leanformer.memory import memory_named
 from leanformer.model.directory import path_of
-from leanformer.model.families import HALF, device_and_dtype, find_family, in_float32
+from leanformer.model.families import HALF, check_weights_are_there, device_and_dtype, find_family, in_float32
 from leanformer.model.plan import Plan
 from leanformer.model.students import reduce
 from leanformer.model.surgery import module_at, resolve, sites
@@ -64,7 +65,7 @@ def distill(
             float32, as steps in half precision lose most of what is learned.
         plan: As for ``reduce``.
         batches: Training data on the teacher's device: batches of the model's named inputs with ``labels`` (-100 at
-            padding), or an object that gives them epoch by epoch.
+            padding), which are all checked before anything is taught, or an object that gives them epoch by epoch.
         validation: Held-out batches, on which R² is measured after each epoch.
         teach: Epochs, rate and so on of the teaching.
         finetune: How the assembled student is tuned as a whole afterwards; by default not at all.
@@ -78,9 +79,11 @@ def distill(
 
     Raises:
         LeanformerError: An argument is of a wrong type, the plan does not fit the teacher, a site has nothing to teach,
-            a block cannot read a batch, the checkpoint's file is another's, or training ends without a finite loss.
+            teacher or block cannot read a batch, the checkpoint's file is another's, or training ends without a finite
+            loss.
     """
     find_family(teacher, "teacher")
+    check_weights_are_there(teacher, "teacher")
     _check_types(teach, finetune, seed, progress)
     teach = teach or DistillConfig()
     if finetune is not None and finetune.targets == "teacher":
@@ -91,13 +94,23 @@ def distill(
     device, precision_of_teacher = device_and_dtype(teacher)
     if precision_of_teacher in HALF:
         teacher = in_float32(teacher)
-    training = batches if isinstance(batches, TrainingBatches) else _Batches(batches)
+    given: list[Batch] = []
+    if isinstance(batches, TrainingBatches):
+        training: TrainingBatches = batches
+        steps = training.steps_per_epoch
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise LeanformerError(f"batches: steps_per_epoch is {quoted(steps)}; it must be a whole number, 1 or more")
+    else:
+        given = _checked_batches(batches, "batches")
+        training = _Batches(given)
     validation = _checked_batches(validation, "validation")
     teaching_file, tuning_file = (None, None) if checkpoint is None else _checkpoint_files(checkpoint)
     torch.manual_seed(seed)
     new = resolve(teacher, plan)
     check_tokens_agree(new, finetune or FinetuneConfig(), "plan")
     opened = frozen_copy(reduce(teacher, {}))
+    check_batches(opened, given, "batches")
+    check_batches(opened, validation, "validation")
     student = reduce(teacher, plan)
     # Not all of the student's plan: a teacher that is a student has blocks of its own, which stay
     lessons = []
@@ -201,8 +214,8 @@ def _checkpoint_files(checkpoint: str | Path) -> tuple[Path, Path]:
 class _Batches:
     """A list of batches as training data: shuffled by seed and epoch."""
 
-    def __init__(self, batches: Iterable[Batch]) -> None:
-        self._batches = _checked_batches(batches, "batches")
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._batches = batches
         if not self._batches:
             raise LeanformerError("batches: there is no batch to learn from; give at least one")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable
-from typing import Annotated, Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Annotated, Any, NoReturn
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -28,16 +28,33 @@ class Section(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise LeanformerError(f"{name}: {described(error)}") from None
+            raise LeanformerError(f"{name}: {described(error, data)}") from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        _refuse_change(self, name)
+
+    def __delattr__(self, name: str) -> None:
+        _refuse_change(self, name)
 
     # So that pydantic makes the sections inside of a study itself, as it does where no class has an __init__ of its
     # own, and tells of their mistakes with the whole path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
-def described(error: ValidationError) -> str:
-    """The first mistake in one line: at which key, what is wrong, and what stands there."""
-    first = first_of(error)
+def _refuse_change(section: Section, name: str) -> NoReturn:
+    raise LeanformerError(
+        f"{type(section).__name__}: {quoted(name)} stays as it was when the section was made; make another one"
+    )
+
+
+def described(error: ValidationError, data: Mapping[str, Any]) -> str:
+    """The first mistake in one line: at which key, what is wrong, and what stands there.
+
+    Args:
+        error: What pydantic says.
+        data: What was given.
+    """
+    first = first_of(error, data)
     name = ".".join(keys_of(first))
     if first["type"] == "extra_forbidden":
         return f"unknown key {quoted(name)}"
@@ -46,12 +63,33 @@ def described(error: ValidationError) -> str:
     return f"{name}: {sentence(first)}" if name else sentence(first)
 
 
-def first_of(error: ValidationError) -> Any:
+def first_of(error: ValidationError, data: Mapping[str, Any]) -> Any:
     """The mistake to tell of: the first one.
 
     Of a value that may have several types it is that of the type which it comes closest to, and of a missing key an
     unknown one beside it, which may be the same one misspelled.
+
+    Args:
+        error: What pydantic says.
+        data: What was given.
     """
+    found = _nearest(error)
+    place = found["loc"]
+    if not place or not isinstance(place[-1], int):
+        return found
+    if found["type"] == "missing":  # of a list, which is too short then
+        here = [other for other in error.errors() if other["type"] == "missing" and other["loc"][:-1] == place[:-1]]
+        length = 1 + max(int(other["loc"][-1]) for other in here)
+        return {**found, "type": "too_few", "loc": place[:-1], "msg": f"the list should have {length} items"}
+    above: Any = data
+    for key in keys_of(found)[:-1]:
+        above = above.get(key) if isinstance(above, Mapping) else None
+    # One value may stand for a list of one; then it has no place in a list.
+    single = above is not None and not isinstance(above, Mapping | list | tuple)
+    return {**found, "loc": place[:-1]} if single else found
+
+
+def _nearest(error: ValidationError) -> Any:
     first, *others = error.errors()
     keys = keys_of(first)
     if first["type"] == "missing":
@@ -59,7 +97,11 @@ def first_of(error: ValidationError) -> Any:
         beside = [other for other in unknown if keys_of(other)[:-1] == keys[:-1]]
         return (*beside, first)[0]
     same = [other for other in others if keys_of(other)[: len(keys)] == keys]
-    return max((first, *same), key=lambda mistake: len(keys_of(mistake)))
+    return max((first, *same), key=lambda mistake: (len(keys_of(mistake)), mistake["type"] not in _OTHER_TYPES))
+
+
+_OTHER_TYPES = ("int_type", "float_type", "string_type", "bool_type", "tuple_type", "list_type", "literal_error")
+"""Mistakes that say that a value is of another type altogether."""
 
 
 def keys_of(mistake: Any) -> list[str]:
@@ -85,12 +127,20 @@ def sentence(mistake: Any) -> str:
     is_number = mistake["type"] in ("int_type", "float_type") and isinstance(given, str)
     if is_number and _OLD_NUMBER.fullmatch(given) and not _NUMBER.fullmatch(given):
         hint = " (write it in decimal digits, without leading zeros, colons and underscores)"
+    elif is_number and _WRITTEN.fullmatch(given):
+        hint = " (write it without quotes)"
     return f"{message}, not {quoted(given)}{hint}"
 
 
-_PLAIN = (("a valid array", "a list"), ("an object", "a mapping of keys"), ("tuple should", "the list should"))
+_PLAIN = (
+    ("a valid array", "a list"),
+    ("an object", "a mapping of keys"),
+    ("tuple should", "the list should"),
+    ("dictionary should", "the mapping should"),
+)
 """What pydantic calls by JSON's and Python's words."""
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?")
+_WRITTEN = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _OLD_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
 """What older YAML reads as a number, and often as another one than people think."""
 

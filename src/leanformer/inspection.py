@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from leanformer.blocks.base import AttentionWeights, HeadsModule
 from leanformer.blocks.minimal_attention import MinimalAttentionModule
-from leanformer.config import DistillConfig, Study, make_study
+from leanformer.config import DistillConfig, Study, check_probe_name, make_study
 from leanformer.errors import LeanformerError, printable, quoted
 from leanformer.files import make_directory, write_atomically
 from leanformer.job import open_task
@@ -36,7 +36,7 @@ from leanformer.machine import environment, pick_device
 from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.memory import memory_named
 from leanformer.model.families import Family, find_family
-from leanformer.model.plan import match
+from leanformer.model.plan import Choice, match
 from leanformer.model.sites import Site
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import build, module_at, put, resolve, sites
@@ -171,7 +171,8 @@ def _check_types(data: object, probes: object, teach: object, console: object) -
         if not isinstance(given, types):
             raise LeanformerError(f"{name}: give {wanted}, not {quoted(given)}")
     for name, entry in probes.items() if isinstance(probes, Mapping) else ():
-        if not isinstance(name, str) or not isinstance(entry, Mapping):
+        check_probe_name(name, "probes:")
+        if not isinstance(entry, Mapping):
             raise LeanformerError(f"probe {quoted(name)}: give {{'block': name, argument: value}}, not {quoted(entry)}")
 
 
@@ -192,11 +193,27 @@ def _check_probes(model: PreTrainedModel, probes: Mapping[str, Mapping[str, Any]
         problems = []
         for site in places:
             try:
-                match({site.name: entry}, [site])
+                _choice(site, entry)
             except LeanformerError as error:
                 problems.append(str(error))
         if places and len(problems) == len(places):
-            raise LeanformerError(f"probe {name}: {problems[0]}")
+            # A block that cannot stand at the first site may be what stands at another: that says more.
+            raise LeanformerError(f"probe {name}: {_KEPT if _KEPT in problems else problems[0]}")
+
+
+_KEPT = "it is what stands there already; give it arguments, or take another block"
+
+
+def _choice(site: Site, entry: Mapping[str, Any]) -> Choice:
+    """A probe's block at a site.
+
+    Raises:
+        LeanformerError: It cannot stand there, or is what stands there already.
+    """
+    choice = match({site.name: entry}, [site])[site.name]
+    if choice.block.keeps(choice.arguments):
+        raise LeanformerError(_KEPT)
+    return choice
 
 
 def _sites(model: PreTrainedModel) -> list[Site]:
@@ -398,7 +415,7 @@ class _Inspector:
                 raise LeanformerError(f"probe {probe}: {problems[0] if problems else 'it has nothing to learn'}")
 
     def _resolve(self, site: Site, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        written = match({site.name: entry}, [site])[site.name].arguments
+        written = _choice(site, entry).arguments
         limited = getattr(written, "max_length", None) is not None
         needed = {"max_length": self.longest} if limited else {}
         return resolve(self.opened, {site.name: {**needed, **entry}})[site.name]

@@ -26,7 +26,7 @@ def _other_kind(mode: int) -> str:
 
 
 def as_path(value: object, name: str) -> Path:
-    """A path that a caller gave, checked.
+    """A path that a caller gave, checked, and with ``~`` written out.
 
     Args:
         value: Text or a path.
@@ -44,7 +44,7 @@ def as_path(value: object, name: str) -> Path:
         longest = LONGEST_NAME + 1
     if not path or longest > LONGEST_NAME or "\0" in path:
         raise LeanformerError(f"{name}: no file can be called {quoted(path)}")
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def source_path(source: str) -> Path:

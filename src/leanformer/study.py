@@ -45,7 +45,7 @@ class StudyResult:
     @property
     def recommended(self) -> str | None:
         """The candidate to ship, or ``baseline``; None where the baseline itself failed."""
-        name: str | None = self.results["recommended"]
+        name: str | None = self._of_results("recommended")
         return name
 
     def model(self) -> PreTrainedModel:
@@ -54,9 +54,15 @@ class StudyResult:
         Raises:
             LeanformerError: Nothing was recommended.
         """
-        if self.results["ship"] is None:
-            raise LeanformerError(self.results["recommendation"])
-        return load(self.directory / self.results["ship"])
+        ship = self._of_results("ship")
+        if ship is None:
+            raise LeanformerError(self._of_results("recommendation"))
+        return load(self.directory / ship)
+
+    def _of_results(self, key: str) -> Any:
+        if key not in self.results:
+            raise LeanformerError(f"results: the key {key!r} is missing; lf.run gives what a study came to")
+        return self.results[key]
 
 
 def run(

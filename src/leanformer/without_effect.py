@@ -40,7 +40,7 @@ def _without_effect(study: Study) -> Iterator[tuple[str, str]]:
     if train.search_epochs is not None and len(train.learning_rate) == 1:
         yield "train.search_epochs", "there is one learning rate, and nothing to search"
     if train.average_last is not None and train.epochs and train.average_last > train.epochs:
-        yield f"train.average_last {train.average_last}", f"there are {train.epochs} epochs"
+        yield f"train.average_last {train.average_last}", _number_of(train.epochs)
     distilled = {name: candidate for name, candidate in study.candidates.items() if candidate.method == "distill"}
     if _given(study.distill) and not distilled:
         yield "distill", "no candidate has method: distill"
@@ -83,7 +83,11 @@ def _of_finetune(where: str, finetune: FinetuneConfig, task: str) -> Iterator[tu
     if finetune.teacher_beam != defaults.teacher_beam and from_data:
         yield f"{where}.teacher_beam", "the targets are the data's"
     if finetune.average_last is not None and finetune.average_last > finetune.epochs:
-        yield f"{where}.average_last {finetune.average_last}", f"there are {finetune.epochs} epochs"
+        yield f"{where}.average_last {finetune.average_last}", _number_of(finetune.epochs)
+
+
+def _number_of(epochs: int) -> str:
+    return "there is one epoch" if epochs == 1 else f"there are {epochs} epochs"
 
 
 def _given(section: BaseModel) -> bool:

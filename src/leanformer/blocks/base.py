@@ -314,7 +314,7 @@ def check_arguments(block: type[Block], arguments: dict[str, Any], where: str) -
     try:
         return block.Arguments(**arguments)
     except ValidationError as error:
-        first = first_of(error)
+        first = first_of(error, arguments)
         key = ".".join(keys_of(first))
         if first["type"] == "extra_forbidden":
             known = ", ".join(block.Arguments.model_fields) or "none"

@@ -207,8 +207,8 @@ def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> I
     Raises:
         LeanformerError: the image cannot be read, or the directory is not one that a study shipped.
     """
-    file = as_path(model, "model").expanduser() / "preprocessor_config.json"
-    image_file = as_path(path, "path").expanduser()
+    file = as_path(model, "model") / "preprocessor_config.json"
+    image_file = as_path(path, "path")
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
         channels = len(settings["image_mean"])

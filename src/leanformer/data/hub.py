@@ -249,6 +249,8 @@ def _json_problem(file: Path) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error message, for a message of one line."""
+    """The first line of a library's or the system's error message, for a message of one line."""
+    if isinstance(error, OSError) and error.strerror:  # without its number
+        return str(error.strerror)
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

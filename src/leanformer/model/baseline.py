@@ -12,10 +12,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, quoted
 from leanformer.model.directory import ATTENTIONS
 from leanformer.model.families import FAMILIES, HALF, ImageFamily, device_and_dtype, find_family, in_float32
-from leanformer.model.sizes import SHAPE_KEYS, check_config, check_memory, check_settings, outline
+from leanformer.model.fresh_settings import check_fresh_settings, with_decimal_points
+from leanformer.model.sizes import SHAPE_KEYS, check_config, check_memory, check_settings, mistake_of, outline
 from leanformer.model.students import load
 
 
@@ -53,13 +54,15 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
         )
     check_settings(settings, "baseline.config")
     try:
-        config = family.config_class(**settings)
+        config = family.config_class(**with_decimal_points(settings))
         check_config(config, family, "baseline.config")
         check_memory(outline(family.model_class, config), "baseline.config")
         return family.model_class(config)
     except KeyError as error:  # an activation that is looked up by its name
         raise LeanformerError(f"baseline.config: transformers knows no {error}") from None
-    except (StrictDataclassError, TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
+    except StrictDataclassError as error:
+        raise LeanformerError(f"baseline.config: {mistake_of(error, settings)}") from None
+    except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
         raise LeanformerError(f"baseline.config: {' '.join(str(error).split())[:200]}") from None
 
 
@@ -101,6 +104,7 @@ class Baseline:
         if source in FAMILIES:
             self.family = FAMILIES[source]
             check_settings(settings, "baseline.config")
+            check_fresh_settings(settings, self.family, "baseline.config")
         else:
             families = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             if "/" not in source and not os.path.isdir(os.path.expanduser(source)):
@@ -233,6 +237,7 @@ class ImageBaseline(Baseline):
         """The baseline as a trial starts with it."""
         height, width = geometry.height, geometry.width
         labels = dict(enumerate(geometry.classes))
+        names = {int(number): name for number, name in self.settings.get("id2label", labels).items()}
         if self.trained is not None and self.trained.config.num_labels == len(labels):
             # Whatever the old head called them: what is shipped answers with the data's classes.
             self.trained.config.id2label = labels
@@ -243,7 +248,7 @@ class ImageBaseline(Baseline):
                 "image_size": height if height == width else [height, width],
                 "num_channels": geometry.channels,
                 "id2label": labels,
-                "label2id": {name: number for number, name in labels.items()},
+                "label2id": {name: number for number, name in names.items()},
             },
         )
 
@@ -285,6 +290,12 @@ class TextBaseline(Baseline):
         Raises:
             LeanformerError: It does not; the message names both sides.
         """
+        for name, mine in _marks(geometry).items():
+            if name in self.settings and self.settings[name] != mine:
+                raise LeanformerError(
+                    f"baseline.config: {name} is {quoted(self.settings[name])}, and the tokenizer of the data says "
+                    f"{mine}; leave it out"
+                )
         config = self.make(geometry, seed=0).config
         target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
         for what, words, rows in (
@@ -311,13 +322,9 @@ class TextBaseline(Baseline):
 
     def make(self, geometry: TextGeometry, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it."""
-        settings = {
+        settings: dict[str, Any] = {
             "vocab_size": geometry.source_vocabulary,
-            "pad_token_id": geometry.pad_id,
-            "bos_token_id": geometry.eos_id,
-            "eos_token_id": geometry.eos_id,
-            "forced_eos_token_id": None,
-            "decoder_start_token_id": geometry.pad_id,
+            **_marks(geometry),
             "scale_embedding": True,
         }
         if self.trained is None and geometry.positions > self.family.config_class().max_position_embeddings:
@@ -335,3 +342,14 @@ class TextBaseline(Baseline):
         elif self.family.name == "marian":
             settings["decoder_vocab_size"] = geometry.target_vocabulary
         return self._make(seed, settings)
+
+
+def _marks(geometry: TextGeometry) -> dict[str, int | None]:
+    """What a fresh model's configuration says of the tokenizer's marks."""
+    return {
+        "pad_token_id": geometry.pad_id,
+        "bos_token_id": geometry.eos_id,
+        "eos_token_id": geometry.eos_id,
+        "forced_eos_token_id": None,
+        "decoder_start_token_id": geometry.pad_id,
+    }

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.errors import LeanformerError
 from leanformer.model.families import FAMILIES, STUDENT_PREFIX, Family
-from leanformer.model.sizes import check_config, check_memory, check_settings, outline
+from leanformer.model.sizes import check_config, check_memory, check_settings, mistake_of, outline
 from leanformer.model.student_models import STUDENTS
 from leanformer.paths import as_path
 
@@ -158,6 +159,8 @@ def read_architecture(directory: Path) -> Architecture:
         check_config(config, family, "config.json")
     except LeanformerError:
         raise
+    except StrictDataclassError as error:
+        raise LeanformerError(f"config.json: {mistake_of(error, settings)}") from error
     except Exception as error:  # of many types: every key may have any value
         raise LeanformerError(f"config.json: {one_line(error)}") from error
     return Architecture(family, config, model_class)

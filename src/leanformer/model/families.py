@@ -429,6 +429,24 @@ def device_and_dtype(model: PreTrainedModel) -> tuple[torch.device, torch.dtype]
     return weight.device, weight.dtype
 
 
+def check_weights_are_there(model: PreTrainedModel, argument: str = "model") -> None:
+    """Refuses a model that is a mere outline, or whose weights were moved to a disk.
+
+    Args:
+        model: The model.
+        argument: What it is called where it was given, for messages.
+
+    Raises:
+        LeanformerError: A weight is on the device "meta", which holds shapes alone.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise LeanformerError(
+                f"{argument}: {name} is on the device 'meta' and has no numbers; load the model with its weights onto "
+                "one device"
+            )
+
+
 HALF = (torch.float16, torch.bfloat16)
 """What weights may be kept in, but are not trained in: their steps would round most of what is learned away."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import psutil
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from leanformer.errors import LeanformerError
+from leanformer.errors import LeanformerError, quoted
 from leanformer.model.families import Family
 
 SHAPE_KEYS = {
@@ -100,6 +101,11 @@ def check_settings(settings: Mapping[str, Any], where: str) -> None:
             if not isinstance(value, bool) or (key == "return_dict" and not value):
                 right = "true, as outputs are read by their names" if key == "return_dict" else "true or false"
                 raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be {right}")
+        elif key == "id2label":
+            if value is not None and not (isinstance(value, Mapping) and all(str(key).isdecimal() for key in value)):
+                raise LeanformerError(
+                    f"{where}: id2label is {quoted(value)}; it must be a mapping of whole numbers to names"
+                )
         elif key in ("dtype", "torch_dtype"):
             if value is not None and str(value).removeprefix("torch.") not in PRECISIONS:
                 raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be one of {', '.join(PRECISIONS)}")
@@ -116,6 +122,24 @@ def _check_size(key: str, value: Any, where: str) -> None:
             form = "a whole number, or height and width," if key in _SIDES else "a whole number,"
             bounds = "1 or more" if isinstance(number, int) and number < 1 else f"from 1 to {_MOST[key]:,}"
             raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be {form} {bounds}")
+
+
+_TYPES = {"str": "a text", "bool": "true or false", "int": "a whole number", "float": "a number with a point"}
+
+
+def mistake_of(error: Exception, settings: Mapping[str, Any]) -> str:
+    """What transformers says of a value of a wrong type, in plain words.
+
+    Args:
+        error: Its error.
+        settings: What was given.
+    """
+    text = " ".join(str(error).split())
+    field = re.search(r"field '(\w+)'", text)
+    wanted = dict.fromkeys(_TYPES[name] for name in re.findall(r"expected (\w+)", text) if name in _TYPES)
+    if field is None or not wanted or field[1] not in settings:
+        return text[:200]
+    return f"{field[1]} is {quoted(settings[field[1]])}; it must be {' or '.join(wanted)}"
 
 
 def _shown(value: Any) -> str:

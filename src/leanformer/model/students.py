@@ -24,7 +24,7 @@ from leanformer.model.directory import (
     safetensors_files,
     stored_numbers,
 )
-from leanformer.model.families import TranslationFamily, device_and_dtype, find_family
+from leanformer.model.families import TranslationFamily, check_weights_are_there, device_and_dtype, find_family
 from leanformer.model.plan import Plan
 from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
@@ -51,6 +51,7 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
         LeanformerError: The model is of no supported family, or something in the plan does not fit it.
     """
     family = find_family(model)
+    check_weights_are_there(model)
     change = resolve(model, plan)
     config_class, model_class = STUDENTS[family.name]
     settings = {
@@ -103,6 +104,7 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
         LeanformerError: The model is none of these, a weight is not a number, or the directory cannot be written.
     """
     find_family(model)
+    check_weights_are_there(model)
     target = Path(path_of(directory, "directory"))
     if target.name in ("", ".."):
         target = Path(os.path.abspath(target))

@@ -1,0 +1,110 @@
+"""The configuration keys that a study gives a fresh model: which have an effect here, and what they may be.
+
+transformers takes any key of any model, and most of those that do nothing for a classifier or a translator silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers.activations import ACT2FN
+
+from leanformer.errors import LeanformerError, quoted
+from leanformer.model.families import Family
+
+_WHAT_IT_RETURNS = "a study asks a model for what it needs"
+_WRITTEN_BY_TRANSFORMERS = "transformers writes it into a saved model"
+_SAID_BY_THE_FAMILY = "the family says it"
+_PRECISION = "models are kept in float32, and train.precision says in what they are trained"
+_NO_POOLER = "a classifier of images has no pooler"
+_NO_CLASSES = "a translator tells no classes apart"
+_OF_ANY = {
+    "architectures": _WRITTEN_BY_TRANSFORMERS,
+    "chunk_size_feed_forward": "the family's layers do not read it",
+    "dtype": _PRECISION,
+    "is_decoder": _SAID_BY_THE_FAMILY,
+    "is_encoder_decoder": _SAID_BY_THE_FAMILY,
+    "label2id": "classes are called as id2label or the data have it",
+    "model_type": _SAID_BY_THE_FAMILY,
+    "output_attentions": _WHAT_IT_RETURNS,
+    "output_hidden_states": _WHAT_IT_RETURNS,
+    "problem_type": "the task is the study's",
+    "return_dict": _WHAT_IT_RETURNS,
+    "torch_dtype": _PRECISION,
+    "transformers_version": _WRITTEN_BY_TRANSFORMERS,
+    "use_cache": "translations are always written with it, and trainings do without it",
+}
+_WITHOUT_EFFECT = {
+    "image-classification": {
+        **_OF_ANY,
+        "encoder_stride": "it is for models that paint images",
+        "pooler_act": _NO_POOLER,
+        "pooler_output_size": _NO_POOLER,
+    },
+    "translation": {
+        **_OF_ANY,
+        "classifier_dropout": _NO_CLASSES,
+        "id2label": _NO_CLASSES,
+        "num_labels": _NO_CLASSES,
+    },
+}
+"""Task -> key -> why it would do nothing."""
+_MOST = {"initializer_range": 10, "init_std": 10, "layer_norm_eps": 0.1}
+"""Numbers above 0 up to this: beyond it no model learns."""
+_ACTIVATIONS = ("hidden_act", "activation_function")
+
+
+def check_fresh_settings(settings: Mapping[str, Any], family: Family, where: str) -> None:
+    """Checks what a study gives a fresh model, beyond its sizes.
+
+    Args:
+        settings: Configuration keys.
+        family: The model's.
+        where: What an error names as the place.
+
+    Raises:
+        LeanformerError: A key has no effect, or its value is none that a model could learn with.
+    """
+    without_effect = _WITHOUT_EFFECT[family.task]
+    for key, value in settings.items():
+        if key == "label2id" and value == _numbers_of(settings.get("id2label")):
+            continue  # says again what id2label says
+        if key in without_effect:
+            raise LeanformerError(f"{where}: {key} has no effect here: {without_effect[key]}; leave it out")
+        if key in _MOST:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 < value <= _MOST[key]:
+                raise LeanformerError(
+                    f"{where}: {key} is {quoted(value)}; it must be a number above 0, {_MOST[key]:g} at most"
+                )
+        elif key in _ACTIVATIONS:
+            if not isinstance(value, str) or value not in ACT2FN:
+                raise LeanformerError(
+                    f"{where}: {key} is {quoted(value)}; it must be one of transformers' activations, such as gelu, "
+                    "relu or silu"
+                )
+        elif key == "id2label":
+            _check_names(value, f"{where}: {key}")
+
+
+def _numbers_of(names: object) -> dict[str, int] | None:
+    """The ``label2id`` of an ``id2label``."""
+    if not isinstance(names, Mapping) or not all(str(number).isdecimal() for number in names):
+        return None
+    return {str(name): int(number) for number, name in names.items()}
+
+
+def with_decimal_points(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in which a whole number stands as a float wherever transformers takes nothing else."""
+    return {key: float(value) if key in _MOST and type(value) is int else value for key, value in settings.items()}
+
+
+def _check_names(names: object, where: str) -> None:
+    wanted = "write each class's number, from 0 on, and its name, such as {0: cat, 1: dog}"
+    if not isinstance(names, Mapping):
+        raise LeanformerError(f"{where} is {quoted(names)}; {wanted}")
+    if sorted(str(number) for number in names) != sorted(str(number) for number in range(len(names))):
+        raise LeanformerError(f"{where} numbers {quoted(list(names))}; {wanted}")
+    if not all(isinstance(name, str) for name in names.values()) or len(set(names.values())) < len(names):
+        raise LeanformerError(f"{where} names {quoted(list(names.values()))}; {wanted}, each with a name of its own")
