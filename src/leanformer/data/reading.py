@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import datasets
@@ -21,6 +22,7 @@ from leanformer.data.decoding import SIXTEEN_BITS, ImageForm, decode, loses_bits
 from leanformer.data.hub import SourceSplit
 from leanformer.data.sightings import Watch, look_at
 from leanformer.data.splits import Rows
+from leanformer.data.walking import check_plain
 from leanformer.errors import LeanformerError
 
 CHUNK = 512  # images that are read at a time while loading
@@ -74,6 +76,8 @@ class ImageReader(torch.utils.data.Dataset[Any]):
             try:
                 if file is None or (file["bytes"] is None and file["path"] is None):
                     raise LeanformerError("no image; add it or remove the row")
+                if file["bytes"] is None:
+                    check_plain(Path(file["path"]))
                 with Image.open(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"])) as image:
                     if isinstance(self.wanted, ImageForm):
                         cut = loses_bits(image)
