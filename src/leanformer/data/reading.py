@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -72,7 +74,15 @@ class ImageReader(torch.utils.data.Dataset[Any]):
         shape = self.wanted.shape if isinstance(self.wanted, ImageForm) else (4,) if self.wanted == "header" else ()
         result = np.empty((len(rows), *shape), np.uint8 if isinstance(self.wanted, ImageForm) else np.int64)
         seen = np.zeros((len(rows) if self.watch else 0, 3), np.int64)
-        for index, (row, file) in enumerate(zip(rows, self.split.examples[rows][self.column], strict=True)):
+        files = self.split.examples[rows][self.column]
+        with warnings.catch_warnings(action="ignore"):  # Pillow's, of odd files that it reads all the same
+            return self._read(rows, files, result, seen)
+
+    def _read(
+        self, rows: Sequence[int], files: Sequence[Any], result: NDArray[Any], seen: NDArray[np.int64]
+    ) -> Read | LeanformerError:
+        """As ``__getitem__``, into the arrays that are given."""
+        for index, (row, file) in enumerate(zip(rows, files, strict=True)):
             try:
                 if file is None or (file["bytes"] is None and file["path"] is None):
                     raise LeanformerError("no image; add it or remove the row")
