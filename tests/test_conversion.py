@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from typer.testing import CliRunner
 
@@ -87,6 +88,35 @@ def test_every_number_is_kept(
     for name, tensor in model.state_dict().items():
         assert name in computed or torch.equal(tensor, loaded.state_dict()[name]), name
     assert sorted(os.listdir(tmp_path)) == ["model", "out"]
+
+
+def test_numbers_of_two_types_are_kept_whatever_the_configuration_says(make_model: MakeModel, tmp_path: Path) -> None:
+    source = pickled(make_model(), tmp_path / "model")
+    state = make_model().state_dict()
+    state = {name: tensor.half() if i % 2 else tensor.double() / 3 for i, (name, tensor) in enumerate(state.items())}
+    torch.save(state, source / "pytorch_model.bin")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "dtype": "float16", "output_attentions": True}))
+    lf.convert(source, tmp_path / "out")
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert {tensor.dtype for tensor in found.values()} == {torch.float64}
+    assert all(torch.equal(tensor.double(), found[name]) for name, tensor in state.items())
+
+
+def test_complex_numbers_are_refused_by_name(make_model: MakeModel, tmp_path: Path) -> None:
+    source = pickled(make_model(), tmp_path / "model")
+    state = make_model().state_dict() | {"classifier.bias": torch.zeros(5, dtype=torch.complex64)}
+    torch.save(state, source / "pytorch_model.bin")
+    line = line_of(lambda: lf.convert(source, tmp_path / "out"))
+    assert "pytorch_model.bin: 'classifier.bias' is of type complex64, which no model here holds" in line
+
+
+def test_a_link_to_nowhere_is_no_place(make_model: MakeModel, tmp_path: Path) -> None:
+    source = pickled(make_model(), tmp_path / "model")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    line = line_of(lambda: lf.convert(source, tmp_path / "link"))
+    assert line == f"{tmp_path / 'link'}: is a broken link; remove it, or give a new directory"
+    assert sorted(os.listdir(tmp_path)) == ["link", "model"]
 
 
 def test_what_goes_along(make_translator: MakeModel, tmp_path: Path) -> None:

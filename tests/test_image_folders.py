@@ -142,7 +142,10 @@ def test_images_beside_parquet_files_and_splits_are_counted(tmp_path: Path) -> N
     random_image(1).save(tmp_path / "table" / "lost.png")
     (tmp_path / "table" / "README.md").write_text("card")
     data = load(tmp_path / "table")
-    assert warned(data, "unread-files").sentence.endswith("lost.png; convert what are images, and remove the rest")
+    assert warned(data, "unread-files").sentence.endswith(
+        f"as parquet files lie beside them: 1, the first is {tmp_path / 'table' / 'lost.png'}; write them into the "
+        "parquet files, or remove them"
+    )
     assert "files beside the data, not read: 1, the first is README.md" in data.notes
     write_folder(tmp_path / "split" / "train", "a", "b")
     random_image(1).save(tmp_path / "split" / "lost.png")
@@ -278,6 +281,56 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {},
         "splits evaluation and testing are both for test; keep one of them",
     ),
+    "training and validation inside of classes": (
+        lambda root: [write_folder(root / name, "Training", "valid") for name in ("good", "bad")],
+        {},
+        r"/bad/valid: a split inside of a class; splits stand above classes: valid/bad/\*\.png",
+    ),
+    "splits inside of one class": (
+        lambda root: [write_folder(root / "good", "val", "test"), write_folder(root, "bad")],
+        {},
+        r"/good/test: a split inside of a class; splits stand above classes: test/good/\*\.png",
+    ),
+    "two splits with numbers for one role": (
+        lambda root: [write_folder(root / name, "a", "b") for name in ("train", "test1", "test2")],
+        {},
+        "splits test1 and test2 are both for test; keep one of them",
+    ),
+    "class that is a broken link": (
+        lambda root: (write_folder(root, "a", "b") / "c").symlink_to("nowhere"),
+        {},
+        "/c: a broken link; correct or remove it",
+    ),
+    "image that is a pipe": (
+        lambda root: os.mkfifo(write_folder(root, "a", "b") / "a" / "pipe.png"),
+        {},
+        r"/a/pipe\.png: is a pipe, not a file; replace or remove it",
+    ),
+    "image that is a device": (
+        lambda root: (write_folder(root, "a", "b") / "a" / "zeros.png").symlink_to("/dev/zero"),
+        {},
+        r"/a/zeros\.png: is a device, not a file; replace or remove it",
+    ),
+    "image that is a broken link": (
+        lambda root: (write_folder(root, "a", "b") / "a" / "x.png").symlink_to("nowhere"),
+        {},
+        r"/a/x\.png: is a broken link, not a file; replace or remove it",
+    ),
+    "parquet file that is a pipe": (
+        lambda root: os.mkfifo(write_folder(root, "a", "b") / "train.parquet"),
+        {},
+        r"/train\.parquet: is a pipe, not a file; replace or remove it",
+    ),
+    "name of a class that is not UTF-8": (
+        lambda root: os.rename(write_folder(root, "a", "b") / "b", os.fsencode(root) + b"/caf\xe9"),
+        {},
+        r"/caf\\udce9: its name is not UTF-8; rename it",
+    ),
+    "name of an image that is not UTF-8": (
+        lambda root: os.rename(write_folder(root, "a", "b") / "b" / "0.png", os.fsencode(root) + b"/b/caf\xe9.png"),
+        {},
+        r"/b/caf\\udce9\.png: its name is not UTF-8; rename it",
+    ),
     "class of other files": (
         write_heic_class,
         {},
@@ -325,6 +378,35 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {},
         r"split test: column 'label' holds whole numbers without class names, but text in .*split train; write both",
     ),
+    "table of a header alone": (
+        lambda root: [write_images(root, 2), (root / "metadata.csv").write_text("file_name,label\n")],
+        {},
+        r"/metadata\.csv: names no images; write one row an image, or remove the file",
+    ),
+    "table in UTF-16": (
+        lambda root: [
+            write_images(root, 2),
+            (root / "metadata.csv").write_text("file_name,label\n0.png,a\n1.png,b\n", "utf-16"),
+        ],
+        {},
+        r"/metadata\.csv: is not UTF-8; save it as UTF-8 text",
+    ),
+    "table in Latin-1": (
+        lambda root: [
+            write_images(root, 2),
+            (root / "metadata.csv").write_text("file_name,label\n0.png,café\n1.png,b\n", "latin-1"),
+        ],
+        {},
+        r"/metadata\.csv: is not UTF-8; save it as UTF-8 text",
+    ),
+    "table without commas": (
+        lambda root: [
+            write_images(root, 2),
+            (root / "metadata.csv").write_text("file_name;label\n0.png;a\n1.png;b\n"),
+        ],
+        {},
+        r"/0\.png: lies in no class directory; .*/metadata\.csv has no column 'file_name', but 'file_name;label'\)$",
+    ),
     "damaged table": (
         lambda root: [write_images(root, 2), (root / "metadata.csv").write_text("file_name,label\n0.png,a,b,c\n")],
         {},
@@ -338,6 +420,78 @@ def test_a_bad_folder_is_one_clear_line(case: str, tmp_path: Path) -> None:
     write, keys, message = BAD[case]
     write(tmp_path)
     assert re.search(message, error_of(tmp_path, **keys))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="root gives up its rights in it")
+@pytest.mark.parametrize("rights", [0, 0o644])  # neither; and to be listed, but not entered
+@pytest.mark.parametrize("place", ["a/deep", "a"])
+def test_what_may_not_be_read_is_named(tmp_path: Path, rights: int, place: str) -> None:
+    write_folder(tmp_path, "a", "b")
+    write_folder(tmp_path / "a", "deep")
+    for parent in (tmp_path, *tmp_path.parents[:-1]):
+        parent.chmod(0o755)
+    (tmp_path / place).chmod(rights)
+    os.seteuid(65534)
+    try:
+        message = error_of(tmp_path)
+    finally:
+        os.seteuid(0)
+        (tmp_path / place).chmod(0o755)
+    assert str(tmp_path / place) in message
+    assert "Permission denied" in message
+
+
+def test_a_class_in_underscores_is_read(tmp_path: Path) -> None:
+    write_folder(tmp_path, "__background__", "cat")
+    (tmp_path / "__pycache__").mkdir()
+    assert load(tmp_path).classes == ("__background__", "cat")
+
+
+def test_a_class_that_a_split_lacks_draws_a_warning(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", "a", "b")
+    write_folder(tmp_path / "test", "b")
+    assert "empty-class" not in codes(load(tmp_path))
+    (tmp_path / "test" / "a").mkdir()
+    warning = warned(load(tmp_path), "empty-class")
+    assert warning.count == 1
+    assert warning.sentence.startswith(
+        f"class directories of a split without an image: 1, the first is {tmp_path}/test/a"
+    )
+
+
+def test_images_beside_splits_are_told_as_images(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", "a", "b")
+    write_folder(tmp_path / "test", "a", "b", count=3)
+    write_folder(tmp_path, "cat", count=4)
+    (tmp_path / "train" / "a" / "x.heic").write_text("")
+    inside, outside = [warning for warning in load(tmp_path).warnings if warning.code == "unread-files"]
+    assert inside.count == 1
+    assert outside.count == 4
+    assert outside.sentence == (
+        "images that were not read, as they lie in no split's directory: 4, the first is "
+        f"{tmp_path}/cat/0.png; move them below a split, or remove them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"), [("file_name;label", "'file_name;label'"), ("File_Name,x", "'File_Name', 'x'")]
+)
+def test_a_table_that_cannot_be_used_beside_classes_draws_a_warning(tmp_path: Path, header: str, shown: str) -> None:
+    write_folder(tmp_path, "a", "b")
+    (tmp_path / "metadata.csv").write_text(f"{header}\na/0.png,x\n" if "," in header else f"{header}\na/0.png;x\n")
+    warning = warned(load(tmp_path), "unread-table")
+    assert warning.count == 1
+    assert warning.sentence == (
+        f"tables beside the images that were not read: {tmp_path}/metadata.csv has no column 'file_name', but {shown}; "
+        "mend or remove them"
+    )
+
+
+def test_labels_of_many_digits_are_names(tmp_path: Path) -> None:
+    labels = (10**25, 10**25 + 1)
+    rows = [{"file_name": name, "label": labels[i % 2]} for i, name in enumerate(write_images(tmp_path, 20))]
+    write_table(tmp_path / "metadata.csv", rows)
+    assert load(tmp_path).classes == tuple(map(str, labels))
 
 
 def test_the_order_of_files_on_disk_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -29,9 +30,10 @@ from typer.testing import CliRunner, Result
 
 import leanformer as lf
 from leanformer.cli import app
-from leanformer.config import TokenizerConfig
+from leanformer.config import TokenizerConfig, TrainConfig
 from leanformer.data.preprocessing import read_preprocessing
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
+from leanformer.learn.train import TrainingStep, make_accelerator
 from leanformer.model.baseline import ImageBaseline, TextBaseline, fresh_model
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -420,6 +422,31 @@ def distributed(path: Path) -> None:
     shutil.copy(path / "model.safetensors", path / "shard-00001-model-00001-of-00001.safetensors")
 
 
+def pipe_for_weights(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    os.mkfifo(path / "model.safetensors")
+
+
+def broken_link(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").symlink_to("gone")
+
+
+def part_that_is_a_pipe(path: Path) -> None:
+    index(path, "part.safetensors")
+    (path / "part.safetensors").unlink()
+    os.mkfifo(path / "part.safetensors")
+
+
+def index_that_is_a_directory(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors.index.json").mkdir()
+
+
+def complex_numbers(path: Path) -> None:
+    save_file({"classifier.bias": torch.zeros(3, dtype=torch.complex64)}, path / "model.safetensors")
+
+
 def pickle_as_safetensors(path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, path / "model.safetensors")
 
@@ -444,6 +471,11 @@ def pickle_as_safetensors(path: Path) -> None:
         (adapter, "a PEFT adapter lies beside the weights; merge it into the model"),
         (distributed, "a distributed checkpoint of PyTorch"),
         (pickle_as_safetensors, "model.safetensors: "),
+        (pipe_for_weights, "model.safetensors is a pipe; put the file itself in its place"),
+        (broken_link, "model.safetensors is a broken link; put the file itself in its place"),
+        (part_that_is_a_pipe, "index.json names 'part.safetensors', which is a pipe"),
+        (index_that_is_a_directory, "model.safetensors.index.json is a directory; put the file itself"),
+        (complex_numbers, "model.safetensors: 'classifier.bias' is of type C64, which no model here holds; save it"),
     ],
 )
 def test_files_that_are_refused(saved: Path, damage: Callable[[Path], object], message: str) -> None:
@@ -596,6 +628,65 @@ def test_a_study_tells_that_it_trains_in_float32_and_runs_no_code(
     assert not (tmp_path / "marker").exists()
     for name in ("baseline", "no-mlp"):
         assert lf.load(tmp_path / "run" / "trials" / name / "seed-0" / "model").dtype == torch.float32
+
+
+@pytest.mark.parametrize("said", ["float16", "bfloat16", "float64", None])
+def test_weights_are_loaded_as_they_are_stored_whatever_the_configuration_says(
+    make_model: MakeModel, tmp_path: Path, said: str | None
+) -> None:
+    model = make_model()
+    lf.save(model, tmp_path / "model")
+    change(tmp_path / "model", dtype=said)
+    loaded = lf.load(tmp_path / "model")
+    assert loaded.dtype == loaded.config.dtype == torch.float32
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert not ImageBaseline(str(tmp_path / "model"), {}, fresh=False).notes
+
+
+def test_weights_of_several_types_are_loaded_in_the_one_that_holds_all(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model()
+    lf.save(model, tmp_path / "model")
+    types = (torch.float16, torch.bfloat16)  # none of these holds the other's numbers
+    stored = {name: tensor.to(types[i % 2]) for i, (name, tensor) in enumerate(model.state_dict().items())}
+    save_file(stored, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    loaded = lf.load(tmp_path / "model")
+    assert loaded.dtype == torch.float32
+    assert all(torch.equal(tensor.float(), loaded.state_dict()[name]) for name, tensor in stored.items())
+
+
+@pytest.mark.parametrize("key", ["output_attentions", "output_hidden_states"])
+def test_what_is_asked_for_beside_the_output_is_left_out(saved: Path, tmp_path: Path, key: str) -> None:
+    change(saved, **{key: True})
+    model = lf.load(saved)
+    lf.save(model, tmp_path / "again")
+    lf.save(lf.reduce(model, {"*.mlp": "none"}), tmp_path / "student")
+    assert not getattr(lf.load(tmp_path / "student").config, key)
+
+
+def test_a_configuration_that_cannot_be_saved_is_one_line(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model(attn_implementation="eager")
+    model.config.output_attentions = True
+    model.config._attn_implementation = "sdpa"
+    line = line_of(lambda: lf.save(model, tmp_path / "model"))
+    assert "the model cannot be written: " in line
+    assert "output_attentions" in line
+
+
+def test_flex_attention_is_not_trained_on_a_cpu(saved: Path) -> None:
+    change(saved, attn_implementation="flex_attention")
+    model, accelerator = lf.load(saved), make_accelerator("float32", torch.device("cpu"))
+    line = line_of(lambda: TrainingStep(model, TrainConfig(), 1e-3, accelerator))
+    assert line.startswith("attn_implementation: flex_attention cannot be trained on a CPU; write sdpa or eager")
+
+
+def test_a_wrong_head_is_one_line_and_no_report(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    change(saved, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
+    transformers.logging.set_verbosity_warning()  # as outside of these tests
+    try:
+        assert "the weights do not fit the configuration: 2 mismatched keys" in line_of(lambda: lf.load(saved))
+    finally:
+        transformers.logging.set_verbosity_error()
+    assert capfd.readouterr() == ("", "")
 
 
 # Auto classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no such filter": ({**VIT, "resample": 9}, "says resample: 9, which is none of Pillow's"),
     "no deviation": ({**VIT, "image_std": [0.5, 0, 0.5]}, r"wanted are as many deviations above 0 as means"),
     "words for numbers": ({**VIT, "image_mean": "half"}, "image processor of .* "),
-    "no scale": ({**VIT, "rescale_factor": -1.0}, "says rescale_factor: -1; it must be above 0"),
+    "no scale": ({**VIT, "rescale_factor": -1.0}, r"says rescale_factor: -1\.0; it must be above 0"),
+    "scale that is no number": ({**VIT, "rescale_factor": float("nan")}, "says rescale_factor: nan; it must be above"),
+    "scale of nothing": ({**VIT, "rescale_factor": 1e-300}, "says rescale_factor: 1e-300; it must be above 0"),
+    "scale in words": ({**VIT, "rescale_factor": "x"}, "rescale_factor"),
+    "mean that is no number": (
+        {**VIT, "image_mean": [float("nan"), 0.5, 0.5]},
+        r"says image_mean: .nan, 0\.5, 0\.5",
+    ),
+    "endless mean": ({**VIT, "image_mean": [0.5, float("inf"), 0.5]}, r"says image_mean: .0\.5, inf, 0\.5"),
+    "endless digits": ({**VIT, "image_mean": [0.5, 10**400, 0.5]}, "image processor of .* image_mean"),
+    "deviation of nothing": ({**VIT, "image_std": [0.5, 1e-300, 0.5]}, "of the size of pixel values"),
+    "endless deviation": ({**VIT, "image_std": [0.5, 0.5, float("inf")]}, "of the size of pixel values"),
+    "size beyond reason": (
+        {**VIT, "size": {"height": 10**9, "width": 10**9}, "do_center_crop": True, "crop_size": SIDE},
+        r"says size: \{.*\}; sides are from 1 to 10,000 pixels: set data\.image_size",
+    ),
+    "shorter side beyond reason": (
+        {**VIT, "size": {"shortest_edge": 10**9}, "do_center_crop": True, "crop_size": SIDE},
+        r"says size: \{'shortest_edge': 1000000000\}; sides are from 1 to 10,000 pixels",
+    ),
     "bits": ({**VIT, "bits_used": 40}, "says bits_used: 40; it must be a whole number from 8 to 16"),
 }
 
@@ -237,8 +257,24 @@ def test_what_cannot_be_honored_is_refused_by_name(case: str, make_model: MakeMo
 def test_a_damaged_file_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
     source = write_photos(tmp_path / "photos")
     model = write_model(make_model, tmp_path / "model", None)
-    (model / "preprocessor_config.json").write_text("{")
-    with pytest.raises(lf.LeanformerError, match=r"preprocessor_config\.json: cannot be read"):
+    for content in ("{", "[" * 100_000, "\udcff"):
+        (model / "preprocessor_config.json").write_text(content, errors="surrogateescape")
+        with pytest.raises(lf.LeanformerError, match=r"preprocessor_config\.json: cannot be read"):
+            task_of(source, model)
+    for content in ("[1, 2]", '"x"', "null"):
+        (model / "preprocessor_config.json").write_text(content)
+        with pytest.raises(lf.LeanformerError, match=r"/preprocessor_config\.json: holds .*, not a mapping of keys"):
+            task_of(source, model)
+    (model / "preprocessor_config.json").unlink()
+    (model / "processor_config.json").write_text("{")
+    with pytest.raises(lf.LeanformerError, match=r"/processor_config\.json: cannot be read"):
+        task_of(source, model)
+    (model / "processor_config.json").write_text('{"image_processor": [1, 2]}')
+    with pytest.raises(lf.LeanformerError, match=r"the image processor of .* is \[1, 2\], not a mapping"):
+        task_of(source, model)
+    (model / "processor_config.json").unlink()
+    os.mkfifo(model / "preprocessor_config.json")
+    with pytest.raises(lf.LeanformerError, match=r"/preprocessor_config\.json: cannot be read: it is a pipe"):
         task_of(source, model)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,40 @@ def test_a_file_that_is_not_there_is_said_without_the_systems_numbers(tmp_path: 
         lf.read_image(tmp_path / "good.png", tmp_path / "x")
     assert str(raised.value).startswith(f"{tmp_path / 'x' / 'preprocessor_config.json'}: does not say how images are")
     assert "(No such file or directory)" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_mean": [0.5, 0.5]}, r"says image_mean: \[0\.5, 0\.5\]; wanted is a list of one number"),
+        ({"image_mean": "abc"}, "says image_mean: 'abc'; wanted is a list of one number"),
+        ({"image_mean": [0.5], "bits_used": 3}, "says bits_used: 3; it must be a whole number from 8 to 16"),
+        ({"image_mean": [0.5], "bits_used": "x"}, "says bits_used: 'x'; it must be a whole number from 8 to 16"),
+        ([1, 2], "does not say how images are read"),
+        ({}, "does not say how images are read"),
+    ],
+)
+def test_the_file_that_is_wrong_is_named(tmp_path: Path, settings: Any, message: str) -> None:
+    random_image(1).save(tmp_path / "good.png")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(lf.LeanformerError, match=rf"/preprocessor_config\.json: {message}"):
+        lf.read_image(tmp_path / "good.png", tmp_path)
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(lf.LeanformerError, match=r"/pipe\.png: is a pipe, not a file; replace or remove it"):
+        lf.read_image(tmp_path / "pipe.png", write_directory(tmp_path / "model", 3))
+
+
+def test_pillow_warns_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # of which the next has some more
+    file = write_one_among_others(tmp_path / "images", "x.png", lambda path: random_image(5, (7, 8), "RGB").save(path))
+    with warnings.catch_warnings(action="error"):
+        load(tmp_path / "images", image_size=6)
+        lf.read_image(file, write_directory(tmp_path / "model", 3))
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(file).close()
 
 
 def test_the_snippet_of_the_quick_start(

@@ -85,7 +85,8 @@ def test_names_of_splits() -> None:
     assert name_splits(["train", "test", "evaluation"], "x") == {"train": "train", "test": "test"}
     assert name_splits(["train", "holdout", "test2"], "x") == {"train": "train", "test": "holdout"}
     assert name_splits(["train", "test2"], "x") == {"train": "train", "test": "test2"}
-    assert name_splits(["train", "test1", "test2"], "x") == {"train": "train"}
+    with pytest.raises(LeanformerError, match=r"data\.source x: splits test1 and test2 are both for test; keep one"):
+        name_splits(["train", "test1", "test2"], "x")
     assert name_splits(["everything"], "x") == {"train": "everything"}
     with pytest.raises(LeanformerError, match=r"data\.source x: splits val and dev are both for validation; keep one"):
         name_splits(["train", "val", "dev"], "x")

@@ -402,6 +402,18 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         r"^data\.source .*: holds no files of pairs \(\.tsv, \.csv, \.tmx, \.jsonl, \.parquet\), no IWSLT archive, and "
         r"no files such as train\.en and train\.de$",
     ),
+    "a name that is not UTF-8": (
+        lambda root: write_lines(root / "caf\udce9.tsv", ["a\tb"]),
+        "",
+        {},
+        r"^.*/caf\\udce9\.tsv: its name is not UTF-8; rename it$",
+    ),
+    "a table that is a pipe": (
+        lambda root: os.mkfifo(root / "train.parquet"),
+        "",
+        {},
+        r"^.*/train\.parquet: is a pipe, not a file; replace or remove it$",
+    ),
     "nothing there": (
         lambda root: None,
         "corpus/train",

@@ -905,10 +905,20 @@ def test_translate_writes_to_a_pipe_and_leaves_it_there(
     assert pipe.is_fifo()
 
 
+class Endless(io.BytesIO):
+    """Standard input that never ends, such as the output of ``yes``."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise AssertionError("it was waited for")
+
+
 def test_translate_wants_a_translator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], make_model: Callable[..., Any]
 ) -> None:
     lf.save(make_model(), tmp_path / "vit")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Endless()))
+    assert translate_command(monkeypatch, str(tmp_path / "vit")) == 2
+    assert "a model for image-classification, not a translator" in capsys.readouterr().err
     assert translate_command(monkeypatch, str(tmp_path / "vit"), text=b"eins\n") == 2
     assert "a model for image-classification, not a translator" in capsys.readouterr().err
     assert translate_command(monkeypatch, str(marian(tmp_path)), text=b"eins\n") == 2

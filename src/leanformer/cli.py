@@ -243,9 +243,9 @@ def translate(
     device: Annotated[Device, typer.Option(help="Where to compute; auto is a GPU where there is one.")] = "auto",
 ) -> None:
     """Translate lines of text, one translation a line."""
-    from leanformer.translator import read_lines, translate_lines
+    from leanformer.translator import translate_lines
 
-    translate_lines(model, read_lines(text), out, beam, batch_tokens, max_tokens, device)
+    translate_lines(model, text, out, beam, batch_tokens, max_tokens, device)
 
 
 @app.command()

@@ -20,6 +20,14 @@ _OTHERS = (
 )
 
 
+def other_kind(path: Path) -> str:
+    """What else than an ordinary file is at a path, in words; empty for a file, and where there is nothing."""
+    try:
+        return _other_kind(path.stat().st_mode)
+    except OSError:
+        return "a broken link" if path.is_symlink() else ""
+
+
 def _other_kind(mode: int) -> str:
     """What else than an ordinary file something is, in words; empty for a file."""
     return next((name for is_kind, name in _OTHERS if is_kind(mode)), "")

@@ -46,13 +46,13 @@ def read_lines(path: Path | None) -> list[str]:
 
 
 def translate_lines(
-    model: str, lines: list[str], out: Path | None, beam: int, batch_tokens: int, max_tokens: int, device: str
+    model: str, text: Path | None, out: Path | None, beam: int, batch_tokens: int, max_tokens: int, device: str
 ) -> None:
     """Translates lines and writes them, with a bar on standard error where that is a terminal.
 
     Args:
         model: A directory or hub id.
-        lines: One sentence each.
+        text: A file, one sentence a line; None: standard input, which is read once the model is there.
         out: A file, written whole or not at all; None: standard output.
         beam: Hypotheses kept a sentence.
         batch_tokens: Subwords a batch.
@@ -60,18 +60,22 @@ def translate_lines(
         device: ``auto`` or a device's name.
 
     Raises:
-        LeanformerError: There is no such translator, it brings no tokenizer, or a sentence is too long for it.
+        LeanformerError: There is no such translator, it brings no tokenizer, the text cannot be read, or a sentence
+            is too long for it.
     """
     if out is not None and out.is_dir():  # said before the work, not after it
         raise LeanformerError(f"{out}: cannot be written: it is a directory; give a file's path")
     if out is None and sys.stdout is None:
         raise LeanformerError("standard output is closed; give --out")
+    lines = read_lines(text) if text is not None else None
     with quiet_libraries():
         translator = load(model).to(pick_device(device, "--device"))
         family = find_family(translator)
         if family.task != "translation":
             raise LeanformerError(f"{model}: a model for {family.task}, not a translator")
         tokenizer = TranslationTokenizer.load(model)
+        if lines is None:
+            lines = read_lines(None)
         console = Console(stderr=True)
         columns = (TextColumn("translating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with (
@@ -89,9 +93,9 @@ def translate_lines(
                 progress=lambda done: bar.advance(task, done),
             )
     # A translation is a line, whatever the model wrote.
-    text = "".join(" ".join(line.splitlines()) + "\n" for line in result.texts)
+    written = "".join(" ".join(line.splitlines()) + "\n" for line in result.texts)
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(written)
     else:
         make_directory(out.parent)
-        write_atomically(out, text)
+        write_atomically(out, written)

@@ -25,6 +25,7 @@ CODES: dict[str, str] = {
     "similar-labels": "class names differ by blanks or case alone",
     "unknown-preprocessing": "a trained model does not say how its images are prepared",
     "unread-files": "files among the images were not read",
+    "unread-table": "a table beside the images names none of them",
     # text
     "leaked-sentences": "sentences that are validated or tested on stand in the training split too",
     "untranslated-pairs": "most pairs of a split have the same sentence on both sides",

@@ -6,16 +6,21 @@ Every image goes this one way: in training, in evaluation, and in ``read_image``
 from __future__ import annotations
 
 import json
+import math
 import os
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from leanformer.data.hub import first_line
-from leanformer.errors import LeanformerError
-from leanformer.paths import as_path
+from leanformer.data.walking import check_plain
+from leanformer.errors import LeanformerError, quoted
+from leanformer.paths import as_path, read_text
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -23,6 +28,7 @@ ORIENTATION = 0x0112  # the Exif tag
 ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})  # where files may have it
 SIDEWAYS = frozenset({5, 6, 7, 8})  # its values that turn an image by a quarter
 SIXTEEN_BITS = 16
+LARGEST_SETTINGS = 2**20  # bytes of a file that says how images are prepared
 BITS_KEY = "bits_used"  # in preprocessor_config.json: the bits in use of images of 16 bits
 
 
@@ -190,6 +196,27 @@ def reason_of(error: Exception) -> str:
     return "of no known format" if isinstance(error, UnidentifiedImageError) else first_line(error)
 
 
+def are_numbers(values: Any) -> bool:
+    """Whether something is a list of one finite number or more."""
+    return (
+        isinstance(values, Sequence)
+        and len(values) > 0
+        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        and all(isinstance(value, int) or math.isfinite(value) for value in values)
+    )
+
+
+def checked_bits(value: Any, where: str) -> int | None:
+    """What a file says of the bits in use of images of 16 bits; None where it says nothing.
+
+    Raises:
+        LeanformerError: for anything but a whole number from 8 to 16; its message begins with ``where``.
+    """
+    if value is not None and not (isinstance(value, int) and 8 <= value <= SIXTEEN_BITS):
+        raise LeanformerError(f"{where} {BITS_KEY}: {quoted(value)}; it must be a whole number from 8 to 16")
+    return value
+
+
 def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> Image.Image:
     """An image file as training reads it, ready for the image processor of a shipped model.
 
@@ -210,16 +237,22 @@ def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> I
     file = as_path(model, "model") / "preprocessor_config.json"
     image_file = as_path(path, "path")
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        channels = len(settings["image_mean"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        settings = json.loads(read_text(file, LARGEST_SETTINGS))
+        mean = settings["image_mean"]
+    except (LeanformerError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LeanformerError(
             f"{file}: does not say how images are read ({first_line(error)}); give the directory that a study shipped"
         ) from None
+    if not are_numbers(mean) or len(mean) not in MODES:
+        raise LeanformerError(
+            f"{file}: says image_mean: {quoted(mean)}; wanted is a list of one number (grey) or three (color): give "
+            "the directory that a study shipped"
+        )
+    bits = checked_bits(settings.get(BITS_KEY), f"{file}: says") or SIXTEEN_BITS
     try:
-        with Image.open(image_file) as image:
-            bits = settings.get(BITS_KEY) or SIXTEEN_BITS
-            return prepare(image, channels, bits, bool(settings.get("do_convert_rgb")))
+        check_plain(image_file)
+        with warnings.catch_warnings(action="ignore"), Image.open(image_file) as image:
+            return prepare(image, len(mean), bits, bool(settings.get("do_convert_rgb")))
     except LeanformerError as error:
         raise LeanformerError(f"{path}: {error}") from None
     except Exception as error:  # damaged files make the decoders raise nearly anything

@@ -7,7 +7,7 @@ The reader of ``datasets`` for such folders is not used: it guesses splits from 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,12 +19,12 @@ from PIL import Image
 from leanformer.data.hub import SourceSplit
 from leanformer.data.labels import class_name
 from leanformer.data.splits import role_of
+from leanformer.data.walking import subdirectories
 from leanformer.errors import LeanformerError
 from leanformer.warning import StudyWarning
 
 NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 """Formats that Pillow names and reads nothing of, or not without another program."""
-NO_DATA = frozenset({"thumbs.db", "desktop.ini", "icon\r"})  # what file managers leave behind
 
 
 @dataclass(frozen=True)
@@ -49,59 +49,35 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in image_suffixes()
 
 
-def files_below(root: Path) -> list[Path]:
-    """All files below a directory, links followed, in order of their names; none that is hidden."""
-    return sorted(_walk(root), key=str)
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for base, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(base)
-        folders[:] = [
-            name
-            for name in folders
-            # A link to a directory around it would be followed for ever.
-            if not _is_hidden(name) and not f"{real}{os.sep}".startswith(os.path.realpath(Path(base, name)) + os.sep)
-        ]
-        yield from (Path(base, name) for name in files if not _is_hidden(name) and name.lower() not in NO_DATA)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "__"))
-
-
-def subdirectories(directory: Path) -> list[Path]:
-    """The directories in a directory, in order of their names; none that is hidden."""
-    return sorted(path for path in directory.iterdir() if path.is_dir() and not _is_hidden(path.name))
-
-
 def labeled_images(images: list[dict[str, Any]], labels: list[int], classes: list[str]) -> datasets.Dataset:
     """A data set of image files (``bytes`` and ``path``) and class numbers."""
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
     return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
 
 
-def open_folder(root: Path, files: Sequence[Path], source: str) -> Opened:
+def open_folder(root: Path, files: Sequence[Path], source: str, no_tables: Sequence[str] = ()) -> Opened:
     """``root/class/*.png``, or ``root/train/class/*.png`` and so on.
 
     Args:
         root: the directory.
         files: what ``files_below`` gave for it.
         source: the study's ``data.source``, for messages.
+        no_tables: why tables beside the images are not read, a clause each.
 
     Raises:
         LeanformerError: for an image in no class, a class without images, a class with the name of a split, splits
-            below classes, and a folder without images.
+            below classes, a link that leads nowhere in a class's place, and a folder without images.
     """
     splits = _split_directories(root, files)
     below = {name: _by_child(directory, files) for name, directory in splits.items()}  # split -> class -> files
     found: dict[str, list[tuple[str, str]]] = {}  # split -> (file, class)
     for name, directory in splits.items():
+        _check_links(directory, files)
         stray = [file for file in files if file.parent == directory and is_image(file)]
         if stray:
             raise LeanformerError(
                 f"{stray[0]}: lies in no class directory; images belong in {directory.name}/CLASS/, one directory "
-                "a class, or are named in the column file_name of a metadata.csv"
+                f"a class, or are named in the column file_name of a metadata.csv{_why(no_tables)}"
             )
         found[name] = [
             (str(file), class_name(child)) for child, own in below[name].items() for file in own if is_image(file)
@@ -112,9 +88,11 @@ def open_folder(root: Path, files: Sequence[Path], source: str) -> Opened:
             f"data.source {source}: holds no parquet files and no images; wanted are files such as "
             f"train-00000-of-00001.parquet, or CLASS/*.png{_instead(files)}"
         )
+    empty = []
     for name, directory in splits.items():
         for child, own in below[name].items():
             _check_class(directory / child, own, classes, below_split=directory != root)
+            empty += [] if own else [directory / child]
     nested = [warning for name, children in below.items() if (warning := _nested(splits[name], children)) is not None]
     number = {name: index for index, name in enumerate(classes)}
     opened = {}
@@ -124,8 +102,39 @@ def open_folder(root: Path, files: Sequence[Path], source: str) -> Opened:
         opened[name] = SourceSplit(source, name, dataset, tuple((file, 1) for file, _ in examples))
     read = {file for examples in found.values() for file, _ in examples}
     inside = [str(splits[name] / child) for name, children in below.items() for child in children]
-    notes, warnings = unread_files(root, files, read, inside)
-    return Opened(opened, tuple(notes), (*nested[:1], *warnings))
+    notes, warnings = unread_files(
+        root, files, read, inside, "as they lie in no split's directory", "move them below a split, or remove them"
+    )
+    if empty:
+        sentence = (
+            f"class directories of a split without an image: {len(empty):,}, the first is {empty[0]}; that split has "
+            "no example of the class: fill or remove the directory"
+        )
+        warnings.append(StudyWarning("empty-class", sentence, len(empty)))
+    return Opened(opened, tuple(notes), (*nested[:1], *warnings, *unread_tables(no_tables)))
+
+
+def unread_tables(no_tables: Sequence[str]) -> list[StudyWarning]:
+    """The warning of tables that are not read.
+
+    Args:
+        no_tables: why, a clause each.
+    """
+    if not no_tables:
+        return []
+    sentence = f"tables beside the images that were not read: {'; '.join(no_tables[:5])}; mend or remove them"
+    return [StudyWarning("unread-table", sentence, len(no_tables))]
+
+
+def _why(no_tables: Sequence[str]) -> str:
+    return f" ({no_tables[0]})" if no_tables else ""
+
+
+def _check_links(directory: Path, files: Sequence[Path]) -> None:
+    """What leads nowhere beside class directories was likely one."""
+    broken = [file for file in files if file.parent == directory and file.is_symlink() and not os.path.exists(file)]
+    if broken:
+        raise LeanformerError(f"{broken[0]}: a broken link; correct or remove it")
 
 
 def _nested(directory: Path, children: Mapping[str, Sequence[Path]]) -> StudyWarning | None:
@@ -182,11 +191,11 @@ def _check_class(directory: Path, files: Sequence[Path], classes: Collection[str
             f"{directory}: a class with the name of a split; a split holds a directory a class "
             f"({directory.name}/CLASS/*.png), or a metadata.csv; rename it if it is a class"
         )
-    inner = {role_of(path.name): path for path in subdirectories(directory)}
-    if "train" in inner and "test" in inner:
+    inner = {role: path for path in subdirectories(directory) if (role := role_of(path.name)) is not None}
+    if len(inner) > 1:
+        split = inner.get("test") or inner["validation"]
         raise LeanformerError(
-            f"{inner['test']}: a split inside of a class; splits stand above classes: "
-            f"{inner['test'].name}/{directory.name}/*.png"
+            f"{split}: a split inside of a class; splits stand above classes: {split.name}/{directory.name}/*.png"
         )
 
 
@@ -202,7 +211,7 @@ def _instead(files: Sequence[Path]) -> str:
 
 
 def unread_files(
-    root: Path, files: Sequence[Path], read: Collection[str], inside: Sequence[str]
+    root: Path, files: Sequence[Path], read: Collection[str], inside: Sequence[str], why: str, remedy: str
 ) -> tuple[list[str], list[StudyWarning]]:
     """What there is to say of files that were not read: a note, or a warning where examples may be missing.
 
@@ -211,19 +220,27 @@ def unread_files(
         files: all below it.
         read: those that were read, as text.
         inside: the directories that hold examples: what lies in them, and every image, may be one.
+        why: why images outside of them are not read, a clause.
+        remedy: what to do with these.
     """
     inside = tuple(f"{directory}{os.sep}" for directory in inside)
     left = [file for file in files if str(file) not in read]
-    missing = [file for file in left if is_image(file) or str(file).startswith(inside)]
-    other = [file for file in left if file not in set(missing)]
+    missing = [file for file in left if str(file).startswith(inside)]
+    outside = [file for file in left if is_image(file) and not str(file).startswith(inside)]
+    known = {*missing, *outside}
+    other = [file for file in left if file not in known]
     notes = []
     if other:
         notes.append(f"files beside the data, not read: {len(other):,}, the first is {other[0].relative_to(root)}")
+    warnings = []
+    if outside:
+        sentence = f"images that were not read, {why}: {len(outside):,}, the first is {outside[0]}; {remedy}"
+        warnings.append(StudyWarning("unread-files", sentence, len(outside)))
     if not missing:
-        return notes, []
+        return notes, warnings
     kinds = sorted({file.suffix.lower() or "no ending" for file in missing})
     sentence = (
         f"files among the images that were not read: {len(missing):,} ({', '.join(kinds[:5])}), the first is "
         f"{missing[0]}; convert what are images, and remove the rest"
     )
-    return notes, [StudyWarning("unread-files", sentence, len(missing))]
+    return notes, [StudyWarning("unread-files", sentence, len(missing)), *warnings]

@@ -14,21 +14,26 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from leanformer.data.folders import Opened, subdirectories, unread_files
+from leanformer.data.folders import Opened, unread_files, unread_tables
 from leanformer.data.hub import SourceSplit, first_line
 from leanformer.data.splits import role_of
+from leanformer.data.walking import subdirectories
 from leanformer.errors import LeanformerError
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_COLUMN = "file_name"
 IMAGE_COLUMN = "image"
+LONGEST_NUMBER = 18  # digits that 64 bits hold in any case; longer ones are names
 WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d*)")  # 007 is a name
 
 
-def find_tables(root: Path) -> dict[Path, pa.Table]:
+def find_tables(root: Path) -> tuple[dict[Path, pa.Table], list[str]]:
     """The tables of images in a directory and in those of its splits, one each, by their files.
 
     A file of such a name that names no images is none: it may say anything of a folder whose directories are classes.
+
+    Returns:
+        The tables, and why others are none, a clause each.
 
     Raises:
         LeanformerError: for a table that cannot be read.
@@ -36,24 +41,33 @@ def find_tables(root: Path) -> dict[Path, pa.Table]:
     places = [root, *(path for path in subdirectories(root) if role_of(path.name))]
     files = [[place / name for name in NAMES if (place / name).is_file()] for place in places]
     tables = {found[0]: _read_table(found[0]) for found in files if found}
-    return {file: table for file, table in tables.items() if FILE_COLUMN in table.column_names}
+    others = [
+        f"{file} has no column {FILE_COLUMN!r}, but {', '.join(map(repr, table.column_names[:5]))}"
+        for file, table in tables.items()
+        if FILE_COLUMN not in table.column_names
+    ]
+    return {file: table for file, table in tables.items() if FILE_COLUMN in table.column_names}, others
 
 
-def open_with_tables(root: Path, below: Sequence[Path], tables: Mapping[Path, pa.Table], source: str) -> Opened:
+def open_with_tables(
+    root: Path, below: Sequence[Path], tables: Mapping[Path, pa.Table], no_tables: Sequence[str], source: str
+) -> Opened:
     """The images that the tables list; the first directory below the root is the split, where its name is one.
 
     Args:
         root: the directory.
         below: what ``files_below`` gave for it.
-        tables: what ``find_tables`` gave for it.
+        tables, no_tables: what ``find_tables`` gave for it.
         source: the study's ``data.source``, for messages.
 
     Raises:
-        LeanformerError: for a file that is missing, and tables whose columns are of different types.
+        LeanformerError: for a file that is missing, tables whose columns are of different types, and one without rows.
     """
     rows: dict[str, list[pa.Table]] = {}
     paths: dict[str, list[str]] = {}
     for file, table in tables.items():
+        if not table.num_rows:
+            raise LeanformerError(f"{file}: names no images; write one row an image, or remove the file")
         splits, files = _locate(file, table[FILE_COLUMN].to_pylist(), root)
         for split in dict.fromkeys(splits):
             chosen = [number for number, name in enumerate(splits) if name == split]
@@ -71,9 +85,11 @@ def open_with_tables(root: Path, below: Sequence[Path], tables: Mapping[Path, pa
         joined = joined.append_column(name, pa.array(images, kind))
         opened[split] = SourceSplit(source, split, datasets.Dataset(joined), tuple((path, 1) for path in paths[split]))
     read = {path for own in paths.values() for path in own} | {str(file) for file in tables}
-    notes, warnings = unread_files(root, below, read, inside=[])
+    notes, warnings = unread_files(
+        root, below, read, [], "as no table names them", "write a row for each, or remove them"
+    )
     listed = ", ".join(str(file.relative_to(root)) for file in tables)
-    return Opened(opened, (f"labels from {listed}", *notes), tuple(warnings))
+    return Opened(opened, (f"labels from {listed}", *notes), (*warnings, *unread_tables(no_tables)))
 
 
 def _read_table(file: Path) -> pa.Table:
@@ -83,15 +99,19 @@ def _read_table(file: Path) -> pa.Table:
         if file.suffix == ".jsonl":
             return pyarrow.json.read_json(file)
         return pq.read_table(file)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise LeanformerError(f"{file}: is not UTF-8; save it as UTF-8 text") from None
+    except (pa.ArrowException, OSError) as error:
         raise LeanformerError(f"{file}: cannot be read ({first_line(error)}); write one row an image") from None
 
 
 def _read_csv(file: Path) -> pa.Table:
-    header = pyarrow.csv.open_csv(file).schema.names
+    content = file.read_bytes()
+    content.decode()  # arrow reads other encodings as columns of bytes, or not at all
+    header = pyarrow.csv.open_csv(pa.BufferReader(content)).schema.names
     text = dict.fromkeys(header, pa.string())
     options = pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
-    table = pyarrow.csv.read_csv(file, convert_options=options)
+    table = pyarrow.csv.read_csv(pa.BufferReader(content), convert_options=options)
     return pa.table(
         {
             name: column if name == FILE_COLUMN else _narrowed(column)
@@ -104,7 +124,8 @@ def _narrowed(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of text as numbers, where all of it are numbers, written as such."""
     values = [value for value in pc.unique(column).to_pylist() if value is not None]
     if values and all(map(WHOLE_NUMBER.fullmatch, values)):
-        return column.cast(pa.int64())
+        longest = max(len(value.removeprefix("-")) for value in values)
+        return column.cast(pa.int64()) if longest <= LONGEST_NUMBER else column
     try:
         return column.cast(pa.float64()) if values and any("." in value for value in values) else column
     except pa.ArrowInvalid:

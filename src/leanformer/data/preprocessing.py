@@ -6,6 +6,7 @@ And the same file for the models that a study ships, which says what was done in
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,14 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from leanformer.data.decoding import BITS_KEY, Resizing
-from leanformer.errors import LeanformerError
+from leanformer.bounds import PIXELS
+from leanformer.data.decoding import BITS_KEY, LARGEST_SETTINGS, Resizing, are_numbers, checked_bits
+from leanformer.errors import LeanformerError, quoted
+from leanformer.paths import read_text
 
 PROCESSORS: dict[str, type[PilBackend]] = {"vit": ViTImageProcessorPil, "deit": DeiTImageProcessorPil}
 """Family -> its image processor, whose defaults hold for what a file leaves out."""
+LARGEST_NUMBER = 1e6  # of means and deviations, in pixel values from 0 to 1, and of 1 over a deviation
 FILES = ("processor_config.json", "preprocessor_config.json")
 GEOMETRY = frozenset(
     {"do_convert_rgb", "do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size"}
@@ -102,24 +106,37 @@ def read_preprocessing(
         bool(processor.do_convert_rgb) and not own_size,
         mean,
         std,
-        _bits(settings.get(BITS_KEY), where),
+        checked_bits(settings.get(BITS_KEY), f"{where} says"),
     )
 
 
 def _read(source: str) -> dict[str, Any] | None:
     directory = Path(source).expanduser()
-    if directory.is_dir() and not any((directory / name).is_file() for name in FILES):
-        return None
-    try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(str(directory) if directory.is_dir() else source)
-    except (OSError, ValueError) as error:
-        if not directory.is_dir():
+    settings: Any
+    if directory.is_dir():
+        found = {name: _read_file(directory / name) for name in FILES if os.path.lexists(directory / name)}
+        newer = found.get(FILES[0], {}).get("image_processor")
+        settings = found.get(FILES[1]) if newer is None else newer
+    else:
+        try:
+            settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
+        except (OSError, ValueError):
             return None  # the hub has none, or does not answer
+    if settings is not None and not isinstance(settings, dict):
+        raise LeanformerError(f"baseline.model: the image processor of {source} is {quoted(settings)}, not a mapping")
+    return settings
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(read_text(file, LARGEST_SETTINGS))
+    except (ValueError, RecursionError) as error:
         raise LeanformerError(
-            f"{directory / FILES[1]}: cannot be read ({' '.join(str(error).split())[:100]}); write it anew, or remove "
-            "it"
+            f"{file}: cannot be read ({' '.join(str(error).split())[:100]}); write it anew, or remove it"
         ) from None
-    return dict(settings)
+    if not isinstance(settings, dict):
+        raise LeanformerError(f"{file}: holds {quoted(settings)}, not a mapping of keys; write it anew, or remove it")
+    return settings
 
 
 def _processor(settings: Mapping[str, Any], family: str, where: str) -> PilBackend:
@@ -151,9 +168,11 @@ def _resizing(processor: PilBackend, image_size: tuple[int, int] | None, where: 
             size = int(wanted["shortest_edge"])
         else:
             raise LeanformerError(f"{where} says size: {json.dumps(wanted)}, which is not understood; {hint}")
+        _check_sides("size", wanted, where, hint)
     crop = None
     if processor.do_center_crop:
         crop = int(processor.crop_size.height or 0), int(processor.crop_size.width or 0)
+        _check_sides("crop_size", {"height": crop[0], "width": crop[1]}, where, hint)
         smallest = (size, size) if isinstance(size, int) else size or crop
         if min(crop) < 1 or crop[0] > smallest[0] or crop[1] > smallest[1]:
             raise LeanformerError(
@@ -179,35 +198,36 @@ def _resizing(processor: PilBackend, image_size: tuple[int, int] | None, where: 
     return resizing
 
 
+def _check_sides(key: str, sides: Mapping[str, int], where: str, hint: str) -> None:
+    if any(not 1 <= side <= PIXELS for side in sides.values()):
+        raise LeanformerError(
+            f"{where} says {key}: {quoted(dict(sides))}; sides are from 1 to {PIXELS:,} pixels: {hint}"
+        )
+
+
 def _numbers(processor: PilBackend, channels: int, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation in pixel values from 0 to 1, so that with them ``normalize`` does what the processor does."""
-    factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
-    if not factor > 0:
-        raise LeanformerError(f"{where} says rescale_factor: {factor:g}; it must be above 0: set data.normalize")
+    factor = processor.rescale_factor if processor.do_rescale else 1.0
+    if not are_numbers([factor]) or not factor > 0 or not 1 / LARGEST_NUMBER <= factor * 255 <= LARGEST_NUMBER:
+        raise LeanformerError(
+            f"{where} says rescale_factor: {quoted(factor)}; it must be above 0, such as 1/255: set data.normalize"
+        )
     mean, std = processor.image_mean, processor.image_std
     if not processor.do_normalize:
         mean, std = [0.0] * channels, [1.0] * channels
-    if not _are_numbers(mean) or not _are_numbers(std) or len(mean) != len(std) or min(std) <= 0:
-        raise LeanformerError(
-            f"{where} says image_mean: {mean!r} and image_std: {std!r}; wanted are as many deviations above 0 as "
-            "means: set data.normalize"
-        )
     scale = 255 * factor
+    if (
+        not are_numbers(mean)
+        or not are_numbers(std)
+        or len(mean) != len(std)
+        or any(abs(value) > LARGEST_NUMBER * scale for value in (*mean, *std))
+        or min(std) < scale / LARGEST_NUMBER
+    ):
+        raise LeanformerError(
+            f"{where} says image_mean: {quoted(mean)} and image_std: {quoted(std)}; wanted are as many deviations "
+            "above 0 as means, of the size of pixel values: set data.normalize"
+        )
     return tuple(float(value) / scale for value in mean), tuple(float(value) / scale for value in std)
-
-
-def _are_numbers(values: Any) -> bool:
-    return (
-        isinstance(values, Sequence)
-        and len(values) > 0
-        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    )
-
-
-def _bits(value: Any, where: str) -> int | None:
-    if value is not None and not (isinstance(value, int) and 8 <= value <= 16):
-        raise LeanformerError(f"{where} says {BITS_KEY}: {value!r}; it must be a whole number from 8 to 16")
-    return value
 
 
 def shipped_processor(

@@ -6,13 +6,16 @@ import copy
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -21,6 +24,7 @@ from leanformer.data.decoding import SIXTEEN_BITS, ImageForm, decode, loses_bits
 from leanformer.data.hub import SourceSplit
 from leanformer.data.sightings import Watch, look_at
 from leanformer.data.splits import Rows
+from leanformer.data.walking import check_plain
 from leanformer.errors import LeanformerError
 
 CHUNK = 512  # images that are read at a time while loading
@@ -70,10 +74,20 @@ class ImageReader(torch.utils.data.Dataset[Any]):
         shape = self.wanted.shape if isinstance(self.wanted, ImageForm) else (4,) if self.wanted == "header" else ()
         result = np.empty((len(rows), *shape), np.uint8 if isinstance(self.wanted, ImageForm) else np.int64)
         seen = np.zeros((len(rows) if self.watch else 0, 3), np.int64)
-        for index, (row, file) in enumerate(zip(rows, self.split.examples[rows][self.column], strict=True)):
+        files = self.split.examples[rows][self.column]
+        with warnings.catch_warnings(action="ignore"):  # Pillow's, of odd files that it reads all the same
+            return self._read(rows, files, result, seen)
+
+    def _read(
+        self, rows: Sequence[int], files: Sequence[Any], result: NDArray[Any], seen: NDArray[np.int64]
+    ) -> Read | LeanformerError:
+        """As ``__getitem__``, into the arrays that are given."""
+        for index, (row, file) in enumerate(zip(rows, files, strict=True)):
             try:
                 if file is None or (file["bytes"] is None and file["path"] is None):
                     raise LeanformerError("no image; add it or remove the row")
+                if file["bytes"] is None:
+                    check_plain(Path(file["path"]))
                 with Image.open(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"])) as image:
                     if isinstance(self.wanted, ImageForm):
                         cut = loses_bits(image)

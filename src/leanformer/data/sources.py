@@ -17,8 +17,9 @@ from PIL import Image
 
 from leanformer.config import ImageDataConfig
 from leanformer.data import metadata
-from leanformer.data.folders import Opened, files_below, labeled_images, open_folder, unread_files
+from leanformer.data.folders import Opened, labeled_images, open_folder, unread_files
 from leanformer.data.hub import SourceSplit, check_hub, load_dataset, quiet, refuse_subset
+from leanformer.data.walking import check_tables, files_below
 from leanformer.errors import LeanformerError
 from leanformer.paths import source_path
 
@@ -38,22 +39,31 @@ def open_source(config: ImageDataConfig) -> Opened:
         if any(file.suffix == ".parquet" and file.name not in metadata.NAMES for file in files):
             return _parquet_directory(directory, files, config)
         refuse_subset(config.source, config.subset)
-        if tables := metadata.find_tables(directory):
-            return metadata.open_with_tables(directory, files, tables, config.source)
-        return open_folder(directory, files, config.source)
-    if Path(config.source).expanduser().exists():
+        tables, no_tables = metadata.find_tables(directory)
+        if tables:
+            return metadata.open_with_tables(directory, files, tables, no_tables, config.source)
+        return open_folder(directory, files, config.source, no_tables)
+    if directory.exists():
         raise LeanformerError(f"data.source {config.source}: is a file; give the directory that holds it")
     check_hub(config.source, "no such directory")
     return Opened(load_dataset(config.source, config.source, config.subset))
 
 
 def _parquet_directory(directory: Path, files: Sequence[Path], config: ImageDataConfig) -> Opened:
+    check_tables(files)
     splits = load_dataset(config.source, str(directory), config.subset)
     read = {os.path.abspath(file) for split in splits.values() for file, _ in split.files}
     if not read:  # read from something else than parquet files, which have no rows to tell
         return Opened(splits)
     absolute = [Path(os.path.abspath(file)) for file in files]
-    notes, warnings = unread_files(Path(os.path.abspath(directory)), absolute, read, inside=[])
+    notes, warnings = unread_files(
+        Path(os.path.abspath(directory)),
+        absolute,
+        read,
+        [],
+        "as parquet files lie beside them",
+        "write them into the parquet files, or remove them",
+    )
     return Opened(splits, tuple(notes), tuple(warnings))
 
 

@@ -51,7 +51,7 @@ def name_splits(found: list[str], source: str) -> dict[str, str]:
     """What each split of the source is for: ``{"train": "train", "validation": "dev", ...}``, the source's name last.
 
     A role's own name goes before the others that are for it (``test`` before ``holdout``), and these before a name with
-    numbers or words added, of which there must be one alone. A sole split counts as training data under any name but
+    numbers or words added. A sole split counts as training data under any name but
     one of a test or validation split.
 
     Raises:
@@ -62,7 +62,7 @@ def name_splits(found: list[str], source: str) -> dict[str, str]:
         own = [name for name in found if name.lower() == role]
         plain = own or [name for name in found if plain_role(name) == role]
         added = [name for name in found if role_of(name) == role]
-        matches = plain or (added if len(added) == 1 else [])
+        matches = plain or added
         if len(matches) > 1:
             raise LeanformerError(
                 f"data.source {source}: splits {' and '.join(matches)} are both for {role}; keep one of them"

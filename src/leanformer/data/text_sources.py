@@ -21,6 +21,7 @@ from leanformer.data.splits import SPLIT_NAMES, name_splits
 from leanformer.data.text_files import plain_file, plain_names, read_aligned, read_csv, read_tsv
 from leanformer.data.text_reading import read_parts, unpacked_name
 from leanformer.data.tmx import read_tmx
+from leanformer.data.walking import check_tables, files_below
 from leanformer.errors import LeanformerError
 from leanformer.paths import source_path
 
@@ -73,9 +74,11 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
                 "(or of the other direction); take it from the same archive"
             )
         return splits, notes
+    below = files_below(directory)
     files = _files_of_splits(directory, languages)
-    tables = [path for path in directory.rglob("*") if _suffix(path) in TABLE_FORMATS]
+    tables = [path for path in below if _suffix(path) in TABLE_FORMATS]
     if tables:
+        check_tables(below)
         _check_one_kind(config.source, tables, files)
         for table in tables:
             _check_packed(table)

@@ -219,6 +219,9 @@ class TrainingStep:
         learning_rate: The rate until ``learning_rate`` is set anew.
         accelerator: From ``make_accelerator``.
         loss: By default the cross-entropy with the batch's labels.
+
+    Raises:
+        LeanformerError: The model's attention cannot be trained on the device.
     """
 
     def __init__(
@@ -229,6 +232,12 @@ class TrainingStep:
         accelerator: Accelerator,
         loss: Loss | None = None,
     ) -> None:
+        attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+        if attention == "flex_attention" and accelerator.device.type == "cpu":
+            raise LeanformerError(
+                "attn_implementation: flex_attention cannot be trained on a CPU; write sdpa or eager in the model's "
+                "configuration"
+            )
         self.model = model
         self.config = config
         self.accelerator = accelerator

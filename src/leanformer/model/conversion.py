@@ -26,9 +26,11 @@ from leanformer.model.directory import (
     path_of,
     read_architecture,
     read_json,
+    stored_tensors,
     weight_files,
 )
 from leanformer.model.students import check_finite, check_fit, load
+from leanformer.progress import quiet_libraries
 
 COMPANIONS = (
     "added_tokens.json",
@@ -75,17 +77,19 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
     try:
         architecture = read_architecture(directory)
         tensors = _read_pickles(directory, name)
-        check_outline(architecture, sum(tensor.numel() for tensor in tensors.values()))
-        model, info = architecture.model_class.from_pretrained(
-            None,
-            config=architecture.config,
-            state_dict=tensors,
-            dtype="auto",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        stored = stored_tensors(tensors, PICKLES[0])
+        check_outline(architecture, stored.numbers)
+        with quiet_libraries():
+            model, info = architecture.model_class.from_pretrained(
+                None,
+                config=architecture.config,
+                state_dict=tensors,
+                dtype=stored.precision,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
         if model.can_generate():
             model.generation_config = _generation(directory)
     except Exception as error:  # of many types: a configuration may say anything
@@ -116,7 +120,10 @@ def _generation(directory: Path) -> GenerationConfig:
 
 def _free(out: str | os.PathLike[str]) -> Path:
     """Where the result goes, without symbolic links."""
-    target = Path(os.path.realpath(path_of(out, "out")))
+    given = path_of(out, "out")
+    if os.path.islink(given) and not os.path.exists(given):
+        raise LeanformerError(f"{out}: is a broken link; remove it, or give a new directory")
+    target = Path(os.path.realpath(given))
     if (
         target == target.parent
         or (target.exists() and not target.is_dir())

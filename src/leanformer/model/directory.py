@@ -7,13 +7,16 @@ that its weights are safetensors that lie in it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
@@ -23,7 +26,7 @@ from leanformer.errors import LeanformerError
 from leanformer.model.families import FAMILIES, STUDENT_PREFIX, Family
 from leanformer.model.sizes import check_config, check_memory, check_settings, mistake_of, outline
 from leanformer.model.student_models import STUDENTS
-from leanformer.paths import as_path
+from leanformer.paths import as_path, other_kind
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")  # whole, or the index of its parts
@@ -40,7 +43,10 @@ _REFUSED = {
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 ATTENTIONS = ("eager", "sdpa", "flex_attention")
 """Attention implementations that PyTorch brings; transformers may fetch any other from the hub."""
-_LEFT_OUT = ("auto_map", "attribute_map")  # the address of code that does not run, and other names for other keys
+_RECOMMENDED = ("eager", "sdpa")  # flex_attention cannot be trained on a CPU
+# The address of code that does not run, other names for other keys, and what is asked for beside the output, which no
+# one here reads and which transformers refuses to save beside any attention but eager.
+_LEFT_OUT = ("auto_map", "attribute_map", "output_attentions", "output_hidden_states")
 _FEW_NUMBERS = 1_000_000
 
 
@@ -193,7 +199,7 @@ def _check_attention(settings: Mapping[str, Any]) -> None:
         if given is not None and given not in ATTENTIONS:
             raise LeanformerError(
                 f"config.json: {key} is {str(given)[:60]!r}, and transformers may fetch code for it; take the key out, "
-                f"or write one of {', '.join(ATTENTIONS)}"
+                f"or write one of {', '.join(_RECOMMENDED)}"
             )
 
 
@@ -244,6 +250,9 @@ def weight_files(directory: Path, whole: str, index: str) -> list[Path]:
     """
     if (directory / whole).is_file():
         return [directory / whole]
+    for name in (whole, index):
+        if kind := other_kind(directory / name):
+            raise LeanformerError(f"{name} is {kind}; put the file itself in its place")
     if not os.path.lexists(directory / index):
         return []
     names = read_json(directory / index).get("weight_map")
@@ -254,29 +263,78 @@ def weight_files(directory: Path, whole: str, index: str) -> list[Path]:
         if name != os.path.basename(name) or name in ("", ".", "..") or "\\" in name or "\0" in name:
             raise LeanformerError(f"{index} names {name[:60]!r}; the weights must lie in the directory itself")
         if not (directory / name).is_file():
-            raise LeanformerError(f"{index} names {name[:60]!r}, and there is no such file")
+            kind = other_kind(directory / name)
+            problem = f"which is {kind}" if kind else "and there is no such file"
+            raise LeanformerError(f"{index} names {name[:60]!r}, {problem}")
         files.append(directory / name)
     return files
 
 
-def stored_numbers(files: Sequence[Path]) -> int:
-    """How many numbers safetensors files hold, from their headers.
+_FLOATING = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+_WHOLE = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
+_NO_NUMBERS = "which no model here holds; save it in float32, float16 or bfloat16"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What files of weights hold.
+
+    Args:
+        numbers: How many.
+        precision: The narrowest floating type that holds all of them exactly.
+    """
+
+    numbers: int
+    precision: torch.dtype
+
+
+def stored_in(files: Sequence[Path]) -> Stored:
+    """How many numbers safetensors files hold, and of which type, from their headers.
 
     Raises:
-        LeanformerError: A file is damaged, or is no safetensors file.
+        LeanformerError: A file is damaged, is no safetensors file, or holds numbers of a type that no model has.
     """
     total = 0
+    types: set[torch.dtype] = set()
     for file in files:
         try:
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118  (not a mapping)
-                    size = 1
-                    for length in tensors.get_slice(name).get_shape():
-                        size *= length
-                    total += size
+                    part = tensors.get_slice(name)
+                    total += math.prod(part.get_shape())
+                    kind = part.get_dtype()
+                    if kind in _FLOATING:
+                        types.add(_FLOATING[kind])
+                    elif kind not in _WHOLE:
+                        raise LeanformerError(f"{file.name}: {name[:60]!r} is of type {kind}, {_NO_NUMBERS}")
         except (SafetensorError, OSError) as error:
             raise LeanformerError(f"{file.name}: {one_line(error)}") from error
-    return total
+    return Stored(total, widest(types))
+
+
+def stored_tensors(tensors: Mapping[str, torch.Tensor], file: str) -> Stored:
+    """As ``stored_in``, of tensors that are read.
+
+    Args:
+        tensors: By name.
+        file: Where they are from, for messages.
+
+    Raises:
+        LeanformerError: One is of a type that no model has.
+    """
+    types = set()
+    for name, tensor in tensors.items():
+        if tensor.dtype in _FLOATING.values():
+            types.add(tensor.dtype)
+        elif tensor.is_complex() or tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise LeanformerError(f"{file}: {name[:60]!r} is of type {kind}, {_NO_NUMBERS}")
+    return Stored(sum(tensor.numel() for tensor in tensors.values()), widest(types))
+
+
+def widest(types: Iterable[torch.dtype]) -> torch.dtype:
+    """The narrowest floating type that holds the numbers of all given ones exactly; float32 where there are none."""
+    return reduce(torch.promote_types, types) if (types := set(types)) else torch.float32
 
 
 def check_outline(architecture: Architecture, stored: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
@@ -22,7 +23,7 @@ from leanformer.model.directory import (
     path_of,
     read_architecture,
     safetensors_files,
-    stored_numbers,
+    stored_in,
 )
 from leanformer.model.families import TranslationFamily, check_weights_are_there, device_and_dtype, find_family
 from leanformer.model.plan import Plan
@@ -30,6 +31,7 @@ from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
 from leanformer.model.student_models import STUDENTS
 from leanformer.model.surgery import combine, install, resolve, sites
+from leanformer.progress import quiet_libraries
 
 
 def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
@@ -119,7 +121,8 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
 
     try:
         add_to_directory(target, fill)
-    except (SafetensorError, ValueError) as error:  # the last of generation settings that contradict each other
+    # The last two of settings that contradict each other, of generation and of the configuration.
+    except (SafetensorError, ValueError, StrictDataclassError) as error:
         raise LeanformerError(f"{directory}: the model cannot be written: {one_line(error)}") from error
 
 
@@ -155,7 +158,7 @@ def load(source: str | os.PathLike[str]) -> PreTrainedModel:
         source: A directory written by ``save`` or ``save_pretrained``, or a hub id.
 
     Returns:
-        The model with exactly the saved weights, in their precision.
+        The model with exactly the saved weights, in their precision: of tensors of several, the one that holds all.
 
     Raises:
         LeanformerError: There is no such model, it is damaged or of no supported family, its weights are no
@@ -166,19 +169,21 @@ def load(source: str | os.PathLike[str]) -> PreTrainedModel:
     try:
         architecture = read_architecture(directory)
         files = safetensors_files(directory, name)
-        check_outline(architecture, stored_numbers(files))
+        stored = stored_in(files)
+        check_outline(architecture, stored.numbers)
         for file in files:
             check_seal(file)
-        model, info = architecture.model_class.from_pretrained(
-            str(directory),
-            config=architecture.config,
-            dtype="auto",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        with quiet_libraries():  # transformers prints what does not fit; check_fit says it in a line
+            model, info = architecture.model_class.from_pretrained(
+                str(directory),
+                config=architecture.config,
+                dtype=stored.precision,  # whatever the configuration says: nothing is rounded
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
     except Exception as error:  # of many types: a configuration may say anything
         raise LeanformerError(f"{name}: not a model that can be loaded: {one_line(error)}") from error
     check_fit(info, name)
