@@ -56,6 +56,7 @@ def graphs() -> int:
     return int(dynamo.utils.counters["stats"]["unique_graphs"])
 
 
+@pytest.mark.long  # compiles
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_compiled_training_is_the_training() -> None:
     plain = lf.reduce(image_model(), EXTREME)

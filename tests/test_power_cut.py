@@ -119,6 +119,7 @@ def restore(image: Image, root: Path) -> Path:
     return root
 
 
+@pytest.mark.long  # looks at all files after each system call
 def test_what_a_result_speaks_of_is_there_after_any_power_cut(
     digits_study: MakeStudy, tmp_path: Path, follow: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

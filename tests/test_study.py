@@ -33,7 +33,7 @@ from leanformer import trials as trial_room
 from leanformer.config import ImageDataConfig, TrainConfig
 from leanformer.data.batches import ImageBatches
 from leanformer.data.images import load_images
-from leanformer.learn.train import Trained, train
+from leanformer.learn.train import Trained, TrainingStep, train
 from leanformer.measure.quality import predict
 from leanformer.model.surgery import parameter_count
 from leanformer.report.table import decision_lines, results_table
@@ -272,11 +272,14 @@ def test_a_failed_candidate_does_not_stop_the_study(
     assert "no-mlp" in result.report.read_text()
 
 
-def test_a_failed_baseline_recommends_nothing(digits_study: MakeStudy, tmp_path: Path) -> None:
-    study = lf.make_study(digits_study(train={"epochs": 1, "batch_size": 64, "clip_norm": None}, seeds=[0]))
+def test_a_failed_baseline_recommends_nothing(
+    digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # At this rate, which no study file may ask for, every training breaks down, and no rollback helps.
-    train = study.train.model_copy(update={"learning_rate": (1e38,)})
-    result, _ = run(study.model_copy(update={"train": train}), tmp_path / "run")
+    set_rate = TrainingStep.set_learning_rate
+    monkeypatch.setattr(TrainingStep, "set_learning_rate", lambda self, rate: set_rate(self, 1e38))
+    study = digits_study(train={"epochs": 1, "batch_size": 64, "clip_norm": None, "learning_rate": 1e-3}, seeds=[0])
+    result, _ = run(study, tmp_path / "run")
     assert result.recommended is None
     assert "the baseline failed" in result.results["recommendation"]
     assert all(row["status"] == "failed" for row in rows_of(tmp_path / "run").values())
@@ -427,6 +430,7 @@ def test_a_directory_that_was_emptied_but_for_its_locks_is_an_empty_one(
         assert (tmp_path / "study.yaml").exists()
 
 
+@pytest.mark.long  # a new process imports everything
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_while_other_processes_start_is_one_line(arguments: list[str], tmp_path: Path) -> None:
     with (tmp_path / "errors.txt").open("w+") as errors:

@@ -412,6 +412,7 @@ def test_another_tokenizer_rescores_and_trains_nothing(tmp_path: Path) -> None:
     for file in (tmp_path / "run").rglob("result.json"):  # an older version did not say how it had scored
         result = json.loads(file.read_text())
         assert "tok:13a" in result.pop("scoring")["bleu"]
+        assert result.pop("sha256")
         file.write_text(json.dumps(result))
     other = {**study, "accept": {"tokenize": "char"}}
     _, log = run(other, tmp_path / "run")
@@ -432,6 +433,7 @@ def test_another_tokenizer_rescores_and_trains_nothing(tmp_path: Path) -> None:
         assert (trials[0] / "predictions.parquet").read_bytes() == (trials[1] / "predictions.parquet").read_bytes()
 
 
+@pytest.mark.long  # three studies
 def test_another_tokenizer_judges_the_search_anew(tmp_path: Path) -> None:
     """From the translations that it kept; only where another rate wins is a model trained at it. (Three studies.)"""
     study = tiny(
@@ -496,6 +498,7 @@ def test_more_subwords_than_a_trained_model_has_positions(tmp_path: Path, sectio
     lf.save(task.make_baseline(0), tmp_path / "model")
     task.tokenizer.save(tmp_path / "model")
     study["baseline"] = {"model": str(tmp_path / "model")}
+    study["data"].pop("tokenizer", None)  # the model brings one
     study[section]["max_tokens"] = 60
     found = re.match(
         rf"{section}\.max_tokens: 60 subwords a sentence, the model has (\d+) positions; set", error_of(study)

@@ -217,6 +217,7 @@ def test_students_side_by_side_come_out_the_same(whole: tuple[Path, str], tmp_pa
     assert sorted(shown) == sorted(expected)
 
 
+@pytest.mark.long  # starts processes three times
 def test_blocks_of_one_seed_are_taught_side_by_side_and_come_out_the_same(
     whole: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -627,6 +628,7 @@ def _run_in_process(study: dict[str, Any], directory: str) -> None:
     lf.run(study, directory, Console(file=io.StringIO()))
 
 
+@pytest.mark.long  # five kills of a study
 def test_killed_at_random_moments_ends_with_the_same_results(whole: tuple[Path, str], tmp_path: Path) -> None:
     directory = tmp_path / "run"
     context = multiprocessing.get_context("fork")

@@ -77,7 +77,8 @@ def test_a_leak_is_told_on_the_terminal_in_the_results_and_at_the_decision(
     monkeypatch.setattr(
         sys, "argv", ["leanformer", "run", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")]
     )
-    main()
+    with pytest.raises(SystemExit, match="0"):
+        main()
     shown = capsys.readouterr()
     assert "tiny: warning: test images that are pixel for pixel in the training split: 1 of 41" in shown.err
     assert "[leaked-images]" in shown.err
