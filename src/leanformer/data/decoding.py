@@ -212,7 +212,7 @@ def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> I
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
         channels = len(settings["image_mean"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LeanformerError(
             f"{file}: does not say how images are read ({first_line(error)}); give the directory that a study shipped"
         ) from None

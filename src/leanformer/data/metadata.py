@@ -15,7 +15,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from leanformer.data.folders import Opened, subdirectories, unread_files
-from leanformer.data.hub import SourceSplit, first_line
+from leanformer.data.hub import SourceSplit, check_json_depth, first_line
 from leanformer.data.splits import role_of
 from leanformer.errors import LeanformerError
 
@@ -81,6 +81,7 @@ def _read_table(file: Path) -> pa.Table:
         if file.suffix == ".csv":
             return _read_csv(file)
         if file.suffix == ".jsonl":
+            check_json_depth(file)
             return pyarrow.json.read_json(file)
         return pq.read_table(file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
