@@ -159,6 +159,9 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     random_image(1).save(tmp_path / "good.png")
     with pytest.raises(lf.LeanformerError, match=r"preprocessor_config\.json: does not say how images are read"):
         lf.read_image(tmp_path / "good.png", tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(lf.LeanformerError, match=r"preprocessor_config\.json: does not say how images are read"):
+        lf.read_image(tmp_path / "good.png", tmp_path)
 
 
 def test_a_file_that_is_not_there_is_said_without_the_systems_numbers(tmp_path: Path) -> None:

@@ -332,6 +332,12 @@ def test_a_subset_of_a_folder_is_one_line(tmp_path: Path) -> None:
     )
 
 
+def test_a_table_that_is_nested_far_too_deep_is_one_line(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", "a", "b")
+    (tmp_path / "train" / "metadata.jsonl").write_text('{"file_name": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    assert re.search(r"metadata\.jsonl, line 1: brackets stand in each other more than 60 deep", error_of(tmp_path))
+
+
 def test_a_file_is_no_source(tmp_path: Path) -> None:
     file = write_parquet(tmp_path) / "train-00000-of-00001.parquet"
     assert error_of(file) == f"data.source {file}: is a file; give the directory that holds it"

@@ -642,7 +642,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_lines(root / "p.jsonl", ['{"en": "[{", "de": "b"}', '{"en": ' + "[" * 10**5 + "]" * 10**5]),
         "p.jsonl",
         {},
-        r"^.*/p\.jsonl, line 2: brackets stand in each other more than 60 deep; write one object a line, with a text",
+        r"^.*/p\.jsonl, line 2: brackets stand in each other more than 60 deep; write one object a line, with plain",
     ),
     "nested too deep in a packed file": (
         lambda root: write_bytes(root / "p.jsonl.gz", gzip.compress(b'{"a":' * 61 + b'"x"' + b"}" * 61)),

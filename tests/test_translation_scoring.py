@@ -393,8 +393,21 @@ def test_chinese_is_scored_in_a_study(tmp_path: Path) -> None:
     assert "tok:zh" in task.results()["signatures"]["bleu"]
     assert "BLEU counts words as sacreBLEU's tokenizer zh cuts them" in task.notes
     assert codes(task) == []
-    with pytest.raises(LeanformerError, match=r"has 4 words in a row as BLEU counts them \(tokenizer 13a\)"):
-        task_of(study | {"accept": {"tokenize": "13a"}})
+    for tokenize in ("13a", "intl", "none"):
+        with pytest.raises(
+            LeanformerError,
+            match=rf"has 4 words in a row as BLEU counts them \(tokenizer {tokenize}\), so that perfect translations "
+            r"would score 0; leave accept\.tokenize out, and zh, which fits the language, is taken$",
+        ):
+            task_of(study | {"accept": {"tokenize": tokenize}})
+    mixed = [(source, target if index % 3 else f"{target} a b c d") for index, (source, target) in enumerate(pairs)]
+    study["data"]["source"] = str(corpus(tmp_path / "mixed.tsv", mixed))
+    assert codes(task_of(study)) == []
+    (short,) = task_of(study | {"accept": {"tokenize": "13a"}}).warnings
+    assert short.code == "short-references"
+    assert short.sentence.endswith(
+        "hardly sees them; leave accept.tokenize out, and zh, which fits the language, is taken"
+    )
     with pytest.raises(LeanformerError, match=r"accept\.tokenize: input should be 'auto', '13a'"):
         lf.make_study(study | {"accept": {"tokenize": "moses"}})
 
@@ -411,8 +424,8 @@ def test_another_tokenizer_rescores_and_trains_nothing(tmp_path: Path) -> None:
     before, models = rows_of(tmp_path / "run"), weights(tmp_path / "run")
     for file in (tmp_path / "run").rglob("result.json"):  # an older version did not say how it had scored
         result = json.loads(file.read_text())
+        del result["sha256"]  # nor did it seal what it wrote
         assert "tok:13a" in result.pop("scoring")["bleu"]
-        assert result.pop("sha256")
         file.write_text(json.dumps(result))
     other = {**study, "accept": {"tokenize": "char"}}
     _, log = run(other, tmp_path / "run")
@@ -481,6 +494,78 @@ def test_letters_that_a_tokenizer_does_not_know_are_told(tmp_path: Path) -> None
     assert codes(task_of(tiny(small) | changes)) == []
 
 
+def model_with(tmp_path: Path, name: str, change: Callable[[dict[str, Any]], object], file: str) -> Path:
+    """A trained model whose tokenizer has other rules."""
+    trained = task_of(tiny(corpus(tmp_path / "p.tsv", sources_and_targets())))
+    model = tmp_path / name
+    lf.save(trained.make_baseline(0), model)
+    trained.tokenizer.save(model)
+    rules = json.loads((model / file).read_text())
+    change(rules)
+    (model / file).write_text(json.dumps(rules))
+    return model
+
+
+def test_a_tokenizer_that_does_not_give_texts_back_is_told(tmp_path: Path) -> None:
+    """As those of BERT do: "it's" comes back as "it ' s"."""
+    letters = "abcdefghijklmnopqrstuvwxyzäöüABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÜ0123456789'"
+    vocabulary = ["</s>", "<unk>", "<pad>", *letters, *(f"##{letter}" for letter in letters)]
+
+    def change(rules: dict[str, Any]) -> None:
+        rules["model"] = {
+            "type": "WordPiece",
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {piece: number for number, piece in enumerate(vocabulary)},
+        }
+        rules["pre_tokenizer"] = {"type": "BertPreTokenizer"}
+        rules["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": False}
+
+    model = model_with(tmp_path, "bert", change, "tokenizer.json")
+    changes: dict[str, Any] = {"baseline": {"model": str(model)}, "decode": {"max_tokens": 80}}
+    pairs = sources_and_targets(lambda number: german(number) + " ist's")
+    task = task_of(tiny(corpus(tmp_path / "a.tsv", pairs)) | changes)
+    reached = written(task, task.data.test.targets)
+    assert reached.hypotheses[0] == reached.references[0].replace("ist's", "ist ' s")
+    assert 50 < reached.bleu < 99
+    (told,) = task.warnings
+    assert (told.code, told.count) == ("lossy-tokenizer", 30)
+    assert f"a perfect translation scores {reached.bleu:.1f} BLEU, not 100" in told.sentence
+    assert re.search(r"""ist's" of a test reference becomes ".* ist ' s", and""", told.sentence)
+    assert reached.chrf > 99  # which does not see spaces
+    assert codes(task_of(tiny(tmp_path / "a.tsv") | changes | {"accept": {"metric": "chrf"}})) == []
+    as_written = [(source, target.replace("ist's", "ist ' s")) for source, target in pairs]
+    assert codes(task_of(tiny(corpus(tmp_path / "b.tsv", as_written)) | changes)) == []  # as it advises
+
+
+def test_an_end_mark_within_a_reference_ends_its_translation(tmp_path: Path) -> None:
+    def change(settings: dict[str, Any]) -> None:
+        settings["split_special_tokens"] = False
+
+    model = model_with(tmp_path, "marks", change, "tokenizer_config.json")
+    pairs = sources_and_targets(lambda number: f"{german(number)} </s> und noch {german(number)}")
+    own = tiny(corpus(tmp_path / "a.tsv", pairs), decode={"max_tokens": 90})
+    assert codes(task_of(own)) == []  # a fresh tokenizer knows that it is text
+    task = task_of(own | {"baseline": {"model": str(model)}})
+    references = task.data.test.targets
+    cut = tuple(text.split(" </s>")[0] for text in references)
+    best = Translations(references, references, cut).bleu
+    (told,) = task.warnings
+    assert told.code == "lossy-tokenizer"
+    assert f"a perfect translation scores {best:.1f} BLEU, not 100" in told.sentence
+
+
+def test_a_few_texts_that_change_are_not_worth_a_warning(tmp_path: Path) -> None:
+    def change(settings: dict[str, Any]) -> None:
+        settings["split_special_tokens"] = False
+
+    model = model_with(tmp_path, "marks", change, "tokenizer_config.json")
+    marked = [(source, f"{target} </s>") if source == TEST[3][0] else (source, target) for source, target in TEST]
+    root = split_corpus(tmp_path / "c", train=TRAIN, validation=VALIDATION, test=marked)
+    assert codes(task_of(tiny(root, decode={"max_tokens": 90}) | {"baseline": {"model": str(model)}})) == []
+
+
 def test_words_of_a_source_without_spaces() -> None:
     assert source_words(["ein Satz, kurz", "wort"], "de").tolist() == [3, 1]
     assert source_words(CHINESE, "zh").tolist() == [len(text) for text in CHINESE]
@@ -498,7 +583,7 @@ def test_more_subwords_than_a_trained_model_has_positions(tmp_path: Path, sectio
     lf.save(task.make_baseline(0), tmp_path / "model")
     task.tokenizer.save(tmp_path / "model")
     study["baseline"] = {"model": str(tmp_path / "model")}
-    study["data"].pop("tokenizer", None)  # the model brings one
+    del study["data"]["tokenizer"]  # the model brings its own
     study[section]["max_tokens"] = 60
     found = re.match(
         rf"{section}\.max_tokens: 60 subwords a sentence, the model has (\d+) positions; set", error_of(study)
@@ -636,17 +721,12 @@ def test_a_test_sentence_beyond_a_fresh_models_positions(tmp_path: Path, setting
 @pytest.mark.usefixtures("prepared")
 def test_limits_that_leave_nothing(tmp_path: Path) -> None:
     root = split_corpus(tmp_path / "c", train=TRAIN, validation=[LONG, LONG], test=TEST)
-    for max_tokens, split in ((2, "training"), (30, "validation")):
+    for max_tokens, pairs in ((2, "200 training pairs and all 2 validation pairs"), (30, "2 validation pairs")):
         study = tiny(root, data={"max_tokens": max_tokens})
-        found = re.match(
-            rf"data\.max_tokens: all [\d]+ {split} pairs are longer than .* set it to (\d+),", error_of(study)
-        )
+        found = re.match(rf"data\.max_tokens: all {pairs} are longer than .* set it to (\d+),", error_of(study))
         assert found
         study["data"]["max_tokens"] = int(found[1])
-        if split == "validation":
-            assert is_prepared(study)
-        else:
-            assert "validation pairs" in error_of(study)  # the next thing
+        assert is_prepared(study)  # of the other split something is left too
 
 
 @pytest.mark.usefixtures("prepared")

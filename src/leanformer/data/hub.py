@@ -136,7 +136,7 @@ def load_dataset(
         builder = datasets.load_dataset_builder(path, subset, data_files=data_files)
         files = builder.config.data_files or {}
         for file in _local_json(files):
-            _check_depth(file)
+            check_json_depth(file)
         builder.download_and_prepare()
         return {
             str(name): SourceSplit(source, str(name), examples, _rows_of_files(files.get(name, [])))
@@ -159,7 +159,7 @@ def _lines(file: Path) -> Iterator[bytes]:
         yield from lines
 
 
-def _check_depth(file: Path) -> None:
+def check_json_depth(file: Path) -> None:
     """Makes sure that no line of a JSON file is nested too deeply for those that read it.
 
     Raises:
@@ -173,7 +173,7 @@ def _check_depth(file: Path) -> None:
         if max(accumulate(steps), default=0) > DEEPEST:
             raise LeanformerError(
                 f"{file}, line {number}: brackets stand in each other more than {DEEPEST} deep; write one object a "
-                "line, with a text for each language"
+                "line, with plain values"
             )
 
 

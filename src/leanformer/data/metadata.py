@@ -15,7 +15,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from leanformer.data.folders import Opened, unread_files, unread_tables
-from leanformer.data.hub import SourceSplit, first_line
+from leanformer.data.hub import SourceSplit, check_json_depth, first_line
 from leanformer.data.splits import role_of
 from leanformer.data.walking import subdirectories
 from leanformer.errors import LeanformerError
@@ -97,6 +97,7 @@ def _read_table(file: Path) -> pa.Table:
         if file.suffix == ".csv":
             return _read_csv(file)
         if file.suffix == ".jsonl":
+            check_json_depth(file)
             return pyarrow.json.read_json(file)
         return pq.read_table(file)
     except UnicodeDecodeError:
