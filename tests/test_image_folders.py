@@ -291,6 +291,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {},
         r"/good/test: a split inside of a class; splits stand above classes: test/good/\*\.png",
     ),
+    "directory around the splits": (
+        lambda root: [write_folder(root / "images" / name, "a", "b") for name in ("train", "val")],
+        {},
+        r"/images: holds the splits; give this directory as data\.source$",
+    ),
     "two splits with numbers for one role": (
         lambda root: [write_folder(root / name, "a", "b") for name in ("train", "test1", "test2")],
         {},
@@ -398,6 +403,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         ],
         {},
         r"/metadata\.csv: is not UTF-8; save it as UTF-8 text",
+    ),
+    "table that is a pipe": (
+        lambda root: [write_images(root, 2), os.mkfifo(root / "metadata.csv")],
+        {},
+        r"/metadata\.csv: is a pipe, not a file; replace or remove it",
     ),
     "table without commas": (
         lambda root: [

@@ -194,6 +194,8 @@ def _check_class(directory: Path, files: Sequence[Path], classes: Collection[str
     inner = {role: path for path in subdirectories(directory) if (role := role_of(path.name)) is not None}
     if len(inner) > 1:
         split = inner.get("test") or inner["validation"]
+        if len(classes) == 1:  # around the splits, not a class
+            raise LeanformerError(f"{directory}: holds the splits; give this directory as data.source")
         raise LeanformerError(
             f"{split}: a split inside of a class; splits stand above classes: {split.name}/{directory.name}/*.png"
         )

@@ -19,6 +19,7 @@ from leanformer.data.hub import SourceSplit, check_json_depth, first_line
 from leanformer.data.splits import role_of
 from leanformer.data.walking import subdirectories
 from leanformer.errors import LeanformerError
+from leanformer.paths import other_kind
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_COLUMN = "file_name"
@@ -39,7 +40,7 @@ def find_tables(root: Path) -> tuple[dict[Path, pa.Table], list[str]]:
         LeanformerError: for a table that cannot be read.
     """
     places = [root, *(path for path in subdirectories(root) if role_of(path.name))]
-    files = [[place / name for name in NAMES if (place / name).is_file()] for place in places]
+    files = [[place / name for name in NAMES if os.path.lexists(place / name)] for place in places]
     tables = {found[0]: _read_table(found[0]) for found in files if found}
     others = [
         f"{file} has no column {FILE_COLUMN!r}, but {', '.join(map(repr, table.column_names[:5]))}"
@@ -93,6 +94,8 @@ def open_with_tables(
 
 
 def _read_table(file: Path) -> pa.Table:
+    if kind := other_kind(file):
+        raise LeanformerError(f"{file}: is {kind}, not a file; replace or remove it")
     try:
         if file.suffix == ".csv":
             return _read_csv(file)
