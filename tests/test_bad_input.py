@@ -522,6 +522,17 @@ WRONG_RESULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a p of 3": (changed("images", candidates__0__p_value=3.0), ["p_value", "less than or equal to 1"]),
     "a negative time": (changed("text", candidates__0__latency_ms__p50=-1.0), ["latency_ms.p50", "equal to 0"]),
+    "latencies upside down": (
+        changed("text", candidates__0__latency_ms={"p50": 5.0, "p95": 1.0}),
+        ["candidates.0.latency_ms", "p50 is 5 and p95 1; p50 is the lesser one"],
+    ),
+    "another metric": (changed("text", accept__metric="chrf"), ["accept.metric is 'chrf', and metric 'bleu'"]),
+    "no parameters": (changed("images", baseline__parameters=0), ["baseline.parameters", "greater than or equal to 1"]),
+    "a model of no recommendation": (
+        changed("images", recommended=None),
+        ["recommended is None and ship 'trials/", "ship is the recommended one's model"],
+    ),
+    "a recommendation without a model": (changed("text", ship=None), ["and ship None"]),
     "an unknown decision": (changed("images", candidates__0__decision="maybe"), ["decision", "'accept'", "'reject'"]),
     "a name of markup": (changed("images", candidates__0__name="<b>lean</b>"), ["candidates.0.name", "match"]),
     "a name with escapes": (changed("text", candidates__0__name=ESCAPES), ["candidates.0.name", "match"]),

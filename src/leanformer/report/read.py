@@ -131,6 +131,12 @@ class _Latency(_Part):
     p50: _Amount
     p95: _Amount
 
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        if self.p50 > self.p95:
+            raise ValueError(f"p50 is {self.p50:g} and p95 {self.p95:g}; p50 is the lesser one")
+        return self
+
 
 class _Mcnemar(_Part):
     seed: Seed
@@ -160,7 +166,7 @@ class _Row(_Part):
     seeds: _Seeds
     learning_rate: _Amount | None
     learning_rate_search: list[_Searched]
-    parameters: _Count
+    parameters: Annotated[_Count, Field(ge=1)]
     parameters_ratio: _Amount
     parameters_by_kind: dict[str, _Count]
     flops_per_example: _Amount | None
@@ -305,6 +311,7 @@ class _Results(_Part):
     """What every task's study says."""
 
     format: Literal[1]
+    metric: str
     name: Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     task: str
     accept: _Accept
@@ -359,6 +366,8 @@ def _check_rows(results: _Results, rows: Sequence[_Row], most: float) -> None:
     for name, count in Counter(row.name for row in rows).items():
         if count > 1:
             raise ValueError(f"{count} models are called {name!r}")
+    if results.accept.metric != results.metric:
+        raise ValueError(f"accept.metric is {quoted(results.accept.metric)}, and metric {quoted(results.metric)}")
     if results.accept.max_drop >= most:
         raise ValueError(f"accept.max_drop is {results.accept.max_drop:g}, and quality goes from 0 to {most:g}")
     for row in rows:
@@ -375,6 +384,11 @@ def _check_rows(results: _Results, rows: Sequence[_Row], most: float) -> None:
             raise ValueError(
                 f"{row.name}: its difference is {row.difference.mean:g}; it goes from -{most:g} to {most:g}"
             )
+    if (results.recommended is None) != (results.ship is None):
+        raise ValueError(
+            f"recommended is {quoted(results.recommended)} and ship {quoted(results.ship)}; ship is the recommended "
+            "one's model"
+        )
     chosen = next((row for row in rows if row.name == results.recommended), None)
     if results.recommended is not None and chosen is None:
         raise ValueError(f"recommended: there is no {quoted(results.recommended)}")
