@@ -709,7 +709,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "one language": (lambda _: data(source_language="en"), "'en' is the source language too"),
     "a language without number words": (lambda _: data(source_language="xx"), "'xx'"),
     "a missing source": (lambda tmp: data(source=str(tmp / "none")), "no such directory or file"),
-    "no pair short enough": (lambda _: data(max_tokens=1), "training pairs are longer than 1 subwords"),
+    "no pair short enough": (lambda _: data(max_tokens=1), "validation pairs are longer than 1 subwords"),
     "a batch too small": (
         lambda _: words_study(train={"epochs": 1, "batch_tokens": 3}),
         "batch_tokens: the longest sentence has",
