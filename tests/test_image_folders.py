@@ -405,7 +405,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         r"/metadata\.csv: is not UTF-8; save it as UTF-8 text",
     ),
     "table that is a pipe": (
-        lambda root: [write_images(root, 2), os.mkfifo(root / "metadata.csv")],
+        lambda root: os.mkfifo(root / write_images(root, 2)[0].replace("0.png", "metadata.csv")),
         {},
         r"/metadata\.csv: is a pipe, not a file; replace or remove it",
     ),

@@ -28,8 +28,6 @@ def read_lines(path: Path | None) -> list[str]:
         LeanformerError: The text cannot be read, or is in another encoding.
     """
     name = "standard input" if path is None else str(path)
-    if path is None and sys.stdin is None:
-        raise LeanformerError("standard input is closed; give a file")
     if path is not None and (path.is_char_device() or path.is_block_device()) and not path.samefile(os.devnull):
         raise LeanformerError(f"{name}: cannot be read: it is a device, which may never end; give a file")
     if path is not None and path.is_fifo() and path.parts[:2] != ("/", "dev"):  # not the shell's <(zcat text.gz)
@@ -67,6 +65,8 @@ def translate_lines(
         raise LeanformerError(f"{out}: cannot be written: it is a directory; give a file's path")
     if out is None and sys.stdout is None:
         raise LeanformerError("standard output is closed; give --out")
+    if text is None and sys.stdin is None:
+        raise LeanformerError("standard input is closed; give a file")
     lines = read_lines(text) if text is not None else None
     with quiet_libraries():
         translator = load(model).to(pick_device(device, "--device"))
