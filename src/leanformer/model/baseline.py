@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
 from leanformer.errors import LeanformerError, quoted
-from leanformer.model.directory import ATTENTIONS
+from leanformer.model.directory import ATTENTIONS, RECOMMENDED
 from leanformer.model.families import FAMILIES, HALF, ImageFamily, device_and_dtype, find_family, in_float32
 from leanformer.model.fresh_settings import check_fresh_settings, with_decimal_points
 from leanformer.model.sizes import SHAPE_KEYS, check_config, check_memory, check_settings, mistake_of, outline
@@ -50,7 +50,7 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     if attention is not None and attention not in ATTENTIONS:
         raise LeanformerError(
             f"baseline.config: attn_implementation is {str(attention)[:60]!r}, and transformers may fetch code for it; "
-            f"write one of {', '.join(ATTENTIONS)}"
+            f"write one of {', '.join(RECOMMENDED)}"
         )
     check_settings(settings, "baseline.config")
     try:

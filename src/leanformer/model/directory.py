@@ -43,7 +43,7 @@ _REFUSED = {
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 ATTENTIONS = ("eager", "sdpa", "flex_attention")
 """Attention implementations that PyTorch brings; transformers may fetch any other from the hub."""
-_RECOMMENDED = ("eager", "sdpa")  # flex_attention cannot be trained on a CPU
+RECOMMENDED = ("eager", "sdpa")  # flex_attention cannot be trained on a CPU
 # The address of code that does not run, other names for other keys, and what is asked for beside the output, which no
 # one here reads and which transformers refuses to save beside any attention but eager.
 _LEFT_OUT = ("auto_map", "attribute_map", "output_attentions", "output_hidden_states")
@@ -199,7 +199,7 @@ def _check_attention(settings: Mapping[str, Any]) -> None:
         if given is not None and given not in ATTENTIONS:
             raise LeanformerError(
                 f"config.json: {key} is {str(given)[:60]!r}, and transformers may fetch code for it; take the key out, "
-                f"or write one of {', '.join(_RECOMMENDED)}"
+                f"or write one of {', '.join(RECOMMENDED)}"
             )
 
 
