@@ -35,7 +35,7 @@ from leanformer.learn.train import Batch, TrainingStep, make_accelerator
 from leanformer.machine import threads
 from leanformer.measure.cost import forward_flops, overdetermination_ratio
 from leanformer.model.surgery import parameter_count
-from leanformer.rundir import files_signature
+from leanformer.signatures import files_signature
 from leanformer.tasks.base import interval_row
 
 TENSOR_FLOAT = "float32 (products in TF32)"

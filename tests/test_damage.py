@@ -16,7 +16,8 @@ import leanformer as lf
 from leanformer import trials as trial_room
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.results import assemble
-from leanformer.rundir import RunDirectory, content_signature, files_signature, read_json, sealed
+from leanformer.rundir import RunDirectory, read_json, sealed
+from leanformer.signatures import content_signature, files_signature
 
 MakeStudy = Callable[..., dict[str, Any]]
 
@@ -312,8 +313,8 @@ def test_data_that_keep_their_sizes_are_noticed(tmp_path: Path, monkeypatch: pyt
     after = files_signature(str(tmp_path / "model")), content_signature(str(tmp_path / "model"))
     assert before[0] == after[0]
     assert before[1] != after[1]
-    monkeypatch.setattr("leanformer.rundir.WHOLE", 100)
-    monkeypatch.setattr("leanformer.rundir.SAMPLE", 10)
+    monkeypatch.setattr("leanformer.signatures.WHOLE", 100)
+    monkeypatch.setattr("leanformer.signatures.SAMPLE", 10)
     sampled = content_signature(str(tmp_path / "model"))
     file.write_bytes(b"a" * 150 + b"b" + b"a" * 148 + b"b")
     assert content_signature(str(tmp_path / "model")) == sampled

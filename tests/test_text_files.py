@@ -25,7 +25,7 @@ from leanformer.data.text_files import read_csv, read_tsv
 from leanformer.data.text_reading import decode_text, read_lines, split_lines
 from leanformer.data.tmx import read_tmx
 from leanformer.errors import LeanformerError
-from leanformer.rundir import files_signature
+from leanformer.signatures import files_signature
 
 ENGLISH = tuple(f"sentence {number}, \u201cquoted\u201d" for number in range(40))
 GERMAN = tuple(f"Satz {number}; «schön»" for number in range(40))

@@ -34,7 +34,7 @@ from leanformer.measure import cost
 from leanformer.measure.translation import Translations, translate
 from leanformer.model.sites import Site
 from leanformer.model.surgery import parameter_count
-from leanformer.rundir import files_signature
+from leanformer.signatures import files_signature
 from leanformer.tasks.translation import Translation
 
 ALR = {"block": "feed_forward", "hidden": 8, "max_length": 30}

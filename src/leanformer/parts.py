@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from leanformer.config import BASELINE, TextDataConfig
 from leanformer.job import StudyJob
-from leanformer.rundir import content_signature, files_signature, read_json
+from leanformer.rundir import read_json
+from leanformer.signatures import content_signature, files_signature
 
 
 @dataclass(frozen=True)
