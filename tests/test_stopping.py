@@ -164,6 +164,18 @@ def test_a_request_whose_exception_was_swallowed_is_not_forgotten() -> None:
     stopping.check()  # it was the other's
 
 
+def test_a_request_while_an_object_is_cleared_away_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with stopping.listening([signal.SIGTERM]):
+        Interrupted()
+        assert capsys.readouterr().err == ""
+        with pytest.raises(stopping.Stopped):
+            stopping.check()
+
+
 def test_what_must_not_be_disturbed_ends_first() -> None:
     done = []
 

@@ -129,7 +129,7 @@ def inspect(
         for note in task.notes:
             reporter.say(f"{path.name}: {note}", style="dim")
         for warning in task.warnings:
-            reporter.say(f"{path.name}: {warning}", style="yellow")
+            reporter.warn(str(warning))
         trained = task.make_baseline(seed=0).to(task.device).eval()
         inspector = _Inspector(task, trained, probes, teach, reporter)
         with memory_named(f"inspecting {task.training_batch()} a batch", "take fewer or smaller probes, or less data"):
@@ -499,7 +499,7 @@ class _Progress:
         self._reporter.epoch(record, self._epochs, examples_per_second, "")
 
     def rolled_back(self, reason: str) -> None:
-        self._reporter.say(f"{self._reporter.study}: {reason}", style="yellow")
+        self._reporter.warn(reason)
 
 
 def _features(site: Site, seen: Seen, mask: torch.Tensor | None) -> torch.Tensor:

@@ -221,7 +221,7 @@ class StudyJob:
             try:
                 known = read_json(path)
             except DamagedError as error:
-                self.reporter.say(f"{self.study.name}: {error}; it is measured anew", style="yellow")
+                self.reporter.warn(f"{error}; it is measured anew")
                 known = {}
             if known.get("settings") == settings and "costs" in known:
                 costs: dict[str, dict[str, Any]] = known["costs"]

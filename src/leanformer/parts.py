@@ -71,7 +71,7 @@ class Parts:
         may_lack = "model" if part.kind == "search" else None
         reason = self._job.directory.prepare(directory, self._settings(part), may_lack)
         if reason is not None:
-            self._job.reporter.say(f"{self._job.study.name}: {part} runs again: {reason}", style="yellow")
+            self._job.reporter.warn(f"{part} runs again: {reason}")
         return self._job.directory.finished(directory)
 
     def count(self, part: Part) -> None:

@@ -100,6 +100,10 @@ class Reporter:
         """A line that stays."""
         self.console.print(Text(printable(line), style=style), soft_wrap=True)
 
+    def warn(self, what: str) -> None:
+        """A line that stays and stands out: what was found wrong, or is done again."""
+        self.say(f"{self.study}: {what}", style="yellow")
+
     def plan(self, trials: int) -> None:
         """How many trainings the study is in all, those that are there already included."""
         self._trials = trials

@@ -53,9 +53,14 @@ def listening(numbers: Sequence[int] = ENDS) -> Iterator[None]:
         before = {number: handler for number, handler in before.items() if handler in usual}
     for number in before:
         signal.signal(number, _stop)
+    told = sys.unraisablehook
+    if before:
+        # What is raised while Python clears an object away is printed and swallowed; ``check`` raises it again.
+        sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, Stopped) else told(lost)
     try:
         yield
     finally:
+        sys.unraisablehook = told
         for number, handler in before.items():
             if signal.getsignal(number) is _stop:
                 signal.signal(number, handler)

@@ -122,7 +122,7 @@ def run(
             for note in job.task.notes:
                 reporter.say(f"{study.name}: {note}", style="dim")
             for warning in job.task.warnings:
-                reporter.say(f"{study.name}: {warning}", style="yellow")
+                reporter.warn(str(warning))
             # 3. train and evaluate
             trials = Trials(job, jobs)
             trials.announce()

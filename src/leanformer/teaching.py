@@ -142,7 +142,7 @@ class Teaching:
                 directory, {"site": name, "entry": dict(entry), **settings, "distill": self._config.settings()}
             )
             if reason is not None:
-                self._reporter.say(f"{self._reporter.study}: {name} is taught again: {reason}", style="yellow")
+                self._reporter.warn(f"{name} is taught again: {reason}")
             result = self._directory.finished(directory)
             found[key] = None if result is None else Taught(key, result, directory / "block.safetensors")
         return found
@@ -205,7 +205,7 @@ class Teaching:
             directory = self._directory.taught(seed, f"answers-beam-{beam}")
             reason = self._directory.prepare(directory, {**settings, "beam": beam})
             if reason is not None:
-                self._warn(f"the teacher's own translations, seed {seed}, are found again: {reason}")
+                self._reporter.warn(f"the teacher's own translations, seed {seed}, are found again: {reason}")
             result = self._directory.finished(directory)
             if result is None:
                 return None
@@ -234,9 +234,6 @@ class Teaching:
         result = {"answers": texts, "seconds": time.perf_counter() - started}
         self._directory.finish(self._directory.taught(seed, f"answers-beam-{beam}"), result)
         self._reporter.done(f"{count:,} sentences")
-
-    def _warn(self, what: str) -> None:
-        self._reporter.say(f"{self._reporter.study}: {what}", style="yellow")
 
     def _free_memory(self) -> float:
         device = self._accelerator.device
@@ -279,7 +276,7 @@ class Teaching:
             key = self._task.batch_key
             what = f"teaching {_blocks(group)} ({_kinds(group)}) with {key} {self._task.training_batch()}"
             with memory_named(what, f"lower {key} or distill.memory_fraction, or give the blocks smaller arguments"):
-                trained = going_on(checkpoint, training, self._warn)
+                trained = going_on(checkpoint, training, self._reporter.warn)
         self._reporter.done("" if trained.status == "ok" else f"failed: {trained.reason}")
         for lesson, share in zip(group, clock.shares(), strict=True):
             self._finish(lesson, trained, share, seed)
@@ -385,7 +382,7 @@ class _TeachingObserver:
 
     def rolled_back(self, reason: str) -> None:
         """Says that teaching went back to its last good state."""
-        self._reporter.say(f"{self._reporter.study}: {reason}", style="yellow")
+        self._reporter.warn(reason)
 
 
 def taught_numbers(taught: Sequence[Taught]) -> list[dict[str, Any]]:

@@ -405,8 +405,7 @@ class Trials:
             return result
         changed = differences(result["evaluation"], self.job.task.evaluation_settings())
         if changed:
-            what = f"{self.study.name}: {part} is evaluated again: {'; '.join(changed)}"
-            self.job.reporter.say(what, style="yellow")
+            self.job.reporter.warn(f"{part} is evaluated again: {'; '.join(changed)}")
             directory = self._parts.directory(part)
             model = load(directory / "model").to(self.job.device)
             result |= self._evaluated(model, directory)
@@ -459,13 +458,10 @@ class Trials:
 
         key = self.job.task.batch_key
         with memory_named(f"training {title} with {key} {self.job.task.training_batch()}", f"lower {key}"):
-            trained = going_on(checkpoint, training, self._warn)
+            trained = going_on(checkpoint, training, self.job.reporter.warn)
         note = "as it is" if epochs == 0 else ""
         self.job.reporter.done(note if trained.status == "ok" else f"failed: {trained.reason}")
         return trained
-
-    def _warn(self, what: str) -> None:
-        self.job.reporter.say(f"{self.study.name}: {what}", style="yellow")
 
     def _save(self, model: PreTrainedModel, directory: Path) -> None:
         """The model, and what it takes to use it elsewhere."""
@@ -510,4 +506,4 @@ class TrialObserver:
 
     def rolled_back(self, reason: str) -> None:
         """Says that training went back to its last good state."""
-        self._job.reporter.say(f"{self._job.study.name}: {reason}", style="yellow")
+        self._job.reporter.warn(reason)
