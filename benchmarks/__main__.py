@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import NAMES, page, room
-from leanformer.allocator import keep_freed_memory
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
+from leanformer.core.machine import keep_freed_memory
 
 
 def main(argv: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from benchmarks.again import Figures
 from benchmarks.forms import Form, add_image_options, image_study, plan_of, save_form
 from benchmarks.interval import Interval
 from benchmarks.room import Benchmark, Result, runs_of, study_rows, table, with_interval
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 
 ONE_HEAD: Form = {"qk": "collapsed", "vo": "none", "heads": 1, "pooling": "class_token"}
 FULL: Form = {**ONE_HEAD, "heads": 4, "diagonal_value": True}

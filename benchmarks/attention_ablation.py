@@ -15,7 +15,7 @@ from typing import Any
 import leanformer as lf
 from benchmarks.forms import TINY_TEXT
 from benchmarks.room import Benchmark, Result, add_runs, runs_of, sites_of, study_rows, table
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 
 STUDY = Path(__file__).parents[1] / "examples" / "attention-ablation.yaml"
 SIZES = ("XS", "S", "M", "L")

@@ -1,6 +1,6 @@
 """From how many tokens on PyTorch's fused attention beats plain products on this machine's CPU.
 
-The figures behind ``FUSED_FROM_TOKENS_ON_CPU`` in ``leanformer.blocks.dot_product``: the kernel alone, forward
+The figures behind ``FUSED_FROM_TOKENS_ON_CPU`` in ``leanformer.blocks.kit.dot_product``: the kernel alone, forward
 and backward, and whole training steps (forward, backward, clipping, AdamW) of the extreme form (collapsed queries and
 keys, no values, no MLP). Both ways are measured in turn in each round, and each comes first in half of them; the ratio
 is taken round by round, and the median kept.
@@ -20,9 +20,9 @@ import leanformer as lf
 from benchmarks.forms import EXTREME, vit_config
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.room import CPU, Benchmark, Result, progress, table
-from leanformer.blocks import dot_product
-from leanformer.config import ImageTrainConfig
-from leanformer.errors import LeanformerError
+from leanformer.blocks.kit import dot_product
+from leanformer.config.images import ImageTrainConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.learn.train import TrainingStep, make_accelerator
 from leanformer.model.baseline import fresh_model
 

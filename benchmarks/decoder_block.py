@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.room import CPU, Benchmark, Result, progress, table
-from leanformer.blocks.base import check_arguments
 from leanformer.blocks.feed_forward import FeedForward
-from leanformer.blocks.state import DecodingState
-from leanformer.errors import LeanformerError
+from leanformer.blocks.kit.base import check_arguments
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.core.errors import LeanformerError
 from leanformer.measure.cost import peak_memory
-from leanformer.model.sites import Site
 
 POSITIONS = (5, 20, 35, 50)  # where a step is timed, counted from 1
 

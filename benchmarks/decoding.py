@@ -25,9 +25,9 @@ from benchmarks.forms import TINY_TEXT
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.multi30k import STUDY
 from benchmarks.room import CPU, Benchmark, Result, progress, span, table
-from leanformer.config import TranslationStudy
+from leanformer.config.translation import TranslationStudy
+from leanformer.core.errors import LeanformerError
 from leanformer.data.tokenizers import TranslationTokenizer
-from leanformer.errors import LeanformerError
 from leanformer.tasks.translation import Translation
 
 SETTINGS = ((1, 1), (32, 1), (16, 5))  # sentences, beam

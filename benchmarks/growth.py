@@ -30,8 +30,8 @@ from benchmarks.plots import Panel, Panels, Points
 from benchmarks.processes import STUDY_IMPORTS, add_memory_option, runner, timed_study
 from benchmarks.room import CPU, Benchmark, Result, progress, table
 from benchmarks.teaching import CONFIG
-from leanformer.config import ImageTrainConfig
-from leanformer.learn.distill import teachable, teaching_loss
+from leanformer.config.images import ImageTrainConfig
+from leanformer.learn.lessons import teachable, teaching_loss
 from leanformer.learn.train import TrainingStep, make_accelerator
 from leanformer.measure.cost import forward_flops, peak_memory
 from leanformer.model.baseline import fresh_model

@@ -19,14 +19,15 @@ import leanformer as lf
 from benchmarks.forms import TINY_EXAMPLE
 from benchmarks.observer import Observer
 from benchmarks.room import CPU, Benchmark, Result, add_runs, progress, runs_of, table
-from leanformer.config import DistillConfig
+from leanformer.config.base import DistillConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.data.text_batches import EncodedPairs, TextBatches, encode_pairs
-from leanformer.errors import LeanformerError
-from leanformer.job import open_task
-from leanformer.learn.distill import Lesson, Observed, explained, frozen_copy, teachable, teaching_config, teaching_loss
+from leanformer.learn.lessons import Lesson, explained, frozen_copy, teachable, teaching_config, teaching_loss
+from leanformer.learn.observe import Observed
 from leanformer.learn.train import make_accelerator, train
 from leanformer.model.students import reduce
 from leanformer.model.surgery import build, parameter_count, resolve, sites
+from leanformer.study.prepare import open_task
 from leanformer.tasks.translation import Translation
 
 STUDY = Path(__file__).with_name("multi30k.yaml")

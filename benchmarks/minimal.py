@@ -62,9 +62,9 @@ from benchmarks.minimal_stacked import (
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, span, study_rows, table, with_interval
 from benchmarks.verdicts import Verdict
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
+from leanformer.core.machine import environment, pick_device
 from leanformer.learn.train import settle_precision
-from leanformer.machine import environment, pick_device
 
 PUBLISHED_EPOCHS = 100
 LEARNED_EPOCHS = 15

@@ -25,17 +25,17 @@ from benchmarks.measuring import in_turn, median_ratio
 from benchmarks.minimal_rows import DATA, VALIDATION, Row, epochs_of, rates_of, source_of
 from benchmarks.room import progress
 from benchmarks.stacked import StackedStep, StackedTraining, advance_together, example_order
-from leanformer.config import ImageAcceptConfig, ImageDataConfig, ImageTrainConfig
-from leanformer.data.batches import ImageBatches
+from leanformer.config.images import ImageAcceptConfig, ImageDataConfig, ImageTrainConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import make_directory, write_atomically
+from leanformer.core.machine import threads
+from leanformer.core.signatures import files_signature
+from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import ImageData, load_images
 from leanformer.decide.statistics import compare, quality_interval
-from leanformer.errors import LeanformerError
-from leanformer.files import make_directory, write_atomically
 from leanformer.learn.train import Batch, TrainingStep, make_accelerator
-from leanformer.machine import threads
 from leanformer.measure.cost import forward_flops, overdetermination_ratio
 from leanformer.model.surgery import parameter_count
-from leanformer.signatures import files_signature
 from leanformer.tasks.base import interval_row
 
 TENSOR_FLOAT = "float32 (products in TF32)"

@@ -26,12 +26,12 @@ from benchmarks.multi30k_findings import what_it_says
 from benchmarks.plots import Differences
 from benchmarks.room import Benchmark, Result, add_runs, runs_of, sites_of, table, with_interval
 from benchmarks.verdicts import MARGINS, Verdict
+from leanformer.core.errors import LeanformerError
 from leanformer.decide.corpus import compare_corpus
-from leanformer.errors import LeanformerError
 from leanformer.measure.translation import Translations, corpus_score
 from leanformer.report.numbers import change
-from leanformer.report.read import rows_of
-from leanformer.rundir import read_json
+from leanformer.results.schema import rows_of
+from leanformer.study.store import read_json
 
 STUDY = Path(__file__).with_suffix(".yaml")
 TUNING = {"epochs": 1, "learning_rate": 5e-4, "cross_entropy": 1.0, "logits": 1.0, "targets": "data"}

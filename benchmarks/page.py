@@ -15,8 +15,8 @@ from benchmarks.again import Figures
 from benchmarks.drawing import draw, same_drawing
 from benchmarks.room import RESULTS, Result, find, read_result, table, with_interval
 from benchmarks.verdicts import MARGINS, WORDS, Verdict, in_order
-from leanformer.errors import LeanformerError
-from leanformer.files import make_directory, write_atomically
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import make_directory, write_atomically
 from leanformer.report.numbers import seconds, signed
 
 EVERY = "Every reduction"

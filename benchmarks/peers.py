@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 from typing import Any
 
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 
 
 def peer(module: str, package: str) -> Any:

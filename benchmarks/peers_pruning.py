@@ -38,13 +38,13 @@ from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.observer import Observer
 from benchmarks.peers import peer, versions
 from benchmarks.room import CPU, Benchmark, Result, progress, runs_of, table, with_interval
-from leanformer.config import ImageStudy
+from leanformer.config.images import ImageStudy
 from leanformer.decide.statistics import compare
 from leanformer.learn.train import TrainingStep, inputs_of, make_accelerator, train
 from leanformer.measure.cost import forward_flops, peak_memory
 from leanformer.measure.quality import Predictions
 from leanformer.model.surgery import parameter_count
-from leanformer.report.read import rows_of
+from leanformer.results.schema import rows_of
 from leanformer.tasks.images import ImageClassification
 
 DENSE, OWN, LONGER, MAGNITUDE = "baseline", "form", "longer", "magnitude"

@@ -34,15 +34,15 @@ from benchmarks.plots import Panel, Panels, Points
 from benchmarks.processes import STUDY_IMPORTS, add_memory_option, megabytes, runner, timed_study
 from benchmarks.room import CPU, Benchmark, Result, progress, table
 from benchmarks.trainer import RATE, Images, ReadyBatches, train_steps, trainer_settings
-from leanformer.config import ImageDataConfig, ImageStudy, ImageTrainConfig
-from leanformer.data.batches import ImageBatches
+from leanformer.config.images import ImageDataConfig, ImageStudy, ImageTrainConfig
+from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn.train import TrainingStep, make_accelerator
 from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.plan import Plan
 from leanformer.model.surgery import parameter_count
-from leanformer.report.read import rows_of
+from leanformer.results.schema import rows_of
 from leanformer.tasks.images import ImageClassification
 
 FORMS: dict[str, Plan] = {

@@ -39,7 +39,7 @@ from benchmarks.peers import peer, versions
 from benchmarks.processes import add_memory_option, megabytes, runner
 from benchmarks.profiling import time_by_kind
 from benchmarks.room import Benchmark, Result, progress, table
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 from leanformer.measure.translation import Translations
 from leanformer.model.surgery import parameter_count
 

@@ -18,13 +18,12 @@ import torch
 from rich.console import Console
 
 import leanformer as lf
-from leanformer.allocator import keep_freed_memory
-from leanformer.machine import threads
-from leanformer.progress import quiet_libraries
+from leanformer.core.machine import keep_freed_memory, threads
+from leanformer.core.progress import quiet_libraries
 
 T = TypeVar("T")
 STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-STUDY_IMPORTS = ("leanformer.study", "plotly.graph_objects", "scipy.stats")
+STUDY_IMPORTS = ("leanformer.study.run", "plotly.graph_objects", "scipy.stats")
 """What a study imports in the middle of its work: no memory and no time of its own."""
 
 

@@ -24,13 +24,13 @@ from benchmarks import NAMES
 from benchmarks.again import Figures
 from benchmarks.plots import Plot
 from benchmarks.verdicts import Verdict
-from leanformer.errors import LeanformerError
-from leanformer.files import make_directory, write_atomically
-from leanformer.machine import environment, threads
-from leanformer.progress import quiet_libraries
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import make_directory, write_atomically
+from leanformer.core.machine import environment, threads
+from leanformer.core.progress import quiet_libraries
 from leanformer.report.numbers import signed
-from leanformer.report.read import rows_of
-from leanformer.rundir import read_json, to_json
+from leanformer.results.schema import rows_of
+from leanformer.study.store import read_json, to_json
 
 RESULTS = Path(__file__).parent / "results"
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ class Benchmark:
         title: Its heading on the page.
         add_arguments: Adds its own options to a parser.
         measure: From the options to the figures: plain data, with every seed in it. Under ``environment`` they say
-            where they were measured (``leanformer.machine.environment``) if not on the CPU in float32.
+            where they were measured (``leanformer.core.machine.environment``) if not on the CPU in float32.
         section: From a result file's content to tables and text in Markdown, without the heading.
         quick: What ``--quick`` sets: options by their names in the parsed arguments.
         summary: From a result file's content to one sentence in plain words, or None.

@@ -17,10 +17,10 @@ import leanformer as lf
 from benchmarks.forms import TINY_TEXT
 from benchmarks.multi30k import STUDY, make_row, score
 from benchmarks.room import Benchmark, Result, add_runs, progress, runs_of, table, with_interval
-from leanformer.config import DistillConfig
-from leanformer.errors import LeanformerError
-from leanformer.report.read import rows_of
-from leanformer.rundir import read_json
+from leanformer.config.base import DistillConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.results.schema import rows_of
+from leanformer.study.store import read_json
 
 ENCODER, DECODER, CROSS = "encoder.*.self_attention", "decoder.*.self_attention", "*.cross_attention"
 CROSS_SLOTS = {"block": "slots", "slots": 64, "gate": "linear", "rank": 16}

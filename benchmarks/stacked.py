@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from leanformer.config import TrainConfig
+from leanformer.config.base import TrainConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.data.augment import augment, normalize
-from leanformer.data.batches import ImageBatches
+from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import ImageSplit, MemorySplit
-from leanformer.errors import LeanformerError
 from leanformer.learn.schedule import rate_factor
 from leanformer.learn.train import Batch, cross_entropy, inputs_of, make_optimizer
 

@@ -22,19 +22,11 @@ from benchmarks.interval import Interval
 from benchmarks.measuring import in_turn, seconds
 from benchmarks.profiling import TRAINING_KINDS, in_words, time_by_kind
 from benchmarks.room import Benchmark, Result, table
-from leanformer.config import TrainConfig
-from leanformer.learn.distill import (
-    Lesson,
-    Observed,
-    Seen,
-    answer,
-    frozen_copy,
-    relative_error,
-    teachable,
-    teaching_loss,
-)
+from leanformer.config.base import TrainConfig
+from leanformer.core.machine import environment, pick_device
+from leanformer.learn.lessons import Lesson, answer, frozen_copy, relative_error, teachable, teaching_loss
+from leanformer.learn.observe import Observed, Seen
 from leanformer.learn.train import Batch, TrainingStep, make_accelerator
-from leanformer.machine import environment, pick_device
 from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import build, parameter_count, resolve, sites

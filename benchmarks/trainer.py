@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from leanformer.config import ImageTrainConfig
-from leanformer.data.batches import ImageBatches
+from leanformer.config.images import ImageTrainConfig
+from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import ImageSplit
 from leanformer.learn.train import Batch, make_optimizer
 

@@ -34,11 +34,11 @@ from benchmarks.forms import EXTREME, vit_config
 from benchmarks.measuring import in_turn, median_ratio, seconds
 from benchmarks.profiling import TRAINING_KINDS, in_words, time_by_kind
 from benchmarks.room import Benchmark, Result, progress, table
-from leanformer.config import ImageDataConfig, ImageTrainConfig
-from leanformer.data.batches import ImageBatches
+from leanformer.config.images import ImageDataConfig, ImageTrainConfig
+from leanformer.core.machine import environment, pick_device
+from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn.train import Batch, TrainingStep, make_accelerator, settle_precision
-from leanformer.machine import environment, pick_device
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import parameter_count
 

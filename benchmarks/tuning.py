@@ -30,19 +30,19 @@ import leanformer as lf
 from benchmarks.forms import TINY_EXAMPLE
 from benchmarks.observer import Observer
 from benchmarks.room import CPU, Benchmark, Result, add_runs, progress, runs_of, table
-from leanformer.config import FinetuneConfig
-from leanformer.errors import LeanformerError
-from leanformer.files import make_directory, write_atomically
-from leanformer.job import open_task
-from leanformer.learn.distill import frozen_copy, relative_error, tuning_loss
+from leanformer.blocks.kit.site import Site
+from leanformer.config.base import FinetuneConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import make_directory, write_atomically
+from leanformer.learn.lessons import frozen_copy, relative_error, tuning_loss
 from leanformer.learn.train import Batch, Loss, Trained, make_accelerator, train
 from leanformer.measure.attention import weights_of
 from leanformer.model.families import find_family
 from leanformer.model.layers import real_tokens
-from leanformer.model.sites import Site
 from leanformer.model.students import reduce
 from leanformer.model.surgery import module_at, parameter_count, sites
-from leanformer.rundir import to_json
+from leanformer.study.prepare import open_task
+from leanformer.study.store import to_json
 from leanformer.tasks.translation import Translation
 
 STUDY = Path(__file__).with_name("multi30k.yaml")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _quiet() -> Iterator[None]:
     import torch
 
-    from leanformer.progress import quiet_libraries
+    from leanformer.core.progress import quiet_libraries
 
     torch.set_num_threads(1)  # models this small gain nothing from more, and lose much where other processes compute
     with quiet_libraries():

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from leanformer.config import ImageDataConfig
+from leanformer.config.images import ImageDataConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.data.images import ImageData, ImageSplit, load_images
-from leanformer.errors import LeanformerError
 
 CPU = torch.device("cpu")
 

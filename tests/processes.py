@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "leanformer.study", "leanformer.cli"])
+SERVER.set_forkserver_preload(["pytest", "leanformer.study.run", "leanformer.cli"])
 
 
 def start(arguments: list[str], errors: Path, largest_file: int | None = None) -> BaseProcess:

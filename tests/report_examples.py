@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from leanformer.report.read import rows_of
+from leanformer.results.schema import rows_of
 
 LAYERS, D_MODEL, TEST = 6, 64, 719
 ATTENTION, MLP, NORM = 4 * (D_MODEL**2 + D_MODEL), 2 * 4 * D_MODEL**2 + 5 * D_MODEL, 2 * D_MODEL

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 import leanformer as lf
-from leanformer.report import read
+from leanformer.results import schema
 
 TIMINGS = {
     "train_seconds",
@@ -51,4 +51,4 @@ def results_of(directory: Path) -> dict[str, Any]:
 def rows_of(directory: Path) -> dict[str, dict[str, Any]]:
     """Its rows by name, the baseline's included."""
     results = results_of(directory)
-    return {row["name"]: row for row in read.rows_of(results)}
+    return {row["name"]: row for row in schema.rows_of(results)}

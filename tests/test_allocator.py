@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from leanformer.allocator import keep_freed_memory
+from leanformer.core.machine import keep_freed_memory
 
 WORK = """
 import ctypes, resource, sys
-from leanformer.allocator import keep_freed_memory
+from leanformer.core.machine import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 library = ctypes.CDLL(None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from leanformer.core.errors import LeanformerError
 from leanformer.data.augment import AUGMENTATIONS, augment, normalize
-from leanformer.errors import LeanformerError
 
 ALL = ("random_crop", "horizontal_flip", "random_erasing")
 

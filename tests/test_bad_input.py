@@ -30,15 +30,16 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer import cli
-from leanformer.blocks.base import _REGISTRY
-from leanformer.config import STUDIES, CandidateConfig, ImageTrainConfig
-from leanformer.errors import LeanformerError, printable
-from leanformer.job import StudyJob
+from leanformer.blocks.kit.base import _REGISTRY
+from leanformer.config.base import STUDIES, CandidateConfig
+from leanformer.config.images import ImageTrainConfig
+from leanformer.core.errors import LeanformerError, printable
+from leanformer.core.progress import Reporter
 from leanformer.model.plan import match
-from leanformer.progress import Reporter
-from leanformer.report.read import read_results
-from leanformer.report.table import decision_lines, results_table
-from leanformer.rundir import RunDirectory
+from leanformer.report.summary import decision_lines, results_table
+from leanformer.results.schema import read_results
+from leanformer.study.prepare import StudyJob
+from leanformer.study.store import RunDirectory
 
 HUGE = 10**30
 ESCAPES = "a\x1b[31m\nb\x07"

@@ -24,7 +24,7 @@ from benchmarks.multi30k import against_control, best_tuned
 from benchmarks.multi30k_findings import what_it_says
 from benchmarks.plots import Panel, Panels, Points
 from benchmarks.verdicts import WORDS, Verdict
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 from leanformer.measure import cost
 from leanformer.measure.translation import Translations
 

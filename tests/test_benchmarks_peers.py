@@ -17,8 +17,9 @@ from benchmarks.__main__ import main
 from benchmarks.forms import TINY_TEXT, vit_config
 from benchmarks.processes import here, in_new_process
 from benchmarks.room import CPU
-from leanformer.config import ImageDataConfig, ImageTrainConfig, TranslationTrainConfig
-from leanformer.data.batches import ImageBatches
+from leanformer.config.images import ImageDataConfig, ImageTrainConfig
+from leanformer.config.translation import TranslationTrainConfig
+from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn.train import TrainingStep, make_accelerator
 from leanformer.model.baseline import fresh_model

@@ -14,8 +14,9 @@ from torch._inductor import config as inductor
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from leanformer.config import ImageTrainConfig, TranslationTrainConfig
-from leanformer.errors import LeanformerError
+from leanformer.config.images import ImageTrainConfig
+from leanformer.config.translation import TranslationTrainConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.learn.train import Batch, TrainingStep, make_accelerator
 from leanformer.model.baseline import fresh_model
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import leanformer as lf
 from leanformer.cli import app
-from leanformer.config import TokenizerConfig
+from leanformer.config.translation import TokenizerConfig
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 
 MakeModel = Callable[..., PreTrainedModel]

@@ -13,11 +13,11 @@ import pytest
 from studies import results_of, run, without_timings
 
 import leanformer as lf
-from leanformer import trials as trial_room
+from leanformer.core.signatures import content_signature, files_signature
 from leanformer.learn.checkpoint import Snapshot
-from leanformer.results import assemble
-from leanformer.rundir import RunDirectory, read_json, sealed
-from leanformer.signatures import content_signature, files_signature
+from leanformer.study import trials as trial_room
+from leanformer.study.assemble import assemble
+from leanformer.study.store import RunDirectory, read_json, sealed
 
 MakeStudy = Callable[..., dict[str, Any]]
 
@@ -272,7 +272,7 @@ def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
 ) -> None:
     directory = tmp_path / "run"
     steps = []
-    monkeypatch.setattr("leanformer.rundir.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("leanformer.study.store.SECONDS_BETWEEN_LOOKS", 0.0)
     step_ended = trial_room.TrialObserver.step_ended
 
     def takes_away(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
@@ -296,7 +296,7 @@ def test_a_shipped_model_that_is_not_there_is_said(
         (finished / results["ship"] / "model.safetensors").unlink()
         return results
 
-    monkeypatch.setattr("leanformer.study.assemble", loses)
+    monkeypatch.setattr("leanformer.study.run.assemble", loses)
     with pytest.raises(lf.LeanformerError, match=r"model\.safetensors: missing; so the model to ship is not there"):
         run(digits_study(), finished)
 
@@ -313,8 +313,8 @@ def test_data_that_keep_their_sizes_are_noticed(tmp_path: Path, monkeypatch: pyt
     after = files_signature(str(tmp_path / "model")), content_signature(str(tmp_path / "model"))
     assert before[0] == after[0]
     assert before[1] != after[1]
-    monkeypatch.setattr("leanformer.signatures.WHOLE", 100)
-    monkeypatch.setattr("leanformer.signatures.SAMPLE", 10)
+    monkeypatch.setattr("leanformer.core.signatures.WHOLE", 100)
+    monkeypatch.setattr("leanformer.core.signatures.SAMPLE", 10)
     sampled = content_signature(str(tmp_path / "model"))
     file.write_bytes(b"a" * 150 + b"b" + b"a" * 148 + b"b")
     assert content_signature(str(tmp_path / "model")) == sampled
@@ -399,7 +399,7 @@ def test_what_cannot_come_to_a_decision_is_refused_before_training(
 
 
 def test_half_a_character_in_results_is_written_as_an_escape(finished: Path) -> None:
-    from leanformer.files import write_atomically
+    from leanformer.core.files import write_atomically
 
     write_atomically(finished / "note.txt", "caf\udce9")
     assert (finished / "note.txt").read_text(encoding="utf-8") == "caf\\udce9"

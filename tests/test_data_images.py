@@ -15,8 +15,8 @@ import torch
 from image_files import CPU, error_of, load, pixels_of, png, random_image, write_folder, write_parquet
 from PIL import Image
 
-from leanformer.config import ImageDataConfig
-from leanformer.data import decoding
+from leanformer.config.images import ImageDataConfig
+from leanformer.data import image_files as decoding
 from leanformer.data import images as images_module
 from leanformer.data.images import MemorySplit, StreamSplit, load_images
 

@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from leanformer.blocks.state import DecodingState
+from leanformer.blocks.kit.state import DecodingState
 from leanformer.measure.cost import count_flops
-from leanformer.measure.decoding import Lengths, decoding_costs, decoding_flops, decoding_state_bytes
+from leanformer.measure.writing import Lengths, decoding_costs, decoding_flops, decoding_state_bytes
 
 MakeModel = Callable[..., PreTrainedModel]
 Plan = dict[str, Any]

@@ -17,14 +17,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from leanformer import teaching
-from leanformer.blocks.base import BlockModule
-from leanformer.config import TrainConfig
+from leanformer.blocks.kit.base import BlockModule
+from leanformer.config.base import TrainConfig
 from leanformer.learn import train as loop
-from leanformer.learn.distill import (
+from leanformer.learn.lessons import (
     Lesson,
-    Observed,
-    Target,
     answer,
     divergence,
     explained,
@@ -37,8 +34,10 @@ from leanformer.learn.distill import (
     training_bytes,
     tuning_loss,
 )
+from leanformer.learn.observe import Observed, Target
 from leanformer.learn.train import Batch, make_accelerator, train
 from leanformer.model.surgery import module_at
+from leanformer.study import teaching
 
 MakeModel = Callable[..., PreTrainedModel]
 Plan = dict[str, Any]
@@ -844,7 +843,7 @@ def test_a_loss_that_is_not_finite_is_named(
 ) -> None:
     # A rate that no configuration may ask for.
     far = teaching_config(lf.DistillConfig(epochs=1)).model_copy(update={"learning_rate": (1e38,)})
-    monkeypatch.setattr("leanformer.distillation.teaching_config", lambda teach: far)
+    monkeypatch.setattr("leanformer.learn.distill.teaching_config", lambda teach: far)
     plan: Plan = {"encoder.0.self_attention": FF}
     with pytest.raises(lf.LeanformerError, match="teaching failed: the loss or its gradient was not finite") as raised:
         lf.distill(teachers["marian"], plan, BATCHES)

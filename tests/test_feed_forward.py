@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from leanformer.blocks.base import AttentionWeights, check_arguments
 from leanformer.blocks.feed_forward import FeedForward, FeedForwardModule
-from leanformer.blocks.networks import CausalNetwork, GroupedMap, Scale
-from leanformer.blocks.prefix import running_sum
-from leanformer.blocks.state import DecodingState
-from leanformer.errors import LeanformerError
-from leanformer.model.sites import Site, SiteKind
+from leanformer.blocks.kit.base import AttentionWeights, check_arguments
+from leanformer.blocks.kit.networks import CausalNetwork, GroupedMap, Scale
+from leanformer.blocks.kit.prefix import running_sum
+from leanformer.blocks.kit.site import Site, SiteKind
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.core.errors import LeanformerError
 
 SITES: dict[str, tuple[SiteKind, bool, bool]] = {  # kind, causal, reads_source
     "encoder self": ("self_attention", False, False),

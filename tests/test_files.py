@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import leanformer as lf
-from leanformer.files import (
+from leanformer.core.files import (
     add_to_directory,
     make_directory,
     remove,
@@ -81,7 +81,8 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
 def test_standard_output_is_written_into_wherever_it_leads(tmp_path: Path) -> None:
     """A shell's ``>>`` keeps what is in the file."""
     script = (
-        "from pathlib import Path; from leanformer.files import write_atomically as w; w(Path('/dev/stdout'), 'b\\n')"
+        "from pathlib import Path; from leanformer.core.files import write_atomically as write; "
+        "write(Path('/dev/stdout'), 'b\\n')"
     )
     path = tmp_path / "log"
     path.write_text("a\n")

@@ -18,10 +18,10 @@ import torch
 from image_files import error_of, load, pixels_of, random_image, write_folder, write_parquet
 from PIL import Image
 
+from leanformer.core.warning import StudyWarning
 from leanformer.data.folders import image_suffixes
 from leanformer.data.images import ImageData
 from leanformer.data.splits import role_of
-from leanformer.warning import StudyWarning
 
 
 def warned(data: ImageData, code: str) -> StudyWarning:

@@ -16,16 +16,17 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer import cli
-from leanformer.blocks.state import DecodingState
-from leanformer.config import NumberWordsConfig, TextDataConfig, TokenizerConfig, read_probes
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.config.reader import read_probes
+from leanformer.config.translation import NumberWordsConfig, TextDataConfig, TokenizerConfig
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import train_tokenizer
-from leanformer.learn.distill import Explained, frozen_copy
+from leanformer.learn.lessons import Explained, frozen_copy
 from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, features
 from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.model.baseline import fresh_model
 from leanformer.model.families import find_family
-from leanformer.model.sites import Site
 from leanformer.model.surgery import build, module_at, resolve
 from leanformer.report.inspection import inspection_table
 

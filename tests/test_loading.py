@@ -30,7 +30,8 @@ from typer.testing import CliRunner, Result
 
 import leanformer as lf
 from leanformer.cli import app
-from leanformer.config import TokenizerConfig, TrainConfig
+from leanformer.config.base import TrainConfig
+from leanformer.config.translation import TokenizerConfig
 from leanformer.data.preprocessing import read_preprocessing
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.learn.train import TrainingStep, make_accelerator

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from leanformer.blocks import dot_product
-from leanformer.blocks.dot_product import attend, split_heads
+from leanformer.blocks.kit import dot_product
+from leanformer.blocks.kit.dot_product import attend, split_heads
 from leanformer.blocks.minimal_attention import MinimalAttentionModule, TriangularLinear
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 from leanformer.model.students import reduce
 from leanformer.model.surgery import parameter_count, sites
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from num2words import num2words
 
-from leanformer.config import NumberWordsConfig, TextDataConfig
+from leanformer.config.translation import NumberWordsConfig, TextDataConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.data.number_words import draw_numbers, number_words
-from leanformer.errors import LeanformerError
 
 ALL_KINDS = ("cardinal", "ordinal", "year", "currency")
 

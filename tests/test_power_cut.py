@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from studies import run, without_timings
 
-from leanformer.files import add_to_directory, make_directory, replace_directory, write_atomically
+from leanformer.core.files import add_to_directory, make_directory, replace_directory, write_atomically
 from leanformer.model.students import load
-from leanformer.rundir import RunDirectory
+from leanformer.study.store import RunDirectory
 
 MakeStudy = Callable[..., dict[str, Any]]
 Image = dict[str, bytes]  # path from the root -> content

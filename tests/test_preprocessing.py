@@ -18,7 +18,8 @@ from transformers.models.deit.image_processing_pil_deit import DeiTImageProcesso
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import leanformer as lf
-from leanformer.config import ImageStudy, make_study
+from leanformer.config.images import ImageStudy
+from leanformer.config.reader import make_study
 from leanformer.tasks.images import ImageClassification
 
 MakeModel = Callable[..., PreTrainedModel]

@@ -9,7 +9,7 @@ import pytest
 import transformers
 from rich.console import Console
 
-from leanformer.progress import Reporter, quiet_libraries
+from leanformer.core.progress import Reporter, quiet_libraries
 
 
 @pytest.mark.parametrize("bars", [True, False])

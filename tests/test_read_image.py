@@ -17,7 +17,7 @@ from image_files import error_of, load, pixels_of, random_image, write_folder
 from PIL import Image
 
 import leanformer as lf
-from leanformer.data.decoding import ORIENTATION, read_header
+from leanformer.data.image_files import ORIENTATION, read_header
 
 ROOT = Path(__file__).parents[1]
 

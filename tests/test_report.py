@@ -27,17 +27,17 @@ from report_examples import (
 )
 from rich.console import Console
 
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 from leanformer.report import figures, numbers
 from leanformer.report.ablation import ablation
 from leanformer.report.curves import learning_curves
+from leanformer.report.examples import side_by_side
 from leanformer.report.page import render, write_report
-from leanformer.report.parts import difference_by_part
-from leanformer.report.read import rows_of
-from leanformer.report.sentences import side_by_side
+from leanformer.report.slices import difference_by_part
 from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites
-from leanformer.report.table import decision_lines, results_table
-from leanformer.report.teaching import teaching_figures
+from leanformer.report.summary import decision_lines, results_table
+from leanformer.report.taught import teaching_figures
+from leanformer.results.schema import rows_of
 
 DESKTOP, PHONE = 1280, 375  # pixels
 

@@ -15,8 +15,8 @@ import torch
 from image_files import load, pixels_of, png, random_image, write_folder, write_parquet
 from PIL import Image
 
+from leanformer.core.warning import StudyWarning
 from leanformer.data.images import ImageData
-from leanformer.warning import StudyWarning
 
 STORAGE = pytest.mark.parametrize("storage", ["memory", "stream"])
 

@@ -13,16 +13,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from leanformer.blocks.average import Average, AverageModule
-from leanformer.blocks.base import AttentionWeights, Block, BlockModule, check_arguments
+from leanformer.blocks.kit.base import AttentionWeights, Block, BlockModule, check_arguments
+from leanformer.blocks.kit.site import Site, SiteKind
+from leanformer.blocks.kit.some_heads import SomeHeadsModule, replace_heads
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.tokens import repeats
 from leanformer.blocks.linear_attention import LinearAttention, LinearAttentionModule
 from leanformer.blocks.mixer import Mixer, MixerModule
 from leanformer.blocks.slots import FactoredMap, Slots, SlotsModule
-from leanformer.blocks.some_heads import SomeHeadsModule, replace_heads
-from leanformer.blocks.state import DecodingState
 from leanformer.blocks.synthesizer import Synthesizer, SynthesizerModule
-from leanformer.blocks.tokens import repeats
-from leanformer.errors import LeanformerError
-from leanformer.model.sites import Site, SiteKind
+from leanformer.core.errors import LeanformerError
 
 SITES: dict[str, tuple[SiteKind, bool, bool]] = {  # kind, causal, reads_source
     "encoder self": ("self_attention", False, False),

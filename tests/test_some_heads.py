@@ -12,10 +12,11 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from leanformer.blocks.base import HeadsModule
-from leanformer.blocks.some_heads import SomeHeadsModule
-from leanformer.blocks.state import DecodingState
-from leanformer.learn.distill import Lesson, Observed, answer, explained, frozen_copy
+from leanformer.blocks.kit.base import HeadsModule
+from leanformer.blocks.kit.some_heads import SomeHeadsModule
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.learn.lessons import Lesson, answer, explained, frozen_copy
+from leanformer.learn.observe import Observed
 from leanformer.model.families import find_family
 from leanformer.model.surgery import module_at
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leanformer.config import ImageDataConfig
+from leanformer.config.images import ImageDataConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.data.splits import make_splits, name_splits
-from leanformer.errors import LeanformerError
 
 
 def splits_of(labels: list[int], **keys: Any) -> dict[str, set[int]]:

@@ -23,10 +23,10 @@ import torch
 from studies import results_of, run, without_timings
 
 import leanformer as lf
-from leanformer import stopping
 from leanformer.cli import NOTHING_RECOMMENDED
+from leanformer.core import stopping
+from leanformer.core.memory import memory_named
 from leanformer.learn.train import TrainingStep
-from leanformer.memory import memory_named
 
 MakeStudy = Callable[..., dict[str, Any]]
 
@@ -205,7 +205,7 @@ def test_a_signal_that_somebody_else_handles_is_theirs() -> None:
 
 def _killed_in_a_deletion(study: dict[str, Any], directory: Path, which: int) -> None:
     """Runs a study and kills itself in the middle of a deletion, half of the files being gone."""
-    from leanformer import files
+    from leanformer.core import files
 
     count = 0
 

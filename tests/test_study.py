@@ -28,16 +28,17 @@ from rich.console import Console
 from studies import results_of, rows_of, run, without_timings
 
 import leanformer as lf
-from leanformer import job as job_room
-from leanformer import trials as trial_room
-from leanformer.config import ImageDataConfig, TrainConfig
-from leanformer.data.batches import ImageBatches
+from leanformer.config.base import TrainConfig
+from leanformer.config.images import ImageDataConfig
+from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn.train import Trained, TrainingStep, train
 from leanformer.measure.quality import predict
 from leanformer.model.surgery import parameter_count
-from leanformer.report.table import decision_lines, results_table
-from leanformer.rundir import RunDirectory
+from leanformer.report.summary import decision_lines, results_table
+from leanformer.study import prepare as job_room
+from leanformer.study import trials as trial_room
+from leanformer.study.store import RunDirectory
 
 MakeStudy = Callable[..., dict[str, Any]]
 KILLS = int(os.environ.get("LEANFORMER_KILLS", "5"))

@@ -11,7 +11,8 @@ import torch
 from num2words import num2words
 from torch import Tensor
 
-from leanformer.config import TokenizerConfig
+from leanformer.config.translation import TokenizerConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_batches import (
     EncodedPairs,
@@ -23,7 +24,6 @@ from leanformer.data.text_batches import (
     length_batches,
 )
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
-from leanformer.errors import LeanformerError
 
 PAD, START, END = 2, 1, 0
 ENGLISH = tuple(num2words(number) for number in range(0, 9000, 11))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from leanformer.config import NumberWordsConfig, TextDataConfig
-from leanformer.data.text import TextData, load_text
-from leanformer.errors import LeanformerError
+from leanformer.config.translation import NumberWordsConfig, TextDataConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.data.text_sources import TextData, load_text
 
 Pair = tuple[str, str]
 TRAIN = [(f"Sentence number {number} é", f"Satz Nummer {number}") for number in range(100)]

@@ -16,16 +16,16 @@ import datasets
 import pytest
 from num2words import num2words
 
-from leanformer.config import TextDataConfig
+from leanformer.config.translation import TextDataConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.core.signatures import files_signature
 from leanformer.data import text_reading
 from leanformer.data.languages import match_codes
 from leanformer.data.pairs import SentencePairs
-from leanformer.data.text import TextData, load_text
 from leanformer.data.text_files import read_csv, read_tsv
 from leanformer.data.text_reading import decode_text, read_lines, split_lines
+from leanformer.data.text_sources import TextData, load_text
 from leanformer.data.tmx import read_tmx
-from leanformer.errors import LeanformerError
-from leanformer.signatures import files_signature
 
 ENGLISH = tuple(f"sentence {number}, \u201cquoted\u201d" for number in range(40))
 GERMAN = tuple(f"Satz {number}; «schön»" for number in range(40))

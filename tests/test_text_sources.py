@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from leanformer.config import ImageDataConfig, NumberWordsConfig, TextDataConfig
+from leanformer.config.images import ImageDataConfig
+from leanformer.config.translation import NumberWordsConfig, TextDataConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.data.image_sources import open_source
 from leanformer.data.iwslt import read_iwslt
 from leanformer.data.pairs import SentencePairs
-from leanformer.data.sources import open_source
-from leanformer.data.text import TextData, load_text
-from leanformer.errors import LeanformerError
+from leanformer.data.text_sources import TextData, load_text
 
 ENGLISH = tuple(f"this is sentence {number}" for number in range(40))
 GERMAN = tuple(f"dies ist Satz {number}" for number in range(40))

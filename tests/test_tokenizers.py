@@ -16,9 +16,9 @@ import torch
 from num2words import num2words
 from transformers import AutoTokenizer, BartTokenizer, MarianTokenizer
 
-from leanformer.config import TokenizerConfig
+from leanformer.config.translation import TokenizerConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
-from leanformer.errors import LeanformerError
 
 ENGLISH = [num2words(number) for number in range(0, 6000, 7)]
 GERMAN = [num2words(number, lang="de") for number in range(0, 6000, 7)]

@@ -13,10 +13,10 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from leanformer.config import ImageDataConfig, ImageTrainConfig
-from leanformer.data.batches import ImageBatches
+from leanformer.config.images import ImageDataConfig, ImageTrainConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
-from leanformer.errors import LeanformerError
 from leanformer.learn import train as loop
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.schedule import rate_factor

@@ -14,9 +14,10 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from transformers import MarianConfig, MarianMTModel
 
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 from leanformer.measure.scoring import Metric
-from leanformer.measure.translation import Translations, corpus_score, translate
+from leanformer.measure.translation import Translations, corpus_score
+from leanformer.model.generate import translate
 
 SOURCES = (
     "A man in an orange hat, starring at something.",

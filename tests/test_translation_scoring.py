@@ -24,10 +24,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 import leanformer as lf
-from leanformer.config import TranslationStudy
+from leanformer.config.translation import TranslationStudy
+from leanformer.core.errors import LeanformerError
 from leanformer.data.normalization import loses_letters, normalizer_of
 from leanformer.data.tokenizers import TranslationTokenizer
-from leanformer.errors import LeanformerError
 from leanformer.measure import cost
 from leanformer.measure.scoring import Metric, Scoring, choose_tokenizer
 from leanformer.measure.translation import Translations, corpus_score
@@ -618,7 +618,9 @@ def error_of(study: dict[str, Any]) -> str:
 def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Studies end where training would begin, so that what they get through is all that comes before."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("leanformer.trials.Trials.announce", lambda _: pytest.fail("Nothing was wrong.", pytrace=False))
+    monkeypatch.setattr(
+        "leanformer.study.trials.Trials.announce", lambda _: pytest.fail("Nothing was wrong.", pytrace=False)
+    )
 
 
 def is_prepared(study: dict[str, Any]) -> bool:

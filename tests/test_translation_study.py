@@ -24,17 +24,20 @@ from studies import results_of, rows_of, run, without_timings
 from transformers import MarianConfig, MarianMTModel
 
 import leanformer as lf
-from leanformer import cli, teaching, translator
-from leanformer.blocks import base
-from leanformer.blocks.base import AttentionWeights, Block, BlockModule
-from leanformer.config import NumberWordsConfig, TextDataConfig, TokenizerConfig
+from leanformer import cli
+from leanformer.blocks.kit import base
+from leanformer.blocks.kit.base import AttentionWeights, Block, BlockModule
+from leanformer.blocks.kit.site import Site
+from leanformer.config.translation import NumberWordsConfig, TextDataConfig, TokenizerConfig
+from leanformer.core.signatures import files_signature
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.measure import cost
-from leanformer.measure.translation import Translations, translate
-from leanformer.model.sites import Site
+from leanformer.measure.translation import Translations
+from leanformer.model.generate import translate
 from leanformer.model.surgery import parameter_count
-from leanformer.signatures import files_signature
+from leanformer.study import teaching
+from leanformer.study import translate as translator
 from leanformer.tasks.translation import Translation
 
 ALR = {"block": "feed_forward", "hidden": 8, "max_length": 30}
@@ -461,7 +464,7 @@ def test_a_teaching_cut_off_with_other_settings_is_not_gone_on_with(tmp_path: Pa
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several jobs' parts come one after the other."""
-    monkeypatch.setattr("leanformer.study.train_side_by_side", lambda trials, jobs: None)
+    monkeypatch.setattr("leanformer.study.run.train_side_by_side", lambda trials, jobs: None)
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -19,7 +19,7 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 import leanformer as lf
-from leanformer.blocks.state import DecodingState
+from leanformer.blocks.kit.state import DecodingState
 from leanformer.model import layers
 from leanformer.model.students import length_limits
 from leanformer.model.surgery import module_at, parameter_count

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from leanformer.errors import LeanformerError
-from leanformer.progress import Reporter
-from leanformer.workers import Do, Relay, Workers
+from leanformer.core.errors import LeanformerError
+from leanformer.core.progress import Reporter
+from leanformer.study.processes import Do, Relay, Workers
 
 
 def make_ready(relay: Relay, directory: Path) -> Do:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 
 if TYPE_CHECKING:
-    from leanformer.config import DistillConfig, FinetuneConfig, Study, make_study, read_study
-    from leanformer.data.decoding import read_image
-    from leanformer.distillation import distill
-    from leanformer.inspection import Inspection, inspect
+    from leanformer.blocks.kit.site import Site
+    from leanformer.config.base import DistillConfig, FinetuneConfig, Study
+    from leanformer.config.reader import make_study, read_study
+    from leanformer.data.image_files import read_image
+    from leanformer.learn.distill import distill
     from leanformer.model.conversion import convert
-    from leanformer.model.sites import Site
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
-    from leanformer.study import StudyResult, run
+    from leanformer.study.inspect import Inspection, inspect
+    from leanformer.study.run import StudyResult, run
 
 __all__ = [
     "DistillConfig",
@@ -40,21 +41,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DistillConfig": "leanformer.config",
-    "FinetuneConfig": "leanformer.config",
-    "Inspection": "leanformer.inspection",
-    "Site": "leanformer.model.sites",
-    "Study": "leanformer.config",
-    "StudyResult": "leanformer.study",
+    "DistillConfig": "leanformer.config.base",
+    "FinetuneConfig": "leanformer.config.base",
+    "Inspection": "leanformer.study.inspect",
+    "Site": "leanformer.blocks.kit.site",
+    "Study": "leanformer.config.base",
+    "StudyResult": "leanformer.study.run",
     "convert": "leanformer.model.conversion",
-    "distill": "leanformer.distillation",
-    "inspect": "leanformer.inspection",
+    "distill": "leanformer.learn.distill",
+    "inspect": "leanformer.study.inspect",
     "load": "leanformer.model.students",
-    "make_study": "leanformer.config",
-    "read_image": "leanformer.data.decoding",
-    "read_study": "leanformer.config",
+    "make_study": "leanformer.config.reader",
+    "read_image": "leanformer.data.image_files",
+    "read_study": "leanformer.config.reader",
     "reduce": "leanformer.model.students",
-    "run": "leanformer.study",
+    "run": "leanformer.study.run",
     "save": "leanformer.model.students",
     "sites": "leanformer.model.surgery",
 }

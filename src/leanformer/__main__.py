@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from leanformer.stopping import ENDS, Stopped, end, listening
+from leanformer.core.stopping import ENDS, Stopped, end, listening
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from leanformer import bounds
-from leanformer.allocator import keep_freed_memory
-from leanformer.errors import LeanformerError, printable
-from leanformer.stopping import Stopped, end, ignore_signals
+from leanformer.core import bounds
+from leanformer.core.errors import LeanformerError, printable
+from leanformer.core.machine import keep_freed_memory
+from leanformer.core.stopping import Stopped, end, ignore_signals
 
 # What the disk and its rights may refuse a user; any other OSError is a defect of ours and keeps its traceback.
 USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
@@ -153,14 +153,14 @@ def run(
     ] = 1,
 ) -> None:
     """Run a study: train, measure, decide, report. What is there already is not done again."""
-    from leanformer.config import read_study
+    from leanformer.config.reader import read_study
 
     # Read first: a mistake in the file shows at once, not after the seconds that PyTorch takes to load.
     settings = read_study(study, set_ or ())
     print(f"{settings.name}: starting", file=sys.stderr, flush=True)
 
-    from leanformer import study as main_job
-    from leanformer.report.table import decision_lines, results_table
+    from leanformer.report.summary import decision_lines, results_table
+    from leanformer.study import run as main_job
 
     result = main_job.run(settings, out, jobs=jobs)
     console = Console()
@@ -186,12 +186,12 @@ def sites(
     ],
 ) -> None:
     """List the sites of a model: the names that a plan's patterns match."""
+    from leanformer.core.progress import quiet_libraries
     from leanformer.model.baseline import fresh_model
     from leanformer.model.families import FAMILIES
     from leanformer.model.students import load
     from leanformer.model.surgery import parameter_count
     from leanformer.model.surgery import sites as find_sites
-    from leanformer.progress import quiet_libraries
 
     with quiet_libraries():
         found = fresh_model(model, {}) if model in FAMILIES else load(model)
@@ -213,8 +213,8 @@ def convert(
     out: Annotated[Path, typer.Argument(parser=_path, help="The directory to make; new or empty.")],
 ) -> None:
     """Write a model's pickled weights as safetensors. Nothing that is pickled runs."""
+    from leanformer.core.progress import quiet_libraries
     from leanformer.model.conversion import convert as convert_model
-    from leanformer.progress import quiet_libraries
 
     with quiet_libraries():
         written = convert_model(model, out)
@@ -243,7 +243,7 @@ def translate(
     device: Annotated[Device, typer.Option(help="Where to compute; auto is a GPU where there is one.")] = "auto",
 ) -> None:
     """Translate lines of text, one translation a line."""
-    from leanformer.translator import translate_lines
+    from leanformer.study.translate import translate_lines
 
     translate_lines(model, text, out, beam, batch_tokens, max_tokens, device)
 
@@ -277,13 +277,13 @@ def inspect(
     device: Annotated[Device, typer.Option(help="Where to compute; auto is a GPU where there is one.")] = "auto",
 ) -> None:
     """Look into a trained model: what of each site and head is linear, or could be replaced."""
-    from leanformer.config import read_data, read_probes
+    from leanformer.config.reader import read_data, read_probes
 
     section = read_data(data, set_ or ())
     probes = read_probes(probe) if probe else None
 
-    from leanformer import inspection
     from leanformer.report.inspection import LEGEND, inspection_table
+    from leanformer.study import inspect as inspection
 
     teach = inspection.TEACHING.model_copy(update={"epochs": epochs})
     found = inspection.inspect(model, section, out, probes, teach, device)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from leanformer.blocks.base import AttentionWeights, Block, register
-from leanformer.blocks.prefix import running_sum, wide
-from leanformer.blocks.state import DecodingState
-from leanformer.blocks.sums import SumsModule
-from leanformer.blocks.tokens import without_padding
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import AttentionWeights, Block, register
+from leanformer.blocks.kit.prefix import running_sum, wide
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.sums import SumsModule
+from leanformer.blocks.kit.tokens import without_padding
 
 
 class AverageModule(SumsModule):

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from torch import nn
 from transformers.activations import ACT2FN
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, register
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, register
+from leanformer.blocks.kit.site import Site
 
 
 @register

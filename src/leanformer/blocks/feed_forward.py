@@ -8,13 +8,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register
-from leanformer.blocks.networks import CausalNetwork, WholeNetwork
-from leanformer.blocks.prefix import wide
-from leanformer.blocks.state import DecodingState
-from leanformer.blocks.tokens import check_length, check_positions, without_padding
-from leanformer.errors import LeanformerError
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.kit.networks import CausalNetwork, WholeNetwork
+from leanformer.blocks.kit.prefix import wide
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.tokens import check_length, check_positions, without_padding
+from leanformer.core.errors import LeanformerError
 
 # The published sizes: numbers that the network reads for each of its hidden units.
 INPUTS_PER_HIDDEN = {"XS": 256, "S": 128, "M": 8, "L": 2}

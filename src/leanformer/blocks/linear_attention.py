@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, register, set_linear
-from leanformer.blocks.prefix import wide
-from leanformer.blocks.state import DecodingState
-from leanformer.blocks.sums import SumsModule
-from leanformer.blocks.tokens import check_divides, without_padding
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, register, set_linear
+from leanformer.blocks.kit.prefix import wide
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.sums import SumsModule
+from leanformer.blocks.kit.tokens import check_divides, without_padding
 
 # The least sum of weights that is divided by: features of one sign may all vanish in float32.
 EPSILON = 1e-6

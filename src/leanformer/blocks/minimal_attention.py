@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
-from leanformer.blocks.dot_product import attend, split_heads
-from leanformer.blocks.state import DecodingState
-from leanformer.blocks.tokens import check_divides
-from leanformer.errors import LeanformerError
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
+from leanformer.blocks.kit.dot_product import attend, split_heads
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.tokens import check_divides
+from leanformer.core.errors import LeanformerError
 
 
 class TriangularLinear(nn.Module):

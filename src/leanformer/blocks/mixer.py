@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register
-from leanformer.blocks.grid import Grid, mix_pairs
-from leanformer.blocks.some_heads import HeadList, groups_of, settle_heads
-from leanformer.blocks.state import DecodingState
-from leanformer.blocks.tokens import check_divides, check_length, check_positions, without_padding
-from leanformer.errors import LeanformerError
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register
+from leanformer.blocks.kit.grid import Grid, mix_pairs
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.some_heads import HeadList, groups_of, settle_heads
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.tokens import check_divides, check_length, check_positions, without_padding
+from leanformer.core.errors import LeanformerError
 
 MIXING_DEVIATION = 0.02
 USUAL_TOKENS = 16  # that a token reads where weights by distance count as they are

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from leanformer.blocks.base import AttentionWeights, Block, register
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import AttentionWeights, Block, register
+from leanformer.blocks.kit.site import Site
 
 
 class ClassTokenPooling(nn.Module):

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
-from leanformer.blocks.prefix import running_sum, wide
-from leanformer.blocks.some_heads import Heads, groups_of, settle_heads
-from leanformer.blocks.state import DecodingState
-from leanformer.blocks.tokens import repeats, without_padding
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
+from leanformer.blocks.kit.prefix import running_sum, wide
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.some_heads import Heads, groups_of, settle_heads
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.tokens import repeats, without_padding
 
 # Scores of running pools lie within plus and minus this: their exponentials and products of two fit float32 whatever
 # comes later. A running maximum would give as much, but not all positions at once.

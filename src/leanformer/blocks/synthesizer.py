@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.base import Arguments, AttentionWeights, Block, HeadsModule, register
-from leanformer.blocks.prefix import wide
-from leanformer.blocks.some_heads import Heads, groups_of, settle_heads
-from leanformer.blocks.state import DecodingState
-from leanformer.blocks.tokens import check_length, check_positions, without_padding
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register
+from leanformer.blocks.kit.prefix import wide
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.some_heads import Heads, groups_of, settle_heads
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.tokens import check_length, check_positions, without_padding
 
 SourceScore = Literal["none", "linear", "network"]
 

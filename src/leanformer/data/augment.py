@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 
 FLIP_PROBABILITY = 0.5
 ERASE_PROBABILITY = 0.25

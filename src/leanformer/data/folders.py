@@ -16,12 +16,12 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from leanformer.core.errors import LeanformerError
+from leanformer.core.warning import StudyWarning
 from leanformer.data.hub import SourceSplit
 from leanformer.data.labels import class_name
 from leanformer.data.splits import role_of
 from leanformer.data.walking import subdirectories
-from leanformer.errors import LeanformerError
-from leanformer.warning import StudyWarning
 
 NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 """Formats that Pillow names and reads nothing of, or not without another program."""

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 
 HUB_SECONDS = 10  # to wait for the hub's first answer
 JSON = (".json", ".json.gz", ".jsonl", ".jsonl.gz")

@@ -16,8 +16,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from leanformer.config import ImageDataConfig
-from leanformer.data.decoding import ImageForm, MisfitError, Resizing
+from leanformer.config.images import ImageDataConfig
+from leanformer.core.warning import StudyWarning
+from leanformer.data.image_files import ImageForm, MisfitError, Resizing
+from leanformer.data.image_sources import find_columns, open_source
 from leanformer.data.labels import match_head, read_labels
 from leanformer.data.preprocessing import Preprocessing
 from leanformer.data.reading import (
@@ -32,9 +34,7 @@ from leanformer.data.reading import (
     read_headers,
 )
 from leanformer.data.sightings import Watch, judge
-from leanformer.data.sources import find_columns, open_source
 from leanformer.data.splits import make_splits, name_splits
-from leanformer.warning import StudyWarning
 
 STATISTICS_SAMPLE = 10_000
 SMALLEST_STD = 1 / 255  # one grey level: images of one plain color must not be divided by zero

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from leanformer.core.errors import LeanformerError
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_reading import read_lines, read_text
 from leanformer.data.tmx import without_entities, xml_problem
-from leanformer.errors import LeanformerError
 
 METADATA = re.compile(
     r"\s*</?(url|keywords|speaker|talkid|title|description|reviewer|translator|transcript|doc|content)\b[^<>]*>", re.I

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from leanformer.core.errors import LeanformerError
+from leanformer.core.warning import StudyWarning
 from leanformer.data.hub import SourceSplit
 from leanformer.data.splits import Rows
-from leanformer.errors import LeanformerError
-from leanformer.warning import StudyWarning
 
 SHOWN = 5  # names that a message lists
 

@@ -14,12 +14,12 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from leanformer.core.errors import LeanformerError
+from leanformer.core.paths import other_kind
 from leanformer.data.folders import Opened, unread_files, unread_tables
 from leanformer.data.hub import SourceSplit, check_json_depth, first_line
 from leanformer.data.splits import role_of
 from leanformer.data.walking import subdirectories
-from leanformer.errors import LeanformerError
-from leanformer.paths import other_kind
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_COLUMN = "file_name"

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from num2words import CONVERTER_CLASSES
 
-from leanformer.config import NumberWordsConfig, TextDataConfig
+from leanformer.config.translation import NumberWordsConfig, TextDataConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.data.pairs import SentencePairs
-from leanformer.errors import LeanformerError
 
 YEARS = range(1000, 3000)  # what people read as years, and where the languages' ways to read them differ from numbers'
 WORDS_OF_THEIR_OWN = 20  # up to here numbers have words that no longer number teaches, such as "zero"

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from leanformer.config import TextDataConfig
-from leanformer.errors import LeanformerError
+from leanformer.config.translation import TextDataConfig
+from leanformer.core.errors import LeanformerError
 
 FEWEST_TESTED = 2
 """Sentences of a test split: what is drawn from one has no variance."""

@@ -18,10 +18,10 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from leanformer.bounds import PIXELS
-from leanformer.data.decoding import BITS_KEY, LARGEST_SETTINGS, Resizing, are_numbers, checked_bits
-from leanformer.errors import LeanformerError, quoted
-from leanformer.paths import read_text
+from leanformer.core.bounds import PIXELS
+from leanformer.core.errors import LeanformerError, quoted
+from leanformer.core.paths import read_text
+from leanformer.data.image_files import BITS_KEY, LARGEST_SETTINGS, Resizing, are_numbers, checked_bits
 
 PROCESSORS: dict[str, type[PilBackend]] = {"vit": ViTImageProcessorPil, "deit": DeiTImageProcessorPil}
 """Family -> its image processor, whose defaults hold for what a file leaves out."""

@@ -20,12 +20,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from leanformer.data.decoding import SIXTEEN_BITS, ImageForm, decode, loses_bits, read_header, read_peak, reason_of
+from leanformer.core.errors import LeanformerError
 from leanformer.data.hub import SourceSplit
+from leanformer.data.image_files import SIXTEEN_BITS, ImageForm, decode, loses_bits, read_header, read_peak, reason_of
 from leanformer.data.sightings import Watch, look_at
 from leanformer.data.splits import Rows
 from leanformer.data.walking import check_plain
-from leanformer.errors import LeanformerError
 
 CHUNK = 512  # images that are read at a time while loading
 FEW = 2000  # fewer images are read faster than worker processes start

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from leanformer.data.decoding import has_transparency, is_sixteen_bit
-from leanformer.warning import StudyWarning
+from leanformer.core.warning import StudyWarning
+from leanformer.data.image_files import has_transparency, is_sixteen_bit
 
 Watch = Literal["plain", "exact", "near"]
 """Whether an image shows anything; also which pixels it has; also what it looks like."""

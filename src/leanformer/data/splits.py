@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from leanformer.config import ImageDataConfig
-from leanformer.errors import LeanformerError
+from leanformer.config.images import ImageDataConfig
+from leanformer.core.errors import LeanformerError
 
 Rows = NDArray[np.int64]
 

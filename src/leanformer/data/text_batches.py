@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from leanformer.core.errors import LeanformerError
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.tokenizers import TranslationTokenizer
-from leanformer.errors import LeanformerError
 
 IGNORED = -100  # the label that no loss is taken at
 ENCODED_AT_A_TIME = 10_000  # sentences

@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from leanformer.core.warning import StudyWarning
 from leanformer.data.pairs import SentencePairs
-from leanformer.warning import StudyWarning
 
 MUCH = 0.1  # part of a split that is too much to be left out without a word beside the decision
 MOST = 0.5

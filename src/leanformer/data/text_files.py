@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from leanformer.core.errors import LeanformerError
 from leanformer.data.languages import is_column_name, match_codes
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_reading import read_lines, read_text, split_lines
-from leanformer.errors import LeanformerError
 
 DELIMITERS = ",;\t"  # of files that end in .csv, the likeliest first
 _QUOTED = re.compile('\\s*"[^"\t]*"(\t"[^"\t]*")+\\s*')  # a line of columns in quotes, with tabs between them

@@ -14,10 +14,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from leanformer.core.errors import LeanformerError
 from leanformer.data.languages import match_codes
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_reading import marked_encoding, read_parts
-from leanformer.errors import LeanformerError
 
 XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 NATIVE_CODE = frozenset({"bpt", "ept", "ph", "it", "ut"})  # TMX elements that hold a document format's own markup

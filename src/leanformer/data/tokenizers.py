@@ -20,10 +20,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import AutoTokenizer, MarianTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from leanformer.config import TokenizerConfig
+from leanformer.config.translation import TokenizerConfig
+from leanformer.core.errors import LeanformerError
 from leanformer.data.hub import first_line
 from leanformer.data.normalization import Normalize, normalizer_of
-from leanformer.errors import LeanformerError
 
 END, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"  # with the ids 0, 1 and 2
 SIDES = ("source_tokenizer", "target_tokenizer")  # directories, where each side has its own

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from leanformer.errors import LeanformerError
-from leanformer.paths import other_kind
+from leanformer.core.errors import LeanformerError
+from leanformer.core.paths import other_kind
 
 NO_DATA = frozenset({"thumbs.db", "desktop.ini", "icon\r"})  # what file managers leave behind
 NO_DATA_DIRECTORIES = frozenset({"__macosx", "__pycache__"})

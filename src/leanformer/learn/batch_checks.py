@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from leanformer.errors import LeanformerError
-from leanformer.learn.distill import Observed
+from leanformer.core.errors import LeanformerError
+from leanformer.core.memory import memory_named
+from leanformer.learn.observe import Observed
 from leanformer.learn.train import Batch
-from leanformer.memory import memory_named
 from leanformer.model.directory import one_line
 from leanformer.model.families import device_and_dtype, find_family
 

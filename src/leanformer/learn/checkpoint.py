@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from leanformer.errors import LeanformerError
-from leanformer.files import set_aside, write_atomically
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import set_aside, write_atomically
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch._inductor.exc import TritonMissing
 from torch.fx.experimental import _config as fx_config
 
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 
 VERSIONS = 1000  # of one function, at most, in one process
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from leanformer.blocks.base import AttentionWeights, BlockModule, HeadsModule
-from leanformer.blocks.state import DecodingState
-from leanformer.blocks.tokens import without_padding
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import AttentionWeights, BlockModule, HeadsModule
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.tokens import without_padding
 
 # As part of the mean variance of a feature: features may depend on each other, and a sum over them is to stay solvable.
 RIDGE = 1e-6

@@ -14,16 +14,17 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
-from leanformer import stopping
+from leanformer.blocks.kit.networks import GroupedMap
 from leanformer.blocks.minimal_attention import TriangularLinear
-from leanformer.blocks.networks import GroupedMap
-from leanformer.config import TrainConfig, TranslationTrainConfig
-from leanformer.errors import LeanformerError
+from leanformer.config.base import TrainConfig
+from leanformer.config.translation import TranslationTrainConfig
+from leanformer.core import stopping
+from leanformer.core.errors import LeanformerError
+from leanformer.core.stopping import undisturbed
 from leanformer.learn.checkpoint import CheckpointError, Snapshot
 from leanformer.learn.compiled import compiled, compiling
 from leanformer.learn.schedule import rate_factor
 from leanformer.model.layers import PatchProjection
-from leanformer.stopping import undisturbed
 
 # A rollback goes to the last boundary, so that a step's fate depends on the step alone and not on when a checkpoint
 # happened to be written: a trial that was cut off and resumed goes the way of one that was not.

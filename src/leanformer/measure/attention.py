@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from leanformer.blocks.kit.site import Site
 from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.model.families import Family
-from leanformer.model.sites import Site
 
 
 def weights_of(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leanformer.measure.tables import read_columns, to_parquet
+from leanformer.core.parquet import read_columns, to_parquet
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.tokenizers import tokenizer_spm
 
+from leanformer.core.errors import LeanformerError
 from leanformer.data.languages import primary_code
-from leanformer.errors import LeanformerError
 
 Metric = Literal["bleu", "chrf"]
 

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from leanformer.errors import LeanformerError
-from leanformer.files import replace_directory
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import replace_directory
+from leanformer.core.progress import quiet_libraries
 from leanformer.model.directory import (
     PICKLES,
     SAFETENSORS,
@@ -30,7 +31,6 @@ from leanformer.model.directory import (
     weight_files,
 )
 from leanformer.model.students import check_finite, check_fit, load
-from leanformer.progress import quiet_libraries
 
 COMPANIONS = (
     "added_tokens.json",

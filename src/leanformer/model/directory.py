@@ -22,11 +22,11 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
+from leanformer.core.paths import as_path, other_kind
 from leanformer.model.families import FAMILIES, STUDENT_PREFIX, Family
 from leanformer.model.sizes import check_config, check_memory, check_settings, mistake_of, outline
 from leanformer.model.student_models import STUDENTS
-from leanformer.paths import as_path, other_kind
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")  # whole, or the index of its parts

@@ -41,9 +41,9 @@ from transformers.models.marian.modeling_marian import (
 from transformers.models.vit.modeling_vit import ViTAttention, ViTLayer
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputRecorder
 
-from leanformer.blocks.base import AttentionWeights
+from leanformer.blocks.kit.base import AttentionWeights
 from leanformer.blocks.pooling import ClassTokenPooling
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 from leanformer.model.layers import (
     OpenDecoderLayer,
     OpenEncoderLayer,

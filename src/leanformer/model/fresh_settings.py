@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers.activations import ACT2FN
 
-from leanformer.errors import LeanformerError, quoted
+from leanformer.core.errors import LeanformerError, quoted
 from leanformer.model.families import Family
 
 _WHAT_IT_RETURNS = "a study asks a model for what it needs"

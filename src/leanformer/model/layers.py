@@ -13,10 +13,10 @@ from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from leanformer.blocks.base import BlockModule
-from leanformer.blocks.state import DecodingState, SourceKeys
-from leanformer.errors import LeanformerError
-from leanformer.model.sites import SiteKind
+from leanformer.blocks.kit.base import BlockModule
+from leanformer.blocks.kit.site import SiteKind
+from leanformer.blocks.kit.state import DecodingState, SourceKeys
+from leanformer.core.errors import LeanformerError
 
 
 class Sublayer(nn.Module):

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import leanformer.blocks  # noqa: F401  (registers the blocks)
-from leanformer.blocks.base import Arguments, Block, blocks_at, check_arguments, find_block
-from leanformer.errors import LeanformerError, quoted
-from leanformer.model.sites import Site
+from leanformer.blocks.kit.base import Arguments, Block, blocks_at, check_arguments, find_block
+from leanformer.blocks.kit.site import Site
+from leanformer.core.errors import LeanformerError, quoted
 
 LONGEST_PATTERN = 200
 

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from leanformer.errors import LeanformerError
+from leanformer.core.errors import LeanformerError
 
 METADATA, KEY = "__metadata__", "sha256"
 ALIGNMENT = 8  # of the tensors' bytes, by spaces at the header's end

@@ -11,7 +11,7 @@ import psutil
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from leanformer.errors import LeanformerError, quoted
+from leanformer.core.errors import LeanformerError, quoted
 from leanformer.model.families import Family
 
 SHAPE_KEYS = {

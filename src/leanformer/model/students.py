@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 import leanformer.auto  # noqa: F401  (students are known to transformers' Auto classes wherever they are made or loaded)
-from leanformer.errors import LeanformerError
-from leanformer.files import add_to_directory
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import add_to_directory
+from leanformer.core.progress import quiet_libraries
 from leanformer.model.directory import (
     SAFETENSORS,
     check_outline,
@@ -31,7 +32,6 @@ from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
 from leanformer.model.student_models import STUDENTS
 from leanformer.model.surgery import combine, install, resolve, sites
-from leanformer.progress import quiet_libraries
 
 
 def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:

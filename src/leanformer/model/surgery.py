@@ -10,14 +10,14 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from leanformer.blocks.base import AttentionWeights, BlockModule, check_arguments, find_block
-from leanformer.blocks.some_heads import replace_heads
-from leanformer.errors import LeanformerError
-from leanformer.memory import memory_named
+from leanformer.blocks.kit.base import AttentionWeights, BlockModule, check_arguments, find_block
+from leanformer.blocks.kit.site import Site, SiteKind
+from leanformer.blocks.kit.some_heads import replace_heads
+from leanformer.core.errors import LeanformerError
+from leanformer.core.memory import memory_named
 from leanformer.model.families import Family, ImageFamily, device_and_dtype, find_family
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
 from leanformer.model.plan import Choice, Plan, match
-from leanformer.model.sites import Site, SiteKind
 
 ResolvedPlan = dict[str, dict[str, Any]]
 """Site name -> {"block": name, every argument}: what was changed at a model, complete enough to rebuild it."""

@@ -13,7 +13,7 @@ from leanformer.report.heatmap import difference_limits, heat_map
 from leanformer.report.numbers import Metric, find_metric
 from leanformer.report.structure import layer_of, place_of, plain
 from leanformer.report.style import safe, scaled
-from leanformer.report.table import verdict
+from leanformer.report.summary import verdict
 
 # The published names of feed_forward's schemes (arXiv 2311.10642), by the kind of site.
 SCHEMES = {

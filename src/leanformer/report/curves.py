@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from leanformer.report import numbers
 from leanformer.report.style import COLORS, NEUTRAL, empty_figure, scaled
-from leanformer.report.table import verdict
+from leanformer.report.summary import verdict
 
 Curve = tuple[list[float], list[float | None]]
 """Epochs, and the value after each."""

@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 
 from leanformer.report import numbers
 from leanformer.report.numbers import Metric, find_metric
-from leanformer.report.read import rows_of
 from leanformer.report.style import (
     COLORS,
     NEUTRAL,
@@ -22,7 +21,8 @@ from leanformer.report.style import (
     row_height,
     safe,
 )
-from leanformer.report.table import price, verdict
+from leanformer.report.summary import price, verdict
+from leanformer.results.schema import rows_of
 
 MARGIN = {"line": {"color": COLORS["reject"], "width": 1.5, "dash": "dash"}, "name": "margin", "showlegend": True}
 

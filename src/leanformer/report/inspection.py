@@ -12,8 +12,8 @@ from plotly.offline import get_plotlyjs
 from rich.table import Table
 from rich.text import Text
 
-from leanformer.errors import printable
-from leanformer.files import write_atomically
+from leanformer.core.errors import printable
+from leanformer.core.files import write_atomically
 from leanformer.report import numbers
 from leanformer.report.heatmap import heat_map
 from leanformer.report.page import make_environment

@@ -12,18 +12,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from leanformer.files import write_atomically
+from leanformer.core.files import write_atomically
 from leanformer.report import figures, numbers
 from leanformer.report.ablation import ablation
 from leanformer.report.curves import learning_curves
+from leanformer.report.examples import side_by_side
 from leanformer.report.numbers import METRICS, MISSING, find_metric
-from leanformer.report.parts import by_part, difference_by_part, greatest_losses
-from leanformer.report.read import read_results, rows_of
-from leanformer.report.sentences import side_by_side
+from leanformer.report.slices import by_part, difference_by_part, greatest_losses
 from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites, kinds_of, parameters_by_kind
 from leanformer.report.style import number_of, reach
-from leanformer.report.table import PREFERENCES, decision_lines, interval, one_pair_only, speed_ratio, verdict
-from leanformer.report.teaching import teaching_figures
+from leanformer.report.summary import PREFERENCES, decision_lines, interval, one_pair_only, speed_ratio, verdict
+from leanformer.report.taught import teaching_figures
+from leanformer.results.schema import read_results, rows_of
 
 MARKS = {"accept": "●", "undecided": "◇", "reject": "✕", "failed": "✕", "baseline": "■"}
 """The symbols of the figures, as text."""

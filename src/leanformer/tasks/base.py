@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from leanformer.config import Study
+from leanformer.config.base import Study
+from leanformer.core.warning import StudyWarning
 from leanformer.decide.statistics import Comparison, Interval
 from leanformer.learn.train import Batch, TrainingBatches, TrainingStep
 from leanformer.measure.cost import Subject
 from leanformer.model.surgery import ResolvedPlan
-from leanformer.warning import StudyWarning
 
 MakeStep = Callable[[PreTrainedModel], TrainingStep]
 

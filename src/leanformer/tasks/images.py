@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from leanformer.config import ImageStudy
-from leanformer.data.batches import ImageBatches
-from leanformer.data.decoding import Resizing
+from leanformer.config.images import ImageStudy
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import write_atomically
+from leanformer.core.warning import StudyWarning
+from leanformer.data.image_batches import ImageBatches
+from leanformer.data.image_files import Resizing
 from leanformer.data.images import ImageData, load_images
 from leanformer.data.preprocessing import Preprocessing, read_preprocessing, shipped_processor
 from leanformer.decide.statistics import Comparison, compare, mcnemar_exact, quality_interval
-from leanformer.errors import LeanformerError
-from leanformer.files import write_atomically
 from leanformer.learn.train import Batch, inputs_of
 from leanformer.measure.cost import Subject
 from leanformer.measure.quality import Predictions, predict
 from leanformer.model.baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
-from leanformer.warning import StudyWarning
 
 FEWEST_TESTED = 2  # of one nothing can be said of others
 INTERVAL_METHOD = (

@@ -15,20 +15,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from leanformer.config import TranslationStudy
+from leanformer.config.translation import TranslationStudy
+from leanformer.core.errors import LeanformerError
 from leanformer.data.pairs import SentencePairs
-from leanformer.data.text import load_text
 from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, check_limit, encode_pairs
+from leanformer.data.text_sources import load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.decide.corpus import compare_corpus, corpus_interval, paired_bootstrap
 from leanformer.decide.statistics import Comparison
-from leanformer.errors import LeanformerError
 from leanformer.learn.train import Batch, inputs_of
 from leanformer.measure.cost import Subject
-from leanformer.measure.decoding import Lengths, decoding_costs
 from leanformer.measure.scoring import Metric, Scoring, choose_tokenizer
-from leanformer.measure.translation import Translated, Translations, corpus_score, most_tokens, translate
+from leanformer.measure.translation import Translations, corpus_score
+from leanformer.measure.writing import Lengths, decoding_costs
 from leanformer.model.baseline import TextBaseline, TextGeometry
+from leanformer.model.generate import Translated, most_tokens, translate
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
 from leanformer.tasks.translation_checks import (

@@ -9,18 +9,18 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
+from leanformer.core.errors import LeanformerError
+from leanformer.core.warning import StudyWarning
 from leanformer.data.normalization import loses_letters
 from leanformer.data.pairs import FEWEST_TESTED
-from leanformer.data.text import TextData
 from leanformer.data.text_batches import Sentences
 from leanformer.data.text_checks import MUCH, left_out_warning, present
+from leanformer.data.text_sources import TextData
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.decide.decision import UNITS
-from leanformer.errors import LeanformerError
 from leanformer.measure.scoring import Metric, Scoring
 from leanformer.measure.translation import Translations, corpus_score
 from leanformer.model.baseline import TextBaseline
-from leanformer.warning import StudyWarning
 
 FEW = 30
 """Sentences up to which intervals between percentiles of a bootstrap are known to be too narrow."""

@@ -1,0 +1,327 @@
+"""The contract of everything that can stand at a site, and the registry that finds it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from torch import nn
+
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.core.errors import LeanformerError, quoted
+from leanformer.core.fields import first_of, keys_of, sentence
+
+LARGEST_ARGUMENT = 2**20
+"""No layer of a transformer is wider, and no text longer; what is larger is a slip of the keyboard."""
+
+
+class Arguments(BaseModel):
+    """A block's arguments as written in a plan: unknown ones are errors, values are not coerced, numbers bounded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_in_bounds(cls, arguments: Any) -> Any:
+        """What has no bounds of its own would go as far as the memory, and then end the process."""
+        for name, value in arguments.items():
+            for number in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(number, int | float) and not abs(number) <= LARGEST_ARGUMENT:  # nor is nan
+                    raise ValueError(f"argument {name!r} must be at most {LARGEST_ARGUMENT:,}, not {quoted(value)}")
+        return arguments
+
+
+@dataclass(frozen=True)
+class AttentionWeights:
+    """A trained attention in one layout, whatever the family: ``x @ weight + bias``.
+
+    Args:
+        query: Weight of shape (d_model, channels), head ``i`` in the ``i``-th group of columns; ``key`` and ``value``
+            likewise. All heads together have d_model channels.
+        output: Weight of shape (channels, d_model), head ``i`` in the ``i``-th group of rows.
+        query_bias: Shape (channels,), or None where the model has none; ``key_bias`` and ``value_bias`` likewise.
+        output_bias: Shape (d_model,), or None.
+        num_heads: Number of heads.
+        scaling: What the scores are multiplied with before the softmax.
+        dropout: Probability with which a weight is dropped in training.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    output: torch.Tensor
+    query_bias: torch.Tensor | None
+    key_bias: torch.Tensor | None
+    value_bias: torch.Tensor | None
+    output_bias: torch.Tensor | None
+    num_heads: int
+    scaling: float
+    dropout: float = 0.0
+
+    def channels_of(self, heads: Sequence[int]) -> list[int]:
+        """Which channels some heads have, head by head in the order given."""
+        width = self.query.shape[1] // self.num_heads
+        return [channel for head in heads for channel in range(head * width, (head + 1) * width)]
+
+    def of_heads(self, heads: Sequence[int]) -> AttentionWeights:
+        """Some heads alone, in the order given, with their part of the output projection and its whole bias."""
+        own = self.channels_of(heads)
+
+        def of(bias: torch.Tensor | None) -> torch.Tensor | None:
+            return None if bias is None else bias[own]
+
+        return replace(
+            self,
+            query=self.query[:, own],
+            key=self.key[:, own],
+            value=self.value[:, own],
+            output=self.output[own],
+            query_bias=of(self.query_bias),
+            key_bias=of(self.key_bias),
+            value_bias=of(self.value_bias),
+            num_heads=len(heads),
+        )
+
+    def scores(self, asking: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        """What the softmax is taken of, before any mask.
+
+        Args:
+            asking: The tokens that ask, shape (batch, tokens, d_model).
+            read: Those that are read, shape (batch, tokens read, d_model).
+
+        Returns:
+            Shape (batch, heads, tokens, tokens read).
+        """
+        query, key = asking @ self.query, read @ self.key
+        if self.query_bias is not None:
+            query = query + self.query_bias
+        if self.key_bias is not None:
+            key = key + self.key_bias
+        query, key = (states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for states in (query, key))
+        return query @ key.mT * self.scaling
+
+    def bias_behind_means(self) -> torch.Tensor:
+        """The output's bias where what is averaged are values without theirs: weights that sum to one pass it on."""
+        bias = torch.zeros_like(self.output[0]) if self.output_bias is None else self.output_bias
+        return bias if self.value_bias is None else bias + self.value_bias @ self.output
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether any of the four projections has a bias."""
+        return any(b is not None for b in (self.query_bias, self.key_bias, self.value_bias, self.output_bias))
+
+
+@torch.no_grad()
+def set_linear(linear: nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Gives a linear map a weight in the layout ``x @ weight + bias``, and where it has a bias that, or zeros."""
+    linear.weight.copy_(weight.T)
+    if linear.bias is not None:
+        linear.bias.copy_(torch.zeros_like(linear.bias) if bias is None else bias)
+
+
+class BlockModule(nn.Module):
+    """What a block builds for an attention, a sublayer or a layer: one call signature at all of these sites.
+
+    Class attributes:
+        target: What a teacher's site shows it to learn from: the site's ``output``, or the attention's ``heads``, side
+            by side as they are before the output projection.
+        channels: Which channels of the target it learns; None: all.
+        max_length: Most tokens that it can read, or None; of the source too, where it reads that.
+        takes_first_token: Whether ``forward`` takes ``first_token`` too, and if it is true may give the output of the
+            first token alone, shape (batch, 1, d_model): all that is wanted of the last layer of a classifier that
+            reads the class token.
+    """
+
+    target: Literal["output", "heads"] = "output"
+    channels: Sequence[int] | None = None
+    max_length: int | None = None
+    takes_first_token: ClassVar[bool] = False
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """What stands at the site from now on.
+
+        Args:
+            hidden_states: Shape (batch, tokens, d_model): what the replaced part was given.
+            padding_mask: Boolean, shape (batch, tokens), with a state (batch, tokens in the state and these): True at
+                real tokens, False at padding; None: no padding.
+            source: The encoder's output, shape (batch, source tokens, d_model), at sites that read it.
+            source_mask: Boolean, shape (batch, source tokens), as ``padding_mask``.
+            state: While decoding with a cache: the tokens given now follow ``state.length`` earlier ones. The layer
+                counts, the block keeps its tensors.
+
+        Returns:
+            Shape (batch, tokens, d_model). What it holds at padding is not defined, but finite.
+        """
+        raise NotImplementedError
+
+    def taught(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What is compared with the teacher's ``target``: by default the block's output."""
+        return self(hidden_states, padding_mask, source, source_mask)
+
+    def taught_parameters(self) -> list[nn.Parameter]:
+        """What learns from the target; by default everything."""
+        return list(self.parameters())
+
+
+class HeadsModule(BlockModule):
+    """A block that gives an attention's heads, side by side, and has an output projection behind them.
+
+    Attributes:
+        value: What is mixed of each token; None: the token.
+        output: The projection; None where nothing follows, and in a block for some heads alone, which has that of the
+            attention behind it.
+    """
+
+    value: nn.Linear | None
+    output: nn.Linear | None
+
+    def take_over(self, teacher: AttentionWeights) -> None:
+        """Starts with a trained attention's values and output: what is mixed, and what becomes of it.
+
+        Where the values here have no bias, theirs goes into the output's, to which weights that sum to one pass it on.
+        """
+        if self.value is None:
+            return
+        set_linear(self.value, teacher.value, teacher.value_bias)
+        if self.output is not None:
+            bias = teacher.bias_behind_means() if self.value.bias is None else teacher.output_bias
+            set_linear(self.output, teacher.output, bias)
+
+    def mix(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """The heads side by side, shape (batch, tokens, channels); arguments as of ``forward``."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """The heads, projected; see ``BlockModule``."""
+        mixed = self.mix(hidden_states, padding_mask, source, source_mask, state)
+        return mixed if self.output is None else self.output(mixed)
+
+
+class Block:
+    """A kind of thing that can stand at a site: its name, its arguments, and how to make the module.
+
+    At an attention, sublayer or layer site it makes a ``BlockModule``, at an MLP or a pooling site a module that is
+    called as ``module(hidden_states) -> output``.
+
+    Class attributes:
+        name: What a plan calls it.
+        kinds: The kinds of site that it can stand at.
+        Arguments: What a plan may give beside the name.
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[frozenset[str]]
+    Arguments: ClassVar[type[Arguments]] = Arguments
+
+    @classmethod
+    def keeps(cls, arguments: Any) -> bool:
+        """Whether the block, with these arguments, means "leave here what stands here"."""
+        return False
+
+    @classmethod
+    def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
+        """Writes out what the arguments leave to the site, so that a saved plan says everything.
+
+        Args:
+            arguments: A validated instance of ``Arguments``.
+            site: Where the block is to stand.
+            teacher: The attention that stands there now; None where there is none.
+
+        Raises:
+            LeanformerError: An argument does not fit this site.
+        """
+        return dict(arguments.model_dump())
+
+    @classmethod
+    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
+        """The module that stands at the site from now on; None leaves the place empty. Not called where it keeps.
+
+        Args:
+            arguments: A validated instance of ``Arguments``, resolved.
+            site: Where it is to stand.
+            teacher: The weights of an attention that stands there now. None where there is none, and where only the
+                structure is wanted because saved weights are about to be loaded.
+        """
+        raise NotImplementedError(f"{cls.name} only ever keeps what stands there")
+
+
+_REGISTRY: dict[str, type[Block]] = {}
+
+
+def register(block: type[Block]) -> type[Block]:
+    """Class decorator: makes a block known to plans under its ``name``."""
+    _REGISTRY[block.name] = block
+    return block
+
+
+def find_block(name: str, where: str) -> type[Block]:
+    """The block of this name.
+
+    Args:
+        name: As a plan writes it.
+        where: What to name as the place of the mistake (the plan's pattern).
+
+    Raises:
+        LeanformerError: There is no such block.
+    """
+    if name not in _REGISTRY:
+        raise LeanformerError(f"{where}: unknown block {quoted(name)}; known blocks: {', '.join(sorted(_REGISTRY))}")
+    return _REGISTRY[name]
+
+
+def blocks_at(kind: str) -> list[str]:
+    """Names of the blocks that can stand at a kind of site."""
+    return sorted(name for name, block in _REGISTRY.items() if kind in block.kinds)
+
+
+def check_arguments(block: type[Block], arguments: dict[str, Any], where: str) -> Arguments:
+    """The validated arguments of ``block``.
+
+    Raises:
+        LeanformerError: An argument is unknown or has a wrong value; the message names it and ``where`` it stands.
+    """
+    try:
+        return block.Arguments(**arguments)
+    except ValidationError as error:
+        first = first_of(error, arguments)
+        key = ".".join(keys_of(first))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(block.Arguments.model_fields) or "none"
+            message = f"block {block.name!r} has no argument {quoted(key)}; its arguments: {known}"
+        else:
+            message = f"argument {key!r} of block {block.name!r}" if key else f"block {block.name!r}"
+            message += f": {sentence(first)}"
+            if key and first["type"] == "value_error":
+                message += f", not {quoted(first['input'])}"
+        raise LeanformerError(f"{where}: {message}") from None

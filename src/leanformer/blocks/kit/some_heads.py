@@ -1,0 +1,190 @@
+"""Some heads of an attention replaced by a block, the others and the output projection kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import PlainValidator
+from torch import nn
+
+from leanformer.blocks.kit.base import AttentionWeights, Block, BlockModule, HeadsModule, set_linear
+from leanformer.blocks.kit.site import Site
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.tokens import check_divides, without_padding
+from leanformer.blocks.minimal_attention import MinimalAttentionModule
+from leanformer.core.errors import LeanformerError
+
+
+def _list(value: Any) -> list[int]:
+    if not isinstance(value, list) or any(type(head) is not int for head in value):
+        raise ValueError("input should be a list of heads, such as [0, 2]")
+    return value
+
+
+def _number_or_list(value: Any) -> int | list[int]:
+    if isinstance(value, list):
+        return _list(value)
+    if type(value) is not int:
+        raise ValueError("input should be a valid integer, or a list of heads such as [0, 2]")
+    if value < 1:
+        raise ValueError("input should be greater than or equal to 1")
+    return value
+
+
+HeadList = Annotated[list[int], PlainValidator(_list)]
+"""Heads of the attention that stands at a site, counted from 0."""
+
+Heads = Annotated[int | list[int], PlainValidator(_number_or_list)]
+"""A number of channel groups, or which heads of the attention are replaced."""
+
+
+def settle_heads(site: Site, heads: int | list[int] | None, teacher: AttentionWeights | None) -> int | list[int]:
+    """An argument ``heads`` checked and written out.
+
+    Args:
+        site: Where the block is to stand.
+        heads: Channel groups, or heads of the attention there; None: as many groups as it has heads.
+        teacher: The attention that stands there now; None where there is none.
+
+    Returns:
+        The number, or the heads in their order.
+
+    Raises:
+        LeanformerError: The number does not divide the width. The list is empty, names a head twice, or one that the
+            attention does not have, or there is no attention.
+    """
+    if not isinstance(heads, list):
+        heads = heads or site.num_heads
+        check_divides(site, "heads", heads)
+        return heads
+    where = f"{site.name}: heads = {heads}"
+    if teacher is None:
+        raise LeanformerError(
+            f"{where} replaces heads of the model's own attention, but {site.block!r} stands there; reduce the teacher "
+            "instead"
+        )
+    there = f"the attention there has heads 0 to {teacher.num_heads - 1}"
+    if not heads:
+        raise LeanformerError(f"{where} replaces no head; {there}")
+    for head in heads:
+        if not 0 <= head < teacher.num_heads:
+            raise LeanformerError(f"{where} names a head {head}, but {there}")
+        if heads.count(head) > 1:
+            raise LeanformerError(f"{where} names head {head} twice; name it once")
+    return sorted(heads)
+
+
+def groups_of(site: Site, heads: int | list[int]) -> tuple[int, int | None]:
+    """Channel groups of a block with this argument, and the channels that it gives where some heads are replaced."""
+    if isinstance(heads, list):
+        return len(heads), len(heads) * (site.d_model // site.num_heads)
+    return heads, None
+
+
+class SomeHeadsModule(BlockModule):
+    """An attention of which a block gives some heads; the others and the output projection are as they were.
+
+    Args:
+        site: Where it stands.
+        block: Gives the replaced heads' channels; without an output projection of its own.
+        heads: Which those are, in their order.
+        attention: The attention, whose weights are taken over.
+    """
+
+    target = "heads"
+
+    def __init__(self, site: Site, block: HeadsModule, heads: Sequence[int], attention: AttentionWeights) -> None:
+        super().__init__()
+        self.max_length = block.max_length
+        self.channels = attention.channels_of(heads)
+        self.heads = tuple(heads)
+        self.kept_heads = tuple(head for head in range(attention.num_heads) if head not in heads)
+        self.block = block
+        self.kept = _attention_of(site, attention.of_heads(self.kept_heads)) if self.kept_heads else None
+        self.output = nn.Linear(len(attention.output), site.d_model, bias=attention.output_bias is not None)
+        set_linear(self.output, attention.output, attention.output_bias)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+        state: DecodingState | None = None,
+    ) -> torch.Tensor:
+        """All heads side by side, projected; see ``BlockModule``."""
+        block_state, kept_state = (None, None) if state is None else (state.part("block"), state.part("kept"))
+        heads = self.block.mix(hidden_states, padding_mask, source, source_mask, block_state)
+        if self.kept is not None:
+            # An attention's weight is 0 at padding, but that times what padding holds is not, if it is not finite.
+            states, _ = without_padding(hidden_states, padding_mask)
+            if source is not None and (kept_state is None or not kept_state.tensors):
+                source, _ = without_padding(source, source_mask)
+            heads = self._in_order(heads, self.kept(states, padding_mask, source, source_mask, kept_state))
+        return self.output(heads)
+
+    def _in_order(self, replaced: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, channels of the one), of the other -> (batch, tokens, channels of all heads)."""
+        parts: dict[int, torch.Tensor] = {}
+        for heads, states in ((self.heads, replaced), (self.kept_heads, kept)):
+            parts |= dict(zip(heads, states.chunk(len(heads), dim=-1), strict=True))
+        return torch.cat([parts[head] for head in sorted(parts)], dim=-1)
+
+    def taught(
+        self,
+        hidden_states: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        source_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The replaced heads side by side."""
+        return self.block.mix(hidden_states, padding_mask, source, source_mask)
+
+    def taught_parameters(self) -> list[nn.Parameter]:
+        """The block's: what was kept of the attention does not learn from it."""
+        return list(self.block.parameters())
+
+
+def _attention_of(site: Site, heads: AttentionWeights) -> MinimalAttentionModule:
+    """Heads of a trained attention by themselves, side by side."""
+    width = heads.query.shape[1]
+    module = MinimalAttentionModule(
+        site.d_model,
+        heads.num_heads,
+        qk="separate",
+        vo="collapsed",  # nothing follows the values here: the output projection is that of all heads
+        bias=any(bias is not None for bias in (heads.query_bias, heads.key_bias, heads.value_bias)),
+        diagonal_value=False,
+        temperature=False,
+        qk_norm=False,
+        dropout=heads.dropout,
+        causal=site.causal,
+        cross=site.reads_source,
+        width=width,
+    )
+    # Its scores are scaled by the width of a head; whatever else a model's are scaled by, the queries are.
+    factor = heads.scaling / (width // heads.num_heads) ** -0.5
+    set_linear(module.query, heads.query * factor, None if heads.query_bias is None else heads.query_bias * factor)
+    set_linear(module.key, heads.key, heads.key_bias)
+    assert module.value is not None
+    set_linear(module.value, heads.value, heads.value_bias)
+    return module
+
+
+def replace_heads(
+    block: type[Block], arguments: Any, site: Site, attention: AttentionWeights, take_over: bool
+) -> SomeHeadsModule:
+    """Builds what stands at a site where a block replaces some heads.
+
+    Args:
+        block: A kind of block that gives heads.
+        arguments: Its arguments, resolved; ``heads`` is a list.
+        site: Where it is to stand.
+        attention: The attention that stands there now.
+        take_over: Whether the block starts from the heads that it replaces.
+    """
+    module = block.build(arguments, site, attention.of_heads(arguments.heads) if take_over else None)
+    assert isinstance(module, HeadsModule)
+    return SomeHeadsModule(site, module, arguments.heads, attention)

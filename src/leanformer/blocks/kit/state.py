@@ -1,0 +1,139 @@
+"""What is carried from token to token while a decoder writes: layers of a Hugging Face cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+
+from leanformer.blocks.kit.tokens import repeats, stays
+
+
+class DecodingState(CacheLayerMixin):
+    """Stands in a cache in place of a layer's keys and values, and goes through ``generate`` as they do.
+
+    A block keeps in ``tensors`` whatever it needs of the tokens that it has read, batch first: beam search reorders
+    them. Where sequences in turn have the same tensors, as beams have of their sentence's source, it may keep them once
+    for each ``repeats`` sequences. In ``shared`` it keeps what is the same for every sequence. A block that holds
+    others gives each of them a ``part``, a state of its own.
+
+    Args:
+        length: Tokens read so far.
+    """
+
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.repeats = 1
+        self.shared: dict[str, torch.Tensor] = {}
+        self.parts: dict[str, DecodingState] = {}
+
+    def part(self, name: str) -> DecodingState:
+        """The state of a block within the block: it has read the same tokens, and goes where this state goes."""
+        part = self.parts.setdefault(name, DecodingState())
+        part.length = self.length
+        return part
+
+    def sequence_tensors(self) -> Iterator[torch.Tensor]:
+        """What is kept of each sequence, here and in all parts."""
+        yield from self.tensors.values()
+        for part in self.parts.values():
+            yield from part.sequence_tensors()
+
+    @classmethod
+    def of(cls, cache: Cache, layer: int) -> DecodingState:
+        """The state at a layer of a cache; put there where the cache still holds what it holds for attention."""
+        while len(cache.layers) <= layer:
+            cache.layers.append(cls())
+        found = cache.layers[layer]
+        if not isinstance(found, cls):
+            found = cache.layers[layer] = cls()
+        return found
+
+    def get_seq_length(self) -> int:
+        """Tokens read so far."""
+        return self.length
+
+    def get_max_length(self) -> int:
+        """No maximum of its own."""
+        return -1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of what a mask for the next tokens covers."""
+        return self.length + query_length, 0
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Goes on with other sequences of the batch, as beam search asks for."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps some sequences of the batch."""
+        for part in self.parts.values():
+            part.batch_select_indices(indices)
+        if stays(indices, self.repeats * len(next(iter(self.tensors.values()), ())), self.repeats):
+            return
+        indices, self.repeats = indices // self.repeats, 1
+        self.tensors = {
+            name: tensor.index_select(0, indices.to(tensor.device)) for name, tensor in self.tensors.items()
+        }
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeats every sequence of the batch."""
+        for part in self.parts.values():
+            part.batch_repeat_interleave(repeats)
+        if self.repeats > 1:
+            self.repeats *= repeats
+        else:
+            self.tensors = {name: tensor.repeat_interleave(repeats, dim=0) for name, tensor in self.tensors.items()}
+
+    def reset(self) -> None:
+        """Back to before the first token."""
+        self.length, self.repeats = 0, 1
+        self.tensors, self.shared, self.parts = {}, {}, {}
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Not possible: sums over the tokens read cannot be taken back, so that assisted generation does not work."""
+        raise NotImplementedError("a block's decoding state cannot be cropped; generate without assistant")
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Of keys and values: there are none."""
+        raise NotImplementedError("a decoding state holds no keys and values")
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of keys and values: there are none."""
+        raise NotImplementedError("a decoding state holds no keys and values")
+
+
+class SourceKeys(DynamicLayer):
+    """Keys and values of a source: not copied as long as each beam goes on from one of the same sentence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeats: int | None = None  # how many sequences in turn have the same; None: not looked at yet
+
+    @classmethod
+    def prepare(cls, cache: Cache, layer: int) -> None:
+        """Puts it at a layer of a cache that grows, unless there are keys already."""
+        found = cache.layers[layer : layer + 1]
+        if found and type(found[0]) is DynamicLayer and not found[0].is_initialized:
+            cache.layers[layer] = cls()
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Goes on with other sequences of the batch, as beam search asks for."""
+        if self.repeats is None:
+            self.repeats = repeats(self.keys, self.values)
+        if not stays(beam_idx, len(self.keys), self.repeats):
+            super().reorder_cache(beam_idx)
+            self.repeats = None
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps some sequences of the batch."""
+        super().batch_select_indices(indices)
+        self.repeats = None

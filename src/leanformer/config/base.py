@@ -1,0 +1,273 @@
+"""What the study files of every task have in common: every key checked, every default here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from leanformer.config import yaml_text
+from leanformer.config.without_effect import check_effects
+from leanformer.core.errors import quoted
+from leanformer.core.fields import (
+    Batch,
+    Beam,
+    Epochs,
+    Fraction,
+    NonNegative,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    SomeEpochs,
+    Text,
+    no_repeats,
+)
+from leanformer.core.registry import Registry
+
+
+def _as_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _rates_differ(rates: tuple[float, ...]) -> tuple[float, ...]:
+    if len({f"{rate:g}" for rate in rates}) < len(rates):
+        raise ValueError("a rate stands there twice (six digits count); each must be another")
+    return rates
+
+
+Rates = Annotated[
+    tuple[Rate, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=100), AfterValidator(_rates_differ)
+]
+
+
+class DataConfig(Section):
+    """Where a study's data come from."""
+
+    built_in: ClassVar[str]
+    """The source that comes with the package."""
+
+    source: Text
+    split_seed: Seed = 0
+
+    def file_endings(self) -> tuple[str, ...]:
+        """Of the files that ``source`` names up to their ending; empty where it names files whole."""
+        return ()
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Keys that are given and do nothing, each with the reason."""
+        yield from ()
+
+
+class BaselineConfig(Section):
+    """The model that is compared with: a fresh config of a family, or a trained model."""
+
+    model: Text
+    """A family (``vit``, ``deit``; ``marian``, ``bart``), a model directory, or a hub id."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """The family's own configuration keys (for a fresh model)."""
+    fresh: bool = False
+    """With a trained model: take its shape alone and train from random weights."""
+
+
+class FinetuneConfig(Section):
+    """How an assembled student is tuned as a whole after its blocks were taught; 0 epochs: not at all.
+
+    Why these defaults: docs/distilling.md.
+    """
+
+    epochs: Epochs = 4
+    learning_rate: Rate = 1e-3
+    cross_entropy: NonNegative = 1.0
+    """Weight of the cross-entropy with the targets."""
+    logits: NonNegative = 1.0
+    """Weight of the Kullback-Leibler divergence to the teacher's output distribution, times the temperature squared
+    (Hinton, Vinyals and Dean 2015, arXiv 1503.02531)."""
+    temperature: Positive = 2.0
+    hidden_states: NonNegative = 0.0
+    """Weight of the mean squared error to the teacher's hidden states after each layer, by their variance."""
+    average_last: SomeEpochs | None = None
+    """As in ``train``, of the tuning's epochs."""
+    targets: Literal["auto", "data", "teacher"] = "auto"
+    """What is to be learned: the data's targets, or the teacher's own translations of the training sentences
+    (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947). ``auto``: the teacher's where models write text,
+    in a study."""
+    teacher_beam: Beam = 4
+    """Hypotheses that the teacher keeps a sentence there."""
+
+    @model_validator(mode="after")
+    def _learns_from_something(self) -> FinetuneConfig:
+        if self.epochs and not (self.cross_entropy or self.logits or self.hidden_states):
+            raise ValueError("cross_entropy, logits and hidden_states are all 0; give one of them a weight")
+        return self
+
+
+class DistillConfig(Section):
+    """How blocks are taught to do what the teacher's parts at their sites do."""
+
+    epochs: SomeEpochs = 6
+    learning_rate: Rate = 2e-3
+    warmup: Fraction = 0.05
+    weight_decay: NonNegative = 0.0
+    batch_multiple: Annotated[int, Field(ge=1, le=10**4)] = 1
+    """Batches are so many times as large as in training: wide blocks pay for each step more than for each example."""
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Part of the free memory that blocks taught at a time may take; more blocks than fit are taught in groups."""
+
+    def settings(self) -> dict[str, Any]:
+        """What taught blocks follow from: all but the memory that they may take."""
+        return self.model_dump(mode="json", exclude={"memory_fraction"})
+
+
+class CandidateConfig(Section):
+    """One reduced form."""
+
+    plan: Annotated[dict[str, Any], Field(max_length=1000)]
+    """Site patterns -> a block's name, or {block: name, argument: value}; checked against the model. An empty one, or
+    one that changes nothing, is for ``distill`` with tuning alone: the control of what is tuned as long."""
+    method: Literal["scratch", "distill"] = "scratch"
+    """``scratch``: the reduced form is trained as the baseline is; ``distill``: its new blocks are taught by the
+    trained baseline, and then the whole is tuned as ``finetune`` says."""
+    finetune: FinetuneConfig | None = None
+    """With ``distill``: instead of the study's."""
+
+    @model_validator(mode="after")
+    def _finetune_goes_with_distill(self) -> CandidateConfig:
+        if self.finetune is not None and self.method != "distill":
+            raise ValueError("finetune goes with method: distill")
+        return self
+
+
+class TrainConfig(Section):
+    """How every model of the study learns, the baseline included."""
+
+    epochs: Epochs = 20
+    learning_rate: Rates = (1e-3, 3e-3, 1e-2)
+    """One rate, or a list that is searched on the validation split, alike for every model."""
+    search_epochs: SomeEpochs | None = None
+    """Epochs a rate gets in the search; by default ``epochs``, and the winner's run is the first seed's trial."""
+    weight_decay: NonNegative = 0.01
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    schedule: Literal["cosine", "one_cycle", "inverse_sqrt", "constant"] = "cosine"
+    warmup: Fraction = 0.1
+    """Part of all steps in which the rate rises."""
+    average_last: SomeEpochs | None = None
+    """The trained model is the mean of its weights after each of the last so many epochs (Vaswani et al. 2017, 6.1)."""
+    label_smoothing: Fraction = 0.0
+    clip_norm: Positive | None = 1.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto``: bfloat16 autocast on a GPU that has it, float32 elsewhere."""
+    compile: bool = False
+    checkpoint_seconds: NonNegative = 30.0
+    """A checkpoint is written when this much time has passed since the last; 0: after every epoch."""
+
+
+class AcceptConfig(Section):
+    """What may be lost, and how sure one must be."""
+
+    metric: str
+    max_drop: NonNegative
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+Repeats = Annotated[int, Field(ge=1, le=10**4)]
+
+
+Calls = Annotated[int, Field(ge=1, le=10**6)]
+
+
+class MeasureConfig(Section):
+    """How cost is measured."""
+
+    repeats: Repeats = 5
+    """Rounds over all models; medians are reported."""
+    latency_calls: Calls = 50
+    """Calls with one example a round."""
+    throughput_batch: Batch = 256
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where models are trained and measured."""
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """CPU threads; by default what PyTorch takes."""
+
+
+BASELINE = "baseline"
+
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def _is_directory(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(
+            f"the name {quoted(name)} makes no directory; take letters, digits, ., _ and -, a letter or digit first"
+        )
+    if _RESERVED.fullmatch(name) or name.endswith("."):
+        raise ValueError(f"no directory can be called {name!r} on every system; take another name")
+    return name
+
+
+class Study(Section):
+    """The whole study file: what studies of every task have in common."""
+
+    writes: ClassVar[bool] = False
+    """Whether its models answer with text of their own, from which others can learn."""
+
+    name: Annotated[str, Field(max_length=100), AfterValidator(_is_directory)]
+    """Also the run directory's name."""
+    task: str
+    data: DataConfig
+    baseline: BaselineConfig
+    candidates: Annotated[dict[str, CandidateConfig], Field(min_length=1, max_length=1000)]
+    train: TrainConfig
+    distill: DistillConfig = DistillConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), AfterValidator(no_repeats("a seed"))] = (
+        0,
+        1,
+        2,
+    )
+    accept: AcceptConfig
+    prefer: Literal["parameters", "latency", "train_seconds"] = "parameters"
+    """By which cost the cheapest accepted candidate is recommended."""
+    measure: MeasureConfig = MeasureConfig()
+
+    @field_validator("candidates")
+    @classmethod
+    def _names_make_directories(cls, candidates: dict[str, CandidateConfig]) -> dict[str, CandidateConfig]:
+        known: dict[str, str] = {BASELINE: BASELINE}
+        for name in candidates:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
+                raise ValueError(
+                    f"the name {quoted(name)} makes no directory; take letters, digits, - and _, 100 at most"
+                )
+            _is_directory(name)
+            other = known.setdefault(name.lower(), name)
+            if name == BASELINE:
+                raise ValueError(f"the name {name!r} is taken by the baseline; take another")
+            if other != name:
+                raise ValueError(
+                    f"the names {other!r} and {name!r} differ by case alone, and many disks tell no such files apart; "
+                    "take another"
+                )
+        return candidates
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Study:
+        check_effects(self)
+        return self
+
+    def to_yaml(self) -> str:
+        """The study with every default written out; reads back as the same study."""
+        return yaml_text.write(self.model_dump(mode="json"))
+
+
+STUDIES: Registry[type[Study]] = Registry("leanformer.config", order=("image-classification", "translation"))
+"""Task -> the study file's form; a form registers itself in its module."""

@@ -1,0 +1,91 @@
+"""The study file of image classification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+)
+
+from leanformer.config.base import STUDIES, AcceptConfig, BaselineConfig, DataConfig, Study, TrainConfig
+from leanformer.core.fields import (
+    Batch,
+    Count,
+    Deviation,
+    Fraction,
+    Mean,
+    Name,
+    Pixels,
+    Text,
+    Whole,
+    no_repeats,
+)
+
+
+class ImageDataConfig(DataConfig):
+    """Where the images come from, and how they are split."""
+
+    built_in: ClassVar[str] = "digits"
+
+    source: Text = built_in
+    """``digits`` (built in), a directory (parquet or ``root/class/*.png``), or a hub data set's id."""
+    subset: Name | None = None
+    """The hub data set's configuration name, where it has several."""
+    image_column: Name | None = None
+    label_column: Name | None = None
+    channels: Annotated[Literal[1, 3] | None, Whole] = None
+    """1 converts to grey, 3 to color; by default as the data are (grey stays grey)."""
+    image_size: Pixels | tuple[Pixels, Pixels] | None = None
+    """Pixels, or (height, width): resize to this. By default the images must share one size."""
+    validation_fraction: Fraction = 0.1
+    """Part of the training data set aside for validation where the data has no such split."""
+    test_fraction: Fraction = 0.2
+    """Part of all the data set aside for testing where the data has no such split."""
+    train_limit: Count | None = None
+    """Use at most this many training examples (a seeded choice), validation examples not counted."""
+    test_limit: Count | None = None
+    augment: Annotated[
+        tuple[Literal["random_crop", "horizontal_flip", "random_erasing"], ...], AfterValidator(no_repeats("a kind"))
+    ] = ()
+    normalize: Literal["auto", "data"] | tuple[tuple[Mean, ...], tuple[Deviation, ...]] = "auto"
+    """``data``: mean and deviation of the training images; ``auto``: the trained model's own where it has them,
+    else ``data``; or ``[[mean, ...], [std, ...]]`` in pixel values from 0 to 1."""
+    storage: Literal["auto", "memory", "stream"] = "auto"
+    """``memory``: decoded once, kept on the device; ``stream``: decoded batch by batch from disk; ``auto``: memory
+    where the decoded images take less than half of what is free."""
+    duplicates: Literal["exact", "near", "none"] = "exact"
+    """Which images are looked for in two splits: those that are pixel for pixel the same; also those that look alike;
+    or none, which while streaming spares the pass over all images in which they are looked at."""
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        if self.source == self.built_in:
+            for key in ("subset", "image_column", "label_column"):
+                if getattr(self, key) is not None:
+                    yield f"data.{key}", f"{self.built_in} is built in and has none"
+
+
+class ImageTrainConfig(TrainConfig):
+    """How image classifiers learn."""
+
+    batch_size: Batch = 256
+
+
+class ImageAcceptConfig(AcceptConfig):
+    """What an image classifier may lose."""
+
+    metric: Literal["accuracy"] = "accuracy"
+    max_drop: Fraction = 0.01
+    """Part of the examples: 0.01 is one point of accuracy."""
+
+
+@STUDIES.register("image-classification")
+class ImageStudy(Study):
+    """A study of image classifiers."""
+
+    task: Literal["image-classification"] = "image-classification"
+    data: ImageDataConfig = ImageDataConfig()
+    baseline: BaselineConfig = BaselineConfig(model="vit")
+    train: ImageTrainConfig = ImageTrainConfig()
+    accept: ImageAcceptConfig = ImageAcceptConfig()

@@ -1,0 +1,175 @@
+"""The study file of translation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+)
+
+from leanformer.config.base import (
+    STUDIES,
+    AcceptConfig,
+    BaselineConfig,
+    Calls,
+    DataConfig,
+    MeasureConfig,
+    Rates,
+    Repeats,
+    Study,
+    TrainConfig,
+)
+from leanformer.core.fields import (
+    Batch,
+    Beam,
+    Count,
+    Fraction,
+    Language,
+    Length,
+    Name,
+    Section,
+    Text,
+    no_repeats,
+)
+
+
+class TokenizerConfig(Section):
+    """The subword tokenizer that is trained where the model brings none."""
+
+    kind: Literal["bpe", "unigram"] = "bpe"
+    vocabulary: Annotated[int, Field(ge=260, le=10**6)] = 8000
+    """Most subwords (a side, where each side has its own), the 256 bytes and three marks among them; fewer where the
+    text gives no more."""
+    shared: bool = True
+    """One vocabulary for both languages, or one a side."""
+    lowercase: bool = False
+    """Both sides in small letters; scores then do without case too, and their signatures say so."""
+
+
+class NumberWordsConfig(Section):
+    """The built-in text: numbers written out in two languages, by ``num2words``."""
+
+    kinds: Annotated[
+        tuple[Literal["cardinal", "ordinal", "year", "currency"], ...],
+        Field(min_length=1),
+        AfterValidator(no_repeats("a kind")),
+    ] = ("cardinal",)
+    largest: Annotated[int, Field(ge=100, le=10**12)] = 1_000_000
+    """Numbers are drawn from 0 to this, short ones as often as long ones."""
+    train: Batch = 20_000
+    validation: Batch = 500
+    test: Batch = 1_000
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "EUR"
+    """Of the ``currency`` kind, whose numbers count hundredths of it."""
+
+
+class TextDataConfig(DataConfig):
+    """Where the sentence pairs come from, and how they are prepared."""
+
+    built_in: ClassVar[str] = "number-words"
+
+    source: Text = built_in
+    """``number-words`` (built in), a hub data set's id, a directory (its local copy, or an IWSLT 2017 archive as
+    published), one file of pairs (.tsv, .csv, .tmx, .jsonl, .parquet), or, with two aligned plain files a split, the
+    path up to the language, such as ``corpus/train`` for ``corpus/train.de`` and ``corpus/train.en``."""
+    subset: Name | None = None
+    """The hub data set's configuration name, where it has several."""
+    source_language: Language = "de"
+    target_language: Language = "en"
+    """Language codes; also the names of the columns, of the files' endings, or of the columns in ``translation``."""
+    numbers: NumberWordsConfig = NumberWordsConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    max_tokens: Length = 128
+    """Sentences with more subwords, the end mark included, are left out of training and counted."""
+    validation_fraction: Fraction = 0.05
+    """Part of the training sentences set aside for validation where the data has no such split."""
+    test_fraction: Fraction = 0.1
+    """Part of all source sentences set aside for testing where the data has no such split, with their translations."""
+    train_limit: Count | None = None
+    """Use at most this many training pairs (a seeded choice), validation pairs not counted."""
+    validation_limit: Count | None = None
+    test_limit: Count | None = None
+
+    def file_endings(self) -> tuple[str, ...]:
+        return self.source_language, self.target_language
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        if self.source == self.built_in:
+            if self.subset is not None:
+                yield "data.subset", f"{self.built_in} is built in and has none"
+            for key in ("validation_fraction", "test_fraction"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    yield f"data.{key}", f"{self.built_in} has splits of its own, by data.numbers"
+        elif self.numbers != NumberWordsConfig():
+            yield "data.numbers", f"the source is not {self.built_in}"
+        if self.numbers.currency != "EUR" and "currency" not in self.numbers.kinds:
+            yield "data.numbers.currency", "currency is not among the kinds"
+
+
+class TranslationTrainConfig(TrainConfig):
+    """How translators learn."""
+
+    batch_tokens: Batch = 4096
+    """Subwords a batch at most, padding included, on the longer side; sentences of like length stand together."""
+    learning_rate: Rates = (1e-3,)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    label_smoothing: Fraction = 0.1
+
+
+class TranslationAcceptConfig(AcceptConfig):
+    """What a translator may lose."""
+
+    metric: Literal["bleu", "chrf"] = "bleu"
+    max_drop: Annotated[float, Field(ge=0, lt=100)] = 0.5
+    """Points of BLEU or chrF."""
+    tokenize: Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none"] = (
+        "auto"
+    )
+    """sacreBLEU's tokenizer for BLEU (chrF has none); ``auto``: what suits the target language."""
+
+
+class DecodeConfig(Section):
+    """How test sentences are translated."""
+
+    beam: Beam = 1
+    """1 is greedy."""
+    max_tokens: Length | None = None
+    """Longest translation, subwords; by default ``data.max_tokens``, or what the model's blocks can take if less."""
+    batch_tokens: Batch = 4096
+
+
+class TranslationMeasureConfig(MeasureConfig):
+    """How a translator's cost is measured: a call is the translation of one sentence, or of a batch of them."""
+
+    repeats: Repeats = 3
+    latency_calls: Calls = 10
+    throughput_batch: Batch = 64
+
+
+@STUDIES.register("translation")
+class TranslationStudy(Study):
+    """A study of translators."""
+
+    writes: ClassVar[bool] = True
+
+    task: Literal["translation"] = "translation"
+    data: TextDataConfig = TextDataConfig()
+    baseline: BaselineConfig = BaselineConfig(
+        model="marian",
+        config={
+            "d_model": 128,
+            "encoder_layers": 3,
+            "decoder_layers": 3,
+            "encoder_attention_heads": 8,
+            "decoder_attention_heads": 8,
+            "encoder_ffn_dim": 512,
+            "decoder_ffn_dim": 512,
+        },
+    )
+    train: TranslationTrainConfig = TranslationTrainConfig()
+    accept: TranslationAcceptConfig = TranslationAcceptConfig()
+    decode: DecodeConfig = DecodeConfig()
+    measure: TranslationMeasureConfig = TranslationMeasureConfig()

@@ -1,0 +1,101 @@
+"""The machine: its devices, threads and memory, and what is written beside figures.
+
+PyTorch, which takes seconds to load, is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanformer.core.errors import LeanformerError, quoted
+
+if TYPE_CHECKING:
+    import torch
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST = 2**31 - 1  # that mallopt can be told, in bytes
+
+
+def pick_device(wanted: str, where: str = "measure.device") -> torch.device:
+    """The device by its name; ``auto`` is a GPU where there is one.
+
+    Args:
+        wanted: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        where: What to name as the place of a mistake.
+
+    Raises:
+        LeanformerError: There is no such device.
+    """
+    import torch
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not isinstance(wanted, str) or wanted not in present:
+        raise LeanformerError(f"{where}: no device is called {quoted(wanted)}; take auto, {', '.join(present)}")
+    if not present[wanted]:
+        names = ", ".join(name for name, there in present.items() if there)
+        raise LeanformerError(f"{where}: there is no {wanted!r} here; this machine has {names}")
+    return torch.device(wanted)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """PyTorch's CPU threads set to a number, and set back afterwards; None leaves them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
+    """Versions and machine."""
+    import torch
+
+    packages = ("leanformer", "torch", "transformers", "accelerate", "datasets", "numpy", "scipy")
+    return {
+        **{name: importlib.metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process keep the memory that it frees for its next use, in place of giving it back to the system.
+
+    Each training step on a CPU frees what the next one asks for again, and the system clears every page anew: a seventh
+    of a small translator's training. The setting is of the whole process, so commands make it, and the library does
+    not.
+
+    Returns:
+        Whether there is such a setting here: it is the GNU C library's.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, LARGEST))

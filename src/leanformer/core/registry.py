@@ -1,0 +1,59 @@
+"""What a package's modules offer under a name: blocks, families, tasks. A new module is all that a new one takes."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+class Registry(Mapping[str, Item]):
+    """Name -> item, of all modules of a package. They are imported when somebody first asks what there is.
+
+    Args:
+        package: Whose modules register themselves, such as ``leanformer.blocks``.
+        order: Names that come first, in this order; the others follow by name.
+    """
+
+    def __init__(self, package: str, order: tuple[str, ...] = ()) -> None:
+        self._package = package
+        self._order = order
+        self._items: dict[str, Item] = {}
+        self._complete = False
+
+    def add(self, name: str, item: Item) -> Item:
+        """Registers an item.
+
+        Raises:
+            ValueError: The name is taken by another.
+        """
+        if self._items.setdefault(name, item) is not item:
+            raise ValueError(f"{self._package}: two are called {name!r}")
+        return item
+
+    def register(self, name: str) -> Callable[[Item], Item]:
+        """A decorator that registers a class or function under a name."""
+        return lambda item: self.add(name, item)
+
+    def __getitem__(self, name: str) -> Item:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        names = self._all()
+        first = [name for name in self._order if name in names]
+        return iter([*first, *sorted(name for name in names if name not in first)])
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> dict[str, Item]:
+        if not self._complete:
+            package = import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                if not module.ispkg:
+                    import_module(f"{self._package}.{module.name}")
+            self._complete = True
+        return self._items

@@ -1,0 +1,72 @@
+"""Warnings of a study: it can run, but what comes of it may not mean what its reader thinks.
+
+A warning stands beside the decision: on the terminal, in ``results.json`` and in the report. What is merely told (how
+data were divided, which columns were found) is a note, and what makes a result wrong for sure is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from leanformer.core.errors import printable
+
+CODES: dict[str, str] = {
+    # images
+    "conflicting-labels": "training images that are pixel for pixel the same have different classes",
+    "constant-images": "images are of one color everywhere after decoding",
+    "cut-colors": "images in color have 16 bits a channel, of which the upper 8 are read",
+    "empty-class": "a class has no example",
+    "head-renamed": "outputs of a trained model were trained for classes that the data lack",
+    "leaked-images": "validation or test images are pixel for pixel in the training split",
+    "near-duplicates": "validation or test images look like images of the training split",
+    "nested-classes": "all class directories hold the same directories, which may be the classes",
+    "several-frames": "image files have several frames, of which the first is read",
+    "similar-labels": "class names differ by blanks or case alone",
+    "unknown-preprocessing": "a trained model does not say how its images are prepared",
+    "unread-files": "files among the images were not read",
+    "unread-table": "a table beside the images names none of them",
+    # text
+    "leaked-sentences": "sentences that are validated or tested on stand in the training split too",
+    "untranslated-pairs": "most pairs of a split have the same sentence on both sides",
+    "pairs-left-out": "more than a tenth of a split's pairs was left out",
+    "short-references": "most references have fewer than the four words in a row that BLEU counts",
+    "small-test-split": "the test split has so few sentences that its intervals are too narrow",
+    "cut-translations": "translations are cut off at fewer subwords than some references have",
+    "unknown-letters": "the tokenizer does not know letters of many references, which no translation can reach",
+    "lossy-tokenizer": "the tokenizer does not give back what it was given, and a perfect translation scores below 99",
+    "lossy-normalizer": "the tokenizer takes letters or accents away, from the references as scored too",
+    # models
+}
+"""Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""
+
+
+@dataclass(frozen=True)
+class StudyWarning:
+    """One thing that the reader of a result has to know.
+
+    Args:
+        code: One of ``CODES``.
+        sentence: What was found, where, and what to do, in one line of plain words.
+        count: Of how many examples, files or sentences it speaks.
+    """
+
+    code: str
+    sentence: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise ValueError(f"no warning has the code {self.code!r}; add it to CODES")
+
+    def __str__(self) -> str:
+        return f"warning: {printable(self.sentence)} [{self.code}]"
+
+    def row(self) -> dict[str, object]:
+        """As ``results.json`` has it."""
+        return {"code": self.code, "sentence": printable(self.sentence), "count": self.count}
+
+
+def rows(warnings: Iterable[StudyWarning]) -> list[dict[str, object]]:
+    """Warnings as ``results.json`` has them."""
+    return [warning.row() for warning in warnings]

@@ -1,0 +1,139 @@
+"""What a teacher's sites read and gave: seen while it runs, without changing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from leanformer.blocks.kit.site import Site
+from leanformer.core.errors import LeanformerError
+from leanformer.learn.train import Batch, inputs_of
+from leanformer.model.families import find_family
+from leanformer.model.layers import real_tokens
+from leanformer.model.surgery import module_at
+
+Target = Literal["output", "heads"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a teacher's forward pass showed.
+
+    Args:
+        inputs: Site -> the hidden states that the part there was given, shape (batch, tokens, d_model).
+        targets: (site, target) -> what it gave, shape (batch, tokens, channels).
+        source: The encoder's output, shape (batch, source tokens, d_model), where the model has a decoder.
+        source_mask: Boolean, True at the source's real tokens; None where there is no padding.
+        target_mask: Likewise of the decoder's tokens.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    targets: Mapping[tuple[str, Target], torch.Tensor]
+    source: torch.Tensor | None
+    source_mask: torch.Tensor | None
+    target_mask: torch.Tensor | None
+
+    def mask_at(self, site: Site) -> torch.Tensor | None:
+        """True at the real tokens of a site; None where there is no padding."""
+        return self.target_mask if site.causal else self.source_mask
+
+    def arguments_at(self, site: Site) -> tuple[torch.Tensor | None, ...]:
+        """What a block at a site is called with: hidden states, their mask, and the source with its own."""
+        # A causal block never reads on: padding behind a sentence is nothing to it, and training has no other.
+        padding_mask = None if site.causal else self.source_mask
+        source = (self.source, self.source_mask) if site.reads_source else (None, None)
+        return self.inputs[site.name], padding_mask, *source
+
+
+class Observed:
+    """A teacher whose sites are watched while it reads batches (a context manager).
+
+    Args:
+        teacher: A model with open layers, as ``reduce(model, {})`` makes it; set to evaluation mode.
+        wanted: The sites and what is wanted of them.
+    """
+
+    def __init__(self, teacher: PreTrainedModel, wanted: Iterable[tuple[str, Target]]) -> None:
+        self.teacher = teacher
+        self.wanted = sorted(set(wanted))
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._targets: dict[tuple[str, Target], torch.Tensor] = {}
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Observed:
+        family = find_family(self.teacher)
+        self.teacher.eval()
+        with self._hooks:  # none is left where one of them cannot be
+            for name, target in self.wanted:
+                module = module_at(self.teacher, name)
+                if module is None:
+                    raise LeanformerError(f"the teacher has nothing to teach at {name}: the site is empty")
+                self._watch(module, name, None if target == "heads" else target)
+                if target == "heads":
+                    if not isinstance(module, family.attention_class):
+                        raise LeanformerError(
+                            f"the teacher has no attention of its own at {name} whose heads could teach"
+                        )
+                    self._watch_heads(family.output_projection(module), name)
+            self._hooks = self._hooks.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hooks.close()
+
+    def _watch(self, module: nn.Module, name: str, target: Target | None) -> None:
+        def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            self._inputs[name] = arguments[0] if arguments else named["hidden_states"]
+            if target is not None:
+                self._targets[name, target] = output[0] if isinstance(output, tuple) else output
+
+        self._hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+
+    def _watch_heads(self, projection: nn.Module, name: str) -> None:
+        def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            self._targets[name, "heads"] = arguments[0] if arguments else named["input"]
+
+        self._hooks.callback(projection.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    @torch.no_grad()
+    def read(self, batch: Batch) -> Seen:
+        """Lets the teacher read a batch.
+
+        Args:
+            batch: Named inputs, with ``labels``.
+
+        Raises:
+            LeanformerError: A site showed nothing: the forward pass does not go through it. A translator's batch has
+                no ``decoder_input_ids``.
+        """
+        has_decoder = "decoder" in find_family(self.teacher).stacks(self.teacher)
+        if has_decoder and "decoder_input_ids" not in batch:
+            raise LeanformerError(
+                "a batch has no decoder_input_ids, the tokens that the decoder reads; transformers' "
+                "DataCollatorForSeq2Seq makes them where it is given the model"
+            )
+        self._inputs, self._targets = {}, {}
+        if has_decoder:
+            outputs = self.teacher.base_model(**inputs_of(batch))  # no logits, which may cost as much as all layers
+        else:
+            # A classifier that is asked for its hidden states computes every token in the last layer too.
+            outputs = self.teacher(**inputs_of(batch), output_hidden_states=True)
+        for name, target in self.wanted:
+            if name not in self._inputs or (name, target) not in self._targets:
+                raise LeanformerError(f"nothing was seen at {name}: the teacher's forward pass does not go through it")
+        return Seen(
+            self._inputs,
+            self._targets,
+            outputs.encoder_last_hidden_state if has_decoder else None,
+            real_tokens(batch.get("attention_mask")),
+            batch["labels"] != -100 if has_decoder else None,
+        )

@@ -1,0 +1,269 @@
+"""results.json: everything that the table and the report show, from the trials' results and the measured costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from leanformer.config.base import BASELINE, Study
+from leanformer.core.warning import rows
+from leanformer.decide.decision import UNITS, Decision, decide, recommend, weak_baseline, without_acceptances
+from leanformer.decide.statistics import Comparison
+from leanformer.measure.cost import overdetermination_ratio
+from leanformer.results.schema import FORMAT
+from leanformer.tasks.base import Outcome, Task
+
+COST_METHOD = (
+    "All models in one process on one machine: warmed up, then measured in turn in each of {repeats} rounds, every "
+    "round beginning with another one; medians over rounds. Training seconds are the examples of all epochs by the "
+    "measured speed of training steps, data included; for what was distilled, the seconds that teaching its blocks, "
+    "the teacher's own translations where it learned from them, and tuning took. Memory is of tensors (weights, "
+    "activations, and in training gradients and optimizer state), at the largest moment of a batch of {batch} "
+    "(inference) or {train_batch} (training). Operations are those of matrix products and convolutions, a multiply-add "
+    "as two."
+)
+
+
+@dataclass(frozen=True)
+class CandidateOutcome:
+    """What the trials of one candidate gave.
+
+    Args:
+        name: Its name; ``baseline`` for the baseline.
+        method: ``scratch`` or ``distill``.
+        plan: As the study writes it; empty for the baseline.
+        structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``, ``decoding``.
+        search: One entry a rate that was searched.
+        trials: Seed -> the trial's result.
+        tested: The answers on the test split of the trials that ended well.
+        directories: Seed -> the trial's directory, relative to the run directory.
+    """
+
+    name: str
+    method: str
+    plan: Mapping[str, Any]
+    structure: Mapping[str, Any]
+    search: Sequence[Mapping[str, Any]]
+    trials: Mapping[int, Mapping[str, Any]]
+    tested: Outcome
+    directories: Mapping[int, str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every seed's trial ended well."""
+        return len(self.tested.answers) == len(self.trials)
+
+
+def assemble(
+    study: Study,
+    task: Task,
+    outcomes: Sequence[CandidateOutcome],
+    costs: Mapping[str, Mapping[str, Any]],
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of ``results.json``.
+
+    Args:
+        study: The study.
+        task: Its task.
+        outcomes: The baseline's first, then the candidates'.
+        costs: Name -> summary of its cost, for those that were measured.
+        environment: Versions and machine.
+    """
+    baseline, *candidates = outcomes
+    comparisons: dict[str, Comparison] = {}
+    if baseline.ok:
+        for candidate in candidates:
+            if candidate.ok:
+                comparisons[candidate.name] = task.compare(baseline.tested, candidate.tested)
+    accept = study.accept
+    unit = UNITS[accept.metric]
+    decisions = decide(comparisons, accept.max_drop, accept.confidence, unit) if comparisons else {}
+    weak = None
+    if baseline.ok:
+        level = task.quality(baseline.tested)["mean"]
+        weak = weak_baseline(level, task.worthless_quality, accept.max_drop, unit)
+    if weak is not None:
+        decisions = without_acceptances(decisions, weak)
+    models = [
+        _row(study, task, outcome, baseline, costs.get(outcome.name), comparisons.get(outcome.name), decisions)
+        for outcome in outcomes
+    ]
+    prices = {row["name"]: _price(row, study.prefer) for row in models}
+    if baseline.ok:
+        recommended, sentence = recommend(prices, decisions, BASELINE, study.prefer)
+        sentence = sentence if weak is None else f"{sentence} {weak}"
+        chosen = next(outcome for outcome in outcomes if outcome.name == recommended)
+        # By the validation split, never by the test split, which has to stay a judge.
+        best = max(chosen.trials, key=lambda seed: chosen.trials[seed]["validation"][f"validation_{accept.metric}"])
+        ship = f"{chosen.directories[best]}/model"
+    else:
+        recommended, ship = None, None
+        sentence = f"Nothing can be recommended: the baseline failed ({_failures(baseline)[0]['reason']})."
+    return {
+        "format": FORMAT,
+        "name": study.name,
+        "task": study.task,
+        "metric": study.accept.metric,
+        "accept": study.accept.model_dump(mode="json"),
+        "prefer": study.prefer,
+        "seeds": list(study.seeds),
+        "data": task.summary(),
+        "warnings": rows(task.warnings),
+        **task.results(),
+        "baseline": models[0],
+        "candidates": models[1:],
+        "recommended": recommended,
+        "recommendation": sentence,
+        "ship": ship,
+        "environment": dict(environment),
+        "method": {
+            "interval": task.interval_method(),
+            "cost": COST_METHOD.format(
+                repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.training_batch()
+            ),
+        },
+        "study": study.model_dump(mode="json"),
+    }
+
+
+def _row(
+    study: Study,
+    task: Task,
+    outcome: CandidateOutcome,
+    baseline: CandidateOutcome,
+    cost: Mapping[str, Any] | None,
+    comparison: Comparison | None,
+    decisions: Mapping[str, Decision],
+) -> dict[str, Any]:
+    structure, base = outcome.structure, baseline.structure
+    is_baseline = outcome.name == BASELINE
+    first = next(iter(outcome.trials.values()))
+    row: dict[str, Any] = {
+        "name": outcome.name,
+        "method": outcome.method,
+        "status": "ok" if outcome.ok else "failed",
+        "plan": dict(outcome.plan),
+        "changes": [change | _explained(outcome, change["site"]) for change in structure["changes"]],
+        "seeds": list(outcome.trials),
+        "learning_rate": first["learning_rate"],
+        "learning_rate_search": list(outcome.search),
+        "parameters": structure["parameters"],
+        "parameters_ratio": structure["parameters"] / base["parameters"],
+        "parameters_by_kind": structure["parameters_by_kind"],
+        "flops_per_example": structure["flops_per_example"],
+        "flops_ratio": structure["flops_per_example"] / base["flops_per_example"],
+        "decoding": structure["decoding"],
+        "q_ratio": _q_ratio(task, structure["parameters"]),
+        "quality": None,
+        "difference": None,
+        "scope": "seeds and examples" if len(study.seeds) > 1 else "one trained pair",
+        "teaching": _teaching(outcome),
+        "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
+        "train_seconds": None,
+        "latency_ms": None,
+        "ms_per_token": None,
+        "throughput_per_second": None,
+        "tokens_per_second": None,
+        "train_examples_per_second": None,
+        "peak_memory_mb": None,
+        "train_peak_memory_mb": None,
+        **(cost or {}),
+        **task.no_details(),
+        "decision": None,
+        "reason": None,
+        "p_value": None,
+        "p_adjusted": None,
+        "more_seeds": None,
+        "more_examples": None,
+        "failures": _failures(outcome),
+        "rollbacks": [
+            {"seed": seed, "what": what}
+            for seed, trial in outcome.trials.items()
+            for what in trial["trained"]["rollbacks"]
+        ],
+        "trials": list(outcome.directories.values()),
+    }
+    if cost is not None and outcome.method == "distill":
+        row["train_seconds"] = statistics.median(_distilling_seconds(trial) for trial in outcome.trials.values())
+    elif cost is not None:
+        examples = statistics.median(trial["trained"]["examples"] for trial in outcome.trials.values())
+        row["train_seconds"] = examples / cost["train_examples_per_second"]
+    if outcome.ok:
+        row["quality"] = task.quality(outcome.tested)
+        row |= task.details(outcome.tested, baseline.tested if baseline.ok else None)
+    if not outcome.ok:
+        failure = row["failures"][0]
+        row |= {
+            "decision": None if is_baseline else "reject",
+            "reason": f"Its training failed with seed {failure['seed']}: {failure['reason']}.",
+        }
+    elif is_baseline:
+        row["reason"] = "what the others are compared with"
+    elif comparison is None:
+        row |= {"decision": "undecided", "reason": "The baseline failed, so that there is nothing to compare with."}
+    else:
+        row["difference"] = asdict(comparison.difference)
+        row["scope"] = comparison.scope
+        row |= asdict(decisions[outcome.name])
+    return row
+
+
+def _failures(outcome: CandidateOutcome) -> list[dict[str, Any]]:
+    return [
+        {"seed": seed, "reason": trial["trained"]["reason"]}
+        for seed, trial in outcome.trials.items()
+        if trial["trained"]["status"] != "ok"
+    ]
+
+
+def _q_ratio(task: Task, parameters: int) -> float | None:
+    if task.outputs is None:
+        return None
+    return overdetermination_ratio(task.summary()["train"], task.outputs, parameters)
+
+
+def _distilling_seconds(trial: Mapping[str, Any]) -> float:
+    teaching = sum(lesson["seconds"] for lesson in trial["taught"])
+    return float(trial["trained"]["seconds"] + trial["answering_seconds"] + teaching)
+
+
+def _explained(outcome: CandidateOutcome, site: str) -> dict[str, Any]:
+    """Held-out R² of the block that was taught at a site."""
+    found = [
+        lesson["r2"][-1]
+        for trial in outcome.trials.values()
+        for lesson in trial["taught"]
+        if lesson["site"] == site and lesson["r2"]  # teaching may fail before its first epoch
+    ]
+    return {"r2": statistics.fmean(found) if found else None, "r2_per_seed": found}
+
+
+def _teaching(outcome: CandidateOutcome) -> dict[str, Any] | None:
+    """How the blocks of a distilled candidate were taught."""
+    lessons = [(seed, lesson) for seed, trial in outcome.trials.items() for lesson in trial["taught"]]
+    if not lessons:
+        return None
+    return {
+        "seconds": statistics.fmean(
+            sum(lesson["seconds"] for lesson in trial["taught"]) for trial in outcome.trials.values()
+        ),
+        "blocks": len({lesson["site"] for _, lesson in lessons}),
+        "epochs": max(len(lesson["r2"]) for _, lesson in lessons),
+        "curves": [
+            {"site": lesson["site"], "block": lesson["block"], "seed": seed, "r2": lesson["r2"]}
+            for seed, lesson in lessons
+        ],
+    }
+
+
+def _price(row: Mapping[str, Any], prefer: str) -> float | None:
+    latency = row["latency_ms"]
+    prices: dict[str, float | None] = {
+        "parameters": row["parameters"],
+        "latency": None if latency is None else latency["p50"],
+        "train_seconds": row["train_seconds"],
+    }
+    return prices[prefer]

@@ -1,0 +1,250 @@
+"""A study made ready: data and baseline read, plans resolved, everything checked before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import fields
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from leanformer.blocks.kit.base import BlockModule
+from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, Study
+from leanformer.config.images import ImageStudy
+from leanformer.config.translation import TextDataConfig, TokenizerConfig, TranslationStudy
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import write_atomically
+from leanformer.core.machine import pick_device
+from leanformer.core.memory import memory_named
+from leanformer.core.progress import Reporter
+from leanformer.learn.lessons import check_tokens_agree
+from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
+from leanformer.measure.cost import Cost, forward_flops, measure_costs, parameters_by_kind
+from leanformer.model.families import FAMILIES
+from leanformer.model.plan import match
+from leanformer.model.students import load, reduce
+from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
+from leanformer.study.assemble import CandidateOutcome
+from leanformer.study.store import DamagedError, RunDirectory, read_json, sealed
+from leanformer.tasks.base import Task
+from leanformer.tasks.images import ImageClassification
+from leanformer.tasks.translation import Translation
+
+
+def open_task(study: Study, device: torch.device) -> Task:
+    """A study's task: its data are read, its baseline is checked.
+
+    Raises:
+        LeanformerError: Data or baseline are wrong, or do not fit each other.
+    """
+    if isinstance(study, ImageStudy):
+        return ImageClassification(study, device)
+    assert isinstance(study, TranslationStudy)
+    return Translation(study, device)
+
+
+def _check_baseline_keys(study: Study) -> None:
+    """Refuses keys that do nothing with this baseline.
+
+    Raises:
+        LeanformerError: There is one; the message names it.
+    """
+    model = study.baseline.model
+    if model in FAMILIES and study.baseline.fresh:
+        raise LeanformerError(
+            f"baseline.fresh does nothing here: the models of a family ({model}) have random weights anyway; leave it "
+            "out"
+        )
+    if model not in FAMILIES and isinstance(study.data, TextDataConfig) and study.data.tokenizer != TokenizerConfig():
+        raise LeanformerError(
+            f"data.tokenizer does nothing here: {model} brings a tokenizer of its own; leave the section out"
+        )
+
+
+class StudyJob:
+    """One run of a study: its data and baseline, checked, and what its models are made of and cost.
+
+    Args:
+        study: The study.
+        directory: Its run directory, open.
+        reporter: Where progress is shown.
+
+    Raises:
+        LeanformerError: Data, baseline or plans are wrong, or do not fit each other.
+    """
+
+    def __init__(self, study: Study, directory: RunDirectory, reporter: Reporter) -> None:
+        self.study = study
+        self.directory = directory
+        self.reporter = reporter
+        self.device = pick_device(study.measure.device)
+        self.precision = settle_precision(study.train.precision, self.device)
+        self.accelerator: Accelerator = make_accelerator(self.precision, self.device)
+        self.task = open_task(study, self.device)
+        _check_baseline_keys(study)
+        self.task.check_test()
+        self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
+        self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
+        model = self.task.make_baseline(seed=0)
+        for name, candidate in study.candidates.items():
+            where = f"candidates.{name}"
+            try:
+                plan = resolve(model, candidate.plan)
+                if not plan:
+                    self._check_control(candidate)
+            except LeanformerError as error:
+                raise LeanformerError(f"{where}: {error}") from None
+            self.task.check_plan(plan, where)
+            if candidate.method == "distill":
+                check_tokens_agree(plan, self.finetune(candidate), where)
+                if self.finetune(candidate).targets == "teacher" and not self.task.writes:
+                    raise LeanformerError(
+                        f"{where}: finetune.targets 'teacher' is of models that write text; leave it out, and give "
+                        "finetune.logits a weight"
+                    )
+            learns = candidate.method == "scratch" or self.finetune(candidate).epochs > 0
+            if not learns and all(entry["block"] == "none" for entry in plan.values()):
+                raise LeanformerError(
+                    f"{where}: the plan only empties sites, so that there is no block to teach; give finetune "
+                    "epochs, or take method scratch"
+                )
+            self.plans[name] = plan
+        self._check_differ()
+
+    def _check_differ(self) -> None:
+        """No two candidates come to the same: it would be trained twice, and corrected for twice.
+
+        Raises:
+            LeanformerError: Two do; the message names both.
+        """
+        seen: dict[str, str] = {}
+        for name, candidate in self.study.candidates.items():
+            finetune = self.finetune(candidate).model_dump(mode="json") if candidate.method == "distill" else None
+            recipe = json.dumps([self.plans[name], candidate.method, finetune], sort_keys=True)
+            other = seen.setdefault(recipe, name)
+            if other != name:
+                raise LeanformerError(
+                    f"candidates.{other} and candidates.{name} put the same blocks at the same sites of this baseline; "
+                    "leave one of them out"
+                )
+
+    def _check_control(self, candidate: CandidateConfig) -> None:
+        """What changes nothing is a candidate where it is tuned: it shows what tuning alone does.
+
+        Raises:
+            LeanformerError: It would be the baseline once more.
+        """
+        if candidate.method == "scratch" or self.finetune(candidate).epochs == 0:
+            raise LeanformerError(
+                "the plan changes nothing; the baseline is trained anyway (to see what tuning alone does, take method "
+                "distill with finetune epochs)"
+            )
+
+    def finetune(self, candidate: CandidateConfig) -> FinetuneConfig:
+        """How a candidate's student is tuned as a whole, with everything settled."""
+        finetune = candidate.finetune or self.study.finetune
+        if finetune.targets != "auto":
+            return finetune
+        return finetune.model_copy(update={"targets": "teacher" if self.task.writes else "data"})
+
+    def is_distilled(self, name: str) -> bool:
+        """Whether a candidate's blocks are taught by the baseline."""
+        candidate = self.candidates[name]
+        return candidate is not None and candidate.method == "distill"
+
+    def structure(self, name: str) -> dict[str, Any]:
+        """What the model is made of, and what the plan changed, site by site."""
+        model = self.task.make_baseline(seed=0)
+        before = {site.name: site for site in sites(model)}
+        plan = self.plans[name]
+        student = reduce(model, plan) if plan else model
+        candidate = self.candidates[name]
+        written = {} if candidate is None else match(candidate.plan, list(before.values()))
+        changes = []
+        for site in sites(student):
+            was = before[site.name]
+            changed = site.name in plan
+            parameters = (was.parameters + was.norm_parameters, site.parameters + site.norm_parameters)
+            kept = site.norm_parameters + _taken_over(module_at(student, site.name)) if changed else 0
+            changes.append(
+                {
+                    "site": site.name,
+                    "kind": site.kind,
+                    "block": site.block,
+                    # What the plan says of a block's size as it says it, though the block has written it out.
+                    "arguments": (written[site.name].arguments.model_dump(exclude_unset=True) if changed else {})
+                    | {
+                        key: value
+                        for key, value in plan.get(site.name, {}).items()
+                        if key != "block" and value is not None
+                    },
+                    "changed": changed,
+                    "parameters_before": parameters[0],
+                    "parameters_after": parameters[1],
+                    "removed": parameters[0] - kept if changed else 0,
+                    "added": parameters[1] - kept if changed else 0,
+                }
+            )
+        student = student.cpu().eval()
+        return {
+            "changes": changes,
+            "parameters": parameter_count(student),
+            "parameters_by_kind": parameters_by_kind(student),
+            "flops_per_example": forward_flops(student, self.task.example()),
+            "decoding": self.task.decoding(student),
+        }
+
+    def costs(self, outcomes: list[CandidateOutcome]) -> dict[str, dict[str, Any]]:
+        """Time and memory of every model whose trials ended well, measured together."""
+        names = {outcome.name: outcome.directories for outcome in outcomes if outcome.ok}
+        settings = {
+            "measure": self.study.measure.model_dump(mode="json"),
+            "evaluation": self.task.evaluation_settings(),
+            "figures": [figure.name for figure in fields(Cost)],  # a version that measures more measures anew
+            "models": {
+                name: read_json(self.directory.path / next(iter(directories.values())) / "settings.json")
+                for name, directories in names.items()
+            },
+        }
+        path = self.directory.path / "costs.json"
+        if path.exists():
+            try:
+                known = read_json(path)
+            except DamagedError as error:
+                self.reporter.warn(f"{error}; it is measured anew")
+                known = {}
+            if known.get("settings") == settings and "costs" in known:
+                costs: dict[str, dict[str, Any]] = known["costs"]
+                return costs
+        if not names:
+            return {}
+        self.reporter.say(f"{self.study.name}: measuring time and memory of {len(names)} models in turn")
+        subjects = {
+            name: self.task.subject(
+                load(self.directory.path / next(iter(directories.values())) / "model").to(self.device), self._step
+            )
+            for name, directories in names.items()
+        }
+        measure = self.study.measure
+        what = f"measuring {len(names)} models with measure.throughput_batch {measure.throughput_batch}"
+        with memory_named(what, "lower measure.throughput_batch"):
+            measured = measure_costs(subjects, self.device, measure.repeats, measure.latency_calls)
+        costs = {name: cost.summary() for name, cost in measured.items()}
+        self.directory.check()
+        write_atomically(path, sealed({"settings": settings, "costs": costs}))
+        return costs
+
+    def _step(self, model: PreTrainedModel) -> TrainingStep:
+        """A training step on a copy, to be timed."""
+        rate = self.study.train.learning_rate[0]
+        return TrainingStep(copy.deepcopy(model).train(), self.study.train, rate, self.accelerator)
+
+
+def _taken_over(module: torch.nn.Module | None) -> int:
+    """Numbers of a block that are the teacher's own, such as an output projection that stays."""
+    if not isinstance(module, BlockModule):
+        return 0
+    return parameter_count(module) - sum(parameter.numel() for parameter in module.taught_parameters())

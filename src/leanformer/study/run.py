@@ -1,0 +1,142 @@
+"""The main job: data and a baseline in, trained candidates, a table and a decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import PreTrainedModel
+
+from leanformer.config.base import STUDIES, Study
+from leanformer.config.reader import make_study, read_study
+from leanformer.core import bounds
+from leanformer.core.errors import LeanformerError, quoted
+from leanformer.core.files import write_atomically
+from leanformer.core.machine import environment, threads
+from leanformer.core.paths import as_path
+from leanformer.core.progress import Reporter, quiet_libraries
+from leanformer.core.stopping import listening
+from leanformer.model.students import load
+from leanformer.report.page import write_report
+from leanformer.study.assemble import assemble
+from leanformer.study.prepare import StudyJob
+from leanformer.study.side_by_side import check_script, train_side_by_side
+from leanformer.study.store import RunDirectory, to_json
+from leanformer.study.trials import Trials
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study came to.
+
+    Args:
+        directory: The run directory.
+        results: The content of its ``results.json``.
+        report: The report's page.
+    """
+
+    directory: Path
+    results: dict[str, Any]
+    report: Path
+
+    @property
+    def recommended(self) -> str | None:
+        """The candidate to ship, or ``baseline``; None where the baseline itself failed."""
+        name: str | None = self._of_results("recommended")
+        return name
+
+    def model(self) -> PreTrainedModel:
+        """The recommended model, loaded.
+
+        Raises:
+            LeanformerError: Nothing was recommended.
+        """
+        ship = self._of_results("ship")
+        if ship is None:
+            raise LeanformerError(self._of_results("recommendation"))
+        return load(self.directory / ship)
+
+    def _of_results(self, key: str) -> Any:
+        if key not in self.results:
+            raise LeanformerError(f"results: the key {key!r} is missing; lf.run gives what a study came to")
+        return self.results[key]
+
+
+def run(
+    study: Study | Mapping[str, Any] | str | PathLike[str],
+    directory: str | PathLike[str] | None = None,
+    console: Console | None = None,
+    jobs: int = 1,
+) -> StudyResult:
+    """Runs a study: trains the baseline and every candidate with every seed, measures, decides, reports.
+
+    What the run directory holds already is not done again; a training that was cut off goes on from its last
+    checkpoint; what the study has changed since is done anew, and the console says why. SIGTERM and SIGHUP, which
+    clusters send, end it as Ctrl-C does, its checkpoint written; the process then exits with 143 or 129 (``Stopped``,
+    which is a ``SystemExit``).
+
+    Args:
+        study: A study, its plain data, or the path of its file.
+        directory: The run directory; by default ``runs/`` and the study's name.
+        console: Where progress is shown; by default standard error.
+        jobs: Trainings at a time, each in a process of its own with its own copy of the data, and with the study's
+            ``measure.threads``, or an even share of PyTorch's threads. What is measured is measured afterwards, one
+            model at a time. A script has to call this under ``if __name__ == "__main__"``.
+
+    Returns:
+        The results, which are also in the directory as ``results.json`` and ``report.html``.
+
+    Raises:
+        LeanformerError: Anything in the study, its data, its models or the directory is wrong.
+    """
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or not 1 <= jobs <= bounds.JOBS:
+        raise LeanformerError(f"jobs {quoted(jobs)}: must be a whole number from 1 to {bounds.JOBS}")
+    if console is not None and not isinstance(console, Console):
+        raise LeanformerError(f"console: give a rich.console.Console, not {quoted(console)}")
+    path = None if directory is None else as_path(directory, "directory")
+    check_script(jobs)
+    # 1. the study
+    if isinstance(study, str | PathLike):
+        study = read_study(study)
+    elif not isinstance(study, Study):
+        study = make_study(study)
+    elif type(study) not in STUDIES.values():
+        raise LeanformerError(f"study: {type(study).__name__} is of no task; lf.make_study makes a study of its data")
+    else:  # model_copy checks nothing, and what is wrong would stand in the run directory
+        study = make_study(study.model_dump(mode="json", warnings=False))
+    if path is None:
+        path = Path("runs") / study.name
+    console = console or Console(stderr=True)
+    with (
+        listening(),
+        quiet_libraries(),
+        threads(study.measure.threads),
+        RunDirectory(path, study) as run_directory,
+    ):
+        with Reporter(study.name, console) as reporter:
+            # 2. data and baseline, checked before anything is trained
+            job = StudyJob(study, run_directory, reporter)
+            for note in job.task.notes:
+                reporter.say(f"{study.name}: {note}", style="dim")
+            for warning in job.task.warnings:
+                reporter.warn(str(warning))
+            # 3. train and evaluate
+            trials = Trials(job, jobs)
+            trials.announce()
+            if jobs > 1:
+                train_side_by_side(trials, jobs)
+            outcomes = trials.outcomes()
+            # 4. measure
+            costs = job.costs(outcomes)
+            # 5. decide
+            results = assemble(study, job.task, outcomes, costs, environment(job.device, job.precision))
+            run_directory.check()
+            write_atomically(path / "results.json", to_json(results))
+            if results["ship"] is not None:
+                run_directory.check_shipped(path / results["ship"])
+        # 6. report
+        return StudyResult(path, results, write_report(path))

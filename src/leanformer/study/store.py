@@ -1,0 +1,382 @@
+"""The run directory: one study's files, one process at a time, and nothing in it that is not as it was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from leanformer.config.base import Study
+from leanformer.config.reader import read_study
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import (
+    PARTIAL,
+    REMOVED,
+    make_directory,
+    remove,
+    remove_leftovers,
+    set_aside,
+    sha256,
+    write_atomically,
+)
+
+CHECKPOINT = "checkpoint.safetensors"
+SEAL = "sha256"
+SECONDS_BETWEEN_LOOKS = 1.0
+LOADED = (".json", ".jinja", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".py", ".model", ".spm", ".txt")
+"""Endings of files that change what a model's directory is loaded as, and so must not be foreign."""
+ADDED = ("data_content", "baseline_content")
+"""Settings that trials of the first version do not say; where they are missing, nothing is compared."""
+
+
+class DamagedError(LeanformerError):
+    """A file is not as it was written."""
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON that keeps every digit of its numbers, and refuses what is not a number."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
+    """Reads a JSON object; one that ``sealed`` wrote is compared with its SHA-256, which is left out.
+
+    Args:
+        path: The file.
+        remedy: What to do where it is damaged, for the message.
+
+    Raises:
+        DamagedError: It is damaged.
+        LeanformerError: It cannot be read.
+    """
+    remedy = remedy and f"; {remedy}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LeanformerError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path}: damaged ({error}){remedy}") from None
+    if not isinstance(content, dict):
+        raise DamagedError(f"{path}: damaged (no JSON object){remedy}")
+    seal = content.pop(SEAL, None)
+    if seal is not None and seal != _seal(content):
+        raise DamagedError(f"{path}: damaged (not as it was written, by its SHA-256){remedy}")
+    return content
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """JSON with its own SHA-256, for ``read_json`` to compare."""
+    return to_json({**content, SEAL: _seal(content)})
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(content).encode()).hexdigest()
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two nested settings, such as ``train.epochs: 5 -> 10``."""
+    found = []
+    for key in [*before, *(key for key in after if key not in before)]:
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            # The order of a plan's patterns matters, and equal mappings may differ in it.
+            if isinstance(old, Mapping) and isinstance(new, Mapping) and list(old) != list(new):
+                found.append(f"{prefix}{key}: another order")
+        elif isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}: {json.dumps(old)} -> {json.dumps(new)}")
+    return found
+
+
+class RunDirectory:
+    """A study's run directory, held by this process alone while it is open (a context manager).
+
+    Args:
+        path: The directory; made if it is not there.
+        study: The study that is to run in it.
+
+    Raises:
+        LeanformerError: Another process holds it, it belongs to another study, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, study: Study) -> None:
+        self.path = path
+        self._study = study
+        cannot = f"{path}: cannot be used as a run directory"
+        if os.path.lexists(path) and not path.is_dir():
+            what = "a link that leads to no directory" if path.is_symlink() else "no directory"
+            raise LeanformerError(f"{cannot}: it is {what}; give another with --out")
+        try:
+            os.fspath(path).encode()
+            make_directory(path)
+        except UnicodeEncodeError:  # weights could not be read from it
+            raise LeanformerError(f"{cannot}: its name is not UTF-8; give another with --out") from None
+        except LeanformerError as error:
+            raise LeanformerError(f"{cannot}: {getattr(error.__cause__, 'strerror', error)}") from None
+        self._lock = FileLock(path / ".lock", timeout=0)
+        self._own_lock: FileLock | None = None
+        self._held: dict[Path, tuple[int, int]] = {}
+        self._looked = 0.0
+        self._whole: dict[Path, int] = {}  # what was compared with its sums, and when its result was written
+
+    def __enter__(self) -> RunDirectory:
+        self._check_owner()
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise self._is_in_use() from None
+        except OSError as error:
+            raise LeanformerError(f"{self.path}: cannot be written: {error.strerror}") from None
+        try:
+            self._check_workers()
+            remove_leftovers(self.path)
+            write_atomically(self.path / "study.yaml", self._study.to_yaml())
+            self._hold()
+        except LeanformerError:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def work_in(self, number: int) -> None:
+        """Holds the directory beside the process that it is held by, for as long as this process lasts.
+
+        Args:
+            number: From 1 on, of another process than all others that work in it.
+        """
+        self._own_lock = FileLock(self.path / f".lock-{number}", timeout=10)
+        self._own_lock.acquire()
+        self._hold()
+
+    def _hold(self) -> None:
+        for path in (self.path, self.path / ".lock", self.path / "study.yaml"):
+            identity = _identity(path)
+            if identity is not None:
+                self._held[path] = identity
+
+    def check(self, at_once: bool = True) -> None:
+        """Makes sure that this is still the directory that is held, with its lock and its study.
+
+        Args:
+            at_once: False looks only where the last look was a second ago; for what happens many times a second.
+
+        Raises:
+            LeanformerError: It was moved or deleted, or its lock or study file was deleted or exchanged.
+        """
+        now = time.monotonic()
+        if not at_once and now - self._looked < SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = now
+        for path, identity in self._held.items():
+            if _identity(path) != identity:
+                raise LeanformerError(
+                    f"{path}: moved, deleted or exchanged while the study runs in {self.path}; put it back and run "
+                    "again to go on"
+                )
+
+    def _check_workers(self) -> None:
+        """Makes sure that no process is left which worked for one that was killed."""
+        for path in self.path.glob(".lock-*"):
+            try:
+                FileLock(path, timeout=0).acquire().lock.release()
+            except Timeout:
+                raise self._is_in_use() from None
+
+    def _is_in_use(self) -> LeanformerError:
+        return LeanformerError(
+            f"{self.path}: another leanformer process runs in this directory; wait for it, or give --out"
+        )
+
+    def _check_owner(self) -> None:
+        study_file = self.path / "study.yaml"
+        if study_file.exists():
+            try:
+                owner = read_study(study_file)
+            except LeanformerError as error:
+                raise LeanformerError(
+                    f"{error}; this is the copy of the study that ran here: put your study file in its place, under "
+                    "this name, and run again"
+                ) from None
+            if (owner.name, owner.task) != (self._study.name, self._study.task):
+                raise LeanformerError(
+                    f"{self.path}: this is the run directory of study {owner.name!r} ({owner.task}), not of "
+                    f"{self._study.name!r}; give another directory with --out"
+                )
+        elif any(
+            not entry.name.startswith(".lock") and not entry.name.endswith((PARTIAL, REMOVED))
+            for entry in self.path.iterdir()
+        ):
+            raise LeanformerError(
+                f"{self.path}: neither empty nor a run directory (it holds no study.yaml); give another with --out"
+            )
+
+    def trial(self, candidate: str, seed: int) -> Path:
+        """The directory of one candidate's trial with one seed."""
+        return self.path / "trials" / candidate / f"seed-{seed}"
+
+    def search(self, candidate: str, learning_rate: float) -> Path:
+        """The directory of one rate's run in a candidate's search."""
+        return self.path / "trials" / candidate / "search" / f"rate-{learning_rate:g}"
+
+    def taught(self, seed: int, name: str) -> Path:
+        """The place of what was taught with one seed: a block's directory, a checkpoint."""
+        return self.path / "teaching" / f"seed-{seed}" / name
+
+    def prepare(self, directory: Path, settings: dict[str, Any], may_lack: str | None = None) -> str | None:
+        """Makes a trial's directory ready for these settings.
+
+        What was made with other settings is deleted. What is not as it was written is set aside under another name.
+
+        Args:
+            directory: The trial's.
+            settings: All that its outcome follows from.
+            may_lack: A directory in it that was deleted when it had served.
+
+        Returns:
+            Why something has to be made again, or None.
+
+        Raises:
+            LeanformerError: The directory is a link, or cannot be read or written.
+        """
+        self.check()
+        self._refuse_links(directory)
+        settings = json.loads(json.dumps(settings))
+        reason = None
+        if directory.exists():
+            try:
+                changes = self._changes(directory, settings)
+                if changes == []:
+                    self._check_sums(directory, may_lack)
+                    return None
+            except DamagedError as error:
+                reason = f"{error}; what was there is now {set_aside(directory)}"
+            else:
+                if changes:
+                    reason = "; ".join(changes[:3]) + (f"; {len(changes) - 3} more" if len(changes) > 3 else "")
+                remove(directory)
+        make_directory(directory)
+        write_atomically(directory / "settings.json", sealed(settings))
+        return reason
+
+    def _changes(self, directory: Path, settings: Mapping[str, Any]) -> list[str] | None:
+        """What differs from the settings that a trial was made with; None where it was not even begun."""
+        path = directory / "settings.json"
+        if path.exists():
+            known = read_json(path)
+            return differences(known, _as_far_as_known(known, settings))
+        if (directory / "result.json").exists():
+            raise DamagedError(f"{path}: missing")
+        return None
+
+    def finished(self, directory: Path) -> dict[str, Any] | None:
+        """A trial's result, if it is there."""
+        path = directory / "result.json"
+        return read_json(path, f"delete {directory} and run again to repeat this trial") if path.exists() else None
+
+    def finish(self, directory: Path, result: Mapping[str, Any]) -> None:
+        """Writes a trial's result, last of all that is written of it, with the SHA-256 of every file beside it."""
+        self.check()
+        sums = {
+            path.relative_to(directory).as_posix(): sha256(path)
+            for path in sorted(directory.rglob("*"))
+            if path.is_file() and not path.name.startswith((".", "settings.json", "result.json", CHECKPOINT))
+        }
+        path = directory / "result.json"
+        write_atomically(path, sealed({**result, "files": sums}))
+        self._whole[path] = path.stat().st_mtime_ns
+        (directory / CHECKPOINT).unlink(missing_ok=True)
+
+    def replace_file(self, file: Path, content: bytes) -> None:
+        """Writes a file of a finished trial anew, before ``finish``: a kill in between leaves either, and no damage.
+
+        Args:
+            file: The file, in the trial's directory.
+            content: All of it.
+        """
+        self.check()
+        path = file.parent / "result.json"
+        result = self.finished(file.parent)
+        if result is not None and file.name in result.get("files", {}):
+            sums = f"{result['files'][file.name]} {hashlib.sha256(content).hexdigest()}"
+            write_atomically(path, sealed({**result, "files": {**result["files"], file.name: sums}}))
+        write_atomically(file, content)
+
+    def _check_sums(self, directory: Path, may_lack: str | None = None) -> None:
+        """Compares what a finished trial has written with the SHA-256 of each file; once a process.
+
+        Raises:
+            DamagedError: A file is missing or foreign, or is not as it was written.
+            LeanformerError: A file cannot be read.
+        """
+        path = directory / "result.json"
+        if not path.exists() or self._whole.get(path) == path.stat().st_mtime_ns:
+            return
+        sums = read_json(path).get("files", {})  # studies of the first version have none
+        for name, expected in sums.items():
+            file = directory / name
+            if may_lack is not None and name.startswith(f"{may_lack}/") and not (directory / may_lack).exists():
+                continue
+            try:
+                if sha256(file) not in expected.split():  # two where it was to be replaced when a kill came
+                    raise DamagedError(f"{file}: damaged (not as it was written, by its SHA-256)")
+            except FileNotFoundError:
+                raise DamagedError(f"{file}: missing") from None
+            except OSError as error:
+                raise LeanformerError(f"{file}: cannot be read: {error.strerror}") from None
+        for file in sorted((directory / "model").rglob("*")) if sums else ():
+            if file.suffix in LOADED and file.relative_to(directory).as_posix() not in sums and file.is_file():
+                raise DamagedError(f"{file}: foreign (this study has not written it)")
+        self._whole[path] = path.stat().st_mtime_ns
+
+    def check_shipped(self, model: Path) -> None:
+        """Makes sure that the model which a study recommends is there as it was written.
+
+        Args:
+            model: Its directory, in its trial's.
+
+        Raises:
+            LeanformerError: It is not; the message names the file.
+        """
+        self._whole.pop(model.parent / "result.json", None)
+        try:
+            self._check_sums(model.parent)
+            if not (model / "config.json").is_file():
+                raise DamagedError(f"{model / 'config.json'}: missing")
+        except DamagedError as error:
+            raise LeanformerError(f"{error}; so the model to ship is not there: run the study again") from None
+
+    def _refuse_links(self, directory: Path) -> None:
+        for place in (directory, *directory.parents):
+            if place == self.path:
+                return
+            if place.is_symlink():
+                raise LeanformerError(
+                    f"{place}: is a link; a study writes and deletes here, so put the directory itself in its place"
+                )
+
+
+def _as_far_as_known(known: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that an older version did not know of, in a teacher's settings too."""
+    return {
+        key: _as_far_as_known(known[key], value) if key == "teacher" and key in known else value
+        for key, value in settings.items()
+        if key in known or key not in ADDED
+    }
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one of the same name; None where there is none."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
