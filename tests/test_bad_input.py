@@ -38,7 +38,7 @@ from leanformer.core.progress import Reporter
 from leanformer.model.plan import match
 from leanformer.report.summary import decision_lines, results_table
 from leanformer.results.schema import read_results
-from leanformer.study.prepare import StudyJob
+from leanformer.study.prepare import PreparedStudy
 from leanformer.study.store import RunDirectory
 
 HUGE = 10**30
@@ -194,7 +194,7 @@ def test_every_key_with_every_bad_value(task: str, keys: tuple[str, ...], tmp_pa
         def read_data_and_baseline(study: lf.Study = study, kind: str = kind) -> None:
             reporter = Reporter("tiny", Console(file=io.StringIO()))
             with RunDirectory(tmp_path / kind, study) as directory, reporter:
-                StudyJob(study, directory, reporter)
+                PreparedStudy(study, directory, reporter)
 
         refusal(read_data_and_baseline)
 

@@ -15,7 +15,7 @@ from studies import results_of, run, without_timings
 import leanformer as lf
 from leanformer.core.signatures import content_signature, files_signature
 from leanformer.learn.checkpoint import Snapshot
-from leanformer.study import trials as trial_room
+from leanformer.study import scratch, training
 from leanformer.study.assemble import assemble
 from leanformer.study.store import RunDirectory, read_json, sealed
 
@@ -115,7 +115,7 @@ def test_a_damaged_model_of_the_search_is_not_taken_over(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_room.Trials, "_trial", interrupted)
+        patch.setattr(scratch.TrialStep, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(study, tmp_path / "run")
     models = sorted((tmp_path / "run" / "trials" / "baseline" / "search").glob("*/model/model.safetensors"))
@@ -185,7 +185,7 @@ def cut_off(finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_room.TrialObserver, "epoch_ended", interrupted)
+        patch.setattr(training.TrialObserver, "epoch_ended", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(digits_study(), finished)
     yield finished
@@ -273,7 +273,7 @@ def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
     directory = tmp_path / "run"
     steps = []
     monkeypatch.setattr("leanformer.study.store.SECONDS_BETWEEN_LOOKS", 0.0)
-    step_ended = trial_room.TrialObserver.step_ended
+    step_ended = training.TrialObserver.step_ended
 
     def takes_away(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
         steps.append(step)
@@ -281,7 +281,7 @@ def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
             take_away(directory)
         step_ended(self, epoch, step, steps_per_epoch)
 
-    monkeypatch.setattr(trial_room.TrialObserver, "step_ended", takes_away)
+    monkeypatch.setattr(training.TrialObserver, "step_ended", takes_away)
     with pytest.raises(lf.LeanformerError, match=named):
         run(digits_study(), directory)
     assert len(steps) == 10

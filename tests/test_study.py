@@ -36,8 +36,7 @@ from leanformer.learn.train import Trained, TrainingStep, train
 from leanformer.measure.quality import predict
 from leanformer.model.surgery import parameter_count
 from leanformer.report.summary import decision_lines, results_table
-from leanformer.study import prepare as job_room
-from leanformer.study import trials as trial_room
+from leanformer.study import prepare, training
 from leanformer.study.store import RunDirectory
 
 MakeStudy = Callable[..., dict[str, Any]]
@@ -181,8 +180,8 @@ def test_nothing_is_done_twice(finished: Path, digits_study: MakeStudy, monkeypa
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(trial_room, "train", never)
-    monkeypatch.setattr(job_room, "measure_costs", never)
+    monkeypatch.setattr(training, "train", never)
+    monkeypatch.setattr(prepare, "measure_costs", never)
     run(digits_study(), finished)
     assert results_of(finished) == before
     assert sizes(finished / "trials") == trials
@@ -204,7 +203,7 @@ def test_what_changed_runs_again_and_says_why(finished: Path, digits_study: Make
 def test_another_acceptance_trains_nothing(
     finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_room, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
     run(digits_study(accept={"max_drop": 0.28}, prefer="latency"), finished)
     results = results_of(finished)
     assert [row["decision"] for row in results["candidates"]] == ["accept", "accept"]
@@ -215,7 +214,7 @@ def test_another_acceptance_trains_nothing(
 def test_what_duplicates_are_looked_for_trains_nothing(
     finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_room, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
     study = digits_study()
     study["data"]["duplicates"] = "none"
     run(study, finished)
@@ -261,7 +260,7 @@ def test_a_failed_candidate_does_not_stop_the_study(
             return Trained(status="failed", reason="the loss was not finite")
         return train(model, *arguments)
 
-    monkeypatch.setattr(trial_room, "train", fails_without_mlp)
+    monkeypatch.setattr(training, "train", fails_without_mlp)
     result, log = run(digits_study(train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}), tmp_path / "run")
     rows = rows_of(tmp_path / "run")
     assert (rows["no-mlp"]["status"], rows["no-mlp"]["decision"]) == ("failed", "reject")

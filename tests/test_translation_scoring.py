@@ -618,9 +618,7 @@ def error_of(study: dict[str, Any]) -> str:
 def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Studies end where training would begin, so that what they get through is all that comes before."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "leanformer.study.trials.Trials.announce", lambda _: pytest.fail("Nothing was wrong.", pytrace=False)
-    )
+    monkeypatch.setattr("leanformer.study.run.announce", lambda _: pytest.fail("Nothing was wrong.", pytrace=False))
 
 
 def is_prepared(study: dict[str, Any]) -> bool:

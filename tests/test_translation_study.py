@@ -38,6 +38,9 @@ from leanformer.model.generate import translate
 from leanformer.model.surgery import parameter_count
 from leanformer.study import teaching
 from leanformer.study import translate as translator
+from leanformer.study.executors import InThisProcess
+from leanformer.study.graph import run_steps
+from leanformer.study.prepare import PreparedStudy
 from leanformer.tasks.translation import Translation
 
 ALR = {"block": "feed_forward", "hidden": 8, "max_length": 30}
@@ -463,8 +466,12 @@ def test_a_teaching_cut_off_with_other_settings_is_not_gone_on_with(tmp_path: Pa
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several jobs' parts come one after the other."""
-    monkeypatch.setattr("leanformer.study.run.train_side_by_side", lambda trials, jobs: None)
+    """Several jobs' steps come one after the other."""
+
+    def one_by_one(prepared: PreparedStudy) -> None:
+        run_steps(prepared, InThisProcess(), lambda step: step.run(prepared), 1)
+
+    monkeypatch.setattr("leanformer.study.run.run_side_by_side", one_by_one)
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from leanformer.core.files import write_atomically
 from leanformer.core.machine import pick_device
 from leanformer.core.memory import memory_named
 from leanformer.core.progress import Reporter
+from leanformer.core.signatures import content_signature, files_signature
 from leanformer.learn.lessons import check_tokens_agree
 from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
 from leanformer.measure.cost import Cost, forward_flops, measure_costs, parameters_by_kind
@@ -29,6 +31,7 @@ from leanformer.model.students import load, reduce
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.study.assemble import CandidateOutcome
 from leanformer.study.store import DamagedError, RunDirectory, read_json, sealed
+from leanformer.study.teaching import Teaching
 from leanformer.tasks.base import Task
 from leanformer.tasks.images import ImageClassification
 from leanformer.tasks.translation import Translation
@@ -64,22 +67,24 @@ def _check_baseline_keys(study: Study) -> None:
         )
 
 
-class StudyJob:
+class PreparedStudy:
     """One run of a study: its data and baseline, checked, and what its models are made of and cost.
 
     Args:
         study: The study.
         directory: Its run directory, open.
         reporter: Where progress is shown.
+        jobs: Trainings that there are at a time, in this process or others.
 
     Raises:
         LeanformerError: Data, baseline or plans are wrong, or do not fit each other.
     """
 
-    def __init__(self, study: Study, directory: RunDirectory, reporter: Reporter) -> None:
+    def __init__(self, study: Study, directory: RunDirectory, reporter: Reporter, jobs: int = 1) -> None:
         self.study = study
         self.directory = directory
         self.reporter = reporter
+        self.jobs = jobs
         self.device = pick_device(study.measure.device)
         self.precision = settle_precision(study.train.precision, self.device)
         self.accelerator: Accelerator = make_accelerator(self.precision, self.device)
@@ -154,6 +159,41 @@ class StudyJob:
         """Whether a candidate's blocks are taught by the baseline."""
         candidate = self.candidates[name]
         return candidate is not None and candidate.method == "distill"
+
+    @property
+    def searches(self) -> bool:
+        """Whether a learning rate is searched for what is trained from the study's own start."""
+        return len(self.study.train.learning_rate) > 1 and self.study.train.epochs > 0
+
+    @property
+    def search_epochs(self) -> int:
+        """Of each training of the search."""
+        return self.study.train.search_epochs or self.study.train.epochs
+
+    @cached_property
+    def files(self) -> dict[str, str | None]:
+        """What tells whether the files of data and baseline are others than before."""
+        data, model = self.study.data, self.study.baseline.model
+        endings = data.file_endings()
+        return {
+            "data_files": files_signature(data.source, endings),
+            "data_content": content_signature(data.source, endings),
+            "baseline_files": files_signature(model),
+            "baseline_content": content_signature(model),
+        }
+
+    @cached_property
+    def teaching(self) -> Teaching:
+        """What teaches the blocks of its students."""
+        return Teaching(
+            self.directory,
+            self.task,
+            self.study.distill,
+            self.study.train,
+            self.accelerator,
+            self.reporter,
+            self.jobs,
+        )
 
     def structure(self, name: str) -> dict[str, Any]:
         """What the model is made of, and what the plan changed, site by site."""

@@ -23,10 +23,12 @@ from leanformer.core.stopping import listening
 from leanformer.model.students import load
 from leanformer.report.page import write_report
 from leanformer.study.assemble import assemble
-from leanformer.study.prepare import StudyJob
-from leanformer.study.side_by_side import check_script, train_side_by_side
+from leanformer.study.executors import InThisProcess
+from leanformer.study.graph import announce, run_steps
+from leanformer.study.outcomes import read_outcomes
+from leanformer.study.prepare import PreparedStudy
+from leanformer.study.side_by_side import check_script, run_side_by_side
 from leanformer.study.store import RunDirectory, to_json
-from leanformer.study.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -119,21 +121,22 @@ def run(
     ):
         with Reporter(study.name, console) as reporter:
             # 2. data and baseline, checked before anything is trained
-            job = StudyJob(study, run_directory, reporter)
-            for note in job.task.notes:
+            prepared = PreparedStudy(study, run_directory, reporter, jobs)
+            for note in prepared.task.notes:
                 reporter.say(f"{study.name}: {note}", style="dim")
-            for warning in job.task.warnings:
+            for warning in prepared.task.warnings:
                 reporter.warn(str(warning))
             # 3. train and evaluate
-            trials = Trials(job, jobs)
-            trials.announce()
+            announce(prepared)
             if jobs > 1:
-                train_side_by_side(trials, jobs)
-            outcomes = trials.outcomes()
+                run_side_by_side(prepared)
+            else:
+                run_steps(prepared, InThisProcess(), lambda step: step.run(prepared), jobs)
+            outcomes = read_outcomes(prepared)
             # 4. measure
-            costs = job.costs(outcomes)
+            costs = prepared.costs(outcomes)
             # 5. decide
-            results = assemble(study, job.task, outcomes, costs, environment(job.device, job.precision))
+            results = assemble(study, prepared.task, outcomes, costs, environment(prepared.device, prepared.precision))
             run_directory.check()
             write_atomically(path / "results.json", to_json(results))
             if results["ship"] is not None:

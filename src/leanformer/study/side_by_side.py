@@ -1,44 +1,77 @@
-"""A study's trainings side by side, each in a process of its own."""
+"""A study's steps side by side, each in a process of its own."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import sys
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from leanformer.config.base import Study
+from leanformer.config.reader import make_study
 from leanformer.core.errors import LeanformerError
 from leanformer.core.progress import quiet_libraries
-from leanformer.study.prepare import StudyJob
-from leanformer.study.processes import Do, Relay, Workers
-from leanformer.study.steps import Part
+from leanformer.study.executors import Processes, reporter_here
+from leanformer.study.graph import run_steps
+from leanformer.study.prepare import PreparedStudy
+from leanformer.study.steps import Step
 from leanformer.study.store import RunDirectory
-from leanformer.study.trials import Trials
 
 
-def train_side_by_side(trials: Trials, jobs: int) -> None:
-    """Trains what is missing, so many trainings at a time; ``trials.outcomes`` then finds them there.
-
-    What nothing else could go beside is trained by this process: here it has all threads.
+def run_side_by_side(prepared: PreparedStudy) -> None:
+    """Does what is missing of a study, ``prepared.jobs`` steps at a time.
 
     Args:
-        trials: Of the study.
-        jobs: Trainings at a time.
+        prepared: The study.
 
     Raises:
-        LeanformerError: As ``trials.outcomes``; or a process ended unexpectedly.
+        LeanformerError: A step raised one; or a process ended unexpectedly.
     """
-    job = trials.job
-    arguments = (job.study, job.directory.path, _threads(job.study, jobs), jobs)
-    with Workers(jobs, _make_ready, arguments, job.reporter, forks=job.device.type == "cpu") as workers:
-        for wave in trials.waves():
-            missing = [part for part in wave if trials.is_missing(part)]
-            trials.were_there([part for part in wave if part not in missing])
-            if len(missing) > 1:
-                workers.do(missing)
-                trials.were_done(missing)
+    study, jobs = prepared.study, prepared.jobs
+    elsewhere = Elsewhere(study.model_dump_json(), str(prepared.directory.path), _threads(study, jobs), jobs)
+    with Processes(jobs, [__name__], prepared.reporter, forks=prepared.device.type == "cpu") as executor:
+        run_steps(prepared, executor, elsewhere, jobs)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Does the steps of a study in another process, which makes the study ready once.
+
+    Args:
+        study: As JSON.
+        directory: The run directory, which the process that this one works for holds.
+        threads: PyTorch's.
+        jobs: Steps at a time, in all processes.
+    """
+
+    study: str
+    directory: str
+    threads: int
+    jobs: int
+
+    def __call__(self, step: Step) -> None:
+        with quiet_libraries():
+            prepared = _prepare(self)
+            if not step.is_done(prepared):
+                step.run(prepared)
+        torch.cuda.empty_cache()  # of a GPU's memory the others may need what this one keeps
+
+
+@lru_cache(maxsize=1)
+def _prepare(work: Elsewhere) -> PreparedStudy:
+    torch.set_num_threads(work.threads)
+    study = make_study(json.loads(work.study))
+    directory = RunDirectory(Path(work.directory), study)
+    reporter = reporter_here()
+    directory.work_in(reporter.number)
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():  # another may have taken the directory before this one held it
+        raise KeyboardInterrupt
+    return PreparedStudy(study, directory, reporter, work.jobs)
 
 
 def check_script(jobs: int) -> None:
@@ -63,22 +96,3 @@ def check_script(jobs: int) -> None:
 def _threads(study: Study, jobs: int) -> int:
     """PyTorch's threads of each training: what the study says, or its share of what there are."""
     return study.measure.threads or max(1, torch.get_num_threads() // jobs)
-
-
-def _make_ready(relay: Relay, study: Study, directory: Path, threads: int, jobs: int) -> Do:
-    """A worker's study, in a run directory that the process which it works for holds."""
-    torch.set_num_threads(threads)
-    run_directory = RunDirectory(directory, study)
-    run_directory.work_in(relay.number)
-    parent = multiprocessing.parent_process()
-    if parent is None or not parent.is_alive():  # another may have taken the directory before this one held it
-        raise KeyboardInterrupt
-    with quiet_libraries():
-        trials = Trials(StudyJob(study, run_directory, relay), jobs)
-
-    def do(part: Part) -> None:
-        with quiet_libraries():
-            trials.do(part)
-        torch.cuda.empty_cache()  # of a GPU's memory the others may need what this one keeps
-
-    return do

@@ -193,6 +193,10 @@ class Teaching:
             for path in self._directory.taught(seed, "").glob(pattern):
                 path.unlink(missing_ok=True)
 
+    def answers_directory(self, beam: int, seed: int) -> Path:
+        """Where a teacher's own answers are kept."""
+        return self._directory.taught(seed, f"answers-beam-{beam}")
+
     def answers(self, beam: int, seed: int, settings: Mapping[str, Any]) -> Answers | None:
         """The teacher's own answers to the training examples, kept with the study; None: still to be found.
 
@@ -202,7 +206,7 @@ class Teaching:
             settings: What it followed from; what it found with others is removed.
         """
         if (seed, beam) not in self._answers:
-            directory = self._directory.taught(seed, f"answers-beam-{beam}")
+            directory = self.answers_directory(beam, seed)
             reason = self._directory.prepare(directory, {**settings, "beam": beam})
             if reason is not None:
                 self._reporter.warn(f"the teacher's own translations, seed {seed}, are found again: {reason}")
@@ -232,7 +236,7 @@ class Teaching:
         started = time.perf_counter()
         texts = self._task.write_training(teacher, beam, show)
         result = {"answers": texts, "seconds": time.perf_counter() - started}
-        self._directory.finish(self._directory.taught(seed, f"answers-beam-{beam}"), result)
+        self._directory.finish(self.answers_directory(beam, seed), result)
         self._reporter.done(f"{count:,} sentences")
 
     def _free_memory(self) -> float:

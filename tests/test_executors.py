@@ -1,4 +1,4 @@
-"""Processes that do parts of a job: what they show, and how they end."""
+"""Processes that do what they are given: what they show, and how they end."""
 
 from __future__ import annotations
 
@@ -15,43 +15,41 @@ from rich.console import Console
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.progress import Reporter
-from leanformer.study.processes import Do, Relay, Workers
+from leanformer.study.executors import Processes, reporter_here
 
 
-def make_ready(relay: Relay, directory: Path) -> Do:
-    """A job whose parts are names of what to do."""
-    made = directory / f"made-{os.getpid()}"
-    made.touch()
-
-    def do(part: str) -> None:
-        relay.start(part, 2)
-        while part in ("wrong", "defect", "killed", "unwritable") and not (directory / "begun").exists():
-            time.sleep(0.01)
-        if part == "wrong":
-            raise LeanformerError("one line")
-        if part == "defect":
-            raise ValueError("no line of ours")
-        if part == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if part == "long":
-            (directory / "begun").touch()
-            try:
-                for step in range(1, 10**6):
-                    relay.step(0, step, 10**6)
-                    time.sleep(0.01)
-            except KeyboardInterrupt:
-                (directory / "checkpoint").touch()
-                raise
-        relay.epoch({"epoch": 1, "train_loss": 0.5}, 2, 8.0, "as shown")
-        relay.done()
-        relay.skip()  # counted by the process that it works for
-        if part == "unwritable":
-            raise PermissionError(13, "Permission denied", "a file")
-        (directory / part).write_text(str(os.getpid()))
-        if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
-            raise LeanformerError("Ctrl-C would not reach this process")
-
-    return do
+def do(part: str, directory: Path) -> None:
+    """Does what the part's name says."""
+    relay = reporter_here()
+    (directory / f"made-{os.getpid()}").touch()
+    relay.start(part, 2)
+    while part in ("wrong", "defect", "killed", "unwritable") and not (directory / "begun").exists():
+        time.sleep(0.01)
+    while part in "bcd" and len(list(directory.glob("made-*"))) < 2:  # else one may do all
+        time.sleep(0.01)
+    if part == "wrong":
+        raise LeanformerError("one line")
+    if part == "defect":
+        raise ValueError("no line of ours")
+    if part == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if part == "long":
+        (directory / "begun").touch()
+        try:
+            for step in range(1, 10**6):
+                relay.step(0, step, 10**6)
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            (directory / "checkpoint").touch()
+            raise
+    relay.epoch({"epoch": 1, "train_loss": 0.5}, 2, 8.0, "as shown")
+    relay.done()
+    relay.skip()  # counted by the process that it works for
+    if part == "unwritable":
+        raise PermissionError(13, "Permission denied", "a file")
+    (directory / part).write_text(str(os.getpid()))
+    if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        raise LeanformerError("Ctrl-C would not reach this process")
 
 
 @pytest.fixture
@@ -61,19 +59,24 @@ def shown() -> io.StringIO:
 
 
 @pytest.fixture(params=[True, False], ids=["forked", "spawned"])
-def workers(request: pytest.FixtureRequest, tmp_path: Path, shown: io.StringIO) -> Workers:
+def executor(request: pytest.FixtureRequest, shown: io.StringIO) -> Processes:
     """Two processes."""
     reporter = Reporter("study", Console(file=shown, width=120))
     reporter.plan(4)
-    return Workers(2, make_ready, (tmp_path,), reporter, forks=request.param)
+    return Processes(2, [__name__], reporter, forks=request.param)
 
 
-def test_parts_are_done_by_processes_that_stay(workers: Workers, tmp_path: Path, shown: io.StringIO) -> None:
-    with workers:
-        workers.do([])
-        workers.do(["a"])
+def do_all(executor: Processes, parts: str | list[str], directory: Path) -> None:
+    for future in [executor.submit(do, part, directory) for part in parts]:
+        future.result()
+
+
+def test_parts_are_done_by_processes_that_stay(executor: Processes, tmp_path: Path, shown: io.StringIO) -> None:
+    with executor:
+        do_all(executor, "", tmp_path)
+        do_all(executor, "a", tmp_path)
         assert len(list(tmp_path.glob("made-*"))) == 1  # none is started that has nothing to do
-        workers.do(["b", "c", "d"])
+        do_all(executor, "bcd", tmp_path)
     assert len(list(tmp_path.glob("made-*"))) == 2
     assert {(tmp_path / part).read_text() for part in "abcd"} <= {
         path.name.removeprefix("made-") for path in tmp_path.glob("made-*")
@@ -94,18 +97,19 @@ def test_parts_are_done_by_processes_that_stay(workers: Workers, tmp_path: Path,
     ],
 )
 def test_what_fails_in_one_ends_all_and_is_told(
-    workers: Workers, tmp_path: Path, part: str, error: type[Exception], said: str
+    executor: Processes, tmp_path: Path, part: str, error: type[Exception], said: str
 ) -> None:
-    with pytest.raises(error, match=f"(?s){said}"), workers:
-        workers.do(["long", part])
-    assert -signal.SIGTERM not in [process.exitcode for process in workers._processes.values()]  # none was too slow
+    with pytest.raises(error, match=f"(?s){said}"), executor:
+        do_all(executor, [part, "long"], tmp_path)
+    codes = {process.exitcode for process in executor._children}
+    assert codes == ({0, -signal.SIGKILL} if part == "killed" else {0})  # none was too slow
     assert (tmp_path / "checkpoint").exists()  # the other one was told to stop, and had the time to
 
 
-def test_other_processes_of_the_same_server_can_be_interrupted(workers: Workers) -> None:
+def test_other_processes_of_the_same_server_can_be_interrupted(executor: Processes, tmp_path: Path) -> None:
     """The fork server is one for all that a program starts, the program's own processes included."""
-    with workers:
-        workers.do(["a"])
+    with executor:
+        do_all(executor, "a", tmp_path)
     with multiprocessing.get_context("forkserver").Pool(1) as pool:
         assert signal.SIGINT not in pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ()))
 

@@ -1,0 +1,230 @@
+"""What learns from the trained baseline: blocks, by lessons; students, that are assembled of them and tuned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from leanformer.config.base import BASELINE, CandidateConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.learn.lessons import frozen_copy, tuning_loss
+from leanformer.learn.train import Trained
+from leanformer.model.students import load, reduce
+from leanformer.model.surgery import ResolvedPlan
+from leanformer.study.prepare import PreparedStudy
+from leanformer.study.scratch import TrialStep
+from leanformer.study.steps import Step, ended_well
+from leanformer.study.store import read_json
+from leanformer.study.teaching import Taught, failed_lesson, lesson_key, lessons_of
+from leanformer.study.training import bring_trial_up_to_date, end_trial, train_model
+
+
+@dataclass(frozen=True)
+class LessonStep(Step):
+    """The teaching of some of the blocks of all students of a seed; each block has a directory and a result of its own.
+
+    Args:
+        number: Which share of the blocks, from 0 on.
+        shares: Into how many they are dealt.
+    """
+
+    number: int
+    shares: int
+
+    def directory(self, prepared: PreparedStudy) -> Path:
+        return prepared.directory.taught(self.seed, "")
+
+    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
+        return teacher_settings(prepared, self.seed)
+
+    def after(self, prepared: PreparedStudy) -> Sequence[Step]:
+        return [TrialStep(BASELINE, self.seed)]
+
+    def is_done(self, prepared: PreparedStudy) -> bool:
+        return not _can_teach(prepared, self.seed) or not self._missing(prepared)
+
+    def run(self, prepared: PreparedStudy) -> None:
+        missing = self._missing(prepared)
+        prepared.teaching.teach(_teacher(prepared, self.seed), _plans(prepared), self.seed, missing)
+
+    def _missing(self, prepared: PreparedStudy) -> list[str]:
+        """The blocks of its share that are still to be taught."""
+        known = known_blocks(prepared, self.seed)
+        # Dealt out in turn, as blocks of one kind and size come after each other, one for each layer; and before what
+        # is there is left out, so that a share that was cut off finds its checkpoint.
+        return [key for key in list(known)[self.number :: self.shares] if known[key] is None]
+
+
+@dataclass(frozen=True)
+class AnswersStep(Step):
+    """The teacher's own answers to the training examples.
+
+    Args:
+        beam: Hypotheses that it keeps an example.
+    """
+
+    beam: int
+
+    def directory(self, prepared: PreparedStudy) -> Path:
+        return prepared.teaching.answers_directory(self.beam, self.seed)
+
+    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
+        return teacher_settings(prepared, self.seed)
+
+    def after(self, prepared: PreparedStudy) -> Sequence[Step]:
+        return [TrialStep(BASELINE, self.seed)]
+
+    def is_done(self, prepared: PreparedStudy) -> bool:
+        settings = self.settings(prepared)
+        return (
+            not _can_teach(prepared, self.seed) or prepared.teaching.answers(self.beam, self.seed, settings) is not None
+        )
+
+    def run(self, prepared: PreparedStudy) -> None:
+        prepared.teaching.find_answers(_teacher(prepared, self.seed), self.beam, self.seed)
+
+
+@dataclass(frozen=True)
+class StudentStep(Step):
+    """The trial of a student: assembled from its teacher and its taught blocks, and tuned where that is asked for."""
+
+    def directory(self, prepared: PreparedStudy) -> Path:
+        return prepared.directory.trial(self.name, self.seed)
+
+    def after(self, prepared: PreparedStudy) -> Sequence[Step]:
+        return [TrialStep(BASELINE, self.seed)]
+
+    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
+        candidate = self._candidate(prepared)
+        finetune = prepared.finetune(candidate)
+        return {
+            **teacher_settings(prepared, self.seed),
+            "plan": candidate.plan,
+            "method": candidate.method,
+            "distill": prepared.study.distill.settings(),
+            "finetune": finetune.model_dump(mode="json") if finetune.epochs else None,
+        }
+
+    def needs(self, prepared: PreparedStudy) -> Sequence[Step]:
+        # One share for each training at a time, where there are blocks enough.
+        blocks = len(lessons_of(_plans(prepared)))
+        shares = min(blocks, math.ceil(prepared.jobs / len(prepared.study.seeds)))
+        lessons = [LessonStep(BASELINE, self.seed, number, shares) for number in range(shares)]
+        finetune = prepared.finetune(self._candidate(prepared))
+        if finetune.epochs and finetune.targets == "teacher":
+            # First, as nothing goes beside it at the end.
+            return [AnswersStep(BASELINE, self.seed, finetune.teacher_beam), *lessons]
+        return lessons
+
+    def run(self, prepared: PreparedStudy) -> None:
+        finetune = prepared.finetune(self._candidate(prepared))
+        rate = finetune.learning_rate if finetune.epochs else prepared.study.distill.learning_rate
+        baseline = TrialStep(BASELINE, self.seed).known_result(prepared)
+        if not ended_well(baseline):
+            reason = f"its teacher failed: {baseline['trained']['reason']}"
+            end_trial(prepared, self, rate, Trained(status="failed", reason=reason), None, [])
+            return
+        taught = self._taught(prepared)
+        failed = failed_lesson(taught)
+        if failed is not None:
+            end_trial(prepared, self, rate, failed, None, taught)
+            return
+        teacher = _teacher(prepared, self.seed)
+        student = self._assembled(prepared, teacher, taught)
+        if finetune.epochs:
+            trained, answering = self._tuned(prepared, teacher, student)
+        else:
+            prepared.reporter.start(f"{self.name} · seed {self.seed}", 0)
+            prepared.reporter.done("assembled")
+            trained, answering = Trained(), 0.0
+        end_trial(prepared, self, rate, trained, student, taught, answering)
+
+    def bring_up_to_date(self, prepared: PreparedStudy) -> None:
+        bring_trial_up_to_date(prepared, self)
+
+    def _candidate(self, prepared: PreparedStudy) -> CandidateConfig:
+        candidate = prepared.candidates[self.name]
+        assert candidate is not None  # the baseline is no student
+        return candidate
+
+    def _taught(self, prepared: PreparedStudy) -> list[Taught]:
+        """Its blocks, in the plan's order."""
+        known = known_blocks(prepared, self.seed)
+        prepared.teaching.remove_checkpoints(self.seed)
+        keys = [lesson_key(site, entry) for site, entry in prepared.plans[self.name].items()]
+        return [taught for key in keys if (taught := known.get(key)) is not None]
+
+    def _assembled(
+        self, prepared: PreparedStudy, teacher: PreTrainedModel, taught: Sequence[Taught]
+    ) -> PreTrainedModel:
+        torch.manual_seed(self.seed)
+        student = reduce(teacher, self._candidate(prepared).plan)
+        for block in taught:
+            block.put_into(student)
+        return student
+
+    def _tuned(
+        self, prepared: PreparedStudy, teacher: PreTrainedModel, student: PreTrainedModel
+    ) -> tuple[Trained, float]:
+        """Tunes a student as a whole.
+
+        Returns:
+            How that went, and the seconds in which its teacher found the answers that it learned from.
+        """
+        finetune = prepared.finetune(self._candidate(prepared))
+        train = prepared.study.train
+        batches, answering = prepared.task.batches, 0.0
+        if finetune.targets == "teacher":
+            answers = prepared.teaching.answers(finetune.teacher_beam, self.seed, teacher_settings(prepared, self.seed))
+            assert answers is not None  # a need of this step
+            answering = answers.seconds
+            try:
+                batches = prepared.task.batches_with(answers.texts)
+            except LeanformerError as error:  # none of them can be learned from
+                return Trained(status="failed", reason=str(error)), answering
+        asks = finetune.logits > 0 or finetune.hidden_states > 0
+        loss = tuning_loss(frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing)
+        trained = train_model(
+            prepared,
+            student,
+            self.directory(prepared),
+            f"{self.name} · seed {self.seed}",
+            finetune.learning_rate,
+            self.seed,
+            finetune.epochs,
+            loss,
+            batches,
+            train.model_copy(update={"average_last": finetune.average_last}),
+        )
+        return trained, answering
+
+
+def teacher_settings(prepared: PreparedStudy, seed: int) -> dict[str, Any]:
+    """Everything that a teacher, the baseline's trained model, follows from."""
+    return {"teacher": read_json(prepared.directory.trial(BASELINE, seed) / "settings.json")}
+
+
+def known_blocks(prepared: PreparedStudy, seed: int) -> dict[str, Taught | None]:
+    """The blocks of all students of a seed, by ``lesson_key``; None: still to be taught."""
+    return prepared.teaching.known(_plans(prepared), seed, teacher_settings(prepared, seed))
+
+
+def _can_teach(prepared: PreparedStudy, seed: int) -> bool:
+    """Whether a teacher's own training, which is done, ended well."""
+    return ended_well(TrialStep(BASELINE, seed).known_result(prepared))
+
+
+def _plans(prepared: PreparedStudy) -> list[ResolvedPlan]:
+    """Of all students."""
+    return [plan for name, plan in prepared.plans.items() if prepared.is_distilled(name)]
+
+
+def _teacher(prepared: PreparedStudy, seed: int) -> PreTrainedModel:
+    """The trained baseline of a seed, on the study's device."""
+    return load(prepared.directory.trial(BASELINE, seed) / "model").to(prepared.device)

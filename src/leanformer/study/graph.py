@@ -1,0 +1,137 @@
+"""The graph of a study's steps: what is still to be done is done, each step once what it needs is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from itertools import islice
+
+from leanformer.study.distilled import StudentStep
+from leanformer.study.prepare import PreparedStudy
+from leanformer.study.scratch import TrialStep
+from leanformer.study.steps import Step
+
+Do = Callable[[Step], None]
+"""Does a step; what an executor is given, and where it passes it on to another process, can be pickled."""
+
+
+def trials_of(prepared: PreparedStudy, name: str) -> list[Step]:
+    """A candidate's trials, or the baseline's: one a seed."""
+    kind = StudentStep if prepared.is_distilled(name) else TrialStep
+    return [kind(name, seed) for seed in prepared.study.seeds]
+
+
+def all_steps(prepared: PreparedStudy) -> list[Step]:
+    """Every step that the study may take, each after those that it builds on."""
+    found: dict[Step, None] = {}
+
+    def add(step: Step) -> None:
+        if step not in found:
+            for other in (*step.after(prepared), *step.needs(prepared)):
+                add(other)
+            found[step] = None
+
+    for name in prepared.candidates:
+        for step in trials_of(prepared, name):
+            add(step)
+    return list(found)
+
+
+def announce(prepared: PreparedStudy) -> None:
+    """Tells the reporter how many steps there are to count."""
+    prepared.reporter.plan(sum(step.counts(prepared) for step in all_steps(prepared)))
+
+
+def run_steps(prepared: PreparedStudy, executor: Executor, do: Do, at_a_time: int) -> None:
+    """Does all steps of a study that are not done yet, and what of these needs it.
+
+    What nothing else could go beside is done in this process: here it has all threads.
+
+    Args:
+        prepared: The study.
+        executor: What does them, in this process or elsewhere.
+        do: What it is given for each.
+        at_a_time: How many it does at a time. No more are given to it, so that what comes first in the study is done
+            first.
+
+    Raises:
+        LeanformerError: A step raised one, or a process ended unexpectedly. Nothing else is begun then.
+    """
+    walk = _Walk(prepared)
+    running: dict[Future[None], Step] = {}
+    while True:
+        chosen = list(islice(walk.ready(), at_a_time - len(running)))
+        if at_a_time > 1 and not running and len(chosen) == 1:
+            chosen[0].run(prepared)
+            walk.end(chosen[0])
+            continue
+        for step in chosen:
+            walk.begin(step)
+            running[executor.submit(do, step)] = step
+        if not running:
+            break
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            future.result()
+            walk.end(running.pop(future))
+    walk.skip_the_rest()
+
+
+class _Walk:
+    """Which steps are done, which are being done, and which can be done next.
+
+    Args:
+        prepared: The study.
+    """
+
+    def __init__(self, prepared: PreparedStudy) -> None:
+        self._prepared = prepared
+        self._wanted = [step for name in prepared.candidates for step in trials_of(prepared, name)]
+        self._done: set[Step] = set()
+        self._running: set[Step] = set()
+        self._missing: set[Step] = set()  # what was looked for and not found
+
+    def ready(self) -> Iterator[Step]:
+        """What can be begun, what comes first in the study first. Shows what is there already as done."""
+        seen: set[Step] = set()
+        for step in self._wanted:
+            yield from self._ready(step, seen)
+
+    def _ready(self, step: Step, seen: set[Step]) -> Iterator[Step]:
+        if step in self._done or step in self._running or step in seen:
+            return
+        seen.add(step)
+        first = step.after(self._prepared)
+        for other in first:
+            yield from self._ready(other, seen)
+        if not self._done.issuperset(first):
+            return
+        if step not in self._missing and step.is_done(self._prepared):
+            step.bring_up_to_date(self._prepared)
+            self._skip(step)
+            return
+        self._missing.add(step)
+        needs = step.needs(self._prepared)
+        for other in needs:
+            yield from self._ready(other, seen)
+        if self._done.issuperset(needs):
+            yield step
+
+    def begin(self, step: Step) -> None:
+        """Takes note that a step is being done."""
+        self._running.add(step)
+
+    def end(self, step: Step) -> None:
+        """Takes note that a step is done."""
+        self._running.discard(step)
+        self._done.add(step)
+
+    def skip_the_rest(self) -> None:
+        """Shows as done what nothing needed, such as lessons whose students were all there."""
+        for step in all_steps(self._prepared):
+            if step not in self._done:
+                self._skip(step)
+
+    def _skip(self, step: Step) -> None:
+        self._done.add(step)
+        if step.counts(self._prepared):
+            self._prepared.reporter.skip()

@@ -1,0 +1,148 @@
+"""What is trained from the study's own start: the search for a learning rate, and the trials."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from leanformer.core.files import replace_directory, write_atomically
+from leanformer.learn.train import Trained
+from leanformer.model.students import load, reduce
+from leanformer.study.prepare import PreparedStudy
+from leanformer.study.steps import Step, ended_well, scratch_settings
+from leanformer.study.training import bring_trial_up_to_date, end_trial, save_model, scored, train_model
+
+VALIDATION = "validation.parquet"  # a search's answers, by which its rate is judged
+
+
+@dataclass(frozen=True)
+class SearchStep(Step):
+    """A training at one of the rates that are searched, judged on the validation split.
+
+    Args:
+        rate: The learning rate.
+    """
+
+    rate: float
+
+    def directory(self, prepared: PreparedStudy) -> Path:
+        return prepared.directory.search(self.name, self.rate)
+
+    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
+        return scratch_settings(prepared, self, self.rate, prepared.search_epochs)
+
+    @property
+    def may_lack(self) -> str:
+        return "model"  # deleted once the best of the search has been taken over
+
+    def run(self, prepared: PreparedStudy) -> None:
+        directory = self.directory(prepared)
+        model = _model(prepared, self)
+        title = f"{self.name} · rate {self.rate:g}"
+        trained = train_model(prepared, model, directory, title, self.rate, self.seed, prepared.search_epochs)
+        last = trained.epochs[-1] if trained.status == "ok" else {}
+        # Every metric's: which one judges may be changed without training anew.
+        result = {
+            "learning_rate": self.rate,
+            prepared.study.accept.metric: None,
+            "loss": None,
+            **{key.removeprefix("validation_"): value for key, value in last.items() if key.startswith("validation_")},
+            "trained": asdict(trained),
+        }
+        if trained.status == "ok":
+            save_model(prepared, model, directory / "model")
+            answers = prepared.task.validation_answers(model)
+            if answers is not None:
+                write_atomically(directory / VALIDATION, answers.to_bytes())
+                result["scoring"] = prepared.task.scoring_settings()
+        prepared.directory.finish(directory, result)
+
+    def bring_up_to_date(self, prepared: PreparedStudy) -> None:
+        directory = self.directory(prepared)
+        result = self.known_result(prepared)
+        if (directory / VALIDATION).exists() and result.get("scoring", {}) != prepared.task.scoring_settings():
+            answers = prepared.task.read_answers(directory / VALIDATION)
+            prepared.directory.finish(directory, result | scored(prepared, answers))
+
+    def __str__(self) -> str:
+        return f"{self.name}, search at rate {self.rate:g}"
+
+
+@dataclass(frozen=True)
+class TrialStep(Step):
+    """The training of a candidate, or of the baseline, with one seed, at the rate that its search found best."""
+
+    def directory(self, prepared: PreparedStudy) -> Path:
+        return prepared.directory.trial(self.name, self.seed)
+
+    def after(self, prepared: PreparedStudy) -> Sequence[Step]:
+        return search_of(prepared, self.name)
+
+    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
+        return scratch_settings(prepared, self, best_rate(prepared, self.name), prepared.study.train.epochs)
+
+    def counts(self, prepared: PreparedStudy) -> bool:
+        return not self._is_of_search(prepared)
+
+    def run(self, prepared: PreparedStudy) -> None:
+        rate = best_rate(prepared, self.name)
+        directory = self.directory(prepared)
+        searched = prepared.directory.search(self.name, rate)
+        found = prepared.directory.finished(searched) if self._is_of_search(prepared) else None
+        model = None
+        if found is not None and not ended_well(found):
+            trained = Trained(**found["trained"])
+        elif found is not None and (searched / "model").is_dir():
+            trained = Trained(**found["trained"])
+            copy_files = partial(shutil.copytree, searched / "model", dirs_exist_ok=True)
+            replace_directory(directory / "model", copy_files)
+            model = load(directory / "model").to(prepared.device)
+        else:
+            model = _model(prepared, self)
+            title = f"{self.name} · seed {self.seed}"
+            trained = train_model(prepared, model, directory, title, rate, self.seed, prepared.study.train.epochs)
+        end_trial(prepared, self, rate, trained, model, [])
+
+    def bring_up_to_date(self, prepared: PreparedStudy) -> None:
+        bring_trial_up_to_date(prepared, self)
+
+    def _is_of_search(self, prepared: PreparedStudy) -> bool:
+        """Whether the search has trained it, the first seed's at its rate, unless its budget was another."""
+        same = self.seed == prepared.study.seeds[0] and prepared.study.train.search_epochs is None
+        return prepared.searches and same
+
+
+def search_of(prepared: PreparedStudy, name: str) -> list[SearchStep]:
+    """One training a rate with the first seed; none where there is one rate, or a teacher's plan of tuning says it."""
+    if not prepared.searches or prepared.is_distilled(name):
+        return []
+    return [SearchStep(name, prepared.study.seeds[0], rate) for rate in prepared.study.train.learning_rate]
+
+
+def best_rate(prepared: PreparedStudy, name: str) -> float:
+    """The rate of the best validation quality; of equals the smaller loss, then the first."""
+    search = [step.known_result(prepared) for step in search_of(prepared, name)]
+    if not search:
+        return prepared.study.train.learning_rate[0]
+    metric = prepared.study.accept.metric
+
+    def quality(run: Mapping[str, Any]) -> tuple[float, float]:
+        return run[metric] or 0.0, -(run["loss"] or 0.0)
+
+    good = [run for run in search if ended_well(run)]
+    return float(max(good or search[:1], key=quality)["learning_rate"])
+
+
+def _model(prepared: PreparedStudy, step: Step) -> PreTrainedModel:
+    """The model as a training starts with it, on the study's device."""
+    candidate = prepared.candidates[step.name]
+    model = prepared.task.make_baseline(step.seed)
+    student = copy.deepcopy(model) if candidate is None else reduce(model, candidate.plan)
+    return student.to(prepared.device)

@@ -1,0 +1,187 @@
+"""What every training of a study does: it trains, is watched, saves its model, answers the test split."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from leanformer.config.base import TrainConfig
+from leanformer.core.files import replace_directory
+from leanformer.core.memory import memory_named
+from leanformer.learn.checkpoint import going_on
+from leanformer.learn.train import Loss, Trained, TrainingBatches, train
+from leanformer.model.students import load, save
+from leanformer.study.prepare import PreparedStudy
+from leanformer.study.steps import Step, ended_well
+from leanformer.study.store import CHECKPOINT, differences
+from leanformer.study.teaching import Taught, taught_numbers
+
+PREDICTIONS = "predictions.parquet"
+
+
+def train_model(
+    prepared: PreparedStudy,
+    model: PreTrainedModel,
+    directory: Path,
+    title: str,
+    rate: float,
+    seed: int,
+    epochs: int,
+    loss: Loss | None = None,
+    batches: TrainingBatches | None = None,
+    config: TrainConfig | None = None,
+) -> Trained:
+    """Trains as the study says; goes on from the checkpoint in the directory where there is one.
+
+    Args:
+        prepared: The study.
+        model: Trained in place.
+        directory: Of the step.
+        title: What a person reads of it.
+        rate: The learning rate.
+        seed: Of the order of the data.
+        epochs: How many.
+        loss: In place of the model's own.
+        batches: In place of the study's.
+        config: In place of the study's.
+    """
+    prepared.reporter.start(title, epochs)
+    observer = TrialObserver(prepared, epochs)
+    checkpoint = directory / CHECKPOINT
+
+    def training() -> Trained:
+        return train(
+            model,
+            batches or prepared.task.batches,
+            config or prepared.study.train,
+            rate,
+            seed,
+            observer,
+            prepared.accelerator,
+            checkpoint,
+            epochs,
+            loss,
+        )
+
+    key = prepared.task.batch_key
+    with memory_named(f"training {title} with {key} {prepared.task.training_batch()}", f"lower {key}"):
+        trained = going_on(checkpoint, training, prepared.reporter.warn)
+    note = "as it is" if epochs == 0 else ""
+    prepared.reporter.done(note if trained.status == "ok" else f"failed: {trained.reason}")
+    return trained
+
+
+def save_model(prepared: PreparedStudy, model: PreTrainedModel, directory: Path) -> None:
+    """Writes a model, and what it takes to use it elsewhere."""
+    prepared.directory.check()
+
+    def fill(temporary: Path) -> None:
+        save(model, temporary)
+        prepared.task.save_companions(temporary)
+
+    replace_directory(directory, fill)
+
+
+def end_trial(
+    prepared: PreparedStudy,
+    step: Step,
+    rate: float,
+    trained: Trained,
+    model: PreTrainedModel | None,
+    taught: list[Taught],
+    answering: float = 0.0,
+) -> None:
+    """Saves and evaluates a trained model, and writes the trial's result.
+
+    Args:
+        prepared: The study.
+        step: The trial.
+        rate: At which it was trained.
+        trained: How that went.
+        model: None where it failed.
+        taught: The blocks that it was assembled from.
+        answering: Seconds in which the teacher found the answers that it learned from, where it did.
+    """
+    directory = step.directory(prepared)
+    result = {
+        "candidate": step.name,
+        "seed": step.seed,
+        "learning_rate": rate,
+        "trained": asdict(trained),
+        "taught": taught_numbers(taught),
+        "answering_seconds": answering,
+    }
+    if trained.status == "ok":
+        assert model is not None
+        save_model(prepared, model, directory / "model")
+        last = trained.epochs[-1] if trained.epochs else prepared.task.validate(model, last=True)
+        result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
+        result |= _evaluated(prepared, model, directory)
+    prepared.directory.finish(directory, result)
+
+
+def bring_trial_up_to_date(prepared: PreparedStudy, step: Step) -> None:
+    """Evaluates a trial again whose answers were asked for otherwise than the study asks; or scores them again."""
+    result = step.known_result(prepared)
+    if not ended_well(result):
+        return
+    directory = step.directory(prepared)
+    changed = differences(result["evaluation"], prepared.task.evaluation_settings())
+    if changed:
+        prepared.reporter.warn(f"{step} is evaluated again: {'; '.join(changed)}")
+        model = load(directory / "model").to(prepared.device)
+        prepared.directory.finish(directory, result | _evaluated(prepared, model, directory))
+    elif result.get("scoring", {}) != prepared.task.scoring_settings():
+        path = directory / PREDICTIONS
+        answers = prepared.task.read_answers(path)
+        prepared.directory.replace_file(path, answers.to_bytes())
+        prepared.directory.finish(directory, result | scored(prepared, answers))
+
+
+def scored(prepared: PreparedStudy, answers: Any) -> dict[str, Any]:
+    """The scores of answers, and how they were made."""
+    return {"scoring": prepared.task.scoring_settings(), **prepared.task.scores(answers)}
+
+
+def _evaluated(prepared: PreparedStudy, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
+    """Answers the test split, keeps the answers, and gives their scores and how they were asked for."""
+    key = prepared.task.answer_key
+    with memory_named(f"answering the test split in batches of {key}", f"lower {key}"):
+        answers = prepared.task.evaluate(model)
+    prepared.directory.replace_file(directory / PREDICTIONS, answers.to_bytes())
+    return {"evaluation": prepared.task.evaluation_settings(), **scored(prepared, answers)}
+
+
+class TrialObserver:
+    """Validates after each epoch and shows a training's progress.
+
+    Args:
+        prepared: The study, with its data and reporter.
+        epochs: Epochs of the training.
+    """
+
+    def __init__(self, prepared: PreparedStudy, epochs: int) -> None:
+        self._prepared = prepared
+        self._epochs = epochs
+
+    def validate(self, model: torch.nn.Module, last: bool) -> dict[str, float]:
+        """Loss and quality on the validation split."""
+        assert isinstance(model, PreTrainedModel)
+        return self._prepared.task.validate(model, last)
+
+    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
+        """Moves the bar, and now and then looks whether the run directory is still there."""
+        self._prepared.directory.check(at_once=False)
+        self._prepared.reporter.step(epoch, step, steps_per_epoch)
+
+    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
+        """Shows the epoch's numbers."""
+        self._prepared.reporter.epoch(record, self._epochs, examples_per_second, self._prepared.task.progress(record))
+
+    def rolled_back(self, reason: str) -> None:
+        """Says that training went back to its last good state."""
+        self._prepared.reporter.warn(reason)
