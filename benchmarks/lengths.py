@@ -27,7 +27,7 @@ from leanformer.learn.observe import Observed
 from leanformer.learn.train import make_accelerator, train
 from leanformer.model.students import reduce
 from leanformer.model.surgery import build, parameter_count, resolve, sites
-from leanformer.study.prepare import open_task
+from leanformer.tasks.base import open_task
 from leanformer.tasks.translation import Translation
 
 STUDY = Path(__file__).with_name("multi30k.yaml")

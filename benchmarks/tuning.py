@@ -41,8 +41,8 @@ from leanformer.model.families import find_family
 from leanformer.model.layers import real_tokens
 from leanformer.model.students import reduce
 from leanformer.model.surgery import module_at, parameter_count, sites
-from leanformer.study.prepare import open_task
 from leanformer.study.store import to_json
+from leanformer.tasks.base import open_task
 from leanformer.tasks.translation import Translation
 
 STUDY = Path(__file__).with_name("multi30k.yaml")

@@ -122,7 +122,7 @@ def assemble(
         "method": {
             "interval": task.interval_method(),
             "cost": COST_METHOD.format(
-                repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.training_batch()
+                repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.batch
             ),
         },
         "study": study.model_dump(mode="json"),

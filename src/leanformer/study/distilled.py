@@ -23,6 +23,7 @@ from leanformer.study.steps import Step, ended_well
 from leanformer.study.store import read_json
 from leanformer.study.teaching import Taught, failed_lesson, lesson_key, lessons_of
 from leanformer.study.training import bring_trial_up_to_date, end_trial, train_model
+from leanformer.tasks.base import WritingTask
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ class StudentStep(Step):
         if finetune.targets == "teacher":
             answers = prepared.teaching.answers(finetune.teacher_beam, self.seed, teacher_settings(prepared, self.seed))
             assert answers is not None  # a need of this step
+            assert isinstance(prepared.task, WritingTask)
             answering = answers.seconds
             try:
                 batches = prepared.task.batches_with(answers.texts)

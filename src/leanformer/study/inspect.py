@@ -35,9 +35,8 @@ from leanformer.model.plan import Choice, match
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import build, module_at, put, resolve, sites
 from leanformer.report.inspection import best_probe, write_page
-from leanformer.study.prepare import open_task
 from leanformer.study.store import to_json
-from leanformer.tasks.base import Task
+from leanformer.tasks.base import Task, open_task
 
 KINDS = ("self_attention", "cross_attention", "mlp")
 PROBES: dict[str, dict[str, Any]] = {
@@ -124,7 +123,7 @@ def inspect(
             reporter.warn(str(warning))
         trained = task.make_baseline(seed=0).to(task.device).eval()
         inspector = _Inspector(task, trained, probes, teach, reporter)
-        with memory_named(f"inspecting {task.training_batch()} a batch", "take fewer or smaller probes, or less data"):
+        with memory_named(f"inspecting {task.batch} a batch", "take fewer or smaller probes, or less data"):
             # 2. what is linear, and how attention spreads
             inspector.fit()
             # 3. what small blocks can learn of it

@@ -14,8 +14,6 @@ from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.base import BlockModule
 from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, Study
-from leanformer.config.images import ImageStudy
-from leanformer.config.translation import TextDataConfig, TokenizerConfig, TranslationStudy
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import write_atomically
 from leanformer.core.machine import pick_device
@@ -32,39 +30,7 @@ from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, r
 from leanformer.study.assemble import CandidateOutcome
 from leanformer.study.store import DamagedError, RunDirectory, read_json, sealed
 from leanformer.study.teaching import Teaching
-from leanformer.tasks.base import Task
-from leanformer.tasks.images import ImageClassification
-from leanformer.tasks.translation import Translation
-
-
-def open_task(study: Study, device: torch.device) -> Task:
-    """A study's task: its data are read, its baseline is checked.
-
-    Raises:
-        LeanformerError: Data or baseline are wrong, or do not fit each other.
-    """
-    if isinstance(study, ImageStudy):
-        return ImageClassification(study, device)
-    assert isinstance(study, TranslationStudy)
-    return Translation(study, device)
-
-
-def _check_baseline_keys(study: Study) -> None:
-    """Refuses keys that do nothing with this baseline.
-
-    Raises:
-        LeanformerError: There is one; the message names it.
-    """
-    model = study.baseline.model
-    if model in FAMILIES and study.baseline.fresh:
-        raise LeanformerError(
-            f"baseline.fresh does nothing here: the models of a family ({model}) have random weights anyway; leave it "
-            "out"
-        )
-    if model not in FAMILIES and isinstance(study.data, TextDataConfig) and study.data.tokenizer != TokenizerConfig():
-        raise LeanformerError(
-            f"data.tokenizer does nothing here: {model} brings a tokenizer of its own; leave the section out"
-        )
+from leanformer.tasks.base import open_task
 
 
 class PreparedStudy:
@@ -89,7 +55,11 @@ class PreparedStudy:
         self.precision = settle_precision(study.train.precision, self.device)
         self.accelerator: Accelerator = make_accelerator(self.precision, self.device)
         self.task = open_task(study, self.device)
-        _check_baseline_keys(study)
+        if study.baseline.fresh and study.baseline.model in FAMILIES:
+            raise LeanformerError(
+                f"baseline.fresh does nothing here: the models of a family ({study.baseline.model}) have random "
+                "weights anyway; leave it out"
+            )
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
@@ -105,7 +75,7 @@ class PreparedStudy:
             self.task.check_plan(plan, where)
             if candidate.method == "distill":
                 check_tokens_agree(plan, self.finetune(candidate), where)
-                if self.finetune(candidate).targets == "teacher" and not self.task.writes:
+                if self.finetune(candidate).targets == "teacher" and not study.writes:
                     raise LeanformerError(
                         f"{where}: finetune.targets 'teacher' is of models that write text; leave it out, and give "
                         "finetune.logits a weight"
@@ -153,7 +123,7 @@ class PreparedStudy:
         finetune = candidate.finetune or self.study.finetune
         if finetune.targets != "auto":
             return finetune
-        return finetune.model_copy(update={"targets": "teacher" if self.task.writes else "data"})
+        return finetune.model_copy(update={"targets": "teacher" if self.study.writes else "data"})
 
     def is_distilled(self, name: str) -> bool:
         """Whether a candidate's blocks are taught by the baseline."""

@@ -38,7 +38,7 @@ from leanformer.learn.train import Batch, Trained, train
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
 from leanformer.study.store import RunDirectory, read_json
-from leanformer.tasks.base import Task
+from leanformer.tasks.base import Task, WritingTask
 
 
 def lesson_key(site: str, entry: Mapping[str, Any]) -> str:
@@ -234,6 +234,7 @@ class Teaching:
             self._reporter.step(0, done, count)
 
         started = time.perf_counter()
+        assert isinstance(self._task, WritingTask)  # only of these a study asks for answers
         texts = self._task.write_training(teacher, beam, show)
         result = {"answers": texts, "seconds": time.perf_counter() - started}
         self._directory.finish(self.answers_directory(beam, seed), result)
@@ -278,7 +279,7 @@ class Teaching:
                 )
 
             key = self._task.batch_key
-            what = f"teaching {_blocks(group)} ({_kinds(group)}) with {key} {self._task.training_batch()}"
+            what = f"teaching {_blocks(group)} ({_kinds(group)}) with {key} {self._task.batch}"
             with memory_named(what, f"lower {key} or distill.memory_fraction, or give the blocks smaller arguments"):
                 trained = going_on(checkpoint, training, self._reporter.warn)
         self._reporter.done("" if trained.status == "ok" else f"failed: {trained.reason}")

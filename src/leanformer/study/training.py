@@ -68,7 +68,7 @@ def train_model(
         )
 
     key = prepared.task.batch_key
-    with memory_named(f"training {title} with {key} {prepared.task.training_batch()}", f"lower {key}"):
+    with memory_named(f"training {title} with {key} {prepared.task.batch}", f"lower {key}"):
         trained = going_on(checkpoint, training, prepared.reporter.warn)
     note = "as it is" if epochs == 0 else ""
     prepared.reporter.done(note if trained.status == "ok" else f"failed: {trained.reason}")

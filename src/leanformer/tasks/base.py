@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from transformers import PreTrainedModel
 
 from leanformer.config.base import Study
+from leanformer.core.registry import Registry
 from leanformer.core.warning import StudyWarning
 from leanformer.decide.statistics import Comparison, Interval
 from leanformer.learn.train import Batch, TrainingBatches, TrainingStep
@@ -44,7 +45,10 @@ class Outcome:
 
 
 class Task(ABC):
-    """One task: made once a study, before anything is trained.
+    """One task: data, a model and a score. Made once a study, before anything is trained.
+
+    A task registers itself in its module with ``TASKS.register``; beside it, a new one takes a form of the study file
+    (``config``) and of the results (``results``).
 
     Attributes:
         study: The study.
@@ -54,16 +58,18 @@ class Task(ABC):
         batches: The training data.
         batch_key: The key of the study that says how large a batch is.
         answer_key: Likewise of the batches in which the test split is answered.
+        batch: How large a training batch is, in words.
     """
 
-    batch_key: str
-    answer_key: str
+    batch_key: ClassVar[str]
+    answer_key: ClassVar[str]
 
     study: Study
     device: torch.device
     notes: Sequence[str]
     warnings: Sequence[StudyWarning]
     batches: TrainingBatches
+    batch: str
 
     # Data and models
 
@@ -71,8 +77,7 @@ class Task(ABC):
     def make_baseline(self, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it; random weights follow from the seed."""
 
-    @abstractmethod
-    def check_plan(self, plan: ResolvedPlan, where: str) -> None:
+    def check_plan(self, plan: ResolvedPlan, where: str) -> None:  # noqa: B027 - data may suit any plan
         """Checks that the data suit what a plan puts in place.
 
         Args:
@@ -94,25 +99,6 @@ class Task(ABC):
     def teaching_batches(self, multiple: int) -> TrainingBatches:
         """The training data in batches that are ``multiple`` times as large."""
 
-    @property
-    def writes(self) -> bool:
-        """Whether models answer with text of their own, from which others can learn (``finetune.targets: teacher``)."""
-        return False
-
-    def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
-        """A teacher's own answers to the training examples, where ``writes``.
-
-        Args:
-            teacher: Whose answers.
-            beam: Hypotheses that it keeps an example.
-            progress: Called with the number of further examples that are done.
-        """
-        raise NotImplementedError
-
-    def batches_with(self, targets: Sequence[str]) -> TrainingBatches:
-        """The training data with other targets, one an example, as ``write_training`` gives them."""
-        raise NotImplementedError
-
     @abstractmethod
     def validation_batches(self) -> Iterator[Batch]:
         """The validation split, with labels."""
@@ -122,12 +108,12 @@ class Task(ABC):
         """Writes beside a saved model what it takes to use it: how images are prepared, the tokenizer."""
 
     @abstractmethod
-    def training_batch(self) -> str:
-        """How large a training batch is, in words."""
-
-    @abstractmethod
     def summary(self) -> dict[str, Any]:
         """The data as ``results.json`` tells of them."""
+
+    def training_settings(self) -> dict[str, Any]:
+        """What a training follows from that the study's sections on data, baseline and training do not say."""
+        return {}
 
     # Measuring
 
@@ -159,10 +145,6 @@ class Task(ABC):
     def validation_answers(self, model: PreTrainedModel) -> Answers | None:
         """The model's answers on the validation split, where ``validate`` scores any."""
         return None
-
-    def training_settings(self) -> dict[str, Any]:
-        """What a training follows from that the study's sections on data, baseline and training do not say."""
-        return {}
 
     @abstractmethod
     def read_answers(self, path: Path) -> Answers:
@@ -198,14 +180,14 @@ class Task(ABC):
     # Deciding
 
     @property
-    @abstractmethod
     def outputs(self) -> int | None:
         """Numbers that a training example prescribes (M in the ratio Q), where that can be said."""
+        return None
 
     @property
-    @abstractmethod
     def worthless_quality(self) -> float:
         """The quality of a model that has learned nothing, in the study's metric."""
+        return 0.0
 
     @abstractmethod
     def quality(self, outcome: Outcome) -> dict[str, Any]:
@@ -245,3 +227,41 @@ def interval_row(interval: Interval, per_seed: Sequence[float]) -> dict[str, Any
         "high": interval.high,
         "per_seed": [float(value) for value in per_seed],
     }
+
+
+class WritingTask(Task):
+    """A task whose models answer with text of their own, from which others can learn."""
+
+    @abstractmethod
+    def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
+        """A teacher's own answers to the training examples.
+
+        Args:
+            teacher: Whose answers.
+            beam: Hypotheses that it keeps an example.
+            progress: Called with the number of further examples that are done.
+        """
+
+    @abstractmethod
+    def batches_with(self, targets: Sequence[str]) -> TrainingBatches:
+        """The training data with other targets, one an example, as ``write_training`` gives them.
+
+        Raises:
+            LeanformerError: None of them can be learned from.
+        """
+
+
+OpenTask = Callable[[Any, torch.device], Task]
+"""Makes a task of a study of its form and a device; reads the data and checks the baseline."""
+
+TASKS: Registry[OpenTask] = Registry("leanformer.tasks")
+"""By the name that the study file gives."""
+
+
+def open_task(study: Study, device: torch.device) -> Task:
+    """A study's task: its data are read, its baseline is checked.
+
+    Raises:
+        LeanformerError: Data or baseline are wrong, or do not fit each other.
+    """
+    return TASKS[study.task](study, device)

@@ -26,7 +26,7 @@ from leanformer.measure.cost import Subject
 from leanformer.measure.quality import Predictions, predict
 from leanformer.model.baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
-from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
+from leanformer.tasks.base import TASKS, MakeStep, Outcome, Task, interval_row
 
 FEWEST_TESTED = 2  # of one nothing can be said of others
 INTERVAL_METHOD = (
@@ -42,6 +42,7 @@ ONE_SEED_METHOD = (
 )
 
 
+@TASKS.register("image-classification")
 class ImageClassification(Task):
     """A study of image classifiers; see ``Task``.
 
@@ -59,6 +60,7 @@ class ImageClassification(Task):
     def __init__(self, study: ImageStudy, device: torch.device) -> None:
         self.study: ImageStudy = study
         self.device = device
+        self.batch = str(study.train.batch_size)
         self._baseline = ImageBaseline(study.baseline.model, study.baseline.config, study.baseline.fresh)
         self._preprocessing, preprocessing_notes, preprocessing_warnings = self._read_preprocessing()
         self.data: ImageData = load_images(
@@ -161,9 +163,6 @@ class ImageClassification(Task):
         resizing = form.resizing or Resizing((form.height, form.width))
         processor = shipped_processor(resizing, self.batches.mean, self.batches.std, form.on_white, form.bits)
         write_atomically(directory / "preprocessor_config.json", processor.to_json_string())
-
-    def training_batch(self) -> str:
-        return f"{self.study.train.batch_size}"
 
     def summary(self) -> dict[str, Any]:
         data = self.data

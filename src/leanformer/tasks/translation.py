@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from leanformer.config.translation import TranslationStudy
+from leanformer.config.translation import TokenizerConfig, TranslationStudy
 from leanformer.core.errors import LeanformerError
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, check_limit, encode_pairs
@@ -31,7 +31,7 @@ from leanformer.measure.writing import Lengths, decoding_costs
 from leanformer.model.baseline import TextBaseline, TextGeometry
 from leanformer.model.generate import Translated, most_tokens, translate
 from leanformer.model.surgery import ResolvedPlan
-from leanformer.tasks.base import MakeStep, Outcome, Task, interval_row
+from leanformer.tasks.base import TASKS, MakeStep, Outcome, WritingTask, interval_row
 from leanformer.tasks.translation_checks import (
     check_positions,
     check_test_split,
@@ -56,7 +56,8 @@ ONE_SEED_METHOD = (
 )
 
 
-class Translation(Task):
+@TASKS.register("translation")
+class Translation(WritingTask):
     """A study of translators; see ``Task``.
 
     Args:
@@ -75,6 +76,7 @@ class Translation(Task):
     def __init__(self, study: TranslationStudy, device: torch.device) -> None:
         self.study: TranslationStudy = study
         self.device = device
+        self.batch = f"{study.train.batch_tokens} subwords"
         config = study.data
         baseline = TextBaseline(study.baseline.model, study.baseline.config, study.baseline.fresh)
         self.data = load_text(config)
@@ -82,6 +84,11 @@ class Translation(Task):
             self.tokenizer = train_tokenizer(config.tokenizer, self.data.train.sources, self.data.train.targets)
         else:
             self.tokenizer = TranslationTokenizer.load(study.baseline.model)
+            if config.tokenizer != TokenizerConfig():
+                raise LeanformerError(
+                    f"data.tokenizer does nothing here: {study.baseline.model} brings a tokenizer of its own; leave "
+                    "the section out"
+                )
         self._geometry = TextGeometry(
             self.tokenizer.source_vocabulary,
             self.tokenizer.target_vocabulary,
@@ -176,10 +183,6 @@ class Translation(Task):
     def _batches(self, pairs: EncodedPairs, batch_tokens: int) -> TextBatches:
         return TextBatches(pairs, batch_tokens, self.tokenizer.pad_id, self._start_id, self.device)
 
-    @property
-    def writes(self) -> bool:
-        return True
-
     @cached_property
     def _train_sources(self) -> tuple[str, ...]:
         """Those of the training pairs that were not left out; only a teacher's own translations ask for them."""
@@ -207,9 +210,6 @@ class Translation(Task):
 
     def save_companions(self, directory: Path) -> None:
         self.tokenizer.save(directory)
-
-    def training_batch(self) -> str:
-        return f"{self.study.train.batch_tokens} subwords"
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -340,14 +340,6 @@ class Translation(Task):
         )
 
     # Deciding
-
-    @property
-    def outputs(self) -> None:
-        return None
-
-    @property
-    def worthless_quality(self) -> float:
-        return 0.0
 
     def _score(self, name: Metric, outcome: Outcome) -> dict[str, Any]:
         counts = [answers.statistics(name) for answers in outcome.each()]
