@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from itertools import islice
@@ -73,7 +74,6 @@ def run_steps(prepared: PreparedStudy, executor: Executor, do: Do, at_a_time: in
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             future.result()
             walk.end(running.pop(future))
-    walk.skip_the_rest()
 
 
 class _Walk:
@@ -89,6 +89,10 @@ class _Walk:
         self._done: set[Step] = set()
         self._running: set[Step] = set()
         self._missing: set[Step] = set()  # what was looked for and not found
+        self._needed_by: defaultdict[Step, set[Step]] = defaultdict(set)
+        for step in self._wanted:
+            for need in step.needs(prepared):
+                self._needed_by[need].add(step)
 
     def ready(self) -> Iterator[Step]:
         """What can be begun, what comes first in the study first. Shows what is there already as done."""
@@ -123,15 +127,16 @@ class _Walk:
     def end(self, step: Step) -> None:
         """Takes note that a step is done."""
         self._running.discard(step)
-        self._done.add(step)
-
-    def skip_the_rest(self) -> None:
-        """Shows as done what nothing needed, such as lessons whose students were all there."""
-        for step in all_steps(self._prepared):
-            if step not in self._done:
-                self._skip(step)
+        self._note(step)
 
     def _skip(self, step: Step) -> None:
-        self._done.add(step)
         if step.counts(self._prepared):
             self._prepared.reporter.skip()
+        self._note(step)
+
+    def _note(self, step: Step) -> None:
+        """Takes note that a step is done, and shows as done what was for it alone and was never asked for."""
+        self._done.add(step)
+        for need in step.needs(self._prepared):
+            if need not in self._done and self._needed_by[need] <= self._done:
+                self._skip(need)
