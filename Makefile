@@ -56,7 +56,7 @@ lint: $(READY)
 	@$(BIN)/mypy
 
 docs: $(READY)
-	@$(BIN)/mkdocs build
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "site: build/site/index.html"
 
 format: $(READY)
