@@ -1,4 +1,4 @@
-"""What pages link to outside ``docs/``, such as the results of benchmarks, becomes part of the site, under ``files/``."""
+"""What pages link to outside ``docs/``, such as the results of benchmarks, comes into the site, under ``files/``."""
 
 from __future__ import annotations
 

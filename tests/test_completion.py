@@ -68,7 +68,9 @@ finally:
 def _install(home: Path) -> subprocess.CompletedProcess[str]:
     """Installs completion as from bash, whose name typer finds among the parents of the process."""
     command = f"'{sys.executable}' -m leanformer --install-completion; exit $?"
-    return subprocess.run(["bash", "-c", command], env={**os.environ, "HOME": str(home)}, capture_output=True, text=True)
+    return subprocess.run(
+        ["bash", "-c", command], env={**os.environ, "HOME": str(home)}, capture_output=True, text=True
+    )
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

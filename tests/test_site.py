@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,9 @@ def test_the_reference_names_all_public_names() -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
 def test_what_is_inside_lists_is_indented_by_four(page: Path) -> None:
-    """Fewer spaces are enough where GitHub shows a page; on the site a list, text or code would fall out of its item."""
+    """Fewer spaces are enough on GitHub; on the site a list, text or code would fall out of its item."""
     lines = ["", *page.read_text(encoding="utf-8").splitlines()]
-    for number, (before, line) in enumerate(zip(lines, lines[1:], strict=False), start=1):
+    for number, (before, line) in enumerate(pairwise(lines), start=1):
         begins = re.match(r" {1,3}(```|[-*] |1\. )", line) or (not before and re.match(r" {1,3}\S", line))
         assert not begins, f"{page.name}, line {number}: {line}"
 
