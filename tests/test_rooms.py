@@ -39,7 +39,8 @@ def the_map() -> dict[str, set[str]]:
 
 def lint(directory: Path) -> subprocess.CompletedProcess[str]:
     """Checks the contracts of the checkout on a package in ``directory``."""
-    command = [Path(sys.executable).with_name("lint-imports"), ROOT / "pyproject.toml", "--no-cache", "--no-logo"]
+    program = str(Path(sys.executable).with_name("lint-imports"))
+    command = [program, str(ROOT / "pyproject.toml"), "--no-cache", "--no-logo"]
     environment = {**os.environ, "PYTHONPATH": str(directory)}
     return subprocess.run(command, capture_output=True, text=True, cwd=directory, env=environment)
 
