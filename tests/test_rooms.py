@@ -64,6 +64,14 @@ def test_the_map_says_what_the_contracts_say() -> None:
     assert {"leanformer.cli"} <= set.intersection(*map(set, importers.values()))  # the commands may import all
 
 
+def test_the_places_for_what_is_new_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = text[text.index("| a new ... | files | how |") :].split("\n\n")[0].splitlines()[2:]
+    places = {place for row in rows for place in re.findall(r"`([^`]+)`", row.split("|")[2])} - {"export/NAME.py"}
+    assert len(places) > len(rows) // 2
+    assert not {place for place in places if not (PACKAGE / place.removesuffix("NAME.py")).exists()}
+
+
 def test_no_more_lies_at_the_root() -> None:
     assert sorted(path.name for path in PACKAGE.glob("*.py")) == ["__init__.py", "__main__.py", "auto.py", "cli.py"]
 
