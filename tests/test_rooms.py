@@ -89,6 +89,7 @@ def test_the_contracts_are_kept() -> None:
         ("learn.train", "leanformer.measure.cost", "imports run downwards only"),
         ("learn.train", "leanformer.blocks.basic", "who imports blocks"),
         ("learn.train", "leanformer.results.schema", "who imports results"),
+        ("config.base", "leanformer.results.schema", "of results, config knows metrics and costs alone"),
         ("report.page", "leanformer.config.base", "imports run downwards only"),
         ("blocks.kit.base", "leanformer.blocks.basic", "no circles, neither between rooms nor inside one"),
         ("data.splits", "leanformer.data.images", "no circles, neither between rooms nor inside one"),
