@@ -9,12 +9,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # Empty is as if not set: a process that finds no bytecode compiles all that it imports, which takes it ten seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test tests test-long lint format clean
+.PHONY: help setup demo test tests test-long lint docs format clean
 
 help:
 	@echo "make demo       set up, run the demonstration studies (digits, number words), show tables, decisions and reports"
 	@echo "make test       set up, run all tests and checks"
 	@echo "make test-long  set up, run the tests that take long"
+	@echo "make docs       set up, build the site of docs/ into build/site"
 	@echo "make format     let ruff format and fix the code"
 	@echo "make clean      remove the virtual environment"
 
@@ -26,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "== installing the pinned versions"
 	@$(INSTALL) torch
-	@$(INSTALL) -e '.[dev]'
+	@$(INSTALL) -e '.[dev,docs]'
 	@touch $@
 
 demo: $(READY)
@@ -48,10 +49,15 @@ test-long: $(READY)
 	@$(BIN)/python -m pytest -m long --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lint: $(READY)
-	@echo "== ruff and mypy"
+	@echo "== ruff, contracts of imports and mypy"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/mypy
+
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "site: build/site/index.html"
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .

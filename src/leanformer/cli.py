@@ -46,11 +46,13 @@ class Commands(TyperGroup):
             _nobody_reads()
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
-        """Reads what stands before the command's name."""
+        """Reads what stands before the command's name; of its options, only the one for completion writes a file."""
         try:
             return super().make_context(*arguments, **settings)
         except UsageError as error:
             _misused(error)
+        except OSError as error:
+            _refuse(LeanformerError(f"completion cannot be installed: {error.filename}: {error.strerror}"))
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that was asked for."""
@@ -116,7 +118,6 @@ app = typer.Typer(
     cls=Commands,
     help="Finds the smallest transformer that still does your job, proves it, and ships it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -308,4 +309,4 @@ def main() -> None:
     """Runs the commands; ``leanformer.__main__`` listens to signals around it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
-    app()
+    app(prog_name="leanformer")  # also as python -m leanformer: what completion installs is for this name
