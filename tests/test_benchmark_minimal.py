@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from benchmarks import minimal
-from benchmarks.forms import GRID
-from benchmarks.minimal import BENCHMARK, with_references
-from benchmarks.minimal_rows import DATA, ROWS, STUDIES, Row
-from benchmarks.minimal_stacked import Trained, figures_of, settings_of, speed_without_host
-from benchmarks.room import parse
+from benchmarks.kit.forms import GRID
+from benchmarks.quality.minimal import BENCHMARK, with_references
+from benchmarks.quality.minimal_rows import DATA, ROWS, STUDIES, Row
+from benchmarks.quality.minimal_stacked import Trained, figures_of, settings_of, speed_without_host
+from benchmarks.kit.benchmark import parse
 from benchmarks.stacked import StackedStep, StackedTraining, advance_together, example_order
 from leanformer.config.images import ImageDataConfig, ImageTrainConfig
 from leanformer.core.errors import LeanformerError
@@ -417,7 +417,7 @@ def test_rows_trained_side_by_side_are_rows_of_the_table(tmp_path: Path, monkeyp
     def fail(*_: Any) -> None:
         raise AssertionError("it is trained again")
 
-    monkeypatch.setattr("benchmarks.minimal_stacked.train_chunk", fail)
+    monkeypatch.setattr("benchmarks.quality.minimal_stacked.train_chunk", fail)
     again = BENCHMARK.measure(parse(BENCHMARK, options))
     assert [row["quality"] for row in again["rows"]] == [row["quality"] for row in result["rows"]]
     row = STUDIES[whole["study"]][0]

@@ -16,14 +16,14 @@ import pytest
 
 from benchmarks import NAMES, multi30k, page, room
 from benchmarks.__main__ import main
-from benchmarks.again import simulated
-from benchmarks.drawing import draw, same_drawing
-from benchmarks.interval import Interval
-from benchmarks.measuring import in_turn, median_ratio
-from benchmarks.multi30k import against_control, best_tuned
-from benchmarks.multi30k_findings import what_it_says
-from benchmarks.plots import Panel, Panels, Points
-from benchmarks.verdicts import WORDS, Verdict
+from benchmarks.kit.again import simulated
+from benchmarks.kit.drawing import draw, same_drawing
+from benchmarks.kit.interval import Interval
+from benchmarks.kit.measuring import in_turn, median_ratio
+from benchmarks.quality.multi30k import against_control, best_tuned
+from benchmarks.quality.multi30k_findings import what_it_says
+from benchmarks.kit.plots import Panel, Panels, Points
+from benchmarks.kit.verdicts import WORDS, Verdict
 from leanformer.core.errors import LeanformerError
 from leanformer.measure import cost
 from leanformer.measure.translation import Translations
@@ -73,7 +73,7 @@ def test_interface(name: str) -> None:
 
 
 def test_paths_of_the_repository_are_named_from_its_root() -> None:
-    assert room._shown(Path(room.__file__).with_name("multi30k.yaml")) == "benchmarks/multi30k.yaml"
+    assert room._shown(Path(room.__file__).with_name("multi30k.yaml")) == "benchmarks/quality/multi30k.yaml"
     assert room._shown(Path("runs/here")) == "runs/here"
 
 

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 import leanformer as lf
 from benchmarks import growth, peers_pruning, peers_teaching, peers_training, peers_translation, profiling, trainer
 from benchmarks.__main__ import main
-from benchmarks.forms import TINY_TEXT, vit_config
-from benchmarks.processes import here, in_new_process
-from benchmarks.room import CPU
+from benchmarks.kit.forms import TINY_TEXT, vit_config
+from benchmarks.kit.processes import here, in_new_process
+from benchmarks.kit.benchmark import CPU
 from leanformer.config.images import ImageDataConfig, ImageTrainConfig
 from leanformer.config.translation import TranslationTrainConfig
 from leanformer.data.image_batches import ImageBatches

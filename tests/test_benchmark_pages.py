@@ -1,0 +1,144 @@
+"""The pages of the benchmarks: every table stands on one, and no number in words goes stale."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kit import pages
+from benchmarks.kit.benchmark import RESULTS, names, read_result
+from leanformer.core.errors import LeanformerError
+
+INDEX, *PAGES = pages.pages()
+ONE_SCREEN = 60
+"""Lines of the index at most."""
+
+
+def known(text: str) -> str:
+    """What holds a page's numbers: its tables of figures, the settings of their runs, and its comment of numbers by hand.
+
+    That comment names what no results file holds: constants of a benchmark's code, and what is of others or of another
+    page.
+    """
+    found = re.findall(r"<!-- by hand: (.*?) -->", text)
+    for _, run, name, table, _ in pages.MARKED.findall(text):
+        if name != "run":  # its dates and versions say nothing of a number in words
+            found.append(table)
+        elif run != pages.ALL:
+            settings = read_result(RESULTS / f"{run}.json")["settings"]
+            lengths = [len(value) for value in settings.values() if isinstance(value, list)]
+            found.append(json.dumps([settings, lengths]))
+    return "\n".join(found)
+
+
+def words(text: str) -> str:
+    """What is written by hand, without what is no statement: code, comments, targets of links, papers' numbers."""
+    text = pages.MARKED.sub("", text)
+    return re.sub(r"```.*?```|<!--.*?-->|`[^`]*`|\]\([^)]*\)|arXiv \S+", " ", text, flags=re.DOTALL)
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers of a text, without their signs."""
+    return re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", text)
+
+
+def missing(said: str, held: str) -> list[str]:
+    """The numbers that are not among those held, to as many digits as they are said with."""
+    values = [float(number.replace(",", "")) for number in numbers(held)]
+    absent = []
+    for number in numbers(said):
+        plain = number.rstrip(",").replace(",", "")
+        half = 0.5 * 10 ** -len(plain.partition(".")[2].partition("e")[0]) if "e" not in plain else 0.0
+        if not any(abs(value - float(plain)) <= half * 1.0001 for value in values):
+            absent.append(number)
+    return absent
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_number_in_words_stands_in_the_results_of_the_page(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not missing(words(text), known(text))
+
+
+def test_the_index_says_what_the_pages_say() -> None:
+    rows = [line for line in INDEX.read_text(encoding="utf-8").splitlines() if "](benchmarks/" in line]
+    assert len(rows) > 20
+    for row in rows:
+        ((name, heading),) = re.findall(r"\]\(benchmarks/(\w+)\.md(#[\w-]+)?\)", row)
+        page = (INDEX.parent / "benchmarks" / f"{name}.md").read_text(encoding="utf-8")
+        assert not missing(words(row), known(page)), (row, heading)
+
+
+def test_the_index_is_one_screen_and_leads_to_every_page() -> None:
+    text = INDEX.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= ONE_SCREEN
+    assert {f"benchmarks/{page.name}" for page in PAGES} == set(re.findall(r"\]\((benchmarks/\w+\.md)[)#]", text))
+
+
+def test_every_benchmark_has_its_page() -> None:
+    assert set(names()) <= {page.stem for page in PAGES}
+
+
+def test_every_table_stands_on_one_page() -> None:
+    asked = Counter(
+        (run, name)
+        for page in (INDEX, *PAGES)
+        for _, run, name, _, _ in pages.MARKED.findall(page.read_text(encoding="utf-8"))
+    )
+    assert asked == Counter(pages.all_tables().keys())
+
+
+def test_another_teacher_is_a_caveat_where_the_facts_are() -> None:
+    said = "49 of 83"
+    assert said in pages.all_tables()[pages.ALL, "other-teachers"]
+    for page in (INDEX, *(page for page in PAGES if page.stem in ("multi30k", "reductions", "second_runs"))):
+        assert said in " ".join(page.read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("said", ["1.3", "13", "+0.72", "1,001", "2e-05"])
+def test_a_number_that_no_table_holds_is_found(said: str) -> None:
+    held = "| 1.25 | 1,000 | 0.7194 | 12 | 2.4e-06 |"
+    assert missing(said, held) == ([] if said in ("1.3", "+0.72") else [said])
+
+
+@pytest.fixture
+def page_of_growth(tmp_path: Path) -> Path:
+    """A directory of pages, of which one has a table of one results file."""
+    (tmp_path / "results").mkdir()
+    shutil.copy(RESULTS / "growth.json", tmp_path / "results")
+    docs = tmp_path / "docs"
+    (docs / "benchmarks").mkdir(parents=True)
+    (docs / "benchmarks.md").write_text("# Benchmarks\n")
+    (docs / "benchmarks" / "growth.md").write_text("# Growth\n\n<!-- table: growth bends -->\n<!-- end -->\n\nWords.\n")
+    return docs
+
+
+def test_only_tables_and_figures_are_written(page_of_growth: Path, tmp_path: Path) -> None:
+    results, page = tmp_path / "results", page_of_growth / "benchmarks" / "growth.md"
+    assert [path.name for path in pages.stale(results, page_of_growth)] == ["growth.md", "growth.svg"]
+    pages.write(results, page_of_growth)
+    text = page.read_text()
+    assert text.startswith("# Growth\n\n<!-- table: growth bends -->\n\n| ")
+    assert text.endswith("|\n\n<!-- end -->\n\nWords.\n")
+    assert pages.stale(results, page_of_growth) == []
+    page.write_text(text.replace("1.22 x", "1.23 x"))
+    assert pages.stale(results, page_of_growth) == [page]
+    page.write_text(text.replace("Words", "Other words"))
+    assert pages.stale(results, page_of_growth) == []
+
+
+def test_a_table_that_is_not_there_is_named(page_of_growth: Path, tmp_path: Path) -> None:
+    page = page_of_growth / "benchmarks" / "growth.md"
+    for text, said in (
+        ("<!-- table: growth bend -->\n<!-- end -->\n", "no table 'bend' of growth; it has bends, blocks"),
+        ("<!-- table: grow bends -->\n<!-- end -->\n", r"there is no grow\.json in benchmarks/results"),
+        ("<!-- table: growth bends -->\n", "not closed by <!-- end -->"),
+    ):
+        page.write_text(text)
+        with pytest.raises(LeanformerError, match=said):
+            pages.write(tmp_path / "results", page_of_growth)
