@@ -20,7 +20,7 @@ ONE_SCREEN = 60
 
 
 def known(text: str) -> str:
-    """What holds a page's numbers: its tables of figures, the settings of their runs, and its comment of numbers by hand.
+    """What holds a page's numbers: its tables, the settings of their runs, and its comment of numbers by hand.
 
     That comment names what no results file holds: constants of a benchmark's code, and what is of others or of another
     page.
@@ -106,39 +106,42 @@ def test_a_number_that_no_table_holds_is_found(said: str) -> None:
     assert missing(said, held) == ([] if said in ("1.3", "+0.72") else [said])
 
 
+PLACE = "<!-- table: decoder_block figures -->\n<!-- end -->"
+
+
 @pytest.fixture
-def page_of_growth(tmp_path: Path) -> Path:
+def one_page(tmp_path: Path) -> Path:
     """A directory of pages, of which one has a table of one results file."""
     (tmp_path / "results").mkdir()
-    shutil.copy(RESULTS / "growth.json", tmp_path / "results")
+    shutil.copy(RESULTS / "decoder_block.json", tmp_path / "results")
     docs = tmp_path / "docs"
     (docs / "benchmarks").mkdir(parents=True)
     (docs / "benchmarks.md").write_text("# Benchmarks\n")
-    (docs / "benchmarks" / "growth.md").write_text("# Growth\n\n<!-- table: growth bends -->\n<!-- end -->\n\nWords.\n")
+    (docs / "benchmarks" / "decoder_block.md").write_text(f"# Block\n\n{PLACE}\n\nWords.\n")
     return docs
 
 
-def test_only_tables_and_figures_are_written(page_of_growth: Path, tmp_path: Path) -> None:
-    results, page = tmp_path / "results", page_of_growth / "benchmarks" / "growth.md"
-    assert [path.name for path in pages.stale(results, page_of_growth)] == ["growth.md", "growth.svg"]
-    pages.write(results, page_of_growth)
+def test_only_tables_and_figures_are_written(one_page: Path, tmp_path: Path) -> None:
+    results, page = tmp_path / "results", one_page / "benchmarks" / "decoder_block.md"
+    assert [path.name for path in pages.stale(results, one_page)] == ["decoder_block.md", "decoder_block.svg"]
+    pages.write(results, one_page)
     text = page.read_text()
-    assert text.startswith("# Growth\n\n<!-- table: growth bends -->\n\n| ")
+    assert text.startswith("# Block\n\n<!-- table: decoder_block figures -->\n\n| ")
     assert text.endswith("|\n\n<!-- end -->\n\nWords.\n")
-    assert pages.stale(results, page_of_growth) == []
-    page.write_text(text.replace("1.22 x", "1.23 x"))
-    assert pages.stale(results, page_of_growth) == [page]
+    assert pages.stale(results, one_page) == []
+    page.write_text(text.replace("2.4e-06", "2.5e-06"))
+    assert pages.stale(results, one_page) == [page]
     page.write_text(text.replace("Words", "Other words"))
-    assert pages.stale(results, page_of_growth) == []
+    assert pages.stale(results, one_page) == []
 
 
-def test_a_table_that_is_not_there_is_named(page_of_growth: Path, tmp_path: Path) -> None:
-    page = page_of_growth / "benchmarks" / "growth.md"
+def test_a_table_that_is_not_there_is_named(one_page: Path, tmp_path: Path) -> None:
+    page = one_page / "benchmarks" / "decoder_block.md"
     for text, said in (
-        ("<!-- table: growth bend -->\n<!-- end -->\n", "no table 'bend' of growth; it has bends, blocks"),
-        ("<!-- table: grow bends -->\n<!-- end -->\n", r"there is no grow\.json in benchmarks/results"),
-        ("<!-- table: growth bends -->\n", "not closed by <!-- end -->"),
+        (PLACE.replace("figures", "figure"), "no table 'figure' of decoder_block; it has by-length, decoding-step"),
+        ("<!-- table: block figures -->\n<!-- end -->\n", r"there is no block\.json in benchmarks/results"),
+        ("<!-- table: decoder_block figures -->\n", "not closed by <!-- end -->"),
     ):
         page.write_text(text)
         with pytest.raises(LeanformerError, match=said):
-            pages.write(tmp_path / "results", page_of_growth)
+            pages.write(tmp_path / "results", one_page)

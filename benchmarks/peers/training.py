@@ -257,7 +257,7 @@ def measure(arguments: argparse.Namespace) -> Result:
 
 def tables(result: Result) -> Tables:
     """Speeds by width, and a study against trainings one by one."""
-    found = {}
+    found: dict[str, str] = {}
     if result["rows"]:
         found |= {"speed": speed_table(result), "by-width": width_table(result)}
     if result["study"] is not None:

@@ -351,7 +351,9 @@ def tables(result: Result) -> Tables:
     if result.get("stacked"):
         found["stacked"] = stacked_table(result["stacked"])
     if rows:
-        found["figures"] = figure_table({**images_of(result), **effort(result), **beside_published(rows), **best_forms(rows)})
+        found["figures"] = figure_table(
+            {**images_of(result), **effort(result), **beside_published(rows), **best_forms(rows)}
+        )
     return found
 
 
@@ -364,7 +366,8 @@ def images_of(result: Result) -> dict[str, str]:
 def effort(result: Result) -> dict[str, object]:
     """How much was trained, how long it took, and what failed."""
     rows, seeds = result["rows"], len(result["settings"]["seeds"])
-    failed = {"rows whose training failed": sum(row["status"] != "ok" for row in rows)}
+    names = [f"{row['data']} {row['name']}" for row in rows if row["status"] != "ok"]
+    failed = {"rows whose training failed": ", ".join(names) or "none"}
     if not result["settings"].get("side_by_side"):
         return {
             "training the rows with all seeds, searches not counted": f"{hours(rows, seeds):.1f} hours",
