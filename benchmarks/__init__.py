@@ -37,5 +37,7 @@ is there, and on the file that --quick writes.
 Its page is ``docs/benchmarks/NAME.md``, and its line stands in ``docs/benchmarks.md``. Words are by hand: what was
 asked, what came out, on what machine, how sure it is, what it does not say. Tables are written between two comments
 (``kit/pages.py``); a single figure that the words need is a row of the table ``figures``. Tests hold that every table
-stands on a page, and that every number in words stands in a table of the page, or in its comment of numbers by hand.
+stands on a page, and that every number in words stands in a table of the page or in the settings of its run. What no
+results file holds, such as others' figures, is named in a comment, ``<!-- by hand: 94.45 -->``; whose numbers a page
+repeats in ``<!-- numbers of: second_runs -->``.
 """

@@ -20,12 +20,14 @@ ONE_SCREEN = 60
 
 
 def known(text: str) -> str:
-    """What holds a page's numbers: its tables, the settings of their runs, and its comment of numbers by hand.
+    """What holds a page's numbers: its tables, the settings of their runs, and what its comments name.
 
-    That comment names what no results file holds: constants of a benchmark's code, and what is of others or of another
-    page.
+    ``numbers of`` names another page whose numbers it repeats, ``by hand`` numbers that no results file holds:
+    constants of a benchmark's code, and others' figures.
     """
     found = re.findall(r"<!-- by hand: (.*?) -->", text)
+    for name in re.findall(r"<!-- numbers of: (\w+) -->", text):
+        found.append(known((INDEX.parent / "benchmarks" / f"{name}.md").read_text(encoding="utf-8")))
     for _, run, name, table, _ in pages.MARKED.findall(text):
         if name != "run":  # its dates and versions say nothing of a number in words
             found.append(table)
