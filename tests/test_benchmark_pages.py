@@ -15,8 +15,47 @@ from benchmarks.kit.benchmark import RESULTS, names, read_result
 from leanformer.core.errors import LeanformerError
 
 INDEX, *PAGES = pages.pages()
+MIXER = "`mixer`, `positions: absolute`"
 ONE_SCREEN = 60
 """Lines of the index at most."""
+
+
+FIGURES = {
+    "ablation": [("ablation", "add-one", "`heads: 4` |")],
+    "attention_ablation": [
+        ("attention_ablation", "quality", f"{where} | ALR |") for where in ("encoder self", "cross")
+    ],
+    "attention_kernels": [("attention_kernels", "figures", "a training step with at least 48 tokens |")],
+    "decoder_block": [
+        ("decoder_block", "passes", "real tokens alone | forward |"),
+        ("decoder_block", "passes", "`padding_in_norm: true` | forward and backward |"),
+    ],
+    "decoding": [("decoding", "figures", "speed of the students whose attention is replaced |")],
+    "growth": [("growth", "figures", "curves")],
+    "lengths": [("lengths", "r2", f"{block} |") for block in ("`slots` 64, linear gate, rank 8", MIXER)],
+    "minimal": [("minimal", "figures", "MNIST: the best small form")],
+    "mnist_blocks": [("mnist_blocks", "forms", "`mixer`, `positions: grid`, ")],
+    "multi30k": [("multi30k", "further-tuning", "all attention | four epochs on the teacher's own translations |")],
+    "peers_pruning": [("peers_pruning", "ways", "magnitude, zeros in place |")],
+    "peers_teaching": [
+        ("peers_teaching", "figures", "the published order's time to that of at once |"),
+        ("peers_teaching", "figures", "memory of at once to that of one by one |"),
+    ],
+    "peers_training": [
+        ("peers_training", "study", "the study's time to that of one by one |"),
+        ("peers_training", "study", "that of --jobs 2 to that of one by one, on as many processor cores |"),
+    ],
+    "peers_translation": [("peers_translation", "ways", "encoder and decoder self |")],
+    "reductions": [(pages.ALL, "reductions", "MNIST, 15 epochs | one matrix for queries and keys, no values and ")],
+    "second_runs": [(pages.ALL, "other-teachers", "all |")],
+    "simulate_bleu": [("simulate_bleu", "figures", "false accepts, from the least to the most |")],
+    "simulate_decisions": [("simulate_decisions", "figures", "false accepts, from the least to the most |")],
+    "small_blocks": [("small_blocks", "blocks", "cross | `slots` 64, rank 16 |")],
+    "teaching": [("teaching", "times", "ratio of the first to the last |")],
+    "training_speed": [("training_speed", "figures", "the faster extreme form, heads: 1")],
+    "tuning": [("tuning", "ways", "teacher's translations |")],
+}
+"""Page -> where the index's figure of it stands: results file, table, and the beginning of the row."""
 
 
 def known(text: str) -> str:
@@ -76,6 +115,31 @@ def test_the_index_says_what_the_pages_say() -> None:
         assert not missing(words(row), known(page)), (row, heading)
 
 
+@pytest.fixture(scope="module")
+def every_table() -> dict[tuple[str, str], str]:
+    """As the results files give them."""
+    return pages.all_tables()
+
+
+def test_every_page_of_a_question_has_a_figure_in_the_index() -> None:
+    assert set(FIGURES) == {page.stem for page in PAGES} - {"running"}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_figure_of_the_index_is_that_of_the_results(name: str, every_table: dict[tuple[str, str], str]) -> None:
+    (row,) = [line for line in INDEX.read_text(encoding="utf-8").splitlines() if f"[{name}](" in line]
+    figure = row.split(" | ")[2]
+    held = []
+    for run, table, beginning in FIGURES[name]:
+        rows = [line for line in every_table[run, table].splitlines() if line.startswith(f"| {beginning}")]
+        assert rows, beginning
+        held += rows
+    assert numbers(figure)
+    assert not missing(figure, " ".join(held))
+    answer = (INDEX.parent / "benchmarks" / f"{name}.md").read_text(encoding="utf-8").partition("**Answer:**")[2]
+    assert not missing(figure, answer.partition("\n\n")[0])
+
+
 def test_the_index_is_one_screen_and_leads_to_every_page() -> None:
     text = INDEX.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= ONE_SCREEN
@@ -86,18 +150,18 @@ def test_every_benchmark_has_its_page() -> None:
     assert set(names()) <= {page.stem for page in PAGES}
 
 
-def test_every_table_stands_on_one_page() -> None:
+def test_every_table_stands_on_one_page(every_table: dict[tuple[str, str], str]) -> None:
     asked = Counter(
         (run, name)
         for page in (INDEX, *PAGES)
         for _, run, name, _, _ in pages.MARKED.findall(page.read_text(encoding="utf-8"))
     )
-    assert asked == Counter(pages.all_tables().keys())
+    assert asked == Counter(every_table.keys())
 
 
-def test_another_teacher_is_a_caveat_where_the_facts_are() -> None:
+def test_another_teacher_is_a_caveat_where_the_facts_are(every_table: dict[tuple[str, str], str]) -> None:
     said = "49 of 83"
-    assert said in pages.all_tables()[pages.ALL, "other-teachers"]
+    assert said in every_table[pages.ALL, "other-teachers"]
     for page in (INDEX, *(page for page in PAGES if page.stem in ("multi30k", "reductions", "second_runs"))):
         assert said in " ".join(page.read_text(encoding="utf-8").split())
 
