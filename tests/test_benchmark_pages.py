@@ -148,6 +148,7 @@ def test_the_index_is_one_screen_and_leads_to_every_page() -> None:
 
 def test_every_benchmark_has_its_page() -> None:
     assert set(names()) <= {page.stem for page in PAGES}
+    assert len(set(names())) == len(names())  # of all packages, each of which sees its own alone
 
 
 def test_every_table_stands_on_one_page(every_table: dict[tuple[str, str], str]) -> None:

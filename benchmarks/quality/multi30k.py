@@ -259,7 +259,7 @@ def blocks(rows: Rows) -> str:
 def parameters_of(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Parameters in all layers together: put in, taken out, the one less the other, and their ratio."""
     added, removed = row["added"], row["removed"]
-    return f"{added:,}", f"{removed:,}", change(added - removed), f"{added / removed:.3g} x"
+    return f"{added:,}", f"{removed:,}", change(added - removed), f"{added / removed:,.2f} x"
 
 
 def facts(result: Result, rows: Rows) -> dict[str, str]:
