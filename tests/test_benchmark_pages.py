@@ -35,7 +35,10 @@ FIGURES = {
     "lengths": [("lengths", "r2", f"{block} |") for block in ("`slots` 64, linear gate, rank 8", MIXER)],
     "minimal": [("minimal", "figures", "MNIST: the best small form")],
     "mnist_blocks": [("mnist_blocks", "forms", "`mixer`, `positions: grid`, ")],
-    "multi30k": [("multi30k", "further-tuning", "all attention | four epochs on the teacher's own translations |")],
+    "multi30k": [
+        (run, "further-tuning", "all attention | four epochs on the teacher's own translations |")
+        for run in ("multi30k", "multi30k-en-fr-again")
+    ],
     "peers_pruning": [("peers_pruning", "ways", "magnitude, zeros in place |")],
     "peers_teaching": [
         ("peers_teaching", "figures", "the published order's time to that of at once |"),
