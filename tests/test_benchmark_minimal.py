@@ -13,12 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from benchmarks import minimal
-from benchmarks.forms import GRID
-from benchmarks.minimal import BENCHMARK, with_references
-from benchmarks.minimal_rows import DATA, ROWS, STUDIES, Row
-from benchmarks.minimal_stacked import Trained, figures_of, settings_of, speed_without_host
-from benchmarks.room import parse
+from benchmarks.kit.benchmark import parse
+from benchmarks.kit.forms import GRID
+from benchmarks.quality import minimal
+from benchmarks.quality.minimal import BENCHMARK, with_references
+from benchmarks.quality.minimal_rows import DATA, ROWS, STUDIES, Row
+from benchmarks.quality.minimal_stacked import Trained, figures_of, settings_of, speed_without_host
 from benchmarks.stacked import StackedStep, StackedTraining, advance_together, example_order
 from leanformer.config.images import ImageDataConfig, ImageTrainConfig
 from leanformer.core.errors import LeanformerError
@@ -170,25 +170,25 @@ def test_the_page_says_what_failed_and_what_is_best_by_validation() -> None:
     result = result_of(
         [figures("attention"), figures("attention-no-mlp", parameters=18_634, **luckier), figures("grid", **failed)]
     )
-    page = BENCHMARK.section(result)
-    assert "Failed: mnist grid." in page
-    assert "failed: the loss was not finite" in page
-    assert "the best has 31,396 and 98.50 %. The goal of 98.5 % is reached" in page
-    assert BENCHMARK.summary is not None
-    assert "98.50 % on MNIST with 31,396 parameters" in (BENCHMARK.summary(result) or "")
+    shown = BENCHMARK.tables(result)
+    assert "| rows whose training failed | mnist grid |" in shown["figures"]
+    assert "failed: the loss was not finite" in shown["best-mnist"]
+    best = "the best small form by validation, test accuracy and parameters"
+    assert f"| MNIST: {best} | 98.50 % with 31,396 |" in shown["figures"]
+    assert "| MNIST: the goal, and the parameters allowed | 98.5 % with 31,500 |" in shown["figures"]
 
 
 def test_rows_below_the_replication_are_counted() -> None:
     better: dict[str, Any] = {"quality": {"mean": 0.99, "low": 0.98, "high": 1.0}}
     rows = [figures("unchanged-1-head-mlp", **better), figures("unchanged-4-heads-mlp"), figures("attention")]
-    said = "Of 2 rows that the replication has, 1 are less accurate here, after 1 epoch in place of 100."
-    assert minimal.below_published(rows) == said  # 98.5 % where it has 98.73
-    assert minimal.below_published(rows[2:]) == ""
+    said = {"MNIST: rows less accurate than the replication's": "1 of 2"}
+    assert minimal.beside_published(rows) == said  # 98.5 % where it has 98.73
+    assert minimal.beside_published(rows[2:]) == {}
 
 
 def test_the_page_has_the_replications_figures_beside_ours() -> None:
     gap = {"mean": -0.01, "low": -0.02, "high": 0.001}
-    page = BENCHMARK.section(
+    shown = BENCHMARK.tables(
         result_of(
             [
                 figures("unchanged-1-head-mlp", parameters=156_298),
@@ -197,14 +197,14 @@ def test_the_page_has_the_replications_figures_beside_ours() -> None:
             ]
         )
     )
-    assert "| 1 | yes | unchanged | 156,298 | 98.33 | 156,298 | 18.2 | 98.50 (98.00 to 99.00) |  |" in page
-    assert "| 1 | no | symmetric | 78,090 | 9.84 (diverged) | 31,396 |" in page
-    assert "| -1.00 (-2.00 to +0.10) |" in page
-    assert "| 1 | yes | W_qk |  |  | 31,396 |" in page
-    assert "No training diverged. Returns to an earlier state after a loss that was not finite: 1." in page
-    assert "57,000 of `cifar10`; epochs: 1; rates: 0.01." in page
-    assert "with 1 seed, " in page
-    assert "Intervals of 95 % are over test images alone" in page
+    unchanged = "| 1 | yes | unchanged | 156,298 | 98.33 | 156,298 | 18.2 | 98.50 (98.00 to 99.00) |  |"
+    assert unchanged in shown["forms-mnist"]
+    assert "| 1 | no | symmetric | 78,090 | 9.84 (diverged) | 31,396 |" in shown["forms-cifar10"]
+    assert "| -1.00 (-2.00 to +0.10) |" in shown["forms-cifar10"]
+    assert "| 1 | yes | W_qk |  |  | 31,396 |" in shown["forms-cifar10"]
+    assert "| rows whose training failed | none |" in shown["figures"]
+    assert "| returns to an earlier state after a loss that was not finite | 1 |" in shown["figures"]
+    assert "| CIFAR-10: training images | 57,000 |" in shown["figures"]
 
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -381,7 +381,9 @@ def test_a_row_without_a_finite_rate_has_failed_and_nothing_is_held_against_it()
     assert (alone["status"], alone["difference"]) == ("ok", None)
     result = result_of([minimal.described(one, 15, [1e-3, 1e-2], own) for one, own in ((row, failed), (whole, alone))])
     result["settings"]["side_by_side"] = 2
-    assert "2 trainings diverged, of all rates. Failed: mnist" in minimal.failures(result)
+    effort = minimal.effort(result)
+    assert effort["trainings that diverged"] == 2
+    assert effort["rows whose training failed"] == f"mnist {row.name}"
     assert BENCHMARK.verdicts is not None
     assert BENCHMARK.verdicts(result) == []
 
@@ -410,14 +412,13 @@ def test_rows_trained_side_by_side_are_rows_of_the_table(tmp_path: Path, monkeyp
     assert [entry["learning_rate"] for entry in whole["learning_rate_search"]] == whole["rates"] == [1e-2]
     assert len(whole["quality"]["per_seed"]) == len(whole["validation_accuracy"]) == 2
     assert whole["train_seconds"] > 0
-    page = BENCHMARK.section({**result, "settings": vars(arguments)})
-    assert "All 4 trainings together took" in page
-    assert "CUDA" not in page
+    shown = BENCHMARK.tables({**result, "settings": vars(arguments)})
+    assert "| trainings, of all rates and seeds | 4 |" in shown["figures"]
 
     def fail(*_: Any) -> None:
         raise AssertionError("it is trained again")
 
-    monkeypatch.setattr("benchmarks.minimal_stacked.train_chunk", fail)
+    monkeypatch.setattr("benchmarks.quality.minimal_stacked.train_chunk", fail)
     again = BENCHMARK.measure(parse(BENCHMARK, options))
     assert [row["quality"] for row in again["rows"]] == [row["quality"] for row in result["rows"]]
     row = STUDIES[whole["study"]][0]

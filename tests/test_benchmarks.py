@@ -14,37 +14,38 @@ from typing import Any
 
 import pytest
 
-from benchmarks import NAMES, multi30k, page, room
 from benchmarks.__main__ import main
-from benchmarks.again import simulated
-from benchmarks.drawing import draw, same_drawing
-from benchmarks.interval import Interval
-from benchmarks.measuring import in_turn, median_ratio
-from benchmarks.multi30k import against_control, best_tuned
-from benchmarks.multi30k_findings import what_it_says
-from benchmarks.plots import Panel, Panels, Points
-from benchmarks.verdicts import WORDS, Verdict
+from benchmarks.kit import benchmark as kit
+from benchmarks.kit import pages
+from benchmarks.kit.again import simulated
+from benchmarks.kit.drawing import draw, same_drawing
+from benchmarks.kit.interval import Interval
+from benchmarks.kit.measuring import in_turn, median_ratio
+from benchmarks.kit.plots import Panel, Panels, Points
+from benchmarks.kit.verdicts import WORDS, Verdict
+from benchmarks.quality import multi30k
+from benchmarks.quality.multi30k import against_control, best_tuned
 from leanformer.core.errors import LeanformerError
 from leanformer.measure import cost
 from leanformer.measure.translation import Translations
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", kit.names())
 def test_quick(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A study's costliest measurement, which tests/test_cost.py covers.
     monkeypatch.setattr(cost, "peak_memory", lambda action, device: 0)
-    benchmark = room.find(name)
+    benchmark = kit.find(name)
     out = tmp_path / "out.json"
     try:
-        returned = room.run(benchmark, ["--quick", "--out", str(out)])
+        returned = kit.run(benchmark, ["--quick", "--out", str(out)])
     except LeanformerError as error:
         if "pip install" in str(error):  # a library that only this comparison needs
             pytest.skip(str(error))
         raise
     result = json.loads(out.read_text())
     assert result == json.loads(json.dumps(returned))
-    assert list(result)[: len(room.ENVELOPE)] == list(room.ENVELOPE)
-    assert len(result) > len(room.ENVELOPE)
+    assert list(result)[: len(kit.ENVELOPE)] == list(kit.ENVELOPE)
+    assert len(result) > len(kit.ENVELOPE)
     assert result["benchmark"] == name
     assert result["command"] == f"python -m benchmarks {name} --quick --out {out}"
     assert datetime.fromisoformat(result["date"]).utcoffset() is not None
@@ -52,54 +53,55 @@ def test_quick(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert result["environment"]["threads"] == 1
     assert result["settings"].items() >= json.loads(json.dumps(dict(benchmark.quick), default=str)).items()
     assert list(tmp_path.iterdir()) == [out]
-    text = benchmark.section(result)
-    assert "| --- |" in text
-    assert not re.search(r"\b(nan|inf|None)\b", text)
-    assert benchmark.summary is None or isinstance(benchmark.summary(result), str)
+    shown = benchmark.tables(result)
+    assert shown
+    for text in shown.values():
+        assert "| --- |" in text
+        assert not re.search(r"\b(nan|inf|None)\b", text)
     if benchmark.plot is not None and (plot := benchmark.plot(result)) is not None:
         assert draw(plot).endswith("</svg>\n")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", kit.names())
 def test_interface(name: str) -> None:
-    benchmark = room.find(name)
+    benchmark = kit.find(name)
     assert benchmark.name == name
-    assert room.first_line(name).endswith(".")
-    full, quick = room.parse(benchmark, []), room.parse(benchmark, ["--quick"])
-    assert full.out == room.RESULTS / f"{name}.json"
+    assert benchmark.about.partition("\n")[0].endswith((".", "?"))
+    full, quick = kit.parse(benchmark, []), kit.parse(benchmark, ["--quick"])
+    assert full.out == kit.RESULTS / f"{name}.json"
     assert quick.out is None
     assert benchmark.quick.keys() <= vars(full).keys()
     assert {key: vars(quick)[key] for key in benchmark.quick} == benchmark.quick
 
 
 def test_paths_of_the_repository_are_named_from_its_root() -> None:
-    assert room._shown(Path(room.__file__).with_name("multi30k.yaml")) == "benchmarks/multi30k.yaml"
-    assert room._shown(Path("runs/here")) == "runs/here"
+    assert kit._shown(multi30k.STUDY) == "benchmarks/quality/multi30k.yaml"
+    assert kit._shown(Path("runs/here")) == "runs/here"
 
 
 def test_command_line_wins_over_quick() -> None:
-    benchmark = room.find("training_speed")
-    arguments = room.parse(benchmark, ["--quick", "--rounds", "3"])
+    benchmark = kit.find("training_speed")
+    arguments = kit.parse(benchmark, ["--quick", "--rounds", "3"])
     assert arguments.rounds == 3
     assert arguments.steps == benchmark.quick["steps"]
 
 
 def test_run_directories(tmp_path: Path) -> None:
     quick = argparse.Namespace(quick=True, runs=None)
-    with room.runs_of("mnist", quick) as directory:
+    with kit.runs_of("mnist", quick) as directory:
         (directory / "study.yaml").touch()
     assert not directory.exists()
-    with room.runs_of("mnist", argparse.Namespace(quick=True, runs=tmp_path)) as directory:
+    with kit.runs_of("mnist", argparse.Namespace(quick=True, runs=tmp_path)) as directory:
         assert directory == tmp_path / "mnist"
-    with room.runs_of("mnist", argparse.Namespace(quick=False, runs=None)) as directory:
+    with kit.runs_of("mnist", argparse.Namespace(quick=False, runs=None)) as directory:
         assert directory == Path("runs/benchmarks/mnist")
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name in NAMES:
-        assert sum(line.split(" ")[0] == name for line in lines) == 1
+    for name in kit.names():
+        assert sum(line.split()[:1] == [name] for line in lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -132,30 +134,8 @@ def test_mistakes(
     assert said in line
 
 
-def test_page_is_what_the_files_give(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pages_are_what_the_files_give(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["page", "--check"]) == 0, capsys.readouterr().err
-
-
-@pytest.fixture
-def page_of_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page elsewhere, of one results file."""
-    results = tmp_path / "results"
-    results.mkdir()
-    shutil.copy(room.RESULTS / "growth.json", results)
-    rendered = page.render(results)
-    monkeypatch.setattr(page, "render", lambda: rendered)
-    monkeypatch.setattr(page, "PAGE", tmp_path / "benchmarks.md")
-
-
-@pytest.mark.usefixtures("page_of_growth")
-def test_page_check_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["page", "--check"]) == 1
-    assert main(["page"]) == 0
-    assert main(["page", "--check"]) == 0
-    page.PAGE.write_text(page.PAGE.read_text().replace("1", "2", 1))
-    capsys.readouterr()
-    assert main(["page", "--check"]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def make_result(**changes: Any) -> dict[str, Any]:
@@ -180,74 +160,55 @@ def make_result(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_page_of_files(tmp_path: Path) -> None:
-    (tmp_path / "teaching.json").write_text(json.dumps(make_result()))
-    text, plots = page.render(tmp_path)
-    assert not plots
-    assert "- Teaching 24 blocks at once takes 0.75 times as long" in text
-    assert "| all at once | 3.000 |" in text
-    assert "```\npython -m benchmarks teaching --rounds 7\n```" in text
-    assert "[teaching.json](../benchmarks/results/teaching.json); 2026-01-02; took 12.0 s; Abacus, 2 threads" in text
-    assert "`training_speed`" in text.partition("## Not measured yet")[2]
-    assert all(len(line) <= 120 for line in text.splitlines() if not line.startswith(("|", "python")))
+def write_result(results: Path, name: str = "teaching", **changes: Any) -> None:
+    """A results file of ``make_result``, of second runs under ``again/``."""
+    path = results / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(make_result(**changes)))
+
+
+def test_tables_of_files(tmp_path: Path) -> None:
+    write_result(tmp_path)
+    tables = pages.all_tables(tmp_path)
+    assert "| all at once | 3.000 |" in tables["teaching", "times"]
+    run = tables["teaching", "run"]
+    assert "| results | [teaching.json](../../benchmarks/results/teaching.json) |" in run
+    assert "| command | `python -m benchmarks teaching --rounds 7` |" in run
+    assert "| date | 2026-01-02 |\n| took | 12.0 s |\n| machine | Abacus, 2 threads |" in run
+    assert "| versions | torch 2.13.0, Python 3.11.7 |" in run
+    assert not pages.drawings(tmp_path)
 
 
 def test_a_second_run_is_compared(tmp_path: Path) -> None:
-    (tmp_path / "again").mkdir()
-    (tmp_path / "teaching.json").write_text(json.dumps(make_result(ratio=0.75, ratios=[0.7, 0.75, 0.9])))
-    second = tmp_path / "again" / "teaching.json"
+    write_result(tmp_path, ratio=0.75, ratios=[0.7, 0.75, 0.9])
     for ratio, inside, what in ((0.75, 1, "all are the same"), (0.8, 1, "then 0.8"), (0.95, 0, "then 0.95")):
-        second.write_text(json.dumps(make_result(ratio=ratio, ratios=[ratio])))
-        row = page.render(tmp_path)[0].partition("## Run again")[2]
-        assert f"| Teaching everything at once | {inside} of 1 | " in row
+        write_result(tmp_path, "again/teaching", ratio=ratio, ratios=[ratio])
+        row = pages.all_tables(tmp_path)[pages.ALL, "second-runs"].splitlines()[-1]
+        assert row.startswith("| [teaching.json](../../benchmarks/results/teaching.json) | [again/teaching.json](")
+        assert f"| {inside} of 1 | " in row
         assert what in row
-    second.write_text(json.dumps(make_result(benchmark="decoding")))
+    write_result(tmp_path, "again/teaching", benchmark="decoding")
     with pytest.raises(LeanformerError, match="nothing that a second run could be compared with"):
-        page.render(tmp_path)
+        pages.all_tables(tmp_path)
 
 
 def test_a_second_run_is_compared_with_the_file_of_its_name(tmp_path: Path) -> None:
-    (tmp_path / "again").mkdir()
-    (tmp_path / "teaching.json").write_text(json.dumps(make_result(ratio=0.75, ratios=[0.7, 0.75, 0.9])))
-    there = {"processor": "Slide Rule", "python": "3.11.7"}
-    elsewhere = make_result(ratio=2.0, ratios=[1.9, 2.1], environment=there)
-    (tmp_path / "teaching-elsewhere.json").write_text(json.dumps(elsewhere))
-    (tmp_path / "again" / "teaching-elsewhere.json").write_text(json.dumps(make_result(ratio=2.05, ratios=[2.05])))
-    row = page.render(tmp_path)[0].partition("## Run again")[2]
-    assert "| Teaching everything at once, Slide Rule | 1 of 1 | " in row
-    again = make_result(ratio=2.2, ratios=[2.2], environment={**there, "processor": "Fingers"})
-    (tmp_path / "teaching-elsewhere-again.json").write_text(json.dumps(again))
-    text = page.render(tmp_path)[0]
-    assert "### Teaching everything at once, Fingers" in text
-    assert "| Teaching everything at once, Slide Rule | 0 of 1 | " in text.partition("## Run again")[2]
-
-
-def test_several_files_of_a_benchmark_have_headings_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "teaching.json").write_text(json.dumps(make_result()))
-    text = page.render(tmp_path)[0]
-    assert "### " not in text
-    assert "([Teaching everything at once](#teaching-everything-at-once))" in " ".join(text.split())
-    (tmp_path / "teaching-b.json").write_text(json.dumps(make_result()))
-    (tmp_path / "teaching-gpu.json").write_text(
-        json.dumps(make_result(environment={"processor": "Abacus", "python": "3.11.7", "device": "GPU 9"}))
-    )
-    text = page.render(tmp_path)[0]
-    assert [line for line in text.splitlines() if line.startswith("### ")] == [
-        "### Teaching everything at once, Abacus (teaching)",
-        "### Teaching everything at once, Abacus (teaching-b)",
-        "### Teaching everything at once, GPU 9",
-    ]
-    assert "([Teaching everything at once, GPU 9](#teaching-everything-at-once-gpu-9))" in " ".join(text.split())
+    write_result(tmp_path, ratio=0.75, ratios=[0.7, 0.75, 0.9])
+    write_result(tmp_path, "teaching-elsewhere", ratio=2.0, ratios=[1.9, 2.1])
+    write_result(tmp_path, "again/teaching-elsewhere", ratio=2.05, ratios=[2.05])
+    write_result(tmp_path, "teaching-elsewhere-again", ratio=2.2, ratios=[2.2])
+    runs = pages.all_tables(tmp_path)[pages.ALL, "second-runs"].splitlines()[2:]
+    assert [row.count("[teaching-elsewhere.json](") for row in runs] == [1, 1]
+    assert [row.split(" | ")[2] for row in runs] == ["1 of 1", "0 of 1"]
 
 
 def test_a_second_run_of_something_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "again").mkdir()
-    for path in (tmp_path / "teaching.json", tmp_path / "again" / "teaching.json"):
-        path.write_text(json.dumps(make_result(ratio=0.75, ratios=[0.75])))
+    write_result(tmp_path)
+    write_result(tmp_path, "again/teaching")
     stated = iter([{"one": Interval(1.0, 0.0, 2.0)}, {"other": Interval(1.0, 0.0, 2.0)}])
-    monkeypatch.setattr(page, "find", lambda name: replace(room.find(name), stated=lambda result: next(stated)))
+    monkeypatch.setattr(pages, "find", lambda name: replace(kit.find(name), stated=lambda result: next(stated)))
     with pytest.raises(LeanformerError, match=r"none of its figures is in teaching\.json"):
-        page.render(tmp_path)
+        pages.second_runs(*pages.read_runs(tmp_path))
 
 
 def test_shares_have_binomial_intervals() -> None:
@@ -260,14 +221,14 @@ def test_shares_have_binomial_intervals() -> None:
     assert not figure.holds(0.07)
 
 
-def test_page_says_what_is_not_known(tmp_path: Path) -> None:
-    (tmp_path / "teaching.json").write_text(json.dumps(make_result(date=None, environment=None)))
-    (tmp_path / "teaching-gpu.json").write_text(
-        json.dumps(make_result(quick=True, environment={"processor": "Abacus", "python": "3.11.7", "device": "GPU 9"}))
-    )
-    text = " ".join(page.render(tmp_path)[0].split())
-    first, second = text.split("### Teaching everything at once, GPU 9")
-    assert "date not recorded; took 12.0 s; machine and versions not recorded." in first
+def test_what_is_not_known_of_a_run_is_said(tmp_path: Path) -> None:
+    write_result(tmp_path, date=None, environment=None)
+    environment = {"processor": "Abacus", "python": "3.11.7", "device": "GPU 9"}
+    write_result(tmp_path, "teaching-gpu", quick=True, environment=environment)
+    tables = pages.all_tables(tmp_path)
+    first, second = tables["teaching", "run"], tables["teaching-gpu", "run"]
+    assert "| date | not recorded |" in first
+    assert "| machine | not recorded |\n| versions | not recorded |" in first
     assert "Made with `--quick`" not in first
     assert "Made with `--quick`" in second
     assert "GPU 9 (Abacus)" in second
@@ -305,29 +266,25 @@ def test_of_several_tunings_validation_data_choose() -> None:
 def test_what_another_teacher_moves_is_said() -> None:
     first = {"slots": Interval(-0.2, -0.6, 0.2), "mixer": Interval(0.1, -0.4, 0.6), "synthesizer": Interval(-4, -5, -3)}
     second = {"slots": Interval(-0.5, -1, 0), "mixer": Interval(-1.4, -2, -1), "synthesizer": Interval(-3.9, -5, -3)}
-    translated = room.read_result(room.RESULTS / "multi30k.json")
-    repeat = page.Repeat("Texts", first, second, translated)
+    path = kit.RESULTS / "multi30k.json"
+    translated = pages.Run(path, kit.read_result(path))
+    repeat = pages.Repeat(translated, translated, first, second)
     assert repeat.inside == 2
-    said = " ".join(page.other_teachers([repeat]).split())
-    assert said == (
-        "Where all was done again with another (so many differences to the teacher inside those intervals: 2 of 3), "
-        "2 of 3 became worse; half of them moved by more than 0.3 BLEU, the farthest by 1.5."
-    )
-    assert page.other_teachers([replace(repeat, result=make_result())]) == ""
+    assert repeat.of_translations
+    said = pages.other_teachers([repeat, repeat]).splitlines()[2:]
+    assert said == [
+        "| multi30k, then multi30k | 2 of 3 | 2 of 3 | 0.3 | 1.5 |",
+        "| multi30k, then multi30k | 2 of 3 | 2 of 3 | 0.3 | 1.5 |",
+        "| all | 4 of 6 | 4 of 6 | 0.3 | 1.5 |",
+    ]
+    assert not replace(repeat, again=pages.Run(path, make_result())).of_translations
+    assert pages.other_teachers([]) == ""
 
 
 def test_of_each_layer_r2_stands_in_its_cell() -> None:
     assert multi30k.r2_of([0.5, 0.25, 1.0]) == "0.50 / 0.25 / 1.00"
     assert multi30k.r2_of([0.5, 0.25, 1.0, 0.25]) == "0.50 in the mean"
     assert multi30k.r2_of([]) == ""
-
-
-def test_what_a_teacher_has_not_been_measured_with_is_named() -> None:
-    assert multi30k.not_measured(dict.fromkeys(multi30k.LABELS)) == ""
-    assert (
-        multi30k.not_measured(dict.fromkeys(set(multi30k.LABELS) - {"encoder-L", "cross-S"}))
-        == " Not measured with this teacher: encoder self, `feed_forward` L; cross, `feed_forward` S."
-    )
 
 
 def test_a_tuned_student_is_held_against_the_teacher_tuned_alike(tmp_path: Path) -> None:
@@ -358,7 +315,7 @@ def test_a_tuned_student_is_held_against_the_teacher_tuned_alike(tmp_path: Path)
 
 
 def test_the_control_is_run_tuned_alone() -> None:
-    arguments = room.parse(room.find("multi30k"), ["--only", "nothing", "all-slots", "--tune"])
+    arguments = kit.parse(kit.find("multi30k"), ["--only", "nothing", "all-slots", "--tune"])
     assert list(multi30k.make_study(arguments)["candidates"]) == [
         "all-slots",
         "both-slots-tuned-longer",
@@ -369,32 +326,22 @@ def test_the_control_is_run_tuned_alone() -> None:
     ]
 
 
-def test_what_carries_more_than_the_teacher_is_named() -> None:
-    cost = {"state_bytes": 10, "flops_per_token": 10}
-    costs = {"baseline": cost, "encoder-slots": cost, "all-slots": {**cost, "state_bytes": 11}}
-    said = "At the median length these carry more than the teacher: all attention, by `slots`."
-    assert multi30k.larger(costs).strip() == said
-    assert multi30k.larger({"baseline": cost}) == ""
+def test_what_tuning_gives_is_of_students_far_off_and_near() -> None:
+    def row(difference: float | None) -> dict[str, Any]:
+        return {"difference": None if difference is None else {"mean": difference}}
 
-
-def test_findings_are_of_rows_that_are_there() -> None:
-    def row(difference: float) -> dict[str, Any]:
-        return {"difference": {"mean": difference}, "added": 50, "removed": 100}
-
-    teacher = {"baseline": {"difference": None}}
-    rows = {**teacher, "both-slots": row(-0.02), "both-M": row(-2.5), "both-M-tuned": row(-1.5)}
-    (finding,) = what_it_says(rows).split("\n- ")
-    assert "both (50 % fewer parameters) are at\n+0.0 as taught; by" in finding
-    assert "the published networks of size M, at -2.5 as taught and -1.5 tuned." in finding
-    assert what_it_says({**teacher, "both-slots": row(-0.2)}) == ""
-    alike = {**rows, "both-M-tuned": {**row(-1.5), "against_control": {"mean": -1.9}}}
-    assert "at -2.5 as taught and -1.9 tuned." in what_it_says(alike)
-    crossed = {"cross-XS": row(-20.0), "cross-S": row(-15.0)}
-    said = what_it_says(crossed)
-    assert "in sizes XS to\nS: they are at -20.0 to -15.0 as taught, with 0 times" in said
-    assert "in sizes XS to\nM: they are at -20.0 to -5.0 as taught" in what_it_says({**crossed, "cross-M": row(-5.0)})
-    tuned = {"cross-sum-50": row(-20.0), "cross-sum-50-tuned": row(-12.0), "both-slots-tuned": row(-0.52)}
-    assert "off +8.0 points, and those within a point\n-0.5." in what_it_says({**rows, **tuned})
+    found = {
+        "baseline": row(None),
+        "cross": row(-20.0),
+        "cross-tuned": row(-12.0),
+        "slots": row(-0.2),
+        "both": row(-5.0),
+    }
+    result = kit.read_result(kit.RESULTS / "multi30k.json")
+    facts = multi30k.facts(result, {**found, "slots-tuned": row(-0.5), "both-tuned": row(-1.0)})
+    assert facts["an epoch of tuning gives students more than 10 BLEU off"] == "+8.0"
+    assert facts["an epoch of tuning gives students within 1 BLEU"] == "-0.3"
+    assert not any("an epoch of tuning" in what for what in multi30k.facts(result, {"baseline": row(None)}))
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -407,28 +354,35 @@ def test_in_short_a_reduction_stands_once_by_the_least_favourable_row(order: int
     rows = [Verdict("texts", "slots", 0.9, differences[which], "BLEU", "a teacher") for which in ("good", "fair")]
     rows.append(Verdict("texts", "mixer", 0.8, differences["poor"], "BLEU", "a teacher"))
     rows.append(Verdict("images", "slots", 0.7, differences["good"], "BLEU", "a teacher", elsewhere="others: +0.1"))
-    parts = page.in_short(rows[::order])
-    assert dict(zip(parts[::2], parts[1::2], strict=True)) == {
-        "**texts**": "- Undecided: slots (90 %, 0.0).\n- Not safe: mixer (80 %, -2.0).",
-        "**images**": "- Safe: slots (70 %, +0.6; others: +0.1).",
-    }
+    assert pages.reductions(rows[::order]).splitlines()[2:] == [
+        *(line for line in TEXTS if order == 1),
+        "| images | slots | safe | 70 % | +0.60 (+0.10 to +1.00) BLEU |",
+        *(line for line in TEXTS if order == -1),
+    ]
 
 
-def test_the_page_begins_with_what_was_safe() -> None:
+TEXTS = (
+    "| texts | slots | undecided | 90 % | 0.00 (-0.60 to +0.60) BLEU |",
+    "| texts | mixer | not safe | 80 % | -2.00 (-3.00 to -1.00) BLEU |",
+)
+
+
+def test_every_reduction_has_its_verdict() -> None:
     """Of the files that are there: all verdicts of all files, the safe ones first; of second runs those of teachers."""
     known = [
         verdict
-        for path in sorted(room.RESULTS.rglob("*.json"), key=lambda path: (len(path.parts), path.name))
-        if (verdicts := room.find((result := room.read_result(path))["benchmark"]).verdicts) is not None
+        for path in sorted(kit.RESULTS.rglob("*.json"), key=lambda path: (len(path.parts), path.name))
+        if (verdicts := kit.find((result := kit.read_result(path))["benchmark"]).verdicts) is not None
         for verdict in verdicts(result)
-        if path.parent == room.RESULTS or verdict.unit == "BLEU"
+        if path.parent == kit.RESULTS or verdict.unit == "BLEU"
     ]
-    text = page.PAGE.read_text()
-    plain, _, rest = text.partition("## In plain words")[2].partition("## Every reduction")
-    assert "\n\n**MNIST, 15 epochs**\n\n- Safe: one matrix for queries and keys" in plain
-    assert "](#every-reduction)" in plain
-    every = rest.partition("\n## ")[0]
-    words = [line.split("|")[1].strip() for line in every.splitlines() if line.startswith("|")][2:]
+    tables = pages.all_tables()
+    once = tables[pages.ALL, "reductions"].splitlines()[2:]
+    form = "one matrix for queries and keys, no values and output projection"
+    assert once[0] == f"| MNIST, 15 epochs | {form} | safe | 52 % | +0.03 (-0.32 to +0.37) points |"
+    assert len(once) == len({(verdict.data, verdict.reduction) for verdict in known})
+    every = tables[pages.ALL, "every-reduction"]
+    words = [line.split("|")[1].strip() for line in every.splitlines()][2:]
     assert len(words) == len(known) > 20
     assert words == sorted(words, key=WORDS.index)
     assert "one teacher (41.3 BLEU), one epoch, 5e-4 |" in every  # of the second run
@@ -442,64 +396,69 @@ def test_the_page_begins_with_what_was_safe() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(room.RESULTS.rglob("*.json")), ids=lambda path: str(path.relative_to(room.RESULTS))
+    "path", sorted(kit.RESULTS.rglob("*.json")), ids=lambda path: str(path.relative_to(kit.RESULTS))
 )
 def test_the_command_of_every_file_is_one_of_today_that_writes_it(path: Path) -> None:
-    result = room.read_result(path)
+    result = kit.read_result(path)
     python, module, benchmarks, name, *options = shlex.split(result["command"])
     assert (python, module, benchmarks, name) == ("python", "-m", "benchmarks", result["benchmark"])
-    out = room.parse(room.find(name), options).out
-    assert (room.RESULTS.parents[1] / out).resolve() == path.resolve()
+    out = kit.parse(kit.find(name), options).out
+    assert (kit.ROOT / out).resolve() == path.resolve()
 
 
-def test_plots_are_on_the_page_with_what_they_show() -> None:
-    text = page.PAGE.read_text()
-    there = {path.name for path in page.plot_directory().iterdir()}
+def test_figures_are_on_the_pages_with_what_they_show() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in pages.pages())
+    there = {path.name for path in (pages.DOCS / "images" / "benchmarks").iterdir()}
     assert {"growth.svg", "minimal.svg", "multi30k.svg", "peers_training.svg", "decoder_block.svg"} <= there
-    assert there == set(re.findall(r"^!\[.+\]\(images/benchmarks/(\S+)\)$", text, flags=re.MULTILINE))
+    assert there == set(re.findall(r"^!\[.+\]\(\.\./images/benchmarks/(\S+)\)$", text, flags=re.MULTILINE))
 
 
-@pytest.mark.usefixtures("page_of_growth")
-def test_plots_that_are_not_what_the_files_give() -> None:
-    page.write()
-    plot = page.plot_directory() / "growth.svg"
+def test_figures_that_are_not_what_the_files_give(tmp_path: Path) -> None:
+    results, docs = tmp_path / "results", tmp_path / "docs"
+    results.mkdir()
+    shutil.copy(kit.RESULTS / "decoder_block.json", results)
+    docs.mkdir()
+    (docs / "benchmarks.md").write_text("# Benchmarks\n")
+    pages.write(results, docs)
+    plot = docs / "images" / "benchmarks" / "decoder_block.svg"
     drawn = plot.read_text()
-    plot.write_text(drawn.replace("by layers", "by width"))
-    assert not page.is_current()
+    assert not pages.stale(results, docs)
+    plot.write_text(drawn.replace("by the sentence", "by a sentence"))
+    assert pages.stale(results, docs) == [plot]
     plot.write_text(re.sub(r"L \d+\.\d+", "L 1.5", drawn))  # another curve
-    assert not page.is_current()
+    assert pages.stale(results, docs) == [plot]
     plot.unlink()
-    assert not page.is_current()
-    page.write()
-    assert page.is_current()
-    stale = page.plot_directory() / "gone.svg"
+    assert pages.stale(results, docs) == [plot]
+    pages.write(results, docs)
+    assert not pages.stale(results, docs)
+    stale = plot.with_name("gone.svg")
     stale.write_text(drawn)
-    assert not page.is_current()
-    page.write()
+    assert pages.stale(results, docs) == [stale]
+    pages.write(results, docs)
     assert not stale.exists()
 
 
 def test_a_drawing_is_the_same_but_for_the_last_digits() -> None:
     panel = Panel("title", "x", "y", {"one": Points([1.0, 10.0], [2.0, 3.0], [1.9, 2.9], [2.2, 3.3])})
-    drawn = draw(Panels("what it shows", [panel]))
-    assert draw(Panels("what it shows", [panel])) == drawn
+    drawn = draw(Panels([panel]))
+    assert draw(Panels([panel])) == drawn
     first = re.search(r"\d+\.\d+", drawn)
     assert first is not None
     number = float(first[0])
     assert same_drawing(drawn, drawn.replace(first[0], f"{number + 0.001:.6f}"))
     assert not same_drawing(drawn, drawn.replace(first[0], f"{number + 0.1:.6f}"))
     higher = Points([1.0, 10.0], [2.0, 3.1], [1.9, 2.9], [2.2, 3.3])
-    assert not same_drawing(drawn, draw(Panels("what it shows", [replace(panel, points={"one": higher})])))
+    assert not same_drawing(drawn, draw(Panels([replace(panel, points={"one": higher})])))
 
 
 def test_files_that_are_no_results(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     file.write_text('{"benchmark": "teaching"}')
     with pytest.raises(LeanformerError, match="no command, date, seconds"):
-        room.read_result(file)
+        kit.read_result(file)
     file.write_text(json.dumps(make_result(benchmark="teachings")))
     with pytest.raises(LeanformerError, match="'teachings'"):
-        room.read_result(file)
+        kit.read_result(file)
 
 
 def test_an_interrupted_benchmark_leaves_the_file_of_before(tmp_path: Path) -> None:
@@ -508,9 +467,9 @@ def test_an_interrupted_benchmark_leaves_the_file_of_before(tmp_path: Path) -> N
 
     out = tmp_path / "out.json"
     out.write_text("before")
-    benchmark = room.Benchmark("x", "X", lambda parser: None, fail, lambda result: "")
+    benchmark = kit.Benchmark("x", lambda parser: None, fail, lambda result: {})
     with pytest.raises(LeanformerError, match="no"):
-        room.run(benchmark, ["--out", str(out)])
+        kit.run(benchmark, ["--out", str(out)])
     assert out.read_text() == "before"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -553,17 +512,14 @@ def test_training_speed_says_what_compiling_gives(gain: float, repaid: bool) -> 
         for heads in (1, 4)
         for model, speed in speeds.items()
     ]
-    benchmark = room.find("training_speed")
+    benchmark = kit.find("training_speed")
     result = make_result(rows=rows, settings={"batch_size": 8, "rounds": 2, "steps": 4})
-    text = " ".join(benchmark.section(result).split())
-    assert f"trains {gain:.2f} to {gain:.2f} times as fast. Its first step then takes 30 to 30 seconds" in text
-    assert ("repaid in a training that takes more than 2.5 minutes" in text) == repaid  # 30 s / (1 - 1 / 1.25)
-    assert "it would train 14.0 times as fast" in text
-    reached = "reached, compiled (8.8 times; rounds 8.8 to 8.8)" if repaid else "not reached, compiled (6.3 times"
-    assert f"is not reached (7.0 times; rounds 7.0 to 7.0) and {reached}" in text
-    assert benchmark.summary is not None
-    said = benchmark.summary(result)
-    assert said is not None
-    read = "it reads the mean of all tokens"
-    assert f"7.0 times with four, where {read}; compiled {7 * gain:.1f} and {7 * gain:.1f} times" in said
-    assert f"times, and {5.6 * gain:.1f}" in said
+    shown = benchmark.tables(result)["figures"]
+    assert f"| compiling the extreme form makes it faster | {gain:.2f} x |\n| its first step then | 30 s |" in shown
+    assert ("| a training that repays it takes without | 2.5 min |" in shown) == repaid  # 30 s / (1 - 1 / 1.25)
+    assert "| to ViT, were it products alone, heads: 1 | 14.0 x |" in shown
+    assert "| the goal, heads: 1 | 8 x |" in shown
+    assert "| the faster extreme form, heads: 1, to ViT | 7.0 x (rounds 7.0 to 7.0) |" in shown
+    compiled = f"{7 * gain:.1f} x (rounds {7 * gain:.1f} to {7 * gain:.1f})"
+    assert f"| the faster extreme form, heads: 4, compiled, to ViT | {compiled} |" in shown
+    assert f"| {5.6 * gain:.2f} |" in benchmark.tables(result)["speed"]

@@ -12,11 +12,17 @@ import torch
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from benchmarks import growth, peers_pruning, peers_teaching, peers_training, peers_translation, profiling, trainer
 from benchmarks.__main__ import main
-from benchmarks.forms import TINY_TEXT, vit_config
-from benchmarks.processes import here, in_new_process
-from benchmarks.room import CPU
+from benchmarks.kit import profiling
+from benchmarks.kit.benchmark import CPU
+from benchmarks.kit.forms import TINY_TEXT, vit_config
+from benchmarks.kit.processes import here, in_new_process
+from benchmarks.peers import pruning as peers_pruning
+from benchmarks.peers import teaching as peers_teaching
+from benchmarks.peers import trainer
+from benchmarks.peers import training as peers_training
+from benchmarks.peers import translation as peers_translation
+from benchmarks.speed import growth
 from leanformer.config.images import ImageDataConfig, ImageTrainConfig
 from leanformer.config.translation import TranslationTrainConfig
 from leanformer.data.image_batches import ImageBatches

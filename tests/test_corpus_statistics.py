@@ -19,7 +19,7 @@ from leanformer.decide.decision import UNITS, decide
 from leanformer.decide.statistics import compare
 from leanformer.measure.translation import Translations, corpus_score
 
-SIMULATION = Path(__file__).parents[1] / "benchmarks" / "simulate_bleu.py"
+SIMULATION = Path(__file__).parents[1] / "benchmarks" / "decisions" / "simulate_bleu.py"
 
 bleu = partial(corpus_score, "bleu")
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.page import anchor
-
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def anchor(title: str) -> str:
+    """What GitHub makes of a heading in links."""
+    return "".join(letter for letter in title.lower().replace(" ", "-") if letter.isalnum() or letter in "-_")
 
 
 def without_code(text: str) -> str:

@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 from leanformer.decide import statistics
 from leanformer.decide.statistics import Components, compare, mcnemar_exact, quality_interval
 
-SIMULATION = Path(__file__).parents[1] / "benchmarks" / "simulate_decisions.py"
+SIMULATION = Path(__file__).parents[1] / "benchmarks" / "decisions" / "simulate_decisions.py"
 
 
 def draw(seeds: int, examples: int, accuracy: float = 0.95, spread: float = 0.0, seed: int = 0) -> np.ndarray:

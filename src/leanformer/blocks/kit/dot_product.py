@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 # Below this many tokens a CPU takes plain products: in whole training steps of small models the fused kernel is behind
-# with 37 tokens and ahead from 50 on, where there are several heads (benchmarks/attention_kernels.py).
+# with 37 tokens and ahead from 50 on, where there are several heads (benchmarks/speed/attention_kernels.py).
 FUSED_FROM_TOKENS_ON_CPU = 48
 
 

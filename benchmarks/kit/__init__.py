@@ -1,0 +1,1 @@
+"""What benchmarks share: their interface, how they measure, and how their figures come onto the pages."""

@@ -1,0 +1,1 @@
+"""Against other libraries, which do the same work here."""

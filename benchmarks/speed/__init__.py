@@ -1,0 +1,1 @@
+"""How fast it trains, teaches and writes, and how time grows with the work."""
