@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from leanformer.core.errors import printable
-
 
 ArtifactKind = Literal["model", "results", "report"]
 
@@ -251,6 +251,8 @@ class Reporter:
         if sink not in self._sinks:  # it failed on the warning of another that failed with it
             return
         self._sinks.remove(sink)
+        with suppress(Exception):
+            sink.close()
         name = getattr(sink, "name", type(sink).__name__)
         self.warn(f"{name} is off from here on: {type(error).__name__}: {error}")
 
@@ -284,7 +286,9 @@ class Reporter:
     def step(self, epoch: int, step: int, steps_per_epoch: int, process: int | None = None) -> None:
         """A training step is done."""
         number = self._number(process)
-        self.emit(BatchEnded(step=self._steps[number], process=number, epoch=epoch, batch=step, batches=steps_per_epoch))
+        self.emit(
+            BatchEnded(step=self._steps[number], process=number, epoch=epoch, batch=step, batches=steps_per_epoch)
+        )
 
     def epoch(
         self,

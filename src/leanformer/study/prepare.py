@@ -16,10 +16,10 @@ from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, St
 from leanformer.config.images import ImageStudy
 from leanformer.config.translation import TextDataConfig, TokenizerConfig, TranslationStudy
 from leanformer.core.errors import LeanformerError
+from leanformer.core.events import Reporter
 from leanformer.core.files import write_atomically
 from leanformer.core.machine import pick_device
 from leanformer.core.memory import memory_named
-from leanformer.core.progress import Reporter
 from leanformer.learn.lessons import check_tokens_agree
 from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
 from leanformer.measure.cost import Cost, forward_flops, measure_costs, parameters_by_kind

@@ -19,11 +19,9 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, NoReturn
 
-from rich.console import Console
-
 from leanformer.core.errors import LeanformerError
+from leanformer.core.events import BatchEnded, Event, Reporter, StepSkipped, StepStarted, StudyPlanned
 from leanformer.core.machine import keep_freed_memory
-from leanformer.core.progress import Reporter
 from leanformer.core.stopping import ENDS, ignore_signals
 
 SECONDS_BETWEEN_STEPS_SHOWN = 0.2
@@ -34,47 +32,32 @@ Do = Callable[[Any], None]
 """Does one part of the job, which is plain data."""
 
 
-class Relay(Reporter):
-    """What a worker shows, by way of the process that it works for, which alone counts what is done.
+class Relay:
+    """A sink that passes a worker's events on to the process that it works for, which alone counts what is done.
 
     Args:
-        study: The study's name.
-        number: The worker's, from 1 on.
-        send: Passes on a method's name and its arguments.
+        send: Passes on an event.
     """
 
-    def __init__(self, study: str, number: int, send: Callable[[str, tuple[Any, ...]], None]) -> None:
-        super().__init__(study, Console(quiet=True))
-        self.number = number
+    def __init__(self, send: Callable[[Event], None]) -> None:
         self._send = send
-        self._last_step = 0.0
+        self._last_batch = 0.0
 
-    def say(self, line: str, style: str = "") -> None:
-        self._send("say", (line, style))
+    def handle(self, event: Event) -> None:
+        """Passes an event on; of the batches a few a second."""
+        if isinstance(event, StudyPlanned | StepSkipped):
+            return
+        if isinstance(event, StepStarted):
+            self._last_batch = 0.0
+        if isinstance(event, BatchEnded):
+            now = time.monotonic()
+            if now - self._last_batch < SECONDS_BETWEEN_STEPS_SHOWN:
+                return
+            self._last_batch = now
+        self._send(event)
 
-    def plan(self, trials: int) -> None:
-        pass
-
-    def skip(self) -> None:
-        pass
-
-    def start(self, trial: str, epochs: int, process: int = 0) -> None:
-        self._last_step = 0.0
-        self._send("start", (trial, epochs))
-
-    def step(self, epoch: int, step: int, steps_per_epoch: int, process: int = 0) -> None:
-        now = time.monotonic()
-        if now - self._last_step >= SECONDS_BETWEEN_STEPS_SHOWN:
-            self._last_step = now
-            self._send("step", (epoch, step, steps_per_epoch))
-
-    def epoch(
-        self, record: dict[str, float], epochs: int, examples_per_second: float, shown: str, process: int = 0
-    ) -> None:
-        self._send("epoch", (record, epochs, examples_per_second, shown))
-
-    def done(self, note: str = "", process: int = 0) -> None:
-        self._send("done", (note,))
+    def close(self) -> None:
+        """The pipe is closed by the worker's end."""
 
 
 class Workers:
@@ -84,7 +67,7 @@ class Workers:
 
     Args:
         count: How many at most.
-        make: A module's function. Called in each process with a ``Relay`` and ``arguments``, it makes everything ready
+        make: A module's function. Called in each process with a ``Reporter`` and ``arguments``, it makes all ready
             and gives the function that does a part.
         arguments: What can be pickled.
         reporter: Where the processes' progress is shown.
@@ -132,7 +115,6 @@ class Workers:
         """
         while len(self._processes) < min(self._count, len(parts)):
             self._start()
-        numbers = {pipe: number for number, pipe in enumerate(self._processes, start=1)}
         waiting = deque(parts)
         busy = set(list(self._processes)[: len(parts)])
         for pipe in busy:
@@ -143,10 +125,8 @@ class Workers:
                 name, arguments = self._receive(pipe)
                 if name == "failed":
                     raise arguments[0]
-                if name == "say":
-                    self._reporter.say(*arguments)
-                elif name != "finished":
-                    getattr(self._reporter, name)(*arguments, process=numbers[pipe])
+                if name == "event":
+                    self._reporter.emit(*arguments)
                 elif waiting:
                     self._give(pipe, waiting.popleft())
                 else:
@@ -240,7 +220,8 @@ def _do_parts(pipe: Connection, study: str, number: int, make: Callable[..., Do]
             raise KeyboardInterrupt from None
 
     try:
-        do = make(Relay(study, number, send), *arguments)
+        relay = Relay(lambda event: send("event", (event,)))
+        do = make(Reporter(study, [relay], number), *arguments)
         while True:
             try:
                 part = pipe.recv()

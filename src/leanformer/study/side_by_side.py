@@ -10,9 +10,10 @@ import torch
 
 from leanformer.config.base import Study
 from leanformer.core.errors import LeanformerError
+from leanformer.core.events import Reporter
 from leanformer.core.progress import quiet_libraries
 from leanformer.study.prepare import StudyJob
-from leanformer.study.processes import Do, Relay, Workers
+from leanformer.study.processes import Do, Workers
 from leanformer.study.steps import Part
 from leanformer.study.store import RunDirectory
 from leanformer.study.trials import Trials
@@ -65,16 +66,16 @@ def _threads(study: Study, jobs: int) -> int:
     return study.measure.threads or max(1, torch.get_num_threads() // jobs)
 
 
-def _make_ready(relay: Relay, study: Study, directory: Path, threads: int, jobs: int) -> Do:
+def _make_ready(reporter: Reporter, study: Study, directory: Path, threads: int, jobs: int) -> Do:
     """A worker's study, in a run directory that the process which it works for holds."""
     torch.set_num_threads(threads)
     run_directory = RunDirectory(directory, study)
-    run_directory.work_in(relay.number)
+    run_directory.work_in(reporter.process)
     parent = multiprocessing.parent_process()
     if parent is None or not parent.is_alive():  # another may have taken the directory before this one held it
         raise KeyboardInterrupt
     with quiet_libraries():
-        trials = Trials(StudyJob(study, run_directory, relay), jobs)
+        trials = Trials(StudyJob(study, run_directory, reporter), jobs)
 
     def do(part: Part) -> None:
         with quiet_libraries():

@@ -26,7 +26,7 @@ from leanformer.model.surgery import ResolvedPlan
 from leanformer.study.assemble import CandidateOutcome
 from leanformer.study.prepare import StudyJob
 from leanformer.study.steps import Part, Parts
-from leanformer.study.store import CHECKPOINT, differences
+from leanformer.study.store import CHECKPOINT, differences, read_json
 from leanformer.study.teaching import Taught, Teaching, failed_lesson, lesson_key, lessons_of, taught_numbers
 from leanformer.tasks.base import Outcome
 
@@ -281,7 +281,7 @@ class Trials:
                 config = self.study.train.model_copy(update={"average_last": finetune.average_last})
                 trained = self._train(model, directory, title, rate, seed, finetune.epochs, loss, batches, config)
             else:
-                self.job.reporter.start(title, 0)
+                self.job.reporter.start(title, 0, settings=read_json(directory / "settings.json"))
                 self.job.reporter.done("assembled")
         return self._end_trial(part, rate, trained, model, taught, answering)
 
@@ -383,7 +383,10 @@ class Trials:
             self._save(model, directory / "model")
             last = trained.epochs[-1] if trained.epochs else self.job.task.validate(model, last=True)
             result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
-            result |= self._evaluated(model, directory)
+            scores = self._evaluated(model, directory)
+            result |= scores
+            measured = {f"test_{key}": value for key, value in scores.items() if isinstance(value, float)}
+            self.job.reporter.measured(f"{part.name} · seed {part.seed}", measured)
         self._finish(part, result)
         return result
 
@@ -438,7 +441,7 @@ class Trials:
         config: TrainConfig | None = None,
     ) -> Trained:
         """Trains as the study says, with other batches or another configuration where they are given."""
-        self.job.reporter.start(title, epochs)
+        self.job.reporter.start(title, epochs, settings=read_json(directory / "settings.json"))
         observer = TrialObserver(self.job, epochs)
         checkpoint = directory / CHECKPOINT
 
@@ -472,6 +475,7 @@ class Trials:
             self.job.task.save_companions(temporary)
 
         replace_directory(directory, fill)
+        self.job.reporter.wrote("model", directory)
 
     def _finish(self, part: Part, result: dict[str, Any]) -> None:
         self.directory.finish(self._parts.directory(part), result)

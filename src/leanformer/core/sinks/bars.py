@@ -61,7 +61,7 @@ class Bars(Lines):
                 self._study_bar = self.live.add_task(self.study, total=event.steps, numbers="trainings")
             case StepStarted():
                 self._bars[event.process] = self.live.add_task(event.step, total=event.epochs, numbers="")
-            case (StepEnded() | StepSkipped()) if self._study_bar is not None:
+            case StepEnded() | StepSkipped() if self._study_bar is not None:
                 self.live.update(self._study_bar, completed=self.steps_done)
 
     def close(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any, ClassVar
 
 from leanformer.core.errors import LeanformerError
@@ -91,11 +94,15 @@ def check_installed(names: Sequence[str]) -> None:
             )
 
 
+SECONDS_TO_FINISH = 60.0
+"""How long a tracker has at the end of a study to take what it has not taken yet."""
+
+
 class TrackerSink:
     """Passes epochs and results on to one tracker.
 
-    A run stays open until its process begins another step, as what it came to is measured after its last epoch. Each
-    has a thread of its own: trackers keep their current run by thread, and no slow server holds up the study.
+    The run of a step stays open until its process begins another, as what the step came to is measured after its last
+    epoch. What comes of a step or candidate that has no open run gets one of its own.
 
     Args:
         name: The tracker's, one of ``TRACKERS``.
@@ -105,11 +112,11 @@ class TrackerSink:
 
     def __init__(self, name: str, study: str, directory: Path) -> None:
         self.name = name
-        self._make = TRACKERS[name]
+        self._tracker = TRACKERS[name]
         self._study = study
         self._directory = directory
-        self._runs: dict[str, _OpenRun] = {}
-        self._pending: list[Future[None]] = []
+        self._open: dict[int, _RunThread] = {}  # by process
+        self._ended: list[_RunThread] = []
 
     def handle(self, event: Event) -> None:
         """Passes on what trackers show.
@@ -117,25 +124,112 @@ class TrackerSink:
         Raises:
             Exception: Whatever the tracker has raised on an earlier event.
         """
-        self._raise_failures()
+        self._raise_failure()
         match event:
             case StepStarted():
-                for name in [name for name, run in self._runs.items() if run.process == event.process]:
-                    self._finish(name)
-                self._run(event.step, event.process, event.settings)
+                self._finish(event.process)
+                self._open[event.process] = self._begin(event.step, event.settings)
             case EpochEnded():
                 values = {**event.metrics, "examples_per_second": event.examples_per_second}
-                self._run(event.step, event.process).log(values, event.epoch)
+                self._open[event.process].log(values, event.epoch)
             case Measured():
-                self._run(event.step, event.process).log(event.values)
+                for run in self._open.values():
+                    if run.name == event.step:
+                        run.log(event.values)
+                        return
+                run = self._begin(event.step, {})
+                run.log(event.values)
+                run.finish()
+                self._ended.append(run)
 
     def close(self) -> None:
-        """Ends all runs, and waits until the tracker has everything.
+        """Ends all runs, and waits until the tracker has taken everything.
 
         Raises:
             Exception: Whatever the tracker has raised.
+            TimeoutError: It does not answer.
         """
-        for name in [*self._runs]:
-            self._finish(name)
-        while self._pending:
-            self._pending.pop(0).result()
+        for process in [*self._open]:
+            self._finish(process)
+        deadline = time.monotonic() + SECONDS_TO_FINISH
+        for run in self._ended:
+            run.join(max(0.0, deadline - time.monotonic()))
+        self._raise_failure()
+        if self._ended:
+            raise TimeoutError(f"no answer in {SECONDS_TO_FINISH:.0f} seconds")
+
+    def _begin(self, name: str, settings: Mapping[str, Any]) -> _RunThread:
+        run = TrackedRun(self._study, name, flat(settings), self._directory)
+        return _RunThread(name, partial(self._tracker, run))
+
+    def _finish(self, process: int) -> None:
+        run = self._open.pop(process, None)
+        if run is not None:
+            run.finish()
+            self._ended.append(run)
+
+    def _raise_failure(self) -> None:
+        runs = [*self._open.values(), *self._ended]
+        self._ended = [run for run in self._ended if run.is_alive()]
+        for run in runs:
+            if run.error is not None:
+                self._open.clear()  # the tracker is given up, and nobody waits for the others
+                self._ended.clear()
+                raise run.error
+
+
+class _RunThread(Thread):
+    """A tracker's run in a thread of its own.
+
+    Some trackers keep the run that is going on by thread, so that several can go on at once; and no slow server holds
+    up the study. It is a daemon: a server that never answers does not keep the process from ending either.
+
+    Args:
+        name: The run's.
+        make: Begins it.
+    """
+
+    _beginning = Lock()
+    """Held while a run begins: it may make the store that all of them go to."""
+
+    def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.error: Exception | None = None
+        self._make = make
+        self._values: SimpleQueue[tuple[Mapping[str, float | str], int | None] | None] = SimpleQueue()
+        self.start()
+
+    def log(self, values: Mapping[str, float | str], epoch: int | None = None) -> None:
+        """Hands values to the tracker."""
+        self._values.put((values, epoch))
+
+    def finish(self) -> None:
+        """Ends the run, once the tracker has taken all values."""
+        self._values.put(None)
+
+    def run(self) -> None:
+        """What the thread does."""
+        try:
+            with self._beginning:
+                tracker = self._make()
+            while (found := self._values.get()) is not None:
+                tracker.log(*found)
+            tracker.finish()
+        except Exception as error:
+            self.error = error
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
+    """Settings as trackers take them: nested keys joined by dots, and nothing that is not set.
+
+    Lists are JSON texts, and so are mappings whose keys are no plain names, such as a plan.
+    """
+    found: dict[str, Scalar] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and all(inner.isidentifier() for inner in value):
+            found |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, bool | int | float | str):
+            found[f"{prefix}{key}"] = value
+        elif value is not None:
+            found[f"{prefix}{key}"] = json.dumps(value)
+    return found
