@@ -115,6 +115,7 @@ class TrackerSink:
         self._tracker = TRACKERS[name]
         self._study = study
         self._directory = directory
+        self._beginning = Lock()
         self._open: dict[int, _RunThread] = {}  # by process
         self._ended: list[_RunThread] = []
 
@@ -160,7 +161,7 @@ class TrackerSink:
 
     def _begin(self, name: str, settings: Mapping[str, Any]) -> _RunThread:
         run = TrackedRun(self._study, name, flat(settings), self._directory)
-        return _RunThread(name, partial(self._tracker, run))
+        return _RunThread(name, partial(self._tracker, run), self._beginning)
 
     def _finish(self, process: int) -> None:
         run = self._open.pop(process, None)
@@ -187,15 +188,14 @@ class _RunThread(Thread):
     Args:
         name: The run's.
         make: Begins it.
+        beginning: Held meanwhile: of a tracker's runs one begins at a time.
     """
 
-    _beginning = Lock()
-    """Held while a run begins: it may make the store that all of them go to."""
-
-    def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
+    def __init__(self, name: str, make: Callable[[], Tracker], beginning: Lock) -> None:
         super().__init__(name=name, daemon=True)
         self.error: Exception | None = None
         self._make = make
+        self._beginning = beginning
         self._values: SimpleQueue[tuple[Mapping[str, float | str], int | None] | None] = SimpleQueue()
         self.start()
 
@@ -210,7 +210,7 @@ class _RunThread(Thread):
     def run(self) -> None:
         """What the thread does."""
         try:
-            with self._beginning:
+            with self._beginning:  # it may make the store that all runs go to
                 tracker = self._make()
             while (found := self._values.get()) is not None:
                 tracker.log(*found)
