@@ -147,7 +147,7 @@ def test_sinks_that_fail_together_and_at_the_end_end_no_study() -> None:
             raise TimeoutError("no answer")
 
     kept = Kept()
-    tell(Reporter("digits", [Failing(), Failing(), Unfinished(), kept]))
+    tell(Reporter("digits", [kept, Failing(), Failing(), Unfinished()]))
     warnings = [event.message for event in kept.events if isinstance(event, WarningGiven)]
     assert len(warnings) == 4
     assert warnings[-1] == "the tracker is off from here on: TimeoutError: no answer"
@@ -334,3 +334,14 @@ def test_what_is_no_sink_is_refused_before_anything_is_made(
         lf.run(digits_study(), tmp_path / "run", sinks=sinks)
     assert line in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_all_sinks_are_closed_though_somebody_stops_the_first() -> None:
+    class Interrupted(Kept):
+        def close(self) -> None:
+            raise KeyboardInterrupt
+
+    kept = Kept()
+    with pytest.raises(KeyboardInterrupt):
+        tell(Reporter("digits", [kept, Interrupted()]))
+    assert kept.closed == 1

@@ -126,7 +126,7 @@ def warnings_of(sink: TrackerSink) -> list[str]:
 
         def close(self) -> None: ...
 
-    reporter = Reporter("digits", [sink, Keep()])
+    reporter = Reporter("digits", [Keep(), sink])
     with reporter:
         for number in range(5):
             reporter.start(f"minimal · seed {number}", 1, settings={"seed": number})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol
@@ -232,27 +232,31 @@ class Reporter:
         else:  # Ctrl-C, or a signal
             ended = StudyEnded(status="stopped")
         self.emit(ended)
-        for sink in [*self._sinks]:
-            try:
-                sink.close()
-            except Exception as failed:
-                self._drop(sink, failed)
+        with ExitStack() as closing:  # the last comes first, so that the console tells of those that fail
+            for sink in self._sinks:
+                closing.callback(self._close, sink)
 
     def emit(self, event: Event) -> None:
         """Gives an event, of this process or a worker, to all sinks."""
         for sink in [*self._sinks]:
+            if sink not in self._sinks:  # it failed on the warning of another that failed before it
+                continue
             try:
                 sink.handle(event)
             except Exception as error:
-                self._drop(sink, error)
+                self._sinks.remove(sink)
+                with suppress(Exception):
+                    sink.close()
+                self._warn_of(sink, error)
 
-    def _drop(self, sink: Sink, error: Exception) -> None:
-        """Ends a sink that failed, and warns on the others."""
-        if sink not in self._sinks:  # it failed on the warning of another that failed with it
-            return
+    def _close(self, sink: Sink) -> None:
         self._sinks.remove(sink)
-        with suppress(Exception):
+        try:
             sink.close()
+        except Exception as error:
+            self._warn_of(sink, error)
+
+    def _warn_of(self, sink: Sink, error: Exception) -> None:
         name = getattr(sink, "name", type(sink).__name__)
         self.warn(f"{name} is off from here on: {type(error).__name__}: {error}")
 

@@ -157,6 +157,7 @@ class TrackerSink:
             run.join(max(0.0, deadline - time.monotonic()))
         self._raise_failure()
         if self._ended:
+            self._give_up()
             raise TimeoutError(f"no answer in {SECONDS_TO_FINISH:.0f} seconds")
 
     def _begin(self, name: str, settings: Mapping[str, Any]) -> _RunThread:
@@ -169,13 +170,19 @@ class TrackerSink:
             run.finish()
             self._ended.append(run)
 
+    def _give_up(self) -> None:
+        """Lets the runs end on their own, and waits for none of them."""
+        for run in self._open.values():
+            run.finish()
+        self._open.clear()
+        self._ended.clear()
+
     def _raise_failure(self) -> None:
         runs = [*self._open.values(), *self._ended]
         self._ended = [run for run in self._ended if run.is_alive()]
         for run in runs:
             if run.error is not None:
-                self._open.clear()  # the tracker is given up, and nobody waits for the others
-                self._ended.clear()
+                self._give_up()
                 raise run.error
 
 
