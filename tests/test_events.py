@@ -6,8 +6,10 @@ import io
 import json
 import os
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -345,3 +347,21 @@ def test_all_sinks_are_closed_though_somebody_stops_the_first() -> None:
     with pytest.raises(KeyboardInterrupt):
         tell(Reporter("digits", [kept, Interrupted()]))
     assert kept.closed == 1
+
+
+def test_a_sink_gets_the_events_of_several_threads_one_after_another() -> None:
+    inside: list[str] = []
+
+    class Slow(Kept):
+        def handle(self, event: Event) -> None:
+            inside.append("in")
+            time.sleep(0.01)
+            inside.append("out")
+
+    reporter = Reporter("digits", [Slow()])
+    threads = [Thread(target=reporter.say, args=("a line",)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert inside == ["in", "out"] * 5

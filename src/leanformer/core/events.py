@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
+from threading import RLock
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
@@ -216,6 +217,7 @@ class Reporter:
         self.study = study
         self.process = process
         self._sinks = list(sinks)
+        self._emitting = RLock()
         self._steps: dict[int, str] = {}  # process -> the step that is going on there
 
     def __enter__(self) -> Reporter:
@@ -237,17 +239,18 @@ class Reporter:
                 closing.callback(self._close, sink)
 
     def emit(self, event: Event) -> None:
-        """Gives an event, of this process or a worker, to all sinks."""
-        for sink in [*self._sinks]:
-            if sink not in self._sinks:  # it failed on the warning of another that failed before it
-                continue
-            try:
-                sink.handle(event)
-            except Exception as error:
-                self._sinks.remove(sink)
-                with suppress(Exception):
-                    sink.close()
-                self._warn_of(sink, error)
+        """Gives an event, of this process or a worker, to all sinks; any thread may."""
+        with self._emitting:
+            for sink in [*self._sinks]:
+                if sink not in self._sinks:  # it failed on the warning of another that failed before it
+                    continue
+                try:
+                    sink.handle(event)
+                except Exception as error:
+                    self._sinks.remove(sink)
+                    with suppress(Exception):
+                        sink.close()
+                    self._warn_of(sink, error)
 
     def _close(self, sink: Sink) -> None:
         self._sinks.remove(sink)
