@@ -34,7 +34,7 @@ from leanformer.blocks.kit.base import _REGISTRY
 from leanformer.config.base import STUDIES, CandidateConfig
 from leanformer.config.images import ImageTrainConfig
 from leanformer.core.errors import LeanformerError, printable
-from leanformer.core.progress import Reporter
+from leanformer.core.events import Reporter
 from leanformer.model.plan import match
 from leanformer.report.summary import decision_lines, results_table
 from leanformer.results.schema import read_results
@@ -192,7 +192,7 @@ def test_every_key_with_every_bad_value(task: str, keys: tuple[str, ...], tmp_pa
         assert lf.read_study(tmp_path / "resolved.yaml") == study
 
         def read_data_and_baseline(study: lf.Study = study, kind: str = kind) -> None:
-            reporter = Reporter("tiny", Console(file=io.StringIO()))
+            reporter = Reporter("tiny")
             with RunDirectory(tmp_path / kind, study) as directory, reporter:
                 PreparedStudy(study, directory, reporter)
 

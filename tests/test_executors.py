@@ -14,15 +14,17 @@ import pytest
 from rich.console import Console
 
 from leanformer.core.errors import LeanformerError
-from leanformer.core.progress import Reporter
+from leanformer.core.events import Reporter
+from leanformer.core.progress import console_sink
+from leanformer.core.sinks.bars import Bars
 from leanformer.study.executors import Processes, reporter_here
 
 
 def do(part: str, directory: Path) -> None:
     """Does what the part's name says."""
-    relay = reporter_here()
+    reporter = reporter_here()
     (directory / f"made-{os.getpid()}").touch()
-    relay.start(part, 2)
+    reporter.start(part, 2)
     while part in ("wrong", "defect", "killed", "unwritable") and not (directory / "begun").exists():
         time.sleep(0.01)
     while part in "bcd" and len(list(directory.glob("made-*"))) < 2:  # else one may do all
@@ -37,14 +39,14 @@ def do(part: str, directory: Path) -> None:
         (directory / "begun").touch()
         try:
             for step in range(1, 10**6):
-                relay.step(0, step, 10**6)
+                reporter.step(0, step, 10**6)
                 time.sleep(0.01)
         except KeyboardInterrupt:
             (directory / "checkpoint").touch()
             raise
-    relay.epoch({"epoch": 1, "train_loss": 0.5}, 2, 8.0, "as shown")
-    relay.done()
-    relay.skip()  # counted by the process that it works for
+    reporter.epoch({"epoch": 1, "train_loss": 0.5}, 2, 8.0, "as shown")
+    reporter.done()
+    reporter.skip()  # counted by the process that it works for
     if part == "unwritable":
         raise PermissionError(13, "Permission denied", "a file")
     (directory / part).write_text(str(os.getpid()))
@@ -61,7 +63,7 @@ def shown() -> io.StringIO:
 @pytest.fixture(params=[True, False], ids=["forked", "spawned"])
 def executor(request: pytest.FixtureRequest, shown: io.StringIO) -> Processes:
     """Two processes."""
-    reporter = Reporter("study", Console(file=shown, width=120))
+    reporter = Reporter("study", [console_sink("study", Console(file=shown, width=120))])
     reporter.plan(4)
     return Processes(2, [__name__], reporter, forks=request.param)
 
@@ -115,15 +117,15 @@ def test_other_processes_of_the_same_server_can_be_interrupted(executor: Process
 
 
 def test_bars_of_processes_are_told_apart() -> None:
-    reporter = Reporter("study", Console(file=io.StringIO(), width=200, force_terminal=True))
-    assert reporter._live is not None
-    with reporter:
+    sink = console_sink("study", Console(file=io.StringIO(), width=200, force_terminal=True))
+    assert isinstance(sink, Bars)
+    with Reporter("study", [sink]) as reporter:
         for process, title in ((1, "one"), (2, "two")):
             reporter.start(title, 4, process=process)
         reporter.step(0, 5, 10, process=1)
         reporter.step(1, 5, 10, process=2)
-        found: dict[str, Any] = {task.description: task.completed for task in reporter._live.tasks}
+        found: dict[str, Any] = {task.description: task.completed for task in sink.live.tasks}
         reporter.done(process=1)
-        left = [task.description for task in reporter._live.tasks]
+        left = [task.description for task in sink.live.tasks]
     assert found == {"one": 0.5, "two": 1.5}
     assert left == ["two"]

@@ -9,7 +9,9 @@ import pytest
 import transformers
 from rich.console import Console
 
-from leanformer.core.progress import Reporter, quiet_libraries
+from leanformer.core.events import Reporter
+from leanformer.core.progress import console_sink, quiet_libraries
+from leanformer.core.sinks.bars import Bars
 
 
 @pytest.mark.parametrize("bars", [True, False])
@@ -33,7 +35,7 @@ def test_the_time_left_counts_only_what_was_done_since_a_training_went_on(monkey
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     shown = io.StringIO()
-    reporter = Reporter("study", Console(file=shown, width=200))
+    reporter = Reporter("study", [console_sink("study", Console(file=shown, width=200))])
     reporter.start("form", epochs=5)
     reporter.step(epoch=2, step=6, steps_per_epoch=10)  # the first half of the third epoch was done before
     now = 130.0
@@ -44,14 +46,14 @@ def test_the_time_left_counts_only_what_was_done_since_a_training_went_on(monkey
 
 def test_a_bar_goes_on_from_what_was_done() -> None:
     now = 100.0
-    reporter = Reporter("study", Console(file=io.StringIO(), width=200, force_terminal=True))
-    assert reporter._live is not None
-    reporter._live.get_time = lambda: now
-    with reporter:
+    sink = console_sink("study", Console(file=io.StringIO(), width=200, force_terminal=True))
+    assert isinstance(sink, Bars)
+    sink.live.get_time = lambda: now
+    with Reporter("study", [sink]) as reporter:
         reporter.start("form", epochs=5)
         for step in (6, 7, 8, 9):
             now += 3.0
             reporter.step(epoch=2, step=step, steps_per_epoch=10)
-        (bar,) = reporter._live.tasks
+        (bar,) = sink.live.tasks
     assert bar.completed == 2.9
     assert bar.speed == pytest.approx(0.1 / 3)  # epochs a second since it went on, without the 2.5 of before

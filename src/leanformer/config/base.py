@@ -32,6 +32,7 @@ from leanformer.core.fields import (
     no_repeats,
 )
 from leanformer.core.registry import Registry
+from leanformer.core.sinks.tracking import TRACKERS
 
 
 def _as_list(value: Any) -> Any:
@@ -214,6 +215,12 @@ def _is_directory(name: str) -> str:
     return name
 
 
+def _is_tracker(name: str) -> str:
+    if name not in TRACKERS:
+        raise ValueError(f"there is no tracker {quoted(name)}; trackers: {', '.join(TRACKERS)}")
+    return name
+
+
 class Study(Section):
     """The whole study file: what studies of every task have in common."""
 
@@ -238,6 +245,10 @@ class Study(Section):
     prefer: Literal["parameters", "latency", "train_seconds"] = "parameters"
     """By which cost the cheapest accepted candidate is recommended."""
     measure: MeasureConfig = MeasureConfig()
+    report_to: Annotated[
+        tuple[Annotated[str, AfterValidator(_is_tracker)], ...], AfterValidator(no_repeats("a tracker"))
+    ] = ()
+    """Experiment trackers that are told of every epoch and result."""
 
     @field_validator("candidates")
     @classmethod

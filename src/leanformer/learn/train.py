@@ -251,6 +251,11 @@ class TrainingStep:
             else accelerator.prepare(model)
         )
 
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets the rate of the steps to come."""
         for group in self.optimizer.param_groups:
@@ -429,7 +434,7 @@ def train(
             state.epoch, state.step, state.loss_sum, state.epoch_examples = state.epoch + 1, 0, 0.0, 0
             boundary = take()
             speed = state.trained.examples / max(state.trained.seconds, 1e-9)
-            observer.epoch_ended(record, speed)
+            observer.epoch_ended({**record, "learning_rate": step.learning_rate}, speed)
             if state.epoch < epochs:
                 write_when_due()
     except (KeyboardInterrupt, SystemExit):

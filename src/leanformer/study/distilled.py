@@ -141,7 +141,8 @@ class StudentStep(Step):
         if finetune.epochs:
             trained, answering = self._tuned(prepared, teacher, student)
         else:
-            prepared.reporter.start(f"{self.name} · seed {self.seed}", 0)
+            settings = read_json(self.directory(prepared) / "settings.json")
+            prepared.reporter.start(self.title, 0, settings=settings)
             prepared.reporter.done("assembled")
             trained, answering = Trained(), 0.0
         end_trial(prepared, self, rate, trained, student, taught, answering)
@@ -196,7 +197,7 @@ class StudentStep(Step):
             prepared,
             student,
             self.directory(prepared),
-            f"{self.name} · seed {self.seed}",
+            self.title,
             finetune.learning_rate,
             self.seed,
             finetune.epochs,

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,15 +23,12 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Lock
-from threading import Event, Thread
 from types import TracebackType
 from typing import Any, NoReturn
 
-from rich.console import Console
-
 from leanformer.core.errors import LeanformerError
+from leanformer.core.events import BatchEnded, Event, Reporter, StepSkipped, StepStarted, StudyPlanned
 from leanformer.core.machine import keep_freed_memory
-from leanformer.core.progress import Reporter
 from leanformer.core.stopping import ENDS, ignore_signals
 
 SECONDS_TO_STOP = 60.0
@@ -75,9 +73,8 @@ class Processes(Executor):
         shared = (reporter.study, self._told, context.Lock(), context.Value("i", 0))
         self._pool = ProcessPoolExecutor(count, context, _begin, shared)
         self._children: list[BaseProcess] = []
-        self._closing = Event()
-        self._failure: Exception | None = None  # of showing what the processes tell
-        self._pump = Thread(target=self._show, daemon=True)
+        self._closing = threading.Event()
+        self._pump = threading.Thread(target=self._show, daemon=True)
         self._pump.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -116,8 +113,6 @@ class Processes(Executor):
                 "system short of memory does); run again, with fewer jobs if memory is short. A script has to call run "
                 "with jobs under if __name__ == '__main__'"
             ) from None
-        if error is None and self._failure is not None:
-            raise self._failure
 
     def _stop(self) -> None:
         """Ends the processes, whatever they do: who trains writes a checkpoint first, and has the time for it."""
@@ -147,60 +142,39 @@ class Processes(Executor):
                         self._pool.submit(_nothing)
                 continue
             try:
-                number, name, arguments = self._shown.recv()
+                event = self._shown.recv()
             except (EOFError, OSError):  # all have ended, perhaps in the middle of a message
                 break
-            try:
-                if name == "say":
-                    self._reporter.say(*arguments)
-                else:
-                    getattr(self._reporter, name)(*arguments, process=number)
-            except Exception as error:  # raised at the end: who tells must not wait for somebody who reads
-                self._failure = self._failure or error
+            self._reporter.emit(event)
         self._shown.close()
 
 
-class Relay(Reporter):
-    """What a worker shows, by way of the process that it works for, which alone counts what is done.
+class Relay:
+    """A sink that passes a worker's events on to the process that it works for, which alone counts what is done.
 
     Args:
-        study: The study's name.
-        number: The worker's, from 1 on.
-        send: Passes on a method's name and its arguments.
+        send: Passes on an event.
     """
 
-    def __init__(self, study: str, number: int, send: Callable[[str, tuple[Any, ...]], None]) -> None:
-        super().__init__(study, Console(quiet=True))
-        self.number = number
+    def __init__(self, send: Callable[[Event], None]) -> None:
         self._send = send
-        self._last_step = 0.0
+        self._last_batch = 0.0
 
-    def say(self, line: str, style: str = "") -> None:
-        self._send("say", (line, style))
+    def handle(self, event: Event) -> None:
+        """Passes an event on; of the batches a few a second."""
+        if isinstance(event, StudyPlanned | StepSkipped):
+            return
+        if isinstance(event, StepStarted):
+            self._last_batch = 0.0
+        if isinstance(event, BatchEnded):
+            now = time.monotonic()
+            if now - self._last_batch < SECONDS_BETWEEN_STEPS_SHOWN:
+                return
+            self._last_batch = now
+        self._send(event)
 
-    def plan(self, trials: int) -> None:
-        pass
-
-    def skip(self) -> None:
-        pass
-
-    def start(self, trial: str, epochs: int, process: int = 0) -> None:
-        self._last_step = 0.0
-        self._send("start", (trial, epochs))
-
-    def step(self, epoch: int, step: int, steps_per_epoch: int, process: int = 0) -> None:
-        now = time.monotonic()
-        if now - self._last_step >= SECONDS_BETWEEN_STEPS_SHOWN:
-            self._last_step = now
-            self._send("step", (epoch, step, steps_per_epoch))
-
-    def epoch(
-        self, record: dict[str, float], epochs: int, examples_per_second: float, shown: str, process: int = 0
-    ) -> None:
-        self._send("epoch", (record, epochs, examples_per_second, shown))
-
-    def done(self, note: str = "", process: int = 0) -> None:
-        self._send("done", (note,))
+    def close(self) -> None:
+        """The process ends soon."""
 
 
 @contextmanager
@@ -234,11 +208,11 @@ class _Worker:
         self._told = told
         self._lock = lock
 
-    def tell(self, name: str, arguments: tuple[Any, ...]) -> None:
-        """Has the process that started this one call a method of its reporter."""
+    def tell(self, event: Event) -> None:
+        """Gives an event to the process that started this one."""
         try:
             with self._lock:
-                self._told.send((self.number, name, arguments))
+                self._told.send(event)
         except OSError:  # nobody reads this any more
             _interrupt(signal.SIGINT, None)
 
@@ -246,10 +220,10 @@ class _Worker:
 _worker: _Worker | None = None  # in a process of ``Processes``
 
 
-def reporter_here() -> Relay:
+def reporter_here() -> Reporter:
     """The reporter of a process that ``Processes`` started."""
     assert _worker is not None
-    return Relay(_worker.study, _worker.number, _worker.tell)
+    return Reporter(_worker.study, [Relay(_worker.tell)], _worker.number)
 
 
 def _begin(study: str, told: Connection, lock: Lock, started: Synchronized[int]) -> None:
@@ -262,7 +236,7 @@ def _begin(study: str, told: Connection, lock: Lock, started: Synchronized[int])
         signal.signal(asks, _interrupt)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
 
 

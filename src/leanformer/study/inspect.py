@@ -19,11 +19,12 @@ from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.config.base import DistillConfig, Study
 from leanformer.config.reader import check_probe_name, make_study
 from leanformer.core.errors import LeanformerError, printable, quoted
+from leanformer.core.events import Reporter
 from leanformer.core.files import make_directory, write_atomically
 from leanformer.core.machine import environment, pick_device
 from leanformer.core.memory import memory_named
 from leanformer.core.paths import as_path, check_directory, check_file
-from leanformer.core.progress import Reporter, quiet_libraries
+from leanformer.core.progress import console_sink, quiet_libraries
 from leanformer.core.warning import rows
 from leanformer.learn.lessons import Explained, Lesson, answer, frozen_copy, teachable, teaching_config, teaching_loss
 from leanformer.learn.observe import Observed, Seen
@@ -110,7 +111,8 @@ def inspect(
     for name in ("inspection.json", "inspection.html"):
         check_file(path / name)
     chosen = pick_device(device, "device")
-    with quiet_libraries(), Reporter(printable(path.name), console or Console(stderr=True)) as reporter:
+    name = printable(path.name)
+    with quiet_libraries(), Reporter(name, [console_sink(name, console)]) as reporter:
         # 1. model and data
         loaded = load(source)
         _check_probes(loaded, {} if probes is None or probes is PROBES else probes)

@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 from leanformer.blocks.kit.base import BlockModule
 from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, Study
 from leanformer.core.errors import LeanformerError
+from leanformer.core.events import Reporter
 from leanformer.core.files import write_atomically
 from leanformer.core.machine import pick_device
 from leanformer.core.memory import memory_named
-from leanformer.core.progress import Reporter
 from leanformer.core.signatures import content_signature, files_signature
 from leanformer.learn.lessons import check_tokens_agree
 from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,10 +15,13 @@ from leanformer.config.base import STUDIES, Study
 from leanformer.config.reader import make_study, read_study
 from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, quoted
+from leanformer.core.events import Reporter, Sink
 from leanformer.core.files import write_atomically
 from leanformer.core.machine import environment, threads
 from leanformer.core.paths import as_path
-from leanformer.core.progress import Reporter, quiet_libraries
+from leanformer.core.progress import console_sink, quiet_libraries
+from leanformer.core.sinks.json_lines import FILE, JsonLines
+from leanformer.core.sinks.tracking import TrackerSink, check_installed, flat
 from leanformer.core.stopping import listening
 from leanformer.model.students import load
 from leanformer.report.page import write_report
@@ -29,6 +32,18 @@ from leanformer.study.outcomes import read_outcomes
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.side_by_side import check_script, run_side_by_side
 from leanformer.study.store import RunDirectory, to_json
+
+TRACKED = (
+    "quality",
+    "difference",
+    "parameters",
+    "flops_per_example",
+    "train_seconds",
+    "throughput_per_second",
+    "decision",
+    "reason",
+)
+"""What trackers are told of a candidate, of its row in the results."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ def run(
     directory: str | PathLike[str] | None = None,
     console: Console | None = None,
     jobs: int = 1,
+    sinks: Sequence[Sink] = (),
 ) -> StudyResult:
     """Runs a study: trains the baseline and every candidate with every seed, measures, decides, reports.
 
@@ -88,6 +104,7 @@ def run(
         jobs: Trainings at a time, each in a process of its own with its own copy of the data, and with the study's
             ``measure.threads``, or an even share of PyTorch's threads. What is measured is measured afterwards, one
             model at a time. A script has to call this under ``if __name__ == "__main__"``.
+        sinks: Where the study's events go besides the console, ``run.jsonl`` and the study's ``report_to``.
 
     Returns:
         The results, which are also in the directory as ``results.json`` and ``report.html``.
@@ -99,6 +116,7 @@ def run(
         raise LeanformerError(f"jobs {quoted(jobs)}: must be a whole number from 1 to {bounds.JOBS}")
     if console is not None and not isinstance(console, Console):
         raise LeanformerError(f"console: give a rich.console.Console, not {quoted(console)}")
+    _check_sinks(sinks)
     path = None if directory is None else as_path(directory, "directory")
     check_script(jobs)
     # 1. the study
@@ -112,14 +130,16 @@ def run(
         study = make_study(study.model_dump(mode="json", warnings=False))
     if path is None:
         path = Path("runs") / study.name
-    console = console or Console(stderr=True)
+    check_installed(study.report_to)
     with (
         listening(),
         quiet_libraries(),
         threads(study.measure.threads),
         RunDirectory(path, study) as run_directory,
     ):
-        with Reporter(study.name, console) as reporter:
+        own: list[Sink] = [console_sink(study.name, console), JsonLines(path / FILE)]
+        trackers = [TrackerSink(name, study.name, path) for name in study.report_to]
+        with Reporter(study.name, [*own, *trackers, *sinks]) as reporter:
             # 2. data and baseline, checked before anything is trained
             prepared = PreparedStudy(study, run_directory, reporter, jobs)
             for note in prepared.task.notes:
@@ -139,7 +159,32 @@ def run(
             results = assemble(study, prepared.task, outcomes, costs, environment(prepared.device, prepared.precision))
             run_directory.check()
             write_atomically(path / "results.json", to_json(results))
+            reporter.wrote("results", path / "results.json")
             if results["ship"] is not None:
                 run_directory.check_shipped(path / results["ship"])
-        # 6. report
-        return StudyResult(path, results, write_report(path))
+            for row in (results["baseline"], *results["candidates"]):
+                reporter.measured(row["name"], _outcome(row))
+            # 6. report
+            report = write_report(path)
+            reporter.wrote("report", report)
+        return StudyResult(path, results, report)
+
+
+def _outcome(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What trackers are told of a candidate."""
+    values = flat({key: row[key] for key in TRACKED})
+    return {name: value for name, value in values.items() if name != "quality.per_seed"}  # its trials have these
+
+
+def _check_sinks(sinks: object) -> None:
+    """Refuses what cannot take events.
+
+    Raises:
+        LeanformerError: It is no list of objects with the methods of a ``Sink``.
+    """
+    if not isinstance(sinks, list | tuple):
+        raise LeanformerError(f"sinks: give a list of sinks, not {quoted(sinks)}")
+    for sink in sinks:
+        for method in ("handle", "close"):
+            if not callable(getattr(sink, method, None)):
+                raise LeanformerError(f"sinks: {quoted(sink)} has no method {method}; docs/tracking.md shows a sink")

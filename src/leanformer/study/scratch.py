@@ -45,8 +45,7 @@ class SearchStep(Step):
     def run(self, prepared: PreparedStudy) -> None:
         directory = self.directory(prepared)
         model = _model(prepared, self)
-        title = f"{self.name} · rate {self.rate:g}"
-        trained = train_model(prepared, model, directory, title, self.rate, self.seed, prepared.search_epochs)
+        trained = train_model(prepared, model, directory, self.title, self.rate, self.seed, prepared.search_epochs)
         last = trained.epochs[-1] if trained.status == "ok" else {}
         # Every metric's: which one judges may be changed without training anew.
         result = {
@@ -70,6 +69,10 @@ class SearchStep(Step):
         if (directory / VALIDATION).exists() and result.get("scoring", {}) != prepared.task.scoring_settings():
             answers = prepared.task.read_answers(directory / VALIDATION)
             prepared.directory.finish(directory, result | scored(prepared, answers))
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} · rate {self.rate:g}"
 
     def __str__(self) -> str:
         return f"{self.name}, search at rate {self.rate:g}"
@@ -106,8 +109,7 @@ class TrialStep(Step):
             model = load(directory / "model").to(prepared.device)
         else:
             model = _model(prepared, self)
-            title = f"{self.name} · seed {self.seed}"
-            trained = train_model(prepared, model, directory, title, rate, self.seed, prepared.study.train.epochs)
+            trained = train_model(prepared, model, directory, self.title, rate, self.seed, prepared.study.train.epochs)
         end_trial(prepared, self, rate, trained, model, [])
 
     def bring_up_to_date(self, prepared: PreparedStudy) -> None:

@@ -67,7 +67,7 @@ def _prepare(work: Elsewhere) -> PreparedStudy:
     study = make_study(json.loads(work.study))
     directory = RunDirectory(Path(work.directory), study)
     reporter = reporter_here()
-    directory.work_in(reporter.number)
+    directory.work_in(reporter.process)
     parent = multiprocessing.parent_process()
     if parent is None or not parent.is_alive():  # another may have taken the directory before this one held it
         raise KeyboardInterrupt

@@ -73,6 +73,11 @@ class Step(ABC):
         """A directory in its own that is deleted when it has served."""
         return None
 
+    @property
+    def title(self) -> str:
+        """What a person reads while it runs."""
+        return f"{self.name} · seed {self.seed}"
+
     def __str__(self) -> str:
         return f"{self.name}, seed {self.seed}"
 

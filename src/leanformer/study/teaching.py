@@ -19,9 +19,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.config.base import DistillConfig, TrainConfig
+from leanformer.core.events import Reporter
 from leanformer.core.files import write_atomically
 from leanformer.core.memory import memory_named
-from leanformer.core.progress import Reporter
 from leanformer.learn.checkpoint import going_on
 from leanformer.learn.lessons import (
     Lesson,
@@ -258,7 +258,7 @@ class Teaching:
     def _teach_group(self, opened: PreTrainedModel, group: list[Lesson], seed: int, title: str) -> None:
         blocks = teachable(group)
         checkpoint = self._checkpoint(group, seed)
-        self._reporter.start(title, self._config.epochs)
+        self._reporter.start(title, self._config.epochs, settings=self._config.settings())
         with Observed(opened, [(lesson.site.name, lesson.target) for lesson in group]) as observed:
             clock = _Clock(observed, group)
             observer = _TeachingObserver(

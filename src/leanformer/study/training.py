@@ -17,7 +17,7 @@ from leanformer.learn.train import Loss, Trained, TrainingBatches, train
 from leanformer.model.students import load, save
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import Step, ended_well
-from leanformer.study.store import CHECKPOINT, differences
+from leanformer.study.store import CHECKPOINT, differences, read_json
 from leanformer.study.teaching import Taught, taught_numbers
 
 PREDICTIONS = "predictions.parquet"
@@ -49,7 +49,7 @@ def train_model(
         batches: In place of the study's.
         config: In place of the study's.
     """
-    prepared.reporter.start(title, epochs)
+    prepared.reporter.start(title, epochs, settings=read_json(directory / "settings.json"))
     observer = TrialObserver(prepared, epochs)
     checkpoint = directory / CHECKPOINT
 
@@ -84,6 +84,7 @@ def save_model(prepared: PreparedStudy, model: PreTrainedModel, directory: Path)
         prepared.task.save_companions(temporary)
 
     replace_directory(directory, fill)
+    prepared.reporter.wrote("model", directory)
 
 
 def end_trial(
@@ -120,7 +121,10 @@ def end_trial(
         save_model(prepared, model, directory / "model")
         last = trained.epochs[-1] if trained.epochs else prepared.task.validate(model, last=True)
         result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
-        result |= _evaluated(prepared, model, directory)
+        scores = _evaluated(prepared, model, directory)
+        result |= scores
+        measured = {f"test_{key}": value for key, value in scores.items() if isinstance(value, float)}
+        prepared.reporter.measured(step.title, measured)
     prepared.directory.finish(directory, result)
 
 

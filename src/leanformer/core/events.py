@@ -1,0 +1,348 @@
+"""One stream of what happens in a study: its events, and the sinks that show them, keep them or pass them on."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from threading import RLock
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+from leanformer.core.errors import printable
+
+ArtifactKind = Literal["model", "results", "report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened. Events are plain data: worker processes send them to the one that they work for.
+
+    Args:
+        time: When, in seconds since 1970.
+        step: The step that it belongs to, such as ``minimal · seed 0``; of what a candidate came to over all seeds, the
+            candidate's name; empty for what belongs to the whole study.
+        process: The number of the process that it comes from: 0 is the one that runs the study, workers count from 1.
+    """
+
+    time: float = field(default_factory=time.time)
+    step: str = ""
+    process: int = 0
+
+    @property
+    def name(self) -> str:
+        """The kind of event, such as ``epoch_ended``."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def record(self) -> dict[str, Any]:
+        """The event as plain data, its name under ``event``."""
+        return {"event": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyStarted(Event):
+    """A study began, or goes on.
+
+    Args:
+        study: Its name.
+    """
+
+    study: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlanned(Event):
+    """The number of steps is known.
+
+    Args:
+        steps: How many there are, those that are done already included.
+    """
+
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyEnded(Event):
+    """A study ended.
+
+    Args:
+        status: ``done``; ``failed`` where an error ended it, ``stopped`` where somebody did.
+        reason: The error.
+    """
+
+    status: Literal["done", "failed", "stopped"]
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepStarted(Event):
+    """A step of the study, such as a training, began or goes on.
+
+    Args:
+        epochs: How many epochs it has; 0 where it trains nothing.
+        settings: What it follows from, as plain data within plain data.
+    """
+
+    epochs: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEnded(Event):
+    """A step ended.
+
+    Args:
+        note: What came of it; empty where its last epoch says that.
+    """
+
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSkipped(Event):
+    """A step was done before, and is not done again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchEnded(Event):
+    """A training step, on one batch, is done. There may be thousands of these a second.
+
+    Args:
+        epoch: Epochs that were done before.
+        batch: Batches of this epoch that are done, from 1 on.
+        batches: Batches of an epoch.
+    """
+
+    epoch: int
+    batch: int
+    batches: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochEnded(Event):
+    """An epoch is done.
+
+    Args:
+        epoch: Its number, from 1 on.
+        epochs: How many there are.
+        metrics: Name -> value: ``train_loss``, ``learning_rate`` (that of its last batch), and what was measured on the
+            validation split.
+        examples_per_second: Of training.
+        summary: What it came to on the validation split, in a few characters.
+    """
+
+    epoch: int
+    epochs: int
+    metrics: Mapping[str, float]
+    examples_per_second: float
+    summary: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Event):
+    """What a step or a candidate came to.
+
+    Args:
+        values: Name -> number, or a text such as a decision.
+    """
+
+    values: Mapping[str, float | str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarningGiven(Event):
+    """Something is wrong, or is done again.
+
+    Args:
+        message: One line.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactWritten(Event):
+    """A file or directory that a user may want is there.
+
+    Args:
+        kind: What it is.
+        path: Where it is.
+    """
+
+    kind: ArtifactKind
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLine(Event):
+    """A line for the reader.
+
+    Args:
+        text: The line.
+        style: How a terminal shows it, as ``rich`` names styles.
+    """
+
+    text: str
+    style: str = ""
+
+
+class Sink(Protocol):
+    """Where events go.
+
+    A sink that raises an ``Exception`` is warned of once and gets no more events; the study goes on without it. A
+    warning names it by its attribute ``name``, or its class where it has none.
+    """
+
+    def handle(self, event: Event) -> None:
+        """Takes an event. All of them come, also those of worker processes, one after another; it returns soon."""
+
+    def close(self) -> None:
+        """The study has ended, well or not; nothing comes any more."""
+
+
+class Reporter:
+    """Gives what happens in a study to its sinks (a context manager, within which the study runs).
+
+    Several steps may go on at once, each in a process of its own.
+
+    Args:
+        study: The study's name.
+        sinks: Where events go.
+        process: The number of this process.
+    """
+
+    def __init__(self, study: str, sinks: Iterable[Sink] = (), process: int = 0) -> None:
+        self.study = study
+        self.process = process
+        self._sinks = list(sinks)
+        self._emitting = RLock()
+        self._steps: dict[int, str] = {}  # process -> the step that is going on there
+
+    def __enter__(self) -> Reporter:
+        self.emit(StudyStarted(study=self.study))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            ended = StudyEnded(status="done")
+        elif isinstance(error, Exception):
+            ended = StudyEnded(status="failed", reason=printable(f"{type(error).__name__}: {error}"))
+        else:  # Ctrl-C, or a signal
+            ended = StudyEnded(status="stopped")
+        self.emit(ended)
+        with ExitStack() as closing:  # the last comes first, so that the console tells of those that fail
+            for sink in self._sinks:
+                closing.callback(self._close, sink)
+
+    def emit(self, event: Event) -> None:
+        """Gives an event, of this process or a worker, to all sinks; any thread may."""
+        with self._emitting:
+            for sink in [*self._sinks]:
+                if sink not in self._sinks:  # it failed on the warning of another that failed before it
+                    continue
+                try:
+                    sink.handle(event)
+                except Exception as error:
+                    self._sinks.remove(sink)
+                    with suppress(Exception):
+                        sink.close()
+                    self._warn_of(sink, error)
+
+    def _close(self, sink: Sink) -> None:
+        self._sinks.remove(sink)
+        try:
+            sink.close()
+        except Exception as error:
+            self._warn_of(sink, error)
+
+    def _warn_of(self, sink: Sink, error: Exception) -> None:
+        name = getattr(sink, "name", type(sink).__name__)
+        self.warn(f"{name} is off from here on: {type(error).__name__}: {error}")
+
+    def say(self, line: str, style: str = "") -> None:
+        """A line for the reader."""
+        self.emit(TextLine(process=self.process, text=line, style=style))
+
+    def warn(self, message: str) -> None:
+        """Something is wrong, or is done again."""
+        self.emit(WarningGiven(step=self._steps.get(self.process, ""), process=self.process, message=message))
+
+    def plan(self, steps: int) -> None:
+        """How many steps the study has in all, those that are done already included."""
+        self.emit(StudyPlanned(process=self.process, steps=steps))
+
+    def start(
+        self, step: str, epochs: int, process: int | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """A step begins, or goes on.
+
+        Args:
+            step: What it is called.
+            epochs: How many it has.
+            process: Of the step, where it is not this one.
+            settings: What it follows from, for trackers to show beside its curves.
+        """
+        number = self._number(process)
+        self._steps[number] = step
+        self.emit(StepStarted(step=step, process=number, epochs=epochs, settings=settings or {}))
+
+    def step(self, epoch: int, step: int, steps_per_epoch: int, process: int | None = None) -> None:
+        """A training step is done."""
+        number = self._number(process)
+        self.emit(
+            BatchEnded(step=self._steps[number], process=number, epoch=epoch, batch=step, batches=steps_per_epoch)
+        )
+
+    def epoch(
+        self,
+        record: Mapping[str, float],
+        epochs: int,
+        examples_per_second: float,
+        shown: str,
+        process: int | None = None,
+    ) -> None:
+        """An epoch is done.
+
+        Args:
+            record: Its number (``epoch``, from 1 on) and its metrics.
+            epochs: How many there are.
+            examples_per_second: Of training.
+            shown: What it came to on the validation split, in a few characters.
+            process: Of the step, where it is not this one.
+        """
+        number = self._number(process)
+        self.emit(
+            EpochEnded(
+                step=self._steps[number],
+                process=number,
+                epoch=int(record["epoch"]),
+                epochs=epochs,
+                metrics={name: value for name, value in record.items() if name != "epoch"},
+                examples_per_second=examples_per_second,
+                summary=shown,
+            )
+        )
+
+    def done(self, note: str = "", process: int | None = None) -> None:
+        """The step is done."""
+        number = self._number(process)
+        self.emit(StepEnded(step=self._steps.pop(number), process=number, note=note))
+
+    def skip(self) -> None:
+        """A step that was done before."""
+        self.emit(StepSkipped(process=self.process))
+
+    def measured(self, step: str, values: Mapping[str, float | str]) -> None:
+        """What a step, or a candidate over all seeds, came to."""
+        self.emit(Measured(step=step, process=self.process, values=values))
+
+    def wrote(self, kind: ArtifactKind, path: object, step: str = "") -> None:
+        """A file or directory that a user may want is there."""
+        self.emit(ArtifactWritten(step=step, process=self.process, kind=kind, path=str(path)))
+
+    def _number(self, process: int | None) -> int:
+        return self.process if process is None else process

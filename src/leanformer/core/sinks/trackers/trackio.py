@@ -1,0 +1,25 @@
+"""Trackio: a study is a project, kept where ``TRACKIO_DIR`` says, or on the server that its variables name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leanformer.core.sinks.tracking import TRACKERS, Scalar, TrackedRun, Tracker
+
+
+@TRACKERS.register("trackio")
+class Trackio(Tracker):
+    """Shown by ``trackio show``."""
+
+    name = "trackio"
+
+    def arguments(self, run: TrackedRun) -> dict[str, Any]:
+        return {
+            "run_name": run.study,  # so accelerate calls the project
+            "name": run.name,
+            "config": dict(run.settings),
+        }
+
+    def log_settings(self, settings: Mapping[str, Scalar]) -> None:
+        pass  # it has been given them; accelerate's trackio.config is no more
