@@ -40,7 +40,9 @@ from benchmarks.peers import peer, versions
 from benchmarks.room import CPU, Benchmark, Result, progress, runs_of, table, with_interval
 from leanformer.config.images import ImageStudy
 from leanformer.decide.statistics import compare
-from leanformer.learn.train import TrainingStep, inputs_of, make_accelerator, train
+from leanformer.learn.losses import inputs_of
+from leanformer.learn.step import TrainingStep, make_accelerator
+from leanformer.learn.train import train
 from leanformer.measure.cost import forward_flops, peak_memory
 from leanformer.measure.quality import Predictions
 from leanformer.model.surgery import parameter_count

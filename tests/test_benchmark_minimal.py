@@ -19,13 +19,13 @@ from benchmarks.minimal import BENCHMARK, with_references
 from benchmarks.minimal_rows import DATA, ROWS, STUDIES, Row
 from benchmarks.minimal_stacked import Trained, figures_of, settings_of, speed_without_host
 from benchmarks.room import parse
-from benchmarks.stacked import StackedStep, StackedTraining, advance_together, example_order
 from leanformer.config.images import ImageDataConfig, ImageTrainConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import MemorySplit, load_images
+from leanformer.learn.batched import StackedStep, StackedTraining, advance_together, example_order
 from leanformer.learn.schedule import rate_factor
-from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.quality import predict
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import parameter_count

@@ -25,19 +25,11 @@ from leanformer.learn.lessons import (
     teachable,
     teaching_config,
     teaching_loss,
-    tuning_loss,
 )
+from leanformer.learn.losses import Batch, Loss, cross_entropy, inputs_of, tuning_loss
 from leanformer.learn.observe import Observed
-from leanformer.learn.train import (
-    Batch,
-    Loss,
-    TrainingBatches,
-    cross_entropy,
-    inputs_of,
-    make_accelerator,
-    settle_precision,
-    train,
-)
+from leanformer.learn.step import make_accelerator, settle_precision
+from leanformer.learn.train import TrainingBatches, train
 from leanformer.model.directory import path_of
 from leanformer.model.families import HALF, check_weights_are_there, device_and_dtype, find_family, in_float32
 from leanformer.model.plan import Plan

@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -16,9 +14,8 @@ from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.site import Site
 from leanformer.config.base import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.core.errors import LeanformerError
+from leanformer.learn.losses import Batch, Loss, relative_error
 from leanformer.learn.observe import Observed, Seen, Target
-from leanformer.learn.train import Batch, Loss, cross_entropy, inputs_of
-from leanformer.model.layers import real_tokens
 from leanformer.model.surgery import ResolvedPlan
 
 
@@ -92,20 +89,6 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     if mask is None:
         return given.flatten(0, -2).float(), target.flatten(0, -2).float()
     return given[mask].float(), target[mask].float()
-
-
-def relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Squared error by the target's variance around its mean, over all channels: 1 less R².
-
-    Where the target does not vary at all (one position, a dead attention), it is the squared error itself.
-
-    Args:
-        given: Shape (..., channels).
-        target: Likewise.
-    """
-    given, target = given.flatten(0, -2).float(), target.flatten(0, -2).float()
-    spread = (target - target.mean(dim=0)).square().sum()
-    return F.mse_loss(given, target, reduction="sum") / spread.where(spread > 0, 1.0)
 
 
 def teaching_config(config: DistillConfig) -> TrainConfig:
@@ -210,65 +193,6 @@ def in_groups(lessons: Sequence[Lesson], limit: float) -> list[list[Lesson]]:
         groups[-1].append(lesson)
         room -= size
     return groups
-
-
-def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_smoothing: float) -> Loss:
-    """The loss of tuning an assembled student: targets of the data, the teacher's distribution, its hidden states.
-
-    Args:
-        teacher: The teacher with open layers, in evaluation mode; not asked where only cross-entropy counts.
-        config: The weights.
-        label_smoothing: Of the cross-entropy.
-    """
-
-    def loss(student: Any, batch: Batch) -> Iterator[torch.Tensor]:
-        wants_states = config.hidden_states > 0
-        states: dict[str, Any] = {"output_hidden_states": True} if wants_states else {}
-        outputs = student(**inputs_of(batch), **states)
-        total = config.cross_entropy * cross_entropy(outputs.logits, batch["labels"], label_smoothing)
-        if config.logits > 0 or wants_states:
-            assert teacher is not None
-            with torch.no_grad():
-                wanted = teacher(**inputs_of(batch), **states)
-            if config.logits > 0:
-                total = total + config.logits * divergence(
-                    outputs.logits, wanted.logits, batch["labels"], config.temperature
-                )
-            if wants_states:
-                pairs = list(_hidden_states(outputs, wanted, batch))
-                total = total + config.hidden_states * sum(relative_error(*pair) for pair in pairs) / len(pairs)
-        yield total
-
-    return loss
-
-
-def divergence(logits: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Kullback-Leibler divergence of the student's from the teacher's softened distribution, times temperature², nats.
-
-    Source: Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531).
-
-    Args:
-        logits: The student's, shape (..., classes).
-        wanted: The teacher's.
-        labels: Shape (...); positions of -100 do not count.
-        temperature: Both are divided by it.
-    """
-    counts = labels != -100
-    given = F.log_softmax(logits[counts].float() / temperature, dim=-1)
-    target = F.log_softmax(wanted[counts].float() / temperature, dim=-1)
-    return F.kl_div(given, target, reduction="batchmean", log_target=True) * temperature**2
-
-
-def _hidden_states(outputs: Any, wanted: Any, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """After each layer, at real positions: the student's and the teacher's, shape (positions, d_model)."""
-    masks = {"encoder_hidden_states": real_tokens(batch.get("attention_mask"))}
-    if "decoder_hidden_states" in wanted:
-        masks["decoder_hidden_states"] = batch["labels"] != -100
-    else:  # a classifier
-        masks = {"hidden_states": None}
-    for name, mask in masks.items():
-        for given, target in zip(outputs[name][1:], wanted[name][1:], strict=True):
-            yield (given, target) if mask is None else (given[mask], target[mask])
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

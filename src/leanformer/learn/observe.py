@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError
-from leanformer.learn.train import Batch, inputs_of
+from leanformer.learn.losses import Batch, inputs_of
 from leanformer.model.families import find_family
 from leanformer.model.layers import real_tokens
 from leanformer.model.surgery import module_at

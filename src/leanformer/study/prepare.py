@@ -21,7 +21,7 @@ from leanformer.core.machine import pick_device
 from leanformer.core.memory import memory_named
 from leanformer.core.progress import Reporter
 from leanformer.learn.lessons import check_tokens_agree
-from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
+from leanformer.learn.step import TrainingStep, make_accelerator, settle_precision
 from leanformer.measure.cost import Cost, forward_flops, measure_costs, parameters_by_kind
 from leanformer.model.families import FAMILIES
 from leanformer.model.plan import match

@@ -33,8 +33,9 @@ from leanformer.learn.lessons import (
     teaching_terms,
     training_bytes,
 )
+from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed
-from leanformer.learn.train import Batch, Trained, train
+from leanformer.learn.train import Trained, train
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
 from leanformer.study.store import RunDirectory, read_json

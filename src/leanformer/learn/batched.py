@@ -18,8 +18,9 @@ from leanformer.core.errors import LeanformerError
 from leanformer.data.augment import augment, normalize
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import ImageSplit, MemorySplit
+from leanformer.learn.losses import Batch, cross_entropy, inputs_of
 from leanformer.learn.schedule import rate_factor
-from leanformer.learn.train import Batch, cross_entropy, inputs_of, make_optimizer
+from leanformer.learn.step import make_optimizer
 
 WARM_UP_STEPS = 3
 """Before a step is captured: libraries choose their kernels and take their workspaces in the first ones."""
