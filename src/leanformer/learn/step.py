@@ -91,7 +91,7 @@ class TrainingStep:
         self.loss = loss or label_loss(config.label_smoothing)
         self.optimizer = make_optimizer(model, config, learning_rate)
         self._parameters = list(model.parameters())
-        self._has_own_forward = "forward" in model.__dict__
+        self._own_forward = {name: own for name, own in model.__dict__.items() if name == "forward"}  # mostly none
         self._forward: Any = (
             compiled(model, config.batches_differ_in_shape, accelerator.device)
             if config.compile
@@ -131,8 +131,8 @@ class TrainingStep:
     def close(self) -> None:
         """Takes the accelerator's wrappers off the model again, and lets go of it."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        if not self._has_own_forward:
-            # In half precision accelerate leaves a forward on the model: its innermost one, without what transformers
-            # wraps around it, and in a circle of references that keeps the model alive.
-            self.model.__dict__.pop("forward", None)
+        # In half precision accelerate leaves a forward on the model: its innermost one, without what transformers wraps
+        # around it, and in a circle of references that keeps the model alive.
+        self.model.__dict__.pop("forward", None)
+        self.model.__dict__.update(self._own_forward)
         self.accelerator.free_memory()

@@ -6,9 +6,10 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +21,17 @@ from transformers import PreTrainedModel
 
 from leanformer.model.surgery import parameter_count, sites
 
-Step = Callable[[dict[str, torch.Tensor]], object]
 T = TypeVar("T")
+
+
+class Step(Protocol):
+    """One training step of a model, with an optimizer of its own."""
+
+    def __call__(self, batch: dict[str, torch.Tensor], /) -> object:
+        """Forward, backward and update on a batch with ``labels``."""
+
+    def close(self) -> None:
+        """Lets go of the model."""
 
 
 def parameters_by_kind(model: PreTrainedModel) -> dict[str, int]:
@@ -93,8 +103,8 @@ class Subject:
 
     Args:
         model: On its device.
-        make_step: Gives one training step (forward, backward, update) on a batch with ``labels``, with an optimizer
-            of its own. The step changes the model: give a copy where the weights matter.
+        make_step: Makes a training step, which is closed after its use. It changes the model: give a copy where the
+            weights matter.
         training: Gives training batches of the study, as made for training (shuffled, augmented, normalized).
         call_one: Does the model's job on one example; gives the number of tokens written (0 where none are).
         call_batch: Does it on many; gives their number, and likewise that of the tokens.
@@ -151,7 +161,7 @@ class Cost:
 
 
 def measure_costs(
-    subjects: Mapping[str, Subject],
+    subjects: Mapping[str, Callable[[], Subject]],
     device: torch.device,
     repeats: int,
     latency_calls: int,
@@ -160,11 +170,14 @@ def measure_costs(
 ) -> dict[str, Cost]:
     """Measures all models in one process, round by round, so that none is favored by its turn.
 
-    Every model is warmed up before the first round; each round measures every model, and starts with another one; what
-    a slow moment of the machine costs one round, the median over rounds forgets.
+    Each round measures every model, and starts with another one; what a slow moment of the machine costs one round, the
+    median over rounds forgets. A model is opened for its turn and let go of after it: at any time the device holds one
+    model, and the copy that is trained. Each turn begins with a large batch that is not timed, because a model is slower
+    when it has just been opened, and memory is when it is first taken. Before the first round there is one that is not
+    recorded, which warms up the process and measures the memory: that is counted, and the moment does not matter to it.
 
     Args:
-        subjects: Name -> model and its data.
+        subjects: Name -> what opens the model with its data; it is called once a round, and keeps no model.
         device: Where they are.
         repeats: Rounds.
         latency_calls: Calls with one example a round.
@@ -172,14 +185,16 @@ def measure_costs(
         progress: Called with the rounds done and the rounds in all.
     """
     costs = {name: Cost() for name in subjects}
-    for name, subject in subjects.items():
-        _measure_memory(subject, device, costs[name])
-    for done in range(-1, repeats):  # the first is the warm-up, not recorded
+    for done in range(-1, repeats):
         names = list(subjects)
         start = done % len(names)
         for name in names[start:] + names[:start]:
-            cost = _round(subjects[name], device, latency_calls, training_steps)
-            if done >= 0:
+            warming_up = done < 0
+            cost = _turn(subjects[name](), device, latency_calls, training_steps, memory=warming_up)
+            if warming_up:
+                costs[name].peak_memory_mb = cost.peak_memory_mb
+                costs[name].train_peak_memory_mb = cost.train_peak_memory_mb
+            else:
                 costs[name].latency_ms += cost.latency_ms
                 costs[name].ms_per_token += cost.ms_per_token
                 costs[name].throughput_per_second += cost.throughput_per_second
@@ -189,10 +204,14 @@ def measure_costs(
     return costs
 
 
-def _round(subject: Subject, device: torch.device, latency_calls: int, training_steps: int) -> Cost:
+def _turn(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, memory: bool) -> Cost:
+    """What a model that has just been opened costs in one round; its memory where that is asked for."""
     cost = Cost()
     subject.model.eval()
+    if memory:
+        _measure_memory(subject, device, cost)
     with torch.inference_mode():
+        subject.call_batch()
         for _ in range(latency_calls):
             seconds, tokens = _seconds(subject.call_one, device)
             cost.latency_ms.append(1000 * seconds)
@@ -202,7 +221,13 @@ def _round(subject: Subject, device: torch.device, latency_calls: int, training_
         cost.throughput_per_second.append(examples / seconds)
         if tokens:
             cost.tokens_per_second.append(tokens / seconds)
-    step = subject.make_step()
+    with closing(subject.make_step()) as step:
+        cost.train_examples_per_second.append(_training_speed(step, subject, device, training_steps))
+    return cost
+
+
+def _training_speed(step: Step, subject: Subject, device: torch.device, training_steps: int) -> float:
+    """Examples a second in training steps, the making of batches included."""
     batches = subject.training()
     step(next(batches))  # makes the optimizer's state
     examples = 0
@@ -217,21 +242,19 @@ def _round(subject: Subject, device: torch.device, latency_calls: int, training_
     if examples == 0:  # an epoch of one step
         batches = subject.training()
         seconds, _ = _seconds(steps, device)
-    cost.train_examples_per_second.append(examples / seconds)
-    return cost
+    return examples / seconds
 
 
 def _measure_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.state_dict().values())
-    subject.model.eval()
     with torch.inference_mode():
         cost.peak_memory_mb = (weights + peak_memory(subject.call_batch, device)) / 1e6
     batch = next(subject.training())
 
     def two_steps() -> None:
-        step = subject.make_step()
-        step(batch)
-        step(batch)  # with the optimizer's state there
+        with closing(subject.make_step()) as step:
+            step(batch)
+            step(batch)  # with the optimizer's state there
 
     cost.train_peak_memory_mb = (weights + peak_memory(two_steps, device)) / 1e6
 
