@@ -172,8 +172,8 @@ def measure_costs(
 
     Each round measures every model, and starts with another one; what a slow moment of the machine costs one round, the
     median over rounds forgets. A model is opened for its turn and let go of after it: at any time the device holds one
-    model, and the copy that is trained. Each turn begins with a large batch that is not timed, because a model is slower
-    when it has just been opened, and memory is when it is first taken. Before the first round there is one that is not
+    model, and the copy that is trained. Each turn begins with a large batch that is not timed, because a model that
+    has just been opened is slower, and so is memory when it is first taken. Before the first round there is one that is not
     recorded, which warms up the process and measures the memory: that is counted, and the moment does not matter to it.
 
     Args:
