@@ -180,5 +180,6 @@ def test_one_model_is_there_at_a_time(make_model: MakeModel) -> None:
         measure_costs(dict.fromkeys("abcde", subject), CPU, repeats=2, latency_calls=1)
         assert most == [1, 2, 2] * 5 + [1, 2] * 5 * 2  # the first round makes a step more, to measure memory
         assert not alive
+        assert gc.get_freeze_count() == 0
     finally:
         gc.enable()

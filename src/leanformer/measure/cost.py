@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -172,8 +173,8 @@ def measure_costs(
 
     Each round measures every model, and starts with another one; what a slow moment of the machine costs one round, the
     median over rounds forgets. A model is opened for its turn and let go of after it: at any time the device holds one
-    model, and the copy that is trained. Each turn begins with a large batch that is not timed, because a model that
-    has just been opened is slower, and so is memory when it is first taken. Before the first round there is one that is not
+    model, and the copy that is trained. Each turn begins with a large batch that is not timed, because a model that has
+    just been opened is slower, and so is memory when it is first taken. Before the first round there is one that is not
     recorded, which warms up the process and measures the memory: that is counted, and the moment does not matter to it.
 
     Args:
@@ -185,31 +186,39 @@ def measure_costs(
         progress: Called with the rounds done and the rounds in all.
     """
     costs = {name: Cost() for name in subjects}
-    for done in range(-1, repeats):
-        names = list(subjects)
-        start = done % len(names)
-        for name in names[start:] + names[:start]:
-            warming_up = done < 0
-            cost = _turn(subjects[name](), device, latency_calls, training_steps, memory=warming_up)
-            if warming_up:
-                costs[name].peak_memory_mb = cost.peak_memory_mb
-                costs[name].train_peak_memory_mb = cost.train_peak_memory_mb
-            else:
-                costs[name].latency_ms += cost.latency_ms
-                costs[name].ms_per_token += cost.ms_per_token
-                costs[name].throughput_per_second += cost.throughput_per_second
-                costs[name].tokens_per_second += cost.tokens_per_second
-                costs[name].train_examples_per_second += cost.train_examples_per_second
-        progress(done + 1, repeats)
+    names = list(subjects)
+    with _quick_collections():
+        for done in range(-1, repeats):
+            start = done % len(names)
+            for name in names[start:] + names[:start]:
+                if done < 0:
+                    _warm_up(subjects[name](), device, latency_calls, training_steps, costs[name])
+                else:
+                    _turn(subjects[name](), device, latency_calls, training_steps, costs[name])
+            progress(done + 1, repeats)
     return costs
 
 
-def _turn(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, memory: bool) -> Cost:
-    """What a model that has just been opened costs in one round; its memory where that is asked for."""
-    cost = Cost()
+@contextmanager
+def _quick_collections() -> Iterator[None]:
+    """Python's collector looks only through what comes from now on: each turn needs it, and all else takes it long."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _warm_up(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, cost: Cost) -> None:
+    """The turn that is not recorded, but for the memory."""
+    _measure_memory(subject, device, cost)
+    _turn(subject, device, latency_calls, training_steps, Cost())
+
+
+def _turn(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, cost: Cost) -> None:
+    """Adds one round's times of a model that has just been opened."""
     subject.model.eval()
-    if memory:
-        _measure_memory(subject, device, cost)
     with torch.inference_mode():
         subject.call_batch()
         for _ in range(latency_calls):
@@ -223,7 +232,6 @@ def _turn(subject: Subject, device: torch.device, latency_calls: int, training_s
             cost.tokens_per_second.append(tokens / seconds)
     with closing(subject.make_step()) as step:
         cost.train_examples_per_second.append(_training_speed(step, subject, device, training_steps))
-    return cost
 
 
 def _training_speed(step: Step, subject: Subject, device: torch.device, training_steps: int) -> float:
@@ -247,6 +255,7 @@ def _training_speed(step: Step, subject: Subject, device: torch.device, training
 
 def _measure_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.state_dict().values())
+    subject.model.eval()
     with torch.inference_mode():
         cost.peak_memory_mb = (weights + peak_memory(subject.call_batch, device)) / 1e6
     batch = next(subject.training())
