@@ -22,8 +22,8 @@ from benchmarks.room import CPU, Benchmark, Result, add_runs, progress, runs_of,
 from leanformer.config.base import DistillConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.data.text_batches import EncodedPairs, TextBatches, encode_pairs
-from leanformer.learn.lessons import Lesson, explained, frozen_copy, teachable, teaching_config, teaching_loss
-from leanformer.learn.observe import Observed
+from leanformer.learn.lessons import Lesson, explained, teachable, teaching_config, teaching_loss
+from leanformer.learn.observe import Observed, frozen_copy
 from leanformer.learn.step import make_accelerator
 from leanformer.learn.train import train
 from leanformer.model.students import reduce

@@ -32,9 +32,9 @@ from benchmarks.processes import add_memory_option, megabytes, runner
 from benchmarks.room import CPU, Benchmark, Result, progress, table
 from benchmarks.teaching import CONFIG
 from leanformer.config.translation import TranslationStudy
-from leanformer.learn.lessons import Lesson, answer, explained, frozen_copy, teachable, teaching_loss
+from leanformer.learn.lessons import Lesson, answer, explained, teachable, teaching_loss
 from leanformer.learn.losses import Batch, relative_error
-from leanformer.learn.observe import Observed, Seen
+from leanformer.learn.observe import Observed, Seen, frozen_copy
 from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.model.surgery import build, parameter_count, resolve, sites
 from leanformer.tasks.translation import Translation

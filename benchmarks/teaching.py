@@ -24,9 +24,9 @@ from benchmarks.profiling import TRAINING_KINDS, in_words, time_by_kind
 from benchmarks.room import Benchmark, Result, table
 from leanformer.config.base import TrainConfig
 from leanformer.core.machine import environment, pick_device
-from leanformer.learn.lessons import Lesson, answer, frozen_copy, teachable, teaching_loss
+from leanformer.learn.lessons import Lesson, answer, teachable, teaching_loss
 from leanformer.learn.losses import Batch, relative_error
-from leanformer.learn.observe import Observed, Seen
+from leanformer.learn.observe import Observed, Seen, frozen_copy
 from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model

@@ -24,7 +24,6 @@ from leanformer.learn.lessons import (
     Lesson,
     answer,
     explained,
-    frozen_copy,
     in_groups,
     teachable,
     teaching_config,
@@ -32,7 +31,7 @@ from leanformer.learn.lessons import (
     training_bytes,
 )
 from leanformer.learn.losses import Batch, divergence, relative_error, tuning_loss
-from leanformer.learn.observe import Observed, Target
+from leanformer.learn.observe import Observed, Target, frozen_copy
 from leanformer.learn.step import make_accelerator
 from leanformer.learn.train import train
 from leanformer.model.surgery import module_at

@@ -17,17 +17,9 @@ from leanformer.core.files import make_directory
 from leanformer.core.memory import memory_named
 from leanformer.learn.batch_checks import check_batches
 from leanformer.learn.checkpoint import Snapshot
-from leanformer.learn.lessons import (
-    Lesson,
-    check_tokens_agree,
-    explained,
-    frozen_copy,
-    teachable,
-    teaching_config,
-    teaching_loss,
-)
+from leanformer.learn.lessons import Lesson, check_tokens_agree, explained, teachable, teaching_config, teaching_loss
 from leanformer.learn.losses import Batch, Loss, cross_entropy, inputs_of, tuning_loss
-from leanformer.learn.observe import Observed
+from leanformer.learn.observe import Observed, frozen_copy
 from leanformer.learn.step import make_accelerator, settle_precision
 from leanformer.learn.train import TrainingBatches, train
 from leanformer.model.directory import path_of

@@ -1,14 +1,15 @@
-"""What blocks and students learn from a teacher: their losses, and how well a block explains its site."""
+"""Lessons: a block learns to do what a teacher's part does at one site, and how much of that it explains.
+
+What the teacher shows comes from ``observe``; a lesson says which of it a block is given and what it is to answer.
+"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.site import Site
@@ -21,12 +22,12 @@ from leanformer.model.surgery import ResolvedPlan
 
 @dataclass(frozen=True)
 class Lesson:
-    """One block that learns from one site.
+    """One block that learns from one site of a teacher.
 
     Args:
-        key: Its name among the lessons of a teaching.
-        site: Where it is to stand.
-        block: The block, on the teacher's device.
+        key: Its name among the lessons that are taught together.
+        site: Where the block is to stand.
+        block: On the teacher's device.
     """
 
     key: str
@@ -74,8 +75,12 @@ def check_tokens_agree(plan: ResolvedPlan, finetune: FinetuneConfig, where: str)
 def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     """What a block makes of what its site was given, and what the site made of it, at real positions alone.
 
+    Args:
+        lesson: The block and its site.
+        seen: What the teacher showed on a batch.
+
     Returns:
-        Shape (positions, channels) each, in float32.
+        The block's answer and its target, shape (positions, channels) each, in float32.
     """
     mask = seen.mask_at(lesson.site)
     given: torch.Tensor
@@ -103,7 +108,12 @@ def teaching_config(config: DistillConfig) -> TrainConfig:
 
 
 def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
-    """Mean squared error of each block by its target's variance: 1 less R², so that sites compare."""
+    """The loss of blocks that learn together: of each its relative error, so that sites compare.
+
+    Args:
+        observed: The teacher, which reads each batch once for all blocks.
+        lessons: The blocks; the trained module itself is not called.
+    """
     return lambda _, batch: teaching_terms(observed.read(batch), lessons)
 
 
@@ -114,7 +124,10 @@ def teaching_terms(seen: Seen, lessons: Sequence[Lesson]) -> Iterator[torch.Tens
 
 
 class Explained:
-    """R² over many batches: the part of a target's variance that is explained, of all channels or of some."""
+    """R² over many batches: the part of a target's variance that is explained, of all channels or of some.
+
+    Sums are kept of each channel, in double precision; the batches are not.
+    """
 
     def __init__(self) -> None:
         self._positions = 0
@@ -135,7 +148,11 @@ class Explained:
         return self.r2_by(1)[0]
 
     def r2_by(self, groups: int) -> list[float]:
-        """Of each of so many equal groups of channels, such as heads."""
+        """Of each of so many equal groups of neighbouring channels, such as heads.
+
+        Args:
+            groups: How many; at least one batch was taken in.
+        """
         assert isinstance(self._errors, torch.Tensor)
         assert isinstance(self._sums, torch.Tensor)
         spread = self._squares - self._sums**2 / self._positions
@@ -145,7 +162,16 @@ class Explained:
 
 @torch.no_grad()
 def explained(observed: Observed, lessons: Sequence[Lesson], batches: Iterable[Batch]) -> dict[str, float]:
-    """R² of each block on held-out batches: the part of its target's variance, over all channels, that it explains."""
+    """R² of each block on held-out batches: the part of its target's variance, over all channels, that it explains.
+
+    Args:
+        observed: The teacher.
+        lessons: The blocks; each is in the mode afterwards that it was in.
+        batches: Held-out data.
+
+    Returns:
+        Key of each lesson -> R², 1 where everything is explained, below 0 where the mean would be better.
+    """
     found = {lesson.key: Explained() for lesson in lessons}
     modes = [lesson.block.training for lesson in lessons]
     for lesson in lessons:
@@ -160,7 +186,11 @@ def explained(observed: Observed, lessons: Sequence[Lesson], batches: Iterable[B
 
 
 def teachable(lessons: Sequence[Lesson]) -> nn.ModuleDict:
-    """All blocks as one module to be trained; what they took over from the teacher does not learn."""
+    """All blocks as one module to be trained; what they took over from the teacher does not learn.
+
+    Args:
+        lessons: Their blocks are changed: ``requires_grad`` is set to what is taught.
+    """
     for lesson in lessons:
         if isinstance(lesson.block, BlockModule):
             learns = {id(parameter) for parameter in lesson.block.taught_parameters()}
@@ -179,9 +209,12 @@ def training_bytes(block: nn.Module) -> int:
 
 
 def in_groups(lessons: Sequence[Lesson], limit: float) -> list[list[Lesson]]:
-    """Lessons in groups whose weights, gradients and optimizer states each take at most ``limit`` bytes, in order.
+    """Lessons in groups that can be taught one after the other, in their order.
 
-    A lesson that takes more stands alone.
+    Args:
+        lessons: All of them.
+        limit: Bytes that the blocks of a group may take while they learn, as ``training_bytes`` counts; a block that
+            takes more stands alone.
     """
     groups: list[list[Lesson]] = []
     room = 0.0
@@ -193,8 +226,3 @@ def in_groups(lessons: Sequence[Lesson], limit: float) -> list[list[Lesson]]:
         groups[-1].append(lesson)
         room -= size
     return groups
-
-
-def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy in evaluation mode that no training changes."""
-    return copy.deepcopy(model).eval().requires_grad_(False)

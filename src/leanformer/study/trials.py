@@ -19,8 +19,8 @@ from leanformer.core.errors import LeanformerError
 from leanformer.core.files import remove, replace_directory, write_atomically
 from leanformer.core.memory import memory_named
 from leanformer.learn.checkpoint import going_on
-from leanformer.learn.lessons import frozen_copy
 from leanformer.learn.losses import Loss, tuning_loss
+from leanformer.learn.observe import frozen_copy
 from leanformer.learn.train import Trained, TrainingBatches, train
 from leanformer.model.students import load, reduce, save
 from leanformer.model.surgery import ResolvedPlan
