@@ -29,7 +29,7 @@ All else is common (``room.py``): the options --quick, --out, --threads, the res
 and versions, one line and exit code 2 for a mistake (raise ``LeanformerError``; for a library that this benchmark
 alone needs and that is not installed, one that says ``pip install ...``: the tests then skip it). ``measuring.py``
 times things in turn, ``processes.py`` gives them processes of their own, ``forms.py`` builds the models that several
-benchmarks measure, ``drawing.py`` alone needs matplotlib.
+benchmarks measure, ``stacked.py`` trains several models of one shape as one, ``drawing.py`` alone needs matplotlib.
 ``section`` must work on every file that is there, and on the file that --quick writes; a sentence that holds for some
 figures only must be chosen by them.
 """
