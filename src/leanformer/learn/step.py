@@ -63,7 +63,7 @@ class TrainingStep:
     Args:
         model: On the accelerator's device.
         config: Optimizer, smoothing, clipping, compilation.
-        learning_rate: The rate until ``learning_rate`` is set anew.
+        learning_rate: The rate until ``set_learning_rate`` sets another.
         accelerator: From ``make_accelerator``.
         loss: By default the cross-entropy with the batch's labels.
 
@@ -91,7 +91,7 @@ class TrainingStep:
         self.loss = loss or label_loss(config.label_smoothing)
         self.optimizer = make_optimizer(model, config, learning_rate)
         self._parameters = list(model.parameters())
-        self._own_forward = {name: own for name, own in model.__dict__.items() if name == "forward"}  # mostly none
+        self._own_forward = model.__dict__.get("forward")  # that of its class mostly, and none of its own
         self._forward: Any = (
             compiled(model, config.batches_differ_in_shape, accelerator.device)
             if config.compile
@@ -134,5 +134,6 @@ class TrainingStep:
         # In half precision accelerate leaves a forward on the model: its innermost one, without what transformers wraps
         # around it, and in a circle of references that keeps the model alive.
         self.model.__dict__.pop("forward", None)
-        self.model.__dict__.update(self._own_forward)
+        if self._own_forward is not None:
+            self.model.__dict__["forward"] = self._own_forward
         self.accelerator.free_memory()
