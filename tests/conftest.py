@@ -183,7 +183,7 @@ def fresh_accelerate() -> Iterator[None]:
     import torch
     from accelerate.state import AcceleratorState
 
-    from leanformer.learn.train import make_accelerator
+    from leanformer.learn.step import make_accelerator
 
     AcceleratorState._reset_state(reset_partial_state=True)
     yield

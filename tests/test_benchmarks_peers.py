@@ -27,7 +27,7 @@ from leanformer.config.images import ImageDataConfig, ImageTrainConfig
 from leanformer.config.translation import TranslationTrainConfig
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
-from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.model.baseline import fresh_model
 from leanformer.model.plan import Plan
 from leanformer.model.surgery import parameter_count

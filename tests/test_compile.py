@@ -17,7 +17,8 @@ import leanformer as lf
 from leanformer.config.images import ImageTrainConfig
 from leanformer.config.translation import TranslationTrainConfig
 from leanformer.core.errors import LeanformerError
-from leanformer.learn.train import Batch, TrainingStep, make_accelerator
+from leanformer.learn.losses import Batch
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.model.baseline import fresh_model
 
 CPU = torch.device("cpu")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +15,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 import leanformer as lf
+from leanformer.config.images import ImageTrainConfig
+from leanformer.learn.losses import Batch
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import (
     Subject,
     forward_flops,
@@ -85,6 +92,14 @@ class Recorded(nn.Module):
         return pixel_values * 2
 
 
+class NoStep:
+    """A training step that does nothing."""
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
     calls: list[tuple[str, int]] = []
 
@@ -105,9 +120,10 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
             model(torch.zeros(1, 3))
             return 8
 
-        return Subject(model, lambda: lambda batch: None, training, one, many)
+        return Subject(model, NoStep, training, one, many)
 
-    costs: dict[str, Any] = measure_costs({name: subject(name) for name in "abc"}, CPU, repeats=3, latency_calls=2)
+    subjects = {name: partial(subject, name) for name in "abc"}
+    costs: dict[str, Any] = measure_costs(subjects, CPU, repeats=3, latency_calls=2)
     rounds = [name for name, size in calls if size == 1][::2]  # two calls of one example each
     assert [rounds[start : start + 3] for start in range(0, 12, 3)] == [
         ["c", "a", "b"],  # warm-up
@@ -125,3 +141,45 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
         assert summary["ms_per_token"]["batch"] == pytest.approx(1000 / summary["tokens_per_second"])
         # Weights, and the one tensor that the forward pass of the large batch makes.
         assert cost.peak_memory_mb == pytest.approx((10 * 4 + 32 * 3 * 4) / 1e6, abs=2e-4)
+
+
+def test_one_model_is_there_at_a_time(make_model: MakeModel) -> None:
+    """And the copy that is trained; whatever the number of models."""
+    accelerator = make_accelerator("float32", CPU)
+    batch = {"pixel_values": torch.randn(2, 1, 16, 16), "labels": torch.tensor([0, 1])}
+    alive: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+    most: list[int] = []
+
+    def note(model: nn.Module) -> nn.Module:
+        alive.add(model)
+        most.append(len(alive))
+        return model
+
+    def training() -> Iterator[Batch]:
+        while True:
+            yield batch
+
+    def subject() -> Subject:
+        model = note(make_model())
+
+        def one() -> int:
+            model(pixel_values=batch["pixel_values"][:1])
+            return 0
+
+        def many() -> tuple[int, int]:
+            model(pixel_values=batch["pixel_values"])
+            return 2, 0
+
+        def step() -> TrainingStep:
+            return TrainingStep(note(copy.deepcopy(model).train()), ImageTrainConfig(), 1e-3, accelerator)
+
+        return Subject(model, step, training, one, many)
+
+    gc.disable()  # a model goes with its turn, and not when Python happens to look for circles
+    try:
+        measure_costs(dict.fromkeys("abcde", subject), CPU, repeats=2, latency_calls=1)
+        assert most == [1, 2, 2] * 5 + [1, 2] * 5 * 2  # the first round makes a step more, to measure memory
+        assert not alive
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.enable()

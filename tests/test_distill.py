@@ -23,19 +23,17 @@ from leanformer.learn import train as loop
 from leanformer.learn.lessons import (
     Lesson,
     answer,
-    divergence,
     explained,
-    frozen_copy,
     in_groups,
-    relative_error,
     teachable,
     teaching_config,
     teaching_loss,
     training_bytes,
-    tuning_loss,
 )
-from leanformer.learn.observe import Observed, Target
-from leanformer.learn.train import Batch, make_accelerator, train
+from leanformer.learn.losses import Batch, divergence, relative_error, tuning_loss
+from leanformer.learn.observe import Observed, Target, frozen_copy
+from leanformer.learn.step import make_accelerator
+from leanformer.learn.train import train
 from leanformer.model.surgery import module_at
 from leanformer.study import teaching
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer.learn.batch_checks import check_batches
-from leanformer.learn.lessons import frozen_copy
+from leanformer.learn.observe import frozen_copy
 
 MakeModel = Callable[..., PreTrainedModel]
 

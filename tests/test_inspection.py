@@ -22,7 +22,8 @@ from leanformer.config.reader import read_probes
 from leanformer.config.translation import NumberWordsConfig, TextDataConfig, TokenizerConfig
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import train_tokenizer
-from leanformer.learn.lessons import Explained, frozen_copy
+from leanformer.learn.lessons import Explained
+from leanformer.learn.observe import frozen_copy
 from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, features
 from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.model.baseline import fresh_model

@@ -34,7 +34,7 @@ from leanformer.config.base import TrainConfig
 from leanformer.config.translation import TokenizerConfig
 from leanformer.data.preprocessing import read_preprocessing
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
-from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.model.baseline import ImageBaseline, TextBaseline, fresh_model
 
 MakeModel = Callable[..., PreTrainedModel]

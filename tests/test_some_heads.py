@@ -15,8 +15,8 @@ import leanformer as lf
 from leanformer.blocks.kit.base import HeadsModule
 from leanformer.blocks.kit.some_heads import SomeHeadsModule
 from leanformer.blocks.kit.state import DecodingState
-from leanformer.learn.lessons import Lesson, answer, explained, frozen_copy
-from leanformer.learn.observe import Observed
+from leanformer.learn.lessons import Lesson, answer, explained
+from leanformer.learn.observe import Observed, frozen_copy
 from leanformer.model.families import find_family
 from leanformer.model.surgery import module_at
 

@@ -26,7 +26,7 @@ import leanformer as lf
 from leanformer.cli import NOTHING_RECOMMENDED
 from leanformer.core import stopping
 from leanformer.core.memory import memory_named
-from leanformer.learn.train import TrainingStep
+from leanformer.learn.step import TrainingStep
 
 MakeStudy = Callable[..., dict[str, Any]]
 

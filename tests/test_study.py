@@ -32,7 +32,8 @@ from leanformer.config.base import TrainConfig
 from leanformer.config.images import ImageDataConfig
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
-from leanformer.learn.train import Trained, TrainingStep, train
+from leanformer.learn.step import TrainingStep
+from leanformer.learn.train import Trained, train
 from leanformer.measure.quality import predict
 from leanformer.model.surgery import parameter_count
 from leanformer.report.summary import decision_lines, results_table

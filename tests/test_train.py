@@ -19,8 +19,10 @@ from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn import train as loop
 from leanformer.learn.checkpoint import Snapshot
+from leanformer.learn.losses import Batch, cross_entropy
 from leanformer.learn.schedule import rate_factor
-from leanformer.learn.train import Batch, Trained, TrainingStep, cross_entropy, make_accelerator, make_optimizer, train
+from leanformer.learn.step import TrainingStep, make_accelerator, make_optimizer
+from leanformer.learn.train import Trained, train
 from leanformer.measure.quality import predict
 from leanformer.model.baseline import fresh_model
 

@@ -40,7 +40,9 @@ from benchmarks.kit.tables import Tables, figure_table, table, with_interval
 from benchmarks.peers.libraries import peer, versions
 from leanformer.config.images import ImageStudy
 from leanformer.decide.statistics import compare
-from leanformer.learn.train import TrainingStep, inputs_of, make_accelerator, train
+from leanformer.learn.losses import inputs_of
+from leanformer.learn.step import TrainingStep, make_accelerator
+from leanformer.learn.train import train
 from leanformer.measure.cost import forward_flops, peak_memory
 from leanformer.measure.quality import Predictions
 from leanformer.model.surgery import parameter_count

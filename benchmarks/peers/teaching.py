@@ -33,9 +33,10 @@ from benchmarks.kit.tables import Tables, figure_table, table
 from benchmarks.quality.multi30k import STUDY
 from benchmarks.speed.teaching import CONFIG
 from leanformer.config.translation import TranslationStudy
-from leanformer.learn.lessons import Lesson, answer, explained, frozen_copy, relative_error, teachable, teaching_loss
-from leanformer.learn.observe import Observed, Seen
-from leanformer.learn.train import Batch, TrainingStep, make_accelerator
+from leanformer.learn.lessons import Lesson, answer, explained, teachable, teaching_loss
+from leanformer.learn.losses import Batch, relative_error
+from leanformer.learn.observe import Observed, Seen, frozen_copy
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.model.surgery import build, parameter_count, resolve, sites
 from leanformer.tasks.translation import Translation
 

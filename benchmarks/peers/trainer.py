@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from leanformer.config.images import ImageTrainConfig
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import ImageSplit
-from leanformer.learn.train import Batch, make_optimizer
+from leanformer.learn.losses import Batch
+from leanformer.learn.step import make_optimizer
 
 RATE = 1e-3
 

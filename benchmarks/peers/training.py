@@ -38,7 +38,7 @@ from benchmarks.peers.trainer import RATE, Images, ReadyBatches, train_steps, tr
 from leanformer.config.images import ImageDataConfig, ImageStudy, ImageTrainConfig
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
-from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.plan import Plan

@@ -24,9 +24,10 @@ from benchmarks.quality.multi30k import STUDY
 from leanformer.config.base import DistillConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.data.text_batches import EncodedPairs, TextBatches, encode_pairs
-from leanformer.learn.lessons import Lesson, explained, frozen_copy, teachable, teaching_config, teaching_loss
-from leanformer.learn.observe import Observed
-from leanformer.learn.train import make_accelerator, train
+from leanformer.learn.lessons import Lesson, explained, teachable, teaching_config, teaching_loss
+from leanformer.learn.observe import Observed, frozen_copy
+from leanformer.learn.step import make_accelerator
+from leanformer.learn.train import train
 from leanformer.model.students import reduce
 from leanformer.model.surgery import build, parameter_count, resolve, sites
 from leanformer.tasks.base import open_task

@@ -64,7 +64,7 @@ from benchmarks.quality.minimal_stacked import (
 )
 from leanformer.core.errors import LeanformerError
 from leanformer.core.machine import environment, pick_device
-from leanformer.learn.train import settle_precision
+from leanformer.learn.step import settle_precision
 
 PUBLISHED_EPOCHS = 100
 LEARNED_EPOCHS = 15

@@ -24,7 +24,6 @@ from transformers import PreTrainedModel
 from benchmarks.kit.benchmark import progress
 from benchmarks.kit.measuring import in_turn, median_ratio
 from benchmarks.quality.minimal_rows import DATA, VALIDATION, Row, epochs_of, rates_of, source_of
-from benchmarks.stacked import StackedStep, StackedTraining, advance_together, example_order
 from leanformer.config.images import ImageAcceptConfig, ImageDataConfig, ImageTrainConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import make_directory, write_atomically
@@ -33,7 +32,9 @@ from leanformer.core.signatures import files_signature
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import ImageData, load_images
 from leanformer.decide.statistics import compare, quality_interval
-from leanformer.learn.train import Batch, TrainingStep, make_accelerator
+from leanformer.learn.batched import StackedStep, StackedTraining, advance_together, example_order
+from leanformer.learn.losses import Batch
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import forward_flops, overdetermination_ratio
 from leanformer.model.surgery import parameter_count
 from leanformer.tasks.base import interval_row

@@ -36,8 +36,10 @@ from leanformer.blocks.kit.site import Site
 from leanformer.config.base import FinetuneConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import make_directory, write_atomically
-from leanformer.learn.lessons import frozen_copy, relative_error, tuning_loss
-from leanformer.learn.train import Batch, Loss, Trained, make_accelerator, train
+from leanformer.learn.losses import Batch, Loss, relative_error, tuning_loss
+from leanformer.learn.observe import frozen_copy
+from leanformer.learn.step import make_accelerator
+from leanformer.learn.train import Trained, train
 from leanformer.measure.attention import weights_of
 from leanformer.model.families import find_family
 from leanformer.model.layers import real_tokens

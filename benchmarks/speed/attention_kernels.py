@@ -24,7 +24,7 @@ from benchmarks.kit.tables import Tables, figure_table, span, table
 from leanformer.blocks.kit import dot_product
 from leanformer.config.images import ImageTrainConfig
 from leanformer.core.errors import LeanformerError
-from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.model.baseline import fresh_model
 
 PATCH = 4

@@ -33,7 +33,7 @@ from benchmarks.speed.decoding import open_task, write
 from benchmarks.speed.teaching import CONFIG
 from leanformer.config.images import ImageTrainConfig
 from leanformer.learn.lessons import teachable, teaching_loss
-from leanformer.learn.train import TrainingStep, make_accelerator
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import forward_flops, peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import parameter_count

@@ -25,9 +25,10 @@ from benchmarks.kit.profiling import TRAINING_KINDS, in_percent, time_by_kind
 from benchmarks.kit.tables import Tables, figure_table, table
 from leanformer.config.base import TrainConfig
 from leanformer.core.machine import environment, pick_device
-from leanformer.learn.lessons import Lesson, answer, frozen_copy, relative_error, teachable, teaching_loss
-from leanformer.learn.observe import Observed, Seen
-from leanformer.learn.train import Batch, TrainingStep, make_accelerator
+from leanformer.learn.lessons import Lesson, answer, teachable, teaching_loss
+from leanformer.learn.losses import Batch, relative_error
+from leanformer.learn.observe import Observed, Seen, frozen_copy
+from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import build, parameter_count, resolve, sites

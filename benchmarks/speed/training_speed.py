@@ -39,7 +39,8 @@ from leanformer.config.images import ImageDataConfig, ImageTrainConfig
 from leanformer.core.machine import environment, pick_device
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
-from leanformer.learn.train import Batch, TrainingStep, make_accelerator, settle_precision
+from leanformer.learn.losses import Batch
+from leanformer.learn.step import TrainingStep, make_accelerator, settle_precision
 from leanformer.model.baseline import fresh_model
 from leanformer.model.surgery import parameter_count
 

@@ -150,6 +150,9 @@ class CandidateConfig(Section):
 class TrainConfig(Section):
     """How every model of the study learns, the baseline included."""
 
+    batches_differ_in_shape: ClassVar[bool] = False
+    """Whether training batches are of many shapes, as sentences are; what is compiled has to know it beforehand."""
+
     epochs: Epochs = 20
     learning_rate: Rates = (1e-3, 3e-3, 1e-2)
     """One rate, or a list that is searched on the validation split, alike for every model."""

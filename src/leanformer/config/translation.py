@@ -112,6 +112,8 @@ class TextDataConfig(DataConfig):
 class TranslationTrainConfig(TrainConfig):
     """How translators learn."""
 
+    batches_differ_in_shape: ClassVar[bool] = True
+
     batch_tokens: Batch = 4096
     """Subwords a batch at most, padding included, on the longer side; sentences of like length stand together."""
     learning_rate: Rates = (1e-3,)

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.memory import memory_named
+from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed
-from leanformer.learn.train import Batch
 from leanformer.model.directory import one_line
 from leanformer.model.families import device_and_dtype, find_family
 

@@ -17,32 +17,16 @@ from leanformer.core.files import make_directory
 from leanformer.core.memory import memory_named
 from leanformer.learn.batch_checks import check_batches
 from leanformer.learn.checkpoint import Snapshot
-from leanformer.learn.lessons import (
-    Lesson,
-    check_tokens_agree,
-    explained,
-    frozen_copy,
-    teachable,
-    teaching_config,
-    teaching_loss,
-    tuning_loss,
-)
-from leanformer.learn.observe import Observed
-from leanformer.learn.train import (
-    Batch,
-    Loss,
-    TrainingBatches,
-    cross_entropy,
-    inputs_of,
-    make_accelerator,
-    settle_precision,
-    train,
-)
+from leanformer.learn.lessons import Lesson, check_tokens_agree, explained, teachable, teaching_config, teaching_loss
+from leanformer.learn.losses import Batch, Loss, cross_entropy, inputs_of, tuning_loss
+from leanformer.learn.observe import Observed, frozen_copy
+from leanformer.learn.step import make_accelerator, settle_precision
+from leanformer.learn.train import TrainingBatches, train
 from leanformer.model.directory import path_of
 from leanformer.model.families import HALF, check_weights_are_there, device_and_dtype, find_family, in_float32
 from leanformer.model.plan import Plan
 from leanformer.model.students import reduce
-from leanformer.model.surgery import module_at, resolve, sites
+from leanformer.model.surgery import ResolvedPlan, module_at, resolve, sites
 
 
 def distill(
@@ -94,15 +78,7 @@ def distill(
     device, precision_of_teacher = device_and_dtype(teacher)
     if precision_of_teacher in HALF:
         teacher = in_float32(teacher)
-    given: list[Batch] = []
-    if isinstance(batches, TrainingBatches):
-        training: TrainingBatches = batches
-        steps = training.steps_per_epoch
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise LeanformerError(f"batches: steps_per_epoch is {quoted(steps)}; it must be a whole number, 1 or more")
-    else:
-        given = _checked_batches(batches, "batches")
-        training = _Batches(given)
+    training, given = _training_batches(batches)
     validation = _checked_batches(validation, "validation")
     teaching_file, tuning_file = (None, None) if checkpoint is None else _checkpoint_files(checkpoint)
     torch.manual_seed(seed)
@@ -112,12 +88,7 @@ def distill(
     check_batches(opened, given, "batches")
     check_batches(opened, validation, "validation")
     student = reduce(teacher, plan)
-    # Not all of the student's plan: a teacher that is a student has blocks of its own, which stay
-    lessons = []
-    for site in sites(student):
-        block = module_at(student, site.name) if site.name in new else None
-        if site.kind != "pooling" and block is not None and any(True for _ in block.parameters()):
-            lessons.append(Lesson(site.name, site, block))
+    lessons = _lessons(student, new)
     precision = settle_precision("auto", device)
     accelerator = make_accelerator(precision, device)
     observer = _Observer(progress)
@@ -165,6 +136,34 @@ def _check_types(teach: object, finetune: object, seed: object, progress: object
         raise LeanformerError(
             f"progress: a function of an epoch's numbers or None is wanted, not {type(progress).__name__}"
         )
+
+
+def _training_batches(batches: TrainingBatches | Iterable[Batch]) -> tuple[TrainingBatches, list[Batch]]:
+    """The training data, and those of its batches that are there to be checked: all of a list, none of an object's.
+
+    Raises:
+        LeanformerError: They are neither.
+    """
+    if not isinstance(batches, TrainingBatches):
+        given = _checked_batches(batches, "batches")
+        return _Batches(given), given
+    steps = batches.steps_per_epoch
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise LeanformerError(f"batches: steps_per_epoch is {quoted(steps)}; it must be a whole number, 1 or more")
+    return batches, []
+
+
+def _lessons(student: PreTrainedModel, new: ResolvedPlan) -> list[Lesson]:
+    """A lesson for each block that a plan has put into a student and that has something to learn.
+
+    Not for all blocks of the student: a teacher that is a student itself has blocks of its own, which stay.
+    """
+    found = []
+    for site in sites(student):
+        block = module_at(student, site.name) if site.name in new else None
+        if site.kind != "pooling" and block is not None and any(True for _ in block.parameters()):
+            found.append(Lesson(site.name, site, block))
+    return found
 
 
 def _checked_batches(batches: object, argument: str) -> list[Batch]:

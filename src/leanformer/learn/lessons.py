@@ -1,35 +1,33 @@
-"""What blocks and students learn from a teacher: their losses, and how well a block explains its site."""
+"""Lessons: a block learns to do what a teacher's part does at one site, and how much of that it explains.
+
+What the teacher shows comes from ``observe``; a lesson says which of it a block is given and what it is to answer.
+"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.site import Site
 from leanformer.config.base import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.core.errors import LeanformerError
+from leanformer.learn.losses import Batch, Loss, relative_error
 from leanformer.learn.observe import Observed, Seen, Target
-from leanformer.learn.train import Batch, Loss, cross_entropy, inputs_of
-from leanformer.model.layers import real_tokens
 from leanformer.model.surgery import ResolvedPlan
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One block that learns from one site.
+    """One block that learns from one site of a teacher.
 
     Args:
-        key: Its name among the lessons of a teaching.
-        site: Where it is to stand.
-        block: The block, on the teacher's device.
+        key: Its name among the lessons that are taught together.
+        site: Where the block is to stand.
+        block: On the teacher's device.
     """
 
     key: str
@@ -77,8 +75,12 @@ def check_tokens_agree(plan: ResolvedPlan, finetune: FinetuneConfig, where: str)
 def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     """What a block makes of what its site was given, and what the site made of it, at real positions alone.
 
+    Args:
+        lesson: The block and its site.
+        seen: What the teacher showed on a batch.
+
     Returns:
-        Shape (positions, channels) each, in float32.
+        The block's answer and its target, shape (positions, channels) each, in float32.
     """
     mask = seen.mask_at(lesson.site)
     given: torch.Tensor
@@ -94,20 +96,6 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     return given[mask].float(), target[mask].float()
 
 
-def relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Squared error by the target's variance around its mean, over all channels: 1 less R².
-
-    Where the target does not vary at all (one position, a dead attention), it is the squared error itself.
-
-    Args:
-        given: Shape (..., channels).
-        target: Likewise.
-    """
-    given, target = given.flatten(0, -2).float(), target.flatten(0, -2).float()
-    spread = (target - target.mean(dim=0)).square().sum()
-    return F.mse_loss(given, target, reduction="sum") / spread.where(spread > 0, 1.0)
-
-
 def teaching_config(config: DistillConfig) -> TrainConfig:
     """How the training loop teaches; checkpoints and precision are its defaults."""
     return TrainConfig(
@@ -120,7 +108,12 @@ def teaching_config(config: DistillConfig) -> TrainConfig:
 
 
 def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
-    """Mean squared error of each block by its target's variance: 1 less R², so that sites compare."""
+    """The loss of blocks that learn together: of each its relative error, so that sites compare.
+
+    Args:
+        observed: The teacher, which reads each batch once for all blocks.
+        lessons: The blocks; the trained module itself is not called.
+    """
     return lambda _, batch: teaching_terms(observed.read(batch), lessons)
 
 
@@ -131,7 +124,10 @@ def teaching_terms(seen: Seen, lessons: Sequence[Lesson]) -> Iterator[torch.Tens
 
 
 class Explained:
-    """R² over many batches: the part of a target's variance that is explained, of all channels or of some."""
+    """R² over many batches: the part of a target's variance that is explained, of all channels or of some.
+
+    Sums are kept of each channel, in double precision; the batches are not.
+    """
 
     def __init__(self) -> None:
         self._positions = 0
@@ -152,7 +148,11 @@ class Explained:
         return self.r2_by(1)[0]
 
     def r2_by(self, groups: int) -> list[float]:
-        """Of each of so many equal groups of channels, such as heads."""
+        """Of each of so many equal groups of neighbouring channels, such as heads.
+
+        Args:
+            groups: How many; at least one batch was taken in.
+        """
         assert isinstance(self._errors, torch.Tensor)
         assert isinstance(self._sums, torch.Tensor)
         spread = self._squares - self._sums**2 / self._positions
@@ -162,7 +162,16 @@ class Explained:
 
 @torch.no_grad()
 def explained(observed: Observed, lessons: Sequence[Lesson], batches: Iterable[Batch]) -> dict[str, float]:
-    """R² of each block on held-out batches: the part of its target's variance, over all channels, that it explains."""
+    """R² of each block on held-out batches: the part of its target's variance, over all channels, that it explains.
+
+    Args:
+        observed: The teacher.
+        lessons: The blocks; each is in the mode afterwards that it was in.
+        batches: Held-out data.
+
+    Returns:
+        Key of each lesson -> R², 1 where everything is explained, below 0 where the mean would be better.
+    """
     found = {lesson.key: Explained() for lesson in lessons}
     modes = [lesson.block.training for lesson in lessons]
     for lesson in lessons:
@@ -177,7 +186,11 @@ def explained(observed: Observed, lessons: Sequence[Lesson], batches: Iterable[B
 
 
 def teachable(lessons: Sequence[Lesson]) -> nn.ModuleDict:
-    """All blocks as one module to be trained; what they took over from the teacher does not learn."""
+    """All blocks as one module to be trained; what they took over from the teacher does not learn.
+
+    Args:
+        lessons: Their blocks are changed: ``requires_grad`` is set to what is taught.
+    """
     for lesson in lessons:
         if isinstance(lesson.block, BlockModule):
             learns = {id(parameter) for parameter in lesson.block.taught_parameters()}
@@ -196,9 +209,12 @@ def training_bytes(block: nn.Module) -> int:
 
 
 def in_groups(lessons: Sequence[Lesson], limit: float) -> list[list[Lesson]]:
-    """Lessons in groups whose weights, gradients and optimizer states each take at most ``limit`` bytes, in order.
+    """Lessons in groups that can be taught one after the other, in their order.
 
-    A lesson that takes more stands alone.
+    Args:
+        lessons: All of them.
+        limit: Bytes that the blocks of a group may take while they learn, as ``training_bytes`` counts; a block that
+            takes more stands alone.
     """
     groups: list[list[Lesson]] = []
     room = 0.0
@@ -210,67 +226,3 @@ def in_groups(lessons: Sequence[Lesson], limit: float) -> list[list[Lesson]]:
         groups[-1].append(lesson)
         room -= size
     return groups
-
-
-def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_smoothing: float) -> Loss:
-    """The loss of tuning an assembled student: targets of the data, the teacher's distribution, its hidden states.
-
-    Args:
-        teacher: The teacher with open layers, in evaluation mode; not asked where only cross-entropy counts.
-        config: The weights.
-        label_smoothing: Of the cross-entropy.
-    """
-
-    def loss(student: Any, batch: Batch) -> Iterator[torch.Tensor]:
-        wants_states = config.hidden_states > 0
-        states: dict[str, Any] = {"output_hidden_states": True} if wants_states else {}
-        outputs = student(**inputs_of(batch), **states)
-        total = config.cross_entropy * cross_entropy(outputs.logits, batch["labels"], label_smoothing)
-        if config.logits > 0 or wants_states:
-            assert teacher is not None
-            with torch.no_grad():
-                wanted = teacher(**inputs_of(batch), **states)
-            if config.logits > 0:
-                total = total + config.logits * divergence(
-                    outputs.logits, wanted.logits, batch["labels"], config.temperature
-                )
-            if wants_states:
-                pairs = list(_hidden_states(outputs, wanted, batch))
-                total = total + config.hidden_states * sum(relative_error(*pair) for pair in pairs) / len(pairs)
-        yield total
-
-    return loss
-
-
-def divergence(logits: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Kullback-Leibler divergence of the student's from the teacher's softened distribution, times temperature², nats.
-
-    Source: Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531).
-
-    Args:
-        logits: The student's, shape (..., classes).
-        wanted: The teacher's.
-        labels: Shape (...); positions of -100 do not count.
-        temperature: Both are divided by it.
-    """
-    counts = labels != -100
-    given = F.log_softmax(logits[counts].float() / temperature, dim=-1)
-    target = F.log_softmax(wanted[counts].float() / temperature, dim=-1)
-    return F.kl_div(given, target, reduction="batchmean", log_target=True) * temperature**2
-
-
-def _hidden_states(outputs: Any, wanted: Any, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """After each layer, at real positions: the student's and the teacher's, shape (positions, d_model)."""
-    masks = {"encoder_hidden_states": real_tokens(batch.get("attention_mask"))}
-    if "decoder_hidden_states" in wanted:
-        masks["decoder_hidden_states"] = batch["labels"] != -100
-    else:  # a classifier
-        masks = {"hidden_states": None}
-    for name, mask in masks.items():
-        for given, target in zip(outputs[name][1:], wanted[name][1:], strict=True):
-            yield (given, target) if mask is None else (given[mask], target[mask])
-
-
-def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy in evaluation mode that no training changes."""
-    return copy.deepcopy(model).eval().requires_grad_(False)

@@ -1,7 +1,8 @@
-"""What a teacher's sites read and gave: seen while it runs, without changing it."""
+"""What a teacher's sites are given and what they make of it, watched while it reads batches, without changing it."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError
-from leanformer.learn.train import Batch, inputs_of
+from leanformer.learn.losses import Batch, inputs_of
 from leanformer.model.families import find_family
 from leanformer.model.layers import real_tokens
 from leanformer.model.surgery import module_at
 
 Target = Literal["output", "heads"]
+"""What of a site is watched: its output, shape (batch, tokens, d_model), or an attention's heads side by side, before
+the output projection, shape (batch, tokens, heads * head_dim)."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,20 @@ class Seen:
         return self.inputs[site.name], padding_mask, *source
 
 
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a teacher in evaluation mode that no training changes."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
 class Observed:
-    """A teacher whose sites are watched while it reads batches (a context manager).
+    """A teacher whose sites are watched while it reads batches (a context manager: outside it nothing is watched).
 
     Args:
         teacher: A model with open layers, as ``reduce(model, {})`` makes it; set to evaluation mode.
-        wanted: The sites and what is wanted of them.
+        wanted: The sites, and what is wanted of each.
+
+    Raises:
+        LeanformerError: On entering: a site is empty, or has no attention of the teacher's own whose heads are wanted.
     """
 
     def __init__(self, teacher: PreTrainedModel, wanted: Iterable[tuple[str, Target]]) -> None:

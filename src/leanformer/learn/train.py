@@ -1,30 +1,25 @@
-"""The one training loop, for every model."""
+"""The one training loop, for every model: steps, epochs, returns to the last good state, checkpoints."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
-from leanformer.blocks.kit.networks import GroupedMap
-from leanformer.blocks.minimal_attention import TriangularLinear
 from leanformer.config.base import TrainConfig
-from leanformer.config.translation import TranslationTrainConfig
 from leanformer.core import stopping
-from leanformer.core.errors import LeanformerError
 from leanformer.core.stopping import undisturbed
 from leanformer.learn.checkpoint import CheckpointError, Snapshot
-from leanformer.learn.compiled import compiled, compiling
+from leanformer.learn.losses import Batch, Loss
 from leanformer.learn.schedule import rate_factor
-from leanformer.model.layers import PatchProjection
+from leanformer.learn.step import TrainingStep
 
 # A rollback goes to the last boundary, so that a step's fate depends on the step alone and not on when a checkpoint
 # happened to be written: a trial that was cut off and resumed goes the way of one that was not.
@@ -43,7 +38,7 @@ class TrainingBatches(Protocol):
     def steps_per_epoch(self) -> int:
         """Training steps an epoch."""
 
-    def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+    def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from a step on, as named inputs with ``labels``."""
 
 
@@ -84,9 +79,60 @@ class Trained:
     rollbacks: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Run:
+    """Which training this is; a checkpoint goes on in the same one alone.
+
+    Args:
+        seed: Order of the examples and augmentation follow from it.
+        epochs: Epochs of the whole training.
+        steps_per_epoch: Training steps of each.
+        learning_rate: The peak of the schedule.
+    """
+
+    seed: int
+    epochs: int
+    steps_per_epoch: int
+    learning_rate: float
+
+    def find(self, checkpoint: Path, model: nn.Module, device: torch.device) -> Snapshot | None:
+        """The state in which this training was cut off; None where there is no such file.
+
+        Args:
+            checkpoint: The file.
+            model: What is trained; it is only looked at.
+            device: Where the state is wanted.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged, or of another training or model.
+            LeanformerError: It cannot be read.
+        """
+        if not checkpoint.exists():
+            return None
+        found = Snapshot.read(checkpoint, device)
+        for key, value in asdict(self).items():
+            theirs = found.numbers.get("run", {}).get(key)
+            if theirs != value:
+                raise CheckpointError(
+                    f"{checkpoint}: the checkpoint is of a training with {key} = {theirs}, not {value}"
+                )
+        if (difference := found.difference(model)) is not None:
+            raise CheckpointError(f"{checkpoint}: the checkpoint is of another model ({difference})")
+        return found
+
+
 @dataclass
 class _State:
-    """Where a training stands; everything here is written to a checkpoint."""
+    """Where a training stands.
+
+    Args:
+        epoch: Epochs that are done.
+        step: Steps that are done in the present epoch.
+        loss_sum: Sum of the losses of the present epoch's examples, as far as they were looked at.
+        epoch_examples: Examples seen in the present epoch.
+        rate_factor: What rollbacks have made of the learning rate.
+        trained: How the training went so far.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -94,14 +140,6 @@ class _State:
     epoch_examples: int = 0
     rate_factor: float = 1.0
     trained: Trained = field(default_factory=Trained)
-    run: dict[str, Any] = field(default_factory=dict)
-
-    def numbers(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def of(cls, numbers: dict[str, Any]) -> _State:
-        return cls(**{**numbers, "trained": Trained(**numbers["trained"])})
 
 
 class WeightMean:
@@ -138,158 +176,171 @@ class _NonFiniteError(Exception):
     """The loss or the gradient's norm is not a number any more."""
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW that decays matrices, and leaves norms, biases, embeddings and single factors alone."""
-    decayed = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Conv2d | PatchProjection | TriangularLinear | GroupedMap)
-    }
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=learning_rate, betas=config.betas, fused=True
-    )
+class Trainer:
+    """Trains a model in place, from where it stands to the end of its run.
 
-
-def settle_precision(wanted: str, device: torch.device) -> str:
-    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 on a GPU that has it, float32 elsewhere."""
-    if wanted != "auto":
-        return wanted
-    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-
-
-def make_accelerator(precision: str, device: torch.device) -> Accelerator:
-    """The accelerator for a device and a settled precision.
-
-    Raises:
-        LeanformerError: This process has used accelerate in another way, and accelerate keeps to the first.
-    """
-    try:
-        return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no", cpu=device.type == "cpu")
-    except ValueError as error:
-        raise LeanformerError(
-            f"{precision} on {device.type}: this Python process has used accelerate with another precision or device, "
-            "and accelerate keeps to the first; start a new process"
-        ) from error
-
-
-Batch = dict[str, torch.Tensor]
-Loss = Callable[[Any, Batch], Iterator[torch.Tensor]]
-"""From the model (wrapped for the device and precision) and a batch: the terms of the loss. Terms that share nothing
-are given one by one, each is differentiated before the next is computed, and only one's activations are held."""
-
-
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Mean cross-entropy in nats over all labels that are not -100.
+    Its state is kept at boundaries, which are the end of each epoch and every 500th step of one. Training goes back to
+    the last boundary when the loss or its gradient is not finite, and a checkpoint is the last boundary in a file.
 
     Args:
-        logits: Shape (..., classes).
-        labels: Shape (...).
-        label_smoothing: As in PyTorch's ``cross_entropy``.
-    """
-    return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), label_smoothing=label_smoothing)
-
-
-def inputs_of(batch: Batch) -> dict[str, Any]:
-    """What a model is called with to answer a whole batch: all but the labels, and no cache of what a decoder read."""
-    inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    if "decoder_input_ids" in inputs:
-        inputs["use_cache"] = False  # else every key and value is copied into one, for tokens that nobody writes
-    return inputs
-
-
-def label_loss(label_smoothing: float) -> Loss:
-    """The loss of a model that gives ``logits`` on batches with ``labels``: cross-entropy."""
-
-    def loss(model: Any, batch: Batch) -> Iterator[torch.Tensor]:
-        yield cross_entropy(model(**inputs_of(batch)).logits, batch["labels"], label_smoothing)
-
-    return loss
-
-
-class TrainingStep:
-    """Forward, backward, clipping and update of one model; also what is timed where training speed is measured.
-
-    Args:
-        model: On the accelerator's device.
-        config: Optimizer, smoothing, clipping, compilation.
-        learning_rate: The rate until ``learning_rate`` is set anew.
-        accelerator: From ``make_accelerator``.
-        loss: By default the cross-entropy with the batch's labels.
-
-    Raises:
-        LeanformerError: The model's attention cannot be trained on the device.
+        step: The model, and how it learns from a batch.
+        batches: The training data.
+        run: Seed, epochs and learning rate.
+        observer: Is told of steps and epochs, and measures on validation data.
+        checkpoint: A file to write the last boundary to now and then; None: none is written.
+        found: The state to go on from, from ``Run.find``.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        config: TrainConfig,
-        learning_rate: float,
-        accelerator: Accelerator,
-        loss: Loss | None = None,
+        step: TrainingStep,
+        batches: TrainingBatches,
+        run: Run,
+        observer: Observer,
+        checkpoint: Path | None = None,
+        found: Snapshot | None = None,
     ) -> None:
-        attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
-        if attention == "flex_attention" and accelerator.device.type == "cpu":
-            raise LeanformerError(
-                "attn_implementation: flex_attention cannot be trained on a CPU; write sdpa or eager in the model's "
-                "configuration"
+        self.training_step = step
+        self.model = step.model
+        self.config = step.config
+        self.batches = batches
+        self.run = run
+        self.observer = observer
+        self.checkpoint = checkpoint
+        self._state = _State()
+        average_last = self.config.average_last
+        self._mean = WeightMean(run.epochs if average_last is None else run.epochs - average_last)
+        device = step.accelerator.device
+        self._steps_between_looks = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS_ON_GPU
+        self._unseen = torch.zeros((), device=device)  # sum of the losses since the last look
+        if found is not None:
+            self._restore(found)
+        self._boundary = self._snapshot() if found is None else found
+        self._last_write = time.monotonic()
+
+    def fit(self) -> Trained:
+        """Trains to the end, or until the training is given up; what asks the process to end writes a checkpoint."""
+        try:
+            while self._state.epoch < self.run.epochs and self._state.trained.status == "ok":
+                try:
+                    record = self.epoch()
+                except _NonFiniteError:
+                    self.rollback()
+                else:
+                    self._end_epoch(record)
+        except (KeyboardInterrupt, SystemExit):
+            if self.checkpoint is not None:
+                with undisturbed():
+                    self._boundary.write(self.checkpoint)
+            raise
+        return self._state.trained
+
+    def epoch(self) -> dict[str, float]:
+        """Goes on in the present epoch to its end, and measures on validation data; gives the epoch's record."""
+        state = self._state
+        self._unseen.zero_()
+        self.model.train()
+        started = time.perf_counter()
+        for batch in self.batches.training(self.run.seed, state.epoch, state.step):
+            if self._is_boundary():
+                state.trained.seconds += time.perf_counter() - started
+                self._boundary = self._snapshot()
+                self._write_when_due()
+                started = time.perf_counter()
+            self.step(batch)
+        state.trained.seconds += time.perf_counter() - started
+        last = state.epoch + 1 == self.run.epochs
+        self._mean.add(self.model, state.epoch)
+        if last:
+            self._mean.put(self.model)
+        record = {"epoch": state.epoch + 1, "train_loss": state.loss_sum / state.epoch_examples}
+        record.update(self.observer.validate(self.model, last))
+        if not all(math.isfinite(value) for value in record.values()):
+            raise _NonFiniteError
+        return record
+
+    def step(self, batch: Batch) -> None:
+        """One training step, at the rate that the schedule has there."""
+        state, run = self._state, self.run
+        number = state.epoch * run.steps_per_epoch + state.step
+        factor = rate_factor(self.config.schedule, number, run.epochs * run.steps_per_epoch, self.config.warmup)
+        self.training_step.set_learning_rate(self._peak_rate * factor)
+        examples = len(batch["labels"])
+        self._unseen += self.training_step(batch) * examples
+        done = state.step + 1
+        if done % self._steps_between_looks == 0 or done == run.steps_per_epoch:
+            self._look()
+        state.step = done
+        state.epoch_examples += examples
+        state.trained.examples += examples
+        self.observer.step_ended(state.epoch, state.step, run.steps_per_epoch)
+        stopping.check()
+
+    def rollback(self) -> None:
+        """Goes back to the last boundary with a quarter of the rate; the third time, gives the training up."""
+        trained = self._state.trained
+        at = f"epoch {self._state.epoch + 1}, step {self._state.step + 1}"
+        if len(trained.rollbacks) == MAX_ROLLBACKS:
+            trained.status = "failed"
+            trained.reason = (
+                f"the loss or its gradient was not finite at {at}, after {MAX_ROLLBACKS} returns to the last "
+                f"good state with a lower rate ({self._peak_rate:g} at the end)"
             )
-        self.model = model
-        self.config = config
-        self.accelerator = accelerator
-        self.loss = loss or label_loss(config.label_smoothing)
-        self.optimizer = make_optimizer(model, config, learning_rate)
-        self._parameters = list(model.parameters())
-        self._forward: Any = (
-            compiled(model, isinstance(config, TranslationTrainConfig), accelerator.device)
-            if config.compile
-            else accelerator.prepare(model)
-        )
+            return
+        self._restore(self._boundary)
+        self._state.rate_factor *= ROLLBACK_RATE_FACTOR
+        reason = f"not finite at {at}: back to the last good state, rate {self._peak_rate:g}"
+        self._state.trained.seconds = trained.seconds
+        self._state.trained.rollbacks = [*trained.rollbacks, reason]
+        self._boundary = Snapshot(self._boundary.tensors, self._numbers())
+        self.observer.rolled_back(reason)
 
     @property
-    def learning_rate(self) -> float:
-        """The rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+    def _peak_rate(self) -> float:
+        """Of the steps to come, rollbacks included."""
+        return self.run.learning_rate * self._state.rate_factor
 
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Sets the rate of the steps to come."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+    def _look(self) -> None:
+        """Takes the losses since the last look into the epoch's."""
+        seen = self._unseen.item()
+        if not math.isfinite(seen):
+            raise _NonFiniteError
+        self._state.loss_sum += seen
+        self._unseen.zero_()
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        """One step; gives the loss of the batch, which is not finite where the gradient was not.
+    def _end_epoch(self, record: dict[str, float]) -> None:
+        state = self._state
+        state.trained.epochs.append(record)
+        state.epoch, state.step, state.loss_sum, state.epoch_examples = state.epoch + 1, 0, 0.0, 0
+        self._boundary = self._snapshot()
+        shown = {**record, "learning_rate": self.training_step.learning_rate}
+        self.observer.epoch_ended(shown, state.trained.examples / max(state.trained.seconds, 1e-9))
+        if state.epoch < self.run.epochs:
+            self._write_when_due()
 
-        Backward, clipping and update are PyTorch's own: in float32 and bfloat16, without shards, accelerate's would do
-        the same, and look for installed packages at each call.
+    def _is_boundary(self) -> bool:
+        """Whether there is a boundary before the next step, and the training has not just gone on from it."""
+        step = self._state.step
+        return step > 0 and step % STEPS_BETWEEN_BOUNDARIES == 0 and self._boundary.numbers["step"] != step
 
-        Raises:
-            LeanformerError: The model is to be compiled, and cannot be here.
-        """
-        total = torch.zeros((), device=self.accelerator.device)
-        terms = self.loss(self._forward, batch)
-        while True:
-            with compiling(), self.accelerator.autocast():
-                term = next(terms, None)
-            if term is None:
-                break
-            with compiling():  # the gradient's part, which comes when it is first asked for
-                term.backward()
-            total += term.detach()
-        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return total + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
+    def _numbers(self) -> dict[str, Any]:
+        return {**asdict(self._state), "run": asdict(self.run)}
 
-    def close(self) -> None:
-        """Takes the accelerator's wrappers off the model again."""
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        self.accelerator.free_memory()
+    def _snapshot(self) -> Snapshot:
+        return Snapshot.take(self.model, self.training_step.optimizer, self._numbers(), self._mean.sums)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        numbers = snapshot.restore(self.model, self.training_step.optimizer)
+        del numbers["run"]
+        self._mean.sums = snapshot.sums()
+        self._state = _State(**{**numbers, "trained": Trained(**numbers["trained"])})
+
+    def _write_when_due(self) -> None:
+        """Writes the last boundary where the last checkpoint is old enough."""
+        if self.checkpoint is None or time.monotonic() - self._last_write < self.config.checkpoint_seconds:
+            return
+        self._boundary.write(self.checkpoint)
+        self._last_write = time.monotonic()
 
 
 def train(
@@ -325,123 +376,10 @@ def train(
         CheckpointError: The checkpoint is damaged, or of another training. The model is as it was.
         LeanformerError: The checkpoint cannot be read or written.
     """
-    epochs = config.epochs if epochs is None else epochs
-    steps = epochs * batches.steps_per_epoch
-    run = {
-        "seed": seed,
-        "epochs": epochs,
-        "steps_per_epoch": batches.steps_per_epoch,
-        "learning_rate": learning_rate,
-    }
-    found = None
-    if checkpoint is not None and checkpoint.exists():
-        found = Snapshot.read(checkpoint, accelerator.device)
-        for key, value in run.items():
-            theirs = found.numbers.get("run", {}).get(key)
-            if theirs != value:
-                raise CheckpointError(
-                    f"{checkpoint}: the checkpoint is of a training with {key} = {theirs}, not {value}"
-                )
-        if (difference := found.difference(model)) is not None:
-            raise CheckpointError(f"{checkpoint}: the checkpoint is of another model ({difference})")
-
+    run = Run(seed, config.epochs if epochs is None else epochs, batches.steps_per_epoch, learning_rate)
+    found = None if checkpoint is None else run.find(checkpoint, model, accelerator.device)
     step = TrainingStep(model, config, learning_rate, accelerator, loss)
-    looks = 1 if accelerator.device.type == "cpu" else STEPS_BETWEEN_LOOKS_ON_GPU
-    state = _State(run=run)
-    mean = WeightMean(epochs if config.average_last is None else epochs - config.average_last)
-
-    def take() -> Snapshot:
-        return Snapshot.take(model, step.optimizer, state.numbers(), mean.sums)
-
-    def restore(snapshot: Snapshot) -> _State:
-        numbers = snapshot.restore(model, step.optimizer)
-        mean.sums = snapshot.sums()
-        return _State.of(numbers)
-
-    if found is not None:
-        state = restore(found)
-    boundary = take()
-    last_write = time.monotonic()
-
-    def run_epoch() -> None:
-        """Goes on in the present epoch to its end."""
-        nonlocal boundary
-        unseen = torch.zeros((), device=accelerator.device)  # sum of losses since the last look
-        model.train()
-        started = time.perf_counter()
-        for batch in batches.training(seed, state.epoch, state.step):
-            if state.step and state.step % STEPS_BETWEEN_BOUNDARIES == 0 and boundary.numbers["step"] != state.step:
-                state.trained.seconds += time.perf_counter() - started
-                boundary = take()
-                write_when_due()
-                started = time.perf_counter()
-            global_step = state.epoch * batches.steps_per_epoch + state.step
-            factor = rate_factor(config.schedule, global_step, steps, config.warmup)
-            step.set_learning_rate(learning_rate * state.rate_factor * factor)
-            size = len(batch["labels"])
-            unseen += step(batch) * size
-            if (state.step + 1) % looks == 0 or state.step + 1 == batches.steps_per_epoch:
-                seen = unseen.item()
-                if not math.isfinite(seen):
-                    raise _NonFiniteError
-                state.loss_sum += seen
-                unseen.zero_()
-            state.step += 1
-            state.epoch_examples += size
-            state.trained.examples += size
-            observer.step_ended(state.epoch, state.step, batches.steps_per_epoch)
-            stopping.check()
-        state.trained.seconds += time.perf_counter() - started
-
-    def write_when_due() -> None:
-        nonlocal last_write
-        if checkpoint is not None and time.monotonic() - last_write >= config.checkpoint_seconds:
-            boundary.write(checkpoint)
-            last_write = time.monotonic()
-
     try:
-        while state.epoch < epochs:
-            try:
-                run_epoch()
-                mean.add(model, state.epoch)
-                if state.epoch + 1 == epochs:
-                    mean.put(model)
-                record = {"epoch": state.epoch + 1, "train_loss": state.loss_sum / state.epoch_examples}
-                record.update(observer.validate(model, state.epoch + 1 == epochs))
-                if not all(math.isfinite(value) for value in record.values()):
-                    raise _NonFiniteError
-            except _NonFiniteError:
-                at = f"epoch {state.epoch + 1}, step {state.step + 1}"
-                spent = state.trained.seconds
-                rollbacks = [*state.trained.rollbacks]
-                if len(rollbacks) == MAX_ROLLBACKS:
-                    state.trained.status = "failed"
-                    state.trained.reason = (
-                        f"the loss or its gradient was not finite at {at}, after {MAX_ROLLBACKS} returns to the last "
-                        f"good state with a lower rate ({learning_rate * state.rate_factor:g} at the end)"
-                    )
-                    return state.trained
-                state = restore(boundary)
-                state.rate_factor *= ROLLBACK_RATE_FACTOR
-                state.trained.seconds = spent
-                rate = learning_rate * state.rate_factor
-                rollbacks.append(f"not finite at {at}: back to the last good state, rate {rate:g}")
-                state.trained.rollbacks = rollbacks
-                boundary = Snapshot(boundary.tensors, state.numbers())
-                observer.rolled_back(rollbacks[-1])
-                continue
-            state.trained.epochs.append(record)
-            state.epoch, state.step, state.loss_sum, state.epoch_examples = state.epoch + 1, 0, 0.0, 0
-            boundary = take()
-            speed = state.trained.examples / max(state.trained.seconds, 1e-9)
-            observer.epoch_ended({**record, "learning_rate": step.learning_rate}, speed)
-            if state.epoch < epochs:
-                write_when_due()
-    except (KeyboardInterrupt, SystemExit):
-        if checkpoint is not None:
-            with undisturbed():
-                boundary.write(checkpoint)
-        raise
+        return Trainer(step, batches, run, observer, checkpoint, found).fit()
     finally:
         step.close()
-    return state.trained

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +22,17 @@ from transformers import PreTrainedModel
 
 from leanformer.model.surgery import parameter_count, sites
 
-Step = Callable[[dict[str, torch.Tensor]], object]
 T = TypeVar("T")
+
+
+class Step(Protocol):
+    """One training step of a model, with an optimizer of its own."""
+
+    def __call__(self, batch: dict[str, torch.Tensor], /) -> object:
+        """Forward, backward and update on a batch with ``labels``."""
+
+    def close(self) -> None:
+        """Lets go of the model."""
 
 
 def parameters_by_kind(model: PreTrainedModel) -> dict[str, int]:
@@ -93,8 +104,8 @@ class Subject:
 
     Args:
         model: On its device.
-        make_step: Gives one training step (forward, backward, update) on a batch with ``labels``, with an optimizer
-            of its own. The step changes the model: give a copy where the weights matter.
+        make_step: Makes a training step, which is closed after its use. It changes the model: give a copy where the
+            weights matter.
         training: Gives training batches of the study, as made for training (shuffled, augmented, normalized).
         call_one: Does the model's job on one example; gives the number of tokens written (0 where none are).
         call_batch: Does it on many; gives their number, and likewise that of the tokens.
@@ -151,7 +162,7 @@ class Cost:
 
 
 def measure_costs(
-    subjects: Mapping[str, Subject],
+    subjects: Mapping[str, Callable[[], Subject]],
     device: torch.device,
     repeats: int,
     latency_calls: int,
@@ -160,11 +171,14 @@ def measure_costs(
 ) -> dict[str, Cost]:
     """Measures all models in one process, round by round, so that none is favored by its turn.
 
-    Every model is warmed up before the first round; each round measures every model, and starts with another one; what
-    a slow moment of the machine costs one round, the median over rounds forgets.
+    Each round measures every model, and starts with another one; what a slow moment of the machine costs one round, the
+    median over rounds forgets. A model is opened for its turn and let go of after it: at any time the device holds one
+    model, and the copy that is trained. Each turn begins with a large batch that is not timed, because a model that has
+    just been opened is slower, and so is memory when it is first taken. Before the first round there is one that is not
+    recorded, which warms up the process and measures the memory: that is counted, and the moment does not matter to it.
 
     Args:
-        subjects: Name -> model and its data.
+        subjects: Name -> what opens the model with its data; it is called once a round, and keeps no model.
         device: Where they are.
         repeats: Rounds.
         latency_calls: Calls with one example a round.
@@ -172,27 +186,41 @@ def measure_costs(
         progress: Called with the rounds done and the rounds in all.
     """
     costs = {name: Cost() for name in subjects}
-    for name, subject in subjects.items():
-        _measure_memory(subject, device, costs[name])
-    for done in range(-1, repeats):  # the first is the warm-up, not recorded
-        names = list(subjects)
-        start = done % len(names)
-        for name in names[start:] + names[:start]:
-            cost = _round(subjects[name], device, latency_calls, training_steps)
-            if done >= 0:
-                costs[name].latency_ms += cost.latency_ms
-                costs[name].ms_per_token += cost.ms_per_token
-                costs[name].throughput_per_second += cost.throughput_per_second
-                costs[name].tokens_per_second += cost.tokens_per_second
-                costs[name].train_examples_per_second += cost.train_examples_per_second
-        progress(done + 1, repeats)
+    names = list(subjects)
+    with _quick_collections():
+        for done in range(-1, repeats):
+            start = done % len(names)
+            for name in names[start:] + names[:start]:
+                if done < 0:
+                    _warm_up(subjects[name](), device, latency_calls, training_steps, costs[name])
+                else:
+                    _turn(subjects[name](), device, latency_calls, training_steps, costs[name])
+            progress(done + 1, repeats)
     return costs
 
 
-def _round(subject: Subject, device: torch.device, latency_calls: int, training_steps: int) -> Cost:
-    cost = Cost()
+@contextmanager
+def _quick_collections() -> Iterator[None]:
+    """Python's collector looks only through what comes from now on: each turn needs it, and all else takes it long."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _warm_up(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, cost: Cost) -> None:
+    """The turn that is not recorded, but for the memory."""
+    _measure_memory(subject, device, cost)
+    _turn(subject, device, latency_calls, training_steps, Cost())
+
+
+def _turn(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, cost: Cost) -> None:
+    """Adds one round's times of a model that has just been opened."""
     subject.model.eval()
     with torch.inference_mode():
+        subject.call_batch()
         for _ in range(latency_calls):
             seconds, tokens = _seconds(subject.call_one, device)
             cost.latency_ms.append(1000 * seconds)
@@ -202,7 +230,12 @@ def _round(subject: Subject, device: torch.device, latency_calls: int, training_
         cost.throughput_per_second.append(examples / seconds)
         if tokens:
             cost.tokens_per_second.append(tokens / seconds)
-    step = subject.make_step()
+    with closing(subject.make_step()) as step:
+        cost.train_examples_per_second.append(_training_speed(step, subject, device, training_steps))
+
+
+def _training_speed(step: Step, subject: Subject, device: torch.device, training_steps: int) -> float:
+    """Examples a second in training steps, the making of batches included."""
     batches = subject.training()
     step(next(batches))  # makes the optimizer's state
     examples = 0
@@ -217,8 +250,7 @@ def _round(subject: Subject, device: torch.device, latency_calls: int, training_
     if examples == 0:  # an epoch of one step
         batches = subject.training()
         seconds, _ = _seconds(steps, device)
-    cost.train_examples_per_second.append(examples / seconds)
-    return cost
+    return examples / seconds
 
 
 def _measure_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
@@ -229,9 +261,9 @@ def _measure_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
     batch = next(subject.training())
 
     def two_steps() -> None:
-        step = subject.make_step()
-        step(batch)
-        step(batch)  # with the optimizer's state there
+        with closing(subject.make_step()) as step:
+            step(batch)
+            step(batch)  # with the optimizer's state there
 
     cost.train_peak_memory_mb = (weights + peak_memory(two_steps, device)) / 1e6
 

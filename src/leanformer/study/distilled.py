@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from leanformer.config.base import BASELINE, CandidateConfig
 from leanformer.core.errors import LeanformerError
-from leanformer.learn.lessons import frozen_copy, tuning_loss
+from leanformer.learn.losses import tuning_loss
+from leanformer.learn.observe import frozen_copy
 from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import ResolvedPlan

@@ -26,10 +26,11 @@ from leanformer.core.memory import memory_named
 from leanformer.core.paths import as_path, check_directory, check_file
 from leanformer.core.progress import console_sink, quiet_libraries
 from leanformer.core.warning import rows
-from leanformer.learn.lessons import Explained, Lesson, answer, frozen_copy, teachable, teaching_config, teaching_loss
-from leanformer.learn.observe import Observed, Seen
+from leanformer.learn.lessons import Explained, Lesson, answer, teachable, teaching_config, teaching_loss
+from leanformer.learn.observe import Observed, Seen, frozen_copy
 from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, features
-from leanformer.learn.train import make_accelerator, settle_precision, train
+from leanformer.learn.step import make_accelerator, settle_precision
+from leanformer.learn.train import train
 from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.model.families import Family, find_family
 from leanformer.model.plan import Choice, match

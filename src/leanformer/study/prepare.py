@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import fields
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ from leanformer.core.machine import pick_device
 from leanformer.core.memory import memory_named
 from leanformer.core.signatures import content_signature, files_signature
 from leanformer.learn.lessons import check_tokens_agree
-from leanformer.learn.train import TrainingStep, make_accelerator, settle_precision
-from leanformer.measure.cost import Cost, forward_flops, measure_costs, parameters_by_kind
+from leanformer.learn.step import TrainingStep, make_accelerator, settle_precision
+from leanformer.measure.cost import Cost, Subject, forward_flops, measure_costs, parameters_by_kind
 from leanformer.model.families import FAMILIES
 from leanformer.model.plan import match
 from leanformer.model.students import load, reduce
@@ -233,9 +234,7 @@ class PreparedStudy:
             return {}
         self.reporter.say(f"{self.study.name}: measuring time and memory of {len(names)} models in turn")
         subjects = {
-            name: self.task.subject(
-                load(self.directory.path / next(iter(directories.values())) / "model").to(self.device), self._step
-            )
+            name: partial(self._subject, self.directory.path / next(iter(directories.values())) / "model")
             for name, directories in names.items()
         }
         measure = self.study.measure
@@ -246,6 +245,10 @@ class PreparedStudy:
         self.directory.check()
         write_atomically(path, sealed({"settings": settings, "costs": costs}))
         return costs
+
+    def _subject(self, saved: Path) -> Subject:
+        """A saved model, opened to be measured."""
+        return self.task.subject(load(saved).to(self.device), self._step)
 
     def _step(self, model: PreTrainedModel) -> TrainingStep:
         """A training step on a copy, to be timed."""

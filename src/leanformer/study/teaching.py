@@ -26,15 +26,15 @@ from leanformer.learn.checkpoint import going_on
 from leanformer.learn.lessons import (
     Lesson,
     explained,
-    frozen_copy,
     in_groups,
     teachable,
     teaching_config,
     teaching_terms,
     training_bytes,
 )
-from leanformer.learn.observe import Observed
-from leanformer.learn.train import Batch, Trained, train
+from leanformer.learn.losses import Batch
+from leanformer.learn.observe import Observed, frozen_copy
+from leanformer.learn.train import Trained, train
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
 from leanformer.study.store import RunDirectory, read_json

@@ -13,7 +13,8 @@ from leanformer.config.base import TrainConfig
 from leanformer.core.files import replace_directory
 from leanformer.core.memory import memory_named
 from leanformer.learn.checkpoint import going_on
-from leanformer.learn.train import Loss, Trained, TrainingBatches, train
+from leanformer.learn.losses import Loss
+from leanformer.learn.train import Trained, TrainingBatches, train
 from leanformer.model.students import load, save
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import Step, ended_well

@@ -15,7 +15,9 @@ from leanformer.config.base import Study
 from leanformer.core.registry import Registry
 from leanformer.core.warning import StudyWarning
 from leanformer.decide.statistics import Comparison, Interval
-from leanformer.learn.train import Batch, TrainingBatches, TrainingStep
+from leanformer.learn.losses import Batch
+from leanformer.learn.step import TrainingStep
+from leanformer.learn.train import TrainingBatches
 from leanformer.measure.cost import Subject
 from leanformer.model.surgery import ResolvedPlan
 

@@ -21,7 +21,7 @@ from leanformer.data.image_files import Resizing
 from leanformer.data.images import ImageData, load_images
 from leanformer.data.preprocessing import Preprocessing, read_preprocessing, shipped_processor
 from leanformer.decide.statistics import Comparison, compare, mcnemar_exact, quality_interval
-from leanformer.learn.train import Batch, inputs_of
+from leanformer.learn.losses import Batch, inputs_of
 from leanformer.measure.cost import Subject
 from leanformer.measure.quality import Predictions, predict
 from leanformer.model.baseline import ImageBaseline, ImageGeometry

@@ -23,7 +23,7 @@ from leanformer.data.text_sources import load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.decide.corpus import compare_corpus, corpus_interval, paired_bootstrap
 from leanformer.decide.statistics import Comparison
-from leanformer.learn.train import Batch, inputs_of
+from leanformer.learn.losses import Batch, inputs_of
 from leanformer.measure.cost import Subject
 from leanformer.measure.scoring import Metric, Scoring, choose_tokenizer
 from leanformer.measure.translation import Translations, corpus_score

@@ -1,4 +1,8 @@
-"""Several models of one shape trained as one batched model: for a GPU, which a single small model leaves idle."""
+"""Several models of one shape trained as one batched model: for a GPU, which a single small model leaves idle.
+
+They may differ in their seeds and rates: the trainings of all seeds and rates of one form are one training here. The
+models are stacked, each parameter along a new first dimension, and PyTorch's ``vmap`` batches what they compute.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,9 @@ from leanformer.core.errors import LeanformerError
 from leanformer.data.augment import augment, normalize
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import ImageSplit, MemorySplit
+from leanformer.learn.losses import Batch, cross_entropy, inputs_of
 from leanformer.learn.schedule import rate_factor
-from leanformer.learn.train import Batch, cross_entropy, inputs_of, make_optimizer
+from leanformer.learn.step import make_optimizer
 
 WARM_UP_STEPS = 3
 """Before a step is captured: libraries choose their kernels and take their workspaces in the first ones."""
@@ -36,17 +41,28 @@ class StackedStep:
     Args:
         models: k models of one shape on one device, in training mode; their own weights stay as they are.
         config: Optimizer, smoothing, clipping.
-        learning_rates: The peak rate of all, or of each; models of one rate stand side by side.
+        learning_rates: The peak rate of all, or of each, one a model; models of one rate stand side by side.
+
+    Attributes:
+        models: k.
+        device: Where they are.
+        optimizer: Of the parameters of all.
+
+    Raises:
+        LeanformerError: There is no model, one has another shape than the first, or there are not as many rates.
     """
 
     def __init__(
         self, models: Sequence[nn.Module], config: TrainConfig, learning_rates: float | Sequence[float]
     ) -> None:
+        _check_one_shape(models)
         self.config = config
         self.models = len(models)
         self.device = next(models[0].parameters()).device
         self._skeleton = copy.deepcopy(models[0])  # gives the structure, and what is no parameter
-        rates = [learning_rates] * self.models if isinstance(learning_rates, float) else list(learning_rates)
+        rates = list(learning_rates) if isinstance(learning_rates, Sequence) else [learning_rates] * self.models
+        if len(rates) != self.models:
+            raise LeanformerError(f"there are {self.models} models, and {len(rates)} learning rates; give one a model")
         alike = [(rate, len(list(own))) for rate, own in groupby(rates)]
         names = {id(parameter): name for name, parameter in models[0].named_parameters()}
         self.optimizer = make_optimizer(models[0], config, rates[0])
@@ -83,7 +99,7 @@ class StackedStep:
         """One step of each model on its own batch.
 
         Args:
-            batch: As of one model, with one dimension of size k before its own.
+            batch: Named inputs with ``labels``, shape (k, examples, ...) each.
 
         Returns:
             Each model's loss, shape (k,), not finite where its gradient was not.
@@ -111,7 +127,11 @@ class StackedStep:
 
     @torch.no_grad()
     def answers(self, batch: Batch) -> Tensor:
-        """Classes that each model gives to the same examples, shape (k, examples)."""
+        """Classes that each model gives to the same examples, shape (k, examples).
+
+        Args:
+            batch: Named inputs of one model, shape (examples, ...) each.
+        """
         self._skeleton.eval()
         try:
             with sdpa_kernel(SDPBackend.MATH):
@@ -130,17 +150,42 @@ class StackedStep:
         return logits.argmax(dim=-1)
 
 
+def _check_one_shape(models: Sequence[nn.Module]) -> None:
+    if not models:
+        raise LeanformerError("there is no model to train; give one or more")
+    first, *others = ({name: tuple(own.shape) for name, own in model.named_parameters()} for model in models)
+    for number, shapes in enumerate(others, start=1):
+        for name in sorted({*first, *shapes}):
+            if shapes.get(name) != first.get(name):
+                raise LeanformerError(
+                    f"models[{number}] is not of the shape of models[0]: its {name} is {shapes.get(name, 'missing')}, "
+                    f"there it is {first.get(name, 'missing')}"
+                )
+
+
 def example_order(batches: ImageBatches, seeds: Sequence[int], epochs: int, device: torch.device) -> Tensor:
-    """The training examples of every step, shape (seeds, steps of all epochs * batch size), on a device.
+    """The numbers of the training examples as the steps take them.
 
     Each epoch has the order that ``ImageBatches`` gives it, without its last batch where that is smaller.
+
+    Args:
+        batches: The data and the size of a batch.
+        seeds: One order each.
+        epochs: Epochs of the training.
+        device: Where the order is wanted.
+
+    Returns:
+        Shape (seeds, steps of all epochs * batch size), on the device.
 
     Raises:
         LeanformerError: There are fewer examples than a batch takes.
     """
     whole = len(batches.data.train) // batches.batch_size * batches.batch_size
     if not whole:
-        raise LeanformerError(f"--batch-size {batches.batch_size}: more than the {len(batches.data.train)} images")
+        raise LeanformerError(
+            f"a batch of {batches.batch_size} images is more than the {len(batches.data.train)} training images; lower "
+            "the batch size"
+        )
     orders = [torch.cat([batches.order(seed, epoch)[:whole] for epoch in range(epochs)]) for seed in seeds]
     return torch.stack(orders).to(device)
 
@@ -156,12 +201,22 @@ class StackedTraining:
         batches: The data, the size of a batch and its augmentation.
         order: Of the seeds, from ``example_order``: of the whole training.
         seed: Of the augmentation, of which each model draws its own.
+
+    Attributes:
+        steps: Training steps in all.
+        done: Those that are queued or done.
+        losses: Of each step and model, shape (steps, k); zero where a step is still to come.
+
+    Raises:
+        LeanformerError: The training images are not in memory.
     """
 
     def __init__(self, step: StackedStep, batches: ImageBatches, order: Tensor, seed: int) -> None:
         train = batches.data.train
         if not isinstance(train, MemorySplit):
-            raise LeanformerError("stacked training needs the decoded images in memory: they do not fit")
+            raise LeanformerError(
+                "the training images are not in memory: there are too many to train a stack of models on"
+            )
         self.step = step
         self.batches = batches
         self.steps = order.shape[1] // batches.batch_size
@@ -241,7 +296,11 @@ class StackedTraining:
 
 
 def advance_together(trainings: Sequence[StackedTraining]) -> None:
-    """Brings trainings to their ends, a step of each in turn: on a GPU what one leaves idle another takes."""
+    """Brings trainings to their ends, a step of each in turn: on a GPU what one leaves idle another takes.
+
+    Args:
+        trainings: Of different forms; they may have different numbers of steps.
+    """
     for _ in range(max(training.steps for training in trainings)):
         for training in trainings:
             if training.done < training.steps:

@@ -1,0 +1,144 @@
+"""One training step of one model: its optimizer, its precision, and forward, backward, clipping and update."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from leanformer.blocks.kit.networks import GroupedMap
+from leanformer.blocks.minimal_attention import TriangularLinear
+from leanformer.config.base import TrainConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.learn.compiled import compiled, compiling
+from leanformer.learn.losses import Batch, Loss, label_loss
+from leanformer.model.layers import PatchProjection
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW that decays matrices, and leaves norms, biases, embeddings and single factors alone."""
+    decayed = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, nn.Linear | nn.Conv2d | PatchProjection | TriangularLinear | GroupedMap)
+    }
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=learning_rate, betas=config.betas, fused=True
+    )
+
+
+def settle_precision(wanted: str, device: torch.device) -> str:
+    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 on a GPU that has it, float32 elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+def make_accelerator(precision: str, device: torch.device) -> Accelerator:
+    """The accelerator for a device and a settled precision.
+
+    Raises:
+        LeanformerError: This process has used accelerate in another way, and accelerate keeps to the first.
+    """
+    try:
+        return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no", cpu=device.type == "cpu")
+    except ValueError as error:
+        raise LeanformerError(
+            f"{precision} on {device.type}: this Python process has used accelerate with another precision or device, "
+            "and accelerate keeps to the first; start a new process"
+        ) from error
+
+
+class TrainingStep:
+    """Forward, backward, clipping and update of one model; also what is timed where training speed is measured.
+
+    Args:
+        model: On the accelerator's device.
+        config: Optimizer, smoothing, clipping, compilation.
+        learning_rate: The rate until ``set_learning_rate`` sets another.
+        accelerator: From ``make_accelerator``.
+        loss: By default the cross-entropy with the batch's labels.
+
+    Raises:
+        LeanformerError: The model's attention cannot be trained on the device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        learning_rate: float,
+        accelerator: Accelerator,
+        loss: Loss | None = None,
+    ) -> None:
+        attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+        if attention == "flex_attention" and accelerator.device.type == "cpu":
+            raise LeanformerError(
+                "attn_implementation: flex_attention cannot be trained on a CPU; write sdpa or eager in the model's "
+                "configuration"
+            )
+        self.model = model
+        self.config = config
+        self.accelerator = accelerator
+        self.loss = loss or label_loss(config.label_smoothing)
+        self.optimizer = make_optimizer(model, config, learning_rate)
+        self._parameters = list(model.parameters())
+        self._own_forward = model.__dict__.get("forward")  # that of its class mostly, and none of its own
+        self._forward: Any = (
+            compiled(model, config.batches_differ_in_shape, accelerator.device)
+            if config.compile
+            else accelerator.prepare(model)
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Sets the rate of the steps to come."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """One step; gives the loss of the batch, which is not finite where the gradient was not.
+
+        Backward, clipping and update are PyTorch's own: in float32 and bfloat16, without shards, accelerate's would do
+        the same, and look for installed packages at each call.
+
+        Raises:
+            LeanformerError: The model is to be compiled, and cannot be here.
+        """
+        total = torch.zeros((), device=self.accelerator.device)
+        terms = self.loss(self._forward, batch)
+        while True:
+            with compiling(), self.accelerator.autocast():
+                term = next(terms, None)
+            if term is None:
+                break
+            with compiling():  # the gradient's part, which comes when it is first asked for
+                term.backward()
+            total += term.detach()
+        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        norm = nn.utils.clip_grad_norm_(self._parameters, limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
+
+    def close(self) -> None:
+        """Takes the accelerator's wrappers off the model again, and lets go of it."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        # In half precision accelerate leaves a forward on the model: its innermost one, without what transformers wraps
+        # around it, and in a circle of references that keeps the model alive.
+        self.model.__dict__.pop("forward", None)
+        if self._own_forward is not None:
+            self.model.__dict__["forward"] = self._own_forward
+        self.accelerator.free_memory()
