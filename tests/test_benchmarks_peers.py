@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 import leanformer as lf
 from benchmarks.__main__ import main
 from benchmarks.kit import profiling
-from benchmarks.kit.benchmark import CPU
+from benchmarks.kit.benchmark import CPU, parse
 from benchmarks.kit.forms import TINY_TEXT, vit_config
 from benchmarks.kit.processes import here, in_new_process
 from benchmarks.peers import pruning as peers_pruning
@@ -176,6 +176,13 @@ def test_channels_are_pruned_to_fit(way: str, vit: PreTrainedModel) -> None:
     logits = pruned(torch.randn(3, 1, 28, 28)).logits
     assert logits.shape == (3, 10)
     logits.sum().backward()
+
+
+@pytest.mark.parametrize("options", [[], ["--quick"]])
+def test_the_study_of_pruning_is_one(options: list[str]) -> None:
+    arguments = parse(peers_pruning.BENCHMARK, options)
+    searched = lf.make_study(peers_pruning.study(arguments)).train.search_epochs
+    assert (searched is None) == (len(arguments.rates) == 1)
 
 
 def test_pruned_weights_stay_zero(batches: ImageBatches, vit: PreTrainedModel) -> None:

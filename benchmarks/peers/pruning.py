@@ -238,7 +238,8 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
         "train": {
             "epochs": arguments.epochs,
             "learning_rate": arguments.rates,
-            "search_epochs": arguments.search_epochs,
+            # With one rate there is nothing to search, and a study refuses what does nothing.
+            **({"search_epochs": arguments.search_epochs} if len(arguments.rates) > 1 else {}),
         },
         "seeds": arguments.seeds,
         "measure": {"device": "cpu", "threads": arguments.threads, **NOT_MEASURED},
