@@ -188,16 +188,11 @@ class AcceptConfig(Section):
     """What the task's models answer with, by which ``metric`` can be chosen."""
 
     metric: str
-    """A metric of the catalogue (``leanformer.results.metrics``) that judges such answers; by default the usual one."""
+    """A metric of the catalogue (``leanformer.results.metrics``) that judges such answers."""
     max_drop: NonNegative = Field(default_factory=_usual_margin)
     """In the metric's own units, such as a part of the examples (0.01 is one point) or points of a score; by default
     the metric's own."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-
-    @model_validator(mode="before")
-    @classmethod
-    def _usual_metric(cls, section: Any) -> Any:
-        return {"metric": judging(cls.answers)[0].key, **section} if isinstance(section, dict) else section
 
     @field_validator("metric", mode="before")
     @classmethod

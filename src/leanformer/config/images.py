@@ -22,7 +22,7 @@ from leanformer.core.fields import (
     Whole,
     no_repeats,
 )
-from leanformer.results.metrics import AnswerKind
+from leanformer.results.metrics import AnswerKind, judging
 
 
 class ImageDataConfig(DataConfig):
@@ -77,6 +77,8 @@ class ImageAcceptConfig(AcceptConfig):
     """What an image classifier may lose."""
 
     answers: ClassVar[AnswerKind] = "labels"
+
+    metric: str = judging(answers)[0].key
 
 
 @STUDIES.register("image-classification")

@@ -34,7 +34,7 @@ from leanformer.core.fields import (
     Text,
     no_repeats,
 )
-from leanformer.results.metrics import AnswerKind
+from leanformer.results.metrics import AnswerKind, judging
 
 
 class TokenizerConfig(Section):
@@ -124,6 +124,8 @@ class TranslationAcceptConfig(AcceptConfig):
     """What a translator may lose."""
 
     answers: ClassVar[AnswerKind] = "texts"
+
+    metric: str = judging(answers)[0].key
 
     tokenize: Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none"] = (
         "auto"

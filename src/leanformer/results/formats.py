@@ -77,9 +77,9 @@ def megabytes(value: float) -> str:
     return f"{value:.1f} MB" if value < 1000 else f"{value / 1000:.2f} GB"
 
 
-def size(value: int) -> str:
+def size(value: float) -> str:
     """Bytes: ``512 B``, ``24.6 kB``, ``1.2 MB``"""
-    return f"{value} B" if value < 1000 else f"{value / 1000:.1f} kB" if value < 1e6 else megabytes(value / 1e6)
+    return f"{value:.0f} B" if value < 1000 else f"{value / 1000:.1f} kB" if value < 1e6 else megabytes(value / 1e6)
 
 
 def times(ratio: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from leanformer.results.metrics import Texts
@@ -22,7 +23,7 @@ def count(metric: Metric, answers: Texts) -> np.ndarray:
     )
 
 
-def count_words(texts: list[str], tokenize: str, lowercase: bool = False) -> np.ndarray:
+def count_words(texts: Sequence[str], tokenize: str, lowercase: bool = False) -> np.ndarray:
     """How many words each text has, as one of sacreBLEU's tokenizers cuts them, shape (texts,)."""
     import numpy as np
     from sacrebleu.metrics.bleu import BLEU

@@ -442,3 +442,8 @@ FORMS: Registry[type[Results]] = Registry("leanformer.results", order=("image-cl
 def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of results.json: the baseline's, then the candidates'."""
     return [results["baseline"], *results["candidates"]]
+
+
+def form_of(results: Mapping[str, Any]) -> type[Results]:
+    """The form of these results, by their task."""
+    return FORMS[results["task"]]

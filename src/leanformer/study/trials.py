@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from leanformer.learn.lessons import frozen_copy, tuning_loss
 from leanformer.learn.train import Loss, Trained, TrainingBatches, train
 from leanformer.model.students import load, reduce, save
 from leanformer.model.surgery import ResolvedPlan
+from leanformer.results.metrics import METRICS
 from leanformer.study.assemble import CandidateOutcome
 from leanformer.study.prepare import StudyJob
 from leanformer.study.steps import Part, Parts
@@ -148,7 +149,7 @@ class Trials:
             {} if candidate is None else candidate.plan,
             self.job.structure(name),
             [
-                {key: run[key] for key in ("learning_rate", self.study.accept.metric, "loss")}
+                {key: run.get(key) for key in ("learning_rate", self.study.accept.metric, "loss")}
                 | {"status": run["trained"]["status"]}
                 for run in search
             ],
@@ -170,8 +171,11 @@ class Trials:
         if not search:
             return self.study.train.learning_rate[0]
         good = [run for run in search if run["trained"]["status"] == "ok"]
-        metric = self.study.accept.metric
-        best = max(good or search[:1], key=lambda run: (run[metric] or 0.0, -(run["loss"] or 0.0)))
+        metric = METRICS[self.study.accept.metric]
+        # A search of before there was this metric, whose answers were not kept, goes by its loss alone.
+        best = max(
+            good or search[:1], key=lambda run: (metric.sign * (run.get(metric.key) or 0.0), -(run["loss"] or 0.0))
+        )
         return float(best["learning_rate"])
 
     def _teacher_beams(self, names: Sequence[str]) -> list[int]:
@@ -213,7 +217,7 @@ class Trials:
     def _judged_as_asked(self, part: Part, result: dict[str, Any]) -> dict[str, Any]:
         """A search's result; one that was scored otherwise than the study asks is scored anew, without training."""
         answers = self._parts.directory(part) / VALIDATION
-        if answers.exists() and result.get("scoring", {}) != self.job.task.scoring_settings():
+        if answers.exists() and self._is_scored_otherwise(result):
             result |= self._scored(self.job.task.read_answers(answers))
             self._finish(part, result)
         return result
@@ -399,6 +403,11 @@ class Trials:
         """The scores of answers, and how they were made."""
         return {"scoring": self.job.task.scoring_settings(), **self.job.task.scores(answers)}
 
+    def _is_scored_otherwise(self, result: Mapping[str, Any]) -> bool:
+        """Whether a result's scores were made otherwise than the study asks, or before there was its metric."""
+        scoring = result.get("scoring", {}) != self.job.task.scoring_settings()
+        return scoring or self.study.accept.metric not in result
+
     def _evaluated_as_asked(self, part: Part, result: dict[str, Any]) -> dict[str, Any]:
         """A trial's result; one that was evaluated otherwise than the study asks is evaluated anew."""
         if result["trained"]["status"] != "ok":
@@ -410,7 +419,7 @@ class Trials:
             model = load(directory / "model").to(self.job.device)
             result |= self._evaluated(model, directory)
             self._finish(part, result)
-        elif result.get("scoring", {}) != self.job.task.scoring_settings():
+        elif self._is_scored_otherwise(result):
             path = self._parts.directory(part) / "predictions.parquet"
             answers = self.job.task.read_answers(path)
             self.directory.replace_file(path, answers.to_bytes())

@@ -76,6 +76,8 @@ class Metric(ABC):
         judges: Whether a study may decide by it (``accept.metric``); otherwise it is only shown.
         words: How many words in a row it counts at most, as ``Texts.tokenize`` cuts them; 0 where it counts none. It
             hardly sees a reference of fewer.
+        meaning: What it is, where the name does not say it to everybody: after "exact match is".
+        official: Its name before a signature, where that is another one.
         signature: Tokenizer and whether case is ignored -> how scores are made, to be stated with them.
     """
 
@@ -92,6 +94,8 @@ class Metric(ABC):
     better: Literal["larger", "smaller"] = "larger"
     judges: bool = True
     words: int = 0
+    meaning: str = ""
+    official: str = ""
     signature: Callable[[str, bool], str] | None = None
 
     # How values come about
@@ -244,6 +248,12 @@ def metrics_of(answers: AnswerKind) -> list[Metric]:
 def judging(answers: AnswerKind) -> list[Metric]:
     """Those by which a study may decide, the usual one first."""
     return [metric for metric in metrics_of(answers) if metric.judges]
+
+
+def finest(answers: AnswerKind) -> Metric:
+    """The metric that tells single examples apart best: one that counts no words, of which a text may have few."""
+    found = judging(answers)
+    return next((metric for metric in found if not metric.words), found[0])
 
 
 def find_metric(results: Mapping[str, Any]) -> Metric:

@@ -58,6 +58,7 @@ register(
         difference_unit="chrF",
         greatest=100.0,
         max_drop=0.5,
+        official="chrF2",
         signature=_signature,
         counts=_counts,
         of_sums=_points,

@@ -29,6 +29,7 @@ register(
         digits=1,
         max_drop=0.01,
         judges=False,
+        meaning="the part of the sentences that are their references",
         outcomes=_same,
     )
 )
