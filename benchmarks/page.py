@@ -17,7 +17,7 @@ from benchmarks.room import RESULTS, Result, find, read_result, table, with_inte
 from benchmarks.verdicts import MARGINS, WORDS, Verdict, in_order
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import make_directory, write_atomically
-from leanformer.report.numbers import seconds, signed
+from leanformer.results.formats import seconds, signed
 
 EVERY = "Every reduction"
 """Heading of the table of all that was replaced or taken out."""

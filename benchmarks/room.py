@@ -28,7 +28,7 @@ from leanformer.core.errors import LeanformerError
 from leanformer.core.files import make_directory, write_atomically
 from leanformer.core.machine import environment, threads
 from leanformer.core.progress import quiet_libraries
-from leanformer.report.numbers import signed
+from leanformer.results.formats import signed
 from leanformer.results.schema import rows_of
 from leanformer.study.store import read_json, to_json
 

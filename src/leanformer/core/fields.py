@@ -194,7 +194,9 @@ def one_of(names: Callable[[], Sequence[str]]) -> Callable[[Any], Any]:
         if not isinstance(value, str) or f"'{value}'" not in known:
             *first, last = known
             listed = f"{', '.join(first)} or {last}" if first else last
-            raise PydanticCustomError("literal_error", "Input should be {listed}", {"listed": listed})  # as of a Literal
+            raise PydanticCustomError(
+                "literal_error", "Input should be {listed}", {"listed": listed}
+            )  # as of a Literal
         return value
 
     return check

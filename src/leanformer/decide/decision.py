@@ -16,6 +16,7 @@ from leanformer.results.metrics import Metric
 MOST_MORE_SEEDS = 1_000
 MOST_MORE_EXAMPLES = 10_000_000
 
+
 @dataclass(frozen=True)
 class Decision:
     """What can be said of one candidate.

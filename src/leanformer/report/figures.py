@@ -8,8 +8,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.results import formats
-from leanformer.results.metrics import Metric, find_metric
 from leanformer.report.style import (
     COLORS,
     NEUTRAL,
@@ -22,7 +20,9 @@ from leanformer.report.style import (
     safe,
 )
 from leanformer.report.verdict import verdict
+from leanformer.results import formats
 from leanformer.results.costs import COSTS
+from leanformer.results.metrics import Metric, find_metric
 from leanformer.results.schema import form_of, rows_of
 
 MARGIN = {"line": {"color": COLORS["reject"], "width": 1.5, "dash": "dash"}, "name": "margin", "showlegend": True}

@@ -7,9 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from leanformer.report.style import empty_figure, reach
 from leanformer.results import formats
 from leanformer.results.metrics import Metric
-from leanformer.report.style import empty_figure, reach
 
 # Apart for every reader, and in gray the number tells.
 COLORSCALE = [[0, "#b35806"], [0.25, "#f1a340"], [0.5, "#f4f5f6"], [0.75, "#79b2d9"], [1, "#0b5394"]]

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from leanformer.core.errors import printable
 from leanformer.core.files import write_atomically
-from leanformer.results import formats
 from leanformer.report.heatmap import heat_map
 from leanformer.report.page import make_environment
 from leanformer.report.style import safe
+from leanformer.results import formats
 from leanformer.results.inspection import best_probe
 
 LINE = 26  # pixels

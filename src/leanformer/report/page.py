@@ -125,7 +125,9 @@ def render(results: Mapping[str, Any]) -> str:
         confidence=formats.confidence(results["accept"]["confidence"]),
         margin=metric.margin(results["accept"]["max_drop"]),
         far=metric.margin(reach(results)) if math.isfinite(reach(results)) else None,
-        far_rows=[row for row in rows if row["difference"] and metric.sign * row["difference"]["mean"] < -reach(results)],
+        far_rows=[
+            row for row in rows if row["difference"] and metric.sign * row["difference"]["mean"] < -reach(results)
+        ],
         distilled=[row for row in results["candidates"] if row["method"] == "distill"],
         changed={row["name"]: changed_sites(row["changes"]) for row in rows},
         kept={row["name"]: kept_sites(row["changes"]) for row in rows},

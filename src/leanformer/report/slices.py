@@ -7,10 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.results import formats
 from leanformer.report.heatmap import difference_limits, heat_map
-from leanformer.results.metrics import Metric
 from leanformer.report.style import number_of, row_axis, row_height, safe, scaled, shortened
+from leanformer.results import formats
+from leanformer.results.metrics import Metric
 from leanformer.results.schema import Slice, form_of, rows_of
 
 MOST_SLICES_WITH_NUMBERS = 14

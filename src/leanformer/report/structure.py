@@ -11,8 +11,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.results import formats
 from leanformer.report.style import NEUTRAL, empty_figure, row_axis, row_height, safe
+from leanformer.results import formats
 from leanformer.results.schema import rows_of
 
 KINDS = (("#2a78b5", ""), ("#d98c00", "/"), ("#1f9d7a", "."), ("#a8588f", "\\"), ("#56b4e9", "x"))

@@ -53,7 +53,10 @@ def results_table(results: Mapping[str, Any]) -> Table:
         table.add_row(
             ">" if chosen else "",
             Text(printable(row["name"])),
-            *(Text(text, style=STYLES[text]) if column.kind == "verdict" else text for column, text in zip(columns, texts, strict=True)),
+            *(
+                Text(text, style=STYLES[text]) if column.kind == "verdict" else text
+                for column, text in zip(columns, texts, strict=True)
+            ),
             style="bold" if chosen else "",
         )
     return table
@@ -96,7 +99,10 @@ def _savings(chosen: Mapping[str, Any], baseline: Mapping[str, Any], example: st
         parts.append(f"{formats.times(speed)} the throughput")
     # Distilling begins where the teacher's training has ended.
     how = "after the teacher's" if chosen["method"] == "distill" else "in place of"
-    for cost, words in ((COSTS["latency"], f"for one {example} in place of"), (COSTS["train_seconds"], f"of training {how}")):
+    for cost, words in (
+        (COSTS["latency"], f"for one {example} in place of"),
+        (COSTS["train_seconds"], f"of training {how}"),
+    ):
         if cost.of(chosen) is not None and cost.of(baseline) is not None:
             parts.append(f"{cost.text(chosen)} {words} {cost.text(baseline)}")
     return f"Cost: {'; '.join(parts)}."

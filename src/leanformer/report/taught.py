@@ -7,10 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.results import formats
 from leanformer.report.heatmap import heat_map
 from leanformer.report.structure import KINDS, layer_of, place_of
 from leanformer.report.style import empty_figure, safe
+from leanformer.results import formats
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MOST_LAYERS_WITH_NUMBERS = 8

@@ -46,7 +46,6 @@ def _inside(path: str) -> str:
     return path
 
 
-
 class Section(BaseModel):
     """A section of the file. Keys beyond these are passed over."""
 
@@ -204,7 +203,7 @@ class Row(Section):
     parameters: Annotated[Count, Field(ge=1)]
     parameters_ratio: Amount
     parameters_by_kind: dict[str, Count]
-    flops_per_example: Amount | None
+    flops_per_example: Annotated[int | float, Field(ge=0)] | None
     flops_ratio: Amount | None
     decoding: Decoding | None
     q_ratio: Amount | None

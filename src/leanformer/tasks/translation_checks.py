@@ -226,9 +226,9 @@ def _lossy_warning(
     shown, became = (side[max(0, alike - 20) : alike + 20] for side in (given, back))
     return StudyWarning(
         "lossy-tokenizer",
-        f"the tokenizer does not give texts back: {shown!r} of a test reference becomes {became!r}, and a perfect "
-        f"translation scores {metric.scale * reached:.1f} {metric.difference_unit}, not {metric.scale * best:.0f}; take "
-        "a tokenizer that gives them back, or write the data as it does",
+        f"the tokenizer does not give texts back: {shown!r} of a test reference becomes {became!r}, and a "
+        f"perfect translation scores {metric.scale * reached:.1f} {metric.difference_unit}, not "
+        f"{metric.scale * best:.0f}; take a tokenizer that gives them back, or write the data as it does",
         sum(
             text.strip() != reference.strip()
             for text, reference in zip(answers.scored.hypotheses, answers.scored.references, strict=True)
