@@ -225,7 +225,7 @@ def test_numbers() -> None:
     assert [formats.p_value(value) for value in (0.0004, 0.0123, 0.73)] == ["<0.001", "0.012", "0.73"]
     metric = find_metric(example_results())
     assert [metric.signed(value) for value in (-0.0034, -0.0001, 0.0004, 0.012)] == ["-0.3", "0.0", "0.0", "+1.2"]
-    assert [metric.drop(value) for value in (0.01, 0.0025, 0.02)] == ["1 point", "0.25 points", "2 points"]
+    assert [metric.margin(value) for value in (0.01, 0.0025, 0.02)] == ["1 point", "0.25 points", "2 points"]
 
 
 def test_more_test_examples_give_more_decimals() -> None:
@@ -501,7 +501,7 @@ def test_translation_decision_in_words() -> None:
 def test_chrf_is_written_as_people_write_it() -> None:
     metric = find_metric(translation_results() | {"metric": "chrf"})
     assert (metric.titled, metric.value(53.3), metric.difference(-0.5)) == ("chrF", "53.30", "-0.50 chrF")
-    assert [metric.drop(value) for value in (0.5, 1)] == ["0.5 chrF", "1 chrF"]
+    assert [metric.margin(value) for value in (0.5, 1)] == ["0.5 chrF", "1 chrF"]
 
 
 def test_translation_page_shows_scores_and_cost(translation_page: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from leanformer.core.fields import Seed
 from leanformer.results.metrics import AnswerKind, Metric, find_metric
@@ -15,7 +15,7 @@ from leanformer.results.schema import FORMS, Count, Data, PartOfOne, Results, Ro
 class ClassQuality(Section):
     """The right part of one class' test images, mean over the seeds, whatever the study's metric is."""
 
-    name: str = Field(alias="class")
+    name: str = Field(validation_alias=AliasChoices("class", "name"), serialization_alias="class")
     examples: Count
     accuracy: PartOfOne
     difference: Annotated[float, Field(ge=-1, le=1)] | None

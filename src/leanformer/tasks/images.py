@@ -26,6 +26,7 @@ from leanformer.measure.cost import Subject
 from leanformer.measure.quality import Predictions, predict
 from leanformer.model.baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
+from leanformer.results.images import ClassQuality
 from leanformer.results.metrics import METRICS, Labels, metrics_of
 from leanformer.tasks.base import MakeStep, Outcome, Task
 
@@ -248,7 +249,7 @@ class ImageClassification(Task):
     def no_details(self) -> dict[str, Any]:
         return {"per_class": [], "mcnemar": []}
 
-    def _per_class(self, outcome: Outcome, baseline: Outcome | None) -> list[dict[str, Any]]:
+    def _per_class(self, outcome: Outcome, baseline: Outcome | None) -> list[ClassQuality]:
         """Accuracy by class, mean over seeds, and the difference to the baseline's."""
         labels = outcome.each()[0].labels
         right = _right(outcome).mean(axis=0)
@@ -260,7 +261,7 @@ class ImageClassification(Task):
                 continue
             accuracy = float(right[chosen].mean())
             difference = None if base is None else accuracy - float(base[chosen].mean())
-            found.append({"class": name, "examples": int(chosen.sum()), "accuracy": accuracy, "difference": difference})
+            found.append(ClassQuality(name=name, examples=int(chosen.sum()), accuracy=accuracy, difference=difference))
         return found
 
     def interval_method(self) -> str:
