@@ -15,6 +15,7 @@ from rich.console import Console
 
 from leanformer.core.errors import LeanformerError
 from leanformer.report import page, summary
+from leanformer.report.columns import PAGE, TERMINAL
 from leanformer.results.migrate import migrate
 from leanformer.results.reader import read_results
 from leanformer.results.schema import FORMS, VERSION, form_of, rows_of
@@ -70,7 +71,7 @@ def test_files_of_other_versions_are_refused(version: object, tmp_path: Path) ->
         read({**example_results(), "version": version}, tmp_path)
 
 
-@pytest.mark.parametrize("key", ["trials", "decoding", "teaching", "more_seeds"])
+@pytest.mark.parametrize("key", ["trials", "plan", "parameters_ratio", "failures"])
 def test_of_this_version_every_key_is_there(key: str, tmp_path: Path) -> None:
     written = migrate(example_results(), 1)
     del written["candidates"][0][key]
@@ -92,8 +93,8 @@ def test_every_task_has_a_form_and_words() -> None:
 
 def test_terminal_and_page_have_their_columns_from_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
     results = migrate(example_results(), 1)
-    monkeypatch.setattr(summary, "TERMINAL", (*summary.TERMINAL, "p"))
-    monkeypatch.setattr(page, "PAGE", ("speed", *page.PAGE))
+    monkeypatch.setattr(summary, "TERMINAL", (*TERMINAL, "p"))
+    monkeypatch.setattr(page, "PAGE", ("speed", *PAGE))
     console = Console(file=StringIO(), width=120)
     console.print(summary.results_table(results))
     table = console.file.getvalue()  # type: ignore[attr-defined]

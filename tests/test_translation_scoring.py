@@ -550,7 +550,7 @@ def test_an_end_mark_within_a_reference_ends_its_translation(tmp_path: Path) -> 
     task = task_of(own | {"baseline": {"model": str(model)}})
     references = task.data.test.targets
     cut = tuple(text.split(" </s>")[0] for text in references)
-    best = Translations(references, references, cut).bleu
+    best = Translations(references, references, cut).score("bleu")
     (told,) = task.warnings
     assert told.code == "lossy-tokenizer"
     assert f"a perfect translation scores {best:.1f} BLEU, not 100" in told.sentence

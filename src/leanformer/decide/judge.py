@@ -13,7 +13,7 @@ import numpy as np
 from leanformer.decide import corpus, statistics
 from leanformer.decide.statistics import Comparison
 from leanformer.results.metrics import CorpusMetric, Metric
-from leanformer.results.schema import Interval, Quality
+from leanformer.results.rows import Interval, Quality
 
 Trainings = Sequence[np.ndarray]
 """``Metric.statistics`` of each seed's answers to the same examples, shape (examples, counts) each."""

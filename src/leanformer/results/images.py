@@ -9,10 +9,11 @@ from pydantic import AliasChoices, Field
 
 from leanformer.core.fields import Seed
 from leanformer.results.metrics import AnswerKind, Metric, find_metric
-from leanformer.results.schema import FORMS, Count, Data, PartOfOne, Results, Row, Section, Slice, Wording
+from leanformer.results.rows import Count, PartOfOne, Record, Row
+from leanformer.results.schema import FORMS, Data, Results, Slice, Wording
 
 
-class ClassQuality(Section):
+class ClassQuality(Record):
     """The right part of one class' test images, mean over the seeds, whatever the study's metric is."""
 
     name: str = Field(validation_alias=AliasChoices("class", "name"), serialization_alias="class")
@@ -21,7 +22,7 @@ class ClassQuality(Section):
     difference: Annotated[float, Field(ge=-1, le=1)] | None
 
 
-class Mcnemar(Section):
+class Mcnemar(Record):
     """McNemar's exact test of one seed's two models: test images that only one of them gets right."""
 
     seed: Seed
@@ -33,18 +34,18 @@ class Mcnemar(Section):
 class ImageRow(Row):
     """What is said of one image classifier."""
 
-    per_class: list[ClassQuality]
-    mcnemar: list[Mcnemar]
+    per_class: list[ClassQuality] = Field(default_factory=list)
+    mcnemar: list[Mcnemar] = Field(default_factory=list)
 
 
 class ImageData(Data):
     """The images; what is null was not written by older versions."""
 
     classes: list[str]
-    channels: Count | None
-    height: Count | None
-    width: Count | None
-    storage: str | None
+    channels: Count | None = None
+    height: Count | None = None
+    width: Count | None = None
+    storage: str | None = None
 
 
 @FORMS.register("image-classification")

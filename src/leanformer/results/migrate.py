@@ -23,31 +23,23 @@ def migrate(content: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def _to_2(content: dict[str, Any]) -> dict[str, Any]:
-    """Every key is there: files without a version lack those that came with later tasks, costs and blocks."""
-    translation = content.get("task") == "translation"
+    """What a plan took out and put in at a site is written there, and where a trial's files are."""
     content = {"warnings": [], **content}
-    if isinstance(content.get("data"), dict) and not translation:
-        content["data"] = {**dict.fromkeys(("channels", "height", "width", "storage")), **content["data"]}
-    missing: dict[str, Any] = dict.fromkeys(("teaching", "decoding", "ms_per_token", "tokens_per_second"))
-    missing["trials"] = []
-    if translation:
-        missing |= {"per_class": [], "mcnemar": []}
     if isinstance(content.get("baseline"), dict):
-        content["baseline"] = _with_changes({**missing, **content["baseline"]})
+        content["baseline"] = _row(content["baseline"])
     if isinstance(content.get("candidates"), list):
-        content["candidates"] = [
-            _with_changes({**missing, **row}) if isinstance(row, dict) else row for row in content["candidates"]
-        ]
+        content["candidates"] = [_row(row) if isinstance(row, dict) else row for row in content["candidates"]]
     return content
 
 
-def _with_changes(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose changes say what went and what came: of a changed site all went, of another nothing."""
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    row = {"trials": [], **row}
     if not isinstance(row.get("changes"), list):
         return row
     changes = []
     for change in row["changes"]:
         if isinstance(change, dict):
+            # Of a changed site all was exchanged, of another nothing.
             changed = change.get("changed") is True
             exchanged = {
                 "removed": change.get("parameters_before") if changed else 0,

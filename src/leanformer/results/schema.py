@@ -1,7 +1,7 @@
-"""results.json as typed models: it is written from them and read into them (``reader``), each field written once here.
+"""results.json as typed models: it is written from them and read into them (``reader``), each field written once.
 
-What one task alone says of its data and models stands in a module of its own (``images``, ``translation``), which
-registers the form of that task's results.
+What every task says of a model stands in ``rows``; what one task alone says, of its data and of its models, stands in a
+module of its own (``images``, ``translation``), which registers the form of that task's results.
 """
 
 from __future__ import annotations
@@ -13,29 +13,19 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from leanformer.core.errors import printable, quoted
-from leanformer.core.fields import Seed, no_repeats, one_of
+from leanformer.core.fields import one_of
 from leanformer.core.registry import Registry
 from leanformer.results.costs import preferences
 from leanformer.results.metrics import METRICS, AnswerKind, Metric, find_metric, judging
+from leanformer.results.rows import ROUNDING, Amount, Count, Record, Row, Seeds
 
 FORMAT = 1
 """The key ``format`` of every results file until now; a version that cannot be migrated would be another one."""
 VERSION = 2
 """Of the forms in this module; ``migrate`` brings older files to it."""
-
-ROUNDING = 1e-6
-"""By which a sum of rounded numbers may pass its greatest value: BLEU's 100 comes out as 100.00000000000004."""
-
-Count = Annotated[int, Field(ge=0, le=10**18)]
-Amount = Annotated[float, Field(ge=0)]
-PartOfOne = Annotated[float, Field(ge=0, le=1 + ROUNDING)]
-Explained = Annotated[float, Field(le=1 + ROUNDING)]
-"""R²."""
-_Name = Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-_Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(no_repeats("a seed"))]
 
 
 def _inside(path: str) -> str:
@@ -46,193 +36,7 @@ def _inside(path: str) -> str:
     return path
 
 
-class Section(BaseModel):
-    """A section of the file. Keys beyond these are passed over."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class Interval(Section):
-    """An estimate with its interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low is {self.low:g} and high {self.high:g}; low is the lesser one")
-        return self
-
-
-class Quality(Interval):
-    """A model's mean quality over its seeds, and that of each seed in the study's order."""
-
-    per_seed: Annotated[list[float], Field(min_length=1)]
-
-
-class Change(Section):
-    """What a plan did to a site."""
-
-    site: str
-    kind: str
-    block: str
-    arguments: dict[str, Any]
-    changed: bool
-    parameters_before: Count
-    parameters_after: Count
-    removed: Count
-    added: Count
-    r2: Explained | None
-    """Of the block that was taught there, on held-out data, mean over the seeds."""
-    r2_per_seed: list[Explained]
-
-
-class Searched(Section):
-    """A training of the search for a learning rate; beside its loss stand the metrics under their own names."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, float | None] = Field(init=False)
-
-    learning_rate: Amount
-    status: str
-    loss: float | None
-
-
-class Epoch(Section):
-    """An epoch of a training; beside these stand the task's own measurements, named ``validation_`` and what it is."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, float | None] = Field(init=False)
-
-    epoch: Count
-    train_loss: float | None
-    validation_loss: float | None
-
-
-class Curve(Section):
-    """How one seed's training went."""
-
-    seed: Seed
-    epochs: list[Epoch]
-
-
-class TaughtCurve(Section):
-    """How a block was taught: R² on held-out data after each epoch."""
-
-    site: str
-    block: str
-    seed: Seed
-    r2: list[Explained]
-
-
-class Teaching(Section):
-    """How the blocks of a distilled candidate were taught."""
-
-    seconds: Amount
-    blocks: Count
-    epochs: Count
-    curves: list[TaughtCurve]
-
-
-class Latency(Section):
-    """Milliseconds of one call."""
-
-    p50: Amount
-    p95: Amount
-
-    @model_validator(mode="after")
-    def _is_in_order(self) -> Self:
-        if self.p50 > self.p95:
-            raise ValueError(f"p50 is {self.p50:g} and p95 {self.p95:g}; p50 is the lesser one")
-        return self
-
-
-class Longest(Section):
-    """The state at the greatest lengths of the test split."""
-
-    source_tokens: Count
-    target_tokens: Count
-    state_bytes: Count
-
-
-class Decoding(Section):
-    """What writing costs a model, counted at the median lengths of the test split."""
-
-    source_tokens: Count
-    target_tokens: Count
-    flops_per_source: Count
-    flops_per_token: Count
-    state_bytes: Count
-    longest: Longest
-
-
-class TokenTime(Section):
-    """Milliseconds a token that is written, one example at a time and in a large batch."""
-
-    one: Amount
-    batch: Amount
-
-
-class Failure(Section):
-    """Why a seed's training failed."""
-
-    seed: Seed
-    reason: str
-
-
-class Rollback(Section):
-    """A training that went back to an earlier state."""
-
-    seed: Seed
-    what: str
-
-
-class Row(Section):
-    """What every task says of a model. Each is null where it was not measured, or cannot be said."""
-
-    name: _Name
-    method: Literal["scratch", "distill"]
-    status: Literal["ok", "failed"]
-    plan: dict[str, str | dict[str, Any]]
-    changes: list[Change]
-    seeds: _Seeds
-    learning_rate: Amount | None
-    learning_rate_search: list[Searched]
-    parameters: Annotated[Count, Field(ge=1)]
-    parameters_ratio: Amount
-    parameters_by_kind: dict[str, Count]
-    flops_per_example: Annotated[int | float, Field(ge=0)] | None
-    flops_ratio: Amount | None
-    decoding: Decoding | None
-    q_ratio: Amount | None
-    quality: Quality | None
-    difference: Interval | None
-    """The quality less the baseline's."""
-    scope: Literal["seeds and examples", "one trained pair"]
-    teaching: Teaching | None
-    curves: list[Curve]
-    train_seconds: Amount | None
-    latency_ms: Latency | None
-    ms_per_token: TokenTime | None
-    throughput_per_second: Amount | None
-    tokens_per_second: Amount | None
-    train_examples_per_second: Amount | None
-    peak_memory_mb: Amount | None
-    train_peak_memory_mb: Amount | None
-    decision: Literal["accept", "reject", "undecided"] | None
-    reason: str | None
-    p_value: PartOfOne | None
-    p_adjusted: PartOfOne | None
-    more_seeds: Count | None
-    more_examples: Count | None
-    failures: list[Failure]
-    rollbacks: list[Rollback]
-    trials: list[str]
-
-
-class Accept(Section):
+class Accept(Record):
     """``accept`` of the study; a task's own keys stand beside these."""
 
     model_config = ConfigDict(extra="allow")
@@ -242,7 +46,7 @@ class Accept(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
 
 
-class Data(Section):
+class Data(Record):
     """What every task says of its data."""
 
     source: str
@@ -252,14 +56,14 @@ class Data(Section):
     notes: list[str]
 
 
-class Method(Section):
+class Method(Record):
     """How it was measured, in words."""
 
     interval: str
     cost: str
 
 
-class Warned(Section):
+class Warned(Record):
     """A warning of the study."""
 
     code: str
@@ -315,7 +119,7 @@ class Wording:
     writes: bool = False
 
 
-class Results(Section):
+class Results(Record):
     """What every task's study says. A task's form says more of ``data`` and of the rows, and has words of its own."""
 
     answers: ClassVar[AnswerKind]
@@ -328,7 +132,7 @@ class Results(Section):
     metric: str
     accept: Accept
     prefer: Annotated[str, BeforeValidator(one_of(preferences))]
-    seeds: _Seeds
+    seeds: Seeds
     data: Data
     warnings: list[Warned]
     baseline: Row

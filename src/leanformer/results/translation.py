@@ -9,40 +9,29 @@ from pydantic import ConfigDict, Field
 
 from leanformer.core.fields import Seed
 from leanformer.results.metrics import AnswerKind
-from leanformer.results.schema import (
-    FORMS,
-    Count,
-    Data,
-    Interval,
-    PartOfOne,
-    Quality,
-    Results,
-    Row,
-    Section,
-    Slice,
-    Wording,
-)
+from leanformer.results.rows import Count, Interval, PartOfOne, Quality, Record, Row
+from leanformer.results.schema import FORMS, Data, Results, Slice, Wording
 
 
-class SeedScores(Section):
+class SeedScores(Record):
     """A score that is shown and decides nothing: mean over the seeds, and of each."""
 
     mean: PartOfOne
     per_seed: Annotated[list[PartOfOne], Field(min_length=1)]
 
 
-class Scores(Section):
+class Scores(Record):
     """A model's scores by every metric of texts; those that came after these stand beside them."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Quality] = Field(init=False)
+    __pydantic_extra__: dict[str, Quality | SeedScores] = Field(init=False)
 
     bleu: Quality
     chrf: Quality
     exact_match: SeedScores
 
 
-class Signatures(Section):
+class Signatures(Record):
     """How each score is made, by sacreBLEU's signatures."""
 
     model_config = ConfigDict(extra="allow")
@@ -52,7 +41,7 @@ class Signatures(Section):
     chrf: str
 
 
-class Bootstrap(Section):
+class Bootstrap(Record):
     """The paired bootstrap of one seed's two models."""
 
     seed: Seed
@@ -60,7 +49,7 @@ class Bootstrap(Section):
     p_value: PartOfOne
 
 
-class LengthQuality(Section):
+class LengthQuality(Record):
     """The score of test sentences whose source has ``low`` to ``high`` words."""
 
     low: Count
@@ -70,7 +59,7 @@ class LengthQuality(Section):
     difference: float | None
 
 
-class Example(Section):
+class Example(Record):
     """A test sentence and two translations of it, with their own scores."""
 
     source: str
@@ -84,13 +73,13 @@ class Example(Section):
 class TranslationRow(Row):
     """What is said of one translator."""
 
-    scores: Scores | None
-    paired_bootstrap: list[Bootstrap]
-    by_length: list[LengthQuality]
-    examples: list[Example]
+    scores: Scores | None = None
+    paired_bootstrap: list[Bootstrap] = Field(default_factory=list)
+    by_length: list[LengthQuality] = Field(default_factory=list)
+    examples: list[Example] = Field(default_factory=list)
     # Of classes there is nothing to say; every file until now has these two, empty.
-    per_class: Annotated[list[Any], Field(max_length=0)]
-    mcnemar: Annotated[list[Any], Field(max_length=0)]
+    per_class: Annotated[list[Any], Field(max_length=0)] = Field(default_factory=list)
+    mcnemar: Annotated[list[Any], Field(max_length=0)] = Field(default_factory=list)
 
 
 class TextData(Data):
@@ -100,7 +89,7 @@ class TextData(Data):
     target_language: str
 
 
-class Decode(Section):
+class Decode(Record):
     """How test sentences are translated."""
 
     beam: Count

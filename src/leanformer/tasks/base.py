@@ -20,7 +20,7 @@ from leanformer.learn.train import Batch, TrainingBatches, TrainingStep
 from leanformer.measure.cost import Subject
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.metrics import METRICS, Metric
-from leanformer.results.schema import Quality
+from leanformer.results.rows import Quality
 
 MakeStep = Callable[[PreTrainedModel], TrainingStep]
 
@@ -235,10 +235,6 @@ class Task(ABC):
             outcome: Of the candidate, or of the baseline itself.
             baseline: Of the baseline, where it ended well.
         """
-
-    @abstractmethod
-    def no_details(self) -> dict[str, Any]:
-        """The same keys for a candidate that failed."""
 
     @abstractmethod
     def interval_method(self) -> str:

@@ -246,9 +246,6 @@ class ImageClassification(Task):
                 tests.append({"seed": seed, **asdict(test)})
         return {"per_class": self._per_class(outcome, baseline), "mcnemar": tests}
 
-    def no_details(self) -> dict[str, Any]:
-        return {"per_class": [], "mcnemar": []}
-
     def _per_class(self, outcome: Outcome, baseline: Outcome | None) -> list[ClassQuality]:
         """Accuracy by class, mean over seeds, and the difference to the baseline's."""
         labels = outcome.each()[0].labels

@@ -32,7 +32,7 @@ from leanformer.model.baseline import TextBaseline, TextGeometry
 from leanformer.model.generate import Translated, most_tokens, translate
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.metrics import METRICS, Metric, metrics_of
-from leanformer.results.schema import Quality
+from leanformer.results.rows import Quality
 from leanformer.results.translation import SeedScores
 from leanformer.tasks.base import MakeStep, Outcome, Task
 from leanformer.tasks.translation_checks import (
@@ -363,21 +363,10 @@ class Translation(Task):
         words = source_words(self.data.test.sources, self.study.data.source_language)
         rival = None if baseline is outcome else baseline
         return {
-            **self.no_details(),
             "scores": {metric.key: self._score(metric, outcome) for metric in metrics_of("texts")},
             "paired_bootstrap": [] if rival is None else self._seed_by_seed(outcome, rival),
             "by_length": by_length(self._metric, words, outcome, rival),
             "examples": [] if rival is None else examples(outcome, rival),
-        }
-
-    def no_details(self) -> dict[str, Any]:
-        return {
-            "per_class": [],
-            "mcnemar": [],
-            "scores": None,
-            "paired_bootstrap": [],
-            "by_length": [],
-            "examples": [],
         }
 
     def _seed_by_seed(self, outcome: Outcome, baseline: Outcome) -> list[dict[str, Any]]:
