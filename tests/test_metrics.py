@@ -12,8 +12,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from sacrebleu.metrics.ter import TER
+from sklearn.metrics import f1_score
 from studies import results_of, rows_of, run
 
 import leanformer as lf
@@ -25,6 +28,7 @@ from leanformer.results.metrics import METRICS, judging
 from leanformer.results.reader import read_results
 
 SOURCE = Path(lf.__file__).parent
+DOCS = Path(__file__).parents[1] / "docs"
 NAMES = re.compile(r"\b(accuracy|bleu|chrf|exact_match|BLEU|chrF2?|exact match)\b")
 FIELDS = ("results/images.py", "results/translation.py")
 """Where metrics may be named as fields of results.json, which are as they are."""
@@ -116,44 +120,8 @@ register(
     )
 )
 '''
-MACRO_F1 = '''
-"""The mean over the classes of F1."""
-import numpy as np
-
-from leanformer.results.metrics import CorpusMetric, register
-
-CLASSES = 10
-
-
-def counts(answers):
-    of = np.eye(CLASSES)
-    wanted, given = of[answers.labels], of[answers.predictions]
-    return np.concatenate([wanted * given, wanted, given], axis=1)
-
-
-def f1(sums):
-    both, wanted, given = np.split(sums, 3, axis=-1)
-    return (2 * both / np.maximum(wanted + given, 1)).mean(axis=-1)
-
-
-register(
-    CorpusMetric(
-        key="macro_f1",
-        name="macro F1",
-        brief="f1",
-        answers="labels",
-        unit="%",
-        difference_unit="points",
-        scale=100.0,
-        digits=1,
-        greatest=1.0,
-        max_drop=0.5,
-        counts=counts,
-        of_sums=f1,
-    )
-)
-'''
-TER = '''
+MACRO_F1 = re.findall(r"```python\n(.*?)```", (DOCS / "adding-a-metric.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+EDIT_RATE = '''
 """Translation edit rate (Snover et al. 2006): edits a word of the reference, in a hundred; less is better."""
 import math
 
@@ -253,6 +221,10 @@ def test_a_score_of_labels_is_one_file(
     _, log = run({**study, "accept": {"metric": "macro_f1"}}, tmp_path / "run")
     assert "epoch" not in log
     row = rows_of(tmp_path / "run")["no-mlp"]
+    for directory, value in zip(row["trials"], row["quality"]["per_seed"], strict=True):
+        answers = pq.read_table(tmp_path / "run" / directory / "predictions.parquet")
+        expected = f1_score(answers["label"].to_numpy(), answers["prediction"].to_numpy(), average="macro")
+        assert value == pytest.approx(expected)
     assert 0 < row["quality"]["low"] < row["quality"]["mean"] < row["quality"]["high"] < 1
     assert row["difference"]["low"] < row["difference"]["mean"] < row["difference"]["high"]
     text, page = told(tmp_path / "run")
@@ -263,7 +235,7 @@ def test_a_score_of_labels_is_one_file(
 def test_a_score_of_texts_of_which_less_is_better_is_one_file(
     add_metric: Callable[..., metrics.Metric], tmp_path: Path
 ) -> None:
-    add_metric("ter", TER)
+    add_metric("ter", EDIT_RATE)
     size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     study = {
@@ -287,6 +259,10 @@ def test_a_score_of_texts_of_which_less_is_better_is_one_file(
     assert results["signatures"]["ter"].startswith("nrefs:1|case:mixed")
     for row in rows.values():
         assert row["scores"]["ter"] == row["quality"]
+        answers = pq.read_table(tmp_path / "run" / row["trials"][0] / "predictions.parquet")
+        written, references = answers["hypothesis"].to_pylist(), answers["reference"].to_pylist()
+        assert row["quality"]["mean"] == pytest.approx(TER().corpus_score(written, [references]).score)
+        assert len(answers["ter"]) == 40
         best = min(row["learning_rate_search"], key=lambda found: (found["ter"], found["loss"]))
         assert row["learning_rate"] == best["learning_rate"]
     gap = rows["no-mlp"]["difference"]
