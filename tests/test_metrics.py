@@ -20,6 +20,7 @@ from sklearn.metrics import f1_score
 from studies import results_of, rows_of, run
 
 import leanformer as lf
+from leanformer.report import figures
 from leanformer.report.page import write_report
 from leanformer.report.summary import decision_lines, results_table
 from leanformer.results import metrics
@@ -267,7 +268,14 @@ def test_a_score_of_texts_of_which_less_is_better_is_one_file(
         assert row["learning_rate"] == best["learning_rate"]
     gap = rows["no-mlp"]["difference"]
     assert gap["mean"] == pytest.approx(rows["no-mlp"]["quality"]["mean"] - rows["baseline"]["quality"]["mean"])
+    # What is worse stands on the left and below, and the margin with it.
+    apart = figures.difference(results)
+    assert apart is not None
+    assert apart.layout.xaxis.range[0] > 20 > 0 > apart.layout.xaxis.range[1]
+    assert [line.x0 for line in apart.layout.shapes] == [0, 20]
+    assert figures.quality_against_cost(results)["parameters"].layout.yaxis.autorange == "reversed"
     text, page = told(tmp_path / "run")
+    assert "blue and minus are better" in page
     assert "TER" in text
     assert "<th>TER</th>" in page
     assert "<code>TER|nrefs:1" in page
