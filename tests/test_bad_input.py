@@ -37,7 +37,7 @@ from leanformer.core.errors import LeanformerError, printable
 from leanformer.core.events import Reporter
 from leanformer.model.plan import match
 from leanformer.report.summary import decision_lines, results_table
-from leanformer.results.schema import read_results
+from leanformer.results.reader import read_results
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.store import RunDirectory
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -15,13 +14,14 @@ from scipy import stats
 
 from leanformer.decide import corpus
 from leanformer.decide.corpus import compare_corpus, corpus_interval, paired_bootstrap
-from leanformer.decide.decision import UNITS, decide
+from leanformer.decide.decision import decide
 from leanformer.decide.statistics import compare
-from leanformer.measure.translation import Translations, corpus_score
+from leanformer.measure.translation import Translations
+from leanformer.results.metrics import METRICS
 
 SIMULATION = Path(__file__).parents[1] / "benchmarks" / "decisions" / "simulate_bleu.py"
 
-bleu = partial(corpus_score, "bleu")
+bleu = METRICS["bleu"].score
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_one_translation_against_itself(simulation: ModuleType) -> None:
     # Not of width 0: on other sentences the two might differ.
     assert 0 < found.difference.high - found.difference.low < 0.1 * (own.high - own.low)
     assert found.difference.mean == 0
-    assert decide({"same": found}, 0.5, 0.95)["same"].decision == "accept"
+    assert decide({"same": found}, 0.5, 0.95, METRICS["bleu"])["same"].decision == "accept"
     test = paired_bootstrap(counts[0], counts[0], bleu, 0.95)
     assert (test.difference.low, test.difference.high, test.p_value) == (0, 0, 1)
 
@@ -179,7 +179,7 @@ def test_no_variation_is_no_certainty(seeds: int, right: int, points: int) -> No
     if points:
         # Of 300 sentences none is wrong; of others one in a hundred may be (the rule of three).
         assert quality.low < 99.5
-        assert decide({"same": found}, 0.5, 0.95)["same"].decision == "undecided"
+        assert decide({"same": found}, 0.5, 0.95, METRICS["bleu"])["same"].decision == "undecided"
 
 
 def test_paired_bootstrap_of_a_mean_is_a_z_test() -> None:
@@ -199,12 +199,12 @@ def test_paired_bootstrap_of_a_mean_is_a_z_test() -> None:
 def test_decisions_are_in_points_of_the_metric(simulation: ModuleType) -> None:
     baseline, candidate = translated(simulation, 3, 35.0, 34.6)
     near = compare_corpus(baseline, candidate, bleu, 0.5, 0.95)
-    undecided = decide({"near": near}, 0.5, 0.95, UNITS["bleu"])["near"]
+    undecided = decide({"near": near}, 0.5, 0.95, METRICS["bleu"])["near"]
     assert undecided.decision == "undecided"
     assert f"{near.difference.mean:+.2f} BLEU; a drop of 0.5 BLEU or more is not" in undecided.reason
     assert "point" not in undecided.reason
     far = compare_corpus(baseline, translated(simulation, 3, 35.0, 25.0)[1], bleu, 1.0, 0.95)
-    rejected = decide({"far": far}, 1.0, 0.95, UNITS["chrf"])["far"]
+    rejected = decide({"far": far}, 1.0, 0.95, METRICS["chrf"])["far"]
     assert rejected.decision == "reject"
     assert "chrF; the drop is more than 1 chrF (p = " in rejected.reason
 
@@ -212,7 +212,7 @@ def test_decisions_are_in_points_of_the_metric(simulation: ModuleType) -> None:
 def test_more_examples_decide_where_they_are_said_to(simulation: ModuleType) -> None:
     baseline, candidate = translated(simulation, 1, 35.0, 35.3)
     found = compare_corpus(baseline, candidate, bleu, 1.0, 0.95)
-    more = decide({"a": found}, 1.0, 0.95, UNITS["bleu"])["a"].more_examples
+    more = decide({"a": found}, 1.0, 0.95, METRICS["bleu"])["a"].more_examples
     assert more is not None
     times = 1 + round(more / 600)
     again = compare_corpus(np.tile(baseline, (1, times, 1)), np.tile(candidate, (1, times, 1)), bleu, 1.0, 0.95)

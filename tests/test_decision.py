@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from leanformer.decide.decision import UNITS, Decision, _least, decide, recommend, weak_baseline, without_acceptances
+from leanformer.decide.decision import Decision, _least, decide, recommend, weak_baseline, without_acceptances
 from leanformer.decide.statistics import Comparison, Components, Interval, compare
+from leanformer.results.metrics import METRICS
 
 MARGIN, CONFIDENCE = 0.01, 0.95
+ACCURACY = METRICS["accuracy"]
 
 
 def comparison(mean: float, components: Components, more_seeds: int = 0, more_examples: int = 0) -> Comparison:
@@ -44,7 +46,7 @@ def decided(words: Mapping[str, str]) -> dict[str, Decision]:
 
 
 def test_one_candidate_is_not_corrected() -> None:
-    found = decide({"only": with_p(0.04)}, MARGIN, CONFIDENCE)["only"]
+    found = decide({"only": with_p(0.04)}, MARGIN, CONFIDENCE, ACCURACY)["only"]
     assert found.decision == "accept"
     assert found.p_adjusted == pytest.approx(found.p_value) == pytest.approx(0.04)
     assert (found.more_seeds, found.more_examples) == (None, None)
@@ -52,7 +54,7 @@ def test_one_candidate_is_not_corrected() -> None:
 
 def test_holm_over_the_accept_tests() -> None:
     p_values = {"a": 0.04, "b": 0.001, "c": 0.013, "d": 0.5, "e": 0.999}
-    found = decide({name: with_p(p) for name, p in p_values.items()}, MARGIN, CONFIDENCE)
+    found = decide({name: with_p(p) for name, p in p_values.items()}, MARGIN, CONFIDENCE, ACCURACY)
     expected = multipletests(list(p_values.values()), method="holm")[1]
     assert [decision.p_adjusted for decision in found.values()] == pytest.approx(list(expected))
     assert [decision.p_value for decision in found.values()] == pytest.approx(list(p_values.values()))
@@ -67,19 +69,21 @@ def test_holm_over_the_accept_tests() -> None:
 
 
 def test_reject_tests_are_corrected_as_well() -> None:
-    alone = decide({"a": with_p(0.98)}, MARGIN, CONFIDENCE)
+    alone = decide({"a": with_p(0.98)}, MARGIN, CONFIDENCE, ACCURACY)
     assert alone["a"].decision == "reject"
-    six = decide({name: with_p(0.98) if name == "a" else with_p(0.5) for name in "abcdef"}, MARGIN, CONFIDENCE)
+    six = decide(
+        {name: with_p(0.98) if name == "a" else with_p(0.5) for name in "abcdef"}, MARGIN, CONFIDENCE, ACCURACY
+    )
     assert six["a"].decision == "undecided"
 
 
 def test_confidence_is_the_level() -> None:
-    assert decide({"a": with_p(0.03)}, MARGIN, 0.95)["a"].decision == "accept"
-    assert decide({"a": with_p(0.03)}, MARGIN, 0.99)["a"].decision == "undecided"
+    assert decide({"a": with_p(0.03)}, MARGIN, 0.95, ACCURACY)["a"].decision == "accept"
+    assert decide({"a": with_p(0.03)}, MARGIN, 0.99, ACCURACY)["a"].decision == "undecided"
 
 
 def test_no_candidates() -> None:
-    assert decide({}, MARGIN, CONFIDENCE) == {}
+    assert decide({}, MARGIN, CONFIDENCE, ACCURACY) == {}
 
 
 @pytest.mark.parametrize("mean", [-0.004, -0.018])
@@ -88,14 +92,14 @@ def test_more_would_decide(mean: float, others: int) -> None:
     components = Components(0.002, (3e-6, 6e-6), (0.02, 0.025), (3, 3), 700, 0.3)
     # Two of the others are accepted, so that Holm's next step has fewer left to correct for; one stays open.
     rest = {f"other {number}": with_p(1e-6 if number else 0.4) for number in range(others)}
-    now = decide({"open": comparison(mean, components), **rest}, MARGIN, CONFIDENCE)["open"]
+    now = decide({"open": comparison(mean, components), **rest}, MARGIN, CONFIDENCE, ACCURACY)["open"]
     assert now.decision == "undecided"
     assert now.more_seeds is not None
     assert now.more_examples is not None
 
     def again(more_seeds: int, more_examples: int) -> str:
         later = comparison(mean, components, more_seeds, more_examples)
-        return decide({"open": later, **rest}, MARGIN, CONFIDENCE)["open"].decision
+        return decide({"open": later, **rest}, MARGIN, CONFIDENCE, ACCURACY)["open"].decision
 
     word = "accept" if mean > -MARGIN else "reject"
     assert again(now.more_seeds, 0) == again(0, now.more_examples) == word
@@ -105,7 +109,10 @@ def test_more_would_decide(mean: float, others: int) -> None:
 
 def test_more_examples_cannot_help_against_the_seeds() -> None:
     found = decide(
-        {"a": comparison(-0.006, Components(0.03, (1e-4, 1e-4), (0.02, 0.02), (3, 3), 10_000))}, MARGIN, CONFIDENCE
+        {"a": comparison(-0.006, Components(0.03, (1e-4, 1e-4), (0.02, 0.02), (3, 3), 10_000))},
+        MARGIN,
+        CONFIDENCE,
+        ACCURACY,
     )["a"]
     assert found.more_examples is None
     assert found.more_seeds is not None
@@ -113,7 +120,7 @@ def test_more_examples_cannot_help_against_the_seeds() -> None:
 
 def test_more_seeds_cannot_help_against_the_examples() -> None:
     found = decide(
-        {"a": comparison(-0.009, Components(0.05, (0.0, 0.0), (0.0, 0.0), (3, 3), 300))}, MARGIN, CONFIDENCE
+        {"a": comparison(-0.009, Components(0.05, (0.0, 0.0), (0.0, 0.0), (3, 3), 300))}, MARGIN, CONFIDENCE, ACCURACY
     )["a"]
     assert found.more_seeds is None
     assert found.more_examples is not None
@@ -121,7 +128,7 @@ def test_more_seeds_cannot_help_against_the_examples() -> None:
 
 def test_an_estimate_on_the_margin_decides_never() -> None:
     components = Components(0.03, (1e-5, 1e-5), (0.02, 0.02), (3, 3), 1000)
-    found = decide({"a": comparison(-MARGIN, components)}, MARGIN, CONFIDENCE)["a"]
+    found = decide({"a": comparison(-MARGIN, components)}, MARGIN, CONFIDENCE, ACCURACY)["a"]
     assert (found.decision, found.more_seeds, found.more_examples) == ("undecided", None, None)
 
 
@@ -136,12 +143,12 @@ def test_fewer_may_decide_where_more_do_not() -> None:
 def test_one_pair_speaks_of_itself() -> None:
     generator = np.random.default_rng(0)
     baseline = generator.random((1, 500)) < 0.95
-    undecided = decide({"a": compare(baseline, baseline[:, ::-1], 0.01, 0.95)}, MARGIN, CONFIDENCE)["a"]
+    undecided = decide({"a": compare(baseline, baseline[:, ::-1], 0.01, 0.95)}, MARGIN, CONFIDENCE, ACCURACY)["a"]
     assert undecided.decision == "undecided"
     assert undecided.more_seeds is None
     assert undecided.more_examples is not None
-    accepted = decide({"a": compare(baseline, baseline, 0.01, 0.95)}, MARGIN, CONFIDENCE)["a"]
-    rejected = decide({"a": compare(baseline, ~baseline, 0.01, 0.95)}, MARGIN, CONFIDENCE)["a"]
+    accepted = decide({"a": compare(baseline, baseline, 0.01, 0.95)}, MARGIN, CONFIDENCE, ACCURACY)["a"]
+    rejected = decide({"a": compare(baseline, ~baseline, 0.01, 0.95)}, MARGIN, CONFIDENCE, ACCURACY)["a"]
     assert (accepted.decision, rejected.decision) == ("accept", "reject")
     for decision in (undecided, accepted, rejected):
         assert "this one trained pair" in decision.reason
@@ -149,22 +156,22 @@ def test_one_pair_speaks_of_itself() -> None:
 
 def test_reasons_are_one_sentence_with_the_margin_as_given() -> None:
     many = {name: with_p(p) for name, p in (("a", 0.001), ("b", 0.5), ("c", 0.999), ("d", 0.9))}
-    for decision in decide(many, 0.0125, CONFIDENCE).values():
+    for decision in decide(many, 0.0125, CONFIDENCE, ACCURACY).values():
         assert "1.25 points" in decision.reason
         assert decision.reason.endswith(".")
         assert "one trained pair" not in decision.reason
-    assert "1 point or more" in decide({"a": with_p(0.001)}, 0.01, CONFIDENCE)["a"].reason
+    assert "1 point or more" in decide({"a": with_p(0.001)}, 0.01, CONFIDENCE, ACCURACY)["a"].reason
 
 
 def test_no_reason_says_that_p_is_zero() -> None:
-    reasons = [decide({"a": with_p(p)}, 0.01, CONFIDENCE)["a"].reason for p in (0.021, 1e-6)]
+    reasons = [decide({"a": with_p(p)}, 0.01, CONFIDENCE, ACCURACY)["a"].reason for p in (0.021, 1e-6)]
     assert [reason.rpartition("(")[2] for reason in reasons] == ["p = 0.021).", "p < 0.0001)."]
 
 
 @pytest.mark.parametrize(("baseline", "kept"), [(0.31, True), (0.10, False), (0.1099, False), (0.1101, True)])
 def test_nothing_is_accepted_beside_a_worthless_baseline(baseline: float, kept: bool) -> None:
     given = decided({"small": "accept", "worse": "reject", "open": "undecided"})
-    reason = weak_baseline(baseline, 0.1, 0.01, UNITS["accuracy"])
+    reason = weak_baseline(baseline, 0.1, 0.01, ACCURACY)
     assert (reason is None) == kept
     if reason is not None:
         found = without_acceptances(given, reason)

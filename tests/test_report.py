@@ -28,15 +28,17 @@ from report_examples import (
 from rich.console import Console
 
 from leanformer.core.errors import LeanformerError
-from leanformer.report import figures, numbers
+from leanformer.report import figures
 from leanformer.report.ablation import ablation
 from leanformer.report.curves import learning_curves
 from leanformer.report.examples import side_by_side
 from leanformer.report.page import render, write_report
-from leanformer.report.slices import difference_by_part
+from leanformer.report.slices import difference_by_slice
 from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites
 from leanformer.report.summary import decision_lines, results_table
 from leanformer.report.taught import teaching_figures
+from leanformer.results import formats
+from leanformer.results.metrics import find_metric
 from leanformer.results.schema import rows_of
 
 DESKTOP, PHONE = 1280, 375  # pixels
@@ -191,39 +193,39 @@ def test_arguments_read_as_in_the_study_file() -> None:
 
 
 def test_numbers() -> None:
-    assert [numbers.short(value) for value in (302_410, 86_567_656, 1.25e9, 3.4567)] == [
+    assert [formats.short(value) for value in (302_410, 86_567_656, 1.25e9, 3.4567)] == [
         "302,410",
         "86.6M",
         "1.25G",
         "3.46",
     ]
-    assert [numbers.percent(value) for value in (1, 0.0928, 0.0042, 20.15)] == ["100 %", "9.3 %", "0.42 %", "2,015 %"]
-    assert [numbers.r_squared(value) for value in (0.97402, -0.31, -191.5, -2.1e7)] == [
+    assert [formats.percent(value) for value in (1, 0.0928, 0.0042, 20.15)] == ["100 %", "9.3 %", "0.42 %", "2,015 %"]
+    assert [formats.r_squared(value) for value in (0.97402, -0.31, -191.5, -2.1e7)] == [
         "0.974",
         "-0.310",
         "-192",
         "-2e+07",
     ]
-    assert [numbers.change(value) for value in (1_828_599, -12_544, 0)] == ["+1,828,599", "-12,544", "0"]
-    assert [numbers.brief_percent(value) for value in (1, 0.34, 0.0928, 0.0042)] == ["100%", "34%", "9.3%", "0.42%"]
-    assert [numbers.seconds(value) for value in (0.42, 3, 99.96, 3725)] == [
+    assert [formats.change(value) for value in (1_828_599, -12_544, 0)] == ["+1,828,599", "-12,544", "0"]
+    assert [formats.brief_percent(value) for value in (1, 0.34, 0.0928, 0.0042)] == ["100%", "34%", "9.3%", "0.42%"]
+    assert [formats.seconds(value) for value in (0.42, 3, 99.96, 3725)] == [
         "0.42 s",
         "3.0 s",
         "1 min 40 s",
         "1 h 02 min",
     ]
-    assert [numbers.milliseconds(value) for value in (0.0421, 0.421, 12.34, 1240)] == [
+    assert [formats.milliseconds(value) for value in (0.0421, 0.421, 12.34, 1240)] == [
         "0.042 ms",
         "0.42 ms",
         "12.3 ms",
         "1,240 ms",
     ]
-    assert [numbers.size(value) for value in (0, 999, 24_576, 1_234_567)] == ["0 B", "999 B", "24.6 kB", "1.2 MB"]
-    assert [numbers.times(value) for value in (0.834, 5.24, 120.2)] == ["0.83x", "5.2x", "120x"]
-    assert [numbers.p_value(value) for value in (0.0004, 0.0123, 0.73)] == ["<0.001", "0.012", "0.73"]
-    metric = numbers.find_metric(example_results())
+    assert [formats.size(value) for value in (0, 999, 24_576, 1_234_567)] == ["0 B", "999 B", "24.6 kB", "1.2 MB"]
+    assert [formats.times(value) for value in (0.834, 5.24, 120.2)] == ["0.83x", "5.2x", "120x"]
+    assert [formats.p_value(value) for value in (0.0004, 0.0123, 0.73)] == ["<0.001", "0.012", "0.73"]
+    metric = find_metric(example_results())
     assert [metric.signed(value) for value in (-0.0034, -0.0001, 0.0004, 0.012)] == ["-0.3", "0.0", "0.0", "+1.2"]
-    assert [metric.drop(value) for value in (0.01, 0.0025, 0.02)] == ["1 point", "0.25 points", "2 points"]
+    assert [metric.margin(value) for value in (0.01, 0.0025, 0.02)] == ["1 point", "0.25 points", "2 points"]
 
 
 def test_more_test_examples_give_more_decimals() -> None:
@@ -497,9 +499,9 @@ def test_translation_decision_in_words() -> None:
 
 
 def test_chrf_is_written_as_people_write_it() -> None:
-    metric = numbers.find_metric(translation_results() | {"metric": "chrf"})
+    metric = find_metric(translation_results() | {"metric": "chrf"})
     assert (metric.titled, metric.value(53.3), metric.difference(-0.5)) == ("chrF", "53.30", "-0.50 chrF")
-    assert [metric.drop(value) for value in (0.5, 1)] == ["0.5 chrF", "1 chrF"]
+    assert [metric.margin(value) for value in (0.5, 1)] == ["0.5 chrF", "1 chrF"]
 
 
 def test_translation_page_shows_scores_and_cost(translation_page: str) -> None:
@@ -575,7 +577,7 @@ def test_translation_page_shows_lengths_and_bootstrap(translation_page: str) -> 
     assert row_of(translation_page, "16-20").startswith("16-20 131 28.15 27.63 -0.73 28.01 -0.20 28.10 -0.07")
     assert row_of(translation_page, "21+ 38")
     assert row_of(translation_page, "p 0.012").startswith("1 encoder-S -0.52 (-1.02, -0.12) p 0.012 -0.52")
-    figure = difference_by_part(translation_results())
+    figure = difference_by_slice(translation_results())
     assert figure is not None
     assert figure.layout.xaxis.ticktext[-1] == "21+<br>(38)"
     (heat,) = figure.data

@@ -44,7 +44,7 @@ class Watcher:
 
     def validate(self, model: torch.nn.Module, last: bool) -> dict[str, float]:
         answers = predict(model, self.batches.evaluation(self.batches.data.validation))
-        return {"validation_loss": answers.loss, "validation_accuracy": answers.accuracy}
+        return {"validation_loss": answers.loss, "validation_accuracy": answers.score("accuracy")}
 
     def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
         self.steps += 1

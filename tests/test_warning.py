@@ -17,7 +17,7 @@ import leanformer
 from leanformer.cli import main
 from leanformer.core.warning import CODES, StudyWarning, rows
 from leanformer.report.page import render
-from leanformer.results.schema import read_results
+from leanformer.results.reader import read_results
 from leanformer.study.store import to_json
 
 SOURCES = Path(leanformer.__file__).parent

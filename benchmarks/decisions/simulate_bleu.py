@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from benchmarks.kit.again import Figures, simulated
 from benchmarks.kit.benchmark import Benchmark, Result, progress, register
 from benchmarks.kit.tables import Tables, figure_table, span, table
 from leanformer.decide.corpus import compare_corpus, corpus_interval
-from leanformer.measure.translation import corpus_score
+from leanformer.results.metrics import METRICS
 
 BLEU, MARGIN, CONFIDENCE = 35.0, 0.5, 0.95
 # Standard deviations of a sentence's difficulty: for all models, for an architecture, noise; logits of a word's error.
@@ -37,7 +36,7 @@ SHORTEST, LONGER = 4, 9.0  # words a sentence: at least, and the mean of the Poi
 LUCK = {"none": (0.0, 0.0), "little": (0.1, 0.1), "much": (0.8, 0.8), "uneven": (0.3, 0.9)}
 ORDERS = np.arange(4)  # of n-grams, from 0
 
-score = partial(corpus_score, "bleu")
+score = METRICS["bleu"].score
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

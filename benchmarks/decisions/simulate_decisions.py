@@ -23,6 +23,7 @@ from benchmarks.kit.benchmark import Benchmark, Result, progress, register
 from benchmarks.kit.tables import Tables, figure_table, span, table
 from leanformer.decide.decision import decide
 from leanformer.decide.statistics import compare, quality_interval
+from leanformer.results.metrics import METRICS
 
 ACCURACY, MARGIN, CONFIDENCE = 0.95, 0.01, 0.95
 # Standard deviations: ease of an example, for an architecture, noise. A third or so of the errors of one training are
@@ -135,7 +136,7 @@ def several_candidates(
             str(number): compare(baseline, world.outcomes(ACCURACY - MARGIN, candidate_luck), MARGIN, CONFIDENCE)
             for number in range(candidates)
         }
-        decisions = decide(comparisons, MARGIN, CONFIDENCE)
+        decisions = decide(comparisons, MARGIN, CONFIDENCE, METRICS["accuracy"])
         wrong += any(decision.decision == "accept" for decision in decisions.values())
     return {
         **describe(seeds, examples, luck, candidates, replicates),

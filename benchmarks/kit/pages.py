@@ -25,7 +25,7 @@ from benchmarks.kit.tables import Tables, table
 from benchmarks.kit.verdicts import Verdict, in_order
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import make_directory, write_atomically
-from leanformer.report.numbers import seconds
+from leanformer.results.formats import seconds
 
 DOCS = ROOT / "docs"
 AGAIN = "-again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from leanformer.report.numbers import signed
+from leanformer.results.formats import signed
 
 Tables = Mapping[str, str]
 """Name -> the table."""

@@ -205,7 +205,7 @@ def tune_all(
     search = {rate: tune(task, prune(dense[seed]), rate, seed, search_epochs) for rate in config.learning_rate}
     rate = max(search, key=lambda one: search[one])
     students = {seed: prune(model) for seed, model in dense.items()}
-    before = [task.evaluate(student).accuracy for student in students.values()]
+    before = [task.evaluate(student).score("accuracy") for student in students.values()]
     for seed, student in students.items():
         tune(task, student, rate, seed, config.epochs)
     right = np.stack([task.evaluate(student).correct for student in students.values()])

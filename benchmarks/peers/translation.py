@@ -297,7 +297,7 @@ def measure(arguments: argparse.Namespace) -> Result:
 
 
 def _bleu(written: Ids, sources: Sequence[str], references: Sequence[str], tokenizer: Any) -> float:
-    return Translations(tuple(sources), tuple(references), tuple(tokenizer.decode(written))).bleu
+    return Translations(tuple(sources), tuple(references), tuple(tokenizer.decode(written))).score("bleu")
 
 
 # The page

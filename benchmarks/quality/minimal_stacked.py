@@ -37,7 +37,6 @@ from leanformer.learn.losses import Batch
 from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import forward_flops, overdetermination_ratio
 from leanformer.model.surgery import parameter_count
-from leanformer.tasks.base import interval_row
 
 TENSOR_FLOAT = "float32 (products in TF32)"
 """The precision of what is trained here on a GPU."""
@@ -274,7 +273,7 @@ def figures_of(
         reason = "there is no rate at which the losses of all seeds stayed finite"
         return figures | {"failures": [{"seed": seed, "reason": reason}]}
     right = trained.right[best].astype(float)
-    figures["quality"] = interval_row(quality_interval(right, confidence), right.mean(axis=1))
+    figures["quality"] = asdict(quality_interval(right, confidence)) | {"per_seed": right.mean(axis=1).tolist()}
     figures["validation_accuracy"] = trained.validation[best].tolist()
     if reference is not None and (base := reference.best_rate()) is not None:
         comparison = compare(reference.right[base].astype(float), right, max_drop, confidence)

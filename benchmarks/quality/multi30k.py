@@ -14,7 +14,6 @@ import argparse
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,9 @@ from benchmarks.kit.tables import Tables, figure_table, span, table, with_interv
 from benchmarks.kit.verdicts import MARGINS, Verdict
 from leanformer.core.errors import LeanformerError
 from leanformer.decide.corpus import compare_corpus
-from leanformer.measure.translation import Translations, corpus_score
-from leanformer.report.numbers import change
+from leanformer.measure.translation import Translations
+from leanformer.results.formats import change
+from leanformer.results.metrics import METRICS
 from leanformer.results.schema import rows_of
 from leanformer.study.store import read_json
 
@@ -168,7 +168,7 @@ def against_control(name: str, results: Mapping[str, Any], run: Path) -> dict[st
     comparison = compare_corpus(
         [answers.statistics("bleu") for answers in theirs],
         [answers.statistics("bleu") for answers in own],
-        partial(corpus_score, "bleu"),
+        METRICS["bleu"].score,
         results["accept"]["max_drop"],
         results["accept"]["confidence"],
     )

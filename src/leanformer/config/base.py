@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -10,9 +11,11 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from leanformer.config import yaml_text
 from leanformer.config.without_effect import check_effects
@@ -30,9 +33,12 @@ from leanformer.core.fields import (
     SomeEpochs,
     Text,
     no_repeats,
+    one_of,
 )
 from leanformer.core.registry import Registry
 from leanformer.core.sinks.tracking import TRACKERS
+from leanformer.results.costs import preferences
+from leanformer.results.metrics import METRICS, AnswerKind, judging
 
 
 def _as_list(value: Any) -> Any:
@@ -174,12 +180,36 @@ class TrainConfig(Section):
     """A checkpoint is written when this much time has passed since the last; 0: after every epoch."""
 
 
+def _usual_margin(section: dict[str, Any]) -> float:
+    # Where the metric is wrong, pydantic tells of that, and this goes no further.
+    return METRICS[section["metric"]].max_drop if "metric" in section else 0.0
+
+
 class AcceptConfig(Section):
     """What may be lost, and how sure one must be."""
 
+    answers: ClassVar[AnswerKind]
+    """What the task's models answer with, by which ``metric`` can be chosen."""
+
     metric: str
-    max_drop: NonNegative
+    """A metric of the catalogue (``leanformer.results.metrics``) that judges such answers."""
+    max_drop: NonNegative = Field(default_factory=_usual_margin)
+    """In the metric's own units, such as a part of the examples (0.01 is one point) or points of a score; by default
+    the metric's own."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _judges(cls, metric: object) -> object:
+        return one_of(lambda: [known.key for known in judging(cls.answers)])(metric)
+
+    @field_validator("max_drop")
+    @classmethod
+    def _is_less_than_all(cls, max_drop: float, info: ValidationInfo) -> float:
+        most = METRICS[info.data["metric"]].greatest if "metric" in info.data else math.inf
+        if max_drop >= most:
+            raise PydanticCustomError("less_than", "Input should be less than {most}", {"most": f"{most:g}"})
+        return max_drop
 
 
 Repeats = Annotated[int, Field(ge=1, le=10**4)]
@@ -245,7 +275,7 @@ class Study(Section):
         2,
     )
     accept: AcceptConfig
-    prefer: Literal["parameters", "latency", "train_seconds"] = "parameters"
+    prefer: Annotated[str, BeforeValidator(one_of(preferences))] = preferences()[0]
     """By which cost the cheapest accepted candidate is recommended."""
     measure: MeasureConfig = MeasureConfig()
     report_to: Annotated[

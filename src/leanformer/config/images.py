@@ -22,6 +22,7 @@ from leanformer.core.fields import (
     Whole,
     no_repeats,
 )
+from leanformer.results.metrics import AnswerKind, judging
 
 
 class ImageDataConfig(DataConfig):
@@ -75,9 +76,9 @@ class ImageTrainConfig(TrainConfig):
 class ImageAcceptConfig(AcceptConfig):
     """What an image classifier may lose."""
 
-    metric: Literal["accuracy"] = "accuracy"
-    max_drop: Fraction = 0.01
-    """Part of the examples: 0.01 is one point of accuracy."""
+    answers: ClassVar[AnswerKind] = "labels"
+
+    metric: str = judging(answers)[0].key
 
 
 @STUDIES.register("image-classification")

@@ -34,6 +34,7 @@ from leanformer.core.fields import (
     Text,
     no_repeats,
 )
+from leanformer.results.metrics import AnswerKind, judging
 
 
 class TokenizerConfig(Section):
@@ -124,13 +125,14 @@ class TranslationTrainConfig(TrainConfig):
 class TranslationAcceptConfig(AcceptConfig):
     """What a translator may lose."""
 
-    metric: Literal["bleu", "chrf"] = "bleu"
-    max_drop: Annotated[float, Field(ge=0, lt=100)] = 0.5
-    """Points of BLEU or chrF."""
+    answers: ClassVar[AnswerKind] = "texts"
+
+    metric: str = judging(answers)[0].key
+
     tokenize: Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none"] = (
         "auto"
     )
-    """sacreBLEU's tokenizer for BLEU (chrF has none); ``auto``: what suits the target language."""
+    """sacreBLEU's tokenizer, for metrics that count words; ``auto``: what suits the target language."""
 
 
 class DecodeConfig(Section):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, printable, quoted
@@ -177,6 +178,26 @@ def no_repeats(what: str) -> Callable[[tuple[Hashable, ...]], tuple[Hashable, ..
         if len(set(values)) < len(values):
             raise ValueError(f"{what} stands there twice; each must be another")
         return values
+
+    return check
+
+
+def one_of(names: Callable[[], Sequence[str]]) -> Callable[[Any], Any]:
+    """A check that a value is one of the names that a registry has, which may grow.
+
+    Args:
+        names: Gives them.
+    """
+
+    def check(value: Any) -> Any:
+        known = [f"'{name}'" for name in names()]
+        if not isinstance(value, str) or f"'{value}'" not in known:
+            *first, last = known
+            listed = f"{', '.join(first)} or {last}" if first else last
+            raise PydanticCustomError(
+                "literal_error", "Input should be {listed}", {"listed": listed}
+            )  # as of a Literal
+        return value
 
     return check
 

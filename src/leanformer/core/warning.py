@@ -30,7 +30,7 @@ CODES: dict[str, str] = {
     "leaked-sentences": "sentences that are validated or tested on stand in the training split too",
     "untranslated-pairs": "most pairs of a split have the same sentence on both sides",
     "pairs-left-out": "more than a tenth of a split's pairs was left out",
-    "short-references": "most references have fewer than the four words in a row that BLEU counts",
+    "short-references": "most references have fewer words than the metric counts in a row",
     "small-test-split": "the test split has so few sentences that its intervals are too narrow",
     "cut-translations": "translations are cut off at fewer subwords than some references have",
     "unknown-letters": "the tokenizer does not know letters of many references, which no translation can reach",

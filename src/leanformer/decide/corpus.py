@@ -16,10 +16,10 @@ from leanformer.decide.statistics import Comparison, Components, Interval, concl
 
 REPLICATES = 2000
 LARGEST = 100.0
-"""Points of a perfect corpus."""
+"""Points of a perfect corpus, in most scores."""
 
 Score = Callable[[np.ndarray], np.ndarray]
-"""Sums of counts, shape (..., counts) -> points from 0 to 100, shape (...)."""
+"""Sums of counts, shape (..., counts) -> values, shape (...)."""
 
 Trainings = Sequence[np.ndarray] | np.ndarray
 """A model's counts a sentence: one array of shape (sentences, counts) a seed, or all of them in one array."""
@@ -58,23 +58,31 @@ class _Arm:
 
 
 def corpus_interval(
-    statistics: Trainings, score: Score, confidence: float, replicates: int = REPLICATES, seed: int = 0
+    statistics: Trainings,
+    score: Score,
+    confidence: float,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    largest: float = LARGEST,
+    point: float = 1.0,
 ) -> Interval:
     """A model's mean score over its seeds, with its interval.
 
     Args:
         statistics: The model's counts.
-        score: Sums of counts -> points.
+        score: Sums of counts -> values.
         confidence: Such as 0.95.
         replicates: How often sentences are drawn.
         seed: Of the draws.
+        largest: The largest value that there can be; the least is 0.
+        point: What counts as a point of the score.
 
     Raises:
         ValueError: The shapes do not fit.
     """
     (arm,) = _bootstrap([statistics], score, replicates, seed)
-    components = _components([arm], arm.replicates.mean(axis=1), len(statistics[0]))
-    return components.interval(float(arm.scores.mean()), confidence, 0.0, LARGEST)
+    components = _components([arm], arm.replicates.mean(axis=1), len(statistics[0]), point)
+    return components.interval(float(arm.scores.mean()), confidence, 0.0, largest)
 
 
 def compare_corpus(
@@ -85,20 +93,24 @@ def compare_corpus(
     confidence: float,
     replicates: int = REPLICATES,
     seed: int = 0,
+    largest: float = LARGEST,
+    point: float = 1.0,
 ) -> Comparison:
     """A candidate against the baseline on the same test sentences, with trainings of their own.
 
     Args:
         baseline: Its counts.
         candidate: Likewise; its number of seeds may be another, the sentences are the same ones in the same order.
-        score: Sums of counts -> points.
-        max_drop: The drop in points that would be accepted.
+        score: Sums of counts -> values of which the larger is the better.
+        max_drop: The drop in them that would be accepted.
         confidence: Of the two-sided interval.
         replicates: How often sentences are drawn.
         seed: Of the draws.
+        largest: The largest difference that there can be, either way.
+        point: What counts as a point of the score.
 
     Returns:
-        The comparison, in points.
+        The comparison, in the score's values.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -110,10 +122,10 @@ def compare_corpus(
     difference = arms[1].replicates.mean(axis=1) - arms[0].replicates.mean(axis=1)
     return conclude(
         float(arms[1].scores.mean() - arms[0].scores.mean()),
-        _components(arms, difference, len(baseline[0])),
+        _components(arms, difference, len(baseline[0]), point),
         max_drop,
         confidence,
-        largest=LARGEST,
+        largest=largest,
         scope="one trained pair" if one_pair else "seeds and examples",
     )
 
@@ -131,7 +143,7 @@ def paired_bootstrap(
     Args:
         baseline: Counts a sentence, shape (sentences, counts).
         candidate: Likewise, of the same sentences.
-        score: Sums of counts -> points.
+        score: Sums of counts -> values.
         confidence: Of the interval.
         replicates: How often sentences are drawn.
         seed: Of the draws.
@@ -153,7 +165,7 @@ def _bootstrap(models: Sequence[Trainings], score: Score, replicates: int, seed:
 
     Args:
         models: The trainings of each.
-        score: Sums of counts -> points.
+        score: Sums of counts -> values.
         replicates: How often sentences are drawn.
         seed: Of the draws.
     """
@@ -177,7 +189,7 @@ def _bootstrap(models: Sequence[Trainings], score: Score, replicates: int, seed:
     return [_Arm(of_seeds, replicated) for of_seeds, replicated in parts]
 
 
-def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int) -> Components:
+def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int, point: float) -> Components:
     """The analysis of variance that the replicates stand in for.
 
     To first order, a score is a mean over the sentences of what each contributes, and the variance of its replicates
@@ -188,6 +200,7 @@ def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int) -> C
         arms: The models.
         compared: Replicates of the mean or difference that is asked for, shape (replicates,).
         sentences: Their number.
+        point: What counts as a point of the score.
     """
 
     def squares(replicates: np.ndarray) -> float:
@@ -200,5 +213,5 @@ def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int) -> C
         sentences,
         # On a sentence that one arm translates as it does on average and the other not at all. At least a point, so
         # that nothing is certain.
-        pseudo=max(1.0, *(float(arm.scores.mean()) for arm in arms)),
+        pseudo=max(point, *(abs(float(arm.scores.mean())) for arm in arms)),
     )

@@ -10,43 +10,11 @@ from typing import Literal
 import numpy as np
 
 from leanformer.decide.statistics import Comparison
+from leanformer.results.costs import COSTS
+from leanformer.results.metrics import Metric
 
 MOST_MORE_SEEDS = 1_000
 MOST_MORE_EXAMPLES = 10_000_000
-
-_COSTS = {"parameters": "parameters", "latency": "latency", "train_seconds": "training time"}
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How a metric's differences are written.
-
-    Args:
-        scale: What a difference is multiplied by.
-        one: The unit's name after a 1.
-        many: And after any other number.
-    """
-
-    scale: float
-    one: str
-    many: str
-
-    def of(self, difference: float) -> str:
-        """A difference that is seen, such as ``-0.31 points``."""
-        return f"{self.scale * difference:+.2f} {self.many}"
-
-    def margin(self, max_drop: float) -> str:
-        """A margin as it was given, such as ``1 point`` or ``0.25 points``."""
-        number = f"{self.scale * max_drop:.6g}"
-        return f"{number} {self.one if number == '1' else self.many}"
-
-
-UNITS = {
-    "accuracy": Unit(100.0, "point", "points"),
-    "bleu": Unit(1.0, "BLEU", "BLEU"),
-    "chrf": Unit(1.0, "chrF", "chrF"),
-}
-"""Metric -> its unit."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +40,7 @@ class Decision:
 
 
 def decide(
-    comparisons: Mapping[str, Comparison], max_drop: float, confidence: float, unit: Unit = UNITS["accuracy"]
+    comparisons: Mapping[str, Comparison], max_drop: float, confidence: float, metric: Metric
 ) -> dict[str, Decision]:
     """Decides on all candidates of a study together.
 
@@ -85,7 +53,7 @@ def decide(
         comparisons: Candidate -> its comparison with the baseline.
         max_drop: The margin.
         confidence: Such as 0.95.
-        unit: How the sentences write differences and the margin.
+        metric: What was compared, by which the sentences write differences and the margin.
     """
     alpha = 1 - confidence
     if not comparisons:
@@ -96,7 +64,8 @@ def decide(
     rejected = sum(p <= alpha for p in adjusted_reject)
     found = {}
     for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
-        gap, margin = unit.of(comparison.difference.mean), unit.margin(max_drop)
+        gap, loss = _hundredths(metric, metric.sign * comparison.difference.mean), metric.loss
+        margin = metric.margin(max_drop)
         # With one seed the sentence must not sound as if it spoke of other trainings.
         of_pair = " for this one trained pair" if comparison.scope == "one trained pair" else ""
         more_seeds = more_examples = None
@@ -104,19 +73,24 @@ def decide(
         if accept <= alpha:
             decision, reason = (
                 "accept",
-                f"{gap}; a drop of {margin} or more is ruled out{of_pair} ({_p_value(accept)}).",
+                f"{gap}; a {loss} of {margin} or more is ruled out{of_pair} ({_p_value(accept)}).",
             )
         elif reject <= alpha:
-            decision, reason = "reject", f"{gap}; the drop is more than {margin}{of_pair} ({_p_value(reject)})."
+            decision, reason = "reject", f"{gap}; the {loss} is more than {margin}{of_pair} ({_p_value(reject)})."
         else:
             towards_accept = comparison.difference.mean > -max_drop
             # Holm's next step: the least p-value of those that are left is multiplied by their number.
             level = alpha / (len(comparisons) - (accepted if towards_accept else rejected))
             more_seeds, more_examples = _more(comparison, max_drop, level)
             side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
-            reason = f"{gap}; a drop of {margin} or more is not {side} yet{of_pair} ({_p_value(p_value)})."
+            reason = f"{gap}; a {loss} of {margin} or more is not {side} yet{of_pair} ({_p_value(p_value)})."
         found[name] = Decision(decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples)
     return found
+
+
+def _hundredths(metric: Metric, difference: float) -> str:
+    """A difference with two decimals whatever the metric, such as ``-0.31 points``."""
+    return f"{metric.scale * difference:+.2f} {metric.difference_unit}"
 
 
 def _p_value(value: float) -> str:
@@ -124,21 +98,21 @@ def _p_value(value: float) -> str:
     return f"p = {value:.2g}" if value >= 0.0001 else "p < 0.0001"
 
 
-def weak_baseline(baseline: float, worthless: float, max_drop: float, unit: Unit) -> str | None:
+def weak_baseline(baseline: float, worthless: float, max_drop: float, metric: Metric) -> str | None:
     """One sentence where a baseline is so weak that a model that has learned nothing is within the margin of it.
 
     Args:
         baseline: The baseline's quality.
         worthless: That of a model that has learned nothing.
         max_drop: The margin.
-        unit: How the sentence writes them.
+        metric: Of these.
     """
-    if baseline - max_drop > worthless:
+    if metric.sign * baseline - max_drop > metric.sign * worthless:
         return None
     return (
-        f"The baseline itself has {unit.scale * baseline:.2f} {unit.many}: a model that has learned nothing "
-        f"({unit.scale * worthless:.2f}) would be within {unit.margin(max_drop)} of it, so that an acceptance says "
-        "nothing."
+        f"The baseline itself has {metric.scale * baseline:.2f} {metric.difference_unit}: a model that has learned "
+        f"nothing ({metric.scale * worthless:.2f}) would be within {metric.margin(max_drop)} of it, so that an "
+        "acceptance says nothing."
     )
 
 
@@ -159,12 +133,12 @@ def recommend(
         prices: Name -> cost, the baseline's included; None where it was not measured.
         decisions: Candidate -> decision.
         baseline: The baseline's name.
-        prefer: Which cost it is: ``parameters``, ``latency`` or ``train_seconds``.
+        prefer: Which cost it is, by its key in ``COSTS``.
 
     Returns:
         The name, and why, in one sentence.
     """
-    cost = _COSTS[prefer]
+    cost = COSTS[prefer].name
     accepted = [name for name, decision in decisions.items() if decision.decision == "accept"]
     priced = {name: price for name in accepted if (price := prices[name]) is not None}
     limit = prices[baseline]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from leanformer.core.parquet import read_columns, to_parquet
+from leanformer.results.metrics import METRICS, Labels
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,13 @@ class Predictions:
         """Whether each answer is right, shape (examples,), boolean."""
         return np.asarray(self.labels == self.predictions)
 
-    @property
-    def accuracy(self) -> float:
-        """Part of the answers that are right."""
-        return float(self.correct.mean())
+    def statistics(self, metric: str) -> np.ndarray:
+        """What each example contributes to a metric of labels, shape (examples, counts); see ``Metric.statistics``."""
+        return METRICS[metric].statistics(Labels(self.labels, self.predictions))
+
+    def score(self, metric: str) -> float:
+        """The value of a metric of labels."""
+        return METRICS[metric].of(self.statistics(metric))
 
     @property
     def loss(self) -> float:

@@ -7,17 +7,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from sacrebleu import utils
 from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.tokenizers import tokenizer_spm
 
 from leanformer.core.errors import LeanformerError
 from leanformer.data.languages import primary_code
-
-Metric = Literal["bleu", "chrf"]
+from leanformer.results.metrics import metrics_of
 
 CHINESE = frozenset({"zh", "zho", "chi", "cmn", "yue", "wuu", "nan", "hak", "gan", "lzh"})
 JAPANESE = frozenset({"ja", "jpn"})
@@ -43,7 +40,7 @@ class Scoring:
     """How translations are scored; sacreBLEU's own defaults but for these.
 
     Args:
-        tokenize: BLEU's tokenizer, by sacreBLEU's name; chrF, which counts letters, has none.
+        tokenize: How metrics that count words cut them, by sacreBLEU's name.
         lowercase: Whether letters' case counts for nothing.
         normalize: The form in which texts are scored, hypotheses and references alike.
     """
@@ -58,22 +55,17 @@ class Scoring:
         return [text.lower() for text in normalized] if self.lowercase else list(normalized)
 
     @cached_property
-    def metrics(self) -> dict[Metric, BLEU | CHRF]:
-        """sacreBLEU's metrics, each once: their tokenizers remember the sentences that they have cut."""
-        return {"bleu": BLEU(self.lowercase, tokenize=self.tokenize), "chrf": CHRF(lowercase=self.lowercase)}
-
-    @cached_property
-    def signatures(self) -> dict[Metric, str]:
-        """sacreBLEU's signature of each metric, to be stated with its score."""
-        found: dict[Metric, str] = {}
-        for name, metric in self.metrics.items():
-            metric.corpus_score(["a"], [["a"]])  # so that it knows of one reference a sentence
-            found[name] = str(metric.get_signature())
-        return found
+    def signatures(self) -> dict[str, str]:
+        """The signature of each metric that has one, to be stated with its score."""
+        return {
+            metric.key: metric.signature(self.tokenize, self.lowercase)
+            for metric in metrics_of("texts")
+            if metric.signature is not None
+        }
 
 
 def choose_tokenizer(wanted: str, language: str, references: Sequence[str]) -> str:
-    """BLEU's tokenizer for a target language.
+    """What cuts a target language into words for metrics that count them.
 
     ``auto``: ``zh`` for Chinese; for Japanese and Korean the one that cuts words, where it is installed; else, and for
     other languages without spaces between words, ``flores200`` where its model lies on the disk, and ``char``. A

@@ -10,10 +10,10 @@ from typing import Any
 import plotly.graph_objects as go
 
 from leanformer.report.heatmap import difference_limits, heat_map
-from leanformer.report.numbers import Metric, find_metric
 from leanformer.report.structure import layer_of, place_of, plain
 from leanformer.report.style import safe, scaled
-from leanformer.report.summary import verdict
+from leanformer.report.verdict import verdict
+from leanformer.results.metrics import Metric, find_metric
 
 # The published names of feed_forward's schemes (arXiv 2311.10642), by the kind of site.
 SCHEMES = {
@@ -161,6 +161,7 @@ def ablation(results: Mapping[str, Any]) -> dict[str, go.Figure]:
             [["<br>".join(_hover(row, metric) for row in shown) for shown in line] for line in grid],
             limits,
             metric.difference_unit,
+            metric.sign < 0,
             height=110 + (8 + 15 * lines) * len(down),
             margin={"l": 8, "r": 12, "t": 42, "b": 8},
             xaxis={
@@ -180,18 +181,18 @@ def _in_words(sites: tuple[str, ...], row: Mapping[str, Any]) -> str:
     return "all attention" if len(sites) > 1 and set(sites) == attentions else "<br>+ ".join(map(safe, sites))
 
 
-def _best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def _best(rows: Sequence[Mapping[str, Any]], metric: Metric) -> Mapping[str, Any] | None:
     compared = [row for row in rows if row["difference"] is not None]
-    return max(compared, key=lambda row: row["quality"]["mean"], default=None)
+    return max(compared, key=lambda row: metric.sign * row["quality"]["mean"], default=None)
 
 
 def _color(rows: Sequence[Mapping[str, Any]], metric: Metric) -> float | None:
-    best = _best(rows)
+    best = _best(rows, metric)
     return None if best is None else scaled(best["difference"]["mean"], metric.scale)
 
 
 def _text(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
-    best = _best(rows)
+    best = _best(rows, metric)
     if best is None:
         return "failed" if rows else ""
     text = f"{metric.number(best['quality']['mean'])}<br>{metric.signed(best['difference']['mean'])}"

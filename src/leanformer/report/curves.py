@@ -9,15 +9,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.report import numbers
 from leanformer.report.style import COLORS, NEUTRAL, empty_figure, scaled
-from leanformer.report.summary import verdict
+from leanformer.report.verdict import verdict
+from leanformer.results import formats
+from leanformer.results.schema import form_of
 
 Curve = tuple[list[float], list[float | None]]
 """Epochs, and the value after each."""
-
-QUALITIES = {"image-classification": "accuracy", "translation": "token accuracy"}
-"""Task -> the quality that is measured after each epoch."""
 
 
 def learning_curves(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure]]:
@@ -27,7 +25,7 @@ def learning_curves(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure
         Name of the model -> what is shown (validation quality, validation loss, training loss) -> the figure. A model
         whose training ended before its first epoch has no entry. All figures of one kind share their axes.
     """
-    quality = QUALITIES[results["task"]]
+    quality = form_of(results).wording.learned
     shown = {
         f"validation {quality} in %": (f"validation_{quality.replace(' ', '_')}", 100.0),
         "validation loss": ("validation_loss", 1.0),
@@ -82,7 +80,7 @@ def _curves(row: Mapping[str, Any], key: str, scale: float) -> dict[int, Curve]:
     return {
         curve["seed"]: (
             [epoch["epoch"] for epoch in curve["epochs"]],
-            [numbers.significant(scaled(epoch[key], scale)) for epoch in curve["epochs"]],
+            [formats.significant(scaled(epoch.get(key), scale)) for epoch in curve["epochs"]],
         )
         for curve in row["curves"]
     }
@@ -95,7 +93,7 @@ def _mean_curve(curves: Mapping[int, Curve]) -> Curve:
         for epoch, value in zip(epochs, values, strict=True):
             if value is not None:
                 by_epoch.setdefault(epoch, []).append(value)
-    return sorted(by_epoch), [numbers.significant(statistics.fmean(by_epoch[epoch])) for epoch in sorted(by_epoch)]
+    return sorted(by_epoch), [formats.significant(statistics.fmean(by_epoch[epoch])) for epoch in sorted(by_epoch)]
 
 
 def _shared_axes(curves: Mapping[str, Mapping[int, Curve]], logarithmic: bool) -> dict[str, Any]:

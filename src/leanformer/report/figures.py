@@ -8,8 +8,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.report import numbers
-from leanformer.report.numbers import Metric, find_metric
 from leanformer.report.style import (
     COLORS,
     NEUTRAL,
@@ -21,8 +19,11 @@ from leanformer.report.style import (
     row_height,
     safe,
 )
-from leanformer.report.summary import price, verdict
-from leanformer.results.schema import rows_of
+from leanformer.report.verdict import verdict
+from leanformer.results import formats
+from leanformer.results.costs import COSTS
+from leanformer.results.metrics import Metric, find_metric
+from leanformer.results.schema import form_of, rows_of
 
 MARGIN = {"line": {"color": COLORS["reject"], "width": 1.5, "dash": "dash"}, "name": "margin", "showlegend": True}
 
@@ -55,15 +56,17 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
     if not rows:
         return None
     margin = results["accept"]["max_drop"]
+    sign = metric.sign
     farthest = -reach(results)
-    far = [(place, row) for place, row in enumerate(rows) if row["difference"]["mean"] < farthest]
-    ends = [0, -margin, *(max(farthest, row["difference"][end]) for row in rows for end in ("low", "high"))]
+    far = [(place, row) for place, row in enumerate(rows) if sign * row["difference"]["mean"] < farthest]
+    # From the worst to the best, so that what is worse stands on the left also where less is better.
+    ends = [0, -margin, *(max(farthest, sign * row["difference"][end]) for row in rows for end in ("low", "high"))]
     room = 0.05 * (max(ends) - min(ends)) or 0.001
     figure = empty_figure(
         height=row_height(rows),
         xaxis={
             "title": {"text": f"difference, {metric.difference_unit}"},
-            "range": [(min(ends) - room) * metric.scale, (max(ends) + room) * metric.scale],
+            "range": [sign * (min(ends) - room) * metric.scale, sign * (max(ends) + room) * metric.scale],
         },
         yaxis=row_axis(results, rows),
     )
@@ -79,12 +82,12 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
     if far:
         figure.add_scatter(
             **_far_points("farther left", "triangle-left", [row for _, row in far], metric),
-            x=[farthest * metric.scale] * len(far),
+            x=[sign * farthest * metric.scale] * len(far),
             y=[place for place, _ in far],
             text=[metric.signed(row["difference"]["mean"]) for _, row in far],
         )
     figure.add_vline(x=0, line={"color": NEUTRAL, "width": 1})
-    figure.add_vline(x=-margin * metric.scale, **MARGIN)
+    figure.add_vline(x=-sign * margin * metric.scale, **MARGIN)
     return figure
 
 
@@ -94,20 +97,14 @@ def quality_against_cost(results: Mapping[str, Any]) -> dict[str, go.Figure]:
     Returns:
         What the cost is called -> the figure, with the Pareto front of the means.
     """
-    example = numbers.EXAMPLES[results["task"]]
-    costs: dict[str, tuple[str, str, Callable[[float], str]]] = {
-        "parameters": ("parameters", "parameters", numbers.count),
-        "latency": ("latency", f"latency of one {example} (p50), ms", numbers.milliseconds),
-        "train_seconds": ("training time", "training of one model, s", numbers.seconds),
-        "flops_per_example": ("operations", f"operations of one {example}", numbers.short),
-    }
+    example = form_of(results).wording.example
+    costs = [cost for cost in COSTS.values() if cost.axis]
     measured = [row for row in rows_of(results) if row["quality"] is not None]
     figures = {}
-    for cost in sorted(costs, key=lambda cost: cost != results["prefer"]):
-        name, title, write = costs[cost]
-        rows = [(row, found) for row in measured if (found := price(row, cost)) is not None]
+    for cost in sorted(costs, key=lambda cost: cost.key != results["prefer"]):
+        rows = [(row, found) for row in measured if (found := cost.of(row)) is not None]
         if rows:
-            figures[name] = _quality_against(results, rows, title, write)
+            figures[cost.name] = _quality_against(results, rows, cost.axis.format(example=example), cost.write)
     return figures
 
 
@@ -118,6 +115,7 @@ def _quality_against(
     write: Callable[[float], str],
 ) -> go.Figure:
     metric = find_metric(results)
+    sign = metric.sign
     places = number_of(results)
     prices = [cost for _, cost in rows]
     # On a linear axis a tenth and a twentieth of the baseline's cost would be one heap.
@@ -129,20 +127,20 @@ def _quality_against(
             # Thousands as 10k; half a millisecond is no "500m".
             "tickformat": "~s" if min(prices) >= 1 and max(prices) >= 1000 else "~g",
         },
-        yaxis={"title": {"text": metric.titled}},
+        yaxis={"title": {"text": metric.titled}} | ({"autorange": "reversed"} if sign < 0 else {}),
     )
     figure.update_xaxes({"type": "log", "dtick": "D2"} if logarithmic else {"rangemode": "tozero"})
     across = _side_by_side(prices, logarithmic)
     up = [row["quality"]["mean"] * metric.scale for row, _ in rows]
     baseline = results["baseline"]["quality"]
-    floor = -math.inf if baseline is None else (baseline["mean"] - reach(results)) * metric.scale
-    far = [place for place, quality in enumerate(up) if quality < floor]
-    front = pareto_front(list(zip(prices, up, strict=True)))
+    floor = -sign * math.inf if baseline is None else (baseline["mean"] - sign * reach(results)) * metric.scale
+    far = [place for place, quality in enumerate(up) if sign * quality < sign * floor]
+    front = pareto_front([(price, sign * quality) for price, quality in zip(prices, up, strict=True)])
     figure.add_scatter(
         name="Pareto front",
         mode="lines",
         x=[across[place] for place in front],
-        y=[max(up[place], floor) for place in front],
+        y=[floor if place in far else up[place] for place in front],
         line={"color": NEUTRAL, "width": 1.5, "dash": "dot"},
         hoverinfo="skip",
         # A front of one point is no line; its entry would explain nothing.
@@ -175,7 +173,7 @@ def _quality_against(
             text=[f"{places[rows[place][0]['name']]}: {up[place]:.{metric.digits}f}" for place in far],
         )
     if baseline is not None:
-        figure.add_hline(y=(baseline["mean"] - results["accept"]["max_drop"]) * metric.scale, **MARGIN)
+        figure.add_hline(y=(baseline["mean"] - sign * results["accept"]["max_drop"]) * metric.scale, **MARGIN)
     return figure
 
 
@@ -213,7 +211,7 @@ def _points(
 def _far_points(
     name: str, symbol: str, rows: Sequence[Mapping[str, Any]], metric: Metric, details: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The same for what lost more than an axis shows: triangles at its end, to be given their numbers."""
+    """The same for what lost more than an axis shows: triangles at its end, to be given their formats."""
     return _points("reject", rows, metric, details) | {
         "name": name,
         "mode": "markers+text",
@@ -246,5 +244,5 @@ def _hover(row: Mapping[str, Any], metric: Metric) -> str:
         lines.append(
             f"difference {metric.difference(gap['mean'])} ({metric.signed(gap['low'])} to {metric.signed(gap['high'])})"
         )
-    lines.append(f"{numbers.count(row['parameters'])} parameters ({numbers.percent(row['parameters_ratio'])})")
+    lines.append(f"{formats.count(row['parameters'])} parameters ({formats.percent(row['parameters_ratio'])})")
     return "<br>".join(lines)

@@ -7,9 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.report import numbers
-from leanformer.report.numbers import Metric
 from leanformer.report.style import empty_figure, reach
+from leanformer.results import formats
+from leanformer.results.metrics import Metric
 
 # Apart for every reader, and in gray the number tells.
 COLORSCALE = [[0, "#b35806"], [0.25, "#f1a340"], [0.5, "#f4f5f6"], [0.75, "#79b2d9"], [1, "#0b5394"]]
@@ -24,6 +24,7 @@ def heat_map(
     hovers: Grid,
     limits: tuple[float, float],
     unit: str = "",
+    less_is_better: bool = False,
     **layout: Any,
 ) -> go.Figure:
     """A heat map; cells stand at whole numbers, counted from the upper left.
@@ -34,6 +35,7 @@ def heat_map(
         hovers: What a cell says when it is pointed at.
         limits: The values of the deepest orange and the deepest blue; equally far from white.
         unit: Written beside the scale of colors; there is none without it.
+        less_is_better: Turns the colors round.
         layout: Of the figure: height, axes.
     """
     figure = empty_figure(**layout)
@@ -47,10 +49,11 @@ def heat_map(
                 figure.add_annotation(x=across, y=down, text=text, showarrow=False)
                 line[across] = ""
     figure.add_heatmap(
-        z=[[numbers.significant(value) for value in line] for line in values],
+        z=[[formats.significant(value) for value in line] for line in values],
         zmin=limits[0],
         zmax=limits[1],
         colorscale=COLORSCALE,
+        reversescale=less_is_better or None,
         xgap=1 if texts else 0,
         ygap=1,
         text=written or None,

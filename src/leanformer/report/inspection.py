@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from rich.text import Text
 
 from leanformer.core.errors import printable
 from leanformer.core.files import write_atomically
-from leanformer.report import numbers
 from leanformer.report.heatmap import heat_map
 from leanformer.report.page import make_environment
 from leanformer.report.style import safe
+from leanformer.results import formats
+from leanformer.results.inspection import best_probe
 
 LINE = 26  # pixels
 CELL = 58
@@ -26,15 +27,6 @@ DEEPEST_LOSS = 1.0  # nats: beyond this a site cannot be missed, and a deeper co
 
 Row = Mapping[str, Any]
 Value = Callable[[Row, Any], float | None]
-
-
-def best_probe(row: Row, probes: Iterable[str]) -> tuple[str, float] | None:
-    """The probe with which the model loses least at a site, and the rise of the loss; None where none was taught."""
-    changes = {name: row["replaced"][name]["loss"] for name in probes if row["replaced"].get(name) is not None}
-    if not changes:
-        return None
-    best = min(changes, key=lambda name: changes[name])
-    return best, changes[best]
 
 
 def inspection_table(results: Mapping[str, Any]) -> Table:
@@ -50,8 +42,8 @@ def inspection_table(results: Mapping[str, Any]) -> Table:
             "" if best is None else _r2(row["r2"][best[0]]),
             "" if row["entropy"] is None else f"{_mean(row['entropy']):.2f}",
             "" if row["effective_rank"] is None else f"{_mean(row['effective_rank']):.1f}",
-            numbers.signed(row["replaced"]["none"]["loss"], 2),
-            "" if best is None else numbers.signed(best[1], 2),
+            formats.signed(row["replaced"]["none"]["loss"], 2),
+            "" if best is None else formats.signed(best[1], 2),
             Text("" if best is None else printable(best[0])),
         )
     return table
@@ -71,7 +63,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> Path:
         LeanformerError: It cannot be written.
     """
     environment = make_environment()
-    environment.filters |= {"r_squared": numbers.r_squared}
+    environment.filters |= {"r_squared": formats.r_squared}
     plots = {
         place: {name: figure.to_plotly_json() for name, figure in shown.items()}
         for place, shown in _plots(results).items()
@@ -84,7 +76,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> Path:
         chosen=None,
         best=lambda row: best_probe(row, results["probes"]),
         mean=_mean,
-        signed=lambda value: numbers.signed(value, 3),
+        signed=lambda value: formats.signed(value, 3),
         plotly=Markup(get_plotlyjs()),
     )
     write_atomically(path, page)
@@ -104,7 +96,7 @@ def _plots(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure]]:
                 rows,
                 ["none", *tried],
                 lambda row, name: None if row["replaced"][name] is None else -row["replaced"][name]["loss"],
-                lambda value: numbers.signed(-value, 2),
+                lambda value: formats.signed(-value, 2),
                 (-DEEPEST_LOSS, DEEPEST_LOSS),
                 "rise of the loss, nats",
                 ["emptied", *tried],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,30 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from leanformer.core.files import write_atomically
-from leanformer.report import figures, numbers
+from leanformer.report import figures
 from leanformer.report.ablation import ablation
+from leanformer.report.columns import (
+    PAGE,
+    cost_columns,
+    result_columns,
+    score_columns,
+    scored_metrics,
+    writing_columns,
+)
 from leanformer.report.curves import learning_curves
 from leanformer.report.examples import side_by_side
-from leanformer.report.numbers import METRICS, MISSING, find_metric
-from leanformer.report.slices import by_part, difference_by_part, greatest_losses
+from leanformer.report.slices import by_slice, difference_by_slice, greatest_losses
 from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites, kinds_of, parameters_by_kind
 from leanformer.report.style import number_of, reach
-from leanformer.report.summary import PREFERENCES, decision_lines, interval, one_pair_only, speed_ratio, verdict
+from leanformer.report.summary import decision_lines
 from leanformer.report.taught import teaching_figures
-from leanformer.results.schema import read_results, rows_of
+from leanformer.report.verdict import interval, one_pair_only, verdict
+from leanformer.results import formats
+from leanformer.results.costs import COSTS
+from leanformer.results.formats import or_missing
+from leanformer.results.metrics import find_metric, finest
+from leanformer.results.reader import read_results
+from leanformer.results.schema import form_of, rows_of
 
 MARKS = {"accept": "●", "undecided": "◇", "reject": "✕", "failed": "✕", "baseline": "■"}
 """The symbols of the figures, as text."""
@@ -57,7 +70,7 @@ def make_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["count"] = _or_missing(numbers.count)
+    environment.filters["count"] = or_missing(formats.count)
     return environment
 
 
@@ -70,20 +83,14 @@ def render(results: Mapping[str, Any]) -> str:
     metric = find_metric(results)
     environment = make_environment()
     environment.filters |= {
-        "change": _or_missing(numbers.change),
-        "percent": _or_missing(numbers.percent),
-        "short": _or_missing(numbers.short),
-        "seconds": _or_missing(numbers.seconds),
-        "milliseconds": _or_missing(numbers.milliseconds),
-        "megabytes": _or_missing(numbers.megabytes),
-        "bytes": _or_missing(numbers.size),
-        "times": _or_missing(numbers.times),
-        "p_value": _or_missing(numbers.p_value),
-        "r_squared": _or_missing(numbers.r_squared),
-        "rate": _or_missing(lambda value: f"{value:g}"),
-        "number": _or_missing(metric.number),
-        "signed": _or_missing(metric.signed),
-        "quality": lambda value: interval(value, metric.number),
+        "change": or_missing(formats.change),
+        "percent": or_missing(formats.percent),
+        "seconds": or_missing(formats.seconds),
+        "p_value": or_missing(formats.p_value),
+        "r_squared": or_missing(formats.r_squared),
+        "rate": or_missing(lambda value: f"{value:g}"),
+        "number": or_missing(metric.number),
+        "signed": or_missing(metric.signed),
         "difference": lambda value: interval(value, metric.signed),
     }
     rows = rows_of(results)
@@ -91,14 +98,20 @@ def render(results: Mapping[str, Any]) -> str:
     places = number_of(results)
     plots = _plots(results)
     headline, *lines = decision_lines(results)
+    columns = result_columns(results)
     template = environment.get_template("page.html.jinja")
     return template.render(
         results=results,
         metric=metric,
-        metrics=METRICS,
-        interval=interval,
-        example=numbers.EXAMPLES[results["task"]],
-        translation=results["task"] == "translation",
+        slice_metric=form_of(results).slice_metric(results),
+        finest=finest(form_of(results).answers),
+        wording=form_of(results).wording,
+        columns_shown=[columns[key] for key in PAGE],
+        score_columns=score_columns(results),
+        cost_columns=cost_columns(results),
+        writing_columns=writing_columns(results),
+        scored=scored_metrics(results),
+        costs=COSTS,
         rows=rows,
         chosen=chosen,
         headline=headline,
@@ -107,21 +120,22 @@ def render(results: Mapping[str, Any]) -> str:
         places=places,
         verdict=verdict,
         marks=MARKS,
-        speed_ratio=lambda row: speed_ratio(row, results["baseline"]),
-        part_of=lambda mine, other: numbers.percent(mine / other) if other else "",
-        prefer=PREFERENCES[results["prefer"]],
-        confidence=numbers.confidence(results["accept"]["confidence"]),
-        margin=metric.drop(results["accept"]["max_drop"]),
-        far=metric.drop(reach(results)) if math.isfinite(reach(results)) else None,
-        far_rows=[row for row in rows if row["difference"] and row["difference"]["mean"] < -reach(results)],
+        speed=or_missing(formats.times)(None if chosen is None else COSTS["throughput"].ratio(chosen, rows[0])),
+        prefer=COSTS[results["prefer"]].name,
+        confidence=formats.confidence(results["accept"]["confidence"]),
+        margin=metric.margin(results["accept"]["max_drop"]),
+        far=metric.margin(reach(results)) if math.isfinite(reach(results)) else None,
+        far_rows=[
+            row for row in rows if row["difference"] and metric.sign * row["difference"]["mean"] < -reach(results)
+        ],
         distilled=[row for row in results["candidates"] if row["method"] == "distill"],
         changed={row["name"]: changed_sites(row["changes"]) for row in rows},
         kept={row["name"]: kept_sites(row["changes"]) for row in rows},
         each_site=each_site,
         in_all=in_all,
         kinds=kinds_of(results),
-        greatest=[(row, greatest_losses(row, metric)) for row in results["candidates"]],
-        parts=by_part(results),
+        greatest=[(row, greatest_losses(results, row)) for row in results["candidates"]],
+        slices=by_slice(results),
         side_by_side=side_by_side,
         plots=plots,
         learned=[row for row in rows if plots[f"curves-{places[row['name']]}"]],
@@ -135,7 +149,7 @@ def render(results: Mapping[str, Any]) -> str:
 def _plots(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Place on the page -> what can be shown there -> the figure as plotly.js reads it."""
     difference = figures.difference(results)
-    by_parts = difference_by_part(results)
+    by_slices = difference_by_slice(results)
     curves = learning_curves(results)
     taught = teaching_figures(results)
     plots = {
@@ -143,14 +157,9 @@ def _plots(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "cost": figures.quality_against_cost(results),
         "ablation": ablation(results),
         "parameters": {"": parameters_by_kind(results)},
-        "parts": {} if by_parts is None else {"": by_parts},
+        "parts": {} if by_slices is None else {"": by_slices},
     }
     # By number: a name is no key that a page's scripts should meet.
     for name, place in number_of(results).items():
         plots |= {f"curves-{place}": curves.get(name, {}), f"taught-{place}": taught.get(name, {})}
     return {place: {name: figure.to_plotly_json() for name, figure in shown.items()} for place, shown in plots.items()}
-
-
-def _or_missing(write: Callable[[Any], str]) -> Callable[[Any], str]:
-    """A way to write numbers that writes a dash for what was not measured."""
-    return lambda value: MISSING if value is None else write(value)

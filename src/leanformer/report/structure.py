@@ -11,8 +11,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.report import numbers
 from leanformer.report.style import NEUTRAL, empty_figure, row_axis, row_height, safe
+from leanformer.results import formats
 from leanformer.results.schema import rows_of
 
 KINDS = (("#2a78b5", ""), ("#d98c00", "/"), ("#1f9d7a", "."), ("#a8588f", "\\"), ("#56b4e9", "x"))
@@ -174,7 +174,7 @@ def parameters_by_kind(results: Mapping[str, Any]) -> go.Figure:
             x=counts,
             y=list(range(len(rows))),
             marker=marker,
-            customdata=[f"{safe(row['name'])}: {numbers.count(n)}" for row, n in zip(rows, counts, strict=True)],
+            customdata=[f"{safe(row['name'])}: {formats.count(n)}" for row, n in zip(rows, counts, strict=True)],
             hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
         )
 

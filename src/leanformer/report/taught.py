@@ -7,10 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.report import numbers
 from leanformer.report.heatmap import heat_map
 from leanformer.report.structure import KINDS, layer_of, place_of
 from leanformer.report.style import empty_figure, safe
+from leanformer.results import formats
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MOST_LAYERS_WITH_NUMBERS = 8
@@ -52,7 +52,7 @@ def _by_layer(row: Mapping[str, Any]) -> go.Figure:
     found = [[taught.get((place, layer)) for layer in layers] for place in places]
     return heat_map(
         [[None if change is None else change["r2"] for change in line] for line in found],
-        [["" if change is None else numbers.r_squared(change["r2"]) for change in line] for line in found]
+        [["" if change is None else formats.r_squared(change["r2"]) for change in line] for line in found]
         if len(layers) <= MOST_LAYERS_WITH_NUMBERS
         else None,
         [["" if change is None else _seeds(change) for change in line] for line in found],
@@ -65,7 +65,7 @@ def _by_layer(row: Mapping[str, Any]) -> go.Figure:
 
 
 def _seeds(change: Mapping[str, Any]) -> str:
-    per_seed = ", ".join(numbers.r_squared(value) for value in change["r2_per_seed"])
+    per_seed = ", ".join(formats.r_squared(value) for value in change["r2_per_seed"])
     return f"{safe(change['site'])}: {safe(change['block'])}<br>R² by seed: {per_seed}"
 
 
@@ -80,7 +80,7 @@ def _by_epoch(row: Mapping[str, Any], places: Sequence[str], axes: Mapping[str, 
             legendgroup=place,
             showlegend=place not in shown,
             x=list(range(1, len(curve["r2"]) + 1)),
-            y=[numbers.significant(value) for value in curve["r2"]],
+            y=[formats.significant(value) for value in curve["r2"]],
             mode="lines" if len(curve["r2"]) > 1 else "markers",
             line={"color": KINDS[style % len(KINDS)][0], "width": 1.2, "dash": DASHES[style % len(DASHES)]},
             hovertemplate=f"{safe(curve['site'])}, seed {curve['seed']}, epoch %{{x}}: %{{y}}<extra></extra>",

@@ -9,10 +9,13 @@ from typing import Any
 
 from leanformer.config.base import BASELINE, Study
 from leanformer.core.warning import rows
-from leanformer.decide.decision import UNITS, Decision, decide, recommend, weak_baseline, without_acceptances
+from leanformer.decide.decision import Decision, decide, recommend, weak_baseline, without_acceptances
+from leanformer.decide.judge import difference_of
 from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
-from leanformer.results.schema import FORMAT
+from leanformer.results.costs import COSTS
+from leanformer.results.metrics import METRICS
+from leanformer.results.schema import FORMAT, FORMS, VERSION
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
@@ -63,7 +66,7 @@ def assemble(
     costs: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of ``results.json``.
+    """The content of ``results.json``, by the form of the study's task (``leanformer.results``).
 
     Args:
         study: The study.
@@ -79,31 +82,32 @@ def assemble(
             if candidate.ok:
                 comparisons[candidate.name] = task.compare(baseline.tested, candidate.tested)
     accept = study.accept
-    unit = UNITS[accept.metric]
-    decisions = decide(comparisons, accept.max_drop, accept.confidence, unit) if comparisons else {}
+    metric = METRICS[accept.metric]
+    decisions = decide(comparisons, accept.max_drop, accept.confidence, metric)
     weak = None
     if baseline.ok:
-        level = task.quality(baseline.tested)["mean"]
-        weak = weak_baseline(level, task.worthless_quality, accept.max_drop, unit)
+        level = task.quality(baseline.tested).mean
+        weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
     if weak is not None:
         decisions = without_acceptances(decisions, weak)
     models = [
         _row(study, task, outcome, baseline, costs.get(outcome.name), comparisons.get(outcome.name), decisions)
         for outcome in outcomes
     ]
-    prices = {row["name"]: _price(row, study.prefer) for row in models}
+    prices = {row["name"]: COSTS[study.prefer].of(row) for row in models}
     if baseline.ok:
         recommended, sentence = recommend(prices, decisions, BASELINE, study.prefer)
         sentence = sentence if weak is None else f"{sentence} {weak}"
         chosen = next(outcome for outcome in outcomes if outcome.name == recommended)
         # By the validation split, never by the test split, which has to stay a judge.
-        best = max(chosen.trials, key=lambda seed: chosen.trials[seed]["validation"][f"validation_{accept.metric}"])
+        best = max(chosen.trials, key=lambda seed: metric.sign * _validated(chosen.trials[seed], accept.metric))
         ship = f"{chosen.directories[best]}/model"
     else:
         recommended, ship = None, None
         sentence = f"Nothing can be recommended: the baseline failed ({_failures(baseline)[0]['reason']})."
-    return {
+    content = {
         "format": FORMAT,
+        "version": VERSION,
         "name": study.name,
         "task": study.task,
         "metric": study.accept.metric,
@@ -127,6 +131,12 @@ def assemble(
         },
         "study": study.model_dump(mode="json"),
     }
+    return FORMS[study.task].model_validate(content).content()
+
+
+def _validated(trial: Mapping[str, Any], metric: str) -> float:
+    """A trial's quality on the validation split; a trial of before there was the metric is like any other."""
+    return float(trial["validation"].get(f"validation_{metric}", 0.0))
 
 
 def _row(
@@ -157,27 +167,10 @@ def _row(
         "flops_ratio": structure["flops_per_example"] / base["flops_per_example"],
         "decoding": structure["decoding"],
         "q_ratio": _q_ratio(task, structure["parameters"]),
-        "quality": None,
-        "difference": None,
         "scope": "seeds and examples" if len(study.seeds) > 1 else "one trained pair",
         "teaching": _teaching(outcome),
         "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
-        "train_seconds": None,
-        "latency_ms": None,
-        "ms_per_token": None,
-        "throughput_per_second": None,
-        "tokens_per_second": None,
-        "train_examples_per_second": None,
-        "peak_memory_mb": None,
-        "train_peak_memory_mb": None,
         **(cost or {}),
-        **task.no_details(),
-        "decision": None,
-        "reason": None,
-        "p_value": None,
-        "p_adjusted": None,
-        "more_seeds": None,
-        "more_examples": None,
         "failures": _failures(outcome),
         "rollbacks": [
             {"seed": seed, "what": what}
@@ -205,7 +198,7 @@ def _row(
     elif comparison is None:
         row |= {"decision": "undecided", "reason": "The baseline failed, so that there is nothing to compare with."}
     else:
-        row["difference"] = asdict(comparison.difference)
+        row["difference"] = difference_of(METRICS[study.accept.metric], comparison)
         row["scope"] = comparison.scope
         row |= asdict(decisions[outcome.name])
     return row
@@ -257,13 +250,3 @@ def _teaching(outcome: CandidateOutcome) -> dict[str, Any] | None:
             for seed, lesson in lessons
         ],
     }
-
-
-def _price(row: Mapping[str, Any], prefer: str) -> float | None:
-    latency = row["latency_ms"]
-    prices: dict[str, float | None] = {
-        "parameters": row["parameters"],
-        "latency": None if latency is None else latency["p50"],
-        "train_seconds": row["train_seconds"],
-    }
-    return prices[prefer]

@@ -36,7 +36,8 @@ from leanformer.model.families import Family, find_family
 from leanformer.model.plan import Choice, match
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import build, module_at, put, resolve, sites
-from leanformer.report.inspection import best_probe, write_page
+from leanformer.report.inspection import write_page
+from leanformer.results.inspection import best_probe
 from leanformer.study.store import to_json
 from leanformer.tasks.base import Task, open_task
 

@@ -36,7 +36,7 @@ def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:
         {} if candidate is None else candidate.plan,
         prepared.structure(name),
         [
-            {key: run[key] for key in ("learning_rate", prepared.study.accept.metric, "loss")}
+            {key: run.get(key) for key in ("learning_rate", prepared.study.accept.metric, "loss")}
             | {"status": run["trained"]["status"]}
             for run in search
         ],

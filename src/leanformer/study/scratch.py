@@ -15,9 +15,17 @@ from transformers import PreTrainedModel
 from leanformer.core.files import replace_directory, write_atomically
 from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
+from leanformer.results.metrics import METRICS
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import Step, ended_well, scratch_settings
-from leanformer.study.training import bring_trial_up_to_date, end_trial, save_model, scored, train_model
+from leanformer.study.training import (
+    bring_trial_up_to_date,
+    end_trial,
+    is_scored_otherwise,
+    save_model,
+    scored,
+    train_model,
+)
 
 VALIDATION = "validation.parquet"  # a search's answers, by which its rate is judged
 
@@ -66,7 +74,7 @@ class SearchStep(Step):
     def bring_up_to_date(self, prepared: PreparedStudy) -> None:
         directory = self.directory(prepared)
         result = self.known_result(prepared)
-        if (directory / VALIDATION).exists() and result.get("scoring", {}) != prepared.task.scoring_settings():
+        if (directory / VALIDATION).exists() and is_scored_otherwise(prepared, result):
             answers = prepared.task.read_answers(directory / VALIDATION)
             prepared.directory.finish(directory, result | scored(prepared, answers))
 
@@ -133,10 +141,11 @@ def best_rate(prepared: PreparedStudy, name: str) -> float:
     search = [step.known_result(prepared) for step in search_of(prepared, name)]
     if not search:
         return prepared.study.train.learning_rate[0]
-    metric = prepared.study.accept.metric
+    metric = METRICS[prepared.study.accept.metric]
 
     def quality(run: Mapping[str, Any]) -> tuple[float, float]:
-        return run[metric] or 0.0, -(run["loss"] or 0.0)
+        # A search of before there was this metric, whose answers were not kept, goes by its loss alone.
+        return metric.sign * (run.get(metric.key) or 0.0), -(run["loss"] or 0.0)
 
     good = [run for run in search if ended_well(run)]
     return float(max(good or search[:1], key=quality)["learning_rate"])

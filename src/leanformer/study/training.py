@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,17 @@ def bring_trial_up_to_date(prepared: PreparedStudy, step: Step) -> None:
         prepared.reporter.warn(f"{step} is evaluated again: {'; '.join(changed)}")
         model = load(directory / "model").to(prepared.device)
         prepared.directory.finish(directory, result | _evaluated(prepared, model, directory))
-    elif result.get("scoring", {}) != prepared.task.scoring_settings():
+    elif is_scored_otherwise(prepared, result):
         path = directory / PREDICTIONS
         answers = prepared.task.read_answers(path)
         prepared.directory.replace_file(path, answers.to_bytes())
         prepared.directory.finish(directory, result | scored(prepared, answers))
+
+
+def is_scored_otherwise(prepared: PreparedStudy, result: Mapping[str, Any]) -> bool:
+    """Whether a result's scores were made otherwise than the study asks, or before there was its metric."""
+    otherwise = result.get("scoring", {}) != prepared.task.scoring_settings()
+    return otherwise or prepared.study.accept.metric not in result
 
 
 def scored(prepared: PreparedStudy, answers: Any) -> dict[str, Any]:

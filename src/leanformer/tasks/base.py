@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from leanformer.config.base import Study
 from leanformer.core.registry import Registry
 from leanformer.core.warning import StudyWarning
-from leanformer.decide.statistics import Comparison, Interval
+from leanformer.decide import judge
+from leanformer.decide.statistics import Comparison
 from leanformer.learn.losses import Batch
 from leanformer.learn.step import TrainingStep
 from leanformer.learn.train import TrainingBatches
 from leanformer.measure.cost import Subject
 from leanformer.model.surgery import ResolvedPlan
+from leanformer.results.metrics import METRICS, Metric
+from leanformer.results.rows import Quality
 
 MakeStep = Callable[[PreTrainedModel], TrainingStep]
 
@@ -44,6 +48,10 @@ class Outcome:
     def each(self) -> list[Any]:
         """The answers of every seed, in the study's order."""
         return list(self.answers.values())
+
+    def statistics(self, metric: Metric) -> list[np.ndarray]:
+        """What each seed's answers contribute to a metric; see ``Metric.statistics``."""
+        return [answers.statistics(metric.key) for answers in self.each()]
 
 
 class Task(ABC):
@@ -187,17 +195,21 @@ class Task(ABC):
         return None
 
     @property
+    @abstractmethod
     def worthless_quality(self) -> float:
         """The quality of a model that has learned nothing, in the study's metric."""
-        return 0.0
 
-    @abstractmethod
-    def quality(self, outcome: Outcome) -> dict[str, Any]:
-        """Mean quality over the seeds with its interval, and ``per_seed``."""
+    def quality(self, outcome: Outcome) -> Quality:
+        """Mean quality over the seeds, with its interval, in the study's metric."""
+        metric = METRICS[self.study.accept.metric]
+        return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence)
 
-    @abstractmethod
     def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
-        """A candidate against the baseline."""
+        """A candidate against the baseline; see ``judge.compare``."""
+        accept = self.study.accept
+        metric = METRICS[accept.metric]
+        arms = (baseline.statistics(metric), candidate.statistics(metric))
+        return judge.compare(metric, *arms, accept.max_drop, accept.confidence)
 
     @abstractmethod
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:
@@ -209,26 +221,12 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def no_details(self) -> dict[str, Any]:
-        """The same keys for a candidate that failed."""
-
-    @abstractmethod
     def interval_method(self) -> str:
         """How intervals and tests are made, for the report."""
 
     def results(self) -> dict[str, Any]:
         """Further keys of ``results.json``."""
         return {}
-
-
-def interval_row(interval: Interval, per_seed: Sequence[float]) -> dict[str, Any]:
-    """A quality as ``results.json`` has it."""
-    return {
-        "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "per_seed": [float(value) for value in per_seed],
-    }
 
 
 class WritingTask(Task):

@@ -20,13 +20,15 @@ from leanformer.data.image_batches import ImageBatches
 from leanformer.data.image_files import Resizing
 from leanformer.data.images import ImageData, load_images
 from leanformer.data.preprocessing import Preprocessing, read_preprocessing, shipped_processor
-from leanformer.decide.statistics import Comparison, compare, mcnemar_exact, quality_interval
+from leanformer.decide.statistics import mcnemar_exact
 from leanformer.learn.losses import Batch, inputs_of
 from leanformer.measure.cost import Subject
 from leanformer.measure.quality import Predictions, predict
 from leanformer.model.baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
-from leanformer.tasks.base import TASKS, MakeStep, Outcome, Task, interval_row
+from leanformer.results.images import ClassQuality
+from leanformer.results.metrics import METRICS, Labels, metrics_of
+from leanformer.tasks.base import TASKS, MakeStep, Outcome, Task
 
 FEWEST_TESTED = 2  # of one nothing can be said of others
 INTERVAL_METHOD = (
@@ -181,10 +183,12 @@ class ImageClassification(Task):
 
     def validate(self, model: PreTrainedModel, last: bool) -> dict[str, float]:
         answers = predict(model, self.validation_batches())
-        return {"validation_loss": answers.loss, "validation_accuracy": answers.accuracy}
+        scores = {f"validation_{metric.key}": answers.score(metric.key) for metric in metrics_of("labels")}
+        return {"validation_loss": answers.loss, **scores}
 
     def progress(self, record: Mapping[str, float]) -> str:
-        return f"val acc {record['validation_accuracy']:.1%}"
+        metric = METRICS[self.study.accept.metric]
+        return f"val {metric.progress(record[f'validation_{metric.key}'])}"
 
     def evaluate(self, model: PreTrainedModel) -> Predictions:
         return predict(model, self.batches.evaluation(self.data.test))
@@ -193,7 +197,7 @@ class ImageClassification(Task):
         return Predictions.read(path)
 
     def scores(self, answers: Predictions) -> dict[str, float]:
-        return {"accuracy": answers.accuracy, "loss": answers.loss}
+        return {**{metric.key: answers.score(metric.key) for metric in metrics_of("labels")}, "loss": answers.loss}
 
     def example(self) -> Batch:
         return {"pixel_values": torch.zeros(1, self.data.channels, self.data.height, self.data.width)}
@@ -228,15 +232,10 @@ class ImageClassification(Task):
     @property
     def worthless_quality(self) -> float:
         """As if the most frequent class were the answer to everything."""
-        return float(self.data.test.labels.bincount().max() / len(self.data.test))
-
-    def quality(self, outcome: Outcome) -> dict[str, Any]:
-        right = _right(outcome)
-        return interval_row(quality_interval(right, self.study.accept.confidence), right.mean(axis=1))
-
-    def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
-        accept = self.study.accept
-        return compare(_right(baseline), _right(candidate), accept.max_drop, accept.confidence)
+        labels = self.data.test.labels.cpu().numpy()
+        answers = Labels(labels, np.full_like(labels, np.bincount(labels).argmax()))
+        metric = METRICS[self.study.accept.metric]
+        return metric.of(metric.statistics(answers))
 
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:
         tests = []
@@ -246,10 +245,7 @@ class ImageClassification(Task):
                 tests.append({"seed": seed, **asdict(test)})
         return {"per_class": self._per_class(outcome, baseline), "mcnemar": tests}
 
-    def no_details(self) -> dict[str, Any]:
-        return {"per_class": [], "mcnemar": []}
-
-    def _per_class(self, outcome: Outcome, baseline: Outcome | None) -> list[dict[str, Any]]:
+    def _per_class(self, outcome: Outcome, baseline: Outcome | None) -> list[ClassQuality]:
         """Accuracy by class, mean over seeds, and the difference to the baseline's."""
         labels = outcome.each()[0].labels
         right = _right(outcome).mean(axis=0)
@@ -261,7 +257,7 @@ class ImageClassification(Task):
                 continue
             accuracy = float(right[chosen].mean())
             difference = None if base is None else accuracy - float(base[chosen].mean())
-            found.append({"class": name, "examples": int(chosen.sum()), "accuracy": accuracy, "difference": difference})
+            found.append(ClassQuality(name=name, examples=int(chosen.sum()), accuracy=accuracy, difference=difference))
         return found
 
     def interval_method(self) -> str:

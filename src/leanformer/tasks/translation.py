@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,20 @@ from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, check_limit, encode_pairs
 from leanformer.data.text_sources import load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
-from leanformer.decide.corpus import compare_corpus, corpus_interval, paired_bootstrap
-from leanformer.decide.statistics import Comparison
+from leanformer.decide import judge
+from leanformer.decide.corpus import paired_bootstrap
 from leanformer.learn.losses import Batch, inputs_of
 from leanformer.measure.cost import Subject
-from leanformer.measure.scoring import Metric, Scoring, choose_tokenizer
-from leanformer.measure.translation import Translations, corpus_score
+from leanformer.measure.scoring import Scoring, choose_tokenizer
+from leanformer.measure.translation import Translations
 from leanformer.measure.writing import Lengths, decoding_costs
 from leanformer.model.baseline import TextBaseline, TextGeometry
 from leanformer.model.generate import Translated, most_tokens, translate
 from leanformer.model.surgery import ResolvedPlan
-from leanformer.tasks.base import TASKS, MakeStep, Outcome, WritingTask, interval_row
+from leanformer.results.metrics import METRICS, Metric, metrics_of
+from leanformer.results.rows import Quality
+from leanformer.results.translation import SeedScores
+from leanformer.tasks.base import TASKS, MakeStep, Outcome, WritingTask
 from leanformer.tasks.translation_checks import (
     check_positions,
     check_test_split,
@@ -40,8 +43,6 @@ from leanformer.tasks.translation_checks import (
     test_warnings,
 )
 from leanformer.tasks.translation_details import by_length, examples, source_words
-
-METRICS: tuple[Metric, ...] = ("bleu", "chrf")
 
 INTERVAL_METHOD = (
     "Quality and difference are means over the seeds of sacreBLEU's corpus scores; their intervals account for both "
@@ -99,7 +100,7 @@ class Translation(WritingTask):
         )
         baseline.check(self._geometry, "decode" if (study.decode.max_tokens or 0) > config.max_tokens else "data")
         self._baseline = baseline
-        self._metric: Metric = study.accept.metric
+        self._metric = METRICS[study.accept.metric]
         self.scoring = Scoring(
             choose_tokenizer(study.accept.tokenize, config.target_language, self.data.test.targets),
             self.tokenizer.lowercases,
@@ -254,8 +255,8 @@ class Translation(WritingTask):
 
     def progress(self, record: Mapping[str, float]) -> str:
         found = f"val loss {record['validation_loss']:.3f}"
-        score = record.get(f"validation_{self._metric}")
-        return found if score is None else f"{found}  val {self._metric} {score:.1f}"
+        score = record.get(f"validation_{self._metric.key}")
+        return found if score is None else f"{found}  val {self._metric.progress(score)}"
 
     def _translate(
         self,
@@ -287,7 +288,7 @@ class Translation(WritingTask):
         return {"beam": decode.beam, "max_tokens": decode.max_tokens or self.study.data.max_tokens}
 
     def scoring_settings(self) -> dict[str, Any]:
-        return {str(name): signature for name, signature in self.scoring.signatures.items()}
+        return dict(self.scoring.signatures)
 
     def training_settings(self) -> dict[str, Any]:
         return {"positions": self._geometry.positions}  # of a fresh model
@@ -296,7 +297,7 @@ class Translation(WritingTask):
         return Translations.read(path, self.scoring)
 
     def scores(self, answers: Translations) -> dict[str, float]:
-        return {"bleu": answers.bleu, "chrf": answers.chrf, "exact_match": answers.exact_match}
+        return {metric.key: answers.score(metric.key) for metric in metrics_of("texts")}
 
     def _lengths(self, of: Callable[[NDArray[np.int64]], np.floating | np.integer]) -> Lengths:
         """A statistic of the lengths in the test split."""
@@ -341,49 +342,34 @@ class Translation(WritingTask):
 
     # Deciding
 
-    def _score(self, name: Metric, outcome: Outcome) -> dict[str, Any]:
-        counts = [answers.statistics(name) for answers in outcome.each()]
-        interval = corpus_interval(counts, partial(corpus_score, name), self.study.accept.confidence)
-        return interval_row(interval, [float(corpus_score(name, one.sum(axis=0))) for one in counts])
+    @property
+    def worthless_quality(self) -> float:
+        """As if nothing were ever written."""
+        test = self.data.test
+        return Translations(test.sources, test.targets, ("",) * len(test), self.scoring).score(self._metric.key)
 
-    def quality(self, outcome: Outcome) -> dict[str, Any]:
-        return self._score(self._metric, outcome)
-
-    def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
-        first, second = ([answers.statistics(self._metric) for answers in arm.each()] for arm in (baseline, candidate))
-        accept = self.study.accept
-        return compare_corpus(first, second, partial(corpus_score, self._metric), accept.max_drop, accept.confidence)
+    def _score(self, metric: Metric, outcome: Outcome) -> Quality | SeedScores:
+        trainings = outcome.statistics(metric)
+        if metric.judges:
+            return judge.quality(metric, trainings, self.study.accept.confidence)
+        per_seed = [metric.of(training) for training in trainings]
+        return SeedScores(mean=float(np.mean(per_seed)), per_seed=per_seed)
 
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:
-        exact = [answers.exact_match for answers in outcome.each()]
         words = source_words(self.data.test.sources, self.study.data.source_language)
         rival = None if baseline is outcome else baseline
         return {
-            **self.no_details(),
-            "scores": {
-                **{name: self._score(name, outcome) for name in METRICS},
-                "exact_match": {"mean": float(np.mean(exact)), "per_seed": exact},
-            },
+            "scores": {metric.key: self._score(metric, outcome) for metric in metrics_of("texts")},
             "paired_bootstrap": [] if rival is None else self._seed_by_seed(outcome, rival),
             "by_length": by_length(self._metric, words, outcome, rival),
             "examples": [] if rival is None else examples(outcome, rival),
         }
 
-    def no_details(self) -> dict[str, Any]:
-        return {
-            "per_class": [],
-            "mcnemar": [],
-            "scores": None,
-            "paired_bootstrap": [],
-            "by_length": [],
-            "examples": [],
-        }
-
     def _seed_by_seed(self, outcome: Outcome, baseline: Outcome) -> list[dict[str, Any]]:
         found = []
         for seed, answers in outcome.answers.items():
-            counts = (baseline.answers[seed].statistics(self._metric), answers.statistics(self._metric))
-            test = paired_bootstrap(*counts, partial(corpus_score, self._metric), self.study.accept.confidence)
+            counts = (baseline.answers[seed].statistics(self._metric.key), answers.statistics(self._metric.key))
+            test = paired_bootstrap(*counts, self._metric.score, self.study.accept.confidence)
             difference = {name: getattr(test.difference, name) for name in ("mean", "low", "high")}
             found.append({"seed": seed, "difference": difference, "p_value": test.p_value})
         return found

@@ -17,19 +17,18 @@ from leanformer.data.text_batches import Sentences
 from leanformer.data.text_checks import MUCH, left_out_warning, present
 from leanformer.data.text_sources import TextData
 from leanformer.data.tokenizers import TranslationTokenizer
-from leanformer.decide.decision import UNITS
-from leanformer.measure.scoring import Metric, Scoring
-from leanformer.measure.translation import Translations, corpus_score
+from leanformer.measure.scoring import Scoring
+from leanformer.measure.translation import Translations
 from leanformer.model.baseline import TextBaseline
+from leanformer.results.metrics import Metric, finest, judging
+from leanformer.results.sacrebleu_counts import count_words
 
 FEW = 30
 """Sentences up to which intervals between percentiles of a bootstrap are known to be too narrow."""
-SHORTEST = 4
-"""Words that BLEU counts in a row."""
 LOOKED_AT = 300
 """Test references that are decoded again, before anything is trained."""
 UNSEEN = 1.0
-"""Points below 100 that a perfect translation may score without a word."""
+"""Points by which a perfect translation may miss the best score without a word."""
 
 
 def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring, fitting: str) -> None:
@@ -39,7 +38,7 @@ def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring
         references: Its target sentences.
         metric: Which judges.
         scoring: How.
-        fitting: The tokenizer of BLEU that fits the language.
+        fitting: The tokenizer that fits the language.
 
     Raises:
         LeanformerError: There are too few sentences, or even perfect translations would not score 100.
@@ -49,34 +48,39 @@ def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring
             f"data: the test split has {len(references)} sentence pair, and a decision takes {FEWEST_TESTED} or more; "
             "give it more pairs, or raise what cut it (data.test_limit, data.test_fraction, data.numbers.test)"
         )
-    perfect = _perfect(references, scoring)
-    if corpus_score(metric, perfect.statistics(metric).sum(axis=0)) > 0:
+    nothing_written = Translations(tuple(references), tuple(references), ("",) * len(references), scoring)
+    if _perfect(references, scoring).score(metric.key) != nothing_written.score(metric.key):
         return
-    if metric == "chrf":
+    if not metric.words:
         raise LeanformerError(
             "data: nothing is left of any test reference in the tokenizer's own normaliser, so that perfect "
             "translations would score 0; take another tokenizer, or references with letters"
         )
     raise LeanformerError(
-        f"data: no reference of the test split has {SHORTEST} words in a row as BLEU counts them (tokenizer "
-        f"{scoring.tokenize}), so that perfect translations would score 0; "
-        + (_other_tokenizer(references, scoring, fitting) or "set accept.metric to chrf, or give longer test sentences")
+        f"data: no reference of the test split has {metric.words} words in a row as {metric.name} counts them "
+        f"(tokenizer {scoring.tokenize}), so that perfect translations would score 0; "
+        + (
+            _other_tokenizer(references, metric, scoring, fitting)
+            or f"set accept.metric to {finest('texts').key}, or give longer test sentences"
+        )
     )
 
 
-def _too_short(references: Sequence[str], scoring: Scoring) -> int:
-    """How many references are too short for BLEU."""
-    words = _perfect(references, scoring).statistics("bleu")[:, 1]
-    return int((words < SHORTEST).sum())
+def _too_short(references: Sequence[str], metric: Metric, scoring: Scoring) -> int:
+    """How many references have fewer words than a metric counts in a row."""
+    words = count_words(scoring.texts(references), scoring.tokenize, scoring.lowercase)
+    return int((words < metric.words).sum())
 
 
 def _perfect(references: Sequence[str], scoring: Scoring) -> Translations:
     return Translations(tuple(references), tuple(references), tuple(references), scoring)
 
 
-def _other_tokenizer(references: Sequence[str], scoring: Scoring, fitting: str) -> str | None:
-    """What to do where another tokenizer of BLEU finds enough words in most references."""
-    if fitting == scoring.tokenize or 2 * _too_short(references, replace(scoring, tokenize=fitting)) > len(references):
+def _other_tokenizer(references: Sequence[str], metric: Metric, scoring: Scoring, fitting: str) -> str | None:
+    """What to do where another tokenizer finds enough words in most references."""
+    if fitting == scoring.tokenize:
+        return None
+    if 2 * _too_short(references, metric, replace(scoring, tokenize=fitting)) > len(references):
         return None
     return f"leave accept.tokenize out, and {fitting}, which fits the language, is taken"
 
@@ -140,7 +144,7 @@ def test_warnings(
         tokenizer: Of the model.
         metric: Which judges.
         scoring: How.
-        fitting: The tokenizer of BLEU that fits the language.
+        fitting: The tokenizer that fits the language.
     """
     found: list[StudyWarning] = []
     lengths, (most, positions), unknown = encoded.lengths, limits, tokenizer.unknown_id
@@ -153,14 +157,17 @@ def test_warnings(
                 len(references),
             )
         )
-    short = _too_short(references, scoring)
-    if metric == "bleu" and 2 * short > len(references):
+    short = _too_short(references, metric, scoring) if metric.words else 0
+    if 2 * short > len(references):
         found.append(
             StudyWarning(
                 "short-references",
-                f"{short:,} of {len(references):,} test references have fewer than {SHORTEST} words as BLEU counts "
-                f"them (tokenizer {scoring.tokenize}), so that it hardly sees them; "
-                + (_other_tokenizer(references, scoring, fitting) or "set accept.metric to chrf"),
+                f"{short:,} of {len(references):,} test references have fewer than {metric.words} words as "
+                f"{metric.name} counts them (tokenizer {scoring.tokenize}), so that it hardly sees them; "
+                + (
+                    _other_tokenizer(references, metric, scoring, fitting)
+                    or f"set accept.metric to {finest('texts').key}"
+                ),
                 short,
             )
         )
@@ -210,21 +217,22 @@ def _lossy_warning(
     known = tuple(references[row] for row in rows)
     written = tuple(tokenizer.decode([_to_end(encoded[row].tolist(), tokenizer.eos_id) for row in rows]))
     answers = Translations(known, known, written, scoring)
-    best, reached = (
-        float(corpus_score(metric, one.statistics(metric).sum(axis=0))) for one in (_perfect(known, scoring), answers)
-    )
-    if reached >= best - UNSEEN:
+    best, reached = (one.score(metric.key) for one in (_perfect(known, scoring), answers))
+    if metric.scale * metric.sign * (best - reached) <= UNSEEN:
         return None
-    worst = int(answers.sentence_scores(metric).argmin())
+    worst = int((metric.sign * answers.sentence_scores(metric.key)).argmin())
     given, back = answers.scored.references[worst], answers.scored.hypotheses[worst]
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(given, back, strict=False)))
     shown, became = (side[max(0, alike - 20) : alike + 20] for side in (given, back))
     return StudyWarning(
         "lossy-tokenizer",
-        f"the tokenizer does not give texts back: {shown!r} of a test reference becomes {became!r}, and a perfect "
-        f"translation scores {reached:.1f} {UNITS[metric].many}, not 100; take a tokenizer that gives them back, or "
-        "write the data as it does",
-        int((~answers.exact).sum()),
+        f"the tokenizer does not give texts back: {shown!r} of a test reference becomes {became!r}, and a "
+        f"perfect translation scores {metric.scale * reached:.1f} {metric.difference_unit}, not "
+        f"{metric.scale * best:.0f}; take a tokenizer that gives them back, or write the data as it does",
+        sum(
+            text.strip() != reference.strip()
+            for text, reference in zip(answers.scored.hypotheses, answers.scored.references, strict=True)
+        ),
     )
 
 
@@ -242,7 +250,8 @@ def scoring_notes(scoring: Scoring, references: Sequence[str]) -> list[str]:
     """
     notes = []
     if scoring.tokenize != "13a":
-        notes.append(f"BLEU counts words as sacreBLEU's tokenizer {scoring.tokenize} cuts them")
+        counting = " and ".join(metric.name for metric in judging("texts") if metric.words)
+        notes.append(f"{counting} counts words as sacreBLEU's tokenizer {scoring.tokenize} cuts them")
     if scoring.lowercase:
         notes.append("translations are in small letters, and are scored without case")
     changed = sum(scoring.normalize(text) != text.strip() for text in references)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanformer.measure.scoring import Metric, Scoring, choose_tokenizer
-from leanformer.measure.translation import Translations, corpus_score
+from leanformer.measure.scoring import choose_tokenizer
+from leanformer.results.metrics import Metric, finest
+from leanformer.results.sacrebleu_counts import count_words
 from leanformer.tasks.base import Outcome
 
 LENGTHS = (1, 6, 11, 16, 21, 31)  # words of the source at which a bin begins
@@ -21,8 +22,7 @@ def source_words(sources: Sequence[str], language: str) -> NDArray[np.int64]:
     tokenize = choose_tokenizer("auto", language, sources)
     if tokenize == "13a":
         return np.array([len(source.split()) for source in sources])
-    counts = Translations(tuple(sources), tuple(sources), tuple(sources), Scoring(tokenize)).statistics("bleu")
-    return counts[:, 0].astype(np.int64)
+    return count_words(sources, tokenize)
 
 
 def by_length(
@@ -56,17 +56,18 @@ def by_length(
 
 
 def _mean_score(metric: Metric, outcome: Outcome, chosen: np.ndarray) -> float:
-    sums = np.stack([answers.statistics(metric)[chosen].sum(axis=0) for answers in outcome.each()])
-    return float(corpus_score(metric, sums).mean())
+    sums = np.stack([training[chosen].sum(axis=0) for training in outcome.statistics(metric)])
+    return float(metric.score(sums).mean())
 
 
 def examples(outcome: Outcome, baseline: Outcome) -> list[dict[str, Any]]:
-    """The sentences of the first seed at which the two differ most, by chrF: it tells single sentences apart best.
+    """The sentences of the first seed at which the two differ most, by a score that tells single sentences apart well.
 
     They are shown as they are scored, or letters' case or form would look like mistakes.
     """
     mine, theirs = outcome.each()[0], baseline.each()[0]
-    mine_scores, their_scores = mine.sentence_scores("chrf"), theirs.sentence_scores("chrf")
+    metric = finest("texts").key
+    mine_scores, their_scores = mine.sentence_scores(metric), theirs.sentence_scores(metric)
     order = np.argsort(-np.abs(mine_scores - their_scores), kind="stable")[:MOST_EXAMPLES]
     return [
         {

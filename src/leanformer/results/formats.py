@@ -1,81 +1,20 @@
-"""How numbers are written, and what each metric is called: for the terminal, the page and its figures alike."""
+"""How numbers are written: on the terminal, on the page and in its figures alike."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 MISSING = "-"
+"""Written for what was not measured."""
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A measure of quality as people read it. Larger is better.
-
-    Args:
-        key: Its name in ``results.json``.
-        name: As people write it.
-        scale: What a stored value is multiplied by to be shown.
-        unit: Written after a value; empty where the name says it.
-        difference_unit: Written after a difference of two values.
-        digits: Decimals.
-    """
-
-    key: str
-    name: str
-    scale: float
-    unit: str
-    difference_unit: str
-    digits: int
-
-    @property
-    def titled(self) -> str:
-        """The name with the unit: ``accuracy in %``, ``BLEU``."""
-        return f"{self.name} in {self.unit}" if self.unit else self.name
-
-    def number(self, value: float) -> str:
-        """A value without its unit: ``97.1``."""
-        return f"{value * self.scale:.{self.digits}f}"
-
-    def signed(self, value: float) -> str:
-        """A difference without its unit: ``-0.3``, ``+0.4``, ``0.0``."""
-        return signed(value * self.scale, self.digits)
-
-    def value(self, value: float) -> str:
-        """``97.1 %``, ``29.75``"""
-        return f"{self.number(value)} {self.unit}".rstrip()
-
-    def difference(self, value: float) -> str:
-        """``-0.3 points``, ``-0.52 BLEU``"""
-        return f"{self.signed(value)} {self.difference_unit}"
-
-    def drop(self, value: float) -> str:
-        """A margin, with all of its digits: ``1 point``, ``0.25 points``, ``0.5 BLEU``."""
-        text = f"{value * self.scale:.6g}"
-        return f"{text} {self.difference_unit.removesuffix('s') if text == '1' else self.difference_unit}"
-
-
-METRICS = {
-    metric.key: metric
-    for metric in (
-        Metric("accuracy", "accuracy", 100, "%", "points", 1),
-        Metric("bleu", "BLEU", 1, "", "BLEU", 2),
-        Metric("chrf", "chrF", 1, "", "chrF", 2),
-        Metric("exact_match", "exact match", 100, "%", "points", 1),
-    )
-}
-"""By their names in ``results.json``."""
-
-EXAMPLES = {"image-classification": "example", "translation": "sentence"}
-"""Task -> what one of its test examples is called."""
-
-
-def find_metric(results: Mapping[str, Any]) -> Metric:
-    """The study's metric, with as many decimals as one test example can move it."""
-    metric = METRICS[results["metric"]]
-    return replace(metric, digits=2) if results["data"]["test"] > 2000 else metric
+def or_missing(write: Callable[[T], str]) -> Callable[[T | None], str]:
+    """A way to write values that writes a dash for what was not measured."""
+    return lambda value: MISSING if value is None else write(value)
 
 
 def signed(value: float, digits: int) -> str:
@@ -138,9 +77,9 @@ def megabytes(value: float) -> str:
     return f"{value:.1f} MB" if value < 1000 else f"{value / 1000:.2f} GB"
 
 
-def size(value: int) -> str:
+def size(value: float) -> str:
     """Bytes: ``512 B``, ``24.6 kB``, ``1.2 MB``"""
-    return f"{value} B" if value < 1000 else f"{value / 1000:.1f} kB" if value < 1e6 else megabytes(value / 1e6)
+    return f"{value:.0f} B" if value < 1000 else f"{value / 1000:.1f} kB" if value < 1e6 else megabytes(value / 1e6)
 
 
 def times(ratio: float) -> str:

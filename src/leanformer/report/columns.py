@@ -1,0 +1,220 @@
+"""The columns of the tables of models, on the terminal and on the page. A new column is an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from leanformer.report.verdict import interval, verdict
+from leanformer.results import formats
+from leanformer.results.costs import COSTS
+from leanformer.results.formats import MISSING, or_missing
+from leanformer.results.metrics import Metric, find_metric, metrics_of
+from leanformer.results.schema import form_of, rows_of
+
+Row = Mapping[str, Any]
+
+
+def _nothing(row: Row) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table with a row a model.
+
+    Args:
+        head: At its top.
+        value: A row -> what its cell says.
+        small: Below the head, on the page.
+        details: A row -> what stands below the value, on the page.
+        label: Beside the value where the page shows a row as a card; the head where none is given.
+        brief: A row -> what the cell says on the terminal, where that is shorter.
+        kind: Whether the cells hold numbers, the verdict with its mark, or sentences.
+    """
+
+    head: str
+    value: Callable[[Row], str]
+    small: str = ""
+    details: Callable[[Row], Sequence[str]] = _nothing
+    label: str = ""
+    brief: Callable[[Row], str] | None = None
+    kind: Literal["number", "verdict", "words"] = "number"
+
+    def on_terminal(self, row: Row) -> str:
+        """What the cell says on the terminal."""
+        return (self.brief or self.value)(row)
+
+
+TERMINAL = ("parameters", "quality", "difference", "speed", "decision")
+"""The columns of the results' table on the terminal, of those of ``result_columns``."""
+PAGE = ("decision", "parameters", "quality", "difference", "p", "reason")
+"""And on the page."""
+
+
+def result_columns(results: Mapping[str, Any]) -> dict[str, Column]:
+    """The columns of the table of results, by their keys.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    metric, baseline = find_metric(results), results["baseline"]
+    speed = or_missing(formats.times)
+    p_value = or_missing(formats.p_value)
+    return {
+        "parameters": Column(
+            "parameters",
+            COSTS["parameters"].text,
+            details=lambda row: [formats.percent(row["parameters_ratio"])],
+            brief=lambda row: f"{formats.short(row['parameters'])} {formats.brief_percent(row['parameters_ratio'])}",
+        ),
+        "quality": Column(
+            metric.name,
+            lambda row: interval(row["quality"], metric.number),
+            metric.unit,
+            label=metric.titled,
+            brief=lambda row: MISSING if row["quality"] is None else metric.number(row["quality"]["mean"]),
+        ),
+        "difference": Column(
+            "difference",
+            lambda row: interval(row["difference"], metric.signed),
+            metric.difference_unit,
+            label=f"difference, {metric.difference_unit}",
+        ),
+        "p": Column("p", lambda row: p_value(row["p_adjusted"])),
+        "speed": Column("speed", lambda row: speed(COSTS["throughput"].ratio(row, baseline))),
+        "decision": Column("decision", verdict, kind="verdict"),
+        "reason": Column("reason", lambda row: row["reason"] or "", details=_failures, kind="words"),
+    }
+
+
+def _failures(row: Row) -> list[str]:
+    """What failed, where the reason does not say it."""
+    return [
+        f"Seed {failure['seed']} failed: {failure['reason']}"
+        for failure in row["failures"]
+        if failure["reason"] not in (row["reason"] or "")
+    ]
+
+
+def scored_metrics(results: Mapping[str, Any]) -> list[Metric]:
+    """The metrics by which the task's models were all scored; empty where the study's metric is the only one.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    if "scores" not in results["baseline"]:
+        return []
+    known = metrics_of(form_of(results).answers)
+    found = {key for row in rows_of(results) for key in row["scores"] or ()}
+    return [metric for metric in known if metric.key in found] if found else known
+
+
+def score_columns(results: Mapping[str, Any]) -> list[Column]:
+    """The columns of the table of scores by each metric.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+
+    def value(key: str, write: Callable[[float], str]) -> Callable[[Row], str]:
+        def text(row: Row) -> str:
+            score = (row["scores"] or {}).get(key)
+            if score is None:
+                return MISSING
+            return interval(score, write) if "low" in score else write(score["mean"])
+
+        return text
+
+    return [
+        Column(
+            metric.name,
+            value(metric.key, metric.number),
+            metric.unit,
+            label=f"{metric.name}, {metric.unit}" if metric.unit else metric.name,
+        )
+        for metric in scored_metrics(results)
+    ]
+
+
+def cost_columns(results: Mapping[str, Any]) -> list[Column]:
+    """The columns of the table of costs.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    baseline, example = results["baseline"], form_of(results).wording.example
+    percent, times = or_missing(formats.percent), or_missing(formats.times)
+    columns = [
+        Column(
+            "parameters",
+            COSTS["parameters"].text,
+            "of the baseline's",
+            lambda row: [formats.percent(row["parameters_ratio"])],
+        ),
+        Column(
+            "operations",
+            COSTS["operations"].text,
+            f"one {example}",
+            lambda row: [percent(row["flops_ratio"])],
+        ),
+        Column(
+            "training",
+            COSTS["train_seconds"].text,
+            "one model",
+            lambda row: [
+                "after its teacher's"
+                if row["method"] == "distill"
+                else f"{or_missing(formats.count)(row['train_examples_per_second'])} {example}s/s"
+            ],
+        ),
+        Column(
+            "latency p50",
+            COSTS["latency"].text,
+            f"one {example}",
+            lambda row: [f"p95 {COSTS['latency_p95'].text(row)}"],
+        ),
+        Column(
+            "throughput",
+            COSTS["throughput"].text,
+            "large batch",
+            lambda row: [times(COSTS["throughput"].ratio(row, baseline))],
+        ),
+        Column(
+            "memory",
+            COSTS["memory"].text,
+            "inference",
+            lambda row: [f"training {COSTS['train_memory'].text(row)}"],
+        ),
+    ]
+    if any(row["q_ratio"] is not None for row in rows_of(results)):
+        columns.append(Column("Q", lambda row: or_missing(formats.short)(row["q_ratio"])))
+    return columns
+
+
+def writing_columns(results: Mapping[str, Any]) -> list[Column]:
+    """The columns of the table of what writing costs.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    baseline = results["baseline"]
+
+    def column(key: str, head: str, small: str, label: str) -> Column:
+        return Column(head, COSTS[key].text, small, lambda row: [COSTS[key].part(row, baseline)], label)
+
+    return [
+        column("token_flops", "operations", "a subword", "operations a subword"),
+        column("source_flops", "operations", "the source, once", "operations, the source"),
+        column("token_time", "time a subword", "one sentence", "time a subword"),
+        Column(
+            "time a subword",
+            COSTS["token_time_in_batch"].text,
+            "large batch",
+            lambda row: [COSTS["token_throughput"].text(row)],
+            "in a large batch",
+        ),
+        column("state", "state", "median sentence", "state, median"),
+        column("longest_state", "state", "longest sentence", "state, longest"),
+    ]

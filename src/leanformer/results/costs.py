@@ -1,0 +1,116 @@
+"""The catalogue of costs: what a model takes, where it stands in a row of results.json, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from leanformer.results import formats
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost.
+
+    Args:
+        key: Its name, also in the study file (``prefer``).
+        name: As people write it.
+        place: The keys under which its value stands in a row, one within the other.
+        write: A value -> its text, with the unit.
+        better: Which of two values is the better one.
+        preferable: Whether a study may choose by it (``prefer``).
+        axis: Written along the axis of the figure of quality against this cost, ``{example}`` being what a test example
+            is called; empty where there is no such figure.
+    """
+
+    key: str
+    name: str
+    place: tuple[str, ...]
+    write: Callable[[float], str]
+    better: Literal["less", "more"] = "less"
+    preferable: bool = False
+    axis: str = ""
+
+    def of(self, row: Row) -> float | None:
+        """The value in a row; None where it was not measured.
+
+        Args:
+            row: A row of ``results.json``.
+        """
+        value: Any = row
+        for key in self.place:
+            if value is None:
+                return None
+            value = value[key]
+        return None if value is None else value
+
+    def text(self, row: Row) -> str:
+        """The value in a row as text; a dash where it was not measured."""
+        return formats.or_missing(self.write)(self.of(row))
+
+    def ratio(self, row: Row, baseline: Row) -> float | None:
+        """A row's value as a multiple of the baseline's; None where either was not measured or the baseline's is 0."""
+        mine, other = self.of(row), self.of(baseline)
+        return mine / other if mine is not None and other else None
+
+    def part(self, row: Row, baseline: Row) -> str:
+        """The same in percent, as text; empty where it is not known."""
+        ratio = self.ratio(row, baseline)
+        return "" if ratio is None else formats.percent(ratio)
+
+
+def _per_second(value: float) -> str:
+    return f"{formats.count(value)} /s"
+
+
+COSTS = {
+    cost.key: cost
+    for cost in (
+        Cost("parameters", "parameters", ("parameters",), formats.count, preferable=True, axis="parameters"),
+        Cost(
+            "latency",
+            "latency",
+            ("latency_ms", "p50"),
+            formats.milliseconds,
+            preferable=True,
+            axis="latency of one {example} (p50), ms",
+        ),
+        Cost(
+            "train_seconds",
+            "training time",
+            ("train_seconds",),
+            formats.seconds,
+            preferable=True,
+            axis="training of one model, s",
+        ),
+        Cost("operations", "operations", ("flops_per_example",), formats.short, axis="operations of one {example}"),
+        Cost("latency_p95", "95th percentile of latency", ("latency_ms", "p95"), formats.milliseconds),
+        Cost("throughput", "throughput", ("throughput_per_second",), _per_second, better="more"),
+        Cost(
+            "train_throughput",
+            "throughput in training",
+            ("train_examples_per_second",),
+            _per_second,
+            better="more",
+        ),
+        Cost("memory", "memory", ("peak_memory_mb",), formats.megabytes),
+        Cost("train_memory", "memory in training", ("train_peak_memory_mb",), formats.megabytes),
+        # Of models that write.
+        Cost("token_flops", "operations a subword", ("decoding", "flops_per_token"), formats.short),
+        Cost("source_flops", "operations, the source", ("decoding", "flops_per_source"), formats.short),
+        Cost("token_time", "time a subword", ("ms_per_token", "one"), formats.milliseconds),
+        Cost("token_time_in_batch", "time a subword in a large batch", ("ms_per_token", "batch"), formats.milliseconds),
+        Cost("token_throughput", "subwords a second", ("tokens_per_second",), _per_second, better="more"),
+        Cost("state", "state, median sentence", ("decoding", "state_bytes"), formats.size),
+        Cost("longest_state", "state, longest sentence", ("decoding", "longest", "state_bytes"), formats.size),
+    )
+}
+"""Key -> cost."""
+
+
+def preferences() -> list[str]:
+    """The costs by which a study may choose among what it accepts, the usual one first."""
+    return [cost.key for cost in COSTS.values() if cost.preferable]

@@ -1,0 +1,82 @@
+"""What results.json says of image classifiers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AliasChoices, Field
+
+from leanformer.core.fields import Seed
+from leanformer.results.metrics import AnswerKind, Metric, find_metric
+from leanformer.results.rows import Count, PartOfOne, Record, Row
+from leanformer.results.schema import FORMS, Data, Results, Slice, Wording
+
+
+class ClassQuality(Record):
+    """The right part of one class' test images, mean over the seeds, whatever the study's metric is."""
+
+    name: str = Field(validation_alias=AliasChoices("class", "name"), serialization_alias="class")
+    examples: Count
+    accuracy: PartOfOne
+    difference: Annotated[float, Field(ge=-1, le=1)] | None
+
+
+class Mcnemar(Record):
+    """McNemar's exact test of one seed's two models: test images that only one of them gets right."""
+
+    seed: Seed
+    baseline_only: Count
+    candidate_only: Count
+    p_value: PartOfOne
+
+
+class ImageRow(Row):
+    """What is said of one image classifier."""
+
+    per_class: list[ClassQuality] = Field(default_factory=list)
+    mcnemar: list[Mcnemar] = Field(default_factory=list)
+
+
+class ImageData(Data):
+    """The images; what is null was not written by older versions."""
+
+    classes: list[str]
+    channels: Count | None = None
+    height: Count | None = None
+    width: Count | None = None
+    storage: str | None = None
+
+
+@FORMS.register("image-classification")
+class ImageResults(Results):
+    """The results of a study of image classifiers."""
+
+    answers: ClassVar[AnswerKind] = "labels"
+    wording: ClassVar[Wording] = Wording(
+        example="example",
+        slices="class",
+        slice="class",
+        slice_column="class",
+        slice_named="class {}",
+        slices_across="the {count} classes",
+        slices_counted=False,
+        learned="accuracy",
+        untouched="embeddings, the last norm, the classifier",
+    )
+
+    task: Literal["image-classification"]
+    data: ImageData
+    baseline: ImageRow
+    candidates: list[ImageRow]
+
+    @staticmethod
+    def slices(row: Mapping[str, Any]) -> list[Slice]:
+        return [
+            Slice(entry["class"], entry["examples"], entry["accuracy"], entry["difference"])
+            for entry in row["per_class"]
+        ]
+
+    @staticmethod
+    def slice_metric(results: Mapping[str, Any]) -> Metric:
+        return find_metric({**results, "metric": "accuracy"})

@@ -1,0 +1,66 @@
+"""Corpus chrF2 in points from 0 to 100 (Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation",
+WMT), as sacreBLEU counts it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from leanformer.results.metrics import CorpusMetric, Texts, register
+from leanformer.results.sacrebleu_counts import count, signature_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from sacrebleu.metrics.chrf import CHRF
+
+
+@lru_cache(maxsize=2)
+def _official(lowercase: bool) -> CHRF:
+    from sacrebleu.metrics.chrf import CHRF
+
+    return CHRF(lowercase=lowercase)
+
+
+def _counts(answers: Texts) -> np.ndarray:
+    """N-grams of the hypothesis, of the reference, and those that match, an order; shape (sentences, 18)."""
+    return count(_official(answers.lowercase), answers)
+
+
+def _signature(tokenize: str, lowercase: bool) -> str:
+    return signature_of(_official(lowercase))  # it counts letters, and has no tokenizer
+
+
+def _points(sums: np.ndarray) -> np.ndarray:
+    """The F score of mean precision and mean recall, over the n-gram orders that both texts have.
+
+    Args:
+        sums: Of ``_counts``, shape (..., 18).
+    """
+    import numpy as np
+    from sacrebleu.metrics.chrf import CHRF
+
+    hypothesis, reference, match = np.moveaxis(sums.reshape(*sums.shape[:-1], CHRF.CHAR_ORDER, 3), -1, 0)
+    there = (hypothesis > 0) & (reference > 0)
+    factor = CHRF.BETA**2
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing in common: 0 in the last line
+        precision = (match / hypothesis).sum(axis=-1, where=there) / there.sum(axis=-1)
+        recall = (match / reference).sum(axis=-1, where=there) / there.sum(axis=-1)
+        score = 100 * (1 + factor) * precision * recall / (factor * precision + recall)
+    return np.where(match.any(axis=-1), score, 0.0)
+
+
+register(
+    CorpusMetric(
+        key="chrf",
+        name="chrF",
+        brief="chrf",
+        answers="texts",
+        difference_unit="chrF",
+        greatest=100.0,
+        max_drop=0.5,
+        official="chrF2",
+        signature=_signature,
+        counts=_counts,
+        of_sums=_points,
+    )
+)
