@@ -113,7 +113,7 @@ def compare(block: Any, states: torch.Tensor, rounds: int) -> list[dict[str, Any
     """Both ways, forward and in training."""
     loop = Loop(block)
     with torch.no_grad():
-        difference = float((loop(states) - block(states)).abs().max())
+        difference = float((loop(states) - block(BlockInputs(states))).abs().max())
     rows = []
     for passes in (forward, training):
         slow, fast = partial(passes, loop, states), partial(passes, block, states)

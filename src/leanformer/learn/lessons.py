@@ -18,7 +18,7 @@ from leanformer.config.base import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.learn.observe import Observed, Seen, Target
 from leanformer.learn.train import Batch, Loss, cross_entropy, inputs_of
-from leanformer.model.layers import real_tokens
+from leanformer.model.stacks import real_tokens
 from leanformer.model.surgery import ResolvedPlan
 
 
@@ -83,7 +83,7 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     mask = seen.mask_at(lesson.site)
     given: torch.Tensor
     if isinstance(lesson.block, BlockModule):
-        given = lesson.block.taught(*seen.arguments_at(lesson.site))  # type: ignore[arg-type]
+        given = lesson.block.taught(seen.inputs_at(lesson.site))
     else:
         given = lesson.block(seen.inputs[lesson.site.name])
     target = seen.targets[lesson.site.name, lesson.target]

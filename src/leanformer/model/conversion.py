@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import replace_directory
@@ -30,6 +30,7 @@ from leanformer.model.directory import (
     stored_tensors,
     weight_files,
 )
+from leanformer.model.hf import computed_tensors, read_generation_config
 from leanformer.model.students import check_finite, check_fit, load
 
 COMPANIONS = (
@@ -91,7 +92,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
                 trust_remote_code=False,
             )
         if model.can_generate():
-            model.generation_config = _generation(directory)
+            model.generation_config = read_generation_config(directory)
     except Exception as error:  # of many types: a configuration may say anything
         raise LeanformerError(f"{name}: not a model that can be converted: {one_line(error)}") from error
     check_fit(info, name)
@@ -107,15 +108,6 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
     except (SafetensorError, ValueError) as error:
         raise LeanformerError(f"{out}: the model cannot be written: {one_line(error)}") from error
     return Path(out)
-
-
-def _generation(directory: Path) -> GenerationConfig:
-    """How the model generates: in a file of its own, or, in older models, in ``config.json``."""
-    if (directory / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(directory, local_files_only=True)
-    return GenerationConfig.from_pretrained(
-        directory, config_file_name="config.json", _from_model_config=True, local_files_only=True
-    )
 
 
 def _free(out: str | os.PathLike[str]) -> Path:
@@ -190,7 +182,7 @@ def _copy_companions(directory: Path, to: Path) -> None:
 def _prove(directory: Path, model: PreTrainedModel) -> None:
     """Loads what was written, and compares every number that is stored."""
     found = load(directory).state_dict()
-    computed = set(model._keys_to_ignore_on_save or ())  # Marian's sinusoidal positions
+    computed = computed_tensors(model)
     for name, tensor in model.state_dict().items():
         if name not in computed and not torch.equal(tensor, found[name]):
             raise LeanformerError(f"the written {name} is not what was read; the disk may be damaged")
