@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from sacrebleu.metrics.chrf import CHRF
 
 from leanformer.core.parquet import read_columns, to_parquet
+from leanformer.measure.sacrebleu_internals import CHRF_BETA, CHRF_ORDERS, sentence_counts
 from leanformer.measure.scoring import Metric, Scoring
 
 
@@ -71,11 +71,9 @@ class Translations:
 
     @cached_property
     def _statistics(self) -> dict[Metric, np.ndarray]:
-        # sacreBLEU offers them to its own significance tests alone, hence the underscore.
+        scored = self.scored
         return {
-            name: np.array(
-                metric._extract_corpus_statistics(self.scored.hypotheses, [self.scored.references]), dtype=np.float64
-            )
+            name: sentence_counts(metric, scored.hypotheses, scored.references)
             for name, metric in self.scoring.metrics.items()
         }
 
@@ -158,9 +156,9 @@ def _chrf(sums: np.ndarray) -> np.ndarray:
     Args:
         sums: N-grams of the hypothesis, of the reference, and those that match, an order; shape (..., 18).
     """
-    hypothesis, reference, match = np.moveaxis(sums.reshape(*sums.shape[:-1], CHRF.CHAR_ORDER, 3), -1, 0)
+    hypothesis, reference, match = np.moveaxis(sums.reshape(*sums.shape[:-1], CHRF_ORDERS, 3), -1, 0)
     there = (hypothesis > 0) & (reference > 0)
-    factor = CHRF.BETA**2
+    factor = CHRF_BETA**2
     with np.errstate(divide="ignore", invalid="ignore"):  # nothing in common: 0 in the last line
         precision = (match / hypothesis).sum(axis=-1, where=there) / there.sum(axis=-1)
         recall = (match / reference).sum(axis=-1, where=there) / there.sum(axis=-1)

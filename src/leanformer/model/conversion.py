@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import replace_directory
 from leanformer.core.progress import quiet_libraries
+from leanformer.core.torch_internals import unpickling_problem
 from leanformer.model.directory import (
     PICKLES,
     SAFETENSORS,
@@ -145,8 +146,8 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
             found: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # whatever a damaged or a malicious file leads to; nothing of it has run
         raise LeanformerError(
-            f"{file.name} is damaged, or holds more than tensors, which is not read ({_reason(error)}); get the "
-            "weights as safetensors from where the model was made"
+            f"{file.name} is damaged, or holds more than tensors, which is not read ({unpickling_problem(error)}); get "
+            "the weights as safetensors from where the model was made"
         ) from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise LeanformerError(f"{file.name} holds no mapping of names to tensors, but a {type(found).__name__}")
@@ -156,13 +157,6 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise LeanformerError(f"{file.name}: {key[:60]!r} claims more numbers than the file holds")
     return dict(found)
-
-
-def _reason(error: BaseException) -> str:
-    """What torch.load objects to, without its advice to trust the file."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("WeightsUnpickler error", "Unsupported", "Trying to load"))]
-    return " ".join((telling or lines or [type(error).__name__])[0].split())[:200]
 
 
 def _copy_companions(directory: Path, to: Path) -> None:
