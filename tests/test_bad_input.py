@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer import cli
-from leanformer.blocks.kit.base import _REGISTRY
+from leanformer.blocks.kit.base import BLOCKS
 from leanformer.config.base import STUDIES, CandidateConfig
 from leanformer.config.images import ImageTrainConfig
 from leanformer.core.errors import LeanformerError, printable
@@ -377,15 +377,13 @@ def test_settings_are_read_as_files_are(
 
 # Plans
 
-ARGUMENTS = [
-    (name, argument) for name, block in sorted(_REGISTRY.items()) for argument in (*block.Arguments.model_fields, "xyz")
-]
+ARGUMENTS = [(name, argument) for name, block in BLOCKS.items() for argument in (*block.Arguments.model_fields, "xyz")]
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_every_argument_with_every_bad_value(name: str, argument: str, make_model: Callable[..., Any]) -> None:
     sites = lf.sites(make_model())
-    place = next((site for site in sites if site.kind in _REGISTRY[name].kinds), None)
+    place = next((site for site in sites if site.kind in BLOCKS[name].kinds), None)
     if place is None:
         pytest.skip("stands at no site of an image classifier")
     for kind, value in BAD.items():
@@ -433,7 +431,7 @@ def test_a_block_that_the_memory_does_not_hold_is_named(
     def no_memory(*_: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 10 bytes")
 
-    monkeypatch.setattr(_REGISTRY["mlp"], "build", no_memory)
+    monkeypatch.setattr(BLOCKS["mlp"], "build", no_memory)
     line = refusal(lambda: lf.reduce(make_model(), {"encoder.1.mlp": {"block": "mlp", "hidden": 4}}))
     assert line is not None
     assert "out of memory while making block 'mlp' at encoder.1.mlp; give it smaller arguments" in line

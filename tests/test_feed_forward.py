@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from leanformer.blocks.feed_forward import FeedForward, FeedForwardModule
 from leanformer.blocks.kit.base import AttentionWeights, check_arguments
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.networks import CausalNetwork, GroupedMap, Scale
 from leanformer.blocks.kit.prefix import running_sum
 from leanformer.blocks.kit.site import Site, SiteKind
@@ -298,7 +299,7 @@ def test_output_is_the_definition(place: str, settings: dict[str, Any], padding_
     x, mask = torch.randn(3, 7, 16) + 0.5, torch.tensor(MASKS[padding]).bool()
     source = source_for(module, 3, 9, 9, 4, 7)
     expected = naive(module, x * mask[:, :, None], mask, **source)
-    given = module(x, None if padding == "none" else mask, **source)
+    given = module(BlockInputs(x, None if padding == "none" else mask, **source))
     assert given.shape == x.shape
     torch.testing.assert_close(given[mask], expected[mask], rtol=1e-4, atol=1e-4)
     assert given.isfinite().all()
@@ -311,7 +312,7 @@ def test_output_is_the_definition_at_full_length(place: str, settings: dict[str,
     x = torch.randn(2, 50, 16)
     source = source_for(module, 2, 50, 50, 31)
     expected = naive(module, x, torch.ones(2, 50, dtype=torch.bool), **source)
-    torch.testing.assert_close(module(x, **source), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(module(BlockInputs(x, **source)), expected, rtol=1e-4, atol=1e-4)
 
 
 @EITHER_NORM
@@ -334,7 +335,7 @@ def test_gradients_are_those_of_the_definition(place: str, settings: dict[str, A
     states = [x.requires_grad_()] + ([source["source"].requires_grad_()] if source else [])
     learned = [*states, *module.parameters()]
     expected = torch.autograd.grad((naive(module, x, mask, **source) * weight).sum(), learned)
-    given = torch.autograd.grad((module(x, mask, **source) * weight).sum(), learned)
+    given = torch.autograd.grad((module(BlockInputs(x, mask, **source)) * weight).sum(), learned)
     for mine, its in zip(given, expected, strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-6, atol=1e-9)
 
@@ -343,7 +344,7 @@ def test_gradients_are_those_of_the_definition(place: str, settings: dict[str, A
 @EACH
 def test_every_number_learns(place: str, settings: dict[str, Any], padding_in_norm: bool) -> None:
     module = scrambled(place, padding_in_norm=padding_in_norm, **settings)
-    module(torch.randn(4, 10, 16), **source_for(module, 4, 10)).square().sum().backward()
+    module(BlockInputs(torch.randn(4, 10, 16), **source_for(module, 4, 10))).square().sum().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None
         assert (parameter.grad != 0).all(), name
@@ -378,11 +379,11 @@ def test_later_positions_change_nothing_before(
     x = torch.randn(3, 50, 16)
     mask = lengths_mask(50, 50, 33, 41) if masked else None
     source = source_for(module, 3, 50, 50, 20, 7)
-    before = module(x, mask, **source)
+    before = module(BlockInputs(x, mask, **source))
     for position in (1, 2, 5, 16, 31, 49):
         changed = x.clone()
         changed[:, position:] = 100 * torch.randn_like(changed[:, position:])
-        after = module(changed, mask, **source)
+        after = module(BlockInputs(changed, mask, **source))
         assert torch.equal(after[:, :position], before[:, :position])
         assert not torch.equal(after[:, position], before[:, position])
 
@@ -399,7 +400,7 @@ def test_padding_changes_nothing(
     module = make(place, hidden=12, max_length=50, padding_in_norm=padding_in_norm, **settings).to(dtype)
     sentences = [torch.randn(1, length, 16, dtype=dtype) for length in (3, 17, 8)]
     sources = [source_for(module, 1, length) for length in (20, 5, 11)]
-    alone = [module(states, **source) for states, source in zip(sentences, sources, strict=True)]
+    alone = [module(BlockInputs(states, **source)) for states, source in zip(sentences, sources, strict=True)]
     for tokens, source_tokens in ((17, 20), (23, 50), (50, 31)):
         x = torch.full((3, tokens, 16), float("nan"), dtype=dtype)
         x_source = torch.full((3, source_tokens, 16), 1e9, dtype=dtype)
@@ -408,7 +409,7 @@ def test_padding_changes_nothing(
             if source:
                 x_source[row, : source["source"].shape[1]] = source["source"]
         read = {"source": x_source, "source_mask": lengths_mask(source_tokens, 20, 5, 11)} if sources[0] else {}
-        together = module(x, lengths_mask(tokens, 3, 17, 8), **read)
+        together = module(BlockInputs(x, lengths_mask(tokens, 3, 17, 8), **read))
         assert together.isfinite().all()
         for row, expected in enumerate(alone):
             assert (together[row, : expected.shape[1]] - expected[0]).abs().max() < tolerance
@@ -418,36 +419,36 @@ def test_padding_changes_nothing(
 def test_padding_at_the_end_changes_no_bit(place: str, settings: dict[str, Any]) -> None:
     module = scrambled(place, max_length=50, **settings)
     x, source = torch.randn(3, 13, 16), source_for(module, 3, 20, 20, 5, 11)
-    short = module(x, None, **source)
+    short = module(BlockInputs(x, None, **source))
     for tokens in (14, 29, 50):
         padded = torch.cat([x, torch.randn(3, tokens - 13, 16)], dim=1)
-        assert torch.equal(module(padded, lengths_mask(tokens, 13, 13, 13), **source)[:, :13], short)
+        assert torch.equal(module(BlockInputs(padded, lengths_mask(tokens, 13, 13, 13), **source))[:, :13], short)
 
 
 @EACH
 def test_longer_texts_are_errors(place: str, settings: dict[str, Any]) -> None:
     module = scrambled(place, **settings)
     source = source_for(module, 1, 10)
-    assert module(torch.randn(1, 10, 16), **source).shape == (1, 10, 16)
+    assert module(BlockInputs(torch.randn(1, 10, 16), **source)).shape == (1, 10, 16)
     with pytest.raises(LeanformerError, match=r"\.0\..* reads at most 10 tokens, not 13; .* a greater max_length"):
-        module(torch.randn(1, 13, 16), **source)
+        module(BlockInputs(torch.randn(1, 13, 16), **source))
     if source:
         with pytest.raises(LeanformerError, match=r"reads at most 10 tokens of the source, not 11; "):
-            module(torch.randn(1, 4, 16), **source_for(module, 1, 11))
+            module(BlockInputs(torch.randn(1, 4, 16), **source_for(module, 1, 11)))
         with pytest.raises(ValueError, match="called without it"):
-            module(torch.randn(1, 4, 16))
+            module(BlockInputs(torch.randn(1, 4, 16)))
     if SITES[place][1]:
         state = DecodingState()
         state.length = 10
         with pytest.raises(LeanformerError, match="reads at most 10 tokens, not 11; "):
-            module(torch.randn(1, 1, 16), **source, state=state)
+            module(BlockInputs(torch.randn(1, 1, 16), **source, state=state))
 
 
 def test_an_empty_sentence_gives_finite_numbers() -> None:
     for place, settings in CAUSAL + WHOLE:
         module = scrambled(place, **settings)
         source = source_for(module, 2, 4, 0, 4)
-        assert module(torch.randn(2, 5, 16), lengths_mask(5, 0, 5), **source).isfinite().all()
+        assert module(BlockInputs(torch.randn(2, 5, 16), lengths_mask(5, 0, 5), **source)).isfinite().all()
 
 
 # Decoding
@@ -466,7 +467,7 @@ def decode(
     for tokens in chunks:
         stop = state.length + tokens
         seen = None if mask is None else mask[:, :stop]
-        outputs.append(module(hidden_states[:, state.length : stop], seen, **source, state=state))
+        outputs.append(module(BlockInputs(hidden_states[:, state.length : stop], seen, **source, state=state)))
         state.length, source = stop, {}
     return torch.cat(outputs, dim=1)
 
@@ -482,7 +483,7 @@ def test_decoding_equals_all_at_once(
     x, mask = torch.randn(3, 7, 16), torch.tensor(MASKS[padding]).bool()
     source = source_for(module, 3, 9, 9, 4, 7)
     given_mask = None if padding == "none" else mask
-    expected = module(x, given_mask, **source)
+    expected = module(BlockInputs(x, given_mask, **source))
     given = decode(module, DecodingState(), x, given_mask, chunks, **source)
     torch.testing.assert_close(given[mask], expected[mask], rtol=1e-5, atol=1e-5)
 
@@ -499,7 +500,7 @@ def test_decoding_goes_on_with_other_beams(place: str, settings: dict[str, Any],
     state.reorder_cache(beams)  # type: ignore[arg-type]
     whole = torch.cat([first[beams], then], dim=1)
     given = decode(module, state, whole, None, [1] * 4)
-    expected = module(whole, **{name: tensor[beams] for name, tensor in source.items()})
+    expected = module(BlockInputs(whole, **{name: tensor[beams] for name, tensor in source.items()}))
     torch.testing.assert_close(given, expected[:, 5:], rtol=1e-5, atol=1e-5)
 
 
@@ -517,7 +518,9 @@ def test_decoding_with_a_mask_at_some_steps_and_more_sequences_later(
     state.batch_repeat_interleave(2)
     x, mask = x.repeat_interleave(2, dim=0), mask.repeat_interleave(2, dim=0)
     given = decode(module, state, x, None, [1, 1, 1])
-    expected = module(x, mask, **{name: tensor.repeat_interleave(2, dim=0) for name, tensor in source.items()})
+    expected = module(
+        BlockInputs(x, mask, **{name: tensor.repeat_interleave(2, dim=0) for name, tensor in source.items()})
+    )
     torch.testing.assert_close(given, expected[:, 3:], rtol=1e-5, atol=1e-5)
 
 
@@ -552,14 +555,13 @@ def test_decoding_state_does_not_grow(place: str, settings: dict[str, Any]) -> N
 def test_bfloat16_comes_close_to_float32(place: str, settings: dict[str, Any], padding_in_norm: bool) -> None:
     module = build(place, hidden=64, max_length=50, padding_in_norm=padding_in_norm, **settings)
     x, source = torch.randn(2, 50, 16), source_for(module, 2, 50)
-    expected = module(x, **source)
+    expected = module(BlockInputs(x, **source))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        given = module(x, **source)
+        given = module(BlockInputs(x, **source))
     deviation = (given - expected).square().mean() / expected.var()
     assert 0 < deviation < 1e-4
-    half = module.to(torch.bfloat16)(
-        x.bfloat16(), **{name: t.bfloat16() if t.is_floating_point() else t for name, t in source.items()}
-    )
+    source = {name: t.bfloat16() if t.is_floating_point() else t for name, t in source.items()}
+    half = module.to(torch.bfloat16)(BlockInputs(x.bfloat16(), **source))
     assert half.dtype == torch.bfloat16
     assert (half - expected).square().mean() / expected.var() < 1e-3
 
@@ -597,16 +599,16 @@ def test_output_projection_is_kept(place: str, per_head: bool, bias: bool) -> No
     assert isinstance(module, FeedForwardModule)
     assert module.target == "heads"
     x, source = torch.randn(2, 8, 16), source_for(module, 2, 9)
-    heads = module.taught(x, None, **source)
+    heads = module.taught(BlockInputs(x, None, **source))
     expected = heads @ teacher.output + (0 if teacher.output_bias is None else teacher.output_bias)
-    torch.testing.assert_close(module(x, **source), expected)
+    torch.testing.assert_close(module(BlockInputs(x, **source)), expected)
     taught = {id(parameter) for parameter in module.taught_parameters()}
     assert taught == {id(parameter) for parameter in module.network.parameters()}
     assert count(module) == count(module.network) + 16 * 16 + 16 * bias
     loaded = FeedForward.build(arguments, where, None)
     assert loaded is not None
     loaded.load_state_dict(module.state_dict())
-    assert torch.equal(loaded(x, **source), module(x, **source))
+    assert torch.equal(loaded(BlockInputs(x, **source)), module(BlockInputs(x, **source)))
 
 
 @EACH
@@ -614,7 +616,7 @@ def test_a_replaced_output_is_taught_whole(place: str, settings: dict[str, Any])
     module = scrambled(place, **settings)
     assert module.target == "output"
     x, source = torch.randn(2, 8, 16), source_for(module, 2, 9)
-    assert torch.equal(module.taught(x, None, **source), module(x, **source))
+    assert torch.equal(module.taught(BlockInputs(x, None, **source)), module(BlockInputs(x, **source)))
     assert len(module.taught_parameters()) == len(list(module.parameters()))
 
 
@@ -694,7 +696,7 @@ def test_initial_values(place: str, settings: dict[str, Any]) -> None:
             assert 0.95 * bound < part.weight.abs().max()
             assert part.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
     x = torch.randn(8, 50, 16)
-    assert 0.1 < module(x, **source_for(module, 8, 50)).std() < 2
+    assert 0.1 < module(BlockInputs(x, **source_for(module, 8, 50))).std() < 2
     if isinstance(network, CausalNetwork) and network.gate is not None:
         gate = 2 * torch.sigmoid(x.flatten(0, 1) @ network.gate.weight)
         assert gate.mean().item() == pytest.approx(1, abs=0.05)
@@ -708,7 +710,7 @@ def test_operations_follow_the_formula(place: str, settings: dict[str, Any], pad
     groups = 4 if settings.get("per_head") else 1
     source = source_for(module, batch, s)
     with FlopCounterMode(display=False) as counter:
-        module(torch.randn(batch, n, d), **source)
+        module(BlockInputs(torch.randn(batch, n, d), **source))
     rank, unfactored = settings.get("rank"), d * hidden * groups
     # Multiply-adds of one token in the first linear map of all groups, and in the last.
     given = unfactored if rank is None else groups * (d * rank + rank * hidden)

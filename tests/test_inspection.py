@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer import cli
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.config.reader import read_probes
@@ -89,7 +90,7 @@ def test_weights_are_those_of_transformers_images(make_model: MakeModel, family:
     given: list[torch.Tensor] = []
     module.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
     opened(pixels)
-    weights = weights_of(find_family(opened), site(opened, "encoder.1.self_attention"), module, given[0], *[None] * 3)
+    weights = weights_of(find_family(opened), site(opened, "encoder.1.self_attention"), module, BlockInputs(given[0]))
     torch.testing.assert_close(weights, outputs.attentions[1], rtol=1e-4, atol=1e-6)
 
 
@@ -114,7 +115,9 @@ def test_weights_are_those_of_transformers_texts(make_translator: MakeModel) -> 
         own = mask if name.startswith("encoder") else None
         module = module_at(opened, name)
         assert module is not None
-        weights = weights_of(find_family(opened), site(opened, name), module, found[name], own, source, mask)
+        weights = weights_of(
+            find_family(opened), site(opened, name), module, BlockInputs(found[name], own, source, mask)
+        )
         torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -137,10 +140,10 @@ def test_weights_of_a_minimal_attention_average_its_tokens(
     mask, source_mask = torch.arange(6) < torch.tensor([6, 4])[:, None], torch.arange(8) < torch.tensor([3, 8])[:, None]
     where = site(student, place)
     own = None if where.causal else mask
-    weights = weights_of(find_family(student), where, module, x, own, source, source_mask)
+    weights = weights_of(find_family(student), where, module, BlockInputs(x, own, source, source_mask))
     assert weights is not None
     read = (source if where.reads_source else x).unflatten(-1, (form["heads"], -1)).transpose(1, 2)
-    expected = module(x, own, *((source, source_mask) if where.reads_source else ()))
+    expected = module(BlockInputs(x, own, *((source, source_mask) if where.reads_source else ())))
     torch.testing.assert_close((weights @ read).transpose(1, 2).flatten(2), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -163,7 +166,7 @@ def test_features_are_the_token_and_the_mean_of_what_it_may_read() -> None:
 
     def of(kind: str, causal: bool, reads_source: bool) -> torch.Tensor:
         where = Site(f"x.0.{kind}", kind, "attention", 3, 1, 0, 0, causal, reads_source)  # type: ignore[arg-type]
-        return features(where, x, mask, source, source_mask)[1, 1].float()
+        return features(where, BlockInputs(x, mask, source, source_mask))[1, 1].float()
 
     token, one = x[1, 1], torch.ones(1)
     torch.testing.assert_close(of("mlp", False, False), torch.cat([token, one]))
@@ -171,7 +174,7 @@ def test_features_are_the_token_and_the_mean_of_what_it_may_read() -> None:
     torch.testing.assert_close(of("self_attention", False, False), torch.cat([token, x[1, :2].mean(dim=0), one]))
     torch.testing.assert_close(of("self_attention", True, False), torch.cat([token, x[1, :2].mean(dim=0), one]))
     torch.testing.assert_close(of("cross_attention", True, True), torch.cat([token, source[1, :3].mean(dim=0), one]))
-    first = features(Site("d.0.s", "self_attention", "attention", 3, 1, 0, 0, True), x, mask, None, None)[0]
+    first = features(Site("d.0.s", "self_attention", "attention", 3, 1, 0, 0, True), BlockInputs(x, mask))[0]
     torch.testing.assert_close(first[0, 3:6].float(), x[0, 0])
     torch.testing.assert_close(first[2, 3:6].float(), x[0, :3].mean(dim=0))
 
@@ -180,10 +183,10 @@ def test_a_fitted_map_does_not_decode() -> None:
     where = Site("decoder.0.self_attention", "self_attention", "attention", 3, 1, 0, 0, True)
     module = LinearModule(where, torch.randn(7, 3, dtype=torch.double))
     state = DecodingState()
-    assert module(torch.randn(1, 4, 3), state=state).shape == (1, 4, 3)
+    assert module(BlockInputs(torch.randn(1, 4, 3), state=state)).shape == (1, 4, 3)
     state.length = 4
     with pytest.raises(NotImplementedError, match="not for decoding"):
-        module(torch.randn(1, 1, 3), state=state)
+        module(BlockInputs(torch.randn(1, 1, 3), state=state))
 
 
 def test_r2_by_groups() -> None:
@@ -224,8 +227,8 @@ def test_a_probe_of_heads_is_its_block(make_translator: MakeModel, entry: dict[s
     for parameter in probe.taught_parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     x, mask = torch.randn(2, 5, 16), torch.arange(5) < torch.tensor([5, 3])[:, None]
-    projected = probe.taught(x, mask) @ attention.output + attention.output_bias
-    torch.testing.assert_close(probe(x, mask)[mask], projected[mask], rtol=1e-4, atol=1e-5)
+    projected = probe.taught(BlockInputs(x, mask)) @ attention.output + attention.output_bias
+    torch.testing.assert_close(probe(BlockInputs(x, mask))[mask], projected[mask], rtol=1e-4, atol=1e-5)
 
 
 # Whole inspections

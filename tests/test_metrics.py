@@ -127,7 +127,7 @@ EDIT_RATE = '''
 import math
 
 from leanformer.results.metrics import CorpusMetric, register
-from leanformer.results.sacrebleu_counts import count, signature_of
+from leanformer.core.sacrebleu_internals import sentence_counts, signature
 
 
 def official(lowercase):
@@ -146,8 +146,10 @@ register(
         greatest=math.inf,
         max_drop=20.0,
         better="smaller",
-        signature=lambda tokenize, lowercase: signature_of(official(lowercase)),
-        counts=lambda answers: count(official(answers.lowercase), answers),
+        signature=lambda tokenize, lowercase: signature(official(lowercase)),
+        counts=lambda answers: sentence_counts(
+            official(answers.lowercase), answers.hypotheses, answers.references
+        ),
         of_sums=lambda sums: 100 * sums[..., 0] / sums[..., 1],
     )
 )

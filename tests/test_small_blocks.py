@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from leanformer.blocks.average import Average, AverageModule
 from leanformer.blocks.kit.base import AttentionWeights, Block, BlockModule, check_arguments
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site, SiteKind
 from leanformer.blocks.kit.some_heads import SomeHeadsModule, replace_heads
 from leanformer.blocks.kit.state import DecodingState
@@ -389,14 +390,14 @@ def test_output_is_the_definition(place: str, form: Form, padding: str) -> None:
     x, mask = torch.randn(3, 7, 16) + 0.5, torch.tensor(MASKS[padding]).bool()
     source = source_for(place, 3, 9, 9, 4, 7)
     expected = naive(module, x, mask, **source)
-    given = module(x, None if padding == "none" else mask, **source)
+    given = module(BlockInputs(x, None if padding == "none" else mask, **source))
     assert given.shape == x.shape
     torch.testing.assert_close(given[mask], expected[mask], rtol=1e-4, atol=1e-4)
     assert given.isfinite().all()
-    taught = module.taught(x, None if padding == "none" else mask, **source)
+    taught = module.taught(BlockInputs(x, None if padding == "none" else mask, **source))
     if isinstance(module, SomeHeadsModule):
         module.output.weight.data, module.output.bias.data = torch.eye(16), torch.zeros(16)
-        given = module(x, None if padding == "none" else mask, **source)[..., module.channels]
+        given = module(BlockInputs(x, None if padding == "none" else mask, **source))[..., module.channels]
     assert torch.equal(taught, given)
 
 
@@ -442,13 +443,15 @@ def test_a_grid_goes_by_rows_and_columns(form: Form, rows: int, columns: int, sp
     assert len(list(module.buffers())) == 0
     x = torch.randn(2, there + rows * columns, 16)
     expected = naive_grid(module, x, rows, columns, special)
-    torch.testing.assert_close(whole.taught(x) if "heads" in form else module.mix(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        whole.taught(BlockInputs(x)) if "heads" in form else module.mix(BlockInputs(x)), expected, rtol=1e-4, atol=1e-4
+    )
     with torch.no_grad():  # where it may be another way
-        torch.testing.assert_close(module.mix(x), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(module.mix(BlockInputs(x)), expected, rtol=1e-4, atol=1e-4)
     if module.output is not None:
         expected = module.output(expected)
     if "heads" not in form:
-        torch.testing.assert_close(whole(x), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(whole(BlockInputs(x)), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 6), (7, 8)])
@@ -459,10 +462,10 @@ def test_a_bare_grid_is_a_convolution_of_single_channels(rows: int, columns: int
     x = torch.randn(3, rows * columns, 16, requires_grad=True)
     image = x.mT.unflatten(2, (rows, columns))
     convolved = nn.functional.conv2d(image, module.mixing.view(16, 1, 5, 5), padding=2, groups=16).flatten(2).mT
-    torch.testing.assert_close(module(x), convolved, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module(BlockInputs(x)), convolved, rtol=1e-4, atol=1e-5)
     towards = torch.randn_like(x)
     for one, other in zip(
-        torch.autograd.grad(module(x), [x, module.mixing], towards),
+        torch.autograd.grad(module(BlockInputs(x)), [x, module.mixing], towards),
         torch.autograd.grad(convolved, [x, module.mixing], towards),
         strict=True,
     ):
@@ -472,19 +475,19 @@ def test_a_bare_grid_is_a_convolution_of_single_channels(rows: int, columns: int
 def test_a_grid_of_other_images_is_an_error() -> None:
     module = build(image_site(special_tokens=2), **GRID)
     for tokens in (12, 14):
-        module(torch.randn(1, tokens, 16))
+        module(BlockInputs(torch.randn(1, tokens, 16)))
     for tokens in (9, 13, 15):
         with pytest.raises(LeanformerError, match=f"3 x 4 patches and 2 tokens before them, not {tokens} tokens; give"):
-            module(torch.randn(1, tokens, 16))
+            module(BlockInputs(torch.randn(1, tokens, 16)))
 
 
 @pytest.mark.parametrize("form", GRIDS)
 @pytest.mark.parametrize("side", [4, 7])
 def test_a_grid_in_bfloat16_comes_close(form: Form, side: int) -> None:
     module, x = build(image_site(side, side), **form), torch.randn(2, 1 + side * side, 16)
-    expected = module(x)
+    expected = module(BlockInputs(x))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        given = module(x)
+        given = module(BlockInputs(x))
     assert 0 < (given - expected).square().mean() / expected.var() < 1e-4
     given.sum().backward()
     assert all(parameter.grad is not None for parameter in module.parameters() if parameter.requires_grad)
@@ -495,7 +498,7 @@ def test_operations_of_a_grid() -> None:
     for side, counted in ((4, 16 * 16 * 16), (7, 49 * 16 * 9)):
         module = build(image_site(side, side, 0), **GRID, max_distance=1, groups=16, **BARE)
         with FlopCounterMode(display=False) as counter:
-            module(torch.randn(3, side * side, 16))
+            module(BlockInputs(torch.randn(3, side * side, 16)))
         assert counter.get_total_flops() == 2 * 3 * counted
 
 
@@ -519,7 +522,7 @@ def test_relative_weights_fit_any_length(place: str, tokens: int, farthest: int)
     module = scrambled(place, {**RELATIVE, "max_distance": farthest})
     x, mask = torch.randn(2, tokens, 16), torch.ones(2, tokens, dtype=torch.bool)
     expected = naive(module, x, mask)
-    torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(module(BlockInputs(x)), expected, rtol=1e-4, atol=1e-4)
     if place == "decoder self":
         for chunks in ([1] * tokens, [tokens // 2, tokens - tokens // 2]):
             given = decode(module, DecodingState(), x, None, [chunk for chunk in chunks if chunk])
@@ -531,7 +534,7 @@ def test_what_was_not_taught_by_distance_is_nothing() -> None:
     module: Any = build(site("encoder self"), "mixer")
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
     for _ in range(3):
-        module(torch.randn(4, 3, 16)).square().mean().backward()
+        module(BlockInputs(torch.randn(4, 3, 16))).square().mean().backward()
         optimizer.step()
     taught = torch.zeros(99, dtype=torch.bool)
     taught[49 - 2 : 49 + 3] = True
@@ -545,7 +548,9 @@ def test_relative_weights_know_no_position(place: str) -> None:
     module = scrambled(place, RELATIVE)
     x = torch.randn(2, 40, 16)
     shifted = torch.cat([torch.randn(2, 9, 16), x], dim=1)
-    torch.testing.assert_close(module(shifted)[:, 9 + 5 :], module(x)[:, 5:], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        module(BlockInputs(shifted))[:, 9 + 5 :], module(BlockInputs(x))[:, 5:], rtol=1e-4, atol=1e-4
+    )
 
 
 @forms(ALL)
@@ -557,7 +562,7 @@ def test_gradients_reach_every_number(place: str, form: Form) -> None:
     source = {name: t.double() if t.is_floating_point() else t for name, t in source_for(place, 2, 6, 6, 3).items()}
     weight = torch.randn(2, 6, 16, dtype=torch.double)
     parameters = list(module.parameters())
-    given = torch.autograd.grad((module(x, mask, **source) * weight)[mask].sum(), parameters)
+    given = torch.autograd.grad((module(BlockInputs(x, mask, **source)) * weight)[mask].sum(), parameters)
     expected = torch.autograd.grad((naive(module, x, mask, **source) * weight)[mask].sum(), parameters)
     for mine, its in zip(given, expected, strict=True):
         torch.testing.assert_close(mine, its)
@@ -577,12 +582,11 @@ def test_slots_bear_any_score(place: str, scale: float) -> None:
             parameter.mul_(scale)
     x, source = torch.randn(4, 40, 16), source_for(place, 4, 40)
     x.requires_grad_()
-    given = module(x, **source)
+    given = module(BlockInputs(x, **source))
     gradients = torch.autograd.grad(given.square().sum(), [x, *module.parameters()])
     assert all(gradient.isfinite().all() for gradient in gradients)
-    exact = module.double()(
-        x.double(), **{name: t.double() if t.is_floating_point() else t for name, t in source.items()}
-    )
+    source = {name: t.double() if t.is_floating_point() else t for name, t in source.items()}
+    exact = module.double()(BlockInputs(x.double(), **source))
     torch.testing.assert_close(given.double(), exact, rtol=1e-3, atol=1e-3)
 
 
@@ -596,11 +600,11 @@ def test_later_positions_change_nothing_before(place: str, form: Form, masked: b
     x = torch.randn(3, 50, 16)
     mask = lengths_mask(50, 50, 33, 41) if masked else None
     source = source_for(place, 3, 50, 50, 20, 7)
-    before = module(x, mask, **source)
+    before = module(BlockInputs(x, mask, **source))
     for position in (1, 2, 5, 16, 31, 49):
         changed = x.clone()
         changed[:, position:] = 100 * torch.randn_like(changed[:, position:])
-        after = module(changed, mask, **source)
+        after = module(BlockInputs(changed, mask, **source))
         assert torch.equal(after[:, :position], before[:, :position])
         if (place, form) != ("cross", AVERAGE):  # which does not read the token that asks
             assert not torch.equal(after[:, position], before[:, position])
@@ -614,7 +618,7 @@ def test_padding_changes_nothing(place: str, form: Form, dtype: torch.dtype) -> 
     sentences = [torch.randn(1, length, 16, dtype=dtype) for length in (3, 17, 8)]
     sources = [torch.randn(1, length, 16, dtype=dtype) for length in (20, 5, 11)]
     crossed = place == "cross"
-    alone = [module(x, source=y if crossed else None) for x, y in zip(sentences, sources, strict=True)]
+    alone = [module(BlockInputs(x, source=y if crossed else None)) for x, y in zip(sentences, sources, strict=True)]
     for tokens, source_tokens in ((17, 20), (23, 50), (50, 31)):
         x = torch.full((3, tokens, 16), float("nan"), dtype=dtype)
         y = torch.full((3, source_tokens, 16), 1e9, dtype=dtype)
@@ -622,7 +626,7 @@ def test_padding_changes_nothing(place: str, form: Form, dtype: torch.dtype) -> 
             x[row, : sentences[row].shape[1]] = sentences[row]
             y[row, : sources[row].shape[1]] = sources[row]
         read = {"source": y, "source_mask": lengths_mask(source_tokens, 20, 5, 11)} if crossed else {}
-        together = module(x, lengths_mask(tokens, 3, 17, 8), **read)
+        together = module(BlockInputs(x, lengths_mask(tokens, 3, 17, 8), **read))
         assert together.isfinite().all()
         for row, expected in enumerate(alone):
             assert (together[row, : expected.shape[1]] - expected[0]).abs().max() < tolerance
@@ -633,7 +637,7 @@ def test_an_empty_sentence_gives_finite_numbers(place: str, form: Form) -> None:
     module = scrambled(place, form)
     source = source_for(place, 2, 4, 0, 4)
     x = torch.randn(2, 5, 16, requires_grad=True)
-    output = module(x, lengths_mask(5, 0, 5), **source)
+    output = module(BlockInputs(x, lengths_mask(5, 0, 5), **source))
     assert output.isfinite().all()
     output.sum().backward()
     if (place, form) != ("cross", AVERAGE):
@@ -648,31 +652,31 @@ def test_longer_texts_are_errors(place: str, form: Form) -> None:
     assert module.max_length == 10
     line = rf"\.0\..*: its {form['block']} block reads at most 10 tokens.*, not 13; .* a greater max_length"
     if place == "cross":  # the weights are over the source, the tokens that ask are as many as they like
-        assert module(torch.randn(1, 13, 16), **source_for(place, 1, 10)).shape == (1, 13, 16)
+        assert module(BlockInputs(torch.randn(1, 13, 16), **source_for(place, 1, 10))).shape == (1, 13, 16)
         with pytest.raises(LeanformerError, match=line):
-            module(torch.randn(1, 4, 16), **source_for(place, 1, 13))
+            module(BlockInputs(torch.randn(1, 4, 16), **source_for(place, 1, 13)))
         return
-    assert module(torch.randn(1, 10, 16)).shape == (1, 10, 16)
+    assert module(BlockInputs(torch.randn(1, 10, 16))).shape == (1, 10, 16)
     with pytest.raises(LeanformerError, match=line):
-        module(torch.randn(1, 13, 16))
+        module(BlockInputs(torch.randn(1, 13, 16)))
     if place == "decoder self":
         state = DecodingState()
         state.length = 12
         with pytest.raises(LeanformerError, match=line):
-            module(torch.randn(1, 1, 16), state=state)
+            module(BlockInputs(torch.randn(1, 1, 16), state=state))
 
 
 @forms([(place, form) for place, form in ALL if (place, form) not in LIMITED])
 def test_others_read_any_length(place: str, form: Form) -> None:
     module = scrambled(place, form)
     assert module.max_length is None
-    assert module(torch.randn(1, 300, 16), **source_for(place, 1, 400)).isfinite().all()
+    assert module(BlockInputs(torch.randn(1, 300, 16), **source_for(place, 1, 400))).isfinite().all()
 
 
 @pytest.mark.parametrize("form", ANYWHERE)
 def test_a_missing_source_is_named(form: Form) -> None:
     with pytest.raises(ValueError, match=r"decoder\.0\.cross_attention: .* was called without it"):
-        scrambled("cross", form)(torch.randn(1, 4, 16))
+        scrambled("cross", form)(BlockInputs(torch.randn(1, 4, 16)))
 
 
 # Decoding
@@ -694,7 +698,7 @@ def decode(
     for tokens in chunks:
         stop = state.length + tokens
         seen = None if mask is None else mask[:, :stop]
-        outputs.append(module(hidden_states[:, state.length : stop], seen, **source, state=state))
+        outputs.append(module(BlockInputs(hidden_states[:, state.length : stop], seen, **source, state=state)))
         state.length = stop
         source.pop("source", None)
     return torch.cat(outputs, dim=1)
@@ -708,7 +712,7 @@ def test_decoding_equals_all_at_once(place: str, form: Form, chunks: list[int], 
     x, mask = torch.randn(3, 7, 16), torch.tensor(MASKS[padding]).bool()
     source = source_for(place, 3, 9, 9, 4, 7)
     given_mask = None if padding == "none" else mask
-    expected = module(x, given_mask, **source)
+    expected = module(BlockInputs(x, given_mask, **source))
     given = decode(module, DecodingState(), x, given_mask, chunks, **source)
     torch.testing.assert_close(given[mask], expected[mask], rtol=1e-5, atol=1e-5)
 
@@ -723,7 +727,7 @@ def test_decoding_goes_on_with_other_beams(place: str, form: Form) -> None:
     decode(module, state, first, None, [1] * 5, **source)
     state.reorder_cache(beams)  # type: ignore[arg-type]
     whole = torch.cat([first[beams], then], dim=1)
-    expected = module(whole, **{name: tensor[beams] for name, tensor in source.items()})
+    expected = module(BlockInputs(whole, **{name: tensor[beams] for name, tensor in source.items()}))
     masks = {name: tensor[beams] for name, tensor in source.items() if name == "source_mask"}
     given = decode(module, state, whole, None, [1] * 4, **masks)
     torch.testing.assert_close(given, expected[:, 5:], rtol=1e-5, atol=1e-5)
@@ -743,14 +747,16 @@ def test_beams_of_a_sentence_share_its_source(place: str, form: Form, beams: lis
         assert {len(tensor) for tensor in kept.tensors.values()} == {2}
     state.reorder_cache(torch.tensor(beams))  # type: ignore[arg-type]
     whole = torch.cat([first[beams], then], dim=1)
-    expected = module(whole, **{name: tensor[beams] for name, tensor in source.items()})
+    expected = module(BlockInputs(whole, **{name: tensor[beams] for name, tensor in source.items()}))
     masks = {name: tensor[beams] for name, tensor in source.items() if name == "source_mask"}
     given = decode(module, state, whole, None, [1] * 4, **masks)
     torch.testing.assert_close(given, expected[:, 5:], rtol=1e-5, atol=1e-5)
     state.batch_repeat_interleave(2)
     again = torch.randn(12, 1, 16)
     whole = torch.cat([whole.repeat_interleave(2, dim=0), again], dim=1)
-    expected = module(whole, **{name: tensor[beams].repeat_interleave(2, dim=0) for name, tensor in source.items()})
+    expected = module(
+        BlockInputs(whole, **{name: tensor[beams].repeat_interleave(2, dim=0) for name, tensor in source.items()})
+    )
     masks = {name: tensor.repeat_interleave(2, dim=0) for name, tensor in masks.items()}
     given = decode(module, state, whole, None, [1], **masks)
     torch.testing.assert_close(given, expected[:, 9:], rtol=1e-5, atol=1e-5)
@@ -807,14 +813,13 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
 def test_bfloat16_comes_close_to_float32(place: str, form: Form) -> None:
     module = scrambled(place, form) if "vo" in form else build(site(place), **form)  # which starts as nothing
     x, source = torch.randn(2, 50, 16), source_for(place, 2, 50)
-    expected = module(x, **source)
+    expected = module(BlockInputs(x, **source))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        given = module(x, **source)
+        given = module(BlockInputs(x, **source))
     deviation = (given - expected).square().mean() / expected.var()
     assert 0 < deviation < 1e-4
-    half = module.to(torch.bfloat16)(
-        x.bfloat16(), **{name: t.bfloat16() if t.is_floating_point() else t for name, t in source.items()}
-    )
+    source = {name: t.bfloat16() if t.is_floating_point() else t for name, t in source.items()}
+    half = module.to(torch.bfloat16)(BlockInputs(x.bfloat16(), **source))
     assert half.dtype == torch.bfloat16
     assert (half - expected).square().mean() / expected.var() < 1e-3
 
@@ -853,7 +858,7 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
     c = 4 * h  # channels that the block gives; the others are an attention's
     module = build(site(place), **form)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        module(torch.randn(batch, n, d), **source_for(place, batch, s))
+        module(BlockInputs(torch.randn(batch, n, d), **source_for(place, batch, s)))
     read = s if place == "cross" else n
     if form["block"] == "mixer":
         projections = (0 if "vo" in form else c + d) + form.get("gate", True) * c
@@ -1018,7 +1023,7 @@ def test_values_and_output_are_the_teachers(form: Form, bias: bool) -> None:
             mixing(module).mixing.fill_(1 / 6 if form in ABSOLUTES else 1 / 96**0.5)
             if mixing(module).gate is not None:
                 mixing(module).gate.weight.zero_()
-    torch.testing.assert_close(module(x), attend(teacher, x, x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(module(BlockInputs(x)), attend(teacher, x, x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("heads", [None, [0, 2, 3]])
@@ -1037,7 +1042,7 @@ def test_slots_start_as_an_attention_with_rounded_queries(rank: int | None, head
                 if isinstance(reset, nn.Linear):
                     reset.reset_parameters()
         with torch.no_grad():
-            return float((module(asking, source=source) - expected).square().mean() / expected.var())
+            return float((module(BlockInputs(asking, source=source)) - expected).square().mean() / expected.var())
 
     assert missed(400, teacher) < 0.75 * missed(4, teacher) < missed(4, None)
     assert missed(400, teacher) < 0.35
@@ -1052,7 +1057,7 @@ def test_slots_start_finite(slots: int, dead: bool) -> None:
         teacher.query[:, :8] = 0.0
     module = build(site("cross"), "slots", teacher=teacher, slots=slots, gate="linear", rank=2)
     assert all(parameter.isfinite().all() for parameter in module.parameters())
-    assert module(torch.randn(2, 5, 16), source=torch.randn(2, 6, 16)).isfinite().all()
+    assert module(BlockInputs(torch.randn(2, 5, 16), source=torch.randn(2, 6, 16))).isfinite().all()
 
 
 @pytest.mark.parametrize("block", ["slots", "linear_attention"])
@@ -1087,7 +1092,7 @@ def test_linear_attention_bears_features_that_vanish(place: str) -> None:
             linear.weight.mul_(1e3)
             linear.bias.fill_(-1e3)
     x = torch.randn(3, 9, 16, requires_grad=True)
-    output = module(x, **source_for(place, 3, 9))
+    output = module(BlockInputs(x, **source_for(place, 3, 9)))
     gradients = torch.autograd.grad(output.square().sum(), [x, *module.parameters()])
     assert all(tensor.isfinite().all() for tensor in (output, *gradients))
 

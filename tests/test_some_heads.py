@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer.blocks.kit.base import HeadsModule
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.some_heads import SomeHeadsModule
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.learn.lessons import Lesson, answer, explained
@@ -126,8 +127,8 @@ class Heads(HeadsModule):
         super().__init__()
         self.kept = kept
 
-    def mix(self, hidden_states: Any, *masks: Any, **named: Any) -> torch.Tensor:
-        return self.kept(hidden_states, *masks, **named)
+    def mix(self, inputs: BlockInputs) -> torch.Tensor:
+        return self.kept(inputs)
 
 
 @each_place
@@ -201,9 +202,9 @@ def test_kept_heads_are_dropped_in_training_as_before(make: MakeModel, tmp_path:
         assert kept is not None
         assert kept.dropout == 0.3
         states = torch.randn(2, 6, 16)
-        assert torch.equal(kept(states, source=states), kept(states, source=states))
+        assert torch.equal(kept(BlockInputs(states, source=states)), kept(BlockInputs(states, source=states)))
         kept.train()
-        assert not torch.equal(kept(states, source=states), kept(states, source=states))
+        assert not torch.equal(kept(BlockInputs(states, source=states)), kept(BlockInputs(states, source=states)))
 
 
 @pytest.mark.parametrize("family", ["vit", "marian"])

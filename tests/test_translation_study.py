@@ -27,6 +27,7 @@ import leanformer as lf
 from leanformer import cli
 from leanformer.blocks.kit import base
 from leanformer.blocks.kit.base import AttentionWeights, Block, BlockModule
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.config.translation import NumberWordsConfig, TextDataConfig, TokenizerConfig
 from leanformer.core.signatures import files_signature
@@ -519,8 +520,8 @@ def test_candidates_in_another_order_take_over_no_moments(whole: tuple[Path, str
 class Halved(BlockModule):
     """What stands there gives half of what it reads."""
 
-    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return hidden_states / 2
+    def forward(self, inputs: BlockInputs) -> torch.Tensor:
+        return inputs.hidden_states / 2
 
 
 class Halving(Block):
@@ -537,7 +538,8 @@ class Halving(Block):
 def test_a_block_without_parameters_is_measured_once(
     whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(base._REGISTRY, Halving.name, Halving)
+    assert Halving.name not in base.BLOCKS  # all others are known from here on
+    monkeypatch.setitem(base.BLOCKS._items, Halving.name, Halving)
     study = words_study(seeds=[0])
     plan = {"encoder.0.self_attention": ALR, "encoder.1.self_attention": {"block": "halving"}}
     study["candidates"] = {"half": {"method": "distill", "plan": plan}}

@@ -18,7 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from benchmarks.kit.forms import TINY_EXAMPLE
 from benchmarks.kit.observer import Observer
 from benchmarks.kit.tables import Tables, figure_table, table
 from benchmarks.quality.multi30k import STUDY
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.config.base import FinetuneConfig
 from leanformer.core.errors import LeanformerError
@@ -42,7 +43,7 @@ from leanformer.learn.step import make_accelerator
 from leanformer.learn.train import Trained, train
 from leanformer.measure.attention import weights_of
 from leanformer.model.families import find_family
-from leanformer.model.layers import real_tokens
+from leanformer.model.stacks import real_tokens
 from leanformer.model.students import reduce
 from leanformer.model.surgery import module_at, parameter_count, sites
 from leanformer.study.store import to_json
@@ -98,22 +99,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs(parser)
 
 
-def attend(teacher: PreTrainedModel, site: Site, states: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+def attend(teacher: PreTrainedModel, site: Site, inputs: BlockInputs) -> torch.Tensor:
     """What the teacher's attention at a site makes of a student's states.
 
     Args:
         teacher: With open layers.
         site: Where.
-        states: What the student's block is given, shape (batch, tokens, d_model).
-        named: The rest of what it is called with.
+        inputs: What the student's block is given.
     """
     module, family = module_at(teacher, site.name), find_family(teacher)
     assert module is not None
     attention = family.attention_weights(module)
     assert attention is not None
-    source, source_mask = named.get("source"), named.get("source_mask")
-    weights = weights_of(family, site, module, states, named.get("padding_mask"), source, source_mask)
-    read = states if source is None else source
+    weights = weights_of(family, site, module, inputs)
+    assert weights is not None
+    read = inputs.hidden_states if inputs.source is None else inputs.source
     values = read @ attention.value
     if attention.value_bias is not None:
         values = values + attention.value_bias
@@ -147,23 +147,21 @@ class Guide:
     def _watch(self, block: nn.Module, site: Site) -> None:
         first = 0.0 if not self.way.gradually or not site.causal else 0.5 if site.reads_source else 0.25
 
-        def hook(
-            _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], __: torch.Tensor
-        ) -> torch.Tensor | None:
+        def hook(_: nn.Module, arguments: tuple[BlockInputs], __: torch.Tensor) -> torch.Tensor | None:
             replaced = self._step >= first * self.steps
             if self._apart or not block.training or (replaced and not self.way.own_inputs):
                 return None
-            (states,) = arguments
+            (inputs,) = arguments
             with torch.set_grad_enabled(not replaced):
-                wanted = attend(self.teacher, site, states, named)
+                wanted = attend(self.teacher, site, inputs)
             self._apart = True
-            own = block(states.detach(), **{key: _detached(value) for key, value in named.items()})
+            own = block(_detached(inputs))
             self._apart = False
             real = self._masks[site.causal]
             self._errors.append(relative_error(own[real], wanted.detach()[real]))
             return None if replaced else wanted
 
-        block.register_forward_hook(hook, with_kwargs=True)
+        block.register_forward_hook(hook)
 
     def guided(self, loss: Loss) -> Loss:
         """A loss with the blocks' own errors added."""
@@ -182,8 +180,9 @@ class Guide:
         return with_errors
 
 
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, torch.Tensor) else value
+def _detached(inputs: BlockInputs) -> BlockInputs:
+    source = None if inputs.source is None else inputs.source.detach()
+    return replace(inputs, hidden_states=inputs.hidden_states.detach(), source=source)
 
 
 def measure(arguments: argparse.Namespace) -> Result:

@@ -25,6 +25,7 @@ from benchmarks.kit.plots import Panel, Panels, Points
 from benchmarks.kit.tables import Tables, figure_table, table
 from leanformer.blocks.feed_forward import FeedForward
 from leanformer.blocks.kit.base import check_arguments
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.core.errors import LeanformerError
@@ -113,11 +114,16 @@ def training(way: Callable[[torch.Tensor], torch.Tensor], states: torch.Tensor) 
 def compare(block: Any, states: torch.Tensor, rounds: int) -> list[dict[str, Any]]:
     """Both ways, forward and in training."""
     loop = Loop(block)
+
+    def given(states: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = block(BlockInputs(states))
+        return output
+
     with torch.no_grad():
-        difference = float((loop(states) - block(states)).abs().max())
+        difference = float((loop(states) - given(states)).abs().max())
     rows = []
     for passes in (forward, training):
-        slow, fast = partial(passes, loop, states), partial(passes, block, states)
+        slow, fast = partial(passes, loop, states), partial(passes, given, states)
         taken = in_turn(
             {
                 "loop": partial(milliseconds, slow),
@@ -149,7 +155,7 @@ def decode(block: Any, states: torch.Tensor, sentences: int) -> dict[str, Any]:
     for sentence in range(sentences + 5):
         state = DecodingState()
         for position in range(1, states.shape[1] + 1):
-            step = milliseconds(partial(block, states[:, position - 1 : position], state=state))
+            step = milliseconds(partial(block, BlockInputs(states[:, position - 1 : position], state=state)))
             state.length += 1
             if position in times and sentence >= 5:  # the first warm up
                 times[position].append(step)

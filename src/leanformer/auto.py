@@ -9,8 +9,7 @@ from __future__ import annotations
 from transformers import AutoConfig
 
 from leanformer.model.families import FAMILIES
-from leanformer.model.student_models import STUDENTS
 
-for _name, (_config_class, _model_class) in STUDENTS.items():
-    AutoConfig.register(_config_class.model_type, _config_class, exist_ok=True)
-    FAMILIES[_name].auto_class.register(_config_class, _model_class, exist_ok=True)
+for _family in FAMILIES.values():
+    AutoConfig.register(_family.student_config_class.model_type, _family.student_config_class, exist_ok=True)
+    _family.auto_class.register(_family.student_config_class, _family.student_model_class, exist_ok=True)

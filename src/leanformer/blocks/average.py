@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from leanformer.blocks.kit.base import AttentionWeights, Block, register
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.prefix import running_sum, wide
 from leanformer.blocks.kit.site import Site
-from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.sums import SumsModule
 from leanformer.blocks.kit.tokens import without_padding
 
@@ -19,7 +19,6 @@ class AverageModule(SumsModule):
     """What ``average`` builds."""
 
     value: nn.Linear
-
     output: nn.Linear
 
     def __init__(self, site: Site) -> None:
@@ -27,41 +26,20 @@ class AverageModule(SumsModule):
         self.value = nn.Linear(site.d_model, site.d_model, bias=False)
         self.output = nn.Linear(site.d_model, site.d_model)
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def forward(self, inputs: BlockInputs) -> torch.Tensor:
         """The means, projected once where all tokens get the same; see ``BlockModule``."""
-        means = self._means(hidden_states, padding_mask, source, source_mask, state)
-        return self.output(means).expand_as(hidden_states)
+        return self.output(self._means(inputs)).expand_as(inputs.hidden_states)
 
-    def mix(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def mix(self, inputs: BlockInputs) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape; see ``HeadsModule``."""
-        return self._means(hidden_states, padding_mask, source, source_mask, state).expand_as(hidden_states)
+        return self._means(inputs).expand_as(inputs.hidden_states)
 
-    def _means(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None,
-        source: torch.Tensor | None,
-        source_mask: torch.Tensor | None,
-        state: DecodingState | None,
-    ) -> torch.Tensor:
+    def _means(self, inputs: BlockInputs) -> torch.Tensor:
         """Of the values: (batch, tokens, d_model), or (batch, 1, d_model) where all tokens get the same."""
-        states, real = without_padding(hidden_states, padding_mask)
+        state = inputs.state
+        states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
         if not self.causal:
-            return self.pooled(states, real, source, source_mask, state)
+            return self.pooled(inputs, states, real)
         entries = torch.cat([wide(states), real[..., None].to(wide(states).dtype)], dim=-1)  # the last one counts
         start = state.tensors["sums"] if state is not None and state.tensors else entries.new_zeros(1, 1, 1)
         sums = running_sum(entries[:, :, None], start[:, None])[:, :, 0]  # (batch, tokens, d_model + 1)

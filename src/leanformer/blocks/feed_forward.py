@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.networks import CausalNetwork, WholeNetwork
 from leanformer.blocks.kit.prefix import wide
 from leanformer.blocks.kit.site import Site
-from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.tokens import check_length, check_positions, without_padding
 from leanformer.core.errors import LeanformerError
 
@@ -70,46 +70,27 @@ class FeedForwardModule(BlockModule):
             self.output = nn.Linear(site.d_model, site.d_model, bias=kept_bias)
             self.target = "heads"
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def forward(self, inputs: BlockInputs) -> torch.Tensor:
         """As of every block.
 
         Raises:
             LeanformerError: There are more tokens, here or in the source, than ``max_length``.
         """
-        output = self._network(hidden_states, padding_mask, source, source_mask, state)
+        output = self._network(inputs)
         return output if self.output is None else self.output(output)
 
-    def taught(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def taught(self, inputs: BlockInputs) -> torch.Tensor:
         """The heads side by side where the output projection is kept, else the output."""
-        return self._network(hidden_states, padding_mask, source, source_mask, None)
+        return self._network(inputs)
 
     def taught_parameters(self) -> list[nn.Parameter]:
         """All but the kept output projection's."""
         return list(self.network.parameters())
 
-    def _network(
-        self,
-        states: torch.Tensor,
-        padding_mask: torch.Tensor | None,
-        source: torch.Tensor | None,
-        source_mask: torch.Tensor | None,
-        state: DecodingState | None,
-    ) -> torch.Tensor:
-        self._check_length((0 if state is None else state.length) + states.shape[1], "tokens")
-        states, real = _without_padding(states, padding_mask)
+    def _network(self, inputs: BlockInputs) -> torch.Tensor:
+        state, source = inputs.state, inputs.source
+        self._check_length((0 if state is None else state.length) + inputs.hidden_states.shape[1], "tokens")
+        states, real = _without_padding(inputs.hidden_states, inputs.padding_mask)
         if isinstance(self.network, WholeNetwork):
             return self.network(states, real)
         source_real = None
@@ -119,7 +100,7 @@ class FeedForwardModule(BlockModule):
             raise ValueError(f"{self.site_name}: a feed_forward block that reads the source was called without it")
         else:
             self._check_length(source.shape[1], "tokens of the source")
-            source, source_real = _without_padding(source, source_mask)
+            source, source_real = _without_padding(source, inputs.source_mask)
         return self.network(states, real, source, source_real, state)
 
     def _check_length(self, length: int, what: str) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, register, set_linear
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.prefix import wide
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.state import DecodingState
@@ -41,21 +42,14 @@ class LinearAttentionModule(SumsModule):
             set_linear(self.query, teacher.query, teacher.query_bias)
             set_linear(self.key, teacher.key, teacher.key_bias)
 
-    def mix(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def mix(self, inputs: BlockInputs) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape; see ``HeadsModule``."""
-        states, real = without_padding(hidden_states, padding_mask)
+        states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
         queries = _features(self._by_head(self.query(states)))
         if self.causal:
-            sums = self._running(queries, states, real, state)
+            sums = self._running(queries, states, real, inputs.state)
         else:
-            sums = _product(queries, self.pooled(states, real, source, source_mask, state))
+            sums = _product(queries, self.pooled(inputs, states, real))
         mixed = sums[..., :-1] / sums[..., -1:].clamp(min=EPSILON)  # (batch, heads, tokens, d_head)
         return mixed.transpose(1, 2).flatten(2).to(self.value.weight.dtype)
 

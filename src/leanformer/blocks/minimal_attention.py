@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, BlockModule, register, set_linear
-from leanformer.blocks.kit.dot_product import attend, split_heads
+from leanformer.blocks.kit.attention import SoftmaxAttention
+from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, register, set_linear
 from leanformer.blocks.kit.site import Site
-from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.tokens import check_divides
 from leanformer.core.errors import LeanformerError
 
@@ -23,6 +22,8 @@ class TriangularLinear(nn.Module):
     With q = k = x T the scores are x T Tᵀ xᵀ: symmetric, and any symmetric positive semi-definite similarity has such
     a T (its Cholesky factor). The paper's section on symmetric similarity.
     """
+
+    decayed: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(self, d_model: int, bias: bool) -> None:
         super().__init__()
@@ -53,15 +54,8 @@ class TriangularLinear(nn.Module):
         return F.linear(hidden_states, self.matrix().T, self.bias)
 
 
-class MinimalAttentionModule(BlockModule):
-    """What ``minimal_attention`` builds; see there for the arguments.
-
-    Args:
-        width: Channels of separate queries and keys, and of values that no output projection follows: those of an
-            attention's heads of which there are fewer than all. None: d_model.
-    """
-
-    takes_first_token = True
+class MinimalAttentionModule(SoftmaxAttention):
+    """What ``minimal_attention`` builds; see there for the arguments."""
 
     def __init__(
         self,
@@ -76,124 +70,49 @@ class MinimalAttentionModule(BlockModule):
         dropout: float,
         causal: bool = False,
         cross: bool = False,
-        width: int | None = None,
     ) -> None:
-        super().__init__()
-        self.causal = causal and not cross
-        self.cross = cross
-        self.heads = heads
+        super().__init__(heads, dropout, causal, cross)
         self.qk_norm = qk_norm
-        self.dropout = dropout
         if qk == "symmetric":
             self.similarity: Any = TriangularLinear(d_model, bias)
         elif qk == "collapsed":
             self.similarity = nn.Linear(d_model, d_model, bias=bias)
         else:
-            self.query = nn.Linear(d_model, width or d_model, bias=bias)
-            self.key = nn.Linear(d_model, width or d_model, bias=bias)
+            self.query = nn.Linear(d_model, d_model, bias=bias)
+            self.key = nn.Linear(d_model, d_model, bias=bias)
         self.qk = qk
-        self.value = nn.Linear(d_model, width or d_model, bias=bias) if vo != "none" else None
+        self.value = nn.Linear(d_model, d_model, bias=bias) if vo != "none" else None
         self.output = nn.Linear(d_model, d_model, bias=bias) if vo == "separate" else None
+        self.heads_in_output = heads if self.output is None else None
         self.diagonal_value = nn.Parameter(torch.ones(d_model)) if diagonal_value else None
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1)) if temperature else None
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-        first_token: bool = False,
-    ) -> torch.Tensor:
-        """(batch, tokens, d_model) -> the same shape, or (batch, 1, d_model): see ``BlockModule``."""
-        asking = hidden_states[:, :1] if first_token else hidden_states
-        query = self._query(asking)
-        if not self.cross:
-            key, value = self._keys_and_values(hidden_states, None if first_token else query)
-            mask = self._own_mask(asking, padding_mask, state)
-            if state is not None:
-                if state.length:
-                    key, value = (torch.cat((old, new), 1) for old, new in zip(_kept(state), (key, value), strict=True))
-                state.tensors = {"key": key, "value": value}
-        else:
-            mask = None if source_mask is None else source_mask[:, None, None]  # (batch, 1, 1, source tokens)
-            if state is not None and state.tensors:
-                key, value = _kept(state)
-            else:
-                assert source is not None
-                key, value = self._keys_and_values(source, None)
-                if state is not None:
-                    state.tensors = {"key": key, "value": value}
-        query, key = self._sharpened(query, key)
-        output = attend(query, key, value, self.heads, mask, self.dropout if self.training else 0.0)
-        if self.diagonal_value is not None:
-            output = output * self.diagonal_value
-        if self.output is not None:
-            output = self.output(output)
-        return output
+    def queries(self, states: torch.Tensor) -> torch.Tensor:
+        return self.query(states) if self.qk == "separate" else self.similarity(states)
 
-    def weights(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """The weights with which it averages; arguments as of ``forward``.
-
-        Returns:
-            Shape (batch, heads, tokens, tokens read).
-        """
-        query = self._query(hidden_states)
-        if self.cross:
-            assert source is not None
-            key, _ = self._keys_and_values(source, None)
-            mask = None if source_mask is None else source_mask[:, None, None]
-        else:
-            key, _ = self._keys_and_values(hidden_states, query)
-            mask = self._own_mask(hidden_states, padding_mask, None)
-        query, key = (split_heads(side, self.heads) for side in self._sharpened(query, key))
-        scores = query @ key.mT * query.shape[-1] ** -0.5
-        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
-
-    def _sharpened(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys, (batch, tokens, d_model), as their products are taken."""
-        if self.qk_norm:
-            by_head = (side.unflatten(-1, (self.heads, -1)) for side in (query, key))
-            query, key = (F.rms_norm(side, side.shape[-1:]).flatten(-2) for side in by_head)
-        if self.temperature is not None:
-            query = (query.unflatten(-1, (self.heads, -1)) * self.temperature[:, 0]).flatten(-2)
-        return query, key
-
-    def _query(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.query(hidden_states) if self.qk == "separate" else self.similarity(hidden_states)
-
-    def _keys_and_values(self, states: torch.Tensor, query: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the tokens that are read, (batch, tokens, d_model) each; ``query`` where these tokens also ask."""
+    def keys_and_values(self, states: torch.Tensor, queries: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         if self.qk == "separate":
-            key = self.key(states)
+            keys = self.key(states)
         elif self.qk == "collapsed":
-            key = states
+            keys = states
         else:
-            key = self.similarity(states) if query is None else query
-        return key, states if self.value is None else self.value(states)
+            keys = self.similarity(states) if queries is None else queries
+        return keys, states if self.value is None else self.value(states)
 
-    def _own_mask(
-        self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None, state: DecodingState | None
-    ) -> torch.Tensor | None:
-        """Which of the tokens read so far each of these may attend to, broadcastable to (batch, 1, tokens, read)."""
-        tokens = hidden_states.shape[1]
-        before = 0 if state is None else state.length
-        mask = None if padding_mask is None else padding_mask[:, None, None]
-        if self.causal and tokens > 1:
-            earlier = hidden_states.new_ones(tokens, before + tokens, dtype=torch.bool).tril(before)
-            mask = earlier if mask is None else mask & earlier
-        if mask is not None and self.causal and padding_mask is not None:
-            # Padding before the first real token would have nothing to attend to: a softmax of nothing.
-            own = torch.arange(tokens, device=hidden_states.device)[:, None] + before
-            mask = mask | (torch.arange(before + tokens, device=hidden_states.device) == own)
-        return mask
+    def sharpened(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """By a norm and a learned factor of each head, where it has them."""
+        if self.qk_norm:
+            by_head = (side.unflatten(-1, (self.heads, -1)) for side in (queries, keys))
+            queries, keys = (F.rms_norm(side, side.shape[-1:]).flatten(-2) for side in by_head)
+        if self.temperature is not None:
+            queries = (queries.unflatten(-1, (self.heads, -1)) * self.temperature[:, 0]).flatten(-2)
+        return queries, keys
+
+    def projected(self, mixed: torch.Tensor) -> torch.Tensor:
+        """By the diagonal value and the output matrix, where it has them."""
+        if self.diagonal_value is not None:
+            mixed = mixed * self.diagonal_value
+        return mixed if self.output is None else self.output(mixed)
 
     @torch.no_grad()
     def initialize(self, how: str) -> None:
@@ -260,10 +179,6 @@ class MinimalAttentionModule(BlockModule):
             if teacher.output_bias is not None:
                 bias = bias + teacher.output_bias
             set_linear(self.value, teacher.value @ teacher.output, bias)
-
-
-def _kept(state: DecodingState) -> tuple[torch.Tensor, torch.Tensor]:
-    return state.tensors["key"], state.tensors["value"]
 
 
 def _head_products(left: torch.Tensor, right: torch.Tensor, heads: int) -> torch.Tensor:

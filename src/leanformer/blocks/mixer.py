@@ -11,6 +11,7 @@ from torch import nn
 
 from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register
 from leanformer.blocks.kit.grid import Grid, mix_pairs
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.some_heads import HeadList, groups_of, settle_heads
 from leanformer.blocks.kit.state import DecodingState
@@ -58,20 +59,14 @@ class MixerModule(HeadsModule):
             nn.init.zeros_(self.gate.bias)
         self.output = nn.Linear(site.d_model, site.d_model) if vo == "separate" and width is None else None
 
-    def mix(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def mix(self, inputs: BlockInputs) -> torch.Tensor:
         """The heads; see ``HeadsModule``.
 
         Raises:
             LeanformerError: There are more tokens than ``max_length``, or not as many as the grid has patches.
         """
-        states, real = without_padding(hidden_states, padding_mask)
+        state = inputs.state
+        states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
         # The bias too is nothing at padding.
         values = states if self.value is None else self.value(states) * real[..., None]
         if state is not None:
@@ -82,7 +77,7 @@ class MixerModule(HeadsModule):
         else:
             mixed = mix_pairs(self._weights(states.shape[1], values.shape[1]), values)
         if self.max_distance is not None:
-            near = self._near(states, real if state is None else padding_mask, values.shape[1])
+            near = self._near(states, real if state is None else inputs.padding_mask, values.shape[1])
             near = near.to(torch.promote_types(mixed.dtype, torch.float32))
             mixed = mixed * (USUAL_TOKENS / near).sqrt().to(mixed.dtype)[..., None]
         if self.gate is None:

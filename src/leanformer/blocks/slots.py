@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.prefix import running_sum, wide
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.some_heads import Heads, groups_of, settle_heads
@@ -119,15 +120,9 @@ class SlotsModule(HeadsModule):
             near_bias = near_bias + teacher.query_bias.unflatten(0, (self.heads, 1, -1)) @ prototypes.mT
         _set_map(self.gate, weight, (near_bias / spread).flatten())
 
-    def mix(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def mix(self, inputs: BlockInputs) -> torch.Tensor:
         """The heads; see ``HeadsModule``."""
+        hidden_states, padding_mask, state = inputs.hidden_states, inputs.padding_mask, inputs.state
         if state is not None and state.tensors and hidden_states.shape[1] == 1:
             real = None if padding_mask is None else padding_mask[:, -1:, None].bool()  # (batch, 1, 1)
             return self._step(hidden_states if real is None else hidden_states.masked_fill(~real, 0), real, state)
@@ -136,7 +131,7 @@ class SlotsModule(HeadsModule):
         if self.causal:
             return self._mix_running(gates, states, real, state)
         if self.cross:
-            return self._mix(gates, self._source_slots(source, source_mask, state))
+            return self._mix(gates, self._source_slots(inputs))
         return self._mix(gates, self._slots(states, real))
 
     def _step(self, states: torch.Tensor, real: torch.Tensor | None, state: DecodingState) -> torch.Tensor:
@@ -247,15 +242,14 @@ class SlotsModule(HeadsModule):
         mixed = torch.bmm(gates.reshape(-1, 1, gates.shape[-1]), slots.flatten(0, 1).mT)
         return mixed.view(len(gates), 1, -1)
 
-    def _source_slots(
-        self, source: torch.Tensor | None, source_mask: torch.Tensor | None, state: DecodingState | None
-    ) -> torch.Tensor:
+    def _source_slots(self, inputs: BlockInputs) -> torch.Tensor:
         """The source's slots, (heads, sentences, d_head, slots), pooled with the first token."""
+        state = inputs.state
         if state is not None and state.tensors:
             return state.tensors["slots"].transpose(0, 1)
-        if source is None:
+        if inputs.source is None:
             raise ValueError(f"{self.site_name}: a slots block that reads the source was called without it")
-        states, real = without_padding(source, source_mask)
+        states, real = without_padding(inputs.source, inputs.source_mask)
         if state is None:
             return self._slots(states, real)
         # Beams of a sentence read the same: pooled once, and gone through together in each step.

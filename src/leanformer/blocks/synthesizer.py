@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import nn
 
 from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.prefix import wide
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.some_heads import Heads, groups_of, settle_heads
-from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.tokens import check_length, check_positions, without_padding
 
 SourceScore = Literal["none", "linear", "network"]
@@ -53,20 +53,14 @@ class SynthesizerModule(HeadsModule):
         self.value = nn.Linear(site.d_model, width or site.d_model, bias=width is not None)
         self.output = nn.Linear(site.d_model, site.d_model) if width is None else None
 
-    def mix(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def mix(self, inputs: BlockInputs) -> torch.Tensor:
         """The heads; see ``HeadsModule``.
 
         Raises:
             LeanformerError: There are more tokens to weigh, here or in the source, than ``max_length``.
         """
-        states, real = without_padding(hidden_states, padding_mask)
+        state = inputs.state
+        states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
         before = 0 if state is None else state.length
         if not self.cross:
             self._check_length(before + states.shape[1], "tokens")
@@ -77,10 +71,10 @@ class SynthesizerModule(HeadsModule):
         elif state is not None and state.tensors:
             scores, values = state.tensors["scores"], state.tensors["values"]
         else:
-            if source is None:
+            if inputs.source is None:
                 raise ValueError(f"{self.site_name}: a synthesizer that reads the source was called without it")
-            self._check_length(source.shape[1], "tokens of the source")
-            scores, values = self._read(*without_padding(source, source_mask))
+            self._check_length(inputs.source.shape[1], "tokens of the source")
+            scores, values = self._read(*without_padding(inputs.source, inputs.source_mask))
         if state is not None:
             state.tensors = {"scores": scores, "values": values}
         scores = self._scores(states, values.shape[1]) + scores[:, :, None]  # (batch, heads, tokens, read)

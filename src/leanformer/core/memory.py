@@ -7,14 +7,6 @@ from contextlib import contextmanager
 
 from leanformer.core.errors import LeanformerError
 
-# PyTorch has a type for a GPU's memory; of a CPU's it raises a plain RuntimeError.
-_CPU_WORDS = (
-    "can't allocate memory",
-    "not enough memory",
-    "DefaultCPUAllocator",
-    "Storage size calculation overflowed",
-)
-
 
 @contextmanager
 def memory_named(what: str, remedy: str) -> Iterator[None]:
@@ -30,8 +22,8 @@ def memory_named(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        import torch  # where it was used it is loaded
+        from leanformer.core.torch_internals import is_out_of_memory  # where it was used it is loaded
 
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in _CPU_WORDS):
+        if is_out_of_memory(error):
             raise LeanformerError(f"out of memory while {what}; {remedy}") from error
         raise

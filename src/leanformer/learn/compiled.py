@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch._dynamo as dynamo
 from torch import nn
-from torch._inductor.exc import TritonMissing
-from torch.fx.experimental import _config as fx_config
 
 from leanformer.core.errors import LeanformerError
+from leanformer.core.torch_internals import CompileError, allow_versions, compile_options, tell_sides_apart
 
 VERSIONS = 1000  # of one function, at most, in one process
 
@@ -25,14 +23,10 @@ def compiled(model: nn.Module, many_shapes: bool, device: torch.device) -> Any:
         many_shapes: Whether batches differ in shape. Left to find that out, PyTorch compiles twice.
         device: Where the model is.
     """
-    # PyTorch gives up a function, with a log line alone, after eight versions of it: each form is a version.
-    for limit in ("recompile_limit", "accumulated_recompile_limit"):
-        setattr(dynamo.config, limit, max(getattr(dynamo.config, limit), VERSIONS))
-    if many_shapes:  # sides that are equal in the first batch are not so in the next
-        fx_config.use_duck_shape = False
-    # A CPU's kernels are then called from C++: a twelfth less time for a step of the smallest forms.
-    options: dict[str, Any] | None = {"cpp_wrapper": True} if device.type == "cpu" else None
-    return torch.compile(model, dynamic=many_shapes, options=options)
+    allow_versions(VERSIONS)  # each form is one
+    if many_shapes:
+        tell_sides_apart()
+    return torch.compile(model, dynamic=many_shapes, options=compile_options(device))
 
 
 @contextmanager
@@ -44,7 +38,7 @@ def compiling() -> Iterator[None]:
     """
     try:
         yield
-    except (dynamo.exc.BackendCompilerFailed, TritonMissing) as error:
+    except CompileError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         cause = next((line for line in lines if "error:" in line.lower()), lines[0])
         raise LeanformerError(

@@ -23,10 +23,11 @@ from leanformer.learn.observe import Observed, frozen_copy
 from leanformer.learn.step import make_accelerator, settle_precision
 from leanformer.learn.train import TrainingBatches, train
 from leanformer.model.directory import path_of
-from leanformer.model.families import HALF, check_weights_are_there, device_and_dtype, find_family, in_float32
+from leanformer.model.families import find_family
 from leanformer.model.plan import Plan
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, module_at, resolve, sites
+from leanformer.model.weights import HALF, check_weights_are_there, device_and_dtype, in_float32
 
 
 def distill(

@@ -85,7 +85,7 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     mask = seen.mask_at(lesson.site)
     given: torch.Tensor
     if isinstance(lesson.block, BlockModule):
-        given = lesson.block.taught(*seen.arguments_at(lesson.site))  # type: ignore[arg-type]
+        given = lesson.block.taught(seen.inputs_at(lesson.site))
     else:
         given = lesson.block(seen.inputs[lesson.site.name])
     target = seen.targets[lesson.site.name, lesson.target]

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError
 from leanformer.learn.losses import Batch, inputs_of
 from leanformer.model.families import find_family
-from leanformer.model.layers import real_tokens
+from leanformer.model.stacks import real_tokens
 from leanformer.model.surgery import module_at
 
 Target = Literal["output", "heads"]
@@ -47,12 +48,12 @@ class Seen:
         """True at the real tokens of a site; None where there is no padding."""
         return self.target_mask if site.causal else self.source_mask
 
-    def arguments_at(self, site: Site) -> tuple[torch.Tensor | None, ...]:
+    def inputs_at(self, site: Site) -> BlockInputs:
         """What a block at a site is called with: hidden states, their mask, and the source with its own."""
         # A causal block never reads on: padding behind a sentence is nothing to it, and training has no other.
         padding_mask = None if site.causal else self.source_mask
         source = (self.source, self.source_mask) if site.reads_source else (None, None)
-        return self.inputs[site.name], padding_mask, *source
+        return BlockInputs(self.inputs[site.name], padding_mask, *source)
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
@@ -103,7 +104,8 @@ class Observed:
 
     def _watch(self, module: nn.Module, name: str, target: Target | None) -> None:
         def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            self._inputs[name] = arguments[0] if arguments else named["hidden_states"]
+            given = arguments[0] if arguments else named["hidden_states"]
+            self._inputs[name] = given.hidden_states if isinstance(given, BlockInputs) else given
             if target is not None:
                 self._targets[name, target] = output[0] if isinstance(output, tuple) else output
 

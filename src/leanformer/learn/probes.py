@@ -6,38 +6,29 @@ import torch
 from torch import nn
 
 from leanformer.blocks.kit.base import AttentionWeights, BlockModule, HeadsModule
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
-from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.tokens import without_padding
 
 # As part of the mean variance of a feature: features may depend on each other, and a sum over them is to stay solvable.
 RIDGE = 1e-6
 
 
-def features(
-    site: Site,
-    hidden_states: torch.Tensor,
-    mask: torch.Tensor | None,
-    source: torch.Tensor | None,
-    source_mask: torch.Tensor | None,
-) -> torch.Tensor:
+def features(site: Site, inputs: BlockInputs) -> torch.Tensor:
     """What a linear map may read at a site, token by token: the token, the mean of the tokens it may read, and 1.
 
     Args:
         site: Its kind says what may be read: nothing else at an MLP, the tokens up to there at a decoder's attention.
-        hidden_states: Shape (batch, tokens, d_model).
-        mask: Boolean, shape (batch, tokens): True at real tokens; None: no padding.
-        source: The encoder's output, where the site reads it.
-        source_mask: As ``mask``, of the source.
+        inputs: What the site was given.
 
     Returns:
         Shape (batch, tokens, features), in double precision.
     """
-    states, real = without_padding(hidden_states.double(), mask)
+    states, real = without_padding(inputs.hidden_states.double(), inputs.padding_mask)
     parts = [states]
     if site.reads_source:
-        assert source is not None
-        read, read_real = without_padding(source.double(), source_mask)
+        assert inputs.source is not None
+        read, read_real = without_padding(inputs.source.double(), inputs.source_mask)
         mean = read.sum(dim=1, keepdim=True) / read_real.sum(dim=1).clamp(min=1)[:, None, None]
         parts.append(mean.expand(-1, states.shape[1], -1))
     elif site.causal and site.kind != "mlp":
@@ -84,19 +75,11 @@ class LinearModule(BlockModule):
         self.weight: torch.Tensor
         self.register_buffer("weight", weight)
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def forward(self, inputs: BlockInputs) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape; all tokens at once, for measuring, not for decoding."""
-        if state is not None and state.length:
+        if inputs.state is not None and inputs.state.length:
             raise NotImplementedError("a fitted linear map is for measuring, not for decoding")
-        given = features(self.site, hidden_states, padding_mask, source, source_mask)
-        return (given @ self.weight).to(hidden_states.dtype)
+        return (features(self.site, inputs) @ self.weight).to(inputs.hidden_states.dtype)
 
 
 class HeadsProbe(BlockModule):
@@ -119,27 +102,14 @@ class HeadsProbe(BlockModule):
         self.shift: torch.Tensor
         self.register_buffer("shift", shift)
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def forward(self, inputs: BlockInputs) -> torch.Tensor:
         """As the block; see ``BlockModule``."""
-        output: torch.Tensor = self.block(hidden_states, padding_mask, source, source_mask, state)
+        output: torch.Tensor = self.block(inputs)
         return output
 
-    def taught(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def taught(self, inputs: BlockInputs) -> torch.Tensor:
         """The heads side by side."""
-        return self.block.mix(hidden_states, padding_mask, source, source_mask) + self.shift
+        return self.block.mix(inputs) + self.shift
 
     def taught_parameters(self) -> list[nn.Parameter]:
         """All but the output projection's."""

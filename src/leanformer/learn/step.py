@@ -9,30 +9,18 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from leanformer.blocks.kit.networks import GroupedMap
-from leanformer.blocks.minimal_attention import TriangularLinear
 from leanformer.config.base import TrainConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.learn.compiled import compiled, compiling
 from leanformer.learn.losses import Batch, Loss, label_loss
-from leanformer.model.layers import PatchProjection
+from leanformer.learn.weight_decay import parameter_groups
+from leanformer.model.hf import attention_implementation
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW that decays matrices, and leaves norms, biases, embeddings and single factors alone."""
-    decayed = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Conv2d | PatchProjection | TriangularLinear | GroupedMap)
-    }
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=learning_rate, betas=config.betas, fused=True
-    )
+    """AdamW that decays what multiplies tokens; see ``parameter_groups``."""
+    groups = parameter_groups(model, config.weight_decay)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, fused=True)
 
 
 def settle_precision(wanted: str, device: torch.device) -> str:
@@ -79,8 +67,7 @@ class TrainingStep:
         accelerator: Accelerator,
         loss: Loss | None = None,
     ) -> None:
-        attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
-        if attention == "flex_attention" and accelerator.device.type == "cpu":
+        if attention_implementation(model) == "flex_attention" and accelerator.device.type == "cpu":
             raise LeanformerError(
                 "attn_implementation: flex_attention cannot be trained on a CPU; write sdpa or eager in the model's "
                 "configuration"

@@ -5,42 +5,34 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from leanformer.blocks.kit.base import BlockModule
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
-from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.model.families import Family
 
 
-def weights_of(
-    family: Family,
-    site: Site,
-    module: nn.Module,
-    hidden_states: torch.Tensor,
-    mask: torch.Tensor | None,
-    source: torch.Tensor | None,
-    source_mask: torch.Tensor | None,
-) -> torch.Tensor | None:
+def weights_of(family: Family, site: Site, module: nn.Module, inputs: BlockInputs) -> torch.Tensor | None:
     """The weights with which an attention averages, or None where what stands there has none.
 
     Args:
         family: The model's.
         site: Where it stands.
-        module: What stands there: the family's own attention, or a minimal attention.
-        hidden_states: What it was given, shape (batch, tokens, d_model).
-        mask: Boolean, shape (batch, tokens): True at real tokens; None: no padding.
-        source: The encoder's output, where the site reads it.
-        source_mask: As ``mask``, of the source.
+        module: What stands there: the family's own attention, or a block.
+        inputs: What it was given, with the mask of its tokens.
 
     Returns:
         Shape (batch, heads, tokens, tokens read); each row sums to one.
     """
-    if isinstance(module, MinimalAttentionModule):
-        return module.weights(hidden_states, mask, source, source_mask)
+    if isinstance(module, BlockModule):
+        return module.attention_weights(inputs)
     attention = family.attention_weights(module)
     if attention is None:
         return None
-    read, read_mask = (source, source_mask) if site.reads_source else (hidden_states, mask)
-    assert read is not None
-    scores = attention.scores(hidden_states, read)
+    read, read_mask = inputs.hidden_states, inputs.padding_mask
+    if site.reads_source:
+        assert inputs.source is not None
+        read, read_mask = inputs.source, inputs.source_mask
+    scores = attention.scores(inputs.hidden_states, read)
     if site.causal and not site.reads_source:
         scores = scores.masked_fill(~scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
     elif read_mask is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from leanformer.core.torch_internals import allocations, silence_profiler
 from leanformer.model.surgery import parameter_count, sites
 
 T = TypeVar("T")
@@ -85,17 +85,14 @@ def peak_memory(action: Callable[[], object], device: torch.device) -> int:
         action()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device) - before)
-    # PyTorch's profiler tells standard error of each start and stop; it reads this once, at its first start.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    # Without acc_events, which would make a tree of all events at once and take seconds.
+    silence_profiler()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         action()
     held = most = 0
-    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
+    for size in allocations(record):
+        held += size
         most = max(most, held)
-    return int(most)
+    return most
 
 
 @dataclass

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sacrebleu import utils
 from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.tokenizers import tokenizer_spm
 
 from leanformer.core.errors import LeanformerError
+from leanformer.core.sacrebleu_internals import DOWNLOADED, EXTRAS, model_file, model_url
 from leanformer.data.languages import primary_code
 from leanformer.results.metrics import metrics_of
 
@@ -30,9 +29,6 @@ _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _OTHER_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Tibetan; Myanmar; Khmer
 _LETTER = re.compile(r"[^\W\d_]|[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # some vowels there are no letters
 _LOOKED_AT = 200  # sentences
-
-_EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}  # what of sacreBLEU to install for a tokenizer
-_MODELS = {name: tokenizer_spm.SPM_MODELS[name]["url"] for name in ("flores101", "flores200")}
 
 
 @dataclass(frozen=True)
@@ -105,13 +101,13 @@ def _kind(language: str, references: Sequence[str]) -> str:
 
 def _problem(tokenize: str) -> str | None:
     """Why a tokenizer is not there, and what to do; None: it is. Nothing is ever downloaded."""
-    if tokenize in _MODELS:
-        file = os.path.join(utils.SACREBLEU_DIR, "models", os.path.basename(_MODELS[tokenize]))
+    if tokenize in DOWNLOADED:
+        url, file = model_url(tokenize), model_file(tokenize)
         if not os.path.isfile(file):
-            return f"needs its model on the disk; download {_MODELS[tokenize]} to {file}, or take char"
-        remedy = f"download {_MODELS[tokenize]} to {file} again, or take char"
+            return f"needs its model on the disk; download {url} to {file}, or take char"
+        remedy = f"download {url} to {file} again, or take char"
     else:
-        remedy = f"run pip install 'sacrebleu[{_EXTRAS.get(tokenize)}]', or take char"
+        remedy = f"run pip install 'sacrebleu[{EXTRAS.get(tokenize)}]', or take char"
     try:
         BLEU(tokenize=tokenize)
     except Exception as error:  # of many types, from the libraries that are missing or damaged

@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.model.directory import ATTENTIONS, RECOMMENDED
-from leanformer.model.families import FAMILIES, HALF, ImageFamily, device_and_dtype, find_family, in_float32
+from leanformer.model.families import FAMILIES, find_family
 from leanformer.model.fresh_settings import check_fresh_settings, with_decimal_points
-from leanformer.model.sizes import SHAPE_KEYS, check_config, check_memory, check_settings, mistake_of, outline
+from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
 from leanformer.model.students import load
+from leanformer.model.weights import HALF, device_and_dtype, in_float32
 
 
 def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
@@ -43,7 +44,7 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     for key in settings:
         if key not in known:
             raise LeanformerError(
-                f"baseline.config: {family_name} has no key {key!r}; it has {', '.join(SHAPE_KEYS[family.task])} and "
+                f"baseline.config: {family_name} has no key {key!r}; it has {', '.join(family.shape_keys)} and "
                 "the others of its transformers configuration"
             )
     attention = settings.get("attn_implementation")
@@ -55,7 +56,7 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     check_settings(settings, "baseline.config")
     try:
         config = family.config_class(**with_decimal_points(settings))
-        check_config(config, family, "baseline.config")
+        family.check_config(config, "baseline.config")
         check_memory(outline(family.model_class, config), "baseline.config")
         return family.model_class(config)
     except KeyError as error:  # an activation that is looked up by its name
@@ -160,7 +161,6 @@ class ImageBaseline(Baseline):
     @property
     def special_tokens(self) -> int:
         """Tokens that the model puts before the patches."""
-        assert isinstance(self.family, ImageFamily)
         return self.family.special_tokens
 
     @property
@@ -330,7 +330,7 @@ class TextBaseline(Baseline):
         if self.trained is None and geometry.positions > self.family.config_class().max_position_embeddings:
             settings["max_position_embeddings"] = geometry.positions
         if self.trained is None and not geometry.shared:
-            if self.family.name != "marian":
+            if not self.family.has_decoder_vocabulary:
                 raise LeanformerError(
                     f"data.tokenizer.shared: {self.family.name} has one vocabulary for both languages; leave it true, "
                     "or take marian"
@@ -339,7 +339,7 @@ class TextBaseline(Baseline):
                 "decoder_vocab_size": geometry.target_vocabulary,
                 "share_encoder_decoder_embeddings": False,
             }
-        elif self.family.name == "marian":
+        elif self.family.has_decoder_vocabulary:
             settings["decoder_vocab_size"] = geometry.target_vocabulary
         return self._make(seed, settings)
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import replace_directory
 from leanformer.core.progress import quiet_libraries
+from leanformer.core.torch_internals import unpickling_problem
 from leanformer.model.directory import (
     PICKLES,
     SAFETENSORS,
@@ -30,6 +31,7 @@ from leanformer.model.directory import (
     stored_tensors,
     weight_files,
 )
+from leanformer.model.hf import computed_tensors, read_generation_config
 from leanformer.model.students import check_finite, check_fit, load
 
 COMPANIONS = (
@@ -91,7 +93,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
                 trust_remote_code=False,
             )
         if model.can_generate():
-            model.generation_config = _generation(directory)
+            model.generation_config = read_generation_config(directory)
     except Exception as error:  # of many types: a configuration may say anything
         raise LeanformerError(f"{name}: not a model that can be converted: {one_line(error)}") from error
     check_fit(info, name)
@@ -107,15 +109,6 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
     except (SafetensorError, ValueError) as error:
         raise LeanformerError(f"{out}: the model cannot be written: {one_line(error)}") from error
     return Path(out)
-
-
-def _generation(directory: Path) -> GenerationConfig:
-    """How the model generates: in a file of its own, or, in older models, in ``config.json``."""
-    if (directory / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(directory, local_files_only=True)
-    return GenerationConfig.from_pretrained(
-        directory, config_file_name="config.json", _from_model_config=True, local_files_only=True
-    )
 
 
 def _free(out: str | os.PathLike[str]) -> Path:
@@ -153,8 +146,8 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
             found: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # whatever a damaged or a malicious file leads to; nothing of it has run
         raise LeanformerError(
-            f"{file.name} is damaged, or holds more than tensors, which is not read ({_reason(error)}); get the "
-            "weights as safetensors from where the model was made"
+            f"{file.name} is damaged, or holds more than tensors, which is not read ({unpickling_problem(error)}); get "
+            "the weights as safetensors from where the model was made"
         ) from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise LeanformerError(f"{file.name} holds no mapping of names to tensors, but a {type(found).__name__}")
@@ -164,13 +157,6 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise LeanformerError(f"{file.name}: {key[:60]!r} claims more numbers than the file holds")
     return dict(found)
-
-
-def _reason(error: BaseException) -> str:
-    """What torch.load objects to, without its advice to trust the file."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("WeightsUnpickler error", "Unsupported", "Trying to load"))]
-    return " ".join((telling or lines or [type(error).__name__])[0].split())[:200]
 
 
 def _copy_companions(directory: Path, to: Path) -> None:
@@ -190,7 +176,7 @@ def _copy_companions(directory: Path, to: Path) -> None:
 def _prove(directory: Path, model: PreTrainedModel) -> None:
     """Loads what was written, and compares every number that is stored."""
     found = load(directory).state_dict()
-    computed = set(model._keys_to_ignore_on_save or ())  # Marian's sinusoidal positions
+    computed = computed_tensors(model)
     for name, tensor in model.state_dict().items():
         if name not in computed and not torch.equal(tensor, found[name]):
             raise LeanformerError(f"the written {name} is not what was read; the disk may be damaged")

@@ -24,9 +24,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.paths import as_path, other_kind
-from leanformer.model.families import FAMILIES, STUDENT_PREFIX, Family
-from leanformer.model.sizes import check_config, check_memory, check_settings, mistake_of, outline
-from leanformer.model.student_models import STUDENTS
+from leanformer.model.families import FAMILIES, Family
+from leanformer.model.families.base import STUDENT_PREFIX
+from leanformer.model.hf import ATTENTION_KEYS, computed_tensors
+from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")  # whole, or the index of its parts
@@ -40,7 +41,6 @@ _REFUSED = {
     "transformers_weights": "it names a weights file of its own; name the file model.safetensors and take that key out",
     "per_layer_config": "its layers differ from each other in their configuration, which leanformer cannot reduce",
 }
-_ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 ATTENTIONS = ("eager", "sdpa", "flex_attention")
 """Attention implementations that PyTorch brings; transformers may fetch any other from the hub."""
 RECOMMENDED = ("eager", "sdpa")  # flex_attention cannot be trained on a CPU
@@ -158,11 +158,12 @@ def read_architecture(directory: Path) -> Architecture:
     student = model_type != family.name
     if student:
         _check_plan(settings.get("plan"))
-    config_class, model_class = STUDENTS[family.name] if student else (family.config_class, family.model_class)
+    config_class = family.student_config_class if student else family.config_class
+    model_class = family.student_model_class if student else family.model_class
     try:
         left_out = _LEFT_OUT if student else (*_LEFT_OUT, "plan")
         config = config_class.from_dict({key: value for key, value in settings.items() if key not in left_out})
-        check_config(config, family, "config.json")
+        family.check_config(config, "config.json")
     except LeanformerError:
         raise
     except StrictDataclassError as error:
@@ -194,7 +195,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_attention(settings: Mapping[str, Any]) -> None:
-    for key in _ATTENTION_KEYS:
+    for key in ATTENTION_KEYS:
         given = settings.get(key)
         if given is not None and given not in ATTENTIONS:
             raise LeanformerError(
@@ -355,7 +356,7 @@ def check_outline(architecture: Architecture, stored: int) -> None:
         raise
     except Exception as error:  # of many types: every key may have any value
         raise LeanformerError(f"config.json: {one_line(error)}") from error
-    computed = set(model._keys_to_ignore_on_save or ())  # Marian's sinusoidal positions
+    computed = computed_tensors(model)
     described = sum(parameter.numel() for name, parameter in model.named_parameters() if name not in computed)
     if described > 2 * stored + _FEW_NUMBERS:
         raise LeanformerError(

@@ -17,9 +17,7 @@ _WHAT_IT_RETURNS = "a study asks a model for what it needs"
 _WRITTEN_BY_TRANSFORMERS = "transformers writes it into a saved model"
 _SAID_BY_THE_FAMILY = "the family says it"
 _PRECISION = "models are kept in float32, and train.precision says in what they are trained"
-_NO_POOLER = "a classifier of images has no pooler"
-_NO_CLASSES = "a translator tells no classes apart"
-_OF_ANY = {
+_WITHOUT_EFFECT = {
     "architectures": _WRITTEN_BY_TRANSFORMERS,
     "chunk_size_feed_forward": "the family's layers do not read it",
     "dtype": _PRECISION,
@@ -35,21 +33,7 @@ _OF_ANY = {
     "transformers_version": _WRITTEN_BY_TRANSFORMERS,
     "use_cache": "translations are always written with it, and trainings do without it",
 }
-_WITHOUT_EFFECT = {
-    "image-classification": {
-        **_OF_ANY,
-        "encoder_stride": "it is for models that paint images",
-        "pooler_act": _NO_POOLER,
-        "pooler_output_size": _NO_POOLER,
-    },
-    "translation": {
-        **_OF_ANY,
-        "classifier_dropout": _NO_CLASSES,
-        "id2label": _NO_CLASSES,
-        "num_labels": _NO_CLASSES,
-    },
-}
-"""Task -> key -> why it would do nothing."""
+"""Key -> why it would do nothing in a model of any family; each shape of families has more."""
 _MOST = {"initializer_range": 10, "init_std": 10, "layer_norm_eps": 0.1}
 """Numbers above 0 up to this: beyond it no model learns."""
 _ACTIVATIONS = ("hidden_act", "activation_function")
@@ -66,7 +50,7 @@ def check_fresh_settings(settings: Mapping[str, Any], family: Family, where: str
     Raises:
         LeanformerError: A key has no effect, or its value is none that a model could learn with.
     """
-    without_effect = _WITHOUT_EFFECT[family.task]
+    without_effect = {**_WITHOUT_EFFECT, **family.without_effect}
     for key, value in settings.items():
         if key == "label2id" and value == _numbers_of(settings.get("id2label")):
             continue  # says again what id2label says

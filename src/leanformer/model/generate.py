@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
+from leanformer.model.hf import force_end, limit_length
 from leanformer.model.students import length_limits
 
 
@@ -123,10 +124,8 @@ def _settings(model: PreTrainedModel, tokenizer: Tokenizer, beam: int, max_token
     settings.num_beams = beam
     settings.pad_token_id = tokenizer.pad_id
     settings.eos_token_id = tokenizer.eos_id
-    settings.forced_eos_token_id = tokenizer.eos_id  # fresh Marian configs force token 0, whatever that is
-    settings.max_length = max_tokens + 1  # the start token counts
-    if settings.max_new_tokens is not None:  # it would win; set for nothing, the two would warn of each other
-        settings.max_new_tokens = max_tokens
+    force_end(settings, tokenizer.eos_id)
+    limit_length(settings, max_tokens)
     return settings
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import leanformer.blocks  # noqa: F401  (registers the blocks)
 from leanformer.blocks.kit.base import Arguments, Block, blocks_at, check_arguments, find_block
 from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError, quoted

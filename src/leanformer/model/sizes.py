@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -12,27 +12,6 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.model.families import Family
-
-SHAPE_KEYS = {
-    "image-classification": (
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "patch_size",
-    ),
-    "translation": (
-        "d_model",
-        "encoder_layers",
-        "decoder_layers",
-        "encoder_attention_heads",
-        "decoder_attention_heads",
-        "encoder_ffn_dim",
-        "decoder_ffn_dim",
-    ),
-}
-"""Task -> the configuration keys that say how large a model is; each is 1 or more."""
 
 # Each far above any published model, and low enough that a model of that many layers is looked through in seconds.
 _MOST = {
@@ -73,11 +52,6 @@ _FLAGS = ("output_hidden_states", "output_attentions", "return_dict")
 PRECISIONS = ("float64", "float32", "float16", "bfloat16")
 _MOST_OF_ANY = 2**53  # what JSON holds exactly
 
-_HEADS_AND_WIDTH = {
-    "image-classification": (("num_attention_heads",), "hidden_size"),
-    "translation": (("encoder_attention_heads", "decoder_attention_heads"), "d_model"),
-}
-
 
 def check_settings(settings: Mapping[str, Any], where: str) -> None:
     """Checks the numbers of a configuration before transformers reads it: some are loops that never end.
@@ -96,11 +70,11 @@ def check_settings(settings: Mapping[str, Any], where: str) -> None:
             _check_size(key, value, where)
         elif key in _PROBABILITIES:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-                raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be from 0 to less than 1")
+                raise LeanformerError(f"{where}: {key} is {shown(value)}; it must be from 0 to less than 1")
         elif key in _FLAGS:
             if not isinstance(value, bool) or (key == "return_dict" and not value):
                 right = "true, as outputs are read by their names" if key == "return_dict" else "true or false"
-                raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be {right}")
+                raise LeanformerError(f"{where}: {key} is {shown(value)}; it must be {right}")
         elif key == "id2label":
             if value is not None and not (isinstance(value, Mapping) and all(str(key).isdecimal() for key in value)):
                 raise LeanformerError(
@@ -108,11 +82,11 @@ def check_settings(settings: Mapping[str, Any], where: str) -> None:
                 )
         elif key in ("dtype", "torch_dtype"):
             if value is not None and str(value).removeprefix("torch.") not in PRECISIONS:
-                raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be one of {', '.join(PRECISIONS)}")
+                raise LeanformerError(f"{where}: {key} is {shown(value)}; it must be one of {', '.join(PRECISIONS)}")
         elif isinstance(value, float) and not math.isfinite(value):
             raise LeanformerError(f"{where}: {key} is {value}; it must be a finite number")
         elif isinstance(value, int) and abs(value) > _MOST_OF_ANY:
-            raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be at most {_MOST_OF_ANY:,}")
+            raise LeanformerError(f"{where}: {key} is {shown(value)}; it must be at most {_MOST_OF_ANY:,}")
 
 
 def _check_size(key: str, value: Any, where: str) -> None:
@@ -121,7 +95,7 @@ def _check_size(key: str, value: Any, where: str) -> None:
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST[key]:
             form = "a whole number, or height and width," if key in _SIDES else "a whole number,"
             bounds = "1 or more" if isinstance(number, int) and number < 1 else f"from 1 to {_MOST[key]:,}"
-            raise LeanformerError(f"{where}: {key} is {_shown(value)}; it must be {form} {bounds}")
+            raise LeanformerError(f"{where}: {key} is {shown(value)}; it must be {form} {bounds}")
 
 
 _TYPES = {"str": "a text", "bool": "true or false", "int": "a whole number", "float": "a number with a point"}
@@ -142,7 +116,7 @@ def mistake_of(error: Exception, settings: Mapping[str, Any]) -> str:
     return f"{field[1]} is {quoted(settings[field[1]])}; it must be {' or '.join(wanted)}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in few characters; a number may have more digits than Python writes."""
     if isinstance(value, int) and abs(value) > 10**30:
         return "a number of more than 30 digits"
@@ -150,34 +124,23 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def check_config(config: Any, family: Family, where: str) -> None:
-    """Checks what of a configuration must go together.
+def check_heads(config: Any, keys: Sequence[str], width_key: str, where: str) -> None:
+    """Checks that heads divide the width of the hidden states.
+
+    Args:
+        config: A configuration.
+        keys: Its keys of numbers of heads.
+        width_key: Its key of the width.
+        where: What an error names as the place.
 
     Raises:
-        LeanformerError: Heads do not divide the width, patches are larger than images, or a mark is no subword.
+        LeanformerError: They do not.
     """
-    keys, width_key = _HEADS_AND_WIDTH[family.task]
+    width = getattr(config, width_key)
     for key in keys:
-        heads, width = getattr(config, key), getattr(config, width_key)
+        heads = getattr(config, key)
         if width % heads:
             raise LeanformerError(f"{where}: {key} {heads} does not divide {width_key} {width}")
-    if family.task == "image-classification":
-        for image, patch in zip(_sides(config.image_size), _sides(config.patch_size), strict=True):
-            if patch > image:
-                raise LeanformerError(f"{where}: patch_size {patch} is more than image_size {image}")
-    else:
-        target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
-        for key, words in (("pad_token_id", min(config.vocab_size, target)), ("decoder_start_token_id", target)):
-            mark = getattr(config, key)
-            if isinstance(mark, bool) or not isinstance(mark, int) or not 0 <= mark < words:
-                raise LeanformerError(
-                    f"{where}: {key} is {_shown(mark)}; it must be the number of a subword, from 0 to {words - 1:,}"
-                )
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    """Height and width."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def outline(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 import leanformer.auto  # noqa: F401  (students are known to transformers' Auto classes wherever they are made or loaded)
 from leanformer.core.errors import LeanformerError
@@ -26,12 +26,13 @@ from leanformer.model.directory import (
     safetensors_files,
     stored_in,
 )
-from leanformer.model.families import TranslationFamily, check_weights_are_there, device_and_dtype, find_family
+from leanformer.model.families import Family, find_family
+from leanformer.model.hf import copy_attention_implementation
 from leanformer.model.plan import Plan
 from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
-from leanformer.model.student_models import STUDENTS
-from leanformer.model.surgery import combine, install, resolve, sites
+from leanformer.model.surgery import ResolvedPlan, combine, install, resolve, sites
+from leanformer.model.weights import check_weights_are_there, device_and_dtype, same_weights_other_modules
 
 
 def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
@@ -55,26 +56,61 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     family = find_family(model)
     check_weights_are_there(model)
     change = resolve(model, plan)
-    config_class, model_class = STUDENTS[family.name]
+    config = _student_config(family, model, change)
+    check_memory(outline(family.student_model_class, config), "plan")
+    # Its new blocks are made among the argument's own weights, so that the student's are the only copy.
+    opened = same_weights_other_modules(model)
+    install(opened, change, take_over=True)
+    # With random weights first, which are overwritten: whoever draws numbers from the global generator next, a dropout
+    # or the next student, gets the same as ever. Without them (on "meta") it would have to be put forward by hand.
+    student = family.student_model_class(config)
+    copy_attention_implementation(model, student)
+    student.load_state_dict(opened.state_dict())
+    _settle_generation(student, model)
+    device, dtype = device_and_dtype(model)
+    return student.to(device=device, dtype=dtype).train(model.training)
+
+
+def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+    """The student that a plan describes, without its weights: where its structure is all that is asked.
+
+    It is on the device "meta" and takes no memory for numbers. ``sites``, ``parameter_count`` and ``forward_flops``
+    (``measure/cost.py``, with an example on that device) say of it what they say of the student. Random generators stay
+    as they were.
+
+    Args:
+        model: As of ``reduce``; it may be an outline itself.
+        plan: Likewise.
+
+    Raises:
+        LeanformerError: As ``reduce``.
+    """
+    family = find_family(model)
+    config = _student_config(family, model, resolve(model, plan))
+    student = outline(family.student_model_class, config)
+    copy_attention_implementation(model, student)
+    _settle_generation(student, model)
+    return student.train(model.training)
+
+
+def _student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan) -> PreTrainedConfig:
+    """A model's configuration with what a plan changes, beside what is changed in it already."""
     settings = {
         key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")
     }
     settings["plan"] = combine(settings.get("plan") or {}, change)
-    config = config_class(**settings)
-    check_memory(outline(model_class, config), "plan")
-    opened = copy.deepcopy(model)
-    install(opened, change, take_over=True)
-    student = model_class(config)
-    student.config._attn_implementation = model.config._attn_implementation
-    student.load_state_dict(opened.state_dict())
-    if isinstance(family, TranslationFamily):
-        student.generation_config = copy.deepcopy(model.generation_config)
-        _, limit = length_limits(student)
-        if limit is not None:
-            # One more than the decoder can read: the last token that is written is never read.
-            student.generation_config.max_length = min(limit + 1, model.generation_config.max_length or limit + 1)
-    device, dtype = device_and_dtype(model)
-    return student.to(device=device, dtype=dtype).train(model.training)
+    return family.student_config_class(**settings)
+
+
+def _settle_generation(student: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Lets a student that writes text do so as the model that it is made of, as far as its blocks can read."""
+    if not student.can_generate():
+        return
+    student.generation_config = copy.deepcopy(model.generation_config)
+    _, limit = length_limits(student)
+    if limit is not None:
+        # One more than the decoder can read: the last token that is written is never read.
+        student.generation_config.max_length = min(limit + 1, model.generation_config.max_length or limit + 1)
 
 
 def length_limits(model: PreTrainedModel) -> tuple[int | None, int | None]:

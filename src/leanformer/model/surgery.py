@@ -15,9 +15,11 @@ from leanformer.blocks.kit.site import Site, SiteKind
 from leanformer.blocks.kit.some_heads import replace_heads
 from leanformer.core.errors import LeanformerError
 from leanformer.core.memory import memory_named
-from leanformer.model.families import Family, ImageFamily, device_and_dtype, find_family
+from leanformer.model.families.base import Family, find_family
+from leanformer.model.hf import computed_tensors
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
 from leanformer.model.plan import Choice, Plan, match
+from leanformer.model.weights import device_and_dtype
 
 ResolvedPlan = dict[str, dict[str, Any]]
 """Site name -> {"block": name, every argument}: what was changed at a model, complete enough to rebuild it."""
@@ -41,7 +43,7 @@ def parameter_count(module: nn.Module | None) -> int:
     """Stored numbers of a module; 0 for None. What a model computes anew and never saves is not among them."""
     if module is None:
         return 0
-    computed = set(getattr(module, "_keys_to_ignore_on_save", None) or ())  # Marian's sinusoidal positions
+    computed = computed_tensors(module)
     return sum(parameter.numel() for name, parameter in module.named_parameters() if name not in computed)
 
 
@@ -98,7 +100,7 @@ def sites(model: PreTrainedModel) -> list[Site]:
                     wide = _SUBLAYER_KINDS[kind]
                     add(f"{prefix}.{wide}", wide, slot is not None, parameter_count(slot))
             add(f"{prefix}.layer", "layer", layer.present, parameter_count(layer))
-    if isinstance(family, ImageFamily):
+    if family.has_pooling:
         pooling = getattr(model, "pooling", None)
         block = plan.get("pooling", {}).get("block", _KEPT["pooling"])
         heads = family.heads(model.config, "encoder")
@@ -221,9 +223,7 @@ def put(model: PreTrainedModel, site: Site, module: nn.Module | None) -> None:
     if site.kind == "pooling":
         model.pooling = module
         if module is not None and not module.needs_class_token:
-            family = find_family(model)
-            assert isinstance(family, ImageFamily)
-            family.drop_special_tokens(model)
+            find_family(model).drop_special_tokens(model)
         return
     layer, kind = _layer(model, site.name)
     place = kind.removesuffix("_sublayer")

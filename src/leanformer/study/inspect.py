@@ -13,9 +13,9 @@ from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
 
-from leanformer.blocks.kit.base import AttentionWeights, HeadsModule
+from leanformer.blocks.kit.base import AttentionWeights, BlockModule, HeadsModule
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
-from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.config.base import DistillConfig, Study
 from leanformer.config.reader import check_probe_name, make_study
 from leanformer.core.errors import LeanformerError, printable, quoted
@@ -283,9 +283,7 @@ class _Inspector:
         if site.name in self.attentions:
             return self.attentions[site.name].num_heads
         module = self._module(site)
-        if isinstance(module, MinimalAttentionModule) and module.output is None:
-            return module.heads
-        return None
+        return module.heads_in_output if isinstance(module, BlockModule) else None
 
     def _wanted(self) -> list[tuple[str, Any]]:
         outputs: list[tuple[str, Any]] = [(site.name, "output") for site in self.sites]
@@ -338,8 +336,7 @@ class _Inspector:
                 self.by_head[site.name, "linear"] = heads.get(site.name, whole[site.name]).r2_by(count)
 
     def _spread(self, site: Site, seen: Seen, mask: torch.Tensor | None) -> None:
-        inputs, source = seen.inputs[site.name], (seen.source, seen.source_mask)
-        weights = weights_of(self.family, site, self._module(site), inputs, mask, *source)
+        weights = weights_of(self.family, site, self._module(site), _inputs(site, seen, mask))
         if weights is not None:
             causal = site.causal and not site.reads_source
             spread = self.spreads.setdefault(site.name, HeadSpread(causal))
@@ -375,7 +372,7 @@ class _Inspector:
                 given, target = answer(lesson, seen)
                 heads[name, probe].add(given, target)
                 if lesson.target == "heads":
-                    given = _real(lesson.block(*seen.arguments_at(site)), mask)
+                    given = _real(lesson.block(seen.inputs_at(site)), mask)
                     target = _real(seen.targets[name, "output"], mask)
                 whole[name, probe].add(given, target)
 
@@ -498,7 +495,11 @@ class _Progress:
 
 
 def _features(site: Site, seen: Seen, mask: torch.Tensor | None) -> torch.Tensor:
-    return features(site, seen.inputs[site.name], mask, seen.source, seen.source_mask)
+    return features(site, _inputs(site, seen, mask))
+
+
+def _inputs(site: Site, seen: Seen, mask: torch.Tensor | None) -> BlockInputs:
+    return BlockInputs(seen.inputs[site.name], mask, seen.source, seen.source_mask)
 
 
 def _tokens(site: Site, seen: Seen) -> int:

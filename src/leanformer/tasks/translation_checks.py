@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanformer.core.errors import LeanformerError
+from leanformer.core.sacrebleu_internals import count_words
 from leanformer.core.warning import StudyWarning
 from leanformer.data.normalization import loses_letters
 from leanformer.data.pairs import FEWEST_TESTED
@@ -21,7 +22,6 @@ from leanformer.measure.scoring import Scoring
 from leanformer.measure.translation import Translations
 from leanformer.model.baseline import TextBaseline
 from leanformer.results.metrics import Metric, finest, judging
-from leanformer.results.sacrebleu_counts import count_words
 
 FEW = 30
 """Sentences up to which intervals between percentiles of a bootstrap are known to be too narrow."""

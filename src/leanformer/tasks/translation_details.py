@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leanformer.core.sacrebleu_internals import count_words
 from leanformer.measure.scoring import choose_tokenizer
 from leanformer.results.metrics import Metric, finest
-from leanformer.results.sacrebleu_counts import count_words
 from leanformer.tasks.base import Outcome
 
 LENGTHS = (1, 6, 11, 16, 21, 31)  # words of the source at which a bin begins

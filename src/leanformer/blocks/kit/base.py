@@ -1,4 +1,4 @@
-"""The contract of everything that can stand at a site, and the registry that finds it by name."""
+"""The contract of everything that can stand at a site, and the registry that finds it by its name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from torch import nn
 
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
-from leanformer.blocks.kit.state import DecodingState
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.fields import first_of, keys_of, sentence
+from leanformer.core.registry import Registry
 
 LARGEST_ARGUMENT = 2**20
 """No layer of a transformer is wider, and no text longer; what is larger is a slip of the keyboard."""
@@ -131,53 +132,44 @@ class BlockModule(nn.Module):
             by side as they are before the output projection.
         channels: Which channels of the target it learns; None: all.
         max_length: Most tokens that it can read, or None; of the source too, where it reads that.
-        takes_first_token: Whether ``forward`` takes ``first_token`` too, and if it is true may give the output of the
-            first token alone, shape (batch, 1, d_model): all that is wanted of the last layer of a classifier that
-            reads the class token.
+        heads_in_output: How many heads' channels lie side by side in its output; None where a projection mixes them.
+        decayed: Names of its own parameters that weight decay pulls towards zero: what it multiplies tokens with, not
+            biases, gains and factors that start at one. The weights of ``nn.Linear`` and ``nn.Conv2d`` within it decay
+            anyway. Any other module in a block may say so in the same way (``learn/weight_decay.py`` reads it).
     """
 
     target: Literal["output", "heads"] = "output"
     channels: Sequence[int] | None = None
     max_length: int | None = None
-    takes_first_token: ClassVar[bool] = False
+    heads_in_output: int | None = None
+    decayed: ClassVar[tuple[str, ...]] = ()
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def forward(self, inputs: BlockInputs) -> torch.Tensor:
         """What stands at the site from now on.
 
         Args:
-            hidden_states: Shape (batch, tokens, d_model): what the replaced part was given.
-            padding_mask: Boolean, shape (batch, tokens), with a state (batch, tokens in the state and these): True at
-                real tokens, False at padding; None: no padding.
-            source: The encoder's output, shape (batch, source tokens, d_model), at sites that read it.
-            source_mask: Boolean, shape (batch, source tokens), as ``padding_mask``.
-            state: While decoding with a cache: the tokens given now follow ``state.length`` earlier ones. The layer
-                counts, the block keeps its tensors.
+            inputs: The tokens, and what there is to know of them.
 
         Returns:
             Shape (batch, tokens, d_model). What it holds at padding is not defined, but finite.
         """
         raise NotImplementedError
 
-    def taught(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """What is compared with the teacher's ``target``: by default the block's output."""
-        return self(hidden_states, padding_mask, source, source_mask)
+    def taught(self, inputs: BlockInputs) -> torch.Tensor:
+        """What is compared with the teacher's ``target``, of inputs without a state: by default the block's output."""
+        return self(inputs)
 
     def taught_parameters(self) -> list[nn.Parameter]:
         """What learns from the target; by default everything."""
         return list(self.parameters())
+
+    def attention_weights(self, inputs: BlockInputs) -> torch.Tensor | None:
+        """The weights with which it averages tokens, of inputs without a state; None: it has none to show.
+
+        Returns:
+            Shape (batch, heads, tokens, tokens read); each row sums to one.
+        """
+        return None
 
 
 class HeadsModule(BlockModule):
@@ -204,27 +196,13 @@ class HeadsModule(BlockModule):
             bias = teacher.bias_behind_means() if self.value.bias is None else teacher.output_bias
             set_linear(self.output, teacher.output, bias)
 
-    def mix(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
-        """The heads side by side, shape (batch, tokens, channels); arguments as of ``forward``."""
+    def mix(self, inputs: BlockInputs) -> torch.Tensor:
+        """The heads side by side, shape (batch, tokens, channels); ``inputs`` as of ``forward``."""
         raise NotImplementedError
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def forward(self, inputs: BlockInputs) -> torch.Tensor:
         """The heads, projected; see ``BlockModule``."""
-        mixed = self.mix(hidden_states, padding_mask, source, source_mask, state)
+        mixed = self.mix(inputs)
         return mixed if self.output is None else self.output(mixed)
 
 
@@ -276,13 +254,17 @@ class Block:
         raise NotImplementedError(f"{cls.name} only ever keeps what stands there")
 
 
-_REGISTRY: dict[str, type[Block]] = {}
+BLOCKS: Registry[type[Block]] = Registry("leanformer.blocks")
+"""Name -> block, of every module of the package and of modules of others that have been imported."""
 
 
 def register(block: type[Block]) -> type[Block]:
-    """Class decorator: makes a block known to plans under its ``name``."""
-    _REGISTRY[block.name] = block
-    return block
+    """Class decorator: makes a block known to plans under its ``name``.
+
+    Raises:
+        ValueError: Another block has that name.
+    """
+    return BLOCKS.add(block.name, block)
 
 
 def find_block(name: str, where: str) -> type[Block]:
@@ -295,14 +277,14 @@ def find_block(name: str, where: str) -> type[Block]:
     Raises:
         LeanformerError: There is no such block.
     """
-    if name not in _REGISTRY:
-        raise LeanformerError(f"{where}: unknown block {quoted(name)}; known blocks: {', '.join(sorted(_REGISTRY))}")
-    return _REGISTRY[name]
+    if name not in BLOCKS:
+        raise LeanformerError(f"{where}: unknown block {quoted(name)}; known blocks: {', '.join(BLOCKS)}")
+    return BLOCKS[name]
 
 
 def blocks_at(kind: str) -> list[str]:
     """Names of the blocks that can stand at a kind of site."""
-    return sorted(name for name, block in _REGISTRY.items() if kind in block.kinds)
+    return [name for name, block in BLOCKS.items() if kind in block.kinds]
 
 
 def check_arguments(block: type[Block], arguments: dict[str, Any], where: str) -> Arguments:

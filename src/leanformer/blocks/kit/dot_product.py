@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
+
+from leanformer.core.torch_internals import remember_signature, softmax_gradient
 
 # Below this many tokens a CPU takes plain products: in whole training steps of small models the fused kernel is behind
 # with 37 tokens and ahead from 50 on, where there are several heads (benchmarks/speed/attention_kernels.py).
@@ -112,7 +113,7 @@ class FewTokens(torch.autograd.Function):
             return None, None, None
         query, key, value, weights = ctx.saved_tensors
         to_weights = torch.bmm(given, (key if value is None else value).mT)
-        to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype).mul_(query.shape[-1] ** -0.5)
+        to_scores = softmax_gradient(to_weights, weights).mul_(query.shape[-1] ** -0.5)
         to_value = torch.bmm(weights.mT, given)
         to_query = torch.bmm(to_scores, key)
         if value is None:
@@ -120,5 +121,4 @@ class FewTokens(torch.autograd.Function):
         return to_query, torch.bmm(to_scores.mT, query), to_value
 
 
-# ``apply`` asks for it at every call, and to find it out takes as long as a small product.
-FewTokens.forward.__signature__ = inspect.signature(FewTokens.forward)  # type: ignore[attr-defined]
+remember_signature(FewTokens)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -36,6 +38,8 @@ class GroupedMap(nn.Module):
         weight: Shape of the weights, groups first.
         fan_in: Numbers that the map reads.
     """
+
+    decayed: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(self, weight: tuple[int, ...], fan_in: int) -> None:
         super().__init__()

@@ -9,11 +9,11 @@ import torch
 from pydantic import PlainValidator
 from torch import nn
 
+from leanformer.blocks.kit.attention import SoftmaxAttention
 from leanformer.blocks.kit.base import AttentionWeights, Block, BlockModule, HeadsModule, set_linear
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
-from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.tokens import check_divides, without_padding
-from leanformer.blocks.minimal_attention import MinimalAttentionModule
 from leanformer.core.errors import LeanformerError
 
 
@@ -83,6 +83,34 @@ def groups_of(site: Site, heads: int | list[int]) -> tuple[int, int | None]:
     return heads, None
 
 
+class KeptHeads(SoftmaxAttention):
+    """Heads of a trained attention by themselves, side by side: their output projection is that of all heads.
+
+    Args:
+        site: Where they stand.
+        heads: Their weights.
+    """
+
+    def __init__(self, site: Site, heads: AttentionWeights) -> None:
+        super().__init__(heads.num_heads, heads.dropout, site.causal, site.reads_source)
+        width = heads.query.shape[1]
+        bias = any(bias is not None for bias in (heads.query_bias, heads.key_bias, heads.value_bias))
+        self.query = nn.Linear(site.d_model, width, bias=bias)
+        self.key = nn.Linear(site.d_model, width, bias=bias)
+        self.value = nn.Linear(site.d_model, width, bias=bias)
+        # Scores are scaled by the width of a head here; whatever else a model's are scaled by, the queries are.
+        factor = heads.scaling / (width // heads.num_heads) ** -0.5
+        set_linear(self.query, heads.query * factor, None if heads.query_bias is None else heads.query_bias * factor)
+        set_linear(self.key, heads.key, heads.key_bias)
+        set_linear(self.value, heads.value, heads.value_bias)
+
+    def queries(self, states: torch.Tensor) -> torch.Tensor:
+        return self.query(states)
+
+    def keys_and_values(self, states: torch.Tensor, queries: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.key(states), self.value(states)
+
+
 class SomeHeadsModule(BlockModule):
     """An attention of which a block gives some heads; the others and the output projection are as they were.
 
@@ -102,28 +130,27 @@ class SomeHeadsModule(BlockModule):
         self.heads = tuple(heads)
         self.kept_heads = tuple(head for head in range(attention.num_heads) if head not in heads)
         self.block = block
-        self.kept = _attention_of(site, attention.of_heads(self.kept_heads)) if self.kept_heads else None
+        self.kept = KeptHeads(site, attention.of_heads(self.kept_heads)) if self.kept_heads else None
         self.output = nn.Linear(len(attention.output), site.d_model, bias=attention.output_bias is not None)
         set_linear(self.output, attention.output, attention.output_bias)
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-        state: DecodingState | None = None,
-    ) -> torch.Tensor:
+    def forward(self, inputs: BlockInputs) -> torch.Tensor:
         """All heads side by side, projected; see ``BlockModule``."""
-        block_state, kept_state = (None, None) if state is None else (state.part("block"), state.part("kept"))
-        heads = self.block.mix(hidden_states, padding_mask, source, source_mask, block_state)
+        state = inputs.state
+        heads = self.block.mix(inputs.with_state(None if state is None else state.part("block")))
         if self.kept is not None:
-            # An attention's weight is 0 at padding, but that times what padding holds is not, if it is not finite.
-            states, _ = without_padding(hidden_states, padding_mask)
-            if source is not None and (kept_state is None or not kept_state.tensors):
-                source, _ = without_padding(source, source_mask)
-            heads = self._in_order(heads, self.kept(states, padding_mask, source, source_mask, kept_state))
+            heads = self._in_order(heads, self.kept(self._for_kept(inputs)))
         return self.output(heads)
+
+    @staticmethod
+    def _for_kept(inputs: BlockInputs) -> BlockInputs:
+        """The same without what stands at padding: a weight of 0 times what is not finite is no number."""
+        state = None if inputs.state is None else inputs.state.part("kept")
+        states, _ = without_padding(inputs.hidden_states, inputs.padding_mask)
+        source = inputs.source
+        if source is not None and (state is None or not state.tensors):
+            source, _ = without_padding(source, inputs.source_mask)
+        return BlockInputs(states, inputs.padding_mask, source, inputs.source_mask, state)
 
     def _in_order(self, replaced: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, channels of the one), of the other -> (batch, tokens, channels of all heads)."""
@@ -132,45 +159,13 @@ class SomeHeadsModule(BlockModule):
             parts |= dict(zip(heads, states.chunk(len(heads), dim=-1), strict=True))
         return torch.cat([parts[head] for head in sorted(parts)], dim=-1)
 
-    def taught(
-        self,
-        hidden_states: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        source: torch.Tensor | None = None,
-        source_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def taught(self, inputs: BlockInputs) -> torch.Tensor:
         """The replaced heads side by side."""
-        return self.block.mix(hidden_states, padding_mask, source, source_mask)
+        return self.block.mix(inputs)
 
     def taught_parameters(self) -> list[nn.Parameter]:
         """The block's: what was kept of the attention does not learn from it."""
         return list(self.block.parameters())
-
-
-def _attention_of(site: Site, heads: AttentionWeights) -> MinimalAttentionModule:
-    """Heads of a trained attention by themselves, side by side."""
-    width = heads.query.shape[1]
-    module = MinimalAttentionModule(
-        site.d_model,
-        heads.num_heads,
-        qk="separate",
-        vo="collapsed",  # nothing follows the values here: the output projection is that of all heads
-        bias=any(bias is not None for bias in (heads.query_bias, heads.key_bias, heads.value_bias)),
-        diagonal_value=False,
-        temperature=False,
-        qk_norm=False,
-        dropout=heads.dropout,
-        causal=site.causal,
-        cross=site.reads_source,
-        width=width,
-    )
-    # Its scores are scaled by the width of a head; whatever else a model's are scaled by, the queries are.
-    factor = heads.scaling / (width // heads.num_heads) ** -0.5
-    set_linear(module.query, heads.query * factor, None if heads.query_bias is None else heads.query_bias * factor)
-    set_linear(module.key, heads.key, heads.key_bias)
-    assert module.value is not None
-    set_linear(module.value, heads.value, heads.value_bias)
-    return module
 
 
 def replace_heads(

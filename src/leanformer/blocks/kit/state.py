@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import CacheLayerMixin
 
-from leanformer.blocks.kit.tokens import repeats, stays
+from leanformer.blocks.kit.tokens import stays
 
 
 class DecodingState(CacheLayerMixin):
@@ -44,16 +44,6 @@ class DecodingState(CacheLayerMixin):
         yield from self.tensors.values()
         for part in self.parts.values():
             yield from part.sequence_tensors()
-
-    @classmethod
-    def of(cls, cache: Cache, layer: int) -> DecodingState:
-        """The state at a layer of a cache; put there where the cache still holds what it holds for attention."""
-        while len(cache.layers) <= layer:
-            cache.layers.append(cls())
-        found = cache.layers[layer]
-        if not isinstance(found, cls):
-            found = cache.layers[layer] = cls()
-        return found
 
     def get_seq_length(self) -> int:
         """Tokens read so far."""
@@ -109,31 +99,3 @@ class DecodingState(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of keys and values: there are none."""
         raise NotImplementedError("a decoding state holds no keys and values")
-
-
-class SourceKeys(DynamicLayer):
-    """Keys and values of a source: not copied as long as each beam goes on from one of the same sentence."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.repeats: int | None = None  # how many sequences in turn have the same; None: not looked at yet
-
-    @classmethod
-    def prepare(cls, cache: Cache, layer: int) -> None:
-        """Puts it at a layer of a cache that grows, unless there are keys already."""
-        found = cache.layers[layer : layer + 1]
-        if found and type(found[0]) is DynamicLayer and not found[0].is_initialized:
-            cache.layers[layer] = cls()
-
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Goes on with other sequences of the batch, as beam search asks for."""
-        if self.repeats is None:
-            self.repeats = repeats(self.keys, self.values)
-        if not stays(beam_idx, len(self.keys), self.repeats):
-            super().reorder_cache(beam_idx)
-            self.repeats = None
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keeps some sequences of the batch."""
-        super().batch_select_indices(indices)
-        self.repeats = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from leanformer.blocks.kit.base import HeadsModule
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
-from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.tokens import without_padding
 
 
@@ -31,27 +31,22 @@ class SumsModule(HeadsModule):
         """
         raise NotImplementedError
 
-    def pooled(
-        self,
-        states: torch.Tensor,
-        real: torch.Tensor,
-        source: torch.Tensor | None,
-        source_mask: torch.Tensor | None,
-        state: DecodingState | None,
-    ) -> torch.Tensor:
+    def pooled(self, inputs: BlockInputs, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """What is kept of the tokens, or at a cross-attention of the source, pooled with the first token.
 
         Args:
-            states: As in ``pool``, and ``real``.
-            source: As in ``BlockModule.forward``, and the others.
+            inputs: What the block is called with.
+            states: Its tokens, as in ``pool``.
+            real: Likewise.
         """
         if not self.cross:
             return self.pool(states, real)
+        state = inputs.state
         if state is not None and state.tensors:
             return state.tensors["pooled"]
-        if source is None:
+        if inputs.source is None:
             raise ValueError(f"{self.site_name}: a block that reads the source was called without it")
-        pooled = self.pool(*without_padding(source, source_mask))
+        pooled = self.pool(*without_padding(inputs.source, inputs.source_mask))
         if state is not None:
             state.tensors = {"pooled": pooled}
         return pooled

@@ -6,8 +6,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from leanformer.core.sacrebleu_internals import sentence_counts, signature
 from leanformer.results.metrics import CorpusMetric, Texts, register
-from leanformer.results.sacrebleu_counts import count, signature_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +24,11 @@ def _official(tokenize: str, lowercase: bool) -> BLEU:
 
 def _counts(answers: Texts) -> np.ndarray:
     """Lengths of hypothesis and reference, n-grams that match, n-grams of the hypothesis; shape (sentences, 10)."""
-    return count(_official(answers.tokenize, answers.lowercase), answers)
+    return sentence_counts(_official(answers.tokenize, answers.lowercase), answers.hypotheses, answers.references)
 
 
 def _signature(tokenize: str, lowercase: bool) -> str:
-    return signature_of(_official(tokenize, lowercase))
+    return signature(_official(tokenize, lowercase))
 
 
 def _points(sums: np.ndarray, effective_order: bool = False) -> np.ndarray:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from leanformer.core.sacrebleu_internals import chrf_form, sentence_counts, signature
 from leanformer.results.metrics import CorpusMetric, Texts, register
-from leanformer.results.sacrebleu_counts import count, signature_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +23,11 @@ def _official(lowercase: bool) -> CHRF:
 
 def _counts(answers: Texts) -> np.ndarray:
     """N-grams of the hypothesis, of the reference, and those that match, an order; shape (sentences, 18)."""
-    return count(_official(answers.lowercase), answers)
+    return sentence_counts(_official(answers.lowercase), answers.hypotheses, answers.references)
 
 
 def _signature(tokenize: str, lowercase: bool) -> str:
-    return signature_of(_official(lowercase))  # it counts letters, and has no tokenizer
+    return signature(_official(lowercase))  # it counts letters, and has no tokenizer
 
 
 def _points(sums: np.ndarray) -> np.ndarray:
@@ -37,11 +37,11 @@ def _points(sums: np.ndarray) -> np.ndarray:
         sums: Of ``_counts``, shape (..., 18).
     """
     import numpy as np
-    from sacrebleu.metrics.chrf import CHRF
 
-    hypothesis, reference, match = np.moveaxis(sums.reshape(*sums.shape[:-1], CHRF.CHAR_ORDER, 3), -1, 0)
+    orders, recall_weight = chrf_form()
+    hypothesis, reference, match = np.moveaxis(sums.reshape(*sums.shape[:-1], orders, 3), -1, 0)
     there = (hypothesis > 0) & (reference > 0)
-    factor = CHRF.BETA**2
+    factor = recall_weight**2
     with np.errstate(divide="ignore", invalid="ignore"):  # nothing in common: 0 in the last line
         precision = (match / hypothesis).sum(axis=-1, where=there) / there.sum(axis=-1)
         recall = (match / reference).sum(axis=-1, where=there) / there.sum(axis=-1)

@@ -1,0 +1,112 @@
+"""Softmax attention as blocks have it, whatever makes its queries, keys and values."""
+
+from __future__ import annotations
+
+import torch
+
+from leanformer.blocks.kit.base import BlockModule
+from leanformer.blocks.kit.dot_product import attend, split_heads
+from leanformer.blocks.kit.inputs import BlockInputs
+from leanformer.blocks.kit.state import DecodingState
+
+
+class SoftmaxAttention(BlockModule):
+    """Attention with weights softmax(queries · keys / √d_head): masks, causality, and keys and values kept in decoding.
+
+    Args:
+        heads: Channel groups that attend apart.
+        dropout: Probability with which a weight is dropped in training.
+        causal: Whether a token reads up to itself alone; a cross-attention reads all of the source in any case.
+        cross: Whether what is read is the source.
+    """
+
+    def __init__(self, heads: int, dropout: float, causal: bool, cross: bool) -> None:
+        super().__init__()
+        self.causal = causal and not cross
+        self.cross = cross
+        self.heads = heads
+        self.dropout = dropout
+
+    def queries(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, d_model) -> (batch, tokens, channels)."""
+        raise NotImplementedError
+
+    def keys_and_values(self, states: torch.Tensor, queries: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the tokens that are read, shape (batch, tokens, channels) each.
+
+        Args:
+            states: Those tokens, shape (batch, tokens, d_model).
+            queries: Theirs, where these tokens are also the ones that ask.
+        """
+        raise NotImplementedError
+
+    def sharpened(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys, shape (batch, tokens, channels), as their products are taken; by default as they are."""
+        return queries, keys
+
+    def projected(self, mixed: torch.Tensor) -> torch.Tensor:
+        """What becomes of the heads side by side, shape (batch, tokens, channels); by default they stay."""
+        return mixed
+
+    def forward(self, inputs: BlockInputs) -> torch.Tensor:
+        """(batch, tokens, d_model) -> (batch, tokens or 1, d_model): see ``BlockModule``."""
+        state = inputs.state
+        asking = inputs.hidden_states[:, :1] if inputs.first_token else inputs.hidden_states
+        query = self.queries(asking)
+        if not self.cross:
+            key, value = self.keys_and_values(inputs.hidden_states, None if inputs.first_token else query)
+            mask = self._own_mask(asking, inputs.padding_mask, state)
+            if state is not None:
+                if state.length:
+                    key, value = (torch.cat((old, new), 1) for old, new in zip(_kept(state), (key, value), strict=True))
+                state.tensors = {"key": key, "value": value}
+        else:
+            mask = _source_mask(inputs)
+            if state is not None and state.tensors:
+                key, value = _kept(state)
+            else:
+                assert inputs.source is not None
+                key, value = self.keys_and_values(inputs.source, None)
+                if state is not None:
+                    state.tensors = {"key": key, "value": value}
+        query, key = self.sharpened(query, key)
+        return self.projected(attend(query, key, value, self.heads, mask, self.dropout if self.training else 0.0))
+
+    def attention_weights(self, inputs: BlockInputs) -> torch.Tensor:
+        """The weights with which it averages; see ``BlockModule``."""
+        query = self.queries(inputs.hidden_states)
+        if self.cross:
+            assert inputs.source is not None
+            key, _ = self.keys_and_values(inputs.source, None)
+            mask = _source_mask(inputs)
+        else:
+            key, _ = self.keys_and_values(inputs.hidden_states, query)
+            mask = self._own_mask(inputs.hidden_states, inputs.padding_mask, None)
+        query, key = (split_heads(side, self.heads) for side in self.sharpened(query, key))
+        scores = query @ key.mT * query.shape[-1] ** -0.5
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
+
+    def _own_mask(
+        self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None, state: DecodingState | None
+    ) -> torch.Tensor | None:
+        """Which of the tokens read so far each of these may attend to, broadcastable to (batch, 1, tokens, read)."""
+        tokens = hidden_states.shape[1]
+        before = 0 if state is None else state.length
+        mask = None if padding_mask is None else padding_mask[:, None, None]
+        if self.causal and tokens > 1:
+            earlier = hidden_states.new_ones(tokens, before + tokens, dtype=torch.bool).tril(before)
+            mask = earlier if mask is None else mask & earlier
+        if mask is not None and self.causal and padding_mask is not None:
+            # Padding before the first real token would have nothing to attend to: a softmax of nothing.
+            own = torch.arange(tokens, device=hidden_states.device)[:, None] + before
+            mask = mask | (torch.arange(before + tokens, device=hidden_states.device) == own)
+        return mask
+
+
+def _source_mask(inputs: BlockInputs) -> torch.Tensor | None:
+    """Which tokens of the source are real, shape (batch, 1, 1, source tokens)."""
+    return None if inputs.source_mask is None else inputs.source_mask[:, None, None]
+
+
+def _kept(state: DecodingState) -> tuple[torch.Tensor, torch.Tensor]:
+    return state.tensors["key"], state.tensors["value"]

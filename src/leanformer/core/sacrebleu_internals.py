@@ -1,0 +1,88 @@
+"""The one door to what sacreBLEU does not promise: the counts that its scores are made of, where its models lie.
+
+Each function says what it relies on, and the tests of contracts hold that to be so: an upgrade fails there, and is
+mended here. sacreBLEU is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}
+"""A tokenizer that needs more -> the extra of sacreBLEU to install for it."""
+DOWNLOADED = ("flores101", "flores200")
+"""Tokenizers whose model has to lie on the disk."""
+
+
+def sentence_counts(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """What a score is made of, sentence by sentence; the score of their sum is the corpus'.
+
+    Relies on ``_extract_corpus_statistics``, which sacreBLEU offers to its own significance tests alone. Of BLEU the
+    counts are: length of hypothesis and reference, n-grams that match (4), n-grams of the hypothesis (4). Of chrF, for
+    each order: n-grams of the hypothesis, of the reference, and those that match.
+
+    Args:
+        metric: The metric.
+        hypotheses: One a sentence.
+        references: Likewise.
+
+    Returns:
+        Shape (sentences, 10), of chrF (sentences, 18).
+    """
+    return np.array(metric._extract_corpus_statistics(hypotheses, [references]), dtype=np.float64)
+
+
+def signature(metric: BLEU | CHRF) -> str:
+    """sacreBLEU's signature of a metric with one reference a sentence, to be stated with its score.
+
+    Relies on a metric that learns how many references there are when it scores.
+    """
+    metric.corpus_score(["a"], [["a"]])
+    return str(metric.get_signature())
+
+
+def chrf_form() -> tuple[int, int]:
+    """Of sacreBLEU's usual chrF: up to which length n-grams are counted, and how many times as much recall counts."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    return CHRF.CHAR_ORDER, CHRF.BETA
+
+
+def count_words(texts: Sequence[str], tokenize: str, lowercase: bool = False) -> np.ndarray:
+    """How many words each text has as BLEU counts them, shape (texts,); relies on ``_preprocess_segment``.
+
+    Args:
+        texts: The texts.
+        tokenize: sacreBLEU's tokenizer.
+        lowercase: Whether case is taken away first.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(lowercase, tokenize=tokenize)
+    return np.array([len(metric._preprocess_segment(text).split()) for text in texts], dtype=np.int64)
+
+
+def model_url(tokenizer: str) -> str:
+    """From where sacreBLEU would download the model of a tokenizer; relies on ``SPM_MODELS``."""
+    from sacrebleu.tokenizers import tokenizer_spm
+
+    url: str = tokenizer_spm.SPM_MODELS[tokenizer]["url"]
+    return url
+
+
+def model_file(tokenizer: str) -> str:
+    """Where sacreBLEU looks for that model before it downloads it.
+
+    Relies on its name there, the last part of the address, in ``models`` of sacreBLEU's directory.
+    """
+    from sacrebleu import utils
+
+    return os.path.join(utils.SACREBLEU_DIR, "models", os.path.basename(model_url(tokenizer)))

@@ -1,0 +1,247 @@
+"""The one door to what transformers does not promise: private names, and rules that stand nowhere.
+
+Each function says what it relies on, and ``tests/test_contracts_transformers.py`` holds that to be so: an upgrade fails
+there, and is mended here. Where an architecture keeps its parts is said in ``families/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputRecorder
+
+from leanformer.blocks.kit.state import DecodingState
+from leanformer.blocks.kit.tokens import repeats, stays
+from leanformer.core.errors import LeanformerError
+
+# Outputs beside the last hidden states
+
+
+def decoder_records(layer: type[nn.Module], attention: type[nn.Module]) -> dict[str, Any]:
+    """Where a decoder of open layers shows its hidden states and attentions (``output_attentions=True``).
+
+    Relies on ``_can_record_outputs``, which maps an output to a class of modules, and on ``OutputRecorder``, which
+    takes of a class those modules whose name holds ``layer_name``, and of their output the element ``index``.
+
+    Args:
+        layer: The architecture's own class of a decoder's layer.
+        attention: Likewise of an attention; it gives its weights as the second of two.
+    """
+    return {
+        "hidden_states": layer,
+        "attentions": OutputRecorder(attention, index=1, layer_name="self_attention"),
+        "cross_attentions": OutputRecorder(attention, index=1, layer_name="cross_attention"),
+    }
+
+
+def change_class(module: PreTrainedModel, to: type[PreTrainedModel]) -> None:
+    """Gives a part of a model, such as its encoder, the methods of a subclass. Its modules stay.
+
+    Relies on ``_CAN_RECORD_REGISTRY``: what ``_can_record_outputs`` of a class says is read from there, and written to
+    it only when a model of that class is made.
+    """
+    module.__class__ = to
+    _CAN_RECORD_REGISTRY[module] = to._can_record_outputs
+
+
+def asks_for_more(config: Any, others: Mapping[str, Any]) -> bool:
+    """Whether a model is asked for attentions or hidden states beside its output.
+
+    Relies on ``output_attentions`` and ``output_hidden_states``, which a call may give and the configuration else has.
+
+    Args:
+        config: The model's.
+        others: What it is called with.
+    """
+    kinds = ("attentions", "hidden_states")
+    return any(others.get(f"output_{kind}", getattr(config, f"output_{kind}")) for kind in kinds)
+
+
+# Attention
+
+ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+"""The keys of ``config.json`` under which transformers takes the name of an attention implementation."""
+
+
+def attention_implementation(model: nn.Module) -> str | None:
+    """The name of a model's attention implementation, such as ``sdpa``; None where it is no model of transformers.
+
+    Relies on ``config._attn_implementation``, which a model settles when it is made.
+    """
+    return getattr(getattr(model, "config", None), "_attn_implementation", None)
+
+
+def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) -> None:
+    """Lets a model attend as another does; relies on layers that read ``config._attn_implementation`` at each call."""
+    to.config._attn_implementation = source.config._attn_implementation
+
+
+NO_MASK = torch.empty(1, 1, 1, 1)
+"""A mask that nobody reads: transformers takes one of four dimensions as it is, and makes no other from it.
+
+Where blocks stand at all sites, making the masks anew would take a twentieth of a small model's decoding step.
+"""
+
+
+def source_attention_mask(
+    config: Any, hidden_states: torch.Tensor, mask: torch.Tensor | None, source: torch.Tensor | None
+) -> torch.Tensor | None:
+    """A source's mask in the form that the model's cross-attention wants.
+
+    Relies on ``create_bidirectional_mask``, as the decoders of BART's kind call it.
+
+    Args:
+        config: The decoder's.
+        hidden_states: What asks, shape (batch, tokens, d_model).
+        mask: Shape (batch, source tokens).
+        source: The encoder's output.
+    """
+    return create_bidirectional_mask(config, hidden_states, mask, source)
+
+
+# Positions
+
+
+def position_embedding(embedding: nn.Module, position: int) -> torch.Tensor:
+    """A position's embedding, shape (d_model,), of a module that subclasses ``nn.Embedding`` as BART's does.
+
+    Relies on ``offset``: BART's first rows are of no position; where there is no offset the first is position 0's.
+    """
+    return embedding.weight[position + getattr(embedding, "offset", 0)]  # type: ignore[index]
+
+
+# The cache
+
+
+def part_of_cache(cache: Cache, name: str) -> Cache:
+    """The part for self-attention or cross-attention (``self_attention_cache``, ``cross_attention_cache``).
+
+    Relies on the two attributes of ``EncoderDecoderCache``.
+
+    Raises:
+        LeanformerError: The cache has no such parts.
+    """
+    part = getattr(cache, name, None)
+    if part is None:
+        raise LeanformerError(
+            f"a student decodes with an EncoderDecoderCache, not with a {type(cache).__name__}; leave past_key_values "
+            "out, so that generate makes its own"
+        )
+    return part
+
+
+def grows(cache: Cache | None) -> bool:
+    """Whether a cache has read tokens and holds these alone, as ``generate`` makes it: no room for others.
+
+    Relies on ``DynamicCache`` as the one kind of cache that is never longer than what was read.
+    """
+    return (
+        isinstance(cache, EncoderDecoderCache)
+        and type(cache.self_attention_cache) is DynamicCache
+        and cache.get_seq_length() > 0
+    )
+
+
+def decoding_state(cache: Cache, layer: int) -> DecodingState:
+    """The state of a block at a layer of a cache; put there where the cache still holds what it holds for attention.
+
+    Relies on ``cache.layers``, a list that grows as layers write to it, of ``CacheLayerMixin`` each, which ``generate``
+    asks for its length, reorders, selects from and repeats.
+    """
+    while len(cache.layers) <= layer:
+        cache.layers.append(DecodingState())
+    found = cache.layers[layer]
+    if not isinstance(found, DecodingState):
+        found = cache.layers[layer] = DecodingState()
+    return found
+
+
+class SourceKeys(DynamicLayer):
+    """Keys and values of a source: not copied as long as each beam goes on from one of the same sentence.
+
+    Relies on ``keys`` and ``values`` of ``DynamicLayer``, batch first, and on its ``is_initialized``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeats: int | None = None  # how many sequences in turn have the same; None: not looked at yet
+
+    @classmethod
+    def prepare(cls, cache: Cache, layer: int) -> None:
+        """Puts it at a layer of a cache that grows, unless there are keys already."""
+        found = cache.layers[layer : layer + 1]
+        if found and type(found[0]) is DynamicLayer and not found[0].is_initialized:
+            cache.layers[layer] = cls()
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Goes on with other sequences of the batch, as beam search asks for."""
+        if self.repeats is None:
+            self.repeats = repeats(self.keys, self.values)
+        if not stays(beam_idx, len(self.keys), self.repeats):
+            super().reorder_cache(beam_idx)
+            self.repeats = None
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps some sequences of the batch."""
+        super().batch_select_indices(indices)
+        self.repeats = None
+
+
+# Saving and loading
+
+AUTO_MAP = {"AutoConfig": "leanformer: import leanformer.auto first, then this student loads.--leanformer.auto"}
+"""A student's ``auto_map``, shown by transformers where ``leanformer.auto`` has not been imported.
+
+Relies on how it is read: what stands before ``--`` is a repository's name, and no repository can have such a name, so
+that nothing is ever fetched from there. Where the classes are registered, transformers takes these and asks nobody.
+"""
+
+
+def computed_tensors(model: nn.Module) -> set[str]:
+    """Names of tensors that a model computes anew and never saves, such as Marian's sinusoidal positions.
+
+    Relies on ``_keys_to_ignore_on_save``, which holds whole names and may be None.
+    """
+    return set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+
+
+# Generation
+
+
+def read_generation_config(directory: Path) -> GenerationConfig:
+    """How a model generates: from a file of its own, or, in older models, from ``config.json``.
+
+    Relies on ``_from_model_config``, by which the keys of a model's configuration that are none of generation's are
+    left out.
+    """
+    if (directory / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(directory, local_files_only=True)
+    return GenerationConfig.from_pretrained(
+        directory, config_file_name="config.json", _from_model_config=True, local_files_only=True
+    )
+
+
+def limit_length(settings: GenerationConfig, tokens: int) -> None:
+    """Sets the most tokens that are generated, the start token not counted.
+
+    Relies on ``max_length``, which counts the decoder's start token, and on ``max_new_tokens``, which does not, and
+    wins where both are set.
+    """
+    settings.max_length = tokens + 1
+    if settings.max_new_tokens is not None:  # set for nothing, the two would warn of each other
+        settings.max_new_tokens = tokens
+
+
+def force_end(settings: GenerationConfig, token: int) -> None:
+    """Sets the token that is written last of all where a sequence comes to its greatest length.
+
+    Relies on ``forced_eos_token_id``; fresh Marian configurations force token 0, whatever that is.
+    """
+    settings.forced_eos_token_id = token

@@ -1,0 +1,53 @@
+"""A model's weights as a whole: where they are, whether they are there, in which precision they are kept."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from transformers import PreTrainedModel
+
+from leanformer.core.errors import LeanformerError
+
+HALF = (torch.float16, torch.bfloat16)
+"""What weights may be kept in, but are not trained in: their steps would round most of what is learned away."""
+
+
+def device_and_dtype(model: PreTrainedModel) -> tuple[torch.device, torch.dtype]:
+    """Where a model's weights are, and in which precision."""
+    weight = next(model.parameters())
+    return weight.device, weight.dtype
+
+
+def check_weights_are_there(model: PreTrainedModel, argument: str = "model") -> None:
+    """Refuses a model that is a mere outline, or whose weights were moved to a disk.
+
+    Args:
+        model: The model.
+        argument: What it is called where it was given, for messages.
+
+    Raises:
+        LeanformerError: A weight is on the device "meta", which holds shapes alone.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise LeanformerError(
+                f"{argument}: {name} is on the device 'meta' and has no numbers; load the model with its weights onto "
+                "one device"
+            )
+
+
+def in_float32(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy in float32, of the configuration too."""
+    copied = copy.deepcopy(model).float()
+    copied.config.dtype = torch.float32
+    return copied
+
+
+def same_weights_other_modules(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model's structure that holds the very same parameters and buffers: it takes no memory for numbers.
+
+    Its modules may be exchanged without a change of the argument; its weights must not be written to.
+    """
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
