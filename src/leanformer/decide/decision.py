@@ -64,7 +64,7 @@ def decide(
     rejected = sum(p <= alpha for p in adjusted_reject)
     found = {}
     for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
-        gap, loss = _hundredths(metric, metric.sign * comparison.difference.mean), metric.loss
+        gap, worsening = _hundredths(metric, metric.sign * comparison.difference.mean), metric.worsening
         margin = metric.margin(max_drop)
         # With one seed the sentence must not sound as if it spoke of other trainings.
         of_pair = " for this one trained pair" if comparison.scope == "one trained pair" else ""
@@ -73,17 +73,17 @@ def decide(
         if accept <= alpha:
             decision, reason = (
                 "accept",
-                f"{gap}; a {loss} of {margin} or more is ruled out{of_pair} ({_p_value(accept)}).",
+                f"{gap}; a {worsening} of {margin} or more is ruled out{of_pair} ({_p_value(accept)}).",
             )
         elif reject <= alpha:
-            decision, reason = "reject", f"{gap}; the {loss} is more than {margin}{of_pair} ({_p_value(reject)})."
+            decision, reason = "reject", f"{gap}; the {worsening} is more than {margin}{of_pair} ({_p_value(reject)})."
         else:
             towards_accept = comparison.difference.mean > -max_drop
             # Holm's next step: the least p-value of those that are left is multiplied by their number.
             level = alpha / (len(comparisons) - (accepted if towards_accept else rejected))
             more_seeds, more_examples = _more(comparison, max_drop, level)
             side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
-            reason = f"{gap}; a {loss} of {margin} or more is not {side} yet{of_pair} ({_p_value(p_value)})."
+            reason = f"{gap}; a {worsening} of {margin} or more is not {side} yet{of_pair} ({_p_value(p_value)})."
         found[name] = Decision(decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples)
     return found
 

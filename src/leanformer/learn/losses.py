@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from leanformer.config.base import FinetuneConfig
-from leanformer.model.layers import real_tokens
+from leanformer.model.stacks import real_tokens
 
 Batch = dict[str, torch.Tensor]
 Loss = Callable[[Any, Batch], Iterator[torch.Tensor]]

@@ -121,7 +121,7 @@ def _quality(chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Ma
         tests = sum(row["p_adjusted"] is not None for row in results["candidates"])
         corrected = f", corrected for {tests} candidates" if tests > 1 else ""
         sentence += (
-            f" A {metric.loss} of {metric.margin(accept['max_drop'])} or more is ruled out "
+            f" A {metric.worsening} of {metric.margin(accept['max_drop'])} or more is ruled out "
             f"(p = {formats.p_value(chosen['p_adjusted'])}{corrected}; "
             f"at most {1 - accept['confidence']:.3g} was asked for)."
         ).replace("p = <", "p < ")

@@ -34,6 +34,10 @@ class Cost:
     preferable: bool = False
     axis: str = ""
 
+    def __post_init__(self) -> None:
+        if self.preferable and self.better != "less":
+            raise ValueError(f"{self.key}: a study chooses what costs least")
+
     def of(self, row: Row) -> float | None:
         """The value in a row; None where it was not measured.
 

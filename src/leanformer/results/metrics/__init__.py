@@ -151,7 +151,7 @@ class Metric(ABC):
         return f"{self.name} in {self.unit}" if self.unit else self.name
 
     @property
-    def loss(self) -> str:
+    def worsening(self) -> str:
         """What a change for the worse is called."""
         return "drop" if self.better == "larger" else "rise"
 
