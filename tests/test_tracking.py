@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -312,3 +314,15 @@ def test_every_tracker_is_of_accelerate_and_has_an_extra() -> None:
         assert TRACKERS[name].name == name
         assert name in tracking.LOGGER_TYPE_TO_CLASS
         assert extras[name]
+
+
+def test_to_know_the_trackers_loads_none_of_them() -> None:
+    script = """
+import sys
+import leanformer.cli
+from leanformer.core.sinks.tracking import TRACKERS
+assert list(TRACKERS) == ["tensorboard", "mlflow", "wandb", "trackio"]
+print([name for name in ("torch", "accelerate", *TRACKERS) if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
