@@ -56,6 +56,7 @@ lint: $(READY)
 	@$(BIN)/mypy
 
 docs: $(READY)
+	@echo "== the site of docs/"
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "site: build/site/index.html"
 
