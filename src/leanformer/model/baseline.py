@@ -22,7 +22,13 @@ from leanformer.model.weights import HALF, device_and_dtype, in_float32
 
 
 def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
-    """A model of a family with random weights, from PyTorch's global generator.
+    """A model of a family with random weights, from PyTorch's global generator; arguments as of ``fresh_outline``."""
+    shape = fresh_outline(family_name, settings)
+    return type(shape)(shape.config)
+
+
+def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
+    """A model of a family without weights, on the device ``meta``.
 
     Args:
         family_name: ``vit``, ``deit``, ``marian`` or ``bart``.
@@ -57,14 +63,15 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     try:
         config = family.config_class(**with_decimal_points(settings))
         family.check_config(config, "baseline.config")
-        check_memory(outline(family.model_class, config), "baseline.config")
-        return family.model_class(config)
+        shape = outline(family.model_class, config)
     except KeyError as error:  # an activation that is looked up by its name
         raise LeanformerError(f"baseline.config: transformers knows no {error}") from None
     except StrictDataclassError as error:
         raise LeanformerError(f"baseline.config: {mistake_of(error, settings)}") from None
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
         raise LeanformerError(f"baseline.config: {' '.join(str(error).split())[:200]}") from None
+    check_memory(shape, "baseline.config")
+    return shape
 
 
 _CHANNELS = (1, 3)
@@ -143,6 +150,12 @@ class Baseline:
             return type(self.trained)(self.trained.config) if self.fresh else self.trained
         return fresh_model(self.source, {**settings, **self.settings})
 
+    def _outline(self, settings: Mapping[str, Any]) -> PreTrainedModel:
+        """The baseline without its weights, where its structure is all that is asked."""
+        if self.trained is not None:
+            return outline(type(self.trained), self.trained.config)
+        return fresh_outline(self.source, {**settings, **self.settings})
+
 
 class ImageBaseline(Baseline):
     """The baseline of a study of image classifiers; see ``Baseline``."""
@@ -197,8 +210,7 @@ class ImageBaseline(Baseline):
         Raises:
             LeanformerError: It does not; the message names both sides.
         """
-        model = self.make(geometry, seed=0)
-        config = model.config
+        config = self.outline(geometry).config
         if config.num_labels != len(geometry.classes):
             raise LeanformerError(
                 f"baseline.model: {self.source} tells {config.num_labels} classes apart, the data have "
@@ -235,6 +247,14 @@ class ImageBaseline(Baseline):
 
     def make(self, geometry: ImageGeometry, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it."""
+        return self._make(seed, self._settings(geometry))
+
+    def outline(self, geometry: ImageGeometry) -> PreTrainedModel:
+        """The baseline without its weights."""
+        return self._outline(self._settings(geometry))
+
+    def _settings(self, geometry: ImageGeometry) -> dict[str, Any]:
+        """What a configuration says of the data; a trained model's is told of it."""
         height, width = geometry.height, geometry.width
         labels = dict(enumerate(geometry.classes))
         names = {int(number): name for number, name in self.settings.get("id2label", labels).items()}
@@ -242,15 +262,12 @@ class ImageBaseline(Baseline):
             # Whatever the old head called them: what is shipped answers with the data's classes.
             self.trained.config.id2label = labels
             self.trained.config.label2id = {name: number for number, name in labels.items()}
-        return self._make(
-            seed,
-            {
-                "image_size": height if height == width else [height, width],
-                "num_channels": geometry.channels,
-                "id2label": labels,
-                "label2id": {name: number for number, name in names.items()},
-            },
-        )
+        return {
+            "image_size": height if height == width else [height, width],
+            "num_channels": geometry.channels,
+            "id2label": labels,
+            "label2id": {name: number for number, name in names.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -296,7 +313,7 @@ class TextBaseline(Baseline):
                     f"baseline.config: {name} is {quoted(self.settings[name])}, and the tokenizer of the data says "
                     f"{mine}; leave it out"
                 )
-        config = self.make(geometry, seed=0).config
+        config = self.outline(geometry).config
         target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
         for what, words, rows in (
             ("source", geometry.source_vocabulary, config.vocab_size),
@@ -322,6 +339,14 @@ class TextBaseline(Baseline):
 
     def make(self, geometry: TextGeometry, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it."""
+        return self._make(seed, self._settings(geometry))
+
+    def outline(self, geometry: TextGeometry) -> PreTrainedModel:
+        """The baseline without its weights."""
+        return self._outline(self._settings(geometry))
+
+    def _settings(self, geometry: TextGeometry) -> dict[str, Any]:
+        """What a fresh model's configuration says of the tokenizer and the data."""
         settings: dict[str, Any] = {
             "vocab_size": geometry.source_vocabulary,
             **_marks(geometry),
@@ -341,7 +366,7 @@ class TextBaseline(Baseline):
             }
         elif self.family.has_decoder_vocabulary:
             settings["decoder_vocab_size"] = geometry.target_vocabulary
-        return self._make(seed, settings)
+        return settings
 
 
 def _marks(geometry: TextGeometry) -> dict[str, int | None]:

@@ -26,7 +26,7 @@ from leanformer.learn.step import TrainingStep, make_accelerator, settle_precisi
 from leanformer.measure.cost import Cost, Subject, forward_flops, measure_costs, parameters_by_kind
 from leanformer.model.families import FAMILIES
 from leanformer.model.plan import match
-from leanformer.model.students import load, reduce
+from leanformer.model.students import load, outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.study.assemble import CandidateOutcome
 from leanformer.study.store import DamagedError, RunDirectory, read_json, sealed
@@ -64,11 +64,11 @@ class PreparedStudy:
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
-        model = self.task.make_baseline(seed=0)
+        self._outline = self.task.baseline_outline()
         for name, candidate in study.candidates.items():
             where = f"candidates.{name}"
             try:
-                plan = resolve(model, candidate.plan)
+                plan = resolve(self._outline, candidate.plan)
                 if not plan:
                     self._check_control(candidate)
             except LeanformerError as error:
@@ -168,10 +168,9 @@ class PreparedStudy:
 
     def structure(self, name: str) -> dict[str, Any]:
         """What the model is made of, and what the plan changed, site by site."""
-        model = self.task.make_baseline(seed=0)
-        before = {site.name: site for site in sites(model)}
+        before = {site.name: site for site in sites(self._outline)}
         plan = self.plans[name]
-        student = reduce(model, plan) if plan else model
+        student = outline_of_student(self._outline, plan) if plan else self._outline
         candidate = self.candidates[name]
         written = {} if candidate is None else match(candidate.plan, list(before.values()))
         changes = []
@@ -199,13 +198,15 @@ class PreparedStudy:
                     "added": parameters[1] - kept if changed else 0,
                 }
             )
-        student = student.cpu().eval()
+        with torch.random.fork_rng(devices=[]):
+            # Whatever its numbers are; without any, what depends on a mask could not be followed.
+            whole = type(student)(student.config).eval()
         return {
             "changes": changes,
             "parameters": parameter_count(student),
             "parameters_by_kind": parameters_by_kind(student),
-            "flops_per_example": forward_flops(student, self.task.example()),
-            "decoding": self.task.decoding(student),
+            "flops_per_example": forward_flops(whole, self.task.example()),
+            "decoding": self.task.decoding(whole),
         }
 
     def costs(self, outcomes: list[CandidateOutcome]) -> dict[str, dict[str, Any]]:

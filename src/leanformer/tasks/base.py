@@ -87,6 +87,10 @@ class Task(ABC):
     def make_baseline(self, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it; random weights follow from the seed."""
 
+    @abstractmethod
+    def baseline_outline(self) -> PreTrainedModel:
+        """The baseline without its weights, on the device ``meta``, where its structure is all that is asked."""
+
     def check_plan(self, plan: ResolvedPlan, where: str) -> None:  # noqa: B027 - data may suit any plan
         """Checks that the data suit what a plan puts in place.
 

@@ -128,8 +128,11 @@ class ImageClassification(Task):
                 "the very least; give more test images, or a larger test_fraction or test_limit"
             )
 
+    def baseline_outline(self) -> PreTrainedModel:
+        return self._baseline.outline(self._geometry)
+
     def check_plan(self, plan: ResolvedPlan, where: str) -> None:
-        config = self.make_baseline(seed=0).config
+        config = self.baseline_outline().config
         patch = config.patch_size
         rows, columns = (patch, patch) if isinstance(patch, int) else patch
         tokens = (self.data.height // rows) * (self.data.width // columns)

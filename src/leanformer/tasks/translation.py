@@ -115,7 +115,7 @@ class Translation(WritingTask):
         # The validation split only chooses and is measured as training is; the test split judges, and stays whole.
         long = validation.too_long(config.max_tokens, config.max_tokens)
         self._validation, self._validation_pairs = validation.without(long), self.data.validation.without(long)
-        config_of_model = self.make_baseline(seed=0).config
+        config_of_model = self.baseline_outline().config
         self._positions: int = config_of_model.max_position_embeddings
         check_positions(self.data.test.sources, self._test.sources.lengths, self._positions, baseline)
         counts = {"train": len(self._left_out), "validation": len(long)}
@@ -149,6 +149,9 @@ class Translation(WritingTask):
 
     def make_baseline(self, seed: int) -> PreTrainedModel:
         return self._baseline.make(self._geometry, seed)
+
+    def baseline_outline(self) -> PreTrainedModel:
+        return self._baseline.outline(self._geometry)
 
     def check_plan(self, plan: ResolvedPlan, where: str) -> None:
         for name, entry in plan.items():
