@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,17 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     Raises:
         LeanformerError: The family, a key or a value is wrong.
     """
+    with _mistakes_named(settings):
+        described = fresh_outline(family_name, settings)
+        return type(described)(described.config)
+
+
+def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
+    """The same without weights, on the device "meta"; random generators stay as they were.
+
+    Raises:
+        LeanformerError: The family, a key or a value is wrong, or the model would not fit into the memory.
+    """
     if family_name not in FAMILIES:
         raise LeanformerError(f"unknown family {family_name!r}; families: {', '.join(FAMILIES)}")
     family = FAMILIES[family_name]
@@ -54,11 +67,19 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
             f"write one of {', '.join(RECOMMENDED)}"
         )
     check_settings(settings, "baseline.config")
-    try:
+    with _mistakes_named(settings):
         config = family.config_class(**with_decimal_points(settings))
         family.check_config(config, "baseline.config")
-        check_memory(outline(family.model_class, config), "baseline.config")
-        return family.model_class(config)
+        described = outline(family.model_class, config)
+        check_memory(described, "baseline.config")
+        return described
+
+
+@contextmanager
+def _mistakes_named(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Turns what transformers raises of a wrong configuration into one line."""
+    try:
+        yield
     except KeyError as error:  # an activation that is looked up by its name
         raise LeanformerError(f"baseline.config: transformers knows no {error}") from None
     except StrictDataclassError as error:
@@ -143,6 +164,12 @@ class Baseline:
             return type(self.trained)(self.trained.config) if self.fresh else self.trained
         return fresh_model(self.source, {**settings, **self.settings})
 
+    def _outline(self, settings: Mapping[str, Any]) -> PreTrainedModel:
+        """The same without weights, on the device "meta"; random generators stay as they were."""
+        if self.trained is not None:
+            return outline(type(self.trained), copy.deepcopy(self.trained.config))
+        return fresh_outline(self.source, {**settings, **self.settings})
+
 
 class ImageBaseline(Baseline):
     """The baseline of a study of image classifiers; see ``Baseline``."""
@@ -197,8 +224,7 @@ class ImageBaseline(Baseline):
         Raises:
             LeanformerError: It does not; the message names both sides.
         """
-        model = self.make(geometry, seed=0)
-        config = model.config
+        config = self.outline(geometry).config
         if config.num_labels != len(geometry.classes):
             raise LeanformerError(
                 f"baseline.model: {self.source} tells {config.num_labels} classes apart, the data have "
@@ -235,6 +261,14 @@ class ImageBaseline(Baseline):
 
     def make(self, geometry: ImageGeometry, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it."""
+        return self._make(seed, self._fitted(geometry))
+
+    def outline(self, geometry: ImageGeometry) -> PreTrainedModel:
+        """The baseline without its weights, on the device "meta": where its structure is all that is asked."""
+        return self._outline(self._fitted(geometry))
+
+    def _fitted(self, geometry: ImageGeometry) -> dict[str, Any]:
+        """The settings of a fresh model that follow from the data; a trained one is told the data's classes."""
         height, width = geometry.height, geometry.width
         labels = dict(enumerate(geometry.classes))
         names = {int(number): name for number, name in self.settings.get("id2label", labels).items()}
@@ -242,15 +276,12 @@ class ImageBaseline(Baseline):
             # Whatever the old head called them: what is shipped answers with the data's classes.
             self.trained.config.id2label = labels
             self.trained.config.label2id = {name: number for number, name in labels.items()}
-        return self._make(
-            seed,
-            {
-                "image_size": height if height == width else [height, width],
-                "num_channels": geometry.channels,
-                "id2label": labels,
-                "label2id": {name: number for number, name in names.items()},
-            },
-        )
+        return {
+            "image_size": height if height == width else [height, width],
+            "num_channels": geometry.channels,
+            "id2label": labels,
+            "label2id": {name: number for number, name in names.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -296,7 +327,7 @@ class TextBaseline(Baseline):
                     f"baseline.config: {name} is {quoted(self.settings[name])}, and the tokenizer of the data says "
                     f"{mine}; leave it out"
                 )
-        config = self.make(geometry, seed=0).config
+        config = self.outline(geometry).config
         target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
         for what, words, rows in (
             ("source", geometry.source_vocabulary, config.vocab_size),
@@ -322,6 +353,14 @@ class TextBaseline(Baseline):
 
     def make(self, geometry: TextGeometry, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it."""
+        return self._make(seed, self._fitted(geometry))
+
+    def outline(self, geometry: TextGeometry) -> PreTrainedModel:
+        """The baseline without its weights, on the device "meta": where its structure is all that is asked."""
+        return self._outline(self._fitted(geometry))
+
+    def _fitted(self, geometry: TextGeometry) -> dict[str, Any]:
+        """The settings of a fresh model that follow from the tokenizer and the data."""
         settings: dict[str, Any] = {
             "vocab_size": geometry.source_vocabulary,
             **_marks(geometry),
@@ -341,7 +380,7 @@ class TextBaseline(Baseline):
             }
         elif self.family.has_decoder_vocabulary:
             settings["decoder_vocab_size"] = geometry.target_vocabulary
-        return self._make(seed, settings)
+        return settings
 
 
 def _marks(geometry: TextGeometry) -> dict[str, int | None]:
