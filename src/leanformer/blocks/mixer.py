@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ USUAL_TOKENS = 16  # that a token reads where weights by distance count as they 
 
 class MixerModule(HeadsModule):
     """What ``mixer`` builds; see there for the arguments."""
+
+    decayed: ClassVar[tuple[str, ...]] = ("mixing",)  # a matrix over positions, as a convolution's kernel is
 
     def __init__(
         self,

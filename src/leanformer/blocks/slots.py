@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,8 @@ class FactoredMap(nn.Module):
         width: Outputs of each head.
         bias: Whether it has one.
     """
+
+    decayed: ClassVar[tuple[str, ...]] = ("up",)  # as ``down`` does, with which it makes the map
 
     def __init__(self, d_model: int, heads: int, rank: int, width: int, bias: bool) -> None:
         super().__init__()

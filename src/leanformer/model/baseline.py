@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +24,7 @@ from leanformer.model.weights import HALF, device_and_dtype, in_float32
 
 
 def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
-    """A model of a family with random weights, from PyTorch's global generator; arguments as of ``fresh_outline``."""
-    shape = fresh_outline(family_name, settings)
-    return type(shape)(shape.config)
-
-
-def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
-    """A model of a family without weights, on the device ``meta``.
+    """A model of a family with random weights, from PyTorch's global generator.
 
     Args:
         family_name: ``vit``, ``deit``, ``marian`` or ``bart``.
@@ -36,6 +32,17 @@ def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMo
 
     Raises:
         LeanformerError: The family, a key or a value is wrong.
+    """
+    with _mistakes_named(settings):
+        described = fresh_outline(family_name, settings)
+        return type(described)(described.config)
+
+
+def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
+    """The same without weights, on the device "meta"; random generators stay as they were.
+
+    Raises:
+        LeanformerError: The family, a key or a value is wrong, or the model would not fit into the memory.
     """
     if family_name not in FAMILIES:
         raise LeanformerError(f"unknown family {family_name!r}; families: {', '.join(FAMILIES)}")
@@ -60,18 +67,25 @@ def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMo
             f"write one of {', '.join(RECOMMENDED)}"
         )
     check_settings(settings, "baseline.config")
-    try:
+    with _mistakes_named(settings):
         config = family.config_class(**with_decimal_points(settings))
         family.check_config(config, "baseline.config")
-        shape = outline(family.model_class, config)
+        described = outline(family.model_class, config)
+        check_memory(described, "baseline.config")
+        return described
+
+
+@contextmanager
+def _mistakes_named(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Turns what transformers raises of a wrong configuration into one line."""
+    try:
+        yield
     except KeyError as error:  # an activation that is looked up by its name
         raise LeanformerError(f"baseline.config: transformers knows no {error}") from None
     except StrictDataclassError as error:
         raise LeanformerError(f"baseline.config: {mistake_of(error, settings)}") from None
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
         raise LeanformerError(f"baseline.config: {' '.join(str(error).split())[:200]}") from None
-    check_memory(shape, "baseline.config")
-    return shape
 
 
 _CHANNELS = (1, 3)
@@ -151,9 +165,9 @@ class Baseline:
         return fresh_model(self.source, {**settings, **self.settings})
 
     def _outline(self, settings: Mapping[str, Any]) -> PreTrainedModel:
-        """The baseline without its weights, where its structure is all that is asked."""
+        """The same without weights, on the device "meta"; random generators stay as they were."""
         if self.trained is not None:
-            return outline(type(self.trained), self.trained.config)
+            return outline(type(self.trained), copy.deepcopy(self.trained.config))
         return fresh_outline(self.source, {**settings, **self.settings})
 
 
@@ -247,14 +261,14 @@ class ImageBaseline(Baseline):
 
     def make(self, geometry: ImageGeometry, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it."""
-        return self._make(seed, self._settings(geometry))
+        return self._make(seed, self._fitted(geometry))
 
     def outline(self, geometry: ImageGeometry) -> PreTrainedModel:
-        """The baseline without its weights."""
-        return self._outline(self._settings(geometry))
+        """The baseline without its weights, on the device "meta": where its structure is all that is asked."""
+        return self._outline(self._fitted(geometry))
 
-    def _settings(self, geometry: ImageGeometry) -> dict[str, Any]:
-        """What a configuration says of the data; a trained model's is told of it."""
+    def _fitted(self, geometry: ImageGeometry) -> dict[str, Any]:
+        """The settings of a fresh model that follow from the data; a trained one is told the data's classes."""
         height, width = geometry.height, geometry.width
         labels = dict(enumerate(geometry.classes))
         names = {int(number): name for number, name in self.settings.get("id2label", labels).items()}
@@ -339,14 +353,14 @@ class TextBaseline(Baseline):
 
     def make(self, geometry: TextGeometry, seed: int) -> PreTrainedModel:
         """The baseline as a trial starts with it."""
-        return self._make(seed, self._settings(geometry))
+        return self._make(seed, self._fitted(geometry))
 
     def outline(self, geometry: TextGeometry) -> PreTrainedModel:
-        """The baseline without its weights."""
-        return self._outline(self._settings(geometry))
+        """The baseline without its weights, on the device "meta": where its structure is all that is asked."""
+        return self._outline(self._fitted(geometry))
 
-    def _settings(self, geometry: TextGeometry) -> dict[str, Any]:
-        """What a fresh model's configuration says of the tokenizer and the data."""
+    def _fitted(self, geometry: TextGeometry) -> dict[str, Any]:
+        """The settings of a fresh model that follow from the tokenizer and the data."""
         settings: dict[str, Any] = {
             "vocab_size": geometry.source_vocabulary,
             **_marks(geometry),
