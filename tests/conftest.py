@@ -64,7 +64,7 @@ def make_model() -> Callable[..., PreTrainedModel]:
     """A tiny classifier of a family whose weights, biases included, are far from their initial values."""
     import torch
 
-    from leanformer.model.families import FAMILIES
+    from leanformer.model.family import FAMILIES
 
     def make(family: str = "vit", **settings: Any) -> PreTrainedModel:
         config = {
@@ -95,7 +95,7 @@ def make_translator() -> Callable[..., PreTrainedModel]:
     """
     import torch
 
-    from leanformer.model.families import FAMILIES
+    from leanformer.model.family import FAMILIES
 
     def make(family: str = "marian", seed: int = 0, **settings: Any) -> PreTrainedModel:
         config = {

@@ -24,7 +24,7 @@ import leanformer as lf
 from leanformer.blocks.basic import ACTIVATIONS
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.model import hf
-from leanformer.model.families import FAMILIES
+from leanformer.model.family import FAMILIES
 
 MakeModel = Callable[..., PreTrainedModel]
 IMAGES = [name for name, family in FAMILIES.items() if family.task == "image-classification"]

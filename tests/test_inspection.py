@@ -28,7 +28,7 @@ from leanformer.learn.observe import frozen_copy
 from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, features
 from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.model.baseline import fresh_model
-from leanformer.model.families import find_family
+from leanformer.model.family import find_family
 from leanformer.model.surgery import build, module_at, resolve
 from leanformer.report.inspection import inspection_table
 

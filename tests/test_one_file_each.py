@@ -17,8 +17,7 @@ import leanformer.model.families
 from leanformer.blocks.kit.base import BLOCKS, blocks_at, find_block
 from leanformer.core.errors import LeanformerError
 from leanformer.model.baseline import fresh_outline
-from leanformer.model.families import FAMILIES
-from leanformer.model.families.base import STUDENT_PREFIX
+from leanformer.model.family import FAMILIES, STUDENT_PREFIX
 from leanformer.model.surgery import sites
 
 SOURCE = Path(__file__).parents[1] / "src" / "leanformer"

@@ -18,7 +18,7 @@ from leanformer.blocks.kit.some_heads import SomeHeadsModule
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.learn.lessons import Lesson, answer, explained
 from leanformer.learn.observe import Observed, frozen_copy
-from leanformer.model.families import find_family
+from leanformer.model.family import find_family
 from leanformer.model.surgery import module_at
 
 MakeModel = Callable[..., PreTrainedModel]

@@ -42,7 +42,7 @@ from leanformer.learn.observe import frozen_copy
 from leanformer.learn.step import make_accelerator
 from leanformer.learn.train import Trained, train
 from leanformer.measure.attention import weights_of
-from leanformer.model.families import find_family
+from leanformer.model.family import find_family
 from leanformer.model.stacks import real_tokens
 from leanformer.model.students import reduce
 from leanformer.model.surgery import module_at, parameter_count, sites

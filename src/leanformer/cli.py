@@ -189,7 +189,7 @@ def sites(
     """List the sites of a model: the names that a plan's patterns match."""
     from leanformer.core.progress import quiet_libraries
     from leanformer.model.baseline import fresh_model
-    from leanformer.model.families import FAMILIES
+    from leanformer.model.family import FAMILIES
     from leanformer.model.students import load
     from leanformer.model.surgery import parameter_count
     from leanformer.model.surgery import sites as find_sites

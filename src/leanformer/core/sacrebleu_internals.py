@@ -10,9 +10,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
@@ -37,6 +36,8 @@ def sentence_counts(metric: BLEU | CHRF, hypotheses: Sequence[str], references: 
     Returns:
         Shape (sentences, 10), of chrF (sentences, 18).
     """
+    import numpy as np
+
     return np.array(metric._extract_corpus_statistics(hypotheses, [references]), dtype=np.float64)
 
 
@@ -64,6 +65,7 @@ def count_words(texts: Sequence[str], tokenize: str, lowercase: bool = False) ->
         tokenize: sacreBLEU's tokenizer.
         lowercase: Whether case is taken away first.
     """
+    import numpy as np
     from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU(lowercase, tokenize=tokenize)

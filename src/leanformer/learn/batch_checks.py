@@ -13,7 +13,7 @@ from leanformer.core.memory import memory_named
 from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed
 from leanformer.model.directory import one_line
-from leanformer.model.families import find_family
+from leanformer.model.family import find_family
 from leanformer.model.weights import device_and_dtype
 
 _WHOLE = (torch.int64, torch.int32)

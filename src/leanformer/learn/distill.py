@@ -23,7 +23,7 @@ from leanformer.learn.observe import Observed, frozen_copy
 from leanformer.learn.step import make_accelerator, settle_precision
 from leanformer.learn.train import TrainingBatches, train
 from leanformer.model.directory import path_of
-from leanformer.model.families import find_family
+from leanformer.model.family import find_family
 from leanformer.model.plan import Plan
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, module_at, resolve, sites

@@ -17,7 +17,7 @@ from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError
 from leanformer.learn.losses import Batch, inputs_of
-from leanformer.model.families import find_family
+from leanformer.model.family import find_family
 from leanformer.model.stacks import real_tokens
 from leanformer.model.surgery import module_at
 

@@ -8,7 +8,7 @@ from torch import nn
 from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
-from leanformer.model.families import Family
+from leanformer.model.family import Family
 
 
 def weights_of(family: Family, site: Site, module: nn.Module, inputs: BlockInputs) -> torch.Tensor | None:

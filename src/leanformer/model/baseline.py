@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.model.directory import ATTENTIONS, RECOMMENDED
-from leanformer.model.families import FAMILIES, find_family
+from leanformer.model.family import FAMILIES, find_family
 from leanformer.model.fresh_settings import check_fresh_settings, with_decimal_points
 from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
 from leanformer.model.students import load

@@ -24,8 +24,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.paths import as_path, other_kind
-from leanformer.model.families import FAMILIES, Family
-from leanformer.model.families.base import STUDENT_PREFIX
+from leanformer.model.family import FAMILIES, STUDENT_PREFIX, Family
 from leanformer.model.hf import ATTENTION_KEYS, computed_tensors
 from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
 

@@ -11,7 +11,7 @@ from typing import Any
 from transformers.activations import ACT2FN
 
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.model.families import Family
+from leanformer.model.family import Family
 
 _WHAT_IT_RETURNS = "a study asks a model for what it needs"
 _WRITTEN_BY_TRANSFORMERS = "transformers writes it into a saved model"

@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
-import leanformer.auto  # noqa: F401  (students are known to transformers' Auto classes wherever they are made or loaded)
+import leanformer.model.auto_classes  # noqa: F401  (transformers knows students wherever they are made or loaded)
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import add_to_directory
 from leanformer.core.progress import quiet_libraries
@@ -26,7 +26,7 @@ from leanformer.model.directory import (
     safetensors_files,
     stored_in,
 )
-from leanformer.model.families import Family, find_family
+from leanformer.model.family import Family, find_family
 from leanformer.model.hf import copy_attention_implementation
 from leanformer.model.plan import Plan
 from leanformer.model.seal import check_seal, seal

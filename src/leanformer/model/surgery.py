@@ -15,7 +15,7 @@ from leanformer.blocks.kit.site import Site, SiteKind
 from leanformer.blocks.kit.some_heads import replace_heads
 from leanformer.core.errors import LeanformerError
 from leanformer.core.memory import memory_named
-from leanformer.model.families.base import Family, find_family
+from leanformer.model.family import Family, find_family
 from leanformer.model.hf import computed_tensors
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
 from leanformer.model.plan import Choice, Plan, match

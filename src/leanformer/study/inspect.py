@@ -32,7 +32,7 @@ from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, feat
 from leanformer.learn.step import make_accelerator, settle_precision
 from leanformer.learn.train import train
 from leanformer.measure.attention import HeadSpread, weights_of
-from leanformer.model.families import Family, find_family
+from leanformer.model.family import Family, find_family
 from leanformer.model.plan import Choice, match
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import build, module_at, put, resolve, sites

@@ -24,7 +24,7 @@ from leanformer.core.signatures import content_signature, files_signature
 from leanformer.learn.lessons import check_tokens_agree
 from leanformer.learn.step import TrainingStep, make_accelerator, settle_precision
 from leanformer.measure.cost import Cost, Subject, forward_flops, measure_costs, parameters_by_kind
-from leanformer.model.families import FAMILIES
+from leanformer.model.family import FAMILIES
 from leanformer.model.plan import match
 from leanformer.model.students import load, outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites

@@ -16,7 +16,7 @@ from leanformer.core.memory import memory_named
 from leanformer.core.progress import quiet_libraries
 from leanformer.data.text_reading import decode_text, read_parts, split_lines
 from leanformer.data.tokenizers import TranslationTokenizer
-from leanformer.model.families import find_family
+from leanformer.model.family import find_family
 from leanformer.model.generate import translate
 from leanformer.model.students import load
 

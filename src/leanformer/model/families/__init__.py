@@ -1,9 +1,4 @@
-"""The adapters to Hugging Face architectures, one a module. Each registers itself.
+"""The adapters to Hugging Face architectures, one a module, each of which registers itself (``model/family.py``).
 
-``base`` is what every family says of itself; ``image`` and ``seq2seq`` are the two shapes that there are, of families
-and of their students.
+``image`` and ``seq2seq`` are the two shapes that there are, of families and of their students.
 """
-
-from leanformer.model.families.base import FAMILIES, Family, find_family
-
-__all__ = ["FAMILIES", "Family", "find_family"]

@@ -7,8 +7,8 @@ from typing import Any
 from transformers import DeiTConfig, DeiTForImageClassification
 from transformers.models.deit.modeling_deit import DeiTAttention, DeiTLayer
 
-from leanformer.model.families.base import STUDENT_PREFIX, register
 from leanformer.model.families.image import ImageFamily, ImageStudent
+from leanformer.model.family import STUDENT_PREFIX, register
 from leanformer.model.layers import OpenEncoderLayer
 
 

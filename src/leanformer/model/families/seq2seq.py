@@ -13,8 +13,8 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from leanformer.core.errors import LeanformerError
-from leanformer.model.families.base import Family
 from leanformer.model.families.student import Student
+from leanformer.model.family import Family
 from leanformer.model.hf import change_class
 from leanformer.model.layers import OpenDecoderLayer, OpenLayer, OpenMlp, Sublayer
 from leanformer.model.sizes import check_heads, shown
