@@ -308,10 +308,22 @@ class Study(Section):
         check_effects(self)
         return self
 
+    @classmethod
+    def for_inspection(cls, longest: int | None) -> dict[str, dict[str, Any]]:
+        """Section -> the keys by which a trained model is inspected: a few thousand examples, in many small batches.
+
+        Args:
+            longest: Most tokens that the model takes; None where that is no number of its configuration.
+        """
+        return {"data": {"train_limit": INSPECTED}}
+
     def to_yaml(self) -> str:
         """The study with every default written out; reads back as the same study."""
         return yaml_text.write(self.model_dump(mode="json"))
 
+
+INSPECTED = 4_000
+"""Training examples that an inspection takes."""
 
 STUDIES: Registry[type[Study]] = Registry("leanformer.config", order=("image-classification", "translation"))
 """Task -> the study file's form; a form registers itself in its module."""

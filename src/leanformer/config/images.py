@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -90,3 +90,7 @@ class ImageStudy(Study):
     baseline: BaselineConfig = BaselineConfig(model="vit")
     train: ImageTrainConfig = ImageTrainConfig()
     accept: ImageAcceptConfig = ImageAcceptConfig()
+
+    @classmethod
+    def for_inspection(cls, longest: int | None) -> dict[str, dict[str, Any]]:
+        return {**super().for_inspection(longest), "train": {"batch_size": 64}}

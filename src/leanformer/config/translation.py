@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -177,3 +177,10 @@ class TranslationStudy(Study):
     accept: TranslationAcceptConfig = TranslationAcceptConfig()
     decode: DecodeConfig = DecodeConfig()
     measure: TranslationMeasureConfig = TranslationMeasureConfig()
+
+    @classmethod
+    def for_inspection(cls, longest: int | None) -> dict[str, dict[str, Any]]:
+        most = cls.model_fields["data"].default.max_tokens
+        sections = super().for_inspection(longest)
+        limits = {"validation_limit": 500, "test_limit": 1, "max_tokens": min(most, longest or most)}
+        return {**sections, "data": {**sections["data"], **limits}, "train": {"batch_tokens": 1024}}

@@ -13,7 +13,6 @@ from leanformer.core.memory import memory_named
 from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed
 from leanformer.model.directory import one_line
-from leanformer.model.family import find_family
 from leanformer.model.weights import device_and_dtype
 
 _WHOLE = (torch.int64, torch.int32)
@@ -31,7 +30,7 @@ def check_batches(teacher: PreTrainedModel, batches: Sequence[Batch], argument: 
     Raises:
         LeanformerError: It cannot; the message names the batch and the key.
     """
-    check = _check_images if find_family(teacher).task == "image-classification" else _check_sentences
+    check = _CHECKS[teacher.main_input_name]
     device, _ = device_and_dtype(teacher)
     tried: set[frozenset[str]] = set()
     for number, batch in enumerate(batches):
@@ -134,3 +133,7 @@ def _check_range(numbers: torch.Tensor, key: str, count: int, where: str) -> Non
 
 def _type(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+_CHECKS = {"pixel_values": _check_images, "input_ids": _check_sentences}
+"""What a model reads, by transformers' name -> the check of a batch of it."""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from torch import nn
 from transformers import PreTrainedModel
 
-from leanformer.blocks.kit.base import AttentionWeights, BlockModule, HeadsModule
-from leanformer.blocks.kit.inputs import BlockInputs
-from leanformer.blocks.kit.site import Site
-from leanformer.config.base import DistillConfig, Study
+from leanformer.config.base import STUDIES, DistillConfig, Study
 from leanformer.config.reader import check_probe_name, make_study
 from leanformer.core.errors import LeanformerError, printable, quoted
 from leanformer.core.events import Reporter
@@ -26,39 +21,15 @@ from leanformer.core.memory import memory_named
 from leanformer.core.paths import as_path, check_directory, check_file
 from leanformer.core.progress import console_sink, quiet_libraries
 from leanformer.core.warning import rows
-from leanformer.learn.lessons import Explained, Lesson, answer, teachable, teaching_config, teaching_loss
-from leanformer.learn.observe import Observed, Seen, frozen_copy
-from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, features
-from leanformer.learn.step import make_accelerator, settle_precision
-from leanformer.learn.train import train
-from leanformer.measure.attention import HeadSpread, weights_of
-from leanformer.model.family import Family, find_family
-from leanformer.model.plan import Choice, match
-from leanformer.model.students import load, reduce
-from leanformer.model.surgery import build, module_at, put, resolve, sites
+from leanformer.learn.step import settle_precision
+from leanformer.model.family import find_family
+from leanformer.model.students import load
 from leanformer.report.inspection import write_page
-from leanformer.results.inspection import best_probe
+from leanformer.study.inspector import KEPT, PROBES, Inspector, choice_at, inspected_sites
 from leanformer.study.store import to_json
-from leanformer.tasks.base import Task, open_task
-
-KINDS = ("self_attention", "cross_attention", "mlp")
-PROBES: dict[str, dict[str, Any]] = {
-    "slots": {"block": "slots", "slots": 16, "gate": "linear"},
-    "synthesizer": {"block": "synthesizer", "source_score": "linear"},
-    "mixer": {"block": "mixer"},
-    "feed_forward": {"block": "feed_forward", "size": "S"},
-    "mlp": {"block": "mlp", "hidden": 32},
-}
-"""What is tried where it can stand, by its name; ``max_length`` is as the data need it."""
+from leanformer.tasks.base import open_task
 
 TEACHING = DistillConfig(epochs=6, learning_rate=3e-3)
-TRAIN_LIMIT = 4_000
-VALIDATION_LIMIT = 500
-SMALL_BATCHES: dict[str, dict[str, Any]] = {
-    "image-classification": {"batch_size": 64},
-    "translation": {"batch_tokens": 1024},
-}
-"""Task -> batches by which a few thousand examples make enough steps."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +97,7 @@ def inspect(
         for warning in task.warnings:
             reporter.warn(str(warning))
         trained = task.make_baseline(seed=0).to(task.device).eval()
-        inspector = _Inspector(task, trained, probes, teach, reporter)
+        inspector = Inspector(task, trained, probes, teach, reporter)
         with memory_named(f"inspecting {task.batch} a batch", "take fewer or smaller probes, or less data"):
             # 2. what is linear, and how attention spreads
             inspector.fit()
@@ -183,330 +154,32 @@ def _check_probes(model: PreTrainedModel, probes: Mapping[str, Mapping[str, Any]
     Raises:
         LeanformerError: With the reason at the first site.
     """
-    places = _sites(model)
+    places = inspected_sites(model)
     for name, entry in probes.items():
         problems = []
         for site in places:
             try:
-                _choice(site, entry)
+                choice_at(site, entry)
             except LeanformerError as error:
                 problems.append(str(error))
         if places and len(problems) == len(places):
             # A block that cannot stand at the first site may be what stands at another: that says more.
-            raise LeanformerError(f"probe {name}: {_KEPT if _KEPT in problems else problems[0]}")
-
-
-_KEPT = "it is what stands there already; give it arguments, or take another block"
-
-
-def _choice(site: Site, entry: Mapping[str, Any]) -> Choice:
-    """A probe's block at a site.
-
-    Raises:
-        LeanformerError: It cannot stand there, or is what stands there already.
-    """
-    choice = match({site.name: entry}, [site])[site.name]
-    if choice.block.keeps(choice.arguments):
-        raise LeanformerError(_KEPT)
-    return choice
-
-
-def _sites(model: PreTrainedModel) -> list[Site]:
-    """What can be looked at."""
-    return [site for site in sites(model) if site.kind in KINDS and site.block != "none"]
+            raise LeanformerError(f"probe {name}: {KEPT if KEPT in problems else problems[0]}")
 
 
 def _study(model: PreTrainedModel, source: str, data: Mapping[str, Any], device: str) -> Study:
     """The study whose task reads the data and measures; it has no candidate that is ever trained."""
     task = find_family(model).task
-    limits = {"train_limit": TRAIN_LIMIT}
-    if task == "translation":
-        positions = model.config.max_position_embeddings
-        limits |= {"validation_limit": VALIDATION_LIMIT, "test_limit": 1, "max_tokens": min(128, positions)}
+    sections = STUDIES[task].for_inspection(getattr(model.config, "max_position_embeddings", None))
     return make_study(
         {
             "name": "inspection",
             "task": task,
-            "data": {**limits, **data},
+            "data": {**sections["data"], **data},
             "baseline": {"model": source},
             "candidates": {"emptied": {"plan": {"*.mlp": "none"}}},
-            "train": {"epochs": 0, **SMALL_BATCHES[task]},
+            "train": {"epochs": 0, **sections["train"]},
             "measure": {"device": device},
         },
         "inspect",
     )
-
-
-class _Inspector:
-    """One inspection, step by step."""
-
-    def __init__(
-        self,
-        task: Task,
-        trained: PreTrainedModel,
-        probes: Mapping[str, Mapping[str, Any]] | None,
-        teach: DistillConfig,
-        reporter: Reporter,
-    ) -> None:
-        self.task = task
-        self.trained = trained
-        self.opened = frozen_copy(reduce(trained, {}))
-        self.config = teach
-        self.reporter = reporter
-        self.given_probes = PROBES if probes is None else probes
-        self.probes = {name: dict(entry) for name, entry in self.given_probes.items()}
-        self.family: Family = find_family(self.opened)
-        self.sites = _sites(self.opened)
-        if not self.sites:
-            raise LeanformerError("inspect: the model has neither an attention nor an MLP to look at")
-        self.attentions: dict[str, AttentionWeights] = {}
-        for site in self.sites:
-            weights = self.family.attention_weights(self._module(site))
-            if weights is not None:
-                self.attentions[site.name] = weights
-        self.lessons: dict[tuple[str, str], Lesson] = {}
-        self.linear: dict[str, torch.Tensor] = {}
-        self.spreads: dict[str, HeadSpread] = {}
-        self.explained: dict[tuple[str, str], float] = {}
-        self.by_head: dict[tuple[str, str], list[float]] = {}
-        self.changes: dict[tuple[str, str], dict[str, float]] = {}
-        self.quality: dict[str, float] = {}
-        self.longest = 1
-
-    def _module(self, site: Site) -> nn.Module:
-        module = module_at(self.opened, site.name)
-        assert module is not None
-        return module
-
-    def _heads(self, site: Site) -> int | None:
-        """Heads that can be told apart in what the site shows; None where an output projection mixes them."""
-        if site.name in self.attentions:
-            return self.attentions[site.name].num_heads
-        module = self._module(site)
-        return module.heads_in_output if isinstance(module, BlockModule) else None
-
-    def _wanted(self) -> list[tuple[str, Any]]:
-        outputs: list[tuple[str, Any]] = [(site.name, "output") for site in self.sites]
-        return outputs + [(name, "heads") for name in self.attentions]
-
-    @torch.no_grad()
-    def _read(
-        self, batches: Iterable[Mapping[str, torch.Tensor]], look: Callable[[Site, Seen, torch.Tensor | None], object]
-    ) -> None:
-        """Lets the model read batches and shows each site with the mask of its tokens."""
-        with Observed(self.opened, self._wanted()) as observed:
-            for batch in batches:
-                seen = observed.read(dict(batch))
-                for site in self.sites:
-                    look(site, seen, seen.mask_at(site))
-
-    def fit(self) -> None:
-        """Fits linear maps to the training examples; measures them, and how attention spreads, on held-out ones."""
-        fits = {(site.name, "output"): LeastSquares() for site in self.sites}
-        fits |= {(name, "heads"): LeastSquares() for name in self.attentions}
-
-        def add(site: Site, seen: Seen, mask: torch.Tensor | None) -> None:
-            given = _real(_features(site, seen, mask), mask)
-            self.longest = max(self.longest, _tokens(site, seen))
-            for target in ("output", "heads"):
-                if (site.name, target) in fits:
-                    fits[site.name, target].add(given, _real(seen.targets[site.name, target], mask))
-
-        self.reporter.say(f"{self.reporter.study}: linear maps of {len(self.sites)} sites", style="dim")
-        self._read(self.task.teaching_batches(1).training(seed=0, epoch=0), add)
-        maps = {key: fit.solve() for key, fit in fits.items()}
-        self.linear = {name: weight for (name, target), weight in maps.items() if target == "output"}
-        whole = {site.name: Explained() for site in self.sites}
-        heads = {name: Explained() for name in self.attentions}
-
-        def measure(site: Site, seen: Seen, mask: torch.Tensor | None) -> None:
-            given = _real(_features(site, seen, mask), mask)
-            self.longest = max(self.longest, _tokens(site, seen))
-            whole[site.name].add(given @ maps[site.name, "output"], _real(seen.targets[site.name, "output"], mask))
-            if site.name in heads:
-                target = _real(seen.targets[site.name, "heads"], mask)
-                heads[site.name].add(given @ maps[site.name, "heads"], target)
-            self._spread(site, seen, mask)
-
-        self._read(self.task.validation_batches(), measure)
-        for site in self.sites:
-            self.explained[site.name, "linear"] = whole[site.name].r2()
-            count = self._heads(site)
-            if count is not None:
-                self.by_head[site.name, "linear"] = heads.get(site.name, whole[site.name]).r2_by(count)
-
-    def _spread(self, site: Site, seen: Seen, mask: torch.Tensor | None) -> None:
-        weights = weights_of(self.family, site, self._module(site), _inputs(site, seen, mask))
-        if weights is not None:
-            causal = site.causal and not site.reads_source
-            spread = self.spreads.setdefault(site.name, HeadSpread(causal))
-            spread.add(weights, mask, seen.source_mask if site.reads_source else mask)
-
-    def teach(self) -> None:
-        """Teaches the probes, all at once, and measures them on held-out data."""
-        self._make_lessons()
-        lessons = list(self.lessons.values())
-        if not lessons:
-            return
-        precision = settle_precision("float32", self.task.device)
-        self.reporter.start(f"teaching {len(lessons)} probes", self.config.epochs)
-        with Observed(self.opened, [(lesson.site.name, lesson.target) for lesson in lessons]) as observed:
-            train(
-                teachable(lessons),
-                self.task.teaching_batches(self.config.batch_multiple),
-                teaching_config(self.config),
-                self.config.learning_rate,
-                0,
-                _Progress(self.reporter, self.config.epochs),
-                make_accelerator(precision, self.task.device),
-                loss=teaching_loss(observed, lessons),
-            )
-        self.reporter.done(" ")
-        whole = {key: Explained() for key in self.lessons}
-        heads = {key: Explained() for key in self.lessons}
-
-        def measure(site: Site, seen: Seen, mask: torch.Tensor | None) -> None:
-            for (name, probe), lesson in self.lessons.items():
-                if name != site.name:
-                    continue
-                given, target = answer(lesson, seen)
-                heads[name, probe].add(given, target)
-                if lesson.target == "heads":
-                    given = _real(lesson.block(seen.inputs_at(site)), mask)
-                    target = _real(seen.targets[name, "output"], mask)
-                whole[name, probe].add(given, target)
-
-        for lesson in lessons:
-            lesson.block.eval()
-        self._read(self.task.validation_batches(), measure)
-        for (name, probe), lesson in self.lessons.items():
-            self.explained[name, probe] = whole[name, probe].r2()
-            count = self._heads(lesson.site)
-            # A block's channels are the heads' where it was taught the heads, or where the site has no projection.
-            if count is not None and (lesson.target == "heads" or name not in self.attentions):
-                self.by_head[name, probe] = heads[name, probe].r2_by(count)
-
-    def _make_lessons(self) -> None:
-        for probe, entry in self.given_probes.items():
-            stands, problems = 0, []
-            for number, site in enumerate(self.sites):
-                try:
-                    resolved = self._resolve(site, entry)
-                except LeanformerError as error:
-                    problems.append(str(error))
-                    continue
-                torch.manual_seed(number)
-                block = build(self.opened, site, resolved, take_over=True)
-                if block is None or not any(True for _ in block.parameters()):
-                    continue
-                stands += 1
-                if isinstance(block, HeadsModule) and block.output is not None and site.name in self.attentions:
-                    block = HeadsProbe(block, self.attentions[site.name])
-                self.lessons[site.name, probe] = Lesson(f"{site.name} {probe}", site, block.to(self.task.device))
-            if not stands and self.given_probes is not PROBES:
-                raise LeanformerError(f"probe {probe}: {problems[0] if problems else 'it has nothing to learn'}")
-
-    def _resolve(self, site: Site, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        written = _choice(site, entry).arguments
-        limited = getattr(written, "max_length", None) is not None
-        needed = {"max_length": self.longest} if limited else {}
-        return resolve(self.opened, {site.name: {**needed, **entry}})[site.name]
-
-    @torch.no_grad()
-    def replace(self) -> None:
-        """Measures the model with one site at a time emptied, made linear, or replaced by a probe."""
-        before = self.task.validate(self.opened, last=False)
-        self.quality = before
-        self.reporter.start(f"replacing one of {len(self.sites)} sites at a time", len(self.sites))
-        for number, site in enumerate(self.sites):
-            emptied = reduce(self.trained, {site.name: "none"}).eval()
-            self.changes[site.name, "none"] = self._change(emptied, before)
-            original = self._module(site)
-            stand_ins: dict[str, nn.Module] = {"linear": LinearModule(site, self.linear[site.name])}
-            stand_ins |= {probe: lesson.block for (name, probe), lesson in self.lessons.items() if name == site.name}
-            for name, module in stand_ins.items():
-                put(self.opened, site, module)
-                self.changes[site.name, name] = self._change(self.opened, before)
-            put(self.opened, site, original)
-            self.reporter.step(number, 1, 1)
-        self.reporter.done(" ")
-
-    def _change(self, model: PreTrainedModel, before: Mapping[str, float]) -> dict[str, float]:
-        after = self.task.validate(model, last=False)
-        return {key.removeprefix("validation_"): after[key] - before[key] for key in before}
-
-    def results(self) -> dict[str, Any]:
-        """What was found, as ``inspection.json`` has it."""
-        tried = ["linear", *self.probes]
-        rows = []
-        for site in self.sites:
-            spread = self.spreads.get(site.name)
-            rows.append(
-                {
-                    "site": site.name,
-                    "kind": site.kind,
-                    "block": site.block,
-                    "parameters": site.parameters,
-                    "heads": self._heads(site),
-                    "r2": {name: self.explained.get((site.name, name)) for name in tried},
-                    "r2_by_head": {name: self.by_head.get((site.name, name)) for name in tried},
-                    "probe_parameters": {
-                        name: sum(parameter.numel() for parameter in lesson.block.parameters())
-                        for (place, name), lesson in self.lessons.items()
-                        if place == site.name
-                    },
-                    "entropy": None if spread is None else spread.entropy,
-                    "effective_rank": None if spread is None else spread.effective_rank,
-                    "tokens_read": None if spread is None else spread.tokens_read,
-                    "replaced": {name: self.changes.get((site.name, name)) for name in ("none", *tried)},
-                }
-            )
-        return {
-            "quality": {key.removeprefix("validation_"): value for key, value in self.quality.items()},
-            "sites": rows,
-            "order": self._order(rows),
-        }
-
-    def _order(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        """The attentions that took a probe, the easiest first: by what the model loses with the best of them."""
-        losses = {row["site"]: best_probe(row, self.probes) for row in rows if row["kind"] != "mlp"}
-        found = {site: best[1] for site, best in losses.items() if best is not None}
-        return sorted(found, key=lambda site: found[site])
-
-
-class _Progress:
-    """Shows the teaching's steps."""
-
-    def __init__(self, reporter: Reporter, epochs: int) -> None:
-        self._reporter = reporter
-        self._epochs = epochs
-
-    def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
-        return {}
-
-    def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
-        self._reporter.step(epoch, step, steps_per_epoch)
-
-    def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
-        self._reporter.epoch(record, self._epochs, examples_per_second, "")
-
-    def rolled_back(self, reason: str) -> None:
-        self._reporter.warn(reason)
-
-
-def _features(site: Site, seen: Seen, mask: torch.Tensor | None) -> torch.Tensor:
-    return features(site, _inputs(site, seen, mask))
-
-
-def _inputs(site: Site, seen: Seen, mask: torch.Tensor | None) -> BlockInputs:
-    return BlockInputs(seen.inputs[site.name], mask, seen.source, seen.source_mask)
-
-
-def _tokens(site: Site, seen: Seen) -> int:
-    tokens = seen.inputs[site.name].shape[1]
-    return tokens if seen.source is None or not site.reads_source else max(tokens, seen.source.shape[1])
-
-
-def _real(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """(batch, tokens, channels) -> (real positions, channels)."""
-    return states.flatten(0, 1) if mask is None else states[mask]

@@ -71,7 +71,7 @@ def translate_lines(
     with quiet_libraries():
         translator = load(model).to(pick_device(device, "--device"))
         family = find_family(translator)
-        if family.task != "translation":
+        if not translator.config.is_encoder_decoder:
             raise LeanformerError(f"{model}: a model for {family.task}, not a translator")
         tokenizer = TranslationTokenizer.load(model)
         if lines is None:
