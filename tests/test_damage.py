@@ -13,11 +13,12 @@ import pytest
 from studies import results_of, run, without_timings
 
 import leanformer as lf
+from leanformer.core.json_files import read_sealed, sealed
 from leanformer.core.signatures import content_signature, files_signature
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.study import scratch, training
 from leanformer.study.assemble import assemble
-from leanformer.study.store import RunDirectory, read_json, sealed
+from leanformer.study.store import RunDirectory
 
 MakeStudy = Callable[..., dict[str, Any]]
 
@@ -147,17 +148,17 @@ def test_a_damaged_record_of_costs_is_measured_anew(finished: Path, digits_study
 def test_a_sealed_file_tells_a_changed_digit(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text(sealed({"loss": 0.125, "words": ["ä"]}), encoding="utf-8")
-    assert read_json(path) == {"loss": 0.125, "words": ["ä"]}
+    assert read_sealed(path) == {"loss": 0.125, "words": ["ä"]}
     path.write_text(path.read_text(encoding="utf-8").replace("0.125", "0.126"), encoding="utf-8")
     with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \(not as it was written"):
-        read_json(path)
+        read_sealed(path)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="root gives up its rights in it")
 @pytest.mark.parametrize("name", ["model/model.safetensors", "result.json", "settings.json"])
 def test_what_may_not_be_read_is_not_called_damage(finished: Path, digits_study: MakeStudy, name: str) -> None:
     trial = finished / "trials" / "minimal" / "seed-0"
-    settings = read_json(trial / "settings.json")
+    settings = read_sealed(trial / "settings.json")
     directory = RunDirectory(finished, lf.make_study(digits_study()))
     for place in (finished, *finished.parents[:-1]):
         place.chmod(0o755)
@@ -341,7 +342,7 @@ def test_a_baseline_that_was_trained_anew_runs_again(
 
 def test_an_older_study_that_names_no_contents_is_taken_as_it_is(finished: Path, digits_study: MakeStudy) -> None:
     for path in finished.rglob("settings.json"):
-        settings = read_json(path)
+        settings = read_sealed(path)
         for key in ("data_content", "baseline_content"):
             del settings[key]
         path.write_text(json.dumps(settings))

@@ -15,10 +15,10 @@ from report_examples import example_results
 
 import leanformer
 from leanformer.cli import main
+from leanformer.core.json_files import to_json
 from leanformer.core.warning import CODES, StudyWarning, rows
 from leanformer.report.page import render
 from leanformer.results.reader import read_results
-from leanformer.study.store import to_json
 
 SOURCES = Path(leanformer.__file__).parent
 DOCS = Path(__file__).parents[1] / "docs"

@@ -23,11 +23,11 @@ from benchmarks.kit.tables import Tables
 from benchmarks.kit.verdicts import Verdict
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import make_directory, write_atomically
+from leanformer.core.json_files import read_sealed, to_json
 from leanformer.core.machine import environment, threads
 from leanformer.core.progress import quiet_libraries
 from leanformer.core.registry import Registry
 from leanformer.results.schema import rows_of
-from leanformer.study.store import read_json, to_json
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -184,7 +184,7 @@ def read_result(path: Path) -> Result:
     Raises:
         LeanformerError: It is damaged, or no benchmark's.
     """
-    result = read_json(path, "delete it, or run its benchmark again")
+    result = read_sealed(path, "delete it, or run its benchmark again")
     missing = [key for key in ENVELOPE if key not in result]
     if missing:
         raise LeanformerError(f"{path}: not a benchmark's results: no {', '.join(missing)}")

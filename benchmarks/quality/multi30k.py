@@ -26,12 +26,12 @@ from benchmarks.kit.plots import Differences
 from benchmarks.kit.tables import Tables, figure_table, span, table, with_interval
 from benchmarks.kit.verdicts import MARGINS, Verdict
 from leanformer.core.errors import LeanformerError
+from leanformer.core.json_files import read_sealed
 from leanformer.decide.corpus import compare_corpus
 from leanformer.measure.translation import Translations
 from leanformer.results.formats import change
 from leanformer.results.metrics import METRICS
 from leanformer.results.schema import rows_of
-from leanformer.study.store import read_json
 
 Rows = Mapping[str, Mapping[str, Any]]
 """Name of a candidate -> what is kept of it."""
@@ -136,7 +136,7 @@ def make_study(arguments: argparse.Namespace) -> dict[str, Any]:
 def make_row(result: Mapping[str, Any], run: Path) -> dict[str, Any]:
     """What is kept of a candidate."""
     trials = [
-        read_json(file, "delete it and run again")
+        read_sealed(file, "delete it and run again")
         for file in sorted((run / "trials" / result["name"]).glob("seed-*/result.json"))
     ]
     return {key: result[key] for key in KEPT} | {

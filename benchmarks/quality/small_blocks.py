@@ -20,8 +20,8 @@ from benchmarks.kit.tables import Tables, figure_table, table
 from benchmarks.quality.multi30k import STUDY, make_row, score
 from leanformer.config.base import DistillConfig
 from leanformer.core.errors import LeanformerError
+from leanformer.core.json_files import read_sealed
 from leanformer.results.schema import rows_of
-from leanformer.study.store import read_json
 
 ENCODER, DECODER, CROSS = "encoder.*.self_attention", "decoder.*.self_attention", "*.cross_attention"
 CROSS_SLOTS = {"block": "slots", "slots": 64, "gate": "linear", "rank": 16}
@@ -97,7 +97,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     with runs_of("multi30k", arguments) as runs:
         if wanted:
             inspection = arguments.inspection or look(study, plans, runs, arguments.inspect_examples)
-            heads = halves(read_json(inspection, "give the inspection.json of the teacher"))
+            heads = halves(read_sealed(inspection, "give the inspection.json of the teacher"))
             plans |= {
                 half: {site: CROSS_SLOTS | {"heads": listed} for site, listed in heads[half].items()} for half in wanted
             }

@@ -37,6 +37,7 @@ from leanformer.blocks.kit.site import Site
 from leanformer.config.base import FinetuneConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import make_directory, write_atomically
+from leanformer.core.json_files import to_json
 from leanformer.learn.losses import Batch, Loss, relative_error, tuning_loss
 from leanformer.learn.observe import frozen_copy
 from leanformer.learn.step import make_accelerator
@@ -46,7 +47,6 @@ from leanformer.model.family import find_family
 from leanformer.model.stacks import real_tokens
 from leanformer.model.students import reduce
 from leanformer.model.surgery import module_at, parameter_count, sites
-from leanformer.study.store import to_json
 from leanformer.tasks.base import open_task
 from leanformer.tasks.translation import Translation
 

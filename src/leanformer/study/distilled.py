@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from leanformer.config.base import BASELINE, CandidateConfig
 from leanformer.core.errors import LeanformerError
+from leanformer.core.json_files import read_sealed
 from leanformer.learn.losses import tuning_loss
 from leanformer.learn.observe import frozen_copy
 from leanformer.learn.train import Trained
@@ -21,7 +22,6 @@ from leanformer.model.surgery import ResolvedPlan
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.scratch import TrialStep
 from leanformer.study.steps import Step, ended_well
-from leanformer.study.store import read_json
 from leanformer.study.teaching import Taught, failed_lesson, lesson_key, lessons_of
 from leanformer.study.training import bring_trial_up_to_date, end_trial, train_model
 from leanformer.tasks.base import WritingTask
@@ -142,7 +142,7 @@ class StudentStep(Step):
         if finetune.epochs:
             trained, answering = self._tuned(prepared, teacher, student)
         else:
-            settings = read_json(self.directory(prepared) / "settings.json")
+            settings = read_sealed(self.directory(prepared) / "settings.json")
             prepared.reporter.start(self.title, 0, settings=settings)
             prepared.reporter.done("assembled")
             trained, answering = Trained(), 0.0
@@ -211,7 +211,7 @@ class StudentStep(Step):
 
 def teacher_settings(prepared: PreparedStudy, seed: int) -> dict[str, Any]:
     """Everything that a teacher, the baseline's trained model, follows from."""
-    return {"teacher": read_json(prepared.directory.trial(BASELINE, seed) / "settings.json")}
+    return {"teacher": read_sealed(prepared.directory.trial(BASELINE, seed) / "settings.json")}
 
 
 def known_blocks(prepared: PreparedStudy, seed: int) -> dict[str, Taught | None]:

@@ -16,6 +16,7 @@ from leanformer.config.reader import check_probe_name, make_study
 from leanformer.core.errors import LeanformerError, printable, quoted
 from leanformer.core.events import Reporter
 from leanformer.core.files import make_directory, write_atomically
+from leanformer.core.json_files import to_json
 from leanformer.core.machine import environment, pick_device
 from leanformer.core.memory import memory_named
 from leanformer.core.paths import as_path, check_directory, check_file
@@ -26,7 +27,6 @@ from leanformer.model.family import find_family
 from leanformer.model.students import load
 from leanformer.report.inspection import write_page
 from leanformer.study.inspector import KEPT, PROBES, Inspector, choice_at, inspected_sites
-from leanformer.study.store import to_json
 from leanformer.tasks.base import open_task
 
 TEACHING = DistillConfig(epochs=6, learning_rate=3e-3)

@@ -18,6 +18,7 @@ from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, St
 from leanformer.core.errors import LeanformerError
 from leanformer.core.events import Reporter
 from leanformer.core.files import write_atomically
+from leanformer.core.json_files import DamagedError, read_sealed, sealed
 from leanformer.core.machine import pick_device
 from leanformer.core.memory import memory_named
 from leanformer.core.signatures import content_signature, files_signature
@@ -29,7 +30,7 @@ from leanformer.model.plan import match
 from leanformer.model.students import load, outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.study.assemble import CandidateOutcome
-from leanformer.study.store import DamagedError, RunDirectory, read_json, sealed
+from leanformer.study.store import RunDirectory
 from leanformer.study.teaching import Teaching
 from leanformer.tasks.base import open_task
 
@@ -217,14 +218,14 @@ class PreparedStudy:
             "evaluation": self.task.evaluation_settings(),
             "figures": [figure.name for figure in fields(Cost)],  # a version that measures more measures anew
             "models": {
-                name: read_json(self.directory.path / next(iter(directories.values())) / "settings.json")
+                name: read_sealed(self.directory.path / next(iter(directories.values())) / "settings.json")
                 for name, directories in names.items()
             },
         }
         path = self.directory.path / "costs.json"
         if path.exists():
             try:
-                known = read_json(path)
+                known = read_sealed(path)
             except DamagedError as error:
                 self.reporter.warn(f"{error}; it is measured anew")
                 known = {}

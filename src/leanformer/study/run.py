@@ -17,6 +17,7 @@ from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.events import Reporter, Sink
 from leanformer.core.files import write_atomically
+from leanformer.core.json_files import to_json
 from leanformer.core.machine import environment, threads
 from leanformer.core.paths import as_path
 from leanformer.core.progress import console_sink, quiet_libraries
@@ -31,7 +32,7 @@ from leanformer.study.graph import announce, run_steps
 from leanformer.study.outcomes import read_outcomes
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.side_by_side import check_script, run_side_by_side
-from leanformer.study.store import RunDirectory, to_json
+from leanformer.study.store import RunDirectory
 
 TRACKED = (
     "quality",

@@ -25,58 +25,14 @@ from leanformer.core.files import (
     sha256,
     write_atomically,
 )
+from leanformer.core.json_files import DamagedError, read_sealed, sealed
 
 CHECKPOINT = "checkpoint.safetensors"
-SEAL = "sha256"
 SECONDS_BETWEEN_LOOKS = 1.0
 LOADED = (".json", ".jinja", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".py", ".model", ".spm", ".txt")
 """Endings of files that change what a model's directory is loaded as, and so must not be foreign."""
 ADDED = ("data_content", "baseline_content")
 """Settings that trials of the first version do not say; where they are missing, nothing is compared."""
-
-
-class DamagedError(LeanformerError):
-    """A file is not as it was written."""
-
-
-def to_json(value: Any) -> str:
-    """Indented JSON that keeps every digit of its numbers, and refuses what is not a number."""
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
-    """Reads a JSON object; one that ``sealed`` wrote is compared with its SHA-256, which is left out.
-
-    Args:
-        path: The file.
-        remedy: What to do where it is damaged, for the message.
-
-    Raises:
-        DamagedError: It is damaged.
-        LeanformerError: It cannot be read.
-    """
-    remedy = remedy and f"; {remedy}"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LeanformerError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{path}: damaged ({error}){remedy}") from None
-    if not isinstance(content, dict):
-        raise DamagedError(f"{path}: damaged (no JSON object){remedy}")
-    seal = content.pop(SEAL, None)
-    if seal is not None and seal != _seal(content):
-        raise DamagedError(f"{path}: damaged (not as it was written, by its SHA-256){remedy}")
-    return content
-
-
-def sealed(content: Mapping[str, Any]) -> str:
-    """JSON with its own SHA-256, for ``read_json`` to compare."""
-    return to_json({**content, SEAL: _seal(content)})
-
-
-def _seal(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(to_json(content).encode()).hexdigest()
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -271,7 +227,7 @@ class RunDirectory:
         """What differs from the settings that a trial was made with; None where it was not even begun."""
         path = directory / "settings.json"
         if path.exists():
-            known = read_json(path)
+            known = read_sealed(path)
             return differences(known, _as_far_as_known(known, settings))
         if (directory / "result.json").exists():
             raise DamagedError(f"{path}: missing")
@@ -280,7 +236,7 @@ class RunDirectory:
     def finished(self, directory: Path) -> dict[str, Any] | None:
         """A trial's result, if it is there."""
         path = directory / "result.json"
-        return read_json(path, f"delete {directory} and run again to repeat this trial") if path.exists() else None
+        return read_sealed(path, f"delete {directory} and run again to repeat this trial") if path.exists() else None
 
     def finish(self, directory: Path, result: Mapping[str, Any]) -> None:
         """Writes a trial's result, last of all that is written of it, with the SHA-256 of every file beside it."""
@@ -320,7 +276,7 @@ class RunDirectory:
         path = directory / "result.json"
         if not path.exists() or self._whole.get(path) == path.stat().st_mtime_ns:
             return
-        sums = read_json(path).get("files", {})  # studies of the first version have none
+        sums = read_sealed(path).get("files", {})  # studies of the first version have none
         for name, expected in sums.items():
             file = directory / name
             if may_lack is not None and name.startswith(f"{may_lack}/") and not (directory / may_lack).exists():

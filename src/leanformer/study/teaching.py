@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from leanformer.config.base import DistillConfig, TrainConfig
 from leanformer.core.events import Reporter
 from leanformer.core.files import write_atomically
+from leanformer.core.json_files import read_sealed
 from leanformer.core.memory import memory_named
 from leanformer.learn.checkpoint import going_on
 from leanformer.learn.lessons import (
@@ -37,7 +38,7 @@ from leanformer.learn.observe import Observed, frozen_copy
 from leanformer.learn.train import Trained, train
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
-from leanformer.study.store import RunDirectory, read_json
+from leanformer.study.store import RunDirectory
 from leanformer.tasks.base import Task, WritingTask
 
 
@@ -298,7 +299,7 @@ class Teaching:
         self._directory.check()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in lesson.block.state_dict().items()}
         write_atomically(directory / "block.safetensors", save_tensors(tensors))
-        settings = read_json(directory / "settings.json")
+        settings = read_sealed(directory / "settings.json")
         result = {
             "site": lesson.site.name,
             "block": settings["entry"]["block"],

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from leanformer.config.base import TrainConfig
 from leanformer.core.files import replace_directory
+from leanformer.core.json_files import read_sealed
 from leanformer.core.memory import memory_named
 from leanformer.learn.checkpoint import going_on
 from leanformer.learn.losses import Loss
@@ -19,7 +20,7 @@ from leanformer.learn.train import Trained, TrainingBatches, train
 from leanformer.model.students import load, save
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import Step, ended_well
-from leanformer.study.store import CHECKPOINT, differences, read_json
+from leanformer.study.store import CHECKPOINT, differences
 from leanformer.study.teaching import Taught, taught_numbers
 
 PREDICTIONS = "predictions.parquet"
@@ -51,7 +52,7 @@ def train_model(
         batches: In place of the study's.
         config: In place of the study's.
     """
-    prepared.reporter.start(title, epochs, settings=read_json(directory / "settings.json"))
+    prepared.reporter.start(title, epochs, settings=read_sealed(directory / "settings.json"))
     observer = TrialObserver(prepared, epochs)
     checkpoint = directory / CHECKPOINT
 
