@@ -21,6 +21,7 @@ from leanformer.config import yaml_text
 from leanformer.config.without_effect import check_effects
 from leanformer.core.errors import quoted
 from leanformer.core.fields import (
+    OPERATIONAL,
     Batch,
     Beam,
     Epochs,
@@ -52,7 +53,11 @@ def _rates_differ(rates: tuple[float, ...]) -> tuple[float, ...]:
 
 
 Rates = Annotated[
-    tuple[Rate, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=100), AfterValidator(_rates_differ)
+    tuple[Rate, ...],
+    BeforeValidator(_as_list),
+    Field(min_length=1, max_length=100),
+    AfterValidator(_rates_differ),
+    OPERATIONAL,  # a training has the one of them that is its own
 ]
 
 
@@ -126,12 +131,8 @@ class DistillConfig(Section):
     weight_decay: NonNegative = 0.0
     batch_multiple: Annotated[int, Field(ge=1, le=10**4)] = 1
     """Batches are so many times as large as in training: wide blocks pay for each step more than for each example."""
-    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    memory_fraction: Annotated[float, Field(gt=0, le=1), OPERATIONAL] = 0.5
     """Part of the free memory that blocks taught at a time may take; more blocks than fit are taught in groups."""
-
-    def settings(self) -> dict[str, Any]:
-        """What taught blocks follow from: all but the memory that they may take."""
-        return self.model_dump(mode="json", exclude={"memory_fraction"})
 
 
 class CandidateConfig(Section):
@@ -162,7 +163,7 @@ class TrainConfig(Section):
     epochs: Epochs = 20
     learning_rate: Rates = (1e-3, 3e-3, 1e-2)
     """One rate, or a list that is searched on the validation split, alike for every model."""
-    search_epochs: SomeEpochs | None = None
+    search_epochs: Annotated[SomeEpochs | None, OPERATIONAL] = None
     """Epochs a rate gets in the search; by default ``epochs``, and the winner's run is the first seed's trial."""
     weight_decay: NonNegative = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
@@ -176,7 +177,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 autocast on a GPU that has it, float32 elsewhere."""
     compile: bool = False
-    checkpoint_seconds: NonNegative = 30.0
+    checkpoint_seconds: Annotated[NonNegative, OPERATIONAL] = 30.0
     """A checkpoint is written when this much time has passed since the last; 0: after every epoch."""
 
 

@@ -11,6 +11,7 @@ from pydantic import (
 
 from leanformer.config.base import STUDIES, AcceptConfig, BaselineConfig, DataConfig, Study, TrainConfig
 from leanformer.core.fields import (
+    OPERATIONAL,
     Batch,
     Count,
     Deviation,
@@ -56,7 +57,7 @@ class ImageDataConfig(DataConfig):
     storage: Literal["auto", "memory", "stream"] = "auto"
     """``memory``: decoded once, kept on the device; ``stream``: decoded batch by batch from disk; ``auto``: memory
     where the decoded images take less than half of what is free."""
-    duplicates: Literal["exact", "near", "none"] = "exact"
+    duplicates: Annotated[Literal["exact", "near", "none"], OPERATIONAL] = "exact"
     """Which images are looked for in two splits: those that are pixel for pixel the same; also those that look alike;
     or none, which while streaming spares the pass over all images in which they are looked at."""
 

@@ -12,6 +12,9 @@ from pydantic_core import PydanticCustomError
 from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, printable, quoted
 
+OPERATIONAL = "operational"
+"""In the ``Annotated`` type of a key: it says how work is done, and no outcome follows from it."""
+
 
 class Section(BaseModel):
     """A part of the study file: unknown keys are errors, values are not coerced from other types.
@@ -30,6 +33,16 @@ class Section(BaseModel):
             super().__init__(**data)
         except ValidationError as error:
             raise LeanformerError(f"{name}: {described(error, data)}") from None
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that outcomes follow from, as plain data: all keys but those that are ``OPERATIONAL``."""
+        plain = self.model_dump(mode="json")
+        settings = {}
+        for name, field in type(self).model_fields.items():
+            if OPERATIONAL not in field.metadata:
+                value = getattr(self, name)
+                settings[name] = value.settings() if isinstance(value, Section) else plain[name]
+        return settings
 
     def __setattr__(self, name: str, value: object) -> None:
         _refuse_change(self, name)

@@ -110,7 +110,7 @@ class StudentStep(Step):
             "plan": candidate.plan,
             "method": candidate.method,
             "distill": prepared.study.distill.settings(),
-            "finetune": finetune.model_dump(mode="json") if finetune.epochs else None,
+            "finetune": finetune.settings() if finetune.epochs else None,
         }
 
     def needs(self, prepared: PreparedStudy) -> Sequence[Step]:

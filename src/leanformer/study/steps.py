@@ -92,20 +92,13 @@ def scratch_settings(prepared: PreparedStudy, step: Step, rate: float, epochs: i
         epochs: Of the training.
     """
     candidate = prepared.candidates[step.name]
-    # Which duplicates are looked for changes no training.
-    whole = prepared.study.model_dump(mode="json", exclude={"data": {"duplicates"}})
-    train = {
-        key: value
-        for key, value in whole["train"].items()
-        if key not in ("learning_rate", "search_epochs", "checkpoint_seconds")
-    }
     return {
-        "data": whole["data"],
-        "baseline": whole["baseline"],
+        "data": prepared.study.data.settings(),
+        "baseline": prepared.study.baseline.settings(),
         **prepared.files,
         "plan": {} if candidate is None else candidate.plan,
         "method": "scratch" if candidate is None else candidate.method,
-        "train": {**train, "epochs": epochs, "precision": prepared.precision},
+        "train": {**prepared.study.train.settings(), "epochs": epochs, "precision": prepared.precision},
         "task": prepared.task.training_settings(),
         "device": prepared.device.type,
         "learning_rate": rate,
