@@ -122,7 +122,8 @@ def test_reduce_makes_its_blocks_among_the_arguments_own_weights(
     """The argument and the student are all that is held: no third copy."""
     from leanformer.model import students
 
-    model, opened = make_model(), []
+    model = make_model()
+    opened: list[PreTrainedModel] = []
     monkeypatch.setattr(
         students,
         "same_weights_other_modules",

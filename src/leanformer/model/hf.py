@@ -83,6 +83,14 @@ def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) 
     to.config._attn_implementation = source.config._attn_implementation
 
 
+def attend_without_looking(model: PreTrainedModel) -> None:
+    """Lets a model attend in a way that its masks' numbers are not looked at, so that it can be called on "meta".
+
+    Relies on ``eager``: the masks of ``sdpa`` are left out where nothing is masked, which is seen from their numbers.
+    """
+    model.config._attn_implementation = "eager"
+
+
 NO_MASK = torch.empty(1, 1, 1, 1)
 """A mask that nobody reads: transformers takes one of four dimensions as it is, and makes no other from it.
 

@@ -88,7 +88,6 @@ def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     family = find_family(model)
     config = _student_config(family, model, resolve(model, plan))
     student = outline(family.student_model_class, config)
-    copy_attention_implementation(model, student)
     _settle_generation(student, model)
     return student.train(model.training)
 
