@@ -126,6 +126,7 @@ def allocations(record: torch.profiler.profile) -> Iterator[int]:
     Args:
         record: Of ``torch.profiler.profile(profile_memory=True)``, ended.
     """
-    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    profiler: Any = record.profiler
+    events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):
         yield int(event.nbytes())

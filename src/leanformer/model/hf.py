@@ -84,9 +84,10 @@ def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) 
 
 
 def attend_without_looking(model: PreTrainedModel) -> None:
-    """Lets a model attend in a way that its masks' numbers are not looked at, so that it can be called on "meta".
+    """Lets a model without weights be called: it attends in a way that looks at no number of a mask that it makes.
 
-    Relies on ``eager``: the masks of ``sdpa`` are left out where nothing is masked, which is seen from their numbers.
+    Relies on ``eager``; ``sdpa`` leaves out a mask that masks nothing, which it sees from the numbers. At those of a
+    mask that it is given, both look.
     """
     model.config._attn_implementation = "eager"
 

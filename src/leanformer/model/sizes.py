@@ -149,7 +149,7 @@ def outline(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> Pre
     """The model that a configuration describes, on the device "meta": without memory for its weights.
 
     Random generators stay as they were, and so does the configuration: the model has a copy. Called with inputs on that
-    device it does all products that the model would do.
+    device, without masks, it does all products that the model would do.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = model_class(copy.deepcopy(config))
