@@ -124,11 +124,12 @@ def test_reduce_makes_its_blocks_among_the_arguments_own_weights(
 
     model = make_model()
     opened: list[PreTrainedModel] = []
-    monkeypatch.setattr(
-        students,
-        "same_weights_other_modules",
-        lambda model: opened.append(same_weights_other_modules(model)) or opened[0],
-    )
+
+    def keep(model: PreTrainedModel) -> PreTrainedModel:
+        opened.append(same_weights_other_modules(model))
+        return opened[-1]
+
+    monkeypatch.setattr(students, "same_weights_other_modules", keep)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     structure = repr(model)
     student = reduce(model, {"*.self_attention": "average", "encoder.0.mlp": "none"})
