@@ -147,3 +147,16 @@ def test_without_a_compiler_there_is_one_line() -> None:
     ):
         step_of(lf.reduce(image_model(24), EXTREME), True)(image_batch())
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [{"block": "minimal_attention"}, {"block": "mixer", "positions": "grid"}, {"block": "slots", "slots": 4}],
+    ids=lambda block: str(block["block"]),
+)
+def test_a_student_can_be_exported(block: dict[str, Any]) -> None:
+    """What blocks are called with is plain tensors: tracing goes through it."""
+    student = lf.reduce(image_model(), {"*.self_attention": block}).eval()
+    pixels = image_batch()["pixel_values"]
+    exported = torch.export.export(student, (pixels,)).module()
+    torch.testing.assert_close(exported(pixels).logits, student(pixels).logits)

@@ -103,6 +103,16 @@ def test_layers_read_the_attention_implementation_at_each_call(make: MakeModel) 
     assert translate_once(model, output_attentions=True).cross_attentions[0] is not None
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_model_without_weights_can_be_called(make: MakeModel, name: str) -> None:
+    model = make(name).to("meta")
+    ids = torch.ones(1, 4, dtype=torch.long, device="meta")
+    with pytest.raises(RuntimeError, match="meta"):  # else it need not be told how to attend
+        model(input_ids=ids, decoder_input_ids=ids)
+    hf.attend_without_looking(model)
+    assert model(input_ids=ids, decoder_input_ids=ids).logits.shape == (1, 4, 40)
+
+
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_a_mask_of_four_dimensions_is_taken_as_it_is(make: MakeModel, implementation: str) -> None:
     config = make("bart", attn_implementation=implementation).config

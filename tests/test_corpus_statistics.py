@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from sacrebleu.metrics.bleu import BLEU
 from scipy import stats
 
+from benchmarks.decisions import simulate_bleu
 from leanformer.decide import corpus
 from leanformer.decide.corpus import compare_corpus, corpus_interval, paired_bootstrap
 from leanformer.decide.decision import decide
@@ -19,19 +18,12 @@ from leanformer.decide.statistics import compare
 from leanformer.measure.translation import Translations
 from leanformer.results.metrics import METRICS
 
-SIMULATION = Path(__file__).parents[1] / "benchmarks" / "decisions" / "simulate_bleu.py"
-
 bleu = METRICS["bleu"].score
 
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("simulate_bleu", SIMULATION)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return simulate_bleu
 
 
 def translated(simulation: ModuleType, seeds: int, *bleus: float, luck: float = 0.0) -> list[np.ndarray]:

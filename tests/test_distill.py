@@ -253,7 +253,7 @@ def test_a_site_that_shows_nothing_is_named(opened: PreTrainedModel, target: Tar
     teacher = copied(opened)
     before = hooks(teacher)
     sublayer: Any = module_at(teacher, "encoder.1.self_attention_sublayer")
-    sublayer.forward = lambda hidden_states, **_: hidden_states
+    sublayer.forward = lambda inputs, **_: inputs.hidden_states
     with (
         Observed(teacher, [("encoder.0.self_attention", target), ("encoder.1.self_attention", target)]) as observed,
         pytest.raises(lf.LeanformerError, match=r"nothing was seen at encoder\.1\.self_attention: ") as raised,
@@ -279,7 +279,7 @@ def test_nothing_of_an_earlier_batch_is_seen(opened: PreTrainedModel) -> None:
     sublayer: Any = module_at(teacher, "encoder.1.self_attention_sublayer")
     with Observed(teacher, [("encoder.1.self_attention", "output")]) as observed:
         observed.read(BATCHES[0])
-        sublayer.forward = lambda hidden_states, **_: hidden_states
+        sublayer.forward = lambda inputs, **_: inputs.hidden_states
         with pytest.raises(lf.LeanformerError, match="nothing was seen"):
             observed.read(BATCHES[0])
 

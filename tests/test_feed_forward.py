@@ -98,7 +98,7 @@ def lengths_mask(tokens: int, *lengths: int) -> torch.Tensor:
     return torch.arange(tokens) < torch.tensor(lengths)[:, None]
 
 
-def source_for(module: FeedForwardModule, batch: int, tokens: int, *lengths: int) -> dict[str, torch.Tensor]:
+def source_for(module: FeedForwardModule, batch: int, tokens: int, *lengths: int) -> dict[str, Any]:
     """A source with its mask, for a block that reads one."""
     if not (isinstance(module.network, CausalNetwork) and module.network.sources):
         return {}
@@ -408,7 +408,9 @@ def test_padding_changes_nothing(
             x[row, : states.shape[1]] = states
             if source:
                 x_source[row, : source["source"].shape[1]] = source["source"]
-        read = {"source": x_source, "source_mask": lengths_mask(source_tokens, 20, 5, 11)} if sources[0] else {}
+        read: dict[str, Any] = (
+            {"source": x_source, "source_mask": lengths_mask(source_tokens, 20, 5, 11)} if sources[0] else {}
+        )
         together = module(BlockInputs(x, lengths_mask(tokens, 3, 17, 8), **read))
         assert together.isfinite().all()
         for row, expected in enumerate(alone):
@@ -460,7 +462,7 @@ def decode(
     hidden_states: torch.Tensor,
     mask: torch.Tensor | None,
     chunks: list[int],
-    **source: torch.Tensor,
+    **source: Any,
 ) -> torch.Tensor:
     """The tokens given a few at a time, as a layer does it; the source, as it comes, only the first time."""
     outputs = []

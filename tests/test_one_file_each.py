@@ -44,7 +44,7 @@ def test_every_module_of_blocks_registers_a_block() -> None:
     }
     assert homes == modules_of(leanformer.blocks)
     assert all(name == block.name for name, block in BLOCKS.items())
-    assert list(BLOCKS) == sorted(BLOCKS)
+    assert list(BLOCKS) == sorted(BLOCKS)  # as messages list them
 
 
 def test_an_unknown_block_is_named_with_all_that_are_known() -> None:

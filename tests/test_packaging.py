@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from leanformer.core.sinks.tracking import TRACKERS
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ["benchmarks", "docs", "examples", "src", "tests"]
 FILES = ["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"]
@@ -40,7 +42,8 @@ def test_all_that_is_imported_is_required() -> None:
                 imported.add(node.module.partition(".")[0])
     homes = importlib.metadata.packages_distributions()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = {plain(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"]}
+    trackers = [line for name in TRACKERS for line in project["optional-dependencies"][name]]
+    required = {plain(re.split(r"[^\w.-]", line)[0]) for line in [*project["dependencies"], *trackers]}
     elsewhere = imported - set(sys.stdlib_module_names) - {"leanformer"}
     assert not {name for name in elsewhere if not {plain(home) for home in homes.get(name, ())} & required}
 

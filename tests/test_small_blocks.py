@@ -117,7 +117,7 @@ def lengths_mask(tokens: int, *lengths: int) -> torch.Tensor:
     return torch.arange(tokens) < torch.tensor(lengths)[:, None]
 
 
-def source_for(place: str, batch: int, tokens: int, *lengths: int) -> dict[str, torch.Tensor]:
+def source_for(place: str, batch: int, tokens: int, *lengths: int) -> dict[str, Any]:
     """A source with its mask, at a place that reads one."""
     if place != "cross":
         return {}
@@ -625,7 +625,7 @@ def test_padding_changes_nothing(place: str, form: Form, dtype: torch.dtype) -> 
         for row in range(3):
             x[row, : sentences[row].shape[1]] = sentences[row]
             y[row, : sources[row].shape[1]] = sources[row]
-        read = {"source": y, "source_mask": lengths_mask(source_tokens, 20, 5, 11)} if crossed else {}
+        read: dict[str, Any] = {"source": y, "source_mask": lengths_mask(source_tokens, 20, 5, 11)} if crossed else {}
         together = module(BlockInputs(x, lengths_mask(tokens, 3, 17, 8), **read))
         assert together.isfinite().all()
         for row, expected in enumerate(alone):
@@ -688,7 +688,7 @@ def decode(
     hidden_states: torch.Tensor,
     mask: torch.Tensor | None,
     chunks: list[int],
-    **source: torch.Tensor,
+    **source: Any,
 ) -> torch.Tensor:
     """The tokens given a few at a time, as a layer does it; the source, as it comes, only the first time.
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -14,10 +12,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from benchmarks.decisions import simulate_decisions
 from leanformer.decide import statistics
 from leanformer.decide.statistics import Components, compare, mcnemar_exact, quality_interval
-
-SIMULATION = Path(__file__).parents[1] / "benchmarks" / "decisions" / "simulate_decisions.py"
 
 
 def draw(seeds: int, examples: int, accuracy: float = 0.95, spread: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -29,13 +26,8 @@ def draw(seeds: int, examples: int, accuracy: float = 0.95, spread: float = 0.0,
 
 @pytest.fixture(scope="module")
 def simulation() -> Iterator[ModuleType]:
-    specification = importlib.util.spec_from_file_location("simulate_decisions", SIMULATION)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
     gc.freeze()  # statsmodels collects garbage in each Holm correction: as long as the simulation itself
-    yield module
+    yield simulate_decisions
     gc.unfreeze()
 
 

@@ -19,8 +19,9 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 import leanformer as lf
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.state import DecodingState
-from leanformer.model import layers
+from leanformer.model import hf, layers
 from leanformer.model.students import length_limits
 from leanformer.model.surgery import module_at, parameter_count
 
@@ -660,11 +661,11 @@ def test_masks_that_nobody_reads_are_not_made(
     made: set[tuple[str, bool]] = set()
     original = layers.pass_through
 
-    def record(slot: Any, states: torch.Tensor, for_hf: Any, for_block: Any, first: bool = False) -> torch.Tensor:
-        if "past_key_values" in for_hf:  # an attention of the decoder
-            kind = "cross" if "key_value_states" in for_hf else "self"
-            made.add((kind, for_hf["attention_mask"] is not layers.UNREAD))
-        return original(slot, states, for_hf, for_block, first)
+    def record(slot: Any, inputs: BlockInputs, **for_attention: Any) -> torch.Tensor:
+        if "past_key_values" in for_attention:  # an attention of the decoder
+            kind = "cross" if "key_value_states" in for_attention else "self"
+            made.add((kind, for_attention["attention_mask"] is not hf.NO_MASK))
+        return original(slot, inputs, **for_attention)
 
     monkeypatch.setattr(layers, "pass_through", record)
     students("marian", plan).generate(torch.tensor([[5, 6, 7]]), max_new_tokens=1, do_sample=False)
@@ -711,7 +712,7 @@ def test_the_short_way_of_a_step_changes_nothing(
 @pytest.mark.parametrize("plan", ["self", "cross", "cross, one layer"])
 def test_masks_of_a_source_are_made_once(students: Students, monkeypatch: pytest.MonkeyPatch, plan: str) -> None:
     make = Mock(side_effect=create_bidirectional_mask)
-    monkeypatch.setattr(layers, "create_bidirectional_mask", make)
+    monkeypatch.setattr(hf, "create_bidirectional_mask", make)
     student = students("marian", plan)
     student.generate(**sources(), max_new_tokens=5, do_sample=False)
     assert make.call_count == (plan != "cross")

@@ -248,7 +248,7 @@ def figures_of(
         training_images: How many there are.
         arguments: The options.
     """
-    confidence, max_drop = (ImageAcceptConfig.model_fields[key].default for key in ("confidence", "max_drop"))
+    accept = ImageAcceptConfig()
     model = row.model().eval()
     rates, best = rates_of(row, arguments), trained.best_rate()
     figures: dict[str, Any] = {
@@ -273,10 +273,10 @@ def figures_of(
         reason = "there is no rate at which the losses of all seeds stayed finite"
         return figures | {"failures": [{"seed": seed, "reason": reason}]}
     right = trained.right[best].astype(float)
-    figures["quality"] = asdict(quality_interval(right, confidence)) | {"per_seed": right.mean(axis=1).tolist()}
+    figures["quality"] = asdict(quality_interval(right, accept.confidence)) | {"per_seed": right.mean(axis=1).tolist()}
     figures["validation_accuracy"] = trained.validation[best].tolist()
     if reference is not None and (base := reference.best_rate()) is not None:
-        comparison = compare(reference.right[base].astype(float), right, max_drop, confidence)
+        comparison = compare(reference.right[base].astype(float), right, accept.max_drop, accept.confidence)
         figures["difference"] = asdict(comparison.difference)
     return figures
 

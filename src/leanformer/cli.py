@@ -51,6 +51,8 @@ class Commands(TyperGroup):
             return super().make_context(*arguments, **settings)
         except UsageError as error:
             _misused(error)
+        except BrokenPipeError:  # of the help's reader; ``main`` says nothing of it
+            raise
         except OSError as error:
             _refuse(LeanformerError(f"completion cannot be installed: {error.filename}: {error.strerror}"))
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, register, set_linear
 from leanformer.blocks.kit.inputs import BlockInputs
-from leanformer.blocks.kit.prefix import wide
+from leanformer.blocks.kit.prefix import wide, without_autocast
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.sums import SumsModule
@@ -94,7 +94,7 @@ def _features(projected: torch.Tensor) -> torch.Tensor:
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """In the precision of its factors, under any autocast."""
-    with torch.autocast(left.device.type, enabled=False):
+    with without_autocast(left.device):
         return left @ right
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
 from leanformer.blocks.kit.inputs import BlockInputs
-from leanformer.blocks.kit.prefix import running_sum, wide
+from leanformer.blocks.kit.prefix import running_sum, wide, without_autocast
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.some_heads import Heads, groups_of, settle_heads
 from leanformer.blocks.kit.state import DecodingState
@@ -179,7 +179,7 @@ class SlotsModule(HeadsModule):
         state.tensors = {"numerator": numerator, "denominator": denominator}
         if parts.dtype == numerator.dtype:
             return self._mix_one(shares, numerator)
-        with torch.autocast(states.device.type, enabled=False):
+        with without_autocast(states.device):
             return self._mix_one(shares, numerator).to(parts.dtype)
 
     def _join(self, state: DecodingState) -> dict[str, torch.Tensor]:
@@ -281,7 +281,7 @@ class SlotsModule(HeadsModule):
         last, which the next tokens go on from.
         """
         scores, values = wide(self._scores(self.pool, states)), self._by_head(wide(self.value(states)))
-        with torch.autocast(states.device.type, enabled=False):
+        with without_autocast(states.device):
             weights = bounded_exp(scores * (2 / BOUND)) * real[..., None]  # (heads, batch, tokens, slots)
             kept = {name: tensor.transpose(0, 1) for name, tensor in ({} if state is None else state.tensors).items()}
             start = kept["denominator"][:, None] if kept else weights.new_zeros(1, 1, 1, 1)

@@ -1,7 +1,7 @@
 """The one door to what PyTorch does not promise: private names, settings of its compiler, texts of its errors.
 
 Each function says what it relies on, and ``tests/test_contracts_torch.py`` holds that to be so: an upgrade fails there,
-and is mended here. Unlike the rest of ``core`` this module loads PyTorch.
+and is mended here. PyTorch, and its compiler above all, take seconds to load: each function imports what it needs.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch._dynamo as dynamo
-from torch._inductor.exc import TritonMissing
-from torch.fx.experimental import _config as fx_config
+if TYPE_CHECKING:
+    import torch
 
 # Gradients
 
@@ -31,6 +29,8 @@ def softmax_gradient(gradient: torch.Tensor, weights: torch.Tensor) -> torch.Ten
     Returns:
         The same shape.
     """
+    import torch
+
     return torch._softmax_backward_data(gradient, weights, -1, weights.dtype)
 
 
@@ -45,8 +45,16 @@ def remember_signature(function: type[torch.autograd.Function]) -> None:
 
 # The compiler
 
-CompileError = (dynamo.exc.BackendCompilerFailed, TritonMissing)
-"""What is raised where the machine has no compiler, at the first call of a compiled function."""
+
+def is_compile_error(error: BaseException) -> bool:
+    """Whether an error says that a machine cannot compile, which shows at the first call of a compiled function.
+
+    Relies on two types of ``torch._dynamo`` and ``torch._inductor``.
+    """
+    from torch._dynamo.exc import BackendCompilerFailed
+    from torch._inductor.exc import TritonMissing
+
+    return isinstance(error, BackendCompilerFailed | TritonMissing)
 
 
 def allow_versions(versions: int) -> None:
@@ -55,6 +63,8 @@ def allow_versions(versions: int) -> None:
     Relies on two settings of ``torch._dynamo.config``. Beyond its own limit, of eight versions, PyTorch gives up a
     function with a log line alone.
     """
+    import torch._dynamo as dynamo
+
     for limit in ("recompile_limit", "accumulated_recompile_limit"):
         setattr(dynamo.config, limit, max(getattr(dynamo.config, limit), versions))
 
@@ -64,6 +74,8 @@ def tell_sides_apart() -> None:
 
     Relies on ``use_duck_shape`` of ``torch.fx.experimental._config``, which takes equal sides for one.
     """
+    from torch.fx.experimental import _config as fx_config
+
     fx_config.use_duck_shape = False
 
 
@@ -91,6 +103,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Relies on texts: PyTorch has a type for a GPU's memory, of a CPU's it raises a plain ``RuntimeError``.
     """
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
@@ -126,6 +140,8 @@ def allocations(record: torch.profiler.profile) -> Iterator[int]:
     Args:
         record: Of ``torch.profiler.profile(profile_memory=True)``, ended.
     """
-    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    profiler: Any = record.profiler
+    results: Any = record.profiler
+    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):
         yield int(event.nbytes())

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from leanformer.core.errors import LeanformerError
-from leanformer.core.torch_internals import CompileError, allow_versions, compile_options, tell_sides_apart
+from leanformer.core.torch_internals import allow_versions, compile_options, is_compile_error, tell_sides_apart
 
 VERSIONS = 1000  # of one function, at most, in one process
 
@@ -38,7 +38,9 @@ def compiling() -> Iterator[None]:
     """
     try:
         yield
-    except CompileError as error:
+    except Exception as error:
+        if not is_compile_error(error):
+            raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         cause = next((line for line in lines if "error:" in line.lower()), lines[0])
         raise LeanformerError(

@@ -1,4 +1,17 @@
-"""Which of a model's parameters weight decay pulls towards zero."""
+"""Which of a model's parameters weight decay pulls towards zero.
+
+The mixer's ``mixing`` and the ``up`` of maps of low rank decay as every other matrix does, although they are bare
+parameters: who sets a weight decay means all matrices. It makes no difference that counts. Decayed against not decayed,
+in pairs of one seed each, validation loss, mean and standard error of the difference:
+
+| data (seeds) | form | at 0.01, the default | at 0.1 |
+|---|---|---|---|
+| digits (8) | mixer, grid | -0.0009 ± 0.0005 | -0.0035 ± 0.0014 (of 0.269) |
+| digits (8) | mixer, absolute | -0.0001 ± 0.0003 | +0.0007 ± 0.0013 (of 0.129) |
+| digits (8) | slots, rank 4 | +0.010 ± 0.011 | -0.027 ± 0.023 (of 1.036) |
+| number words (4) | mixer, relative | | +0.0001 ± 0.0001 (of 0.056) |
+| number words (4) | slots, rank 8 | | +0.0026 ± 0.0006 (of 0.362) |
+"""
 
 from __future__ import annotations
 

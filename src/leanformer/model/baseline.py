@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.model.directory import ATTENTIONS, RECOMMENDED
-from leanformer.model.family import FAMILIES, find_family
+from leanformer.model.family import FAMILIES, Family, find_family
 from leanformer.model.fresh_settings import check_fresh_settings, with_decimal_points
 from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
 from leanformer.model.students import load
@@ -33,9 +33,10 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     Raises:
         LeanformerError: The family, a key or a value is wrong.
     """
+    family, config = _fresh_config(family_name, settings)
     with _mistakes_named(settings):
-        described = fresh_outline(family_name, settings)
-        return type(described)(described.config)
+        check_memory(outline(family.model_class, config), "baseline.config")
+        return family.model_class(config)
 
 
 def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
@@ -44,6 +45,15 @@ def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMo
     Raises:
         LeanformerError: The family, a key or a value is wrong, or the model would not fit into the memory.
     """
+    family, config = _fresh_config(family_name, settings)
+    with _mistakes_named(settings):
+        described = outline(family.model_class, config)
+        check_memory(described, "baseline.config")
+        return described
+
+
+def _fresh_config(family_name: str, settings: Mapping[str, Any]) -> tuple[Family, PreTrainedConfig]:
+    """A family and its configuration with these settings, checked."""
     if family_name not in FAMILIES:
         raise LeanformerError(f"unknown family {family_name!r}; families: {', '.join(FAMILIES)}")
     family = FAMILIES[family_name]
@@ -70,9 +80,7 @@ def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMo
     with _mistakes_named(settings):
         config = family.config_class(**with_decimal_points(settings))
         family.check_config(config, "baseline.config")
-        described = outline(family.model_class, config)
-        check_memory(described, "baseline.config")
-        return described
+        return family, config
 
 
 @contextmanager

@@ -83,6 +83,15 @@ def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) 
     to.config._attn_implementation = source.config._attn_implementation
 
 
+def attend_without_looking(model: PreTrainedModel) -> None:
+    """Lets a model without weights be called: it attends in a way that looks at no number of a mask that it makes.
+
+    Relies on ``eager``; ``sdpa`` leaves out a mask that masks nothing, which it sees from the numbers. At those of a
+    mask that it is given, both look.
+    """
+    model.config._attn_implementation = "eager"
+
+
 NO_MASK = torch.empty(1, 1, 1, 1)
 """A mask that nobody reads: transformers takes one of four dimensions as it is, and makes no other from it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
+from leanformer.model.hf import attend_without_looking
 
 # Each far above any published model, and low enough that a model of that many layers is looked through in seconds.
 _MOST = {
@@ -144,9 +146,15 @@ def check_heads(config: Any, keys: Sequence[str], width_key: str, where: str) ->
 
 
 def outline(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
-    """The model that a configuration describes, without memory for its weights; random generators stay as they were."""
+    """The model that a configuration describes, on the device "meta": without memory for its weights.
+
+    Random generators stay as they were, and so does the configuration: the model has a copy. Called with inputs on that
+    device, without masks, it does all products that the model would do.
+    """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return model_class(config)
+        model = model_class(copy.deepcopy(config))
+    attend_without_looking(model)
+    return model
 
 
 def check_memory(model: torch.nn.Module, where: str) -> None:

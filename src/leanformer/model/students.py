@@ -75,8 +75,8 @@ def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     """The student that a plan describes, without its weights: where its structure is all that is asked.
 
     It is on the device "meta" and takes no memory for numbers. ``sites``, ``parameter_count`` and ``forward_flops``
-    (``measure/cost.py``, with an example on that device) say of it what they say of the student. Random generators stay
-    as they were.
+    (``measure/cost.py``, with an example on that device, without a mask) say of it what they say of the student. Random
+    generators stay as they were.
 
     Args:
         model: As of ``reduce``; it may be an outline itself.
@@ -88,7 +88,6 @@ def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     family = find_family(model)
     config = _student_config(family, model, resolve(model, plan))
     student = outline(family.student_model_class, config)
-    copy_attention_implementation(model, student)
     _settle_generation(student, model)
     return student.train(model.training)
 

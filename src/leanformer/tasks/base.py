@@ -102,11 +102,13 @@ class Task(ABC):
             LeanformerError: They do not.
         """
 
-    def check_test(self) -> None:  # noqa: B027 - a task may have nothing to check
-        """Checks that the test split suffices for a decision, and adds to ``warnings`` what it does not show.
+    def check(self) -> None:  # noqa: B027 - a task may have nothing to check
+        """Checks what only a study needs: that its keys do something, and that the test split suffices to decide.
+
+        Adds to ``warnings`` what the test split does not show.
 
         Raises:
-            LeanformerError: It does not.
+            LeanformerError: A key does nothing with this baseline, or the test split does not suffice.
         """
 
     @abstractmethod

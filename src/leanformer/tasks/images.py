@@ -121,7 +121,7 @@ class ImageClassification(Task):
     def make_baseline(self, seed: int) -> PreTrainedModel:
         return self._baseline.make(self._geometry, seed)
 
-    def check_test(self) -> None:
+    def check(self) -> None:
         if len(self.data.test) < FEWEST_TESTED:
             raise LeanformerError(
                 f"data: the test split has {len(self.data.test)} image, and a decision needs {FEWEST_TESTED} at "

@@ -85,11 +85,6 @@ class Translation(WritingTask):
             self.tokenizer = train_tokenizer(config.tokenizer, self.data.train.sources, self.data.train.targets)
         else:
             self.tokenizer = TranslationTokenizer.load(study.baseline.model)
-            if config.tokenizer != TokenizerConfig():
-                raise LeanformerError(
-                    f"data.tokenizer does nothing here: {study.baseline.model} brings a tokenizer of its own; leave "
-                    "the section out"
-                )
         self._geometry = TextGeometry(
             self.tokenizer.source_vocabulary,
             self.tokenizer.target_vocabulary,
@@ -170,7 +165,12 @@ class Translation(WritingTask):
                 {"train": sides, "validation": sides, "test": of_test},
             )
 
-    def check_test(self) -> None:
+    def check(self) -> None:
+        if self._baseline.trained is not None and self.study.data.tokenizer != TokenizerConfig():
+            raise LeanformerError(
+                f"data.tokenizer does nothing here: {self.study.baseline.model} brings a tokenizer of its own; leave "
+                "the section out"
+            )
         references = self.data.test.targets
         fitting = choose_tokenizer("auto", self.study.data.target_language, references)
         check_test_split(references, self._metric, self.scoring, fitting)

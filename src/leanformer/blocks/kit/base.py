@@ -197,7 +197,7 @@ class HeadsModule(BlockModule):
             set_linear(self.output, teacher.output, bias)
 
     def mix(self, inputs: BlockInputs) -> torch.Tensor:
-        """The heads side by side, shape (batch, tokens, channels); ``inputs`` as of ``forward``."""
+        """The heads of every token side by side, shape (batch, tokens, channels); ``inputs`` as of ``forward``."""
         raise NotImplementedError
 
     def forward(self, inputs: BlockInputs) -> torch.Tensor:

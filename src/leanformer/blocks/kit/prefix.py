@@ -16,6 +16,7 @@ Tensors are cut by ``split_with_sizes``: ``split`` does the same by way of Pytho
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,12 @@ EPSILON = 1e-5  # of both LayerNorms, PyTorch's default
 def wide(tensor: torch.Tensor) -> torch.Tensor:
     """In float32 at least: what is summed over positions is not exact in less."""
     return tensor if tensor.dtype.itemsize >= 4 else tensor.float()
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Products in the precision of their factors, under any autocast."""
+    # On "meta", where a structure is looked at, there is no autocast to be taken out of.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def running_sum(terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:

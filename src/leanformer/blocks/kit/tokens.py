@@ -32,6 +32,8 @@ def repeats(*tensors: torch.Tensor) -> int:
     Args:
         tensors: All that is known of them, batch first.
     """
+    if tensors[0].is_meta:  # of shapes alone there is nothing to compare
+        return 1
     same = torch.stack([(tensor[1:] == tensor[:-1]).flatten(1).all(dim=1) for tensor in tensors]).all(dim=0)
     first = (~same).nonzero().flatten() + 1  # of each run of equal ones, but for the first of all
     return math.gcd(len(tensors[0]), *first.tolist())
