@@ -140,7 +140,6 @@ def allocations(record: torch.profiler.profile) -> Iterator[int]:
     Args:
         record: Of ``torch.profiler.profile(profile_memory=True)``, ended.
     """
-    profiler: Any = record.profiler
     results: Any = record.profiler
     events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):
