@@ -247,7 +247,8 @@ def figures_of(
         training_images: How many there are.
         arguments: The options.
     """
-    confidence, max_drop = (ImageAcceptConfig.model_fields[key].default for key in ("confidence", "max_drop"))
+    accept = ImageAcceptConfig()
+    confidence, max_drop = accept.confidence, accept.max_drop
     model = row.model().eval()
     rates, best = rates_of(row, arguments), trained.best_rate()
     figures: dict[str, Any] = {
