@@ -166,7 +166,7 @@ class Results(Record):
     def blank_row(cls) -> dict[str, Any]:
         """A row of this form that says nothing yet; see ``Row.blank``."""
         row = cls.model_fields["baseline"].annotation
-        assert row is not None
+        assert isinstance(row, type)
         assert issubclass(row, Row)
         return row.blank()
 
