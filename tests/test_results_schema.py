@@ -71,12 +71,18 @@ def test_files_of_other_versions_are_refused(version: object, tmp_path: Path) ->
         read({**example_results(), "version": version}, tmp_path)
 
 
-@pytest.mark.parametrize("key", ["trials", "plan", "parameters_ratio", "failures"])
+@pytest.mark.parametrize("key", ["trials", "decoding", "teaching", "more_seeds", "mcnemar"])
 def test_of_this_version_every_key_is_there(key: str, tmp_path: Path) -> None:
     written = migrate(example_results(), 1)
     del written["candidates"][0][key]
     with pytest.raises(LeanformerError, match=rf"candidates\.0\.{key}: field required"):
         read(written, tmp_path)
+
+
+def test_a_blank_row_says_that_nothing_is_known() -> None:
+    blank = FORMS["translation"].blank_row()
+    assert [blank[key] for key in ("quality", "decoding", "scores", "examples", "failures")] == [None] * 3 + [[]] * 2
+    assert not {"name", "parameters", "scope"} & set(blank)
 
 
 def test_a_quality_in_training_lies_where_its_metric_does(tmp_path: Path) -> None:

@@ -34,18 +34,18 @@ class Mcnemar(Record):
 class ImageRow(Row):
     """What is said of one image classifier."""
 
-    per_class: list[ClassQuality] = Field(default_factory=list)
-    mcnemar: list[Mcnemar] = Field(default_factory=list)
+    per_class: list[ClassQuality]
+    mcnemar: list[Mcnemar]
 
 
 class ImageData(Data):
     """The images; what is null was not written by older versions."""
 
     classes: list[str]
-    channels: Count | None = None
-    height: Count | None = None
-    width: Count | None = None
-    storage: str | None = None
+    channels: Count | None
+    height: Count | None
+    width: Count | None
+    storage: str | None
 
 
 @FORMS.register("image-classification")

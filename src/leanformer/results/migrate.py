@@ -23,17 +23,26 @@ def migrate(content: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def _to_2(content: dict[str, Any]) -> dict[str, Any]:
-    """What a plan took out and put in at a site is written there, and where a trial's files are."""
+    """Every key is there: files without a version lack those that came with later tasks, costs and blocks."""
+    translation = content.get("task") == "translation"
+    missing: dict[str, Any] = dict.fromkeys(("teaching", "decoding", "ms_per_token", "tokens_per_second"))
+    missing["trials"] = []
+    if translation:
+        missing |= {"per_class": [], "mcnemar": []}
     content = {"warnings": [], **content}
+    if isinstance(content.get("data"), dict) and not translation:
+        content["data"] = {**dict.fromkeys(("channels", "height", "width", "storage")), **content["data"]}
     if isinstance(content.get("baseline"), dict):
-        content["baseline"] = _row(content["baseline"])
+        content["baseline"] = _with_changes({**missing, **content["baseline"]})
     if isinstance(content.get("candidates"), list):
-        content["candidates"] = [_row(row) if isinstance(row, dict) else row for row in content["candidates"]]
+        content["candidates"] = [
+            _with_changes({**missing, **row}) if isinstance(row, dict) else row for row in content["candidates"]
+        ]
     return content
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    row = {"trials": [], **row}
+def _with_changes(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose changes say what went and what came."""
     if not isinstance(row.get("changes"), list):
         return row
     changes = []

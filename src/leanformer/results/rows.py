@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -178,28 +179,39 @@ class Row(Record):
     parameters_by_kind: dict[str, Count]
     flops_per_example: Annotated[int | float, Field(ge=0)] | None
     flops_ratio: Amount | None
-    decoding: Decoding | None = None
+    decoding: Decoding | None
     q_ratio: Amount | None
-    quality: Quality | None = None
-    difference: Interval | None = None
+    quality: Quality | None
+    difference: Interval | None
     """The quality less the baseline's."""
     scope: Literal["seeds and examples", "one trained pair"]
-    teaching: Teaching | None = None
+    teaching: Teaching | None
     curves: list[Curve]
-    train_seconds: Amount | None = None
-    latency_ms: Latency | None = None
-    ms_per_token: TokenTime | None = None
-    throughput_per_second: Amount | None = None
-    tokens_per_second: Amount | None = None
-    train_examples_per_second: Amount | None = None
-    peak_memory_mb: Amount | None = None
-    train_peak_memory_mb: Amount | None = None
-    decision: Literal["accept", "reject", "undecided"] | None = None
-    reason: str | None = None
-    p_value: PartOfOne | None = None
-    p_adjusted: PartOfOne | None = None
-    more_seeds: Count | None = None
-    more_examples: Count | None = None
+    train_seconds: Amount | None
+    latency_ms: Latency | None
+    ms_per_token: TokenTime | None
+    throughput_per_second: Amount | None
+    tokens_per_second: Amount | None
+    train_examples_per_second: Amount | None
+    peak_memory_mb: Amount | None
+    train_peak_memory_mb: Amount | None
+    decision: Literal["accept", "reject", "undecided"] | None
+    reason: str | None
+    p_value: PartOfOne | None
+    p_adjusted: PartOfOne | None
+    more_seeds: Count | None
+    more_examples: Count | None
     failures: list[Failure]
     rollbacks: list[Rollback]
     trials: list[str]
+
+    @classmethod
+    def blank(cls) -> dict[str, Any]:
+        """A row that says nothing yet: null or an empty list under every key that may be so."""
+        row: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            if NoneType in get_args(field.annotation):
+                row[name] = None
+            elif get_origin(field.annotation) is list:
+                row[name] = []
+        return row

@@ -162,6 +162,14 @@ class Results(Record):
         """
         return find_metric(results)
 
+    @classmethod
+    def blank_row(cls) -> dict[str, Any]:
+        """A row of this form that says nothing yet; see ``Row.blank``."""
+        row = cls.model_fields["baseline"].annotation
+        assert isinstance(row, type)
+        assert issubclass(row, Row)
+        return row.blank()
+
     def content(self) -> dict[str, Any]:
         """The content of ``results.json``."""
         return self.model_dump(by_alias=True)

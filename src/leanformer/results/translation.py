@@ -73,13 +73,13 @@ class Example(Record):
 class TranslationRow(Row):
     """What is said of one translator."""
 
-    scores: Scores | None = None
-    paired_bootstrap: list[Bootstrap] = Field(default_factory=list)
-    by_length: list[LengthQuality] = Field(default_factory=list)
-    examples: list[Example] = Field(default_factory=list)
+    scores: Scores | None
+    paired_bootstrap: list[Bootstrap]
+    by_length: list[LengthQuality]
+    examples: list[Example]
     # Of classes there is nothing to say; every file until now has these two, empty.
-    per_class: Annotated[list[Any], Field(max_length=0)] = Field(default_factory=list)
-    mcnemar: Annotated[list[Any], Field(max_length=0)] = Field(default_factory=list)
+    per_class: Annotated[list[Any], Field(max_length=0)]
+    mcnemar: Annotated[list[Any], Field(max_length=0)]
 
 
 class TextData(Data):

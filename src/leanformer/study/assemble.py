@@ -151,7 +151,7 @@ def _row(
     structure, base = outcome.structure, baseline.structure
     is_baseline = outcome.name == BASELINE
     first = next(iter(outcome.trials.values()))
-    row: dict[str, Any] = {
+    row: dict[str, Any] = FORMS[study.task].blank_row() | {
         "name": outcome.name,
         "method": outcome.method,
         "status": "ok" if outcome.ok else "failed",
