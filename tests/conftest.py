@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from places import SHARED
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -171,7 +172,7 @@ def digits_study() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def shared_data() -> Path:
     """The real data sets beside the checkout; the test is skipped where they are absent."""
-    path = Path(__file__).parents[2] / "shared" / "data"
+    path = SHARED / "data"
     if not path.is_dir():
         pytest.skip("needs the data sets of ../shared/data beside the checkout")
     return path

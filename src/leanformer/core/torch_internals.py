@@ -1,7 +1,8 @@
 """The one door to what PyTorch does not promise: private names, settings of its compiler, texts of its errors.
 
-Each function says what it relies on, and ``tests/test_contracts_torch.py`` holds that to be so: an upgrade fails there,
-and is mended here. PyTorch, and its compiler above all, take seconds to load: each function imports what it needs.
+Each function says what it relies on, and ``tests/core/test_contracts_torch.py`` holds that to be so: an upgrade
+fails there, and is mended here. PyTorch, and its compiler above all, take seconds to load: each function imports what
+it needs.
 """
 
 from __future__ import annotations

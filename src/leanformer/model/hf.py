@@ -1,7 +1,7 @@
 """The one door to what transformers does not promise: private names, and rules that stand nowhere.
 
-Each function says what it relies on, and ``tests/test_contracts_transformers.py`` holds that to be so: an upgrade fails
-there, and is mended here. Where an architecture keeps its parts is said in ``families/``.
+Each function says what it relies on, and ``tests/model/test_contracts_transformers.py`` holds that to be so: an
+upgrade fails there, and is mended here. Where an architecture keeps its parts is said in ``families/``.
 """
 
 from __future__ import annotations

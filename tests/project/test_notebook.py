@@ -9,8 +9,8 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "examples" / "digits.ipynb"
 SAME_EVERYWHERE = ("lf.sites(", "lf.reduce(", "result.report", "result.model()")
 """What stands in cells whose output hangs on no training."""

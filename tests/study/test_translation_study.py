@@ -94,7 +94,7 @@ def words_study(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_memory_measured() -> Iterator[None]:
-    """The costliest of a study's measurements, which tests/test_cost.py covers."""
+    """The costliest of a study's measurements, which tests/measure/test_cost.py covers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "peak_memory", lambda action, device: 1)
         yield

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-SOURCE = Path(__file__).parents[1] / "src" / "leanformer"
+SOURCE = ROOT / "src" / "leanformer"
 DOORS = {"core/torch_internals.py", "model/hf.py", "core/sacrebleu_internals.py"}
 LIBRARIES = ("torch", "transformers", "sacrebleu")
 # Attributes of transformers' and sacreBLEU's objects: by their names, as nothing in a source says of what type one is.

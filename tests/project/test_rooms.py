@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "leanformer"
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from places import ROOT
 from rich.console import Console
 from sacrebleu.metrics.ter import TER
 from sklearn.metrics import f1_score
@@ -29,7 +30,7 @@ from leanformer.results.metrics import METRICS, judging
 from leanformer.results.reader import read_results
 
 SOURCE = Path(lf.__file__).parent
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 NAMES = re.compile(r"\b(accuracy|bleu|chrf|exact_match|BLEU|chrF2?|exact match)\b")
 FIELDS = ("results/images.py", "results/translation.py")
 """Where metrics may be named as fields of results.json, which are as they are."""

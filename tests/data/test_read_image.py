@@ -15,11 +15,10 @@ import pytest
 import torch
 from image_files import error_of, load, pixels_of, random_image, write_folder
 from PIL import Image
+from places import ROOT
 
 import leanformer as lf
 from leanformer.data.image_files import ORIENTATION, read_header
-
-ROOT = Path(__file__).parents[1]
 
 
 def write_directory(root: Path, channels: int, bits: int | None = None) -> Path:

@@ -32,7 +32,7 @@ from leanformer.measure.translation import Translations
 
 @pytest.mark.parametrize("name", kit.names())
 def test_quick(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A study's costliest measurement, which tests/test_cost.py covers.
+    # A study's costliest measurement, which tests/measure/test_cost.py covers.
     monkeypatch.setattr(cost, "peak_memory", lambda action, device: 0)
     benchmark = kit.find(name)
     out = tmp_path / "out.json"

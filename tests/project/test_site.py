@@ -10,10 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import leanformer as lf
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 

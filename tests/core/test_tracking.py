@@ -14,6 +14,7 @@ import mlflow
 import pytest
 from accelerate import tracking
 from accelerate.tracking import GeneralTracker
+from places import ROOT
 from studies import run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -308,7 +309,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_made(
 def test_every_tracker_is_of_accelerate_and_has_an_extra() -> None:
     import tomllib
 
-    content = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = content["project"]["optional-dependencies"]
     for name in TRACKERS:
         assert TRACKERS[name].name == name

@@ -16,10 +16,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from leanformer.core.sinks.tracking import TRACKERS
 
-ROOT = Path(__file__).parents[1]
 FOLDERS = ["benchmarks", "docs", "examples", "src", "tests"]
 FILES = ["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"]
 FILES += ["constraints.txt", "mkdocs.yml", "pyproject.toml"]

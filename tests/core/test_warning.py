@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from image_files import write_folder
+from places import ROOT
 from report_examples import example_results
 
 import leanformer
@@ -21,7 +22,7 @@ from leanformer.report.page import render
 from leanformer.results.reader import read_results
 
 SOURCES = Path(leanformer.__file__).parent
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
 def warned() -> list[StudyWarning]:

@@ -18,8 +18,9 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from image_files import error_of, load, pixels_of, png, random_image, write_folder, write_parquet
+from places import SHARED
 
-MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+MNIST = SHARED / "data" / "mnist"
 PARQUET = r"/train-00000-of-00001\.parquet"
 STRING = datasets.Value("string")
 INTEGER = datasets.Value("int64")
