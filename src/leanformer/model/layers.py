@@ -43,11 +43,12 @@ class Sublayer(nn.Module):
             for_attention: What Hugging Face's attention is called with instead.
         """
         hidden_states = inputs.hidden_states
-        states = self.norm(hidden_states) if self.pre_norm else hidden_states
+        if self.pre_norm:
+            inputs = inputs.with_states(self.norm(hidden_states))
         if isinstance(self.block, BlockModule):
-            output = self.block(inputs.with_states(states))
+            output = self.block(inputs)
         else:
-            output = self.block(states, **for_attention)
+            output = self.block(inputs.hidden_states, **for_attention)
         if isinstance(output, tuple):  # Hugging Face's attention gives its weights beside
             output = output[0]
         if inputs.first_token:
