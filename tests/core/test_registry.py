@@ -56,3 +56,16 @@ def test_a_name_is_given_once(package: Path) -> None:
     (package / "c.py").write_text("from wares import WARES\nWARES.add('early', 5)\n")
     with pytest.raises(ValueError, match=r"^wares: two are called 'early'$"):
         list(registry())
+
+
+def test_what_is_defined_again_takes_the_former_ones_place() -> None:
+    wares: Registry[type] = Registry("wares")
+
+    def define(number: int) -> type:
+        class Ware:
+            value = number
+
+        return wares.add("ware", Ware)
+
+    define(1)
+    assert wares._items["ware"] is define(2)

@@ -25,13 +25,15 @@ class Registry(Mapping[str, Item]):
         self._complete = False
 
     def add(self, name: str, item: Item) -> Item:
-        """Registers an item.
+        """Registers an item; one that is defined again, as by a notebook's cell, takes the place of the former.
 
         Raises:
             ValueError: The name is taken by another.
         """
-        if self._items.setdefault(name, item) is not item:
+        former = self._items.get(name, item)
+        if former is not item and _definition(former) != _definition(item):
             raise ValueError(f"{self._package}: two are called {name!r}")
+        self._items[name] = item
         return item
 
     def register(self, name: str) -> Callable[[Item], Item]:
@@ -57,3 +59,9 @@ class Registry(Mapping[str, Item]):
                     import_module(f"{self._package}.{module.name}")
             self._complete = True
         return self._items
+
+
+def _definition(item: object) -> object:
+    """Where a class or function is defined; of anything else the item itself."""
+    name = getattr(item, "__qualname__", None)
+    return item if name is None else (getattr(item, "__module__", None), name)
