@@ -30,6 +30,7 @@ from studies import results_of, rows_of, run, without_timings
 import leanformer as lf
 from leanformer.config.base import TrainConfig
 from leanformer.config.images import ImageDataConfig
+from leanformer.core.json_files import read_sealed, sealed
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.images import load_images
 from leanformer.learn.step import TrainingStep
@@ -199,6 +200,22 @@ def test_what_changed_runs_again_and_says_why(finished: Path, digits_study: Make
     assert changed == {"no-mlp"}
     mlp = 2 * (16 * 2 * 2 + 16 + 2 + 2 * 16)  # two layers: weights, biases, norm
     assert rows_of(finished)["no-mlp"]["parameters_by_kind"]["mlp"] == mlp
+
+
+def test_a_key_that_earlier_versions_did_not_have_trains_nothing_while_it_has_its_default(
+    finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in finished.rglob("settings.json"):
+        settings = read_sealed(path)
+        del settings["train"]["label_smoothing"], settings["data"]["split_seed"], settings["baseline"]["fresh"]
+        path.write_text(sealed(settings), encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
+        run(digits_study(), finished)
+    study = digits_study()
+    study["train"]["label_smoothing"] = 0.25
+    _, log = run(study, finished)
+    assert "no-mlp, seed 0 runs again: train.label_smoothing: null -> 0.25" in log
 
 
 def test_another_acceptance_trains_nothing(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_jsonable_python
 
 from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, printable, quoted
@@ -43,6 +43,17 @@ class Section(BaseModel):
                 value = getattr(self, name)
                 settings[name] = value.settings() if isinstance(value, Section) else plain[name]
         return settings
+
+    def default_settings(self) -> dict[str, Any]:
+        """What ``settings`` says of keys that are left out; those that must be given are missing here."""
+        defaults = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Section):
+                defaults[name] = value.default_settings()
+            elif not field.is_required():
+                defaults[name] = to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
+        return defaults
 
     def __setattr__(self, name: str, value: object) -> None:
         _refuse_change(self, name)

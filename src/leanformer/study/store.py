@@ -228,7 +228,7 @@ class RunDirectory:
         path = directory / "settings.json"
         if path.exists():
             known = read_sealed(path)
-            return differences(known, _as_far_as_known(known, settings))
+            return differences(known, _as_far_as_known(known, settings, self._study.default_settings()))
         if (directory / "result.json").exists():
             raise DamagedError(f"{path}: missing")
         return None
@@ -320,13 +320,26 @@ class RunDirectory:
                 )
 
 
-def _as_far_as_known(known: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that an older version did not know of, in a teacher's settings too."""
-    return {
-        key: _as_far_as_known(known[key], value) if key == "teacher" and key in known else value
-        for key, value in settings.items()
-        if key in known or key not in ADDED
-    }
+def _as_far_as_known(
+    known: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings without those that an earlier version did not have, as far as they have their defaults.
+
+    Args:
+        known: The settings of a trial that was made, perhaps by an earlier version.
+        settings: Those of today.
+        defaults: Of the study's keys; a teacher's settings have the same.
+    """
+    found = {}
+    for key, value in settings.items():
+        default = defaults if key == "teacher" else defaults.get(key)
+        if key not in known:
+            if key in ADDED or (key in defaults and value == default):
+                continue
+        elif isinstance(value, Mapping) and isinstance(known[key], Mapping):
+            value = _as_far_as_known(known[key], value, default if isinstance(default, Mapping) else {})
+        found[key] = value
+    return found
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
