@@ -241,7 +241,7 @@ class _Observer:
 
     def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
         if self._progress is not None:
-            self._progress(record)
+            self._progress({name: value for name, value in record.items() if name != "learning_rate"})
 
     def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None: ...
 
