@@ -255,7 +255,7 @@ class PreparedStudy:
     def _step(self, model: PreTrainedModel) -> TrainingStep:
         """A training step on a copy, to be timed."""
         rate = self.study.train.learning_rate[0]
-        return TrainingStep(copy.deepcopy(model).train(), self.study.train, rate, self.accelerator)
+        return TrainingStep(copy.deepcopy(model).train(), self.study.train, rate, self.accelerator, self.task.loss())
 
 
 def _taken_over(module: torch.nn.Module | None) -> int:

@@ -48,7 +48,7 @@ def train_model(
         rate: The learning rate.
         seed: Of the order of the data.
         epochs: How many.
-        loss: In place of the model's own.
+        loss: In place of the task's.
         batches: In place of the study's.
         config: In place of the study's.
     """
@@ -67,7 +67,7 @@ def train_model(
             prepared.accelerator,
             checkpoint,
             epochs,
-            loss,
+            loss or prepared.task.loss(),
         )
 
     key = prepared.task.batch_key

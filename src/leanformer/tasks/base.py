@@ -17,7 +17,7 @@ from leanformer.core.registry import Registry
 from leanformer.core.warning import StudyWarning
 from leanformer.decide import judge
 from leanformer.decide.statistics import Comparison
-from leanformer.learn.losses import Batch
+from leanformer.learn.losses import Batch, Loss
 from leanformer.learn.step import TrainingStep
 from leanformer.learn.train import TrainingBatches
 from leanformer.measure.cost import Subject
@@ -130,6 +130,10 @@ class Task(ABC):
     def training_settings(self) -> dict[str, Any]:
         """What a training follows from that the study's sections on data, baseline and training do not say."""
         return {}
+
+    def loss(self) -> Loss | None:
+        """What a model learns to make small; None: the cross-entropy with the labels."""
+        return None
 
     # Measuring
 

@@ -18,8 +18,8 @@ from leanformer.results.formats import signed
 if TYPE_CHECKING:
     import numpy as np
 
-AnswerKind = Literal["labels", "texts"]
-"""What a model answers with: classes, or text of its own."""
+AnswerKind = str
+"""What a model answers with: ``labels``, classes; ``texts``, text of its own; or what another task's metrics say."""
 
 MANY_EXAMPLES = 2000
 """Test examples beyond which a second decimal of a percentage tells more than chance roundings do."""
