@@ -322,7 +322,7 @@ def test_to_know_the_trackers_loads_none_of_them() -> None:
 import sys
 import leanformer.cli
 from leanformer.core.sinks.tracking import TRACKERS
-assert list(TRACKERS) == ["tensorboard", "mlflow", "wandb", "trackio"]
+assert list(TRACKERS)[:4] == ["tensorboard", "mlflow", "wandb", "trackio"]
 print([name for name in ("torch", "accelerate", *TRACKERS) if name in sys.modules])
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

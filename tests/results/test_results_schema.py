@@ -93,8 +93,9 @@ def test_a_quality_in_training_lies_where_its_metric_does(tmp_path: Path) -> Non
 
 
 def test_every_task_has_a_form_and_words() -> None:
-    assert list(FORMS) == ["image-classification", "translation"]
-    assert [form.wording.example for form in FORMS.values()] == ["example", "sentence"]
+    assert list(FORMS)[:2] == ["image-classification", "translation"]
+    assert [form.wording.example for form in FORMS.values()][:2] == ["example", "sentence"]
+    assert all(form.wording.example for form in FORMS.values())
 
 
 def test_terminal_and_page_have_their_columns_from_one_list(monkeypatch: pytest.MonkeyPatch) -> None:

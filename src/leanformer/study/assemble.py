@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from leanformer.decide.judge import difference_of
 from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
 from leanformer.results.costs import COSTS
-from leanformer.results.metrics import METRICS
+from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.schema import FORMAT, FORMS, VERSION
 from leanformer.tasks.base import Outcome, Task
 
@@ -100,7 +101,7 @@ def assemble(
         sentence = sentence if weak is None else f"{sentence} {weak}"
         chosen = next(outcome for outcome in outcomes if outcome.name == recommended)
         # By the validation split, never by the test split, which has to stay a judge.
-        best = max(chosen.trials, key=lambda seed: metric.sign * _validated(chosen.trials[seed], accept.metric))
+        best = max(chosen.trials, key=lambda seed: _validated(chosen.trials[seed], metric))
         ship = f"{chosen.directories[best]}/model"
     else:
         recommended, ship = None, None
@@ -134,9 +135,10 @@ def assemble(
     return FORMS[study.task].model_validate(content).content()
 
 
-def _validated(trial: Mapping[str, Any], metric: str) -> float:
-    """A trial's quality on the validation split; a trial of before there was the metric is like any other."""
-    return float(trial["validation"].get(f"validation_{metric}", 0.0))
+def _validated(trial: Mapping[str, Any], metric: Metric) -> float:
+    """A trial's quality on the validation split, the larger the better; the worst where an earlier version had none."""
+    value = trial["validation"].get(f"validation_{metric.key}")
+    return -math.inf if value is None else metric.sign * float(value)
 
 
 def _row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -145,7 +146,8 @@ def best_rate(prepared: PreparedStudy, name: str) -> float:
 
     def quality(run: Mapping[str, Any]) -> tuple[float, float]:
         # A search of before there was this metric, whose answers were not kept, goes by its loss alone.
-        return metric.sign * (run.get(metric.key) or 0.0), -(run["loss"] or 0.0)
+        value = run.get(metric.key)
+        return -math.inf if value is None else metric.sign * value, -(run["loss"] or 0.0)
 
     good = [run for run in search if ended_well(run)]
     return float(max(good or search[:1], key=quality)["learning_rate"])

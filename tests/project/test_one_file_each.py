@@ -56,7 +56,7 @@ def test_an_unknown_block_is_named_with_all_that_are_known() -> None:
 
 def test_every_other_module_of_families_registers_one() -> None:
     assert {name.replace("-", "_") for name in FAMILIES} == modules_of(leanformer.model.families) - IN_COMMON
-    assert list(FAMILIES) == ["vit", "deit", "marian", "bart"]
+    assert list(FAMILIES)[:4] == ["vit", "deit", "marian", "bart"]
 
 
 @pytest.mark.parametrize("name", list(FAMILIES))
@@ -93,10 +93,10 @@ def test_nothing_names_a_family_but_its_own_file() -> None:
 def test_a_new_family_is_known_everywhere_by_its_registration(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    len(FAMILIES)  # the others are known
+    others = list(FAMILIES)
     monkeypatch.setitem(FAMILIES._items, "vit_again", replace(FAMILIES["vit"], name="vit_again"))
-    assert list(FAMILIES) == ["vit", "deit", "marian", "bart", "vit_again"]
+    assert set(FAMILIES) == {*others, "vit_again"}
     with torch.device("meta"):
         assert sites(fresh_outline("vit_again", {"num_hidden_layers": 1}))
-    with pytest.raises(LeanformerError, match="families: vit, deit, marian, bart, vit_again"):
+    with pytest.raises(LeanformerError, match=f"families: {', '.join(FAMILIES)}"):
         fresh_outline("other", {})
