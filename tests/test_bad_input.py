@@ -254,9 +254,9 @@ WRONG_STUDIES: dict[str, tuple[str, list[str]]] = {
     "a list as a key": (f"{MINIMAL}? [a]\n: 1", ["line 3", "a key is a text"]),
     "a key twice under a merge": (
         "name: a\nbase: &b {plan: {'*.mlp': none}}\ncandidates: {b: {<<: *b, plan: {}, plan: {}}}",
-        ["line 3", "'plan' stands there twice"],
+        ["line 3", "'plan' is given twice"],
     ),
-    "names that differ by case": (TWO.replace("c:", "B:") % "", ["candidates", "'b' and 'B' differ by case alone"]),
+    "names that differ by case": (TWO.replace("c:", "B:") % "", ["candidates", "'b' and 'B' differ only in case"]),
     "the baseline's name in capitals": (MINIMAL.replace("b:", "Baseline:"), ["'baseline' and 'Baseline'", "by case"]),
     "a name that Windows keeps": (MINIMAL.replace("b:", "con:"), ["candidates", "'con'", "no directory"]),
     "a study that Windows keeps": (MINIMAL.replace("name: a", "name: nul.txt"), ["name", "'nul.txt'", "no directory"]),
@@ -923,7 +923,7 @@ def test_a_study_that_was_made_is_not_changed(key: str) -> None:
     before = study.to_yaml()
     for change in (lambda: setattr(study, key, "b"), lambda: delattr(study, key)):
         line = str(refusal(change))
-        assert line == f"ImageStudy: '{key}' stays as it was when the section was made; make another one"
+        assert line == f"ImageStudy: '{key}' cannot be changed once the section is made; make another section"
     assert study.to_yaml() == before
     assert study.model_copy(update={"name": "b"}).name == "b"
 
@@ -947,9 +947,9 @@ def test_data_for_a_study_are_plain() -> None:
     for data, words in (
         (None, "a study is a mapping of keys, not None"),
         ({1: 2}, "unknown key '1'"),
-        ({True: 2}, "a key is a text, not True"),
+        ({True: 2}, "a key must be a text, not True"),
         ({10**5_000: 2}, "a whole number of more than 30 digits"),
-        ({"data": {(1, 2): 3}}, "data: a key is a text, not (1, 2)"),
+        ({"data": {(1, 2): 3}}, "data: a key must be a text, not (1, 2)"),
         ({"name": {1, 2}}, "name: {1, 2} is neither"),
         ({"name": object()}, "is neither a mapping, a list, a text nor a number"),
         (circle, "more than 24"),
@@ -970,11 +970,11 @@ def test_data_for_a_study_are_plain() -> None:
 
 def test_messages_are_one_short_line_whatever_they_quote() -> None:
     for word in (LONG, ESCAPES * 500, "\u202e" * 5_000, " ".join("abc" for _ in range(5_000))):
-        line = str(LeanformerError(f"study.yaml: the name {word} makes no directory; take letters"))
+        line = str(LeanformerError(f"study.yaml: the name {word} cannot be a directory's; use letters"))
         assert line == printable(line)
         assert len(line) < LONGEST - len("leanformer: error: ")
         assert line.startswith("study.yaml: the name ")
-        assert line.endswith("makes no directory; take letters")
+        assert line.endswith("cannot be a directory's; use letters")
 
 
 def test_there_are_many_cases() -> None:

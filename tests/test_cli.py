@@ -332,7 +332,7 @@ def assert_refused(code: int, capsys: pytest.CaptureFixture[str], words: list[st
     [
         (None, ["study.yaml", "cannot be read"]),
         ("name: [", ["study.yaml", "line 1"]),
-        ("name: a\nname: b\n", ["study.yaml", "line 2", "'name' stands there twice"]),
+        ("name: a\nname: b\n", ["study.yaml", "line 2", "'name' is given twice"]),
         ("candidates:\n  010: {}\n", ["study.yaml", "the key 'name' is missing"]),
         ("candidates:\n  1: {}\n", ["study.yaml", "line 2", "reads the key 1 as a number; put it in quotes"]),
         ("candidates:\n  true: {}\n", ["study.yaml", "line 2", "the key true as a truth value; put it in quotes"]),

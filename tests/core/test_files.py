@@ -102,7 +102,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: str, monkeypatch: pyte
         (path / "file").touch()
     else:
         socket.socket(socket.AF_UNIX).bind("it")
-    with pytest.raises(lf.LeanformerError, match=r"^it: cannot be written: it is no plain file"):
+    with pytest.raises(lf.LeanformerError, match=r"^it: cannot be written: it is not a regular file"):
         write_atomically(path, "text")
     assert names(Path()) == ["it"]
 

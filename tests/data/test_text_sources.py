@@ -777,7 +777,7 @@ def test_a_subset_of_what_has_none_is_one_line(tmp_path: Path) -> None:
         ("/dev/null", "^data.source /dev/null: is a device; give a file or a directory$"),
         ("loop", r"loop: cannot be read \(a loop of links\); give another path$"),
         ("loop/train", r"loop/train: cannot be read \(a loop of links\); give another path$"),
-        ("broken", r"broken: is a link to gone, and nothing is there; mend the link$"),
+        ("broken", r"broken: is a link to gone, which does not exist; repair the link$"),
         ("n" * 300, r"n: cannot be read \(File name too long\); give another path$"),
         ("~no-such-user/train", r"^data\.source ~no-such-user/train: the home directory ~no-such-user is not known;"),
     ],

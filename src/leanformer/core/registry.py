@@ -1,4 +1,4 @@
-"""What a package's modules offer under a name: blocks, families, tasks. A new module is all that a new one takes."""
+"""Registries of what a package's modules offer by name: blocks, families, tasks. A new item is a new module there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class Registry(Mapping[str, Item]):
-    """Name -> item, of all modules of a package. They are imported when somebody first asks what there is.
+    """Name -> item, of all modules of a package. The modules are imported at the first look-up.
 
     Args:
         package: Whose modules register themselves, such as ``leanformer.blocks``.
@@ -28,10 +28,10 @@ class Registry(Mapping[str, Item]):
         """Registers an item.
 
         Raises:
-            ValueError: The name is taken by another.
+            ValueError: Another item has the name.
         """
         if self._items.setdefault(name, item) is not item:
-            raise ValueError(f"{self._package}: two are called {name!r}")
+            raise ValueError(f"{self._package}: the name {name!r} is registered twice")
         return item
 
     def register(self, name: str) -> Callable[[Item], Item]:

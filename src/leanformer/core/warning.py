@@ -1,7 +1,7 @@
-"""Warnings of a study: it can run, but what comes of it may not mean what its reader thinks.
+"""Warnings of a study: it can run, but its results may mislead.
 
-A warning stands beside the decision: on the terminal, in ``results.json`` and in the report. What is merely told (how
-data were divided, which columns were found) is a note, and what makes a result wrong for sure is an error.
+A warning stands beside the decision: on the terminal, in ``results.json`` and in the report. What only informs (how
+data were split, which columns were found) is a note, and what certainly makes a result wrong is an error.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ CODES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class StudyWarning:
-    """One thing that the reader of a result has to know.
+    """Something that the reader of a result has to know.
 
     Args:
         code: One of ``CODES``.
         sentence: What was found, where, and what to do, in one line of plain words.
-        count: Of how many examples, files or sentences it speaks.
+        count: How many examples, files or sentences it is about.
     """
 
     code: str
