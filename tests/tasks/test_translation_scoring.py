@@ -586,7 +586,7 @@ def test_more_subwords_than_a_trained_model_has_positions(tmp_path: Path, sectio
     del study["data"]["tokenizer"]  # the model brings its own
     study[section]["max_tokens"] = 60
     found = re.match(
-        rf"{section}\.max_tokens: 60 subwords a sentence, the model has (\d+) positions; set", error_of(study)
+        rf"{section}\.max_tokens: 60 subwords, but the model has (\d+) positions; set", error_of(study)
     )
     assert found
     study[section]["max_tokens"] = int(found[1])

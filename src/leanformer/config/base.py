@@ -297,7 +297,7 @@ class Study(Section):
             _is_directory(name)
             other = known.setdefault(name.lower(), name)
             if name == BASELINE:
-                raise ValueError(f"the name {name!r} is the baseline's; choose another")
+                raise ValueError(f"the name {name!r} is reserved for the baseline; choose another")
             if other != name:
                 raise ValueError(
                     f"the names {other!r} and {name!r} differ only in case, and many disks do not tell such files "

@@ -104,7 +104,7 @@ def read_text(path: Path, most: int) -> str:
             raise LeanformerError(f"{path}: cannot be read: it is {kind}; give a file")
         if found.st_size > most:
             raise LeanformerError(
-                f"{path}: cannot be read: it has {found.st_size:,} bytes; such a file may have {most:,}"
+                f"{path}: cannot be read: it has {found.st_size:,} bytes; it may have at most {most:,}"
             )
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
