@@ -256,7 +256,7 @@ WRONG_STUDIES: dict[str, tuple[str, list[str]]] = {
         "name: a\nbase: &b {plan: {'*.mlp': none}}\ncandidates: {b: {<<: *b, plan: {}, plan: {}}}",
         ["line 3", "'plan' is given twice"],
     ),
-    "names that differ by case": (TWO.replace("c:", "B:") % "", ["candidates", "'b' and 'B' differ only in case"]),
+    "names that differ only in case": (TWO.replace("c:", "B:") % "", ["candidates", "'b' and 'B' differ only in case"]),
     "the baseline's name in capitals": (
         MINIMAL.replace("b:", "Baseline:"),
         ["'baseline' and 'Baseline'", "only in case"],

@@ -45,8 +45,8 @@ def test_each_kind_of_leak(tmp_path: Path, leaked: Pair, kind: str) -> None:
     data = load(tmp_path, TRAIN, [*FRESH, leaked])
     assert told(data) == [("leaked-sentences", 1)]
     assert str(data.warnings[0]) == (
-        f"warning: test: 1 of 21 pairs are in the training split too ({kind}); what was trained on scores too well, "
-        "so take these pairs out of the training data [leaked-sentences]"
+        f"warning: test: 1 of 21 pairs are in the training split too ({kind}); models score too well on what they were "
+        "trained on, so remove these pairs from the training data [leaked-sentences]"
     )
     assert told(load(tmp_path, [pair for pair in TRAIN if pair != TRAIN[3]], [*FRESH, leaked])) == []  # as advised
 

@@ -180,7 +180,7 @@ def test_a_file_that_unpacks_to_far_too_much_is_one_line(
     file.write_bytes(gzip.compress(start + b"a" * 2**23))
     message = error_of(lambda: load(file))
     assert message.startswith(f"{file}: unpacks to more than 100 times its size")
-    assert "unpack it (gunzip) and give the file that comes out" in message
+    assert "unpack it (gunzip) and give the unpacked file" in message
 
 
 def test_a_large_file_that_is_well_packed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +272,9 @@ def test_a_header_in_quotes(tmp_path: Path) -> None:
     assert rows(read_tsv(tmp_path / "p.tsv", LANGUAGES)) == [('He said "yes"', 'Er sagte: "Ja"'), ("yes", "ja")]
     (tmp_path / "p.tsv").write_text('"German"\t"English"\n"Ja," sagte er\t"Yes," he said\n')
     message = error_of(lambda: read_tsv(tmp_path / "p.tsv", LANGUAGES))
-    assert re.search(r"p\.tsv, line 2: not whole CSV \(.*\); a quote that opens a column closes it too", message)
+    assert re.search(
+        r"p\.tsv, line 2: not whole CSV \(.*\); a column that begins with a quote must end with one", message
+    )
     (tmp_path / "p.tsv").write_text('"Ja"\t"Yes"\n')  # no header: the quotes are the sentences' own
     assert rows(read_tsv(tmp_path / "p.tsv", LANGUAGES)) == [('"Ja"', '"Yes"')]
 

@@ -86,7 +86,7 @@ def test_a_metric_says_one_thing_once() -> None:
         ("chrf", "0.5 chrF"),
         ("exact_match", "1 point"),
     ]
-    with pytest.raises(ValueError, match="two are called 'bleu'"):
+    with pytest.raises(ValueError, match="the name 'bleu' is registered twice"):
         METRICS.add("bleu", METRICS["chrf"])
 
 

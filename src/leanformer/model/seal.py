@@ -48,9 +48,7 @@ def check_seal(file: Path) -> None:
         except (ValueError, AttributeError, RecursionError):
             raise LeanformerError(f"{file}: damaged (its header cannot be read); copy or save it again") from None
         if expected is not None and _sum(header, read) != expected:
-            raise LeanformerError(
-                f"{file}: damaged (the SHA-256 of its tensors does not match); copy or save it again"
-            )
+            raise LeanformerError(f"{file}: damaged (the SHA-256 of its tensors does not match); copy or save it again")
 
 
 def _header(read: BinaryIO) -> dict[str, Any]:
