@@ -139,9 +139,9 @@ def sentence(mistake: Any) -> str:
         return f"{message} (true or false), not {quoted(given)}"
     hint = ""
     is_number = mistake["type"] in ("int_type", "float_type") and isinstance(given, str)
-    if is_number and _OLD_NUMBER.fullmatch(given) and not _NUMBER.fullmatch(given):
+    if is_number and _YAML_1_1_NUMBER.fullmatch(given) and not _NUMBER.fullmatch(given):
         hint = " (write it in decimal digits, without leading zeros, colons and underscores)"
-    elif is_number and _WRITTEN.fullmatch(given):
+    elif is_number and _QUOTED_NUMBER.fullmatch(given):
         hint = " (write it without quotes)"
     return f"{message}, not {quoted(given)}{hint}"
 
@@ -154,8 +154,8 @@ _PLAIN = (
 )
 """pydantic's words, of JSON and Python -> plain ones."""
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?")
-_WRITTEN = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
-_OLD_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
+_QUOTED_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+_YAML_1_1_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
 """What older YAML reads as a number, and often as another one than people think."""
 
 

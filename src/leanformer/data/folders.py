@@ -77,7 +77,7 @@ def open_folder(root: Path, files: Sequence[Path], source: str, no_tables: Seque
         if stray:
             raise LeanformerError(
                 f"{stray[0]}: lies in no class directory; images belong in {directory.name}/CLASS/, one directory "
-                f"for each class, or are named in the column file_name of a metadata.csv{_why(no_tables)}"
+                f"for each class, or are named in the column file_name of a metadata.csv{_first_reason(no_tables)}"
             )
         found[name] = [
             (str(file), class_name(child)) for child, own in below[name].items() for file in own if is_image(file)
@@ -86,7 +86,7 @@ def open_folder(root: Path, files: Sequence[Path], source: str, no_tables: Seque
     if not classes:
         raise LeanformerError(
             f"data.source {source}: holds no parquet files and no images; give files such as "
-            f"train-00000-of-00001.parquet, or CLASS/*.png{_instead(files)}"
+            f"train-00000-of-00001.parquet, or CLASS/*.png{_other_files(files)}"
         )
     empty = []
     for name, directory in splits.items():
@@ -126,7 +126,7 @@ def unread_tables(no_tables: Sequence[str]) -> list[StudyWarning]:
     return [StudyWarning("unread-table", sentence, len(no_tables))]
 
 
-def _why(no_tables: Sequence[str]) -> str:
+def _first_reason(no_tables: Sequence[str]) -> str:
     return f" ({no_tables[0]})" if no_tables else ""
 
 
@@ -184,7 +184,8 @@ def _by_child(directory: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
 def _check_class(directory: Path, files: Sequence[Path], classes: Collection[str], below_split: bool) -> None:
     if not any(map(is_image, files)) and (files or class_name(directory.name) not in classes):
         raise LeanformerError(
-            f"{directory}: a class without an image that can be read{_instead(files)}; fill it or remove the directory"
+            f"{directory}: a class without an image that can be read{_other_files(files)}; fill it or remove the "
+            "directory"
         )
     if not below_split and role_of(directory.name):
         raise LeanformerError(
@@ -201,7 +202,7 @@ def _check_class(directory: Path, files: Sequence[Path], classes: Collection[str
         )
 
 
-def _instead(files: Sequence[Path]) -> str:
+def _other_files(files: Sequence[Path]) -> str:
     """What a message says of the files that are there instead of images."""
     if not files:
         return ""

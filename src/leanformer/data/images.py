@@ -139,7 +139,7 @@ def load_images(
         for role, split in splits.items()
     }
 
-    warnings = [*opened.warnings, *labels.warnings, *_left_out(own_labels, labels.classes)]
+    warnings = [*opened.warnings, *labels.warnings, *_untrained_classes(own_labels, labels.classes)]
 
     # 3. Settle one form for all images, keep them in memory or stream them, and look at each.
     readers = {
@@ -179,7 +179,7 @@ def load_images(
     )
 
 
-def _left_out(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[StudyWarning]:
+def _untrained_classes(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[StudyWarning]:
     """The warning about classes that ``train_limit`` leaves without a training example, and that are tested."""
     tested = torch.cat([labels["validation"], labels["test"]]).unique()
     lost = tested[~torch.isin(tested, labels["train"])].tolist()
@@ -309,11 +309,11 @@ def _settle(
                 for role, reader in readers.items()
             }
     kind = "grey" if form.channels == 1 else "color"
-    notes.append(f"images: {form.height}x{form.width} pixels, {kind}{_manner(resizing)}")
+    notes.append(f"images: {form.height}x{form.width} pixels, {kind}{_resizing_in_words(resizing)}")
     return _Settled(form, pixels, seen, [*notes, storage_note])
 
 
-def _manner(resizing: Resizing | None) -> str:
+def _resizing_in_words(resizing: Resizing | None) -> str:
     """How images are brought to their size, in words."""
     if resizing is None or (resizing.size is None and resizing.crop is None):
         return ""

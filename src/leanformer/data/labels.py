@@ -83,7 +83,7 @@ def read_labels(splits: Mapping[str, SourceSplit], column: str) -> Labels:
             f"data.source {splits['train'].source}: one class only ({classes[trained[0]]!r}) in split "
             f"{splits['train'].name}; classification needs two"
         )
-    return Labels(numbers, classes, tuple(_doubtful(classes, set(trained.tolist()))))
+    return Labels(numbers, classes, tuple(_name_warnings(classes, set(trained.tolist()))))
 
 
 def _named_labels(
@@ -182,7 +182,7 @@ def _check_range(values: NDArray[Any], end: int | None, split: SourceSplit, colu
         )
 
 
-def _doubtful(classes: tuple[str, ...], trained: set[int]) -> Iterator[StudyWarning]:
+def _name_warnings(classes: tuple[str, ...], trained: set[int]) -> Iterator[StudyWarning]:
     """Warnings about names that are probably the same, and about names without an example."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:

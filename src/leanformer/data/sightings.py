@@ -24,7 +24,7 @@ Watch = Literal["plain", "exact", "near"]
 PLAIN, HIDDEN, FRAMES, DEEP, CUT = 1, 2, 4, 8, 16
 """Flags: of one color; with shapes in its transparency; with more frames; of 16 bits; of 16 bits in color, cut to 8."""
 FLAGS, PIXELS, LOOK = 0, 1, 2  # columns
-FILMS = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
+WITH_FRAMES = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
 """Formats whose other frames are images too; in other formats they are previews, layers or smaller copies."""
 NEAR = 4  # bits of 64 in which near duplicates differ at most
 BLOCK = 2**22  # pairs of images that are compared at once
@@ -47,7 +47,7 @@ def look_at(image: Image.Image, pixels: NDArray[np.uint8], cut: bool, watch: Wat
         flags |= PLAIN
         if has_transparency(image) and len(set(image.convert("RGBA").getchannel("A").getextrema())) > 1:
             flags |= HIDDEN
-    if image.format in FILMS and getattr(image, "is_animated", False):
+    if image.format in WITH_FRAMES and getattr(image, "is_animated", False):
         flags |= FRAMES
     if is_sixteen_bit(image):
         flags |= DEEP
@@ -81,7 +81,7 @@ def judge(
         watch: what was looked for.
         place: names an example.
     """
-    warnings = _of_plain_and_films(seen, place)
+    warnings = _image_warnings(seen, place)
     if watch == "plain":
         return [], warnings
     leaks = [
@@ -93,7 +93,7 @@ def judge(
     return notes, [*warnings, *leaks, *([conflict] if conflict else [])]
 
 
-def _of_plain_and_films(seen: Mapping[str, Tensor], place: Place) -> list[StudyWarning]:
+def _image_warnings(seen: Mapping[str, Tensor], place: Place) -> list[StudyWarning]:
     warnings = []
     for flag, code in ((PLAIN, "constant-images"), (FRAMES, "several-frames"), (CUT, "cut-colors")):
         found = [

@@ -9,8 +9,8 @@ from typing import TypeVar
 from leanformer.core.warning import StudyWarning
 from leanformer.data.pairs import SentencePairs
 
-MUCH = 0.1  # fraction of a split; a warning says so where more pairs are left out
-MOST = 0.5  # fraction of a split; a warning says so where more pairs are untranslated
+MUCH = 0.1  # fraction of a split, such as of pairs left out, above which there is a warning
+MANY_UNTRANSLATED = 0.5  # fraction of a split above which there is a warning
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def untranslated_warning(splits: Mapping[str, SentencePairs]) -> StudyWarning | 
         role: sum(_folded(source) == _folded(target) for source, target in _rows(pairs))
         for role, pairs in splits.items()
     }
-    found = {role: count for role, count in found.items() if count > MOST * len(splits[role])}
+    found = {role: count for role, count in found.items() if count > MANY_UNTRANSLATED * len(splits[role])}
     if not found:
         return None
     counts = ", ".join(f"{count:,} of {len(splits[role]):,} pairs of {role}" for role, count in found.items())

@@ -83,7 +83,7 @@ def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) 
     to.config._attn_implementation = source.config._attn_implementation
 
 
-def attend_without_looking(model: PreTrainedModel) -> None:
+def use_eager_attention(model: PreTrainedModel) -> None:
     """Lets a model without weights be called: it then reads no numbers of the masks that it makes itself.
 
     Relies on ``eager``; ``sdpa`` leaves out a mask that masks nothing, which it finds out from the mask's numbers. Both

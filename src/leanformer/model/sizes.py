@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.model.hf import attend_without_looking
+from leanformer.model.hf import use_eager_attention
 
 # Each far above any published model, and low enough that a model of that many layers is checked in seconds.
 _MOST = {
@@ -153,7 +153,7 @@ def outline(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> Pre
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = model_class(copy.deepcopy(config))
-    attend_without_looking(model)
+    use_eager_attention(model)
     return model
 
 
