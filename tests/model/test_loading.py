@@ -751,9 +751,9 @@ def test_what_is_close_to_a_model_gets_a_hint() -> None:
 @pytest.mark.parametrize("wrong", [None, 5, [], {}, b"model", "", "a\0b", nn.Linear(2, 2)], ids=repr)
 def test_each_function_wants_a_path(make_model: MakeModel, wrong: Any) -> None:
     assert line_of(lambda: lf.load(wrong)).startswith("source: give a path, as text")
-    assert line_of(lambda: lf.save(make_model(), wrong)).startswith("directory: a path as text")
+    assert line_of(lambda: lf.save(make_model(), wrong)).startswith("directory: give a path, as text")
     assert line_of(lambda: lf.convert(wrong, "out")).startswith("source: give a path, as text")
-    assert line_of(lambda: lf.convert("model", wrong)).startswith("out: a path as text")
+    assert line_of(lambda: lf.convert("model", wrong)).startswith("out: give a path, as text")
 
 
 @pytest.mark.parametrize("wrong", [None, 5, [], "none", nn.Linear(2, 2)], ids=repr)
