@@ -16,7 +16,7 @@ from leanformer.blocks.kit.tokens import without_padding
 
 
 class AverageModule(SumsModule):
-    """What ``average`` builds."""
+    """The module that ``average`` builds."""
 
     value: nn.Linear
     output: nn.Linear

@@ -24,7 +24,7 @@ ATTENTIONS = ("self_attention", "cross_attention")
 
 
 class FeedForwardModule(BlockModule):
-    """What ``feed_forward`` builds; see there for the arguments.
+    """The module that ``feed_forward`` builds; the arguments are described there.
 
     Args:
         site: Where it stands.
@@ -154,7 +154,7 @@ class FeedForward(Block):
     )
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             size: A published size, hidden units in proportion to the numbers read; S where ``hidden`` is not given.

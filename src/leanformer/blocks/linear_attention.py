@@ -22,7 +22,7 @@ EPSILON = 1e-6
 
 
 class LinearAttentionModule(SumsModule):
-    """What ``linear_attention`` builds; see there for the arguments."""
+    """The module that ``linear_attention`` builds; the arguments are described there."""
 
     value: nn.Linear
 
@@ -93,7 +93,7 @@ def _features(projected: torch.Tensor) -> torch.Tensor:
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """In the precision of its factors, under any autocast."""
+    """A matrix product in the precision of its factors, under any autocast."""
     with without_autocast(left.device):
         return left @ right
 
@@ -116,7 +116,7 @@ class LinearAttention(Block):
     kinds = frozenset({"self_attention", "cross_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             heads: Channel groups with weights of their own; None: as many as the model has there.

@@ -55,7 +55,7 @@ class TriangularLinear(nn.Module):
 
 
 class MinimalAttentionModule(SoftmaxAttention):
-    """What ``minimal_attention`` builds; see there for the arguments."""
+    """The module that ``minimal_attention`` builds; the arguments are described there."""
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class MinimalAttention(Block):
     kinds = frozenset({"self_attention", "cross_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             qk: Form of the scores.

@@ -23,7 +23,7 @@ USUAL_TOKENS = 16  # tokens read at which weights by distance are not scaled
 
 
 class MixerModule(HeadsModule):
-    """What ``mixer`` builds; see there for the arguments."""
+    """The module that ``mixer`` builds; the arguments are described there."""
 
     decayed: ClassVar[tuple[str, ...]] = ("mixing",)  # a matrix over positions, as a convolution's kernel is
 
@@ -167,7 +167,7 @@ class Mixer(Block):
     kinds = frozenset({"self_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             groups: Channel groups with mixing weights of their own; None: as many as the model has heads there.

@@ -61,7 +61,7 @@ class FactoredMap(nn.Module):
 
 
 class SlotsModule(HeadsModule):
-    """What ``slots`` builds; see there for the arguments."""
+    """The module that ``slots`` builds; the arguments are described there."""
 
     value: nn.Linear
 
@@ -240,7 +240,7 @@ class SlotsModule(HeadsModule):
 
     @staticmethod
     def _mix_one(gates: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """Of one token: (batch, heads, slots), (batch, heads, d_head, slots) -> (batch, 1, d_model)."""
+        """As ``_mix`` for one token: (batch, heads, slots), (batch, heads, d_head, slots) -> (batch, 1, d_model)."""
         mixed = torch.bmm(gates.reshape(-1, 1, gates.shape[-1]), slots.flatten(0, 1).mT)
         return mixed.view(len(gates), 1, -1)
 
@@ -325,7 +325,7 @@ class Slots(Block):
     kinds = frozenset({"self_attention", "cross_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             slots: Slots of each head.

@@ -22,7 +22,7 @@ UNREAD = -1e30
 
 
 class SynthesizerModule(HeadsModule):
-    """What ``synthesizer`` builds; see there for the arguments."""
+    """The module that ``synthesizer`` builds; the arguments are described there."""
 
     value: nn.Linear
     max_length: int
@@ -124,7 +124,7 @@ class Synthesizer(Block):
     kinds = frozenset({"self_attention", "cross_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             heads: Channel groups with weights of their own, or which heads of the attention are replaced; None: as many

@@ -75,7 +75,7 @@ class ImageTrainConfig(TrainConfig):
 
 
 class ImageAcceptConfig(AcceptConfig):
-    """What an image classifier may lose."""
+    """How much quality an image classifier may lose."""
 
     answers: ClassVar[AnswerKind] = "labels"
 

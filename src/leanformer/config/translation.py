@@ -124,7 +124,7 @@ class TranslationTrainConfig(TrainConfig):
 
 
 class TranslationAcceptConfig(AcceptConfig):
-    """What a translator may lose."""
+    """How much quality a translator may lose."""
 
     answers: ClassVar[AnswerKind] = "texts"
 

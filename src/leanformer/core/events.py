@@ -129,7 +129,7 @@ class EpochEnded(Event):
         epochs: How many there are.
         metrics: Name -> value: ``train_loss``, ``learning_rate`` (that of its last batch), and what was measured on the
             validation split.
-        examples_per_second: Of training.
+        examples_per_second: The speed of training.
         summary: Its result on the validation split, in a few characters.
     """
 
@@ -310,7 +310,7 @@ class Reporter:
         Args:
             record: Its number (``epoch``, from 1 on) and its metrics.
             epochs: How many there are.
-            examples_per_second: Of training.
+            examples_per_second: The speed of training.
             shown: Its result on the validation split, in a few characters.
             process: The step's process, where it is not this one.
         """

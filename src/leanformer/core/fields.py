@@ -156,7 +156,7 @@ _PLAIN = (
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?")
 _QUOTED_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _YAML_1_1_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
-"""What older YAML reads as a number, and often as another one than people think."""
+"""Texts that older YAML reads as a number, and often not as the one that people expect."""
 
 
 def _no_controls(text: str) -> str:

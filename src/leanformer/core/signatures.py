@@ -17,8 +17,8 @@ def files_signature(source: str, endings: Sequence[str] = ()) -> str | None:
     """A hash of the names and sizes of local files; None where there are no such files, as for a hub id.
 
     Args:
-        source: A directory, a file, or the path of several files up to their endings.
-        endings: These endings.
+        source: A directory, a file, or the path of several files without their endings.
+        endings: The endings of such files.
     """
     return _signature(source, endings, lambda path: str(path.stat().st_size))
 

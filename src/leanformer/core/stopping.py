@@ -75,7 +75,7 @@ def check() -> None:
 
 
 def ignore_signals() -> None:
-    """From now on nothing interrupts this process, which is about to end."""
+    """Makes this process, which is about to end, ignore all further signals."""
     for number in (signal.SIGINT, *ENDS):
         signal.signal(number, signal.SIG_IGN)
 

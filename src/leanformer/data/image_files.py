@@ -207,7 +207,7 @@ def are_numbers(values: Any) -> bool:
 
 
 def checked_bits(value: Any, where: str) -> int | None:
-    """What a file says of the bits in use of images of 16 bits; None where it says nothing.
+    """The bits in use of images of 16 bits, as a file gives them; None where it does not.
 
     Raises:
         LeanformerError: for anything but a whole number from 8 to 16; its message begins with ``where``.

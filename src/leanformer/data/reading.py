@@ -32,7 +32,7 @@ FEW = 2000  # fewer images are read faster than worker processes start
 MOST_WORKERS = 8
 
 Read = tuple[Tensor, Tensor]
-"""What was read of B images, and what was seen in them ((B, 3) as in ``sightings``, or nothing)."""
+"""What was read from B images, and what was noticed in them: (B, 3) as in ``sightings``, or empty."""
 
 
 class ImageReader(torch.utils.data.Dataset[Any]):
@@ -119,7 +119,7 @@ def processors() -> int:
 def read_ahead(
     reader: ImageReader, index_batches: Sequence[Rows], workers: int, device: torch.device
 ) -> Iterator[Read]:
-    """What ``reader`` gives for each (B,) array of example numbers, in order, read ahead by worker processes.
+    """Reads a batch for each (B,) array of example numbers, in order, ahead of its use in worker processes.
 
     Args:
         workers: how many; 0 reads here.
@@ -154,7 +154,7 @@ def read_ahead(
 
 
 def read_all(reader: ImageReader, chosen: Rows | None = None) -> Iterator[Read]:
-    """What ``reader`` gives for all its examples, or the chosen ones, in order and in chunks."""
+    """Reads all examples, or the chosen ones, in order and in chunks."""
     numbers = np.arange(len(reader)) if chosen is None else chosen
     chunks = np.split(numbers, range(CHUNK, len(numbers), CHUNK))
     workers = processors() if len(numbers) >= FEW and sys.platform == "linux" else 0

@@ -31,7 +31,7 @@ BLOCK = 2**22  # pairs of images that are compared at once
 
 
 def look_at(image: Image.Image, pixels: NDArray[np.uint8], cut: bool, watch: Watch) -> tuple[int, int, int]:
-    """What is seen in one image.
+    """Inspects one image.
 
     Args:
         image: the opened image file.

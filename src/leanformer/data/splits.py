@@ -29,7 +29,7 @@ ADDED_WORDS = frozenset({"data", "dataset", "folder", "image", "images", "imgs",
 
 
 def plain_role(name: str) -> str | None:
-    """What a split of exactly this name is for: ``train``, ``validation`` or ``test``; None where it says none."""
+    """What a split of exactly this name is for: ``train``, ``validation`` or ``test``; None for other names."""
     return next((role for role, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 

@@ -51,7 +51,7 @@ _FEW_NUMBERS = 1_000_000
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a configuration describes.
+    """The model that a configuration describes.
 
     Args:
         family: The family.
@@ -277,7 +277,7 @@ _NO_NUMBERS = "which no model here holds; save it in float32, float16 or bfloat1
 
 @dataclass(frozen=True)
 class Stored:
-    """What files of weights hold.
+    """The content of files of weights.
 
     Args:
         numbers: How many numbers.

@@ -17,7 +17,7 @@ from leanformer.core.registry import Registry
 from leanformer.model.layers import OpenLayer
 
 STUDENT_PREFIX = "leanformer_"
-"""In front of a family's name: the ``model_type`` of its students."""
+"""The ``model_type`` of a family's students is this prefix and the family's name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from leanformer.model.students import length_limits
 
 
 class Tokenizer(Protocol):
-    """What ``translate`` asks of a tokenizer."""
+    """The methods of a tokenizer that ``translate`` uses."""
 
     pad_id: int
     eos_id: int
@@ -31,7 +31,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Translated:
-    """What ``translate`` gives.
+    """The result of ``translate``.
 
     Args:
         texts: One translation for each sentence.

@@ -75,7 +75,7 @@ class OpenMlp(nn.Module):
 
 
 Slot = Sublayer | BlockModule | None
-"""What stands at one place of a layer: an attention or MLP with norm and residual, a block for all of it, nothing."""
+"""The content of one place in a layer: an attention or MLP with norm and residual, a block for all of it, or None."""
 
 
 def attends(slot: Slot) -> bool:

@@ -19,7 +19,7 @@ Plan = Mapping[str, str | Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What a plan puts at one site."""
+    """The block that a plan puts at one site."""
 
     block: type[Block]
     arguments: Arguments
@@ -27,7 +27,7 @@ class Choice:
 
 
 def match(plan: Plan, sites: Sequence[Site]) -> dict[str, Choice]:
-    """What the plan puts at each site that it names; later patterns override earlier ones.
+    """The blocks that a plan puts at the sites that it names; later patterns override earlier ones.
 
     Args:
         plan: Patterns (``*``, ``?``, ``[0-3]``) to a block's name, or to ``{"block": name, argument: value, ...}``.

@@ -207,7 +207,7 @@ def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_ove
 
 
 def module_at(model: PreTrainedModel, name: str) -> nn.Module | None:
-    """What stands at a site of a model with open layers (a student is one): block, sublayer or layer; None if empty."""
+    """The module at a site of a model with open layers, such as a student: block, sublayer or layer; None if empty."""
     if name == "pooling":
         pooling: nn.Module = model.pooling
         return pooling

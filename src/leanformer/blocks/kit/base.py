@@ -64,7 +64,7 @@ class AttentionWeights:
     dropout: float = 0.0
 
     def channels_of(self, heads: Sequence[int]) -> list[int]:
-        """Which channels some heads have, head by head in the order given."""
+        """The channels of some heads, head by head in the given order."""
         width = self.query.shape[1] // self.num_heads
         return [channel for head in heads for channel in range(head * width, (head + 1) * width)]
 
@@ -125,7 +125,7 @@ def set_linear(linear: nn.Linear, weight: torch.Tensor, bias: torch.Tensor | Non
 
 
 class BlockModule(nn.Module):
-    """What a block builds for an attention, a sublayer or a layer: one call signature at all of these sites.
+    """The module that a block builds for an attention, a sublayer or a layer, with one call signature for all of them.
 
     Class attributes:
         target: What it learns from at the teacher's site: the site's ``output``, or the attention's ``heads``, side by

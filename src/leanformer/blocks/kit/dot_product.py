@@ -56,7 +56,7 @@ def attend(
 def _attend_plainly(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, dropout: float
 ) -> torch.Tensor:
-    """By products, with PyTorch's own gradient; heads separate, (batch, heads, tokens, d_head)."""
+    """Attention by products, with PyTorch's own gradient; heads separate, (batch, heads, tokens, d_head)."""
     scores = (query @ key.mT) * query.shape[-1] ** -0.5
     if attention_mask is not None:
         # Not minus infinity, so that a row with nothing to attend to has a softmax.
@@ -65,7 +65,7 @@ def _attend_plainly(
 
 
 def _attend_few(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
-    """By ``FewTokens``; arguments and result as of ``attend``."""
+    """Attention by ``FewTokens``; arguments and result as in ``attend``."""
 
     def flat(states: torch.Tensor) -> torch.Tensor:
         return states if heads == 1 else split_heads(states, heads).flatten(0, 1)

@@ -11,7 +11,7 @@ from leanformer.blocks.kit.state import DecodingState
 
 @dataclass(frozen=True, slots=True)
 class BlockInputs:
-    """What a block at an attention, a sublayer or a layer is called with: plain tensors, and the state while decoding.
+    """The inputs of a block at an attention, a sublayer or a layer: plain tensors, and the state while decoding.
 
     Args:
         hidden_states: Shape (batch, tokens, d_model): the input of the replaced part.

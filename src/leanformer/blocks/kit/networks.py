@@ -236,7 +236,7 @@ class CausalNetwork(Network):
     def _with_prefix(
         self, before: Sums, slots: Slots, states: torch.Tensor, real: torch.Tensor, state: DecodingState | None
     ) -> torch.Tensor:
-        """What was read before with each prefix, after the first linear map: (groups, tokens, batch, hidden)."""
+        """Each prefix, with what was read before, after the first linear map: (groups, tokens, batch, hidden)."""
         # Padding after a sentence's end affects no real position, so that it may be counted like tokens, alike for all
         # sentences; not where padding comes before a real position, or more tokens follow. On a GPU this is not
         # checked: the check would wait for the GPU.

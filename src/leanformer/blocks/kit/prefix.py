@@ -204,7 +204,7 @@ def nothing_read(slots: Slots, bias: torch.Tensor | None, padding_counts: bool) 
 
 
 def read_each(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> Sums:
-    """What each token adds; a position without a token adds what a token of zeros would.
+    """The sums of each token by itself; a position without a token counts as a token of zeros.
 
     Args:
         slots: The positions of the tokens.
@@ -218,7 +218,7 @@ def read_each(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_co
 def read_prefixes(
     slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool, alike: bool, before: Sums
 ) -> Sums:
-    """What was read before and each prefix add together, arguments as in ``read_each``, and:
+    """The sums of each prefix, with what was read before; arguments as in ``read_each``, and:
 
     Args:
         alike: Whether positions without a token may be counted as tokens of zeros, because no real one comes after
@@ -256,7 +256,7 @@ def _split(products: torch.Tensor, states: torch.Tensor, real: torch.Tensor, pad
 
 
 def read_all(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> Sums:
-    """What all tokens add together, arguments as in ``read_each``."""
+    """The sums of all tokens; arguments as in ``read_each``."""
     rows = slots.narrowed(states * slots.gain[:, :, None])  # (groups, positions, batch, d_model or rank)
     products = wide(rows.transpose(1, 2).flatten(2) @ slots.weight.flatten(1, 2))  # (groups, batch, hidden)
     if padding_counts:
