@@ -22,20 +22,20 @@ CODES: dict[str, str] = {
     "near-duplicates": "validation or test images look like images of the training split",
     "nested-classes": "all class directories hold the same directories, which may be the classes",
     "several-frames": "image files have several frames, of which the first is read",
-    "similar-labels": "class names differ by blanks or case alone",
+    "similar-labels": "class names differ only in blanks or case",
     "unknown-preprocessing": "a trained model does not say how its images are prepared",
     "unread-files": "files among the images were not read",
     "unread-table": "a table beside the images names none of them",
     # text
-    "leaked-sentences": "sentences that are validated or tested on stand in the training split too",
+    "leaked-sentences": "validation or test sentences are in the training split too",
     "untranslated-pairs": "most pairs of a split have the same sentence on both sides",
-    "pairs-left-out": "more than a tenth of a split's pairs was left out",
+    "pairs-left-out": "more than a tenth of a split's pairs were left out",
     "short-references": "most references have fewer words than the metric counts in a row",
     "small-test-split": "the test split has so few sentences that its intervals are too narrow",
     "cut-translations": "translations are cut off at fewer subwords than some references have",
     "unknown-letters": "the tokenizer does not know letters of many references, which no translation can reach",
-    "lossy-tokenizer": "the tokenizer does not give back what it was given, and a perfect translation scores below 99",
-    "lossy-normalizer": "the tokenizer takes letters or accents away, from the references as scored too",
+    "lossy-tokenizer": "the tokenizer changes texts, so that a perfect translation scores below 99",
+    "lossy-normalizer": "the tokenizer removes letters or accents, also from the references that are scored",
     # models
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""

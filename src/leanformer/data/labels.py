@@ -192,7 +192,7 @@ def _name_warnings(classes: tuple[str, ...], trained: set[int]) -> Iterator[Stud
         pairs = "; ".join(" and ".join(map(repr, names)) for names in groups[:SHOWN])
         yield StudyWarning(
             "similar-labels",
-            f"class names differ by blanks or case alone, and are different classes here: {pairs}; write them alike if "
+            f"class names differ only in blanks or case, and are different classes here: {pairs}; write them alike if "
             "they mean the same",
             sum(map(len, groups)),
         )
