@@ -172,7 +172,7 @@ class TrainConfig(Section):
     warmup: Fraction = 0.1
     """Fraction of all steps in which the learning rate rises."""
     average_last: SomeEpochs | None = None
-    """The trained model's weights are their mean over the ends of so many last epochs (Vaswani et al. 2017, 6.1)."""
+    """The trained model is the mean of its weights after each of this many last epochs (Vaswani et al. 2017, 6.1)."""
     label_smoothing: Fraction = 0.0
     clip_norm: Positive | None = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -188,7 +188,7 @@ def _usual_margin(section: dict[str, Any]) -> float:
 
 
 class AcceptConfig(Section):
-    """The margin, the confidence that a decision needs, and the metric of both."""
+    """The metric of quality, the margin, and the confidence that a decision needs."""
 
     answers: ClassVar[AnswerKind]
     """The kind of answer that the task's models give; ``metric`` judges answers of this kind."""
@@ -278,7 +278,7 @@ class Study(Section):
     )
     accept: AcceptConfig
     prefer: Annotated[str, BeforeValidator(one_of(preferences))] = preferences()[0]
-    """The cost by which the cheapest accepted candidate is found, which is recommended."""
+    """The cost that decides which accepted candidate is the cheapest, and so recommended."""
     measure: MeasureConfig = MeasureConfig()
     report_to: Annotated[
         tuple[Annotated[str, AfterValidator(_is_tracker)], ...], AfterValidator(no_repeats("trackers"))
