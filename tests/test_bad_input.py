@@ -237,10 +237,10 @@ WRONG_STUDIES: dict[str, tuple[str, list[str]]] = {
         ),
         ["line 5", "more than 50,000 values"],
     ),
-    "an alias within itself": (f"{MINIMAL}data: &d {{source: *d}}", ["line 3", "'d'", "within what it stands for"]),
+    "an alias within itself": (f"{MINIMAL}data: &d {{source: *d}}", ["line 3", "'d'", "inside of what it refers to"]),
     "deep lists": (f"{MINIMAL}data: {'[' * 100_000}", ["line 3", "more than 24"]),
     "deep mappings": ("".join(f"{' ' * depth}a:\n" for depth in range(900)), ["line 24", "more than 24"]),
-    "a tag": (f"{MINIMAL}data: !!python/object/apply:os.getcwd []", ["line 3", "the tag", "os.getcwd", "not read"]),
+    "a tag": (f"{MINIMAL}data: !!python/object/apply:os.getcwd []", ["line 3", "the tag", "os.getcwd", "not allowed"]),
     "two documents": (f"{MINIMAL}---\n{MINIMAL}", ["line 3", "several documents"]),
     "an empty file": ("", ["a study is a mapping"]),
     "a tab": (f"{MINIMAL}data:\n\tsource: digits", ["line 4", "'\\t'"]),
@@ -251,16 +251,22 @@ WRONG_STUDIES: dict[str, tuple[str, list[str]]] = {
     "a large file": (f"{MINIMAL}#{'x' * 1_000_000}", ["1,000,0", "bytes", "at most 1,000,000"]),
     "many values": (f"{MINIMAL}data: [{'1, ' * 60_000}1]", ["line 3", "more than 50,000 values"]),
     "a number as a key": (f"{MINIMAL}1: 2", ["line 3", "the key 1 as a number", "quotes"]),
-    "a list as a key": (f"{MINIMAL}? [a]\n: 1", ["line 3", "a key is a text"]),
+    "a list as a key": (f"{MINIMAL}? [a]\n: 1", ["line 3", "a key must be a text"]),
     "a key twice under a merge": (
         "name: a\nbase: &b {plan: {'*.mlp': none}}\ncandidates: {b: {<<: *b, plan: {}, plan: {}}}",
-        ["line 3", "'plan' stands there twice"],
+        ["line 3", "'plan' is given twice"],
     ),
-    "names that differ by case": (TWO.replace("c:", "B:") % "", ["candidates", "'b' and 'B' differ by case alone"]),
-    "the baseline's name in capitals": (MINIMAL.replace("b:", "Baseline:"), ["'baseline' and 'Baseline'", "by case"]),
-    "a name that Windows keeps": (MINIMAL.replace("b:", "con:"), ["candidates", "'con'", "no directory"]),
-    "a study that Windows keeps": (MINIMAL.replace("name: a", "name: nul.txt"), ["name", "'nul.txt'", "no directory"]),
-    "a name that ends in a dot": (MINIMAL.replace("name: a", "name: a."), ["name", "'a.'", "no directory"]),
+    "names that differ only in case": (TWO.replace("c:", "B:") % "", ["candidates", "'b' and 'B' differ only in case"]),
+    "the baseline's name in capitals": (
+        MINIMAL.replace("b:", "Baseline:"),
+        ["'baseline' and 'Baseline'", "only in case"],
+    ),
+    "a name that Windows keeps": (MINIMAL.replace("b:", "con:"), ["candidates", "'con'", "cannot be a directory's"]),
+    "a study that Windows keeps": (
+        MINIMAL.replace("name: a", "name: nul.txt"),
+        ["'nul.txt'", "cannot be a directory's"],
+    ),
+    "a name that ends in a dot": (MINIMAL.replace("name: a", "name: a."), ["name", "'a.'", "cannot be a directory's"]),
     "dots for a name": (MINIMAL.replace("name: a", "name: '..'"), ["name", "'..'", "letters, digits"]),
     "a text for a list": (f"{MINIMAL}data: {{augment: random_crop}}", ["data.augment", "a list", "'random_crop'"]),
     "a text for a section": (f"{MINIMAL}baseline: vit", ["baseline", "a mapping of keys", "'vit'"]),
@@ -271,10 +277,10 @@ WRONG_STUDIES: dict[str, tuple[str, list[str]]] = {
         TWO.replace("c: {plan: {'*.mlp': none}", "c: {plan: {'*.mlp': {block: none}}") % "",
         ["candidates.b and candidates.c are the same"],
     ),
-    "a seed twice": (f"{MINIMAL}seeds: [1, 1]", ["seeds", "twice"]),
+    "a seed twice": (f"{MINIMAL}seeds: [1, 1]", ["seeds must be distinct"]),
     "two thousand seeds": (f"{MINIMAL}seeds: {list(range(2_000))}", ["seeds", "at most 1000"]),
-    "an augmentation twice": (f"{MINIMAL}data: {{augment: [random_crop, random_crop]}}", ["data.augment", "twice"]),
-    "a kind twice": (f"{TEXT}data: {{numbers: {{kinds: [year, year]}}}}", ["data.numbers.kinds", "twice"]),
+    "an augmentation twice": (f"{MINIMAL}data: {{augment: [random_crop, random_crop]}}", ["data.augment", "distinct"]),
+    "a kind twice": (f"{TEXT}data: {{numbers: {{kinds: [year, year]}}}}", ["data.numbers.kinds", "distinct"]),
     "a language that is a path": (f"{TEXT}data: {{source_language: ../de}}", ["data.source_language"]),
     "a language of dots": (f"{TEXT}data: {{source_language: ..}}", ["data.source_language", "no language"]),
     # What would do nothing
@@ -358,11 +364,11 @@ def test_a_resolved_study_reads_back_as_the_same(tmp_path: Path) -> None:
         ("--set=train.epochs=010", ["train.epochs", "'010'"]),
         ("--set=train.epochs=" + "9" * 10_000, ["--set", "more than 30 digits"]),
         ("--set=train.epochs=" + "[" * 5_000, ["--set", "more than 24"]),
-        ("--set=" + ".".join("a" * 1_000) + "=1", ["--set", "more than 24 keys"]),
+        ("--set=" + ".".join("a" * 1_000) + "=1", ["--set", "more than 24 deep"]),
         ("--set=data=!!set {a}", ["--set", "tag"]),
         ("--set=data.source=\x1b[31m", ["--set", "U+001B"]),
         ("--set=train.epochs=1\n---\n2", ["--set", "several documents"]),
-        ("--set=seeds=[1, 1]", ["seeds", "twice"]),
+        ("--set=seeds=[1, 1]", ["seeds must be distinct"]),
     ],
 )
 def test_settings_are_read_as_files_are(
@@ -544,7 +550,7 @@ WRONG_RESULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         changed("text", candidates__0__seeds=[5, 6, 7]),
         ["its seeds are [5, 6, 7]", "[0, 1, 2]"],
     ),
-    "a seed twice": (changed("text", seeds=[0, 0, 1]), ["seeds", "twice"]),
+    "a seed twice": (changed("text", seeds=[0, 0, 1]), ["seeds must be distinct"]),
     "a quality too few": (changed("text", candidates__0__quality__per_seed=[1.0]), ["1 qualities for 3 seeds"]),
     "nobody is recommended": (changed("images", recommended="nobody"), ["recommended: there is no 'nobody'"]),
     "a rejected one is recommended": (changed("images", candidates__0__decision="reject"), ["was not accepted"]),
@@ -923,7 +929,7 @@ def test_a_study_that_was_made_is_not_changed(key: str) -> None:
     before = study.to_yaml()
     for change in (lambda: setattr(study, key, "b"), lambda: delattr(study, key)):
         line = str(refusal(change))
-        assert line == f"ImageStudy: '{key}' stays as it was when the section was made; make another one"
+        assert line == f"ImageStudy: '{key}' cannot be changed once the section is made; make another section"
     assert study.to_yaml() == before
     assert study.model_copy(update={"name": "b"}).name == "b"
 
@@ -947,9 +953,9 @@ def test_data_for_a_study_are_plain() -> None:
     for data, words in (
         (None, "a study is a mapping of keys, not None"),
         ({1: 2}, "unknown key '1'"),
-        ({True: 2}, "a key is a text, not True"),
+        ({True: 2}, "a key must be a text, not True"),
         ({10**5_000: 2}, "a whole number of more than 30 digits"),
-        ({"data": {(1, 2): 3}}, "data: a key is a text, not (1, 2)"),
+        ({"data": {(1, 2): 3}}, "data: a key must be a text, not (1, 2)"),
         ({"name": {1, 2}}, "name: {1, 2} is neither"),
         ({"name": object()}, "is neither a mapping, a list, a text nor a number"),
         (circle, "more than 24"),
@@ -970,11 +976,11 @@ def test_data_for_a_study_are_plain() -> None:
 
 def test_messages_are_one_short_line_whatever_they_quote() -> None:
     for word in (LONG, ESCAPES * 500, "\u202e" * 5_000, " ".join("abc" for _ in range(5_000))):
-        line = str(LeanformerError(f"study.yaml: the name {word} makes no directory; take letters"))
+        line = str(LeanformerError(f"study.yaml: the name {word} cannot be a directory's; use letters"))
         assert line == printable(line)
         assert len(line) < LONGEST - len("leanformer: error: ")
         assert line.startswith("study.yaml: the name ")
-        assert line.endswith("makes no directory; take letters")
+        assert line.endswith("cannot be a directory's; use letters")
 
 
 def test_there_are_many_cases() -> None:

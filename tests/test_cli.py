@@ -211,11 +211,11 @@ BAD_STUDIES: dict[str, tuple[Change, list[str]]] = {
     "number out of range": (put("accept.confidence", 1.5), ["accept.confidence", "less than 1", "1.5"]),
     "missing key": (lambda study, _: study.pop("candidates"), ["the key 'candidates' is missing"]),
     "unknown task": (put("task", "chess"), ["task", "image-classification"]),
-    "rate twice": (put("train.learning_rate", [0.003, 0.0030000001]), ["train.learning_rate", "twice"]),
-    "seed twice": (put("seeds", [1, 1]), ["seeds", "twice"]),
+    "rate twice": (put("train.learning_rate", [0.003, 0.0030000001]), ["train.learning_rate", "distinct"]),
+    "seed twice": (put("seeds", [1, 1]), ["seeds must be distinct"]),
     "candidate called baseline": (
         put("candidates", {"baseline": {"plan": {"*.mlp": "none"}}}),
-        ["candidates", "'baseline' is taken"],
+        ["candidates", "'baseline' is reserved"],
     ),
     "unknown block": (
         put(ATTENTION, {"*.mlp": "nothing"}),
@@ -332,7 +332,7 @@ def assert_refused(code: int, capsys: pytest.CaptureFixture[str], words: list[st
     [
         (None, ["study.yaml", "cannot be read"]),
         ("name: [", ["study.yaml", "line 1"]),
-        ("name: a\nname: b\n", ["study.yaml", "line 2", "'name' stands there twice"]),
+        ("name: a\nname: b\n", ["study.yaml", "line 2", "'name' is given twice"]),
         ("candidates:\n  010: {}\n", ["study.yaml", "the key 'name' is missing"]),
         ("candidates:\n  1: {}\n", ["study.yaml", "line 2", "reads the key 1 as a number; put it in quotes"]),
         ("candidates:\n  true: {}\n", ["study.yaml", "line 2", "the key true as a truth value; put it in quotes"]),

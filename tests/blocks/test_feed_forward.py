@@ -637,7 +637,7 @@ def test_a_replaced_output_is_taught_whole(place: str, settings: dict[str, Any])
         ("cross", {"heads": 4}, "block 'feed_forward' has no argument 'heads'; its arguments: size, hidden, "),
         ("cross", {"gate": True}, "'gate' reads a token alone; give 'reads: token' with it"),
         ("cross", {"gate": True, "reads": "prefix"}, "'gate' reads a token alone; give 'reads: token' with it"),
-        ("cross", {"bias": True, "output": "replaced"}, "'bias' is of the output projection that 'output: replaced'"),
+        ("cross", {"bias": True, "output": "replaced"}, "'bias' is of the output projection, which 'output: replaced'"),
         (
             "decoder self",
             {"reads": "token", "output": "replaced"},

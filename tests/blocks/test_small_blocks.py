@@ -902,12 +902,15 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         *(
             ("encoder self", {"block": "mixer", **wrong}, f"block 'mixer': {line}")
             for wrong, line in (
-                ({"max_length": 50}, "'max_length' is of positions absolute, not relative"),
-                ({"max_distance": None}, "positions relative have a 'max_distance'; give a number, or leave it out"),
-                ({"positions": "absolute", "max_distance": 9}, "'max_distance' is of positions relative and grid, not"),
-                ({"positions": "absolute", "max_length": None}, "positions absolute have a 'max_length'; give a numb"),
-                ({"positions": "grid", "max_length": 9}, "'max_length' is of positions absolute, not grid"),
-                ({"special_tokens": 1}, "'special_tokens' is of positions grid, not relative"),
+                ({"max_length": 50}, "'max_length' is for positions absolute, not relative"),
+                ({"max_distance": None}, "positions relative need a 'max_distance'; give a number, or leave it out"),
+                (
+                    {"positions": "absolute", "max_distance": 9},
+                    "'max_distance' is for positions relative and grid, not",
+                ),
+                ({"positions": "absolute", "max_length": None}, "positions absolute need a 'max_length'; give a numb"),
+                ({"positions": "grid", "max_length": 9}, "'max_length' is for positions absolute, not grid"),
+                ({"special_tokens": 1}, "'special_tokens' is for positions grid, not relative"),
                 ({"vo": "none", "heads": [0]}, "'heads' are made of values; leave 'vo: none' or 'heads' out"),
             )
         ),
@@ -978,7 +981,7 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         (
             "cross",
             {"block": "slots", "gate": "linear", "gate_hidden": 8},
-            "block 'slots': 'gate_hidden' is of the network that 'gate: linear' does without; leave it out",
+            "block 'slots': 'gate_hidden' is of 'gate: network', and the gate is linear; leave it out",
         ),
         ("cross", {"block": "slots", "rank": 0}, "argument 'rank' of block 'slots': .* not 0"),
         ("cross", {"block": "average", "heads": 2}, "block 'average' has no argument 'heads'; its arguments: none"),

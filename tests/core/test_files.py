@@ -102,7 +102,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: str, monkeypatch: pyte
         (path / "file").touch()
     else:
         socket.socket(socket.AF_UNIX).bind("it")
-    with pytest.raises(lf.LeanformerError, match=r"^it: cannot be written: it is no plain file"):
+    with pytest.raises(lf.LeanformerError, match=r"^it: cannot be written: it is not a regular file"):
         write_atomically(path, "text")
     assert names(Path()) == ["it"]
 
@@ -198,7 +198,7 @@ def test_a_file_where_a_directory_shall_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(lf.LeanformerError, match="cannot be written"):
         make_directory(tmp_path / "file" / "below")
-    with pytest.raises(lf.LeanformerError, match="file: cannot be written: it is no directory"):
+    with pytest.raises(lf.LeanformerError, match="file: cannot be written: it is not a directory"):
         add_to_directory(tmp_path / "file", lambda place: None)
     assert (tmp_path / "file").is_file()
 

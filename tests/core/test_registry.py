@@ -54,7 +54,7 @@ def test_a_new_module_is_all_that_a_new_item_takes(package: Path) -> None:
 
 def test_a_name_is_given_once(package: Path) -> None:
     (package / "c.py").write_text("from wares import WARES\nWARES.add('early', 5)\n")
-    with pytest.raises(ValueError, match=r"^wares: two are called 'early'$"):
+    with pytest.raises(ValueError, match=r"^wares: the name 'early' is registered twice$"):
         list(registry())
 
 

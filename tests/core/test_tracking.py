@@ -282,7 +282,7 @@ def test_studies_of_one_process_have_stores_of_their_own(tmp_path: Path) -> None
     ("report_to", "line"),
     [
         (["tensorbord"], "there is no tracker 'tensorbord'; trackers: tensorboard, mlflow, wandb, trackio"),
-        (["mlflow", "mlflow"], "report_to: a tracker stands there twice"),
+        (["mlflow", "mlflow"], "report_to: trackers must be distinct"),
         ("mlflow", "report_to: input should be a list, not 'mlflow'"),
         ([1], "report_to.0: input should be a valid string, not 1"),
     ],

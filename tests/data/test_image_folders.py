@@ -269,7 +269,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "class with the name of a split": (
         lambda root: write_folder(root, "Training", "Testing"),
         {},
-        r"/Testing: a class with the name of a split; a split holds a directory a class \(Testing/CLASS/\*\.png\)",
+        r"/Testing: a class with the name of a split; a split holds a directory for each class \(Testing/CLASS",
     ),
     "split inside of a class": (
         lambda root: [write_folder(root / name, "train", "test") for name in ("good", "bad")],
@@ -386,7 +386,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "table of a header alone": (
         lambda root: [write_images(root, 2), (root / "metadata.csv").write_text("file_name,label\n")],
         {},
-        r"/metadata\.csv: names no images; write one row an image, or remove the file",
+        r"/metadata\.csv: names no images; write one row for each image, or remove the file",
     ),
     "table in UTF-16": (
         lambda root: [
@@ -420,7 +420,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "damaged table": (
         lambda root: [write_images(root, 2), (root / "metadata.csv").write_text("file_name,label\n0.png,a,b,c\n")],
         {},
-        r"/metadata\.csv: cannot be read \(.*\); write one row an image",
+        r"/metadata\.csv: cannot be read \(.*\); write one row for each image",
     ),
 }
 
@@ -493,7 +493,7 @@ def test_a_table_that_cannot_be_used_beside_classes_draws_a_warning(tmp_path: Pa
     assert warning.count == 1
     assert warning.sentence == (
         f"tables beside the images that were not read: {tmp_path}/metadata.csv has no column 'file_name', but {shown}; "
-        "mend or remove them"
+        "fix or remove them"
     )
 
 
@@ -542,7 +542,7 @@ def test_a_table_in_a_class_directory_is_no_table_of_labels(tmp_path: Path) -> N
     data = load(tmp_path)
     assert data.classes == ("a", "b")
     assert warned(data, "unread-files").sentence.endswith(
-        "a/metadata.csv; convert what are images, and remove the rest"
+        "a/metadata.csv; convert those that are images, and remove the others"
     )
 
 

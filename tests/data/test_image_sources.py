@@ -189,7 +189,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "empty directory": (
         lambda root: None,
         {},
-        r"data\.source .*: holds no parquet files and no images; wanted are files such as",
+        r"data\.source .*: holds no parquet files and no images; give files such as",
     ),
     "image outside of classes": (
         write_stray_image,
@@ -336,7 +336,7 @@ def test_a_subset_of_a_folder_is_one_line(tmp_path: Path) -> None:
 def test_a_table_that_is_nested_far_too_deep_is_one_line(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", "a", "b")
     (tmp_path / "train" / "metadata.jsonl").write_text('{"file_name": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
-    assert re.search(r"metadata\.jsonl, line 1: brackets stand in each other more than 60 deep", error_of(tmp_path))
+    assert re.search(r"metadata\.jsonl, line 1: brackets are nested more than 60 deep", error_of(tmp_path))
 
 
 def test_a_file_is_no_source(tmp_path: Path) -> None:
@@ -379,5 +379,5 @@ def test_no_room_for_the_cache(error: OSError, tmp_path: Path, monkeypatch: pyte
         raise RuntimeError("no data set") from error
 
     monkeypatch.setattr(datasets.DatasetBuilder, "download_and_prepare", download_and_prepare)
-    message = r"data\.source .*: no room in .*cache.*; free some, or set HF_DATASETS_CACHE to another directory"
+    message = r"data\.source .*: no space left in .*cache.*; free some, or set HF_DATASETS_CACHE to another directory"
     assert re.match(message, error_of(write_parquet(tmp_path)))

@@ -205,7 +205,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"image_processor_type": "ConvNextImageProcessor", "size": SQUARE},
         "is a ConvNextImageProcessor, which is not understood; ViTImageProcessor and DeiTImageProcessor are",
     ),
-    "many sizes": ({**VIT, "size": {"shortest_edge": 16}}, "says size: shortest_edge 16 and cuts nothing"),
+    "many sizes": ({**VIT, "size": {"shortest_edge": 16}}, "says size: shortest_edge 16 without a crop"),
     "longest edge": ({**VIT, "size": {"shortest_edge": 9, "longest_edge": 16}}, r"says size: \{.*longest_edge"),
     "another size": (
         {**VIT, "size": {"height": 8, "width": 8}},
@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "says crop_size: 18x18, which images of size",
     ),
     "no such filter": ({**VIT, "resample": 9}, "says resample: 9, which is none of Pillow's"),
-    "no deviation": ({**VIT, "image_std": [0.5, 0, 0.5]}, r"wanted are as many deviations above 0 as means"),
+    "no deviation": ({**VIT, "image_std": [0.5, 0, 0.5]}, r"there must be as many deviations above 0 as means"),
     "words for numbers": ({**VIT, "image_mean": "half"}, "image processor of .* "),
     "no scale": ({**VIT, "rescale_factor": -1.0}, r"says rescale_factor: -1\.0; it must be above 0"),
     "scale that is no number": ({**VIT, "rescale_factor": float("nan")}, "says rescale_factor: nan; it must be above"),

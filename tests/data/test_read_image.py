@@ -175,8 +175,8 @@ def test_a_file_that_is_not_there_is_said_without_the_systems_numbers(tmp_path: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_mean": [0.5, 0.5]}, r"says image_mean: \[0\.5, 0\.5\]; wanted is a list of one number"),
-        ({"image_mean": "abc"}, "says image_mean: 'abc'; wanted is a list of one number"),
+        ({"image_mean": [0.5, 0.5]}, r"says image_mean: \[0\.5, 0\.5\]; it must be a list of one number"),
+        ({"image_mean": "abc"}, "says image_mean: 'abc'; it must be a list of one number"),
         ({"image_mean": [0.5], "bits_used": 3}, "says bits_used: 3; it must be a whole number from 8 to 16"),
         ({"image_mean": [0.5], "bits_used": "x"}, "says bits_used: 'x'; it must be a whole number from 8 to 16"),
         ([1, 2], "does not say how images are read"),

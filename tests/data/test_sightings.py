@@ -133,7 +133,7 @@ def test_sixteen_bits_become_eight_by_their_range(tmp_path: Path, top: int, bits
         test=[deep(values, kind) for values in test],
     )
     data = load(source, storage=storage)
-    assert f"images of 16 bits: the training images use {bits} of them, and these become 8" in data.notes
+    assert f"images of 16 bits: the training images use {bits} of them, which are scaled to 8" in data.notes
     assert data.form.bits == bits
     for split, images in ((data.train, train), (data.test, test)):
         wanted = np.stack(images) // 2 ** (bits - 8)
@@ -153,7 +153,7 @@ def test_images_of_eight_and_of_sixteen_bits(tmp_path: Path, storage: str) -> No
 def test_sixteen_bits_in_the_test_split_alone(tmp_path: Path) -> None:
     source = write_splits(tmp_path, train=different(20), validation=different(2, 50), test=[deep(shades(3, 1000))] * 2)
     data = load(source)
-    assert "images of 16 bits: the training images have 8, all 16 count, and these become 8" in data.notes
+    assert "images of 16 bits: the training images have 8, all 16 count, which are scaled to 8" in data.notes
     assert np.array_equal(pixels_of(data.test)[0, 0].numpy(), shades(3, 1000) // 256)
 
 

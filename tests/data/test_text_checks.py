@@ -45,8 +45,8 @@ def test_each_kind_of_leak(tmp_path: Path, leaked: Pair, kind: str) -> None:
     data = load(tmp_path, TRAIN, [*FRESH, leaked])
     assert told(data) == [("leaked-sentences", 1)]
     assert str(data.warnings[0]) == (
-        f"warning: test: 1 of 21 pairs stand in the training split too ({kind}); what was trained on scores too well, "
-        "so take these pairs out of the training data [leaked-sentences]"
+        f"warning: test: 1 of 21 pairs are in the training split too ({kind}); models score too well on what they were "
+        "trained on, so remove these pairs from the training data [leaked-sentences]"
     )
     assert told(load(tmp_path, [pair for pair in TRAIN if pair != TRAIN[3]], [*FRESH, leaked])) == []  # as advised
 
@@ -79,7 +79,7 @@ def test_number_words_are_beyond_suspicion(kind: Any) -> None:
 def test_sides_that_are_the_same(tmp_path: Path) -> None:
     data = load(tmp_path, [(source, source.upper()) for source, _ in TRAIN[:51]] + TRAIN[51:])
     assert told(data) == [("untranslated-pairs", 51)]
-    assert "51 of 100 pairs of train have the same sentence on both sides; see whether" in str(data.warnings[0])
+    assert "51 of 100 pairs of train have the same sentence on both sides; check whether" in str(data.warnings[0])
     assert told(load(tmp_path, [(source, source) for source, _ in TRAIN[:50]] + TRAIN[50:])) == []
 
 

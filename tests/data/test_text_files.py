@@ -180,7 +180,7 @@ def test_a_file_that_unpacks_to_far_too_much_is_one_line(
     file.write_bytes(gzip.compress(start + b"a" * 2**23))
     message = error_of(lambda: load(file))
     assert message.startswith(f"{file}: unpacks to more than 100 times its size")
-    assert "unpack it (gunzip) and give the file that comes out" in message
+    assert "unpack it (gunzip) and give the unpacked file" in message
 
 
 def test_a_large_file_that_is_well_packed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,10 +216,16 @@ def test_a_header_decides_over_the_number_of_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('a,b\n"c,d\ne,f\n', r"p\.csv, line 2: not whole CSV \(unexpected end of data\); a quote that opens a column"),
-        ('a,b\n"c" d,e\n', r"p\.csv, line 2: not whole CSV \(.*\); a quote that opens a column closes it too"),
-        ("a,b\nc,d,e\n", r"p\.csv, line 2: 3 columns, but line 1 has 2; a sentence with a ',' stands in double quotes"),
-        ("a,b,c\n", r"p\.csv, line 1: 3 columns; wanted are two, en and de, or a first line with the columns' names"),
+        (
+            'a,b\n"c,d\ne,f\n',
+            r"p\.csv, line 2: not whole CSV \(unexpected end of data\); a column that begins with a quote",
+        ),
+        (
+            'a,b\n"c" d,e\n',
+            r"p\.csv, line 2: not whole CSV \(.*\); a column that begins with a quote must end with one",
+        ),
+        ("a,b\nc,d,e\n", r"p\.csv, line 2: 3 columns, but line 1 has 2; a sentence with a ',' must be in double quote"),
+        ("a,b,c\n", r"p\.csv, line 1: 3 columns; give two, en and de, or a first line with the columns' names"),
         ("EN,fr\na,b\n", r"p\.csv, line 1: no column 'de'; there are EN, fr"),
     ],
 )
@@ -266,7 +272,9 @@ def test_a_header_in_quotes(tmp_path: Path) -> None:
     assert rows(read_tsv(tmp_path / "p.tsv", LANGUAGES)) == [('He said "yes"', 'Er sagte: "Ja"'), ("yes", "ja")]
     (tmp_path / "p.tsv").write_text('"German"\t"English"\n"Ja," sagte er\t"Yes," he said\n')
     message = error_of(lambda: read_tsv(tmp_path / "p.tsv", LANGUAGES))
-    assert re.search(r"p\.tsv, line 2: not whole CSV \(.*\); a quote that opens a column closes it too", message)
+    assert re.search(
+        r"p\.tsv, line 2: not whole CSV \(.*\); a column that begins with a quote must end with one", message
+    )
     (tmp_path / "p.tsv").write_text('"Ja"\t"Yes"\n')  # no header: the quotes are the sentences' own
     assert rows(read_tsv(tmp_path / "p.tsv", LANGUAGES)) == [('"Ja"', '"Yes"')]
 
@@ -281,7 +289,7 @@ def test_a_first_row_of_other_names_is_no_pair(tmp_path: Path, header: str) -> N
         (tmp_path / name).write_text(f"{header.replace(chr(9), mark)}\nyes{mark}ja\n")
         assert error_of(lambda name=name, read=read: read(tmp_path / name, LANGUAGES)) == (  # type: ignore[misc]
             f"{tmp_path / name}, line 1: {first!r} and {second!r} look like the names of columns, not like a sentence "
-            "and its translation; name the columns en and de there, or take the line out"
+            "and its translation; name the columns en and de there, or remove the line"
         )
 
 
@@ -389,7 +397,7 @@ def test_a_directory_of_packed_tables(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(jsonl().encode())[:-9])
     assert re.search(r"test\.jsonl\.gz: not a whole gzip file", error_of(lambda: load(tmp_path)))
     (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(jsonl().encode() + b'{"en": 1'))
-    assert re.search(r"test\.jsonl\.gz, line 41: no whole JSON", error_of(lambda: load(tmp_path)))
+    assert re.search(r"test\.jsonl\.gz, line 41: not complete JSON", error_of(lambda: load(tmp_path)))
 
 
 def test_files_of_several_kinds_in_a_directory(tmp_path: Path) -> None:
@@ -489,11 +497,11 @@ BOMB = "<!DOCTYPE tmx [" + "".join(
     [
         (
             tmx(doctype=f"{BOMB}]>\n").encode(),
-            r"m\.tmx: declares the entity 'a0', and such could fill the memory; take",
+            r"m\.tmx: declares the entity 'a0', and entities could fill the memory; remove",
         ),
         (
             tmx(doctype='<!DOCTYPE tmx [<!ENTITY secret SYSTEM "file:///etc/passwd">]>\n').encode(),
-            r"m\.tmx: declares the entity 'secret', .*; take the declarations \(<!ENTITY \.\.\.>\) out",
+            r"m\.tmx: declares the entity 'secret', .*; remove the declarations \(<!ENTITY \.\.\.>\)",
         ),
         (
             tmx(doctype='<!DOCTYPE tmx [<!ENTITY % p "x">]>\n').encode(),
@@ -516,9 +524,9 @@ BOMB = "<!DOCTYPE tmx [" + "".join(
         (tmx().encode()[:200] + b"\xc3", r"m\.tmx, line \d+: "),
         (
             b"<tmx><body>\nR&D</body></tmx>",
-            r"m\.tmx, line 2: not well-formed XML \(.*\); mend that line, or export the",
+            r"m\.tmx, line 2: not well-formed XML \(.*\); fix that line, or export the",
         ),
-        (b"<tmx><body>\n&nbsp;</body></tmx>", r"m\.tmx, line 2: not well-formed XML \(undefined entity.*\); mend that"),
+        (b"<tmx><body>\n&nbsp;</body></tmx>", r"m\.tmx, line 2: not well-formed XML \(undefined entity.*\); fix that"),
         (b"", r"m\.tmx: is empty; fill it or remove it"),
         (b"\xff\xfe", r"m\.tmx, line 1: not whole XML \(no element found\)"),
     ],

@@ -167,7 +167,7 @@ def test_multi30k(shared_data: Path) -> None:
     assert "columns: de (source), en (target)" in data.notes
     (leaked,) = data.warnings
     assert (leaked.code, leaked.count) == ("leaked-sentences", 2)
-    assert "validation: 2 of 1,014 pairs stand in the training split too (1 by the source sentence, 1 by the" in str(
+    assert "validation: 2 of 1,014 pairs are in the training split too (1 by the source sentence, 1 by the" in str(
         leaked
     )
 
@@ -199,8 +199,8 @@ def test_a_directory_of_aligned_files(tmp_path: Path, name: str) -> None:
         ("leaked-sentences", 3),
         ("leaked-sentences", 1),
     ]
-    assert "validation: 3 of 3 pairs stand in the training split too (3 whole); " in str(data.warnings[0])
-    assert "test: 1 of 2 pairs stand in the training split too (1 by the source sentence); " in str(data.warnings[1])
+    assert "validation: 3 of 3 pairs are in the training split too (3 whole); " in str(data.warnings[0])
+    assert "test: 1 of 2 pairs are in the training split too (1 by the source sentence); " in str(data.warnings[1])
 
 
 def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
@@ -527,13 +527,13 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_lines(root / "p.tsv", ["a\tb\tc"] * 20),
         "p.tsv",
         {},
-        r"^.*/p\.tsv, line 1: 3 columns; wanted are two, en and de, or a first line with the columns' names",
+        r"^.*/p\.tsv, line 1: 3 columns; give two, en and de, or a first line with the columns' names",
     ),
     "tsv line with a tab too many": (
         lambda root: write_lines(root / "p.tsv", ["a\tb"] * 6 + ["a\tb\tc"]),
         "p.tsv",
         {},
-        r"^.*/p\.tsv, line 7: 3 columns, but line 1 has 2; a sentence holds no tab$",
+        r"^.*/p\.tsv, line 7: 3 columns, but line 1 has 2; a sentence must not contain a tab$",
     ),
     "tsv line without a tab": (
         lambda root: write_lines(root / "p.tsv", ["en\tde", "a\tb", "only"]),
@@ -563,7 +563,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_bytes(root / "m.tmx", b"<tmx><body></tmx>"),
         "m.tmx",
         {},
-        r"^.*/m\.tmx, line 1: not well-formed XML \(mismatched tag\); mend that line, or export the file again$",
+        r"^.*/m\.tmx, line 1: not well-formed XML \(mismatched tag\); fix that line, or export the file again$",
     ),
     "empty tmx": (lambda root: write_bytes(root / "m.tmx", b""), "m.tmx", {}, r"^.*/m\.tmx: is empty; fill it"),
     "tmx of other languages": (
@@ -594,68 +594,68 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_jsonl(root / "p.jsonl", [{"en": "one", "de": 1}] * 20),
         "p.jsonl",
         {},
-        r"^data\.target_language: column 'de' of .* holds whole numbers; wanted is a text in each row, which in JSON "
-        r"stands in double quotes$",
+        r"^data\.target_language: column 'de' of .* holds whole numbers; it must hold a text in each row, which in "
+        r"JSON is in double quotes$",
     ),
     "column of nothing": (
         lambda root: write_jsonl(root / "p.jsonl", [{"en": "one", "de": None}] * 20),
         "p.jsonl",
         {},
-        r"column 'de' of .* holds nothing; wanted is a text in each row",
+        r"column 'de' of .* holds nothing; it must hold a text in each row",
     ),
     "column of texts and numbers": (
         lambda root: write_jsonl(root / "p.jsonl", [{"en": "one", "de": 1}, {"en": "one", "de": "eins"}] * 20),
         "p.jsonl",
         {},
-        r"column 'de' of .* holds values of several kinds, such as texts and numbers; wanted is a text in each row",
+        r"column 'de' of .* holds values of several kinds, such as texts and numbers; it must hold a text in each row",
     ),
     "column of lists": (
         lambda root: write_jsonl(root / "p.jsonl", [{"en": [0.5], "de": "eins"}] * 20),
         "p.jsonl",
         {},
-        r"column 'en' of .* holds lists; wanted is a text in each row",
+        r"column 'en' of .* holds lists; it must hold a text in each row",
     ),
     "column of objects": (
         lambda root: write_jsonl(root / "p.jsonl", [{"en": {"a": 0.5}, "de": "eins"}] * 20),
         "p.jsonl",
         {},
-        r"column 'en' of .* holds objects with columns of their own; wanted is a text in each row",
+        r"column 'en' of .* holds objects with columns of their own; it must hold a text in each row",
     ),
     "column of numbers with decimals": (
         lambda root: write_jsonl(root / "p.jsonl", [{"en": 0.5, "de": "eins"}] * 20),
         "p.jsonl",
         {},
-        r"column 'en' of .* holds numbers with decimals; wanted is a text in each row",
+        r"column 'en' of .* holds numbers with decimals; it must hold a text in each row",
     ),
     "column of truth values": (
         lambda root: write_jsonl(root / "p.jsonl", [{"en": True, "de": "eins"}] * 20),
         "p.jsonl",
         {},
-        r"column 'en' of .* holds true and false; wanted is a text in each row",
+        r"column 'en' of .* holds true and false; it must hold a text in each row",
     ),
     "column of dates": (
         lambda root: pq.write_table(pa.table({"en": [date(2000, 1, 1)], "de": ["eins"]}), root / "p.parquet"),
         "p.parquet",
         {},
-        r"column 'en' of .* holds values of the type date32; wanted is a text in each row",
+        r"column 'en' of .* holds values of the type date32; it must hold a text in each row",
     ),
     "nested far too deep": (
         lambda root: write_lines(root / "p.jsonl", ['{"en": "[{", "de": "b"}', '{"en": ' + "[" * 10**5 + "]" * 10**5]),
         "p.jsonl",
         {},
-        r"^.*/p\.jsonl, line 2: brackets stand in each other more than 60 deep; write one object a line, with plain",
+        r"^.*/p\.jsonl, line 2: brackets are nested more than 60 deep; write one object on each line, with plain",
     ),
     "nested too deep in a packed file": (
         lambda root: write_bytes(root / "p.jsonl.gz", gzip.compress(b'{"a":' * 61 + b'"x"' + b"}" * 61)),
         "p.jsonl.gz",
         {},
-        r"^.*/p\.jsonl\.gz, line 1: brackets stand in each other more than 60 deep",
+        r"^.*/p\.jsonl\.gz, line 1: brackets are nested more than 60 deep",
     ),
     "jsonl that is cut": (
         lambda root: write_lines(root / "p.jsonl", ['{"en": "a", "de": "b"}', '{"en": "a", "d']),
         "p.jsonl",
         {},
-        r"^.*/p\.jsonl, line 2: no whole JSON \(.*\); write one object a line$",
+        r"^.*/p\.jsonl, line 2: not complete JSON \(.*\); write one object on each line$",
     ),
     "jsonl that is not UTF-8": (
         lambda root: write_bytes(root / "p.jsonl", b'{"en": "a", "de": "b"}\n{"en": "a", "de": "\xe4"}\n'),
@@ -673,7 +673,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str, dict[str, Any], str]] = {
         lambda root: write_jsonl(root / "p.jsonl", [["a", "b"]] * 20),
         "p.jsonl",
         {},
-        r"^.*/p\.jsonl, line 1: holds no JSON object; write one object a line$",
+        r"^.*/p\.jsonl, line 1: holds no JSON object; write one object on each line$",
     ),
     "empty jsonl": (
         lambda root: write_bytes(root / "p.jsonl", b""),
@@ -777,7 +777,7 @@ def test_a_subset_of_what_has_none_is_one_line(tmp_path: Path) -> None:
         ("/dev/null", "^data.source /dev/null: is a device; give a file or a directory$"),
         ("loop", r"loop: cannot be read \(a loop of links\); give another path$"),
         ("loop/train", r"loop/train: cannot be read \(a loop of links\); give another path$"),
-        ("broken", r"broken: is a link to gone, and nothing is there; mend the link$"),
+        ("broken", r"broken: is a link to gone, which does not exist; repair the link$"),
         ("n" * 300, r"n: cannot be read \(File name too long\); give another path$"),
         ("~no-such-user/train", r"^data\.source ~no-such-user/train: the home directory ~no-such-user is not known;"),
     ],

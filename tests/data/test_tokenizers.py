@@ -280,7 +280,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     [
         ("eos_token", "the tokenizer of .* has no end mark; a translator's tokenizer has pad_token and eos_token"),
         ("pad_token", "the tokenizer of .* has no padding; a translator's"),
-        ("post_processor", "the tokenizer of .* puts no end mark </s> behind a sentence"),
+        ("post_processor", "the tokenizer of .* puts no end mark </s> after a sentence"),
     ],
 )
 def test_a_tokenizer_that_serves_no_translator(without: str, message: str, tmp_path: Path) -> None:

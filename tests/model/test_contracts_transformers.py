@@ -109,7 +109,7 @@ def test_a_model_without_weights_can_be_called(make: MakeModel, name: str) -> No
     ids = torch.ones(1, 4, dtype=torch.long, device="meta")
     with pytest.raises(RuntimeError, match="meta"):  # else it need not be told how to attend
         model(input_ids=ids, decoder_input_ids=ids)
-    hf.attend_without_looking(model)
+    hf.use_eager_attention(model)
     assert model(input_ids=ids, decoder_input_ids=ids).logits.shape == (1, 4, 40)
 
 

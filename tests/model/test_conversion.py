@@ -232,7 +232,7 @@ def index(name: str) -> Callable[[Path], None]:
             "pytorch_model.bin is damaged, or holds more than",
         ),
         (lambda path: torch.save([1], path / "pytorch_model.bin"), "holds no mapping of names to tensors, but a list"),
-        (lambda path: replaced(path, epoch=3), "'epoch' is no plain tensor; save the model's state_dict alone"),
+        (lambda path: replaced(path, epoch=3), "'epoch' is not a plain tensor; save the model's state_dict alone"),
         (
             lambda path: replaced(path, stretched=torch.zeros(1).expand(10**6, 10**6)),
             "'stretched' claims more numbers than the file holds",
@@ -250,14 +250,14 @@ def index(name: str) -> Callable[[Path], None]:
             lambda path: replaced(path, classifier__bias=torch.full((5,), float("nan"))),
             "5 of the 5 numbers of classifier.bias are not finite",
         ),
-        (index("../other.bin"), "the weights must lie in the directory itself"),
+        (index("../other.bin"), "the weights must be in the directory itself"),
         (index("none.bin"), "names 'none.bin', and there is no such file"),
         (
             lambda path: (path / "config.json").write_text('{"model_type": "bert"}'),
             "model type 'bert' is not",
         ),
         (lambda path: (path / "config.json").unlink(), "it holds no config.json"),
-        (lambda path: (path / "tokenizer_config.json").write_text("{"), "tokenizer_config.json is no JSON"),
+        (lambda path: (path / "tokenizer_config.json").write_text("{"), "tokenizer_config.json is not JSON"),
     ],
 )
 def test_what_is_not_converted(
@@ -281,7 +281,7 @@ def test_where_the_result_may_go(make_model: MakeModel, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     for taken in ("file", "full", "model"):
-        assert "there is something already" in line_of(partial(lf.convert, source, tmp_path / taken))
+        assert "exists already" in line_of(partial(lf.convert, source, tmp_path / taken))
     assert "cannot be written" in line_of(lambda: lf.convert(source, tmp_path / "file" / "out"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
@@ -298,4 +298,4 @@ def test_the_command(make_model: MakeModel, tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout) == (0, f"model: {tmp_path / 'out'}\n")
     done = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "out")])
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith(f"leanformer: error: {tmp_path / 'out'}: there is something already")
+    assert done.stderr.startswith(f"leanformer: error: {tmp_path / 'out'}: exists already")

@@ -194,9 +194,9 @@ def test_a_tokenizer_of_code_is_refused_unasked(translator: Path, tmp_path: Path
         ),
         (
             {"_attn_implementation": "flash_attention_2"},
-            "take the key out, or write one of eager",
+            "remove the key, or write one of eager",
         ),
-        ({"attn_implementation": {"": "kernels-community/flash-attn"}}, "take the key out"),
+        ({"attn_implementation": {"": "kernels-community/flash-attn"}}, "remove the key"),
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "its weights are quantized"),
         ({"quantization_config": {"quant_method": "gptq"}}, "save it in float32, float16 or bfloat16"),
         ({"transformers_weights": "../other.safetensors"}, "name the file model.safetensors"),
@@ -218,7 +218,7 @@ def test_a_tokenizer_of_code_is_refused_unasked(translator: Path, tmp_path: Path
             "a timm model (vit_tiny), which",
         ),
         ({"model_type": ..., "architecture": "vit_tiny_patch16_224"}, "take a ViT or DeiT in the form of transformers"),
-        ({"model_type": "leanformer_vit", "plan": [1]}, "plan is no mapping of sites"),
+        ({"model_type": "leanformer_vit", "plan": [1]}, "plan must be a mapping of sites"),
         (
             {"model_type": "leanformer_vit", "plan": {"encoder.0.mlp": {"block": "mlp", "hidden": 10**12}}},
             "argument 'hidden' must be at most 1,048,576",
@@ -301,7 +301,7 @@ def test_models_beyond_reason_are_refused_at_once(saved: Path) -> None:
 
 def test_a_number_of_endless_digits_is_no_json(saved: Path) -> None:
     (saved / "config.json").write_text('{"model_type": "vit", "num_hidden_layers": ' + "9" * 100_000 + "}")
-    assert "config.json is no JSON" in line_of(lambda: lf.load(saved))
+    assert "config.json is not JSON" in line_of(lambda: lf.load(saved))
 
 
 @pytest.mark.parametrize(
@@ -455,21 +455,21 @@ def pickle_as_safetensors(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (config_as_directory, "config.json is no plain file"),
-        (pipe, "config.json is no plain file"),
+        (config_as_directory, "config.json is not a regular file"),
+        (pipe, "config.json is not a regular file"),
         (lambda path: (path / "config.json").write_text("[1]"), "config.json holds no JSON object, but a list"),
         (lambda path: (path / "config.json").write_text("null"), "config.json holds no JSON object"),
-        (lambda path: (path / "config.json").write_bytes(b"\xff\xfe{}"), "config.json is no JSON"),
-        (deep, "config.json is no JSON"),
+        (lambda path: (path / "config.json").write_bytes(b"\xff\xfe{}"), "config.json is not JSON"),
+        (deep, "config.json is not JSON"),
         (huge, "config.json has more than 67,108,864 bytes; it is no configuration"),
-        (outside, "index.json names '../part.safetensors'; the weights must lie in the directory itself"),
-        (absolute, "the weights must lie in the directory itself"),
+        (outside, "index.json names '../part.safetensors'; the weights must be in the directory itself"),
+        (absolute, "the weights must be in the directory itself"),
         (lambda path: index(path, "none.safetensors"), "names 'none.safetensors', and there is no such file"),
         (no_map, "holds no weight_map of tensors to files"),
         (pickled, "its weights are pickled (pytorch_model.bin), and a pickle can run code; write them as safetensors"),
         (renamed, "it holds no model.safetensors, only model.gguf, which leanformer does not read"),
         (lambda path: (path / "model.safetensors").unlink(), "it holds no model.safetensors; save it with"),
-        (adapter, "a PEFT adapter lies beside the weights; merge it into the model"),
+        (adapter, "a PEFT adapter is beside the weights; merge it into the model"),
         (distributed, "a distributed checkpoint of PyTorch"),
         (pickle_as_safetensors, "model.safetensors: "),
         (pipe_for_weights, "model.safetensors is a pipe; put the file itself in its place"),
@@ -750,10 +750,10 @@ def test_what_is_close_to_a_model_gets_a_hint() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 5, [], {}, b"model", "", "a\0b", nn.Linear(2, 2)], ids=repr)
 def test_each_function_wants_a_path(make_model: MakeModel, wrong: Any) -> None:
-    assert line_of(lambda: lf.load(wrong)).startswith("source: a path as text")
-    assert line_of(lambda: lf.save(make_model(), wrong)).startswith("directory: a path as text")
-    assert line_of(lambda: lf.convert(wrong, "out")).startswith("source: a path as text")
-    assert line_of(lambda: lf.convert("model", wrong)).startswith("out: a path as text")
+    assert line_of(lambda: lf.load(wrong)).startswith("source: give a path, as text")
+    assert line_of(lambda: lf.save(make_model(), wrong)).startswith("directory: give a path, as text")
+    assert line_of(lambda: lf.convert(wrong, "out")).startswith("source: give a path, as text")
+    assert line_of(lambda: lf.convert("model", wrong)).startswith("out: give a path, as text")
 
 
 @pytest.mark.parametrize("wrong", [None, 5, [], "none", nn.Linear(2, 2)], ids=repr)

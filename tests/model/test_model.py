@@ -329,8 +329,8 @@ def test_the_plan_in_the_file_says_everything(teacher: PreTrainedModel, tmp_path
     [
         ({"*.atention": "none"}, r"plan '\*\.atention' matches no site; sites look like"),
         ({"*.mlp": "nothing"}, "unknown block 'nothing'; known blocks: attention, average, class_token"),
-        ({"*.mlp": "minimal_attention"}, "cannot stand at encoder.0.mlp; there can stand: mlp, none"),
-        ({"pooling": "none"}, "block 'none' cannot stand at pooling; there can stand: class_token, mean"),
+        ({"*.mlp": "minimal_attention"}, "cannot stand at encoder.0.mlp; blocks that can: mlp, none"),
+        ({"pooling": "none"}, "block 'none' cannot stand at pooling; blocks that can: class_token, mean"),
         ({"*": "none"}, "block 'none' cannot stand at pooling"),
         (
             {"*.self_attention": {"block": "minimal_attention", "qv": "collapsed"}},

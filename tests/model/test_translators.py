@@ -455,8 +455,8 @@ def test_wide_sites_take_inner_ones_along(teachers: dict[str, PreTrainedModel]) 
         ({"decoder.2.mlp": "none"}, r"plan 'decoder\.2\.mlp' matches no site; sites look like 'decoder\.\d\.mlp'"),
         ({"encoder.*.cross_attention": FF}, r"plan 'encoder\.\*\.cross_attention' matches no site"),
         ({"pooling": "mean"}, "plan 'pooling' matches no site"),
-        ({"*.mlp": FF}, r"block 'feed_forward' cannot stand at encoder\.0\.mlp; there can stand: mlp, none"),
-        ({"*.layer": MINIMAL}, r"block 'minimal_attention' cannot stand at encoder\.0\.layer; there can stand: feed_f"),
+        ({"*.mlp": FF}, r"block 'feed_forward' cannot stand at encoder\.0\.mlp; blocks that can: mlp, none"),
+        ({"*.layer": MINIMAL}, r"block 'minimal_attention' cannot stand at encoder\.0\.layer; blocks that can: feed_f"),
         ({"*_sublayer": "attention"}, r"block 'attention' cannot stand at encoder\.0\.self_attention_sublayer"),
         (
             {"*.self_attention": {**FF, "max_length": 33}},

@@ -83,7 +83,7 @@ def test_a_metric_says_one_thing_once() -> None:
     assert {"bleu", "chrf"} <= {metric.key for metric in judging("texts")} <= set(METRICS) - {"exact_match"}
     margins = {"accuracy": "1 point", "bleu": "0.5 BLEU", "chrf": "0.5 chrF", "exact_match": "1 point"}
     assert margins.items() <= {metric.key: metric.margin(metric.max_drop) for metric in METRICS.values()}.items()
-    with pytest.raises(ValueError, match="two are called 'bleu'"):
+    with pytest.raises(ValueError, match="the name 'bleu' is registered twice"):
         METRICS.add("bleu", METRICS["chrf"])
 
 

@@ -142,7 +142,7 @@ def test_a_damaged_record_of_costs_is_measured_anew(finished: Path, digits_study
     path = finished / "costs.json"
     path.write_text(path.read_text().replace("p50", "p51", 1))
     _, log = run(digits_study(), finished)
-    assert f"{path}: damaged (not as it was written, by its SHA-256); it is measured anew" in log
+    assert f"{path}: damaged (its SHA-256 does not match); it is measured anew" in log
 
 
 def test_a_sealed_file_tells_a_changed_digit(tmp_path: Path) -> None:

@@ -419,8 +419,11 @@ def test_a_probe_has_the_same_names_in_python_as_in_the_command(name: Any) -> No
         (("model", "nowhere/at/all.tsv", "--probe", "x=nothing"), "unknown block 'nothing'"),  # before data are read
         (("model", "nowhere/at/all.tsv", "--probe", "x=mlp"), "probe x: it is what stands there already; give it arg"),
         (("model", "nowhere/at/all.tsv", "--probe", "x=attention"), "probe x: it is what stands there already"),
-        (("model", "nowhere/at/all.tsv", "--probe", "linear=mixer"), "--probe 'linear': so every inspection calls"),
-        (("model", "nowhere/at/all.tsv", "--probe", "a/b=mixer"), "--probe 'a/b': a probe's name is 1 to 40"),
+        (
+            ("model", "nowhere/at/all.tsv", "--probe", "linear=mixer"),
+            "--probe 'linear': every inspection has a comparison",
+        ),
+        (("model", "nowhere/at/all.tsv", "--probe", "a/b=mixer"), "--probe 'a/b': a probe's name has 1 to 40"),
         (
             ("model", "number-words", "--set", "train_limit=50", "--probe", "x={block: synthesizer, max_length: 2}"),
             "its synthesizer block reads at most 2 tokens",

@@ -807,7 +807,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     ),
     "translations beyond the teacher's positions": (
         lambda tmp: words_study(decode={"max_tokens": 50}, baseline={"model": str(with_tokenizer(marian(tmp)))}),
-        "decode.max_tokens: 50 subwords a sentence, the model has 40 positions; set decode.max_tokens to that or less",
+        "decode.max_tokens: 50 subwords, but the model has 40 positions; set decode.max_tokens to that or less",
     ),
     "a block beyond the teacher's positions": (
         lambda tmp: plan(

@@ -585,9 +585,7 @@ def test_more_subwords_than_a_trained_model_has_positions(tmp_path: Path, sectio
     study["baseline"] = {"model": str(tmp_path / "model")}
     del study["data"]["tokenizer"]  # the model brings its own
     study[section]["max_tokens"] = 60
-    found = re.match(
-        rf"{section}\.max_tokens: 60 subwords a sentence, the model has (\d+) positions; set", error_of(study)
-    )
+    found = re.match(rf"{section}\.max_tokens: 60 subwords, but the model has (\d+) positions; set", error_of(study))
     assert found
     study[section]["max_tokens"] = int(found[1])
     assert is_prepared(study)

@@ -1,1 +1,1 @@
-"""What can stand at a site, one block a module. Each registers itself; plans find it by its name."""
+"""The blocks that can stand at a site, one in each module. Each registers itself; plans find it by its name."""

@@ -16,7 +16,7 @@ from leanformer.blocks.kit.tokens import without_padding
 
 
 class AverageModule(SumsModule):
-    """What ``average`` builds."""
+    """The module that ``average`` builds."""
 
     value: nn.Linear
     output: nn.Linear
@@ -35,7 +35,7 @@ class AverageModule(SumsModule):
         return self._means(inputs).expand_as(inputs.hidden_states)
 
     def _means(self, inputs: BlockInputs) -> torch.Tensor:
-        """Of the values: (batch, tokens, d_model), or (batch, 1, d_model) where all tokens get the same."""
+        """Means of the values: (batch, tokens, d_model), or (batch, 1, d_model) where all tokens get the same."""
         state = inputs.state
         states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
         if not self.causal:
@@ -53,7 +53,7 @@ class AverageModule(SumsModule):
         return self._value_of_mean(wide(states).sum(dim=1, keepdim=True), real.sum(dim=1)[:, None, None])
 
     def _value_of_mean(self, sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        """Which is the mean of the values, at one product in place of one a token."""
+        """The value of the mean, which is the mean of the values: one product instead of one for each token."""
         means = sums / counts.clamp(min=1)  # there may be no real token
         return self.value(means.to(self.value.weight.dtype))
 
@@ -69,7 +69,7 @@ class Average(Block):
     It stores 2 d² + d (values, output).
 
     Source: Zhang et al. 2018, "Accelerating Neural Transformer via an Average Attention Network" (arXiv 1805.00631),
-    for the running mean, here without the feed-forward network and the gate behind it.
+    for the running mean, here without the feed-forward network and the gate after it.
     """
 
     name = "average"
@@ -78,6 +78,6 @@ class Average(Block):
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
         module = AverageModule(site)
-        if teacher is not None:  # what is averaged, and what becomes of it, is known already
+        if teacher is not None:  # values and output are projected as the attention does it
             module.take_over(teacher)
         return module

@@ -1,4 +1,4 @@
-"""The blocks that leave a place as it is, empty it, or give it an MLP of another width."""
+"""The blocks that keep what stands at a site, empty it, or give it an MLP of another width."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Attention(Block):
 
 @register
 class Nothing(Block):
-    """Empties the place: the attention or MLP goes with its norm and residual, the layer goes whole."""
+    """Empties the site: an attention or MLP is removed with its norm and residual, a layer as a whole."""
 
     name = "none"
     kinds = frozenset(
@@ -46,7 +46,7 @@ class Nothing(Block):
         return None
 
 
-# Those without parameters of their own.
+# transformers' activations without parameters of their own.
 ACTIVATIONS = tuple(sorted(set(ACT2FN) - {"prelu", "xielu"}))
 
 

@@ -24,14 +24,14 @@ ATTENTIONS = ("self_attention", "cross_attention")
 
 
 class FeedForwardModule(BlockModule):
-    """What ``feed_forward`` builds; see there for the arguments.
+    """The module that ``feed_forward`` builds; the arguments are described there.
 
     Args:
         site: Where it stands.
         hidden: Hidden units, of each head's network with ``per_head``.
         max_length: Tokens that it can read.
         per_head: Whether each head has its network.
-        kept_bias: Whether the kept output projection has a bias; None: none is kept.
+        kept_bias: Whether the kept output projection has a bias; None: no projection is kept.
         padding_in_norm: As in ``Network``.
         rank: Likewise.
         token_alone: As in ``CausalNetwork``.
@@ -56,7 +56,8 @@ class FeedForwardModule(BlockModule):
         groups = site.num_heads if per_head else 1
         positions = input_positions(site, max_length, token_alone)
         causal = site.causal or site.reads_source
-        # Of each prefix one token by weights of its own, where the source makes the published network give all of them.
+        # One set of output weights serves all prefixes, unless the network reads the source with the prefix: then each
+        # position has its own, as in the published network.
         positions_out = max_length if not causal or (site.reads_source and not token_alone) else 1
         shape = (groups, positions, positions_out, site.d_model, hidden, padding_in_norm, rank)
         self.network: WholeNetwork | CausalNetwork
@@ -71,7 +72,7 @@ class FeedForwardModule(BlockModule):
             self.target = "heads"
 
     def forward(self, inputs: BlockInputs) -> torch.Tensor:
-        """As of every block.
+        """As in every block; see ``BlockModule``.
 
         Raises:
             LeanformerError: There are more tokens, here or in the source, than ``max_length``.
@@ -95,7 +96,7 @@ class FeedForwardModule(BlockModule):
             return self.network(states, real)
         source_real = None
         if self.network.sources == 0 or (state is not None and state.tensors):
-            source = None  # there is none to read, or it was read with the first token
+            source = None  # the network reads none, or it was read with the first token
         elif source is None:
             raise ValueError(f"{self.site_name}: a feed_forward block that reads the source was called without it")
         else:
@@ -141,7 +142,7 @@ class FeedForward(Block):
 
     LayerNorm, linear, LeakyReLU(0.01), LayerNorm, linear. The site says which of the published schemes it is: at an
     attention ALR, with ``per_head`` ASLR; at an attention sublayer ALRR; at a layer ELR. At a causal site it gives each
-    position its token from the prefix that ends there, at the cost of one addition and one small product a token.
+    position its token from the prefix that ends there, for one addition and one small product for each token.
 
     Source: arXiv 2311.10642, "Rethinking Attention: Exploring Shallow Feed-Forward Neural Networks as an Alternative to
     Attention Layers in Transformers". Causality, decoding and the norm over real tokens alone are this library's.
@@ -153,23 +154,23 @@ class FeedForward(Block):
     )
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             size: A published size, hidden units in proportion to the numbers read; S where ``hidden`` is not given.
             hidden: Hidden units, of each head's network with ``per_head``.
             max_length: Tokens that it can read.
             per_head: A network for each head, at attention sites.
-            output: Whether the attention's output projection is ``kept`` (so by default) or ``replaced`` too, at
+            output: Whether the attention's output projection is ``kept`` (the default) or ``replaced`` too, at
                 attention sites.
-            bias: Of the kept output projection; None: as it has one.
-            padding_in_norm: The published LayerNorm, which takes the padding up to ``max_length`` as zeros that count;
-                else it takes the real tokens alone.
+            bias: Whether the kept output projection has a bias; None: as in the attention.
+            padding_in_norm: The published LayerNorm, which counts the padding up to ``max_length`` as zeros; else it
+                counts the real tokens alone.
             rank: Channels of each token that positions have weights of their own for, mapped from all channels, and
                 back, by maps that all positions share; None: all channels, as published.
-            reads: What it reads beside the source, at sites that read it: the ``prefix`` of the decoder's tokens (so by
+            reads: What it reads besides the source, at sites that read it: the ``prefix`` of the decoder's tokens (the
                 default), or each position's ``token`` alone.
-            gate: Whether what was read of the source is multiplied by a gate that reads the token; with ``token``.
+            gate: Whether what was read from the source is multiplied by a gate that reads the token; with ``token``.
         """
 
         size: Literal["XS", "S", "M", "L"] | None = None
@@ -190,7 +191,7 @@ class FeedForward(Block):
             if self.gate and self.reads != "token":
                 raise ValueError("'gate' reads a token alone; give 'reads: token' with it")
             if self.bias is not None and self.output == "replaced":
-                raise ValueError("'bias' is of the output projection that 'output: replaced' takes away; leave it out")
+                raise ValueError("'bias' is of the output projection, which 'output: replaced' removes; leave it out")
             return self
 
     @classmethod

@@ -17,12 +17,12 @@ from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.sums import SumsModule
 from leanformer.blocks.kit.tokens import check_divides, without_padding
 
-# The least sum of weights that is divided by: features of one sign may all vanish in float32.
+# The least sum of weights to divide by: features of one sign may all be zero in float32.
 EPSILON = 1e-6
 
 
 class LinearAttentionModule(SumsModule):
-    """What ``linear_attention`` builds; see there for the arguments."""
+    """The module that ``linear_attention`` builds; the arguments are described there."""
 
     value: nn.Linear
 
@@ -36,7 +36,7 @@ class LinearAttentionModule(SumsModule):
 
     @torch.no_grad()
     def start_from(self, teacher: AttentionWeights) -> None:
-        """Values and output are a trained attention's; queries and keys too where the heads are as many."""
+        """Takes a trained attention's values and output, and its queries and keys if it has as many heads."""
         self.take_over(teacher)
         if self.heads == teacher.num_heads:
             set_linear(self.query, teacher.query, teacher.query_bias)
@@ -63,12 +63,12 @@ class LinearAttentionModule(SumsModule):
     ) -> torch.Tensor:
         """Each query's product with the sums up to its position, (batch, heads, tokens, d_head + 1).
 
-        All positions at once, as n x n weights: no sums are laid out but the last, which the next tokens go on from.
+        All positions at once, as n x n weights: only the last sums are stored, from which the next tokens continue.
         """
         keys, values = self._read(states, real)
         sums = _product(_product(queries, keys.mT).tril(), values)
         if state is not None:
-            # Of one token elementwise: a product of one column and one row is slow in a batch.
+            # Elementwise for one token: a product of one column and one row is slow in a batch.
             pooled = keys.mT * values if keys.shape[2] == 1 else _product(keys.mT, values)
             if state.tensors:
                 sums = sums + _product(queries, state.tensors["pooled"])
@@ -77,7 +77,7 @@ class LinearAttentionModule(SumsModule):
         return sums
 
     def _read(self, states: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """phi(key), zero at padding, (batch, heads, tokens, d_head), and values with a 1 behind that counts."""
+        """phi(key), zero at padding, (batch, heads, tokens, d_head), and values with a 1 appended, for the count."""
         keys = _features(self._by_head(self.key(states))) * real[:, None, :, None]
         return keys, F.pad(wide(self._by_head(self.value(states))), (0, 1), value=1.0)
 
@@ -93,7 +93,7 @@ def _features(projected: torch.Tensor) -> torch.Tensor:
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """In the precision of its factors, under any autocast."""
+    """A matrix product in the precision of its factors, under any autocast."""
     with without_autocast(left.device):
         return left @ right
 
@@ -103,8 +103,8 @@ class LinearAttention(Block):
     """Attention with weights phi(query_i) · phi(key_j) over their sum, where phi(x) = elu(x) + 1, for each head.
 
     The product of phi(query_i) with Σ_j phi(key_j) value_jᵀ, over that with Σ_j phi(key_j): a token is compared with no
-    other, but with sums, of real positions. The source is summed once a sentence; in a decoder's self-attention the
-    sums run, and are the state: d d_head + d numbers, however many tokens were read.
+    other, but with sums, of real positions. The source is summed once for each sentence; in a decoder's self-attention
+    the sums run, and are the state: d d_head + d numbers, however many tokens were read.
 
     It stores 4 d² + 3 d (queries, keys, values, output; values need no bias, since weights that sum to one pass it on).
 
@@ -116,7 +116,7 @@ class LinearAttention(Block):
     kinds = frozenset({"self_attention", "cross_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             heads: Channel groups with weights of their own; None: as many as the model has there.

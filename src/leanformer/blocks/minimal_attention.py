@@ -55,7 +55,7 @@ class TriangularLinear(nn.Module):
 
 
 class MinimalAttentionModule(SoftmaxAttention):
-    """What ``minimal_attention`` builds; see there for the arguments."""
+    """The module that ``minimal_attention`` builds; the arguments are described there."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class MinimalAttentionModule(SoftmaxAttention):
         return keys, states if self.value is None else self.value(states)
 
     def sharpened(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """By a norm and a learned factor of each head, where it has them."""
+        """Applies a norm and a learned factor for each head, where it has them."""
         if self.qk_norm:
             by_head = (side.unflatten(-1, (self.heads, -1)) for side in (queries, keys))
             queries, keys = (F.rms_norm(side, side.shape[-1:]).flatten(-2) for side in by_head)
@@ -109,7 +109,7 @@ class MinimalAttentionModule(SoftmaxAttention):
         return queries, keys
 
     def projected(self, mixed: torch.Tensor) -> torch.Tensor:
-        """By the diagonal value and the output matrix, where it has them."""
+        """Applies the diagonal value and the output matrix, where it has them."""
         if self.diagonal_value is not None:
             mixed = mixed * self.diagonal_value
         return mixed if self.output is None else self.output(mixed)
@@ -228,16 +228,16 @@ class MinimalAttention(Block):
     kinds = frozenset({"self_attention", "cross_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             qk: Form of the scores.
             vo: Form of the values.
-            heads: Channel groups that attend apart; None: as many as the model has there.
-            diagonal_value: One learned factor a channel on the output (d numbers, started at 1).
-            temperature: One learned factor a head on the scores (heads numbers, started at 1).
+            heads: Channel groups that attend independently; None: as many as the model has there.
+            diagonal_value: One learned factor for each channel of the output (d numbers, initialized to 1).
+            temperature: One learned factor for each head's scores (heads numbers, initialized to 1).
             qk_norm: Root-mean-square norm of each head's queries and keys; bounds the scores by the temperature.
-            bias: Biases on the projections; None: as the attention that ``init: teacher`` takes over, else none.
+            bias: Biases of the projections; None: as in the attention that ``init: teacher`` takes over, else none.
             dropout: Probability with which an attention weight is dropped in training.
             init: ``orthogonal``, ``normal`` (deviation 0.02), or ``teacher``: collapse the attention that stands there.
         """

@@ -19,11 +19,11 @@ from leanformer.blocks.kit.tokens import check_divides, check_length, check_posi
 from leanformer.core.errors import LeanformerError
 
 MIXING_DEVIATION = 0.02
-USUAL_TOKENS = 16  # that a token reads where weights by distance count as they are
+USUAL_TOKENS = 16  # tokens read at which weights by distance are not scaled
 
 
 class MixerModule(HeadsModule):
-    """What ``mixer`` builds; see there for the arguments."""
+    """The module that ``mixer`` builds; the arguments are described there."""
 
     decayed: ClassVar[tuple[str, ...]] = ("mixing",)  # a matrix over positions, as a convolution's kernel is
 
@@ -49,11 +49,11 @@ class MixerModule(HeadsModule):
             bound = grid.offsets**-0.5  # as PyTorch's convolutions start
             mixing = torch.empty(groups, grid.weights).uniform_(-bound, bound)
         elif max_length is not None:
-            # Small beside the means of values that an attention gives: with weights far off, teaching starts far off.
+            # Small compared with an attention's means of values: teaching would start far off with large weights.
             mixing = torch.empty(groups, max_length, max_length).normal_(std=MIXING_DEVIATION)
         else:
             assert max_distance is not None
-            # What no text was long enough to teach stays nothing. From j - i = -max_distance on, to 0 where causal.
+            # Distances that no text was long enough to teach stay 0. From j - i = -max_distance on, to 0 where causal.
             mixing = torch.zeros(groups, max_distance + 1 + (0 if site.causal else max_distance))
         self.mixing = nn.Parameter(mixing)
         self.gate = nn.Linear(site.d_model, width or site.d_model) if gate else None
@@ -69,7 +69,7 @@ class MixerModule(HeadsModule):
         """
         state = inputs.state
         states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
-        # The bias too is nothing at padding.
+        # At padding the bias has to be zero too.
         values = states if self.value is None else self.value(states) * real[..., None]
         if state is not None:
             values = self._with_earlier(values, state)
@@ -88,12 +88,12 @@ class MixerModule(HeadsModule):
         return gate * mixed
 
     def _with_earlier(self, values: torch.Tensor, state: DecodingState) -> torch.Tensor:
-        """The values of now behind those of before that are near enough; the state is left with those for later."""
+        """The new values after the earlier ones that are near enough; the state keeps those that later tokens need."""
         assert self.max_distance is not None
         if state.tensors:
             values = torch.cat([state.tensors["values"], values], dim=1)
         near = values[:, max(0, values.shape[1] - self.max_distance) :]
-        state.tensors = {"values": near.clone()}  # not a part of what was read with it
+        state.tensors = {"values": near.clone()}  # a copy, so that the other values do not stay in memory
         return values
 
     def _near(self, states: torch.Tensor, mask: torch.Tensor | None, read: int) -> torch.Tensor:
@@ -107,18 +107,18 @@ class MixerModule(HeadsModule):
         return near.clamp(min=1)
 
     def _weights(self, tokens: int, read: int) -> torch.Tensor:
-        """Of each of the last tokens that are read, for each of these, shape (groups, tokens, read)."""
+        """The weights of all tokens that are read for each of the last ones, shape (groups, tokens, read)."""
         if self.max_distance is None:
             assert self.max_length is not None
             check_length(self.site_name, "mixer", self.max_length, tokens, "tokens")
             return self.mixing[:, :tokens, :tokens]
-        # Distances in the text, before and after, that have no weight; below 0 too many have one.
+        # How many distances in the text, before and after, have no weight; below 0: how many weights are not used.
         before, after = read - 1 - self.max_distance, tokens - 1 - (0 if self.causal else self.max_distance)
         by_distance = F.pad(self.mixing, (before, after))  # (groups, read + tokens - 1)
         return by_distance.unfold(1, read, 1).flip(1)  # [i, j] is by_distance[tokens - 1 - i + j]
 
     def _check_grid(self, grid: Grid, tokens: int) -> None:
-        """Whether that many tokens are its patches, with or without special tokens."""
+        """Makes sure that there are as many tokens as patches, with or without special tokens."""
         if tokens not in (grid.patches, grid.patches + grid.special_tokens):
             raise LeanformerError(
                 f"{self.site_name}: its mixer block reads {grid.rows} x {grid.columns} patches and "
@@ -128,26 +128,26 @@ class MixerModule(HeadsModule):
 
 @register
 class Mixer(Block):
-    """Static weights over positions for each group of channels, and a gate by the token of what they gave.
+    """Static weights over positions for each group of channels, and a gate from the token on what they give.
 
-    output(2 sigmoid(x_i W_g + b_g) ⊙ Σ_j M[group, i, j] value(x_j)): position *i* takes of position *j* the same share
-    in every sentence, and chooses among channels by what it holds itself. Padding gives nothing. The weights may be
+    output(2 sigmoid(x_i W_g + b_g) ⊙ Σ_j M[group, i, j] value(x_j)): position *i* takes the same share of position *j*
+    in every sentence, and chooses among channels by its own token. Padding gives nothing. The weights may be
     negative: their softmax explains less of a trained encoder (docs/small-blocks.md).
 
-    Of relative positions M[group, i, j] = w[group, j - i] √(16 / n_i), and nothing where tokens are farther apart than
-    ``max_distance``, where n_i is the number of tokens that are near enough: without the root a longer text than those
-    that taught it gets too much. There is no limit of length. In a decoder's self-attention j goes up to i, and while
-    decoding the values of the last ``max_distance`` tokens are kept.
+    With relative positions M[group, i, j] = w[group, j - i] √(16 / n_i), and nothing where tokens are farther apart
+    than ``max_distance``, where n_i is the number of tokens that are near enough: without the root, values for texts
+    longer than those that taught it would be too large. There is no limit of length. In a decoder's self-attention j
+    goes up to i, and while decoding the values of the last ``max_distance`` tokens are kept.
 
     On a grid M[group, i, j] = w[group, row_j - row_i, column_j - column_i] between the patches of an image, and nothing
-    where they are farther apart than ``max_distance`` in rows or in columns. Class and distillation tokens stand beside
-    the grid: each takes the same of every patch, and gives every patch the same.
+    where they are farther apart than ``max_distance`` in rows or in columns. Class and distillation tokens are not on
+    the grid: each takes the same share of every patch, and gives every patch the same.
 
-    Of absolute positions a shorter sentence uses the leading rows and columns of M, and a longer one is an error. That
-    form is for encoders, where all tokens are read at once, and for what is always of one length, as images are.
+    With absolute positions a shorter sentence uses the leading rows and columns of M, and a longer one is an error.
+    That form is for encoders, where all tokens are read at once, and for inputs of one length, such as images.
 
-    Without values (``vo: none``) the tokens themselves are mixed and nothing projects what they give; without its gate
-    too, a grid's mixer is a convolution of each channel by itself, with kernels that a group shares.
+    Without values (``vo: none``) the tokens themselves are mixed, and no projection follows; without the gate too, a
+    grid's mixer is a convolution of each channel by itself, with kernels that a group shares.
 
     With G = ``groups``, T = ``max_length`` and D = ``max_distance`` it stores d² + d each of value, gate and output, as
     far as it has them, and of relative positions G (2 D + 1), in a decoder G (D + 1), of absolute ones G T², on a grid
@@ -167,21 +167,20 @@ class Mixer(Block):
     kinds = frozenset({"self_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             groups: Channel groups with mixing weights of their own; None: as many as the model has heads there.
             heads: Which heads of the attention are replaced, one group each; None: all, by the groups.
-            positions: What a weight goes by: how far two tokens are from one another (``relative``), where each of
-                them stands (``absolute``), or how far two patches are from one another in rows and in columns
-                (``grid``).
-            max_distance: Of relative positions: tokens farther from one another give each other nothing. On a grid:
-                likewise patches, in rows or in columns; None: each reads all.
-            max_length: Of absolute positions: tokens that it can read.
-            special_tokens: On a grid: tokens before the patches; None: those that the model has then.
-            vo: ``separate``: what is mixed are values, and an output projection follows; ``none``: the tokens
-                themselves, without one.
-            gate: Whether each token chooses among the channels of what it takes.
+            positions: What a weight depends on: the distance of two tokens (``relative``), the position of each
+                (``absolute``), or the distances of two patches in rows and in columns (``grid``).
+            max_distance: With relative positions: tokens farther apart give each other nothing. On a grid: likewise
+                patches, in rows or in columns; None: each reads all.
+            max_length: With absolute positions: tokens that it can read.
+            special_tokens: On a grid: tokens before the patches; None: those that the model has.
+            vo: ``separate``: values are mixed, and an output projection follows; ``none``: the tokens themselves are
+                mixed, without a projection.
+            gate: Whether each token weighs the channels of what it takes by a gate.
         """
 
         groups: Annotated[int, Field(ge=1)] | None = None
@@ -210,9 +209,9 @@ class Mixer(Block):
             ):
                 given = getattr(self, name) is not None
                 if given and self.positions not in positions:
-                    raise ValueError(f"{name!r} is of positions {' and '.join(positions)}, not {self.positions}")
+                    raise ValueError(f"{name!r} is for positions {' and '.join(positions)}, not {self.positions}")
                 if not given and needed and self.positions in positions:
-                    raise ValueError(f"positions {self.positions} have a {name!r}; give a number, or leave it out")
+                    raise ValueError(f"positions {self.positions} need a {name!r}; give a number, or leave it out")
             return self
 
     @classmethod
@@ -232,7 +231,7 @@ class Mixer(Block):
                 )
             given = {"max_distance": max(site.grid) - 1, "special_tokens": site.special_tokens}
             settings |= {key: number for key, number in given.items() if settings[key] is None}
-            # Where there are none, weights of some are left from a plan that went by them, and not used.
+            # Where the model has none, weights for some may be left from an earlier plan; they are not used.
             if site.special_tokens and settings["special_tokens"] != site.special_tokens:
                 raise LeanformerError(
                     f"{site.name}: special_tokens = {settings['special_tokens']}, but the model has "

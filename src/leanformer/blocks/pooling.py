@@ -43,10 +43,10 @@ class ClassToken(Block):
 
 @register
 class Mean(Block):
-    """The classifier reads the mean of the patches' tokens; class and distillation tokens go, with their positions.
+    """The classifier reads the mean of the patches' tokens; class and distillation tokens are dropped.
 
-    Without values and MLP a class token can only take convex combinations of the other tokens, one hop a layer; the
-    mean reads all of them at once.
+    Their positions are dropped too. Without values and MLP a class token can only take convex combinations of the other
+    tokens, one hop in each layer; the mean reads all of them at once.
     """
 
     name = "mean"

@@ -1,4 +1,4 @@
-"""The source pooled into a few slots a head, chosen from by a gate: no token is compared with another."""
+"""Tokens pooled into a few slots for each head, which a gate weighs: no token is compared with another."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class FactoredMap(nn.Module):
     Args:
         d_model: Channels of a token.
         heads: Heads.
-        rank: Of each head's map.
+        rank: The rank of each head's map.
         width: Outputs of each head.
         bias: Whether it has one.
     """
 
-    decayed: ClassVar[tuple[str, ...]] = ("up",)  # as ``down`` does, with which it makes the map
+    decayed: ClassVar[tuple[str, ...]] = ("up",)  # as ``down`` does, the map's other factor
 
     def __init__(self, d_model: int, heads: int, rank: int, width: int, bias: bool) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class FactoredMap(nn.Module):
 
 
 class SlotsModule(HeadsModule):
-    """What ``slots`` builds; see there for the arguments."""
+    """The module that ``slots`` builds; the arguments are described there."""
 
     value: nn.Linear
 
@@ -97,11 +97,11 @@ class SlotsModule(HeadsModule):
 
     @torch.no_grad()
     def start_from(self, teacher: AttentionWeights) -> None:
-        """Starts as near to a trained attention as can be said without data.
+        """Starts as near to a trained attention as is possible without data.
 
-        Values and output are its own. Where the heads are as many, slot k of a head pools as a query would that the
-        head makes of a random token, ``softmax_j(q_k . key_j)``; a linear gate asks how near the token's own query is
-        to q_k: with prototypes enough this is the attention, its queries rounded to the nearest prototype.
+        Values and output are taken from it. If it has as many heads, slot k of a head pools as the head's query of a
+        random token would, ``softmax_j(q_k . key_j)``; a linear gate measures how near the token's own query is to
+        q_k: with enough prototypes this is the attention, its queries rounded to the nearest prototype.
         """
         self.take_over(teacher)
         if self.heads != teacher.num_heads:
@@ -114,7 +114,7 @@ class SlotsModule(HeadsModule):
         _set_map(self.pool, keys @ prototypes.mT * teacher.scaling)
         if isinstance(self.gate, nn.Sequential):
             return
-        # Squared, of a Gaussian kernel: half of a random token's query's variance. A dead head's queries have none.
+        # The square of a Gaussian kernel's width: half the variance of a random token's query, which may be 0.
         spread = (queries.square().sum(dim=(1, 2), keepdim=True) / 2).clamp(min=torch.finfo(queries.dtype).eps)
         weight = queries @ prototypes.mT / spread  # (heads, d_model, slots)
         near_bias = -prototypes.square().sum(dim=-1)[:, None] / 2  # (heads, 1, slots)
@@ -139,12 +139,12 @@ class SlotsModule(HeadsModule):
     def _step(self, states: torch.Tensor, real: torch.Tensor | None, state: DecodingState) -> torch.Tensor:
         """One further token of each sequence.
 
-        What counts in a step this small is the number of operations: all linear maps of the token are one product.
+        The time of such a small step depends on the number of operations: all linear maps of the token are one product.
 
         Args:
             states: Shape (batch, 1, d_model).
             real: Boolean, shape (batch, 1, 1): False at padding; None: there is none.
-            state: After the first tokens.
+            state: The state, which has read the first tokens.
 
         Returns:
             The heads, shape (batch, 1, d_model).
@@ -174,7 +174,7 @@ class SlotsModule(HeadsModule):
         else:
             numerator = torch.addcmul(numerator, values, weights[:, :, None])
         denominator = denominator + weights
-        # Where padding came first, nothing may have been read yet.
+        # Where padding comes first, it may be that nothing was read yet.
         shares = gates / (denominator if real is None else denominator.clamp(min=math.exp(-BOUND)))
         state.tensors = {"numerator": numerator, "denominator": denominator}
         if parts.dtype == numerator.dtype:
@@ -186,8 +186,8 @@ class SlotsModule(HeadsModule):
         """The weights of a step's linear maps side by side, kept in the state for the steps to come.
 
         These are the values', where tokens are read, then those of the maps to the slots: of the pools, scaled as
-        ``bounded_exp`` takes them, where tokens are read, and of the gate, unless that is a network. Of low rank, the
-        second halves of the maps are apart (``up``).
+        ``bounded_exp`` takes them, where tokens are read, and of the gate, unless that is a network. With low rank, the
+        second factors of the maps are kept apart (``up``).
         """
         maps: list[Any] = [self.pool] if self.causal else []
         if not isinstance(self.gate, nn.Sequential):
@@ -240,7 +240,7 @@ class SlotsModule(HeadsModule):
 
     @staticmethod
     def _mix_one(gates: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """Of one token: (batch, heads, slots), (batch, heads, d_head, slots) -> (batch, 1, d_model)."""
+        """As ``_mix`` for one token: (batch, heads, slots), (batch, heads, d_head, slots) -> (batch, 1, d_model)."""
         mixed = torch.bmm(gates.reshape(-1, 1, gates.shape[-1]), slots.flatten(0, 1).mT)
         return mixed.view(len(gates), 1, -1)
 
@@ -254,7 +254,7 @@ class SlotsModule(HeadsModule):
         states, real = without_padding(inputs.source, inputs.source_mask)
         if state is None:
             return self._slots(states, real)
-        # Beams of a sentence read the same: pooled once, and gone through together in each step.
+        # Beams of a sentence read the same source: it is pooled once, and they read it together in each step.
         state.repeats = repeats(states, real)
         slots = self._slots(states[:: state.repeats], real[:: state.repeats])
         state.tensors = {"slots": slots.transpose(0, 1)}
@@ -277,8 +277,8 @@ class SlotsModule(HeadsModule):
         """The gated sum of each position's own slots: means of the values up to there.
 
         A slot is a numerator by a denominator, both sums over positions. With s the gate by the denominator, and w a
-        token's weight, position i gets Σ_j (Σ_slots s_i w_j) value_j over j up to i: no numerator is laid out but the
-        last, which the next tokens go on from.
+        token's weight, position i gets Σ_j (Σ_slots s_i w_j) value_j over j up to i: only the last numerator is stored,
+        from which the next tokens continue.
         """
         scores, values = wide(self._scores(self.pool, states)), self._by_head(wide(self.value(states)))
         with without_autocast(states.device):
@@ -286,7 +286,7 @@ class SlotsModule(HeadsModule):
             kept = {name: tensor.transpose(0, 1) for name, tensor in ({} if state is None else state.tensors).items()}
             start = kept["denominator"][:, None] if kept else weights.new_zeros(1, 1, 1, 1)
             denominators = running_sum(weights.transpose(1, 2).clone(), start).transpose(1, 2)
-            # One real token has at least that much; where none was read yet, there is nothing to share out.
+            # One real token has at least this weight; where none was read yet, this keeps the division finite.
             shares = gates / denominators.clamp(min=math.exp(-BOUND))
             mixed = (shares @ weights.mT).tril() @ values
             if state is not None:
@@ -309,23 +309,23 @@ class Slots(Block):
 
     Slot k is the mean of the values weighted by softmax_j(y_j p_k) over real positions j; the token's gate is a softmax
     over the slots, of a linear map or of linear, ReLU, linear; the gated sum goes through an output projection. The
-    source is pooled once a sentence, a token costs O(K d) whatever its length, and there is no limit to that. In a
+    source is pooled once for each sentence, and a token costs O(K d) whatever its length, which has no limit. In a
     decoder's self-attention the pools run: numerator and denominator of each slot are the state, which does not grow,
     and a score s counts as 30 tanh(s / 30).
 
     With h = ``heads``, K = ``slots``, H = ``gate_hidden`` it stores 2 d² + d (values, output), m (pools), and m + h K
     (``linear`` gate) or d H + H + h K (H + 1) (``network``), where m = d h K, or with r = ``rank`` d h r + h r K.
 
-    Source: this library's; kin to Shen et al. 2021, "Efficient Attention: Attention with Linear Complexities" (arXiv
-    1812.01243), to the pooled seeds of Lee et al. 2019, "Set Transformer" (arXiv 1810.00825), and the latents of Jaegle
-    et al. 2021, "Perceiver" (arXiv 2103.03206).
+    Source: this library's; related to Shen et al. 2021, "Efficient Attention: Attention with Linear Complexities"
+    (arXiv 1812.01243), to the pooled seeds of Lee et al. 2019, "Set Transformer" (arXiv 1810.00825), and the latents of
+    Jaegle et al. 2021, "Perceiver" (arXiv 2103.03206).
     """
 
     name = "slots"
     kinds = frozenset({"self_attention", "cross_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             slots: Slots of each head.
@@ -333,7 +333,7 @@ class Slots(Block):
                 groups as the model has heads there.
             gate: What gives the gates: a ``linear`` map of the token, or a ``network``.
             gate_hidden: Hidden units of that network; None: twice the model's width.
-            rank: Of each head's map to its slots, and of a linear gate's; None: not bounded.
+            rank: The rank of each head's map to its slots, and of a linear gate's; None: not bounded.
         """
 
         slots: Annotated[int, Field(ge=1)] = 16
@@ -345,7 +345,7 @@ class Slots(Block):
         @model_validator(mode="after")
         def _fit(self) -> Slots.Arguments:
             if self.gate_hidden is not None and self.gate == "linear":
-                raise ValueError("'gate_hidden' is of the network that 'gate: linear' does without; leave it out")
+                raise ValueError("'gate_hidden' is of 'gate: network', and the gate is linear; leave it out")
             return self
 
     @classmethod
@@ -366,16 +366,16 @@ class Slots(Block):
 
 
 def _changeable(tensor: torch.Tensor) -> bool:
-    """Whether a tensor of a decoding state may be written to: no gradient asks for what it was."""
+    """Whether a tensor of a decoding state may be written to: no gradient needs its old numbers."""
     return torch.is_inference_mode_enabled() or not (torch.is_grad_enabled() or tensor.is_inference())
 
 
 @torch.no_grad()
 def _set_map(linear: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
-    """Gives a map of each head its values, or where it is of low rank the nearest there are (singular values).
+    """Sets the maps of all heads, with low rank to the nearest maps of that rank (by singular values).
 
     Args:
-        linear: A ``Linear`` whose outputs stand head by head, or a ``FactoredMap``.
+        linear: A ``Linear`` whose outputs are head by head, or a ``FactoredMap``.
         weight: Shape (heads, d_model, width).
         bias: Shape (heads * width,).
     """

@@ -17,12 +17,12 @@ from leanformer.blocks.kit.tokens import check_length, check_positions, without_
 
 SourceScore = Literal["none", "linear", "network"]
 
-# In place of minus infinity: a row of nothing else has a softmax.
+# Instead of minus infinity, so that a row of nothing else has a softmax.
 UNREAD = -1e30
 
 
 class SynthesizerModule(HeadsModule):
-    """What ``synthesizer`` builds; see there for the arguments."""
+    """The module that ``synthesizer`` builds; the arguments are described there."""
 
     value: nn.Linear
     max_length: int
@@ -86,7 +86,7 @@ class SynthesizerModule(HeadsModule):
         return mixed.transpose(1, 2).flatten(2)
 
     def _scores(self, states: torch.Tensor, read: int) -> torch.Tensor:
-        """What each token's network says of the first positions: (batch, tokens, d) -> (batch, heads, tokens, read)."""
+        """Each token's scores for the first positions: (batch, tokens, d) -> (batch, heads, tokens, read)."""
         weight = self.score.weight.unflatten(0, (self.heads, -1))[:, :read]  # (heads, read, hidden)
         bias = self.score.bias.unflatten(0, (self.heads, -1))[:, :read]
         hidden = torch.relu(self.hidden(states))
@@ -107,7 +107,7 @@ class SynthesizerModule(HeadsModule):
 
 @register
 class Synthesizer(Block):
-    """Weights over positions from a network of the token that asks, and a score of the token that is read.
+    """Weights over positions from a network of the token that attends, and a score of the token that is read.
 
     softmax_j(f(x_i)[head, j] + g(y_j)[head]) over real positions j, where f is linear, ReLU, linear: *i* says which
     positions it wants, *j* how much it has to give, and neither sees the other. Values and output are projected as an
@@ -124,7 +124,7 @@ class Synthesizer(Block):
     kinds = frozenset({"self_attention", "cross_attention"})
 
     class Arguments(Arguments):
-        """What a plan may say.
+        """The arguments in a plan.
 
         Args:
             heads: Channel groups with weights of their own, or which heads of the attention are replaced; None: as many

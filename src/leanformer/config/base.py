@@ -1,4 +1,4 @@
-"""What the study files of every task have in common: every key checked, every default here."""
+"""The keys that the study files of all tasks share, with their checks and their defaults."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _as_list(value: Any) -> Any:
 
 def _rates_differ(rates: tuple[float, ...]) -> tuple[float, ...]:
     if len({f"{rate:g}" for rate in rates}) < len(rates):
-        raise ValueError("a rate stands there twice (six digits count); each must be another")
+        raise ValueError("learning rates must be distinct in their first six digits")
     return rates
 
 
@@ -57,7 +57,7 @@ Rates = Annotated[
     BeforeValidator(_as_list),
     Field(min_length=1, max_length=100),
     AfterValidator(_rates_differ),
-    OPERATIONAL,  # a training has the one of them that is its own
+    OPERATIONAL,  # a training's own settings hold the one rate that it uses
 ]
 
 
@@ -71,7 +71,7 @@ class DataConfig(Section):
     split_seed: Seed = 0
 
     def file_endings(self) -> tuple[str, ...]:
-        """Of the files that ``source`` names up to their ending; empty where it names files whole."""
+        """Endings of the files whose path without them is ``source``; empty where ``source`` is a whole path."""
         return ()
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
@@ -80,14 +80,14 @@ class DataConfig(Section):
 
 
 class BaselineConfig(Section):
-    """The model that is compared with: a fresh config of a family, or a trained model."""
+    """The model that the candidates are compared with: a fresh config of a family, or a trained model."""
 
     model: Text
     """A family (``vit``, ``deit``; ``marian``, ``bart``), a model directory, or a hub id."""
     config: dict[str, Any] = Field(default_factory=dict)
     """The family's own configuration keys (for a fresh model)."""
     fresh: bool = False
-    """With a trained model: take its shape alone and train from random weights."""
+    """With a trained model: use only its shape, and train from random weights."""
 
 
 class FinetuneConfig(Section):
@@ -105,15 +105,15 @@ class FinetuneConfig(Section):
     (Hinton, Vinyals and Dean 2015, arXiv 1503.02531)."""
     temperature: Positive = 2.0
     hidden_states: NonNegative = 0.0
-    """Weight of the mean squared error to the teacher's hidden states after each layer, by their variance."""
+    """Weight of the mean squared error to the teacher's hidden states after each layer, divided by their variance."""
     average_last: SomeEpochs | None = None
-    """As in ``train``, of the tuning's epochs."""
+    """As in ``train``, for the epochs of the tuning."""
     targets: Literal["auto", "data", "teacher"] = "auto"
     """What is to be learned: the data's targets, or the teacher's own translations of the training sentences
-    (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947). ``auto``: the teacher's where models write text,
-    in a study."""
+    (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947). ``auto``: the teacher's in a study whose models
+    write text, else the data's."""
     teacher_beam: Beam = 4
-    """Hypotheses that the teacher keeps a sentence there."""
+    """Hypotheses that the teacher keeps for each sentence when it translates them."""
 
     @model_validator(mode="after")
     def _learns_from_something(self) -> FinetuneConfig:
@@ -130,20 +130,21 @@ class DistillConfig(Section):
     warmup: Fraction = 0.05
     weight_decay: NonNegative = 0.0
     batch_multiple: Annotated[int, Field(ge=1, le=10**4)] = 1
-    """Batches are so many times as large as in training: wide blocks pay for each step more than for each example."""
+    """Batches are so many times as large as in training: the cost of wide blocks grows with the number of steps more
+    than with that of examples."""
     memory_fraction: Annotated[float, Field(gt=0, le=1), OPERATIONAL] = 0.5
-    """Part of the free memory that blocks taught at a time may take; more blocks than fit are taught in groups."""
+    """Fraction of the free memory that blocks taught at once may take; where not all fit, they are taught in groups."""
 
 
 class CandidateConfig(Section):
     """One reduced form."""
 
     plan: Annotated[dict[str, Any], Field(max_length=1000)]
-    """Site patterns -> a block's name, or {block: name, argument: value}; checked against the model. An empty one, or
-    one that changes nothing, is for ``distill`` with tuning alone: the control of what is tuned as long."""
+    """Site patterns -> a block's name, or {block: name, argument: value}; checked against the model. An empty plan, or
+    one that changes nothing, goes with ``distill`` and tuning alone: a control that is tuned as long as the others."""
     method: Literal["scratch", "distill"] = "scratch"
-    """``scratch``: the reduced form is trained as the baseline is; ``distill``: its new blocks are taught by the
-    trained baseline, and then the whole is tuned as ``finetune`` says."""
+    """``scratch``: the reduced form is trained as the baseline is; ``distill``: the trained baseline teaches its new
+    blocks, and then the whole model is tuned as ``finetune`` says."""
     finetune: FinetuneConfig | None = None
     """With ``distill``: instead of the study's."""
 
@@ -158,20 +159,20 @@ class TrainConfig(Section):
     """How every model of the study learns, the baseline included."""
 
     batches_differ_in_shape: ClassVar[bool] = False
-    """Whether training batches are of many shapes, as sentences are; what is compiled has to know it beforehand."""
+    """Whether training batches have many shapes, as sentences do; the compiler has to know it beforehand."""
 
     epochs: Epochs = 20
     learning_rate: Rates = (1e-3, 3e-3, 1e-2)
-    """One rate, or a list that is searched on the validation split, alike for every model."""
+    """One rate, or a list that is searched on the validation split, for every model alike."""
     search_epochs: Annotated[SomeEpochs | None, OPERATIONAL] = None
-    """Epochs a rate gets in the search; by default ``epochs``, and the winner's run is the first seed's trial."""
+    """Epochs for each rate in the search; by default ``epochs``, and the best rate's run is the first seed's trial."""
     weight_decay: NonNegative = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     schedule: Literal["cosine", "one_cycle", "inverse_sqrt", "constant"] = "cosine"
     warmup: Fraction = 0.1
-    """Part of all steps in which the rate rises."""
+    """Fraction of all steps in which the learning rate rises."""
     average_last: SomeEpochs | None = None
-    """The trained model is the mean of its weights after each of the last so many epochs (Vaswani et al. 2017, 6.1)."""
+    """The trained model is the mean of its weights after each of this many last epochs (Vaswani et al. 2017, 6.1)."""
     label_smoothing: Fraction = 0.0
     clip_norm: Positive | None = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -182,21 +183,21 @@ class TrainConfig(Section):
 
 
 def _usual_margin(section: dict[str, Any]) -> float:
-    # Where the metric is wrong, pydantic tells of that, and this goes no further.
+    # Where the metric is wrong, pydantic reports that, and this default is not used.
     return METRICS[section["metric"]].max_drop if "metric" in section else 0.0
 
 
 class AcceptConfig(Section):
-    """What may be lost, and how sure one must be."""
+    """The metric of quality, the margin, and the confidence that a decision needs."""
 
     answers: ClassVar[AnswerKind]
-    """What the task's models answer with, by which ``metric`` can be chosen."""
+    """The kind of answer that the task's models give; ``metric`` judges answers of this kind."""
 
     metric: str
     """A metric of the catalogue (``leanformer.results.metrics``) that judges such answers."""
     max_drop: NonNegative = Field(default_factory=_usual_margin)
-    """In the metric's own units, such as a part of the examples (0.01 is one point) or points of a score; by default
-    the metric's own."""
+    """The margin, in the metric's own units, such as a fraction of the examples (0.01 is one percentage point) or
+    points of a score; by default the metric's own margin."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
     @field_validator("metric", mode="before")
@@ -225,7 +226,7 @@ class MeasureConfig(Section):
     repeats: Repeats = 5
     """Rounds over all models; medians are reported."""
     latency_calls: Calls = 50
-    """Calls with one example a round."""
+    """Calls with one example in each round."""
     throughput_batch: Batch = 256
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models are trained and measured."""
@@ -242,10 +243,10 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 def _is_directory(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(
-            f"the name {quoted(name)} makes no directory; take letters, digits, ., _ and -, a letter or digit first"
+            f"the name {quoted(name)} cannot be a directory's; use letters, digits, ., _ and -, a letter or digit first"
         )
     if _RESERVED.fullmatch(name) or name.endswith("."):
-        raise ValueError(f"no directory can be called {name!r} on every system; take another name")
+        raise ValueError(f"the name {name!r} cannot be a directory's on every system; choose another name")
     return name
 
 
@@ -256,10 +257,10 @@ def _is_tracker(name: str) -> str:
 
 
 class Study(Section):
-    """The whole study file: what studies of every task have in common."""
+    """The whole study file: the keys that studies of all tasks share."""
 
     writes: ClassVar[bool] = False
-    """Whether its models answer with text of their own, from which others can learn."""
+    """Whether its models write text, from which students can learn."""
 
     name: Annotated[str, Field(max_length=100), AfterValidator(_is_directory)]
     """Also the run directory's name."""
@@ -270,19 +271,19 @@ class Study(Section):
     train: TrainConfig
     distill: DistillConfig = DistillConfig()
     finetune: FinetuneConfig = FinetuneConfig()
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), AfterValidator(no_repeats("a seed"))] = (
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), AfterValidator(no_repeats("seeds"))] = (
         0,
         1,
         2,
     )
     accept: AcceptConfig
     prefer: Annotated[str, BeforeValidator(one_of(preferences))] = preferences()[0]
-    """By which cost the cheapest accepted candidate is recommended."""
+    """The cost that decides which accepted candidate is the cheapest, and so recommended."""
     measure: MeasureConfig = MeasureConfig()
     report_to: Annotated[
-        tuple[Annotated[str, AfterValidator(_is_tracker)], ...], AfterValidator(no_repeats("a tracker"))
+        tuple[Annotated[str, AfterValidator(_is_tracker)], ...], AfterValidator(no_repeats("trackers"))
     ] = ()
-    """Experiment trackers that are told of every epoch and result."""
+    """Experiment trackers that get every epoch and result."""
 
     @field_validator("candidates")
     @classmethod
@@ -291,16 +292,16 @@ class Study(Section):
         for name in candidates:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
                 raise ValueError(
-                    f"the name {quoted(name)} makes no directory; take letters, digits, - and _, 100 at most"
+                    f"the name {quoted(name)} cannot be a directory's; use letters, digits, - and _, 100 at most"
                 )
             _is_directory(name)
             other = known.setdefault(name.lower(), name)
             if name == BASELINE:
-                raise ValueError(f"the name {name!r} is taken by the baseline; take another")
+                raise ValueError(f"the name {name!r} is reserved for the baseline; choose another")
             if other != name:
                 raise ValueError(
-                    f"the names {other!r} and {name!r} differ by case alone, and many disks tell no such files apart; "
-                    "take another"
+                    f"the names {other!r} and {name!r} differ only in case, and many disks do not tell such files "
+                    "apart; choose another"
                 )
         return candidates
 
@@ -311,10 +312,10 @@ class Study(Section):
 
     @classmethod
     def for_inspection(cls, longest: int | None) -> dict[str, dict[str, Any]]:
-        """Section -> the keys by which a trained model is inspected: a few thousand examples, in many small batches.
+        """Section -> its keys for inspecting a trained model: a few thousand examples, in many small batches.
 
         Args:
-            longest: Most tokens that the model takes; None where that is no number of its configuration.
+            longest: Most tokens that the model takes; None where its configuration does not say.
         """
         return {"data": {"train_limit": INSPECTED}}
 
@@ -324,7 +325,7 @@ class Study(Section):
 
 
 INSPECTED = 4_000
-"""Training examples that an inspection takes."""
+"""Training examples that an inspection uses."""
 
 STUDIES: Registry[type[Study]] = Registry("leanformer.config", order=("image-classification", "translation"))
 """Task -> the study file's form; a form registers itself in its module."""

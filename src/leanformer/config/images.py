@@ -42,14 +42,14 @@ class ImageDataConfig(DataConfig):
     image_size: Pixels | tuple[Pixels, Pixels] | None = None
     """Pixels, or (height, width): resize to this. By default the images must share one size."""
     validation_fraction: Fraction = 0.1
-    """Part of the training data set aside for validation where the data has no such split."""
+    """Fraction of the training data set aside for validation where the data have no such split."""
     test_fraction: Fraction = 0.2
-    """Part of all the data set aside for testing where the data has no such split."""
+    """Fraction of all data set aside for testing where the data have no such split."""
     train_limit: Count | None = None
     """Use at most this many training examples (a seeded choice), validation examples not counted."""
     test_limit: Count | None = None
     augment: Annotated[
-        tuple[Literal["random_crop", "horizontal_flip", "random_erasing"], ...], AfterValidator(no_repeats("a kind"))
+        tuple[Literal["random_crop", "horizontal_flip", "random_erasing"], ...], AfterValidator(no_repeats("kinds"))
     ] = ()
     normalize: Literal["auto", "data"] | tuple[tuple[Mean, ...], tuple[Deviation, ...]] = "auto"
     """``data``: mean and deviation of the training images; ``auto``: the trained model's own where it has them,
@@ -58,8 +58,8 @@ class ImageDataConfig(DataConfig):
     """``memory``: decoded once, kept on the device; ``stream``: decoded batch by batch from disk; ``auto``: memory
     where the decoded images take less than half of what is free."""
     duplicates: Annotated[Literal["exact", "near", "none"], OPERATIONAL] = "exact"
-    """Which images are looked for in two splits: those that are pixel for pixel the same; also those that look alike;
-    or none, which while streaming spares the pass over all images in which they are looked at."""
+    """Which images are searched for in two splits: those that are pixel for pixel the same; also those that look alike;
+    or none, which saves a pass over all images where they are streamed."""
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
         if self.source == self.built_in:
@@ -75,7 +75,7 @@ class ImageTrainConfig(TrainConfig):
 
 
 class ImageAcceptConfig(AcceptConfig):
-    """What an image classifier may lose."""
+    """How much quality an image classifier may lose."""
 
     answers: ClassVar[AnswerKind] = "labels"
 

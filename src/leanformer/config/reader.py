@@ -1,4 +1,4 @@
-"""Reading a study file, and what else on the command line is written as one."""
+"""Reads a study file, and options of the command line that are written like one."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def _read_mapping(path: str | PathLike[str]) -> dict[str, Any]:
 
 def _checked(options: object, name: str) -> Sequence[str]:
     if not isinstance(options, list | tuple) or not all(isinstance(option, str) for option in options):
-        raise LeanformerError(f"{name}: a list of texts such as ['train.epochs=5'], not {quoted(options)}")
+        raise LeanformerError(f"{name}: give a list of texts such as ['train.epochs=5'], not {quoted(options)}")
     return options
 
 
 def read_data(source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A study's ``data`` as plain data: with this source, or where the source is a study file (.yaml) that file's.
+    """A study's ``data`` section as plain data: with this source, or that of a study file (.yaml) given as the source.
 
     Args:
         source: As ``data.source``, or a study file's path.
@@ -68,7 +68,7 @@ def read_data(source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if source.endswith((".yaml", ".yml")):
         data = _read_mapping(source).get("data", {})
         if not isinstance(data, dict):
-            raise LeanformerError(f"{source}: data: a mapping of keys, not {quoted(data)}")
+            raise LeanformerError(f"{source}: data: give a mapping of keys, not {quoted(data)}")
     for override in overrides:
         _apply(override, data, "--set", "source_language=de")
     return data
@@ -84,7 +84,7 @@ def read_probes(options: Sequence[str]) -> dict[str, Any]:
     for option in options:
         name = option.partition("=")[0].strip()
         if name in probes:
-            raise LeanformerError(f"--probe {quoted(name)}: the name stands there twice; take another")
+            raise LeanformerError(f"--probe {quoted(name)}: the name is given twice; choose another")
         check_probe_name(name, "--probe")
         _apply(option, probes, "--probe", "lean={block: slots, rank: 8}")
     for name, entry in probes.items():
@@ -96,25 +96,25 @@ def read_probes(options: Sequence[str]) -> dict[str, Any]:
 
 
 def check_probe_name(name: object, where: str) -> None:
-    """Refuses what no probe of an inspection can be called.
+    """Refuses what cannot be the name of an inspection's probe.
 
     Raises:
-        LeanformerError: It is no text of 1 to 40 letters, digits, spaces, - and _, or the name of something else there.
+        LeanformerError: It is no text of 1 to 40 letters, digits, spaces, - and _, or a comparison has the name.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[\w-]([\w -]{0,38}[\w-])?", name):
         raise LeanformerError(
-            f"{where} {quoted(name)}: a probe's name is 1 to 40 letters, digits, spaces, - and _; its block stands "
-            "behind it, such as 'lean={block: slots, rank: 8}'"
+            f"{where} {quoted(name)}: a probe's name has 1 to 40 letters, digits, spaces, - and _; its block follows "
+            "it, such as 'lean={block: slots, rank: 8}'"
         )
     if name in ("none", "linear"):
-        raise LeanformerError(f"{where} {name!r}: so every inspection calls a comparison of its own; take another name")
+        raise LeanformerError(f"{where} {name!r}: every inspection has a comparison of this name; choose another name")
 
 
 def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
     """Checks a study given as plain data.
 
     Args:
-        data: Keys as in a study file, to mappings, lists, texts and numbers; a path may stand for its text.
+        data: Keys as in a study file -> mappings, lists, texts and numbers; a path is taken as text.
         where: What to name as the place of a mistake.
 
     Raises:
@@ -128,7 +128,7 @@ def make_study(data: Mapping[str, Any], where: str = "study") -> Study:
     form = STUDIES[task]
     plain = yaml_text.plain(data, where)
     try:
-        # By way of JSON: its strict mode takes a list for a tuple, as a YAML file has to write it.
+        # By way of JSON: pydantic's strict mode then takes a list for a tuple, which YAML cannot write.
         return form.model_validate_json(json.dumps(plain))
     except ValidationError as error:
         raise LeanformerError(f"{where}: {_problem(error, plain, form)}") from None
@@ -140,7 +140,7 @@ def _apply(override: str, data: dict[str, Any], option: str = "--set", example: 
     if not equals or not all(keys):
         raise LeanformerError(f"{option} {override}: write key=value, such as {example}")
     if len(keys) > yaml_text.DEEPEST:
-        raise LeanformerError(f"{option} {override}: more than {yaml_text.DEEPEST} keys within each other")
+        raise LeanformerError(f"{option} {override}: keys are nested more than {yaml_text.DEEPEST} deep")
     parsed = yaml_text.read_value(value, f"{option} {override}")
     for key in keys[:-1]:
         inner = data.setdefault(key, {})

@@ -42,12 +42,12 @@ class TokenizerConfig(Section):
 
     kind: Literal["bpe", "unigram"] = "bpe"
     vocabulary: Annotated[int, Field(ge=260, le=10**6)] = 8000
-    """Most subwords (a side, where each side has its own), the 256 bytes and three marks among them; fewer where the
-    text gives no more."""
+    """Most subwords (for each side, where each has its own vocabulary), with the 256 bytes and three special tokens;
+    fewer where the text does not hold so many."""
     shared: bool = True
-    """One vocabulary for both languages, or one a side."""
+    """One vocabulary for both languages, or one for each."""
     lowercase: bool = False
-    """Both sides in small letters; scores then do without case too, and their signatures say so."""
+    """Both sides in lower case; scores then ignore case too, and their signatures say so."""
 
 
 class NumberWordsConfig(Section):
@@ -56,15 +56,15 @@ class NumberWordsConfig(Section):
     kinds: Annotated[
         tuple[Literal["cardinal", "ordinal", "year", "currency"], ...],
         Field(min_length=1),
-        AfterValidator(no_repeats("a kind")),
+        AfterValidator(no_repeats("kinds")),
     ] = ("cardinal",)
     largest: Annotated[int, Field(ge=100, le=10**12)] = 1_000_000
-    """Numbers are drawn from 0 to this, short ones as often as long ones."""
+    """Numbers are drawn from 0 to this one, short numbers as often as long ones."""
     train: Batch = 20_000
     validation: Batch = 500
     test: Batch = 1_000
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "EUR"
-    """Of the ``currency`` kind, whose numbers count hundredths of it."""
+    """The currency of the ``currency`` kind, whose numbers count hundredths of it."""
 
 
 class TextDataConfig(DataConfig):
@@ -86,9 +86,10 @@ class TextDataConfig(DataConfig):
     max_tokens: Length = 128
     """Sentences with more subwords, the end mark included, are left out of training and counted."""
     validation_fraction: Fraction = 0.05
-    """Part of the training sentences set aside for validation where the data has no such split."""
+    """Fraction of the training sentences set aside for validation where the data have no such split."""
     test_fraction: Fraction = 0.1
-    """Part of all source sentences set aside for testing where the data has no such split, with their translations."""
+    """Fraction of all source sentences set aside, with their translations, for testing where the data have no such
+    split."""
     train_limit: Count | None = None
     """Use at most this many training pairs (a seeded choice), validation pairs not counted."""
     validation_limit: Count | None = None
@@ -103,7 +104,7 @@ class TextDataConfig(DataConfig):
                 yield "data.subset", f"{self.built_in} is built in and has none"
             for key in ("validation_fraction", "test_fraction"):
                 if getattr(self, key) != type(self).model_fields[key].default:
-                    yield f"data.{key}", f"{self.built_in} has splits of its own, by data.numbers"
+                    yield f"data.{key}", f"{self.built_in} has splits of its own; data.numbers sets their sizes"
         elif self.numbers != NumberWordsConfig():
             yield "data.numbers", f"the source is not {self.built_in}"
         if self.numbers.currency != "EUR" and "currency" not in self.numbers.kinds:
@@ -116,14 +117,14 @@ class TranslationTrainConfig(TrainConfig):
     batches_differ_in_shape: ClassVar[bool] = True
 
     batch_tokens: Batch = 4096
-    """Subwords a batch at most, padding included, on the longer side; sentences of like length stand together."""
+    """Most subwords in a batch, padding included, on the longer side; sentences of similar length share a batch."""
     learning_rate: Rates = (1e-3,)
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     label_smoothing: Fraction = 0.1
 
 
 class TranslationAcceptConfig(AcceptConfig):
-    """What a translator may lose."""
+    """How much quality a translator may lose."""
 
     answers: ClassVar[AnswerKind] = "texts"
 
@@ -141,7 +142,7 @@ class DecodeConfig(Section):
     beam: Beam = 1
     """1 is greedy."""
     max_tokens: Length | None = None
-    """Longest translation, subwords; by default ``data.max_tokens``, or what the model's blocks can take if less."""
+    """Longest translation, in subwords; by default ``data.max_tokens``, or less where the model's blocks take less."""
     batch_tokens: Batch = 4096
 
 

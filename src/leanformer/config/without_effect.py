@@ -1,7 +1,7 @@
-"""Keys of a study file that would do nothing: each is a mistake, for who writes it believes that it does something.
+"""Keys of a study file that would do nothing: each is a mistake, because its writer expects an effect.
 
-A key that has its default is passed over: the study file that a run directory holds writes every default out. ``epochs:
-0`` is passed over too: it is how a training is switched off, and what else its section says is left for the next time.
+A key that has its default is accepted: the study file in a run directory writes every default out. ``epochs: 0`` is
+accepted too: it switches a training off, and the other keys of its section may stay for the next time.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def check_effects(study: Study) -> None:
-    """Whether every key that a study gives can have an effect, as far as the study itself says.
+    """Makes sure that every key that a study gives can have an effect, as far as the study file shows.
 
     Raises:
-        ValueError: One cannot, or two candidates are the same one.
+        ValueError: A key cannot, or two candidates are the same.
     """
     for name, why in _without_effect(study):
         raise ValueError(f"{name} does nothing here: {why}; leave it out")
@@ -77,7 +77,7 @@ def _given(section: BaseModel) -> bool:
 
 
 def _recipe(study: Study, candidate: CandidateConfig) -> str:
-    """What a candidate's model follows from; the order of a plan's patterns counts, that of arguments does not."""
+    """What a candidate's model depends on; the order of a plan's patterns counts, that of arguments does not."""
     plan = [
         [pattern, json.dumps({"block": entry} if isinstance(entry, str) else entry, sort_keys=True)]
         for pattern, entry in candidate.plan.items()

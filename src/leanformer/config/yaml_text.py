@@ -1,8 +1,8 @@
-"""YAML as a study file is written in it: read without its surprises, within bounds, and written so that it reads back.
+"""The YAML of study files: read without its surprises and within bounds, and written so that it reads back equal.
 
-Of YAML 1.1 the older readings are left out that turn one thing into another unseen: ``010`` is not eight, ``1:30`` not
-ninety, ``no`` and ``on`` are words, ``2024-01-01`` is text. Numbers and truth values are those of YAML 1.2's core
-schema, in decimal digits.
+YAML 1.1's readings that silently turn one value into another are left out: ``010`` is not eight, ``1:30`` not ninety,
+``no`` and ``on`` are words, ``2024-01-01`` is text. Numbers and truth values are those of YAML 1.2's core schema, in
+decimal digits.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from leanformer.core.fields import Section
 from leanformer.core.paths import read_text
 
 MOST_BYTES = 1_000_000
-"""Of a file."""
+"""Bytes of a file."""
 MOST_VALUES = 50_000
-"""Of a document, with those that its aliases repeat."""
+"""Values of a document, including those that its aliases repeat."""
 DEEPEST = 24
-"""Mappings and lists within each other."""
+"""How deep mappings and lists may be nested."""
 MOST_DIGITS = 30
-"""Of a whole number."""
+"""Digits of a whole number."""
 
 _STRING = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
 _MERGE = "tag:yaml.org,2002:merge"
 _FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$")
 _RESOLVED = {
-    # PyYAML asks in this order: what has neither a point nor an exponent is a whole number.
+    # PyYAML tries them in this order: a number without a point and an exponent is a whole number.
     "bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"),
     "int": (re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"),
     "float": (re.compile(_FLOAT.pattern[:-1] + r"$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"), "-+.0123456789"),
@@ -46,7 +46,7 @@ def _wrong(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
 
 
 class _Loader(yaml.SafeLoader):
-    """Bounded, without tags, and with keys that are text and stand once each."""
+    """A loader with bounds, without tags, and with keys that are distinct texts."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -55,22 +55,22 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}  # of each node that is complete, by its identity
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Makes a node of what follows, and counts what it comes to when its aliases are written out."""
+        """Makes the next node, and counts its values with those that its aliases repeat."""
         event = self.peek_event()
         mark, before = event.start_mark, self._values
         is_alias = isinstance(event, yaml.AliasEvent)
         if getattr(event, "tag", None) is not None:
-            raise _wrong(f"the tag {event.tag!r} is not read; write plain values", mark)
+            raise _wrong(f"the tag {event.tag!r} is not allowed; write plain values", mark)
         self._depth += 1
         if self._depth > DEEPEST:
-            raise _wrong(f"more than {DEEPEST} mappings and lists within each other", mark)
+            raise _wrong(f"mappings and lists are nested more than {DEEPEST} deep", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         if is_alias and id(node) not in self._sizes:
-            raise _wrong(f"the alias {event.anchor!r} stands within what it stands for", mark)
+            raise _wrong(f"the alias {event.anchor!r} is inside of what it refers to", mark)
         self._values += self._sizes[id(node)] if is_alias else 1
         if self._values > MOST_VALUES:
-            raise _wrong(f"more than {MOST_VALUES:,} values, those that aliases repeat included", mark)
+            raise _wrong(f"more than {MOST_VALUES:,} values, including those that aliases repeat", mark)
         if not is_alias:
             self._sizes[id(node)] = self._values - before
         return node
@@ -81,18 +81,18 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _wrong("a key is a text, not a list or a mapping", key.start_mark)
+                raise _wrong("a key must be a text, not a list or a mapping", key.start_mark)
             if key.tag not in (_STRING, _MERGE):
                 word = quoted(key.value).strip("'")
                 kind = key.tag.rpartition(":")[2]
                 raise _wrong(f"YAML reads the key {word} as {_KINDS[kind]}; put it in quotes", key.start_mark)
             if key.value in seen:
-                raise _wrong(f"the key {quoted(key.value)} stands there twice", key.start_mark)
+                raise _wrong(f"the key {quoted(key.value)} is given twice", key.start_mark)
             seen.add(key.value)
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """A whole number, of few enough digits."""
+        """A whole number, which may not have too many digits."""
         if len(node.value) > MOST_DIGITS + 1:
             raise _wrong(f"a whole number of more than {MOST_DIGITS} digits", node.start_mark)
         return int(node.value)
@@ -106,7 +106,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that would be read as something else, here or by a reader of YAML 1.1."""
+    """A dumper that quotes every text that would be read as something else, here or by a reader of YAML 1.1."""
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", *_RESOLVED["float"])
@@ -151,21 +151,21 @@ def _load(text: str, where: str, what: str = "") -> Any:
         raise LeanformerError(f"{where}{line}{what}: {problem}") from None
     except yaml.reader.ReaderError as error:
         raise LeanformerError(
-            f"{where}{what}: the character U+{error.character:04X} cannot stand in YAML (at {error.position + 1:,})"
+            f"{where}{what}: the character U+{error.character:04X} is not allowed in YAML (at {error.position + 1:,})"
         ) from None
 
 
 def plain(value: Any, where: str, keys: tuple[str, ...] = (), depth: int = 0) -> Any:
-    """Data that a caller gave, as JSON may hold them: mappings with text as keys, lists, text, numbers, null.
+    """Data that a caller gave, in the types that JSON has: mappings with text as keys, lists, text, numbers, null.
 
     Args:
         value: The data; paths become text, tuples lists, and sections of a study mappings.
         where: What to name as the place of a mistake.
-        keys: Under which ``value`` stands in all of it.
-        depth: Of ``value`` within all.
+        keys: The keys that lead to ``value``.
+        depth: How deep ``value`` is nested.
 
     Raises:
-        LeanformerError: Something else is among them, or they are too deep.
+        LeanformerError: Something else is among them, or they are nested too deep.
     """
     place = f"{where}: {'.'.join(key[:60] for key in keys)}: " if keys else f"{where}: "
     if value is None or isinstance(value, bool | float):
@@ -177,14 +177,14 @@ def plain(value: Any, where: str, keys: tuple[str, ...] = (), depth: int = 0) ->
             raise LeanformerError(f"{place}a whole number of more than {MOST_DIGITS} digits")
         return value
     if depth >= DEEPEST:
-        raise LeanformerError(f"{place}more than {DEEPEST} mappings and lists within each other")
+        raise LeanformerError(f"{place}mappings and lists are nested more than {DEEPEST} deep")
     if isinstance(value, Section):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
         for key in value:
             # Whole numbers become text as in JSON: transformers' id2label has such keys.
             if not isinstance(key, str | int) or isinstance(key, bool):
-                raise LeanformerError(f"{place}a key is a text, not {quoted(key)}")
+                raise LeanformerError(f"{place}a key must be a text, not {quoted(key)}")
         texts = {_encodable(str(plain(key, where, keys)), place): inner for key, inner in value.items()}
         return {key: plain(inner, where, (*keys, key), depth + 1) for key, inner in texts.items()}
     if isinstance(value, list | tuple):
@@ -198,5 +198,5 @@ def _encodable(text: str, place: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise LeanformerError(f"{place}{quoted(text)} holds half a character, which no file can") from None
+        raise LeanformerError(f"{place}{quoted(text)} holds half a character (a lone surrogate); remove it") from None
     return text

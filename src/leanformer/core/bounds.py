@@ -1,17 +1,17 @@
-"""The greatest numbers that are taken, in study files and as options: what is beyond them is a slip of the keyboard."""
+"""Upper bounds of the numbers in study files and options: a larger one is taken for a typing error."""
 
 from __future__ import annotations
 
 COUNT = 10**9
-"""Of examples."""
+"""Examples."""
 EPOCHS = 10**6
 BATCH = 10**7
-"""Examples or subwords at a time."""
+"""Examples or subwords in a batch."""
 BEAM = 1_000
-"""Hypotheses kept a sentence."""
+"""Hypotheses kept for each sentence."""
 TOKENS = 10**5
 """Subwords of a sentence."""
 PIXELS = 10**4
-"""Of a side of an image."""
+"""The side of an image."""
 JOBS = 256
-"""Trainings at a time."""
+"""Trainings that run at once."""

@@ -7,13 +7,13 @@ import reprlib
 import unicodedata
 
 _INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Cs")
-"""Unicode's categories of what a terminal obeys, or does not show: controls, formats, line and paragraph separators,
-surrogates."""
-_KEPT = "\u200c\u200d\u00ad"  # joiners and soft hyphens stand inside of ordinary words
+"""Unicode's categories of characters that a terminal obeys or does not show: controls, formats, line and paragraph
+separators, surrogates."""
+_KEPT = "\u200c\u200d\u00ad"  # joiners and soft hyphens, which ordinary words contain
 
 
 def printable(text: str) -> str:
-    """Text on one line, in which nothing that a terminal would obey is left: such characters are written as escapes.
+    """Text on one line, in which characters that a terminal would obey are written as escapes.
 
     Names of files, classes, columns and candidates come from users' data; none of them reaches a terminal raw.
     """
@@ -30,7 +30,7 @@ def _escaped(character: str) -> str:
 
 
 class _Quoted(reprlib.Repr):
-    """What Python writes of a value, cut where it is long; of any value, however large or deep."""
+    """``repr`` of any value, however large or deep, cut where it is long."""
 
     def repr_int(self, x: int, level: int) -> str:
         # Python refuses to write numbers of more than 4,300 digits, and nobody wants to read those of more than 40.
@@ -50,11 +50,11 @@ def quoted(value: object) -> str:
 
 
 _LONGEST = 470
-"""Characters of a message."""
+"""Most characters that a message has."""
 
 
 def _in_short(message: str) -> str:
-    """A message that is not longer than a person reads: first long words are cut, then the middle."""
+    """A message cut to a readable length: first its long words are cut, then its middle."""
     if len(message) <= _LONGEST:
         return message
     message = re.sub(r"\S{81,}", lambda word: f"{word[0][:50]}...{word[0][-27:]}", message)
@@ -64,9 +64,8 @@ def _in_short(message: str) -> str:
 class LeanformerError(Exception):
     """A mistake in what the user gave: a study, a plan, data, a model or a run directory.
 
-    Its message is one line that says what is wrong, where, and what would be right; a line that is longer than a
-    person reads is cut, long words first. The command line prints it without a traceback and exits with code 2; in
-    Python it is raised as it is.
+    Its message is one line that says what is wrong, where, and what would be right; a line that is too long to read
+    is cut, long words first. The command line prints it without a traceback and exits with code 2.
     """
 
     def __init__(self, message: str = "") -> None:

@@ -1,4 +1,4 @@
-"""One stream of what happens in a study: its events, and the sinks that show them, keep them or pass them on."""
+"""The events of a study, as one stream, and the sinks that show them, keep them or pass them on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ArtifactKind = Literal["model", "results", "report"]
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened. Events are plain data: worker processes send them to the one that they work for.
+    """Something that happened. Events are plain data: worker processes send them to the process that runs the study.
 
     Args:
         time: When, in seconds since 1970.
-        step: The step that it belongs to, such as ``minimal · seed 0``; of what a candidate came to over all seeds, the
-            candidate's name; empty for what belongs to the whole study.
+        step: The step that it belongs to, such as ``minimal · seed 0``; for a candidate's results over all seeds, the
+            candidate's name; empty for an event of the whole study.
         process: The number of the process that it comes from: 0 is the one that runs the study, workers count from 1.
     """
 
@@ -43,7 +43,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyStarted(Event):
-    """A study began, or goes on.
+    """A study began or was resumed.
 
     Args:
         study: Its name.
@@ -57,7 +57,7 @@ class StudyPlanned(Event):
     """The number of steps is known.
 
     Args:
-        steps: How many there are, those that are done already included.
+        steps: How many there are, including those that are done already.
     """
 
     steps: int
@@ -68,8 +68,8 @@ class StudyEnded(Event):
     """A study ended.
 
     Args:
-        status: ``done``; ``failed`` where an error ended it, ``stopped`` where somebody did.
-        reason: The error.
+        status: ``done``; ``failed`` where an error ended it, ``stopped`` where Ctrl-C or a signal did.
+        reason: The error's message, where it failed.
     """
 
     status: Literal["done", "failed", "stopped"]
@@ -78,11 +78,11 @@ class StudyEnded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepStarted(Event):
-    """A step of the study, such as a training, began or goes on.
+    """A step of the study, such as a training, began or was resumed.
 
     Args:
         epochs: How many epochs it has; 0 where it trains nothing.
-        settings: What it follows from, as plain data within plain data.
+        settings: What its outcome follows from, as nested plain data.
     """
 
     epochs: int
@@ -94,7 +94,7 @@ class StepEnded(Event):
     """A step ended.
 
     Args:
-        note: What came of it; empty where its last epoch says that.
+        note: Its outcome in a few words; empty where its last epoch shows it.
     """
 
     note: str = ""
@@ -102,17 +102,17 @@ class StepEnded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepSkipped(Event):
-    """A step was done before, and is not done again."""
+    """A step was done in an earlier run, and is not run again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchEnded(Event):
-    """A training step, on one batch, is done. There may be thousands of these a second.
+    """A training step on one batch is done. There may be thousands of these a second.
 
     Args:
         epoch: Epochs that were done before.
         batch: Batches of this epoch that are done, from 1 on.
-        batches: Batches of an epoch.
+        batches: Batches in an epoch.
     """
 
     epoch: int
@@ -129,8 +129,8 @@ class EpochEnded(Event):
         epochs: How many there are.
         metrics: Name -> value: ``train_loss``, ``learning_rate`` (that of its last batch), and what was measured on the
             validation split.
-        examples_per_second: Of training.
-        summary: What it came to on the validation split, in a few characters.
+        examples_per_second: The speed of training.
+        summary: Its result on the validation split, in a few characters.
     """
 
     epoch: int
@@ -142,7 +142,7 @@ class EpochEnded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Event):
-    """What a step or a candidate came to.
+    """The results of a step or a candidate.
 
     Args:
         values: Name -> number, or a text such as a decision.
@@ -153,7 +153,7 @@ class Measured(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class WarningGiven(Event):
-    """Something is wrong, or is done again.
+    """Something is wrong, or work has to be repeated.
 
     Args:
         message: One line.
@@ -164,7 +164,7 @@ class WarningGiven(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactWritten(Event):
-    """A file or directory that a user may want is there.
+    """A file or directory that a user may want was written.
 
     Args:
         kind: What it is.
@@ -191,21 +191,21 @@ class TextLine(Event):
 class Sink(Protocol):
     """Where events go.
 
-    A sink that raises an ``Exception`` is warned of once and gets no more events; the study goes on without it. A
-    warning names it by its attribute ``name``, or its class where it has none.
+    A sink that raises an ``Exception`` gets no more events; one warning says so, and the study goes on without it. The
+    warning names it by its attribute ``name``, or by its class where it has none.
     """
 
     def handle(self, event: Event) -> None:
-        """Takes an event. All of them come, also those of worker processes, one after another; it returns soon."""
+        """Handles an event. All events arrive, those of worker processes too, one at a time; it has to return soon."""
 
     def close(self) -> None:
-        """The study has ended, well or not; nothing comes any more."""
+        """Called when the study has ended, successfully or not; no events follow."""
 
 
 class Reporter:
-    """Gives what happens in a study to its sinks (a context manager, within which the study runs).
+    """Passes the events of a study to its sinks (a context manager, within which the study runs).
 
-    Several steps may go on at once, each in a process of its own.
+    Several steps may run at once, each in a process of its own.
 
     Args:
         study: The study's name.
@@ -218,7 +218,7 @@ class Reporter:
         self.process = process
         self._sinks = list(sinks)
         self._emitting = RLock()
-        self._steps: dict[int, str] = {}  # process -> the step that is going on there
+        self._steps: dict[int, str] = {}  # process -> the step that it is running
 
     def __enter__(self) -> Reporter:
         self.emit(StudyStarted(study=self.study))
@@ -234,7 +234,7 @@ class Reporter:
         else:  # Ctrl-C, or a signal
             ended = StudyEnded(status="stopped")
         self.emit(ended)
-        with ExitStack() as closing:  # the last comes first, so that the console tells of those that fail
+        with ExitStack() as closing:  # in reverse: the console, which is the first, shows which of the others fail
             for sink in self._sinks:
                 closing.callback(self._close, sink)
 
@@ -242,7 +242,7 @@ class Reporter:
         """Gives an event, of this process or a worker, to all sinks; any thread may."""
         with self._emitting:
             for sink in [*self._sinks]:
-                if sink not in self._sinks:  # it failed on the warning of another that failed before it
+                if sink not in self._sinks:  # it failed on the warning about another sink
                     continue
                 try:
                     sink.handle(event)
@@ -268,23 +268,23 @@ class Reporter:
         self.emit(TextLine(process=self.process, text=line, style=style))
 
     def warn(self, message: str) -> None:
-        """Something is wrong, or is done again."""
+        """Something is wrong, or work has to be repeated."""
         self.emit(WarningGiven(step=self._steps.get(self.process, ""), process=self.process, message=message))
 
     def plan(self, steps: int) -> None:
-        """How many steps the study has in all, those that are done already included."""
+        """How many steps the study has, including those that are done already."""
         self.emit(StudyPlanned(process=self.process, steps=steps))
 
     def start(
         self, step: str, epochs: int, process: int | None = None, settings: Mapping[str, Any] | None = None
     ) -> None:
-        """A step begins, or goes on.
+        """A step begins or is resumed.
 
         Args:
-            step: What it is called.
+            step: Its name.
             epochs: How many it has.
-            process: Of the step, where it is not this one.
-            settings: What it follows from, for trackers to show beside its curves.
+            process: The step's process, where it is not this one.
+            settings: What its outcome follows from; trackers show it beside the curves.
         """
         number = self._number(process)
         self._steps[number] = step
@@ -310,9 +310,9 @@ class Reporter:
         Args:
             record: Its number (``epoch``, from 1 on) and its metrics.
             epochs: How many there are.
-            examples_per_second: Of training.
-            shown: What it came to on the validation split, in a few characters.
-            process: Of the step, where it is not this one.
+            examples_per_second: The speed of training.
+            shown: Its result on the validation split, in a few characters.
+            process: The step's process, where it is not this one.
         """
         number = self._number(process)
         self.emit(
@@ -333,15 +333,15 @@ class Reporter:
         self.emit(StepEnded(step=self._steps.pop(number), process=number, note=note))
 
     def skip(self) -> None:
-        """A step that was done before."""
+        """A step was done in an earlier run."""
         self.emit(StepSkipped(process=self.process))
 
     def measured(self, step: str, values: Mapping[str, float | str]) -> None:
-        """What a step, or a candidate over all seeds, came to."""
+        """The results of a step, or of a candidate over all seeds."""
         self.emit(Measured(step=step, process=self.process, values=values))
 
     def wrote(self, kind: ArtifactKind, path: object, step: str = "") -> None:
-        """A file or directory that a user may want is there."""
+        """A file or directory that a user may want was written."""
         self.emit(ArtifactWritten(step=step, process=self.process, kind=kind, path=str(path)))
 
     def _number(self, process: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Typed fields: what the study file, blocks' arguments and results have in common, and a mistake in them as a line."""
+"""Typed fields, which the study file, blocks' arguments and results share, and their mistakes as one-line messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, printable, quoted
 
 OPERATIONAL = "operational"
-"""In the ``Annotated`` type of a key: it says how work is done, and no outcome follows from it."""
+"""Marks a key, in its ``Annotated`` type, that says how work is done and changes no outcome."""
 
 
 class Section(BaseModel):
@@ -62,18 +62,18 @@ class Section(BaseModel):
         _refuse_change(self, name)
 
     # So that pydantic makes the sections inside of a study itself, as it does where no class has an __init__ of its
-    # own, and tells of their mistakes with the whole path.
+    # own, and reports their mistakes with the whole path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 def _refuse_change(section: Section, name: str) -> NoReturn:
     raise LeanformerError(
-        f"{type(section).__name__}: {quoted(name)} stays as it was when the section was made; make another one"
+        f"{type(section).__name__}: {quoted(name)} cannot be changed once the section is made; make another section"
     )
 
 
 def described(error: ValidationError, data: Mapping[str, Any]) -> str:
-    """The first mistake in one line: at which key, what is wrong, and what stands there.
+    """The first mistake in one line: at which key, what is wrong, and what was given.
 
     Args:
         error: What pydantic says.
@@ -89,10 +89,10 @@ def described(error: ValidationError, data: Mapping[str, Any]) -> str:
 
 
 def first_of(error: ValidationError, data: Mapping[str, Any]) -> Any:
-    """The mistake to tell of: the first one.
+    """The mistake to report: the first one.
 
-    Of a value that may have several types it is that of the type which it comes closest to, and of a missing key an
-    unknown one beside it, which may be the same one misspelled.
+    Where a value may have several types, it is the mistake for the type that the value comes closest to. Where a key
+    is missing and an unknown one stands beside it, it is the unknown one, which may be the missing one misspelled.
 
     Args:
         error: What pydantic says.
@@ -109,7 +109,7 @@ def first_of(error: ValidationError, data: Mapping[str, Any]) -> Any:
     above: Any = data
     for key in keys_of(found)[:-1]:
         above = above.get(key) if isinstance(above, Mapping) else None
-    # One value may stand for a list of one; then it has no place in a list.
+    # A list of one item may be given as the item alone, which then has no index.
     single = above is not None and not isinstance(above, Mapping | list | tuple)
     return {**found, "loc": place[:-1]} if single else found
 
@@ -130,13 +130,13 @@ _OTHER_TYPES = ("int_type", "float_type", "string_type", "bool_type", "tuple_typ
 
 
 def keys_of(mistake: Any) -> list[str]:
-    """Where a mistake is, as the file writes it: where several types are possible, pydantic adds the type's name."""
+    """The keys that lead to a mistake, as in the file: without the names of types that pydantic adds among them."""
     branches = ("literal[", "constrained-", "tuple[", "function-", "nullable[", "union[", "lax-or-strict[")
     return [str(part) for part in mistake["loc"] if not str(part).startswith(branches)]
 
 
 def sentence(mistake: Any) -> str:
-    """What is wrong at a key, and what stands there."""
+    """What is wrong at a key, and what was given."""
     message: str = mistake["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     for of_json, plain in _PLAIN:
@@ -150,9 +150,9 @@ def sentence(mistake: Any) -> str:
         return f"{message} (true or false), not {quoted(given)}"
     hint = ""
     is_number = mistake["type"] in ("int_type", "float_type") and isinstance(given, str)
-    if is_number and _OLD_NUMBER.fullmatch(given) and not _NUMBER.fullmatch(given):
+    if is_number and _YAML_1_1_NUMBER.fullmatch(given) and not _NUMBER.fullmatch(given):
         hint = " (write it in decimal digits, without leading zeros, colons and underscores)"
-    elif is_number and _WRITTEN.fullmatch(given):
+    elif is_number and _QUOTED_NUMBER.fullmatch(given):
         hint = " (write it without quotes)"
     return f"{message}, not {quoted(given)}{hint}"
 
@@ -163,11 +163,11 @@ _PLAIN = (
     ("tuple should", "the list should"),
     ("dictionary should", "the mapping should"),
 )
-"""What pydantic calls by JSON's and Python's words."""
+"""pydantic's words, of JSON and Python -> plain ones."""
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?")
-_WRITTEN = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
-_OLD_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
-"""What older YAML reads as a number, and often as another one than people think."""
+_QUOTED_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+_YAML_1_1_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
+"""Texts that older YAML reads as a number, and often not as the one that people expect."""
 
 
 def _no_controls(text: str) -> str:
@@ -192,25 +192,25 @@ def _no_truth(value: Any) -> Any:
 
 
 def no_repeats(what: str) -> Callable[[tuple[Hashable, ...]], tuple[Hashable, ...]]:
-    """A check that nothing stands twice in a list.
+    """A check that a list's items are distinct.
 
     Args:
-        what: What stands there, with its article, such as ``a seed``.
+        what: What they are, such as ``seeds``.
     """
 
     def check(values: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
         if len(set(values)) < len(values):
-            raise ValueError(f"{what} stands there twice; each must be another")
+            raise ValueError(f"{what} must be distinct")
         return values
 
     return check
 
 
 def one_of(names: Callable[[], Sequence[str]]) -> Callable[[Any], Any]:
-    """A check that a value is one of the names that a registry has, which may grow.
+    """A check that a value is one of a registry's names, which are looked up at each check.
 
     Args:
-        names: Gives them.
+        names: Returns the names.
     """
 
     def check(value: Any) -> Any:
@@ -231,7 +231,7 @@ Whole = BeforeValidator(_no_truth)
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_controls)]
 """A path, a name: some printable text."""
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_controls)]
-"""Of a column, or of a data set's configuration."""
+"""The name of a column or of a data set's configuration."""
 Language = Annotated[
     str,
     Field(min_length=2, max_length=64, pattern=r"^[^/\\\\]*$"),
@@ -243,20 +243,20 @@ Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Mean = Annotated[float, Field(ge=0, le=1)]
-"""Of pixel values, which go from 0 to 1."""
+"""A mean of pixel values, which go from 0 to 1."""
 Deviation = Annotated[float, Field(gt=0, le=10)]
-"""Likewise; one leaves them as they are."""
+"""A standard deviation of pixel values; 1 leaves them unchanged."""
 Rate = Annotated[float, Field(gt=0, le=1e3)]
 """A learning rate."""
 Count = Annotated[int, Field(ge=1, le=bounds.COUNT)]
-"""Of examples, or of subwords."""
+"""A number of examples or subwords."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Epochs = Annotated[int, Field(ge=0, le=bounds.EPOCHS)]
 SomeEpochs = Annotated[int, Field(ge=1, le=bounds.EPOCHS)]
 Batch = Annotated[int, Field(ge=1, le=bounds.BATCH)]
-"""Examples or subwords at a time."""
+"""Examples or subwords in a batch."""
 Beam = Annotated[int, Field(ge=1, le=bounds.BEAM)]
-"""Hypotheses kept a sentence."""
+"""Hypotheses kept for each sentence."""
 Pixels = Annotated[int, Field(ge=1, le=bounds.PIXELS)]
 """A side of an image."""
 Length = Annotated[int, Field(ge=1, le=bounds.TOKENS)]

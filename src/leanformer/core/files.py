@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, also after a power cut.
+"""Files that exist whole or not at all, also after a power cut.
 
-What is written is flushed to the disk before its name is there, and so is the name: a file that another one speaks of
-is there after any crash. What is deleted loses its name first, so that no half of it is ever taken for the whole.
+A file is flushed to the disk before it gets its name, and so is the name: a file that another one mentions exists after
+any crash. A directory is renamed before it is deleted, so that one that is half deleted is never taken for a whole one.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pathlib import Path
 from leanformer.core.errors import LeanformerError
 
 PARTIAL, REMOVED = ".partial", ".removed"
-"""What ends the hidden names of what is being written, and of what is being deleted."""
+"""Endings of the hidden names of what is being written and of what is being deleted."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a file beside its place, flushes it to the disk, and renames it into place.
 
-    Only a plain file is ever replaced. Of a link, the file that it leads to is written, and the link stays; a device or
-    a pipe is written into.
+    Only a regular file is ever replaced. Where the path is a link, its target is written and the link stays; a device
+    or a pipe is written into.
 
     Args:
-        path: The file. Its directory is there (``make_directory``).
+        path: The file. Its directory exists (``make_directory``).
         content: All of it; text as UTF-8.
 
     Raises:
-        LeanformerError: The file cannot be written (a full disk, a directory of this name); what was there is left.
+        LeanformerError: The file cannot be written (a full disk, a directory of this name); an earlier file is kept.
     """
-    # What no file can hold (half a character, as a name that is not UTF-8 has it) is written as an escape.
+    # A lone surrogate, from a file name that is not UTF-8, cannot be encoded: it is written as an escape.
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with _cannot_be_written(path):
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -43,11 +43,11 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         except FileNotFoundError:
             mode = None
         if mode is not None and (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _is_stream(path)):
-            with path.open("ab") as stream:  # to append truncates nothing, where a shell's file stands behind it
+            with path.open("ab") as stream:  # appending truncates no file that the shell redirects to
                 stream.write(data)
             return
         if mode is not None and not stat.S_ISREG(mode):
-            raise LeanformerError(f"{path}: cannot be written: it is no plain file; give the name of a file")
+            raise LeanformerError(f"{path}: cannot be written: it is not a regular file; give a file's path")
         temporary = target.with_name(f".{target.name}{PARTIAL}")
         try:
             with os.fdopen(_created(temporary), "wb") as file:
@@ -65,7 +65,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Makes a directory, and those above it, so that they are there after a power cut.
+    """Makes a directory, and those above it, so that they still exist after a power cut.
 
     Raises:
         LeanformerError: It cannot be made, or something else has its name.
@@ -85,11 +85,11 @@ def replace_directory(path: Path, fill: Callable[[Path], object]) -> None:
     """Makes a directory with its files beside its place, flushes all of it, and renames it into place.
 
     Args:
-        path: The directory; what is there already is deleted.
+        path: The directory; an earlier one is replaced.
         fill: Writes the files into the directory that it is given.
 
     Raises:
-        LeanformerError: It cannot be written; what was there is left.
+        LeanformerError: It cannot be written; an earlier one is kept.
     """
     with _cannot_be_written(path), _filled_beside(path, fill) as temporary:
         remove(path)
@@ -98,15 +98,15 @@ def replace_directory(path: Path, fill: Callable[[Path], object]) -> None:
 
 
 def add_to_directory(path: Path, fill: Callable[[Path], object]) -> None:
-    """As ``replace_directory``, but files of other names that are there stay.
+    """As ``replace_directory``, but files of other names in an earlier directory stay.
 
     Raises:
-        LeanformerError: It cannot be written; what was there is left, or part of the files are new and the others old,
-            each of them whole.
+        LeanformerError: It cannot be written; the earlier files are kept, or some of them are replaced already, each
+            of them whole.
     """
     with _cannot_be_written(path):
         if path.exists() and not path.is_dir():
-            raise LeanformerError(f"{path}: cannot be written: it is no directory; give the name of one")
+            raise LeanformerError(f"{path}: cannot be written: it is not a directory; give a directory's path")
         with _filled_beside(path, fill) as temporary:
             if not path.exists():
                 os.rename(temporary, path)
@@ -121,7 +121,7 @@ def add_to_directory(path: Path, fill: Callable[[Path], object]) -> None:
 
 @contextmanager
 def _filled_beside(path: Path, fill: Callable[[Path], object]) -> Iterator[Path]:
-    """The directory that is to be renamed, filled and flushed; gone afterwards in any case."""
+    """The directory that is to be renamed, filled and flushed; it is gone afterwards in any case."""
     make_directory(path.parent)
     temporary = path.with_name(f".{path.name}{PARTIAL}")
     _discard(temporary)
@@ -136,7 +136,7 @@ def _filled_beside(path: Path, fill: Callable[[Path], object]) -> Iterator[Path]
 
 
 def remove(path: Path) -> None:
-    """Deletes a directory and all that is in it, or a link to one; nothing where there is none.
+    """Deletes a directory with its content, or a link to one; does nothing where there is none.
 
     It is renamed first: a process that is killed meanwhile leaves nothing of it under its name.
     """
@@ -151,7 +151,7 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Deletes what killed processes have left of what they wrote or deleted, anywhere below a directory."""
+    """Deletes what killed processes have left half written or half deleted, anywhere below a directory."""
     for place, directories, files in os.walk(directory):
         for name in [*directories, *files]:
             if name.startswith(".") and name.endswith((PARTIAL, REMOVED)):
@@ -160,7 +160,7 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames what is damaged, so that it can be looked at, and its place is free.
+    """Renames what is damaged, so that it can be inspected and its path is free.
 
     Returns:
         Its new path.
@@ -192,7 +192,7 @@ def flush_tree(directory: Path) -> None:
 
 
 def flush_directory(directory: Path) -> None:
-    """Writes the names in a directory to the disk, where the system has a way to."""
+    """Writes the names in a directory to the disk, where the system can."""
     if os.name != "posix":
         return
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -203,15 +203,15 @@ def flush_directory(directory: Path) -> None:
 
 
 def _created(path: Path) -> int:
-    """A new file, open for writing: never one that is there, and never what a link leads to."""
+    """A new file, open for writing: never an existing one, and never a link's target."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     with suppress(FileNotFoundError):
-        path.unlink()  # a killed process's, or a link that somebody has put there
+        path.unlink()  # left by a killed process, or a link that somebody has put there
     return os.open(path, flags, 0o666)
 
 
 def _discard(path: Path) -> None:
-    """Deletes a file, a link or a directory, if it is there; a kill leaves a part of it."""
+    """Deletes a file, a link or a directory, if it exists; a kill leaves a part of it."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
@@ -231,7 +231,7 @@ def _cannot_be_written(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOENT and not path.parent.exists():
             raise LeanformerError(
-                f"{path}: cannot be written: its directory is not there any more; put it back and run again"
+                f"{path}: cannot be written: its directory no longer exists; restore it and run again"
             ) from error
         raise LeanformerError(
             f"{path}: cannot be written: {error.strerror or error}; make room or choose another directory"

@@ -1,4 +1,4 @@
-"""JSON that keeps every digit, and that says by its own SHA-256 whether it is as it was written."""
+"""JSON that keeps every digit, and that holds its own SHA-256, which shows damage."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ SEAL = "sha256"
 
 
 class DamagedError(LeanformerError):
-    """A file is not as it was written."""
+    """A file is damaged."""
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON that keeps every digit of its numbers, and refuses what is not a number."""
+    """Indented JSON that keeps every digit of its numbers, and refuses infinities and NaN."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_sealed(path: Path, remedy: str = "") -> dict[str, Any]:
-    """Reads a JSON object; one that ``sealed`` wrote is compared with its SHA-256, which is left out.
+    """Reads a JSON object; one that ``sealed`` wrote is checked against its SHA-256, which is left out.
 
     Args:
         path: The file.
-        remedy: What to do where it is damaged, for the message.
+        remedy: What to do if it is damaged, for the message.
 
     Raises:
         DamagedError: It is damaged.
@@ -42,15 +42,15 @@ def read_sealed(path: Path, remedy: str = "") -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: damaged ({error}){remedy}") from None
     if not isinstance(content, dict):
-        raise DamagedError(f"{path}: damaged (no JSON object){remedy}")
+        raise DamagedError(f"{path}: damaged (not a JSON object){remedy}")
     seal = content.pop(SEAL, None)
     if seal is not None and seal != _seal(content):
-        raise DamagedError(f"{path}: damaged (not as it was written, by its SHA-256){remedy}")
+        raise DamagedError(f"{path}: damaged (its SHA-256 does not match){remedy}")
     return content
 
 
 def sealed(content: Mapping[str, Any]) -> str:
-    """JSON with its own SHA-256, for ``read_sealed`` to compare."""
+    """JSON with its own SHA-256, which ``read_sealed`` checks."""
     return to_json({**content, SEAL: _seal(content)})
 
 

@@ -1,4 +1,4 @@
-"""The machine: its devices, threads and memory, and what is written beside figures.
+"""The machine: its devices, threads and memory, and its description beside measured numbers.
 
 PyTorch, which takes seconds to load, is imported where it is used.
 """
@@ -18,9 +18,9 @@ from leanformer.core.errors import LeanformerError, quoted
 if TYPE_CHECKING:
     import torch
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST = 2**31 - 1  # that mallopt can be told, in bytes
+LARGEST = 2**31 - 1  # bytes that mallopt accepts
 
 
 def pick_device(wanted: str, where: str = "measure.device") -> torch.device:
@@ -39,7 +39,7 @@ def pick_device(wanted: str, where: str = "measure.device") -> torch.device:
     if wanted == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
     if not isinstance(wanted, str) or wanted not in present:
-        raise LeanformerError(f"{where}: no device is called {quoted(wanted)}; take auto, {', '.join(present)}")
+        raise LeanformerError(f"{where}: no device is called {quoted(wanted)}; choose auto, {', '.join(present)}")
     if not present[wanted]:
         names = ", ".join(name for name, there in present.items() if there)
         raise LeanformerError(f"{where}: there is no {wanted!r} here; this machine has {names}")
@@ -48,7 +48,7 @@ def pick_device(wanted: str, where: str = "measure.device") -> torch.device:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """PyTorch's CPU threads set to a number, and set back afterwards; None leaves them."""
+    """Sets the number of PyTorch's CPU threads, and restores it afterwards; None changes nothing."""
     import torch
 
     before = torch.get_num_threads()
@@ -60,7 +60,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Versions and machine."""
+    """The versions of packages, the machine and its settings."""
     import torch
 
     packages = ("leanformer", "torch", "transformers", "accelerate", "datasets", "numpy", "scipy")
@@ -87,12 +87,12 @@ def _processor() -> str:
 def keep_freed_memory() -> bool:
     """Lets this process keep the memory that it frees for its next use, in place of giving it back to the system.
 
-    Each training step on a CPU frees what the next one asks for again, and the system clears every page anew: a seventh
-    of a small translator's training. The setting is of the whole process, so commands make it, and the library does
-    not.
+    Each training step on a CPU frees memory that the next one asks for again, and the system clears every page again:
+    a seventh of a small translator's training time. The setting holds for the whole process, so commands make it, and
+    the library does not.
 
     Returns:
-        Whether there is such a setting here: it is the GNU C library's.
+        Whether it is set: only the GNU C library has such a setting.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""Out of memory, told in one line that says of what there was too much."""
+"""Running out of memory, reported in one line that says what was too large."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def memory_named(what: str, remedy: str) -> Iterator[None]:
     """Turns running out of memory into one line.
 
     Args:
-        what: What was going on, with its batch size or its block.
+        what: What was being done, with its batch size or its block.
         remedy: What to make smaller.
 
     Raises:
@@ -22,7 +22,7 @@ def memory_named(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        from leanformer.core.torch_internals import is_out_of_memory  # where it was used it is loaded
+        from leanformer.core.torch_internals import is_out_of_memory  # loads PyTorch
 
         if is_out_of_memory(error):
             raise LeanformerError(f"out of memory while {what}; {remedy}") from error

@@ -1,4 +1,4 @@
-"""Answers example by example as parquet files."""
+"""Predictions, one row for each example, as parquet files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def read_columns(path: Path, columns: Sequence[str], what: str) -> list[pa.ChunkedArray]:
-    """Columns of a trial's parquet file, at least one row of each.
+    """Reads columns of a trial's parquet file, which must have at least one row.
 
     Args:
         path: The file.
@@ -34,7 +34,7 @@ def read_columns(path: Path, columns: Sequence[str], what: str) -> list[pa.Chunk
         table = pq.read_table(path, columns=list(columns))
         found = [table[name] for name in columns]
         if not len(table):
-            raise ValueError("it has no row")
+            raise ValueError("it has no rows")
     except PermissionError as error:
         raise LeanformerError(f"{path}: cannot be read: {error.strerror}") from None
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:

@@ -21,7 +21,7 @@ _OTHERS = (
 
 
 def other_kind(path: Path) -> str:
-    """What else than an ordinary file is at a path, in words; empty for a file, and where there is nothing."""
+    """What is at a path if it is not an ordinary file, in words; empty for a file, and where there is nothing."""
     try:
         return _other_kind(path.stat().st_mode)
     except OSError:
@@ -29,16 +29,16 @@ def other_kind(path: Path) -> str:
 
 
 def _other_kind(mode: int) -> str:
-    """What else than an ordinary file something is, in words; empty for a file."""
+    """What has this mode if it is not an ordinary file, in words; empty for a file."""
     return next((name for is_kind, name in _OTHERS if is_kind(mode)), "")
 
 
 def as_path(value: object, name: str) -> Path:
-    """A path that a caller gave, checked, and with ``~`` written out.
+    """A path that a caller gave, checked, and with ``~`` expanded.
 
     Args:
         value: Text or a path.
-        name: What the caller knows it by.
+        name: The caller's name for it, for the message.
 
     Raises:
         LeanformerError: It is neither, or no file can have that name.
@@ -56,24 +56,24 @@ def as_path(value: object, name: str) -> Path:
 
 
 def source_path(source: str) -> Path:
-    """Where a study's ``data.source`` would lie on the disk: a file, a directory, or nothing, as of a name on the hub.
+    """The path of a study's ``data.source`` on the disk: a file, a directory, or nothing, as for a name on the hub.
 
     Raises:
-        LeanformerError: Something else is there (a pipe, a device, a link without an end, the root of all files), or
-            nothing can be.
+        LeanformerError: Something else is there (a pipe, a device, a broken link, the root of the file system), or
+            the path is not possible.
     """
     try:
         path = Path(source).expanduser()
     except RuntimeError:
         raise LeanformerError(
-            f"data.source {source}: the home directory {source.split(os.sep)[0]} is not known; give the whole path"
+            f"data.source {source}: the home directory {source.split(os.sep)[0]} is not known; give the full path"
         ) from None
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
             raise LeanformerError(
-                f"data.source {source}: is a link to {os.readlink(path)}, and nothing is there; mend the link"
+                f"data.source {source}: is a link to {os.readlink(path)}, which does not exist; repair the link"
             ) from None
         return path
     except OSError as error:  # a loop of links, a name that is too long, a directory of somebody else's
@@ -82,7 +82,7 @@ def source_path(source: str) -> Path:
     kind = _other_kind(mode)
     if kind and not stat.S_ISDIR(mode):
         raise LeanformerError(f"data.source {source}: is {kind}; give a file or a directory")
-    if path.resolve() == Path(path.resolve().anchor):  # all that is on the machine would be looked through
+    if path.resolve() == Path(path.resolve().anchor):  # the whole machine would be searched
         raise LeanformerError(f"data.source {source}: is the whole file system; give the directory of the data")
     return path
 
@@ -92,10 +92,10 @@ def read_text(path: Path, most: int) -> str:
 
     Args:
         path: The file. Devices and pipes are refused before they are opened: they may never end.
-        most: Bytes that it may have.
+        most: How many bytes it may have.
 
     Raises:
-        LeanformerError: It is missing, no ordinary file, too large, or not UTF-8.
+        LeanformerError: It is missing, not an ordinary file, too large, or not UTF-8.
     """
     try:
         found = path.stat()
@@ -104,7 +104,7 @@ def read_text(path: Path, most: int) -> str:
             raise LeanformerError(f"{path}: cannot be read: it is {kind}; give a file")
         if found.st_size > most:
             raise LeanformerError(
-                f"{path}: cannot be read: it has {found.st_size:,} bytes, and such a file at most {most:,}"
+                f"{path}: cannot be read: it has {found.st_size:,} bytes; it may have at most {most:,}"
             )
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -124,14 +124,14 @@ def check_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
-        return  # nothing there, or what writing will tell
+        return  # nothing is there, or writing will report it
     kind = _other_kind(mode)
     if kind and not stat.S_ISCHR(mode) and not stat.S_ISFIFO(mode):
         raise LeanformerError(f"{path}: cannot be written: it is {kind}; give a file's path")
 
 
 def check_directory(path: Path) -> None:
-    """Whether a directory is there or can be made, and written to; nothing is made.
+    """Makes sure that a directory exists or can be made, and can be written to; makes nothing.
 
     Raises:
         LeanformerError: It cannot.
@@ -141,6 +141,6 @@ def check_directory(path: Path) -> None:
         if not nearest.is_dir():
             raise LeanformerError(f"{path}: cannot be a directory: {nearest} is a file; give another path")
         if not os.access(nearest, os.W_OK | os.X_OK):
-            raise LeanformerError(f"{path}: cannot be written: {nearest} belongs to others; give another path")
+            raise LeanformerError(f"{path}: cannot be written: {nearest} is not writable; give another path")
     except (OSError, ValueError) as error:
         raise LeanformerError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None

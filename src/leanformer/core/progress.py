@@ -1,4 +1,4 @@
-"""What a person sees while something runs, and what not."""
+"""What the console shows while a study runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def console_sink(study: str, console: Console | None = None) -> Lines:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """transformers' log lines and bars off, so that the study's own progress stays readable; then as they were."""
+    """Turns transformers' log lines and bars off while a study runs, whose own progress stays readable."""
     import transformers
 
     level = transformers.logging.get_verbosity()
@@ -35,5 +35,5 @@ def quiet_libraries() -> Iterator[None]:
         yield
     finally:
         transformers.logging.set_verbosity(level)
-        if bars:  # a study within a command that is quiet itself leaves it so
+        if bars:  # else they were off before, as within a command that is quiet itself
             transformers.logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""What a package's modules offer under a name: blocks, families, tasks. A new module is all that a new one takes."""
+"""Registries of what a package's modules offer by name: blocks, families, tasks. A new item is a new module there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class Registry(Mapping[str, Item]):
-    """Name -> item, of all modules of a package. They are imported when somebody first asks what there is.
+    """Name -> item, of all modules of a package. The modules are imported at the first look-up.
 
     Args:
         package: Whose modules register themselves, such as ``leanformer.blocks``.
@@ -28,11 +28,11 @@ class Registry(Mapping[str, Item]):
         """Registers an item; one that is defined again, as by a notebook's cell, takes the place of the former.
 
         Raises:
-            ValueError: The name is taken by another.
+            ValueError: Another item has the name.
         """
         former = self._items.get(name, item)
         if former is not item and _definition(former) != _definition(item):
-            raise ValueError(f"{self._package}: two are called {name!r}")
+            raise ValueError(f"{self._package}: the name {name!r} is registered twice")
         self._items[name] = item
         return item
 

@@ -1,7 +1,7 @@
-"""The one door to what sacreBLEU does not promise: the counts that its scores are made of, where its models lie.
+"""The one module that uses what sacreBLEU does not promise: the counts behind its scores, where its models are stored.
 
-Each function says what it relies on, and the tests of contracts hold that to be so: an upgrade fails there, and is
-mended here. sacreBLEU is imported where it is used.
+Each function says what it relies on, and the tests of contracts check it: an upgrade that breaks it fails there, and is
+fixed here. sacreBLEU is imported where it is used.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 EXTRAS = {"ja-mecab": "ja", "ko-mecab": "ko"}
 """A tokenizer that needs more -> the extra of sacreBLEU to install for it."""
 DOWNLOADED = ("flores101", "flores200")
-"""Tokenizers whose model has to lie on the disk."""
+"""Tokenizers whose model has to be on the disk."""
 
 
 def sentence_counts(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """What a score is made of, sentence by sentence; the score of their sum is the corpus'.
+    """The counts behind a score, for each sentence; the score of their sum is the corpus score.
 
-    Relies on ``_extract_corpus_statistics``, which sacreBLEU offers to its own significance tests alone. Of BLEU the
-    counts are: length of hypothesis and reference, n-grams that match (4), n-grams of the hypothesis (4). Of chrF, for
-    each order: n-grams of the hypothesis, of the reference, and those that match.
+    Relies on ``_extract_corpus_statistics``, which sacreBLEU has for its own significance tests alone. The counts of
+    BLEU are: length of hypothesis and reference, n-grams that match (4), n-grams of the hypothesis (4). Those of chrF,
+    for each order: n-grams of the hypothesis, of the reference, and those that match.
 
     Args:
         metric: The metric.
-        hypotheses: One a sentence.
+        hypotheses: One for each sentence.
         references: Likewise.
 
     Returns:
-        Shape (sentences, 10), of chrF (sentences, 18).
+        Shape (sentences, 10), for chrF (sentences, 18).
     """
     import numpy as np
 
@@ -42,16 +42,16 @@ def sentence_counts(metric: BLEU | CHRF, hypotheses: Sequence[str], references: 
 
 
 def signature(metric: BLEU | CHRF) -> str:
-    """sacreBLEU's signature of a metric with one reference a sentence, to be stated with its score.
+    """sacreBLEU's signature of a metric with one reference for each sentence, to be stated with its score.
 
-    Relies on a metric that learns how many references there are when it scores.
+    Relies on the metric taking note of the number of references when it scores.
     """
     metric.corpus_score(["a"], [["a"]])
     return str(metric.get_signature())
 
 
 def chrf_form() -> tuple[int, int]:
-    """Of sacreBLEU's usual chrF: up to which length n-grams are counted, and how many times as much recall counts."""
+    """The longest n-grams that sacreBLEU's default chrF counts, and beta: how many times as much recall weighs."""
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF.CHAR_ORDER, CHRF.BETA
@@ -63,7 +63,7 @@ def count_words(texts: Sequence[str], tokenize: str, lowercase: bool = False) ->
     Args:
         texts: The texts.
         tokenize: sacreBLEU's tokenizer.
-        lowercase: Whether case is taken away first.
+        lowercase: Whether the texts are lowercased first.
     """
     import numpy as np
     from sacrebleu.metrics.bleu import BLEU
@@ -73,7 +73,7 @@ def count_words(texts: Sequence[str], tokenize: str, lowercase: bool = False) ->
 
 
 def model_url(tokenizer: str) -> str:
-    """From where sacreBLEU would download the model of a tokenizer; relies on ``SPM_MODELS``."""
+    """The address from which sacreBLEU would download a tokenizer's model; relies on ``SPM_MODELS``."""
     from sacrebleu.tokenizers import tokenizer_spm
 
     url: str = tokenizer_spm.SPM_MODELS[tokenizer]["url"]
@@ -83,7 +83,7 @@ def model_url(tokenizer: str) -> str:
 def model_file(tokenizer: str) -> str:
     """Where sacreBLEU looks for that model before it downloads it.
 
-    Relies on its name there, the last part of the address, in ``models`` of sacreBLEU's directory.
+    Relies on its name, the last part of the address, in ``models`` of sacreBLEU's directory.
     """
     from sacrebleu import utils
 

@@ -1,4 +1,4 @@
-"""What tells whether local files of data or of a model are others than before."""
+"""Signatures of local files, which show whether data or a model have changed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ WHOLE, SAMPLE = 2 * 1024**3, 64 * 1024
 
 
 def files_signature(source: str, endings: Sequence[str] = ()) -> str | None:
-    """A hash of the names and sizes of local files; None for what is not there as such, such as a hub id.
+    """A hash of the names and sizes of local files; None where there are no such files, as for a hub id.
 
     Args:
-        source: A directory, a file, or the path of several files up to their endings.
-        endings: These endings.
+        source: A directory, a file, or the path of several files without their endings.
+        endings: The endings of such files.
     """
     return _signature(source, endings, lambda path: str(path.stat().st_size))
 
 
 def content_signature(source: str, endings: Sequence[str] = ()) -> str | None:
-    """As ``files_signature``, of what is in the files: a model that was trained anew has files of the same sizes.
+    """As ``files_signature``, but of the files' content: a model that is trained again has files of the same sizes.
 
-    Of files of more than ``WHOLE`` bytes together, the first and the last ``SAMPLE`` bytes of each count.
+    Where the files have more than ``WHOLE`` bytes together, the first and the last ``SAMPLE`` bytes of each count.
     """
     files = _files(source, endings)[1]
     whole = sum(path.stat().st_size for path in files) <= WHOLE

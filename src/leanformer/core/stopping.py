@@ -1,7 +1,7 @@
 """How a process ends when it is told to: with Ctrl-C (130), by SIGTERM (143) or SIGHUP (129), which clusters send.
 
-A signal becomes an exception in the main thread, so that whatever goes on can write what it has and clean up. Nothing
-heavy is imported here: a command listens before it loads anything else.
+A signal becomes an exception in the main thread, so that running code can save what it has and clean up. Nothing heavy
+is imported here: a command listens for signals before it loads anything else.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""What asks a process to end, beside Ctrl-C; Windows has no SIGHUP."""
+"""Signals that ask a process to end, besides Ctrl-C; Windows has no SIGHUP."""
 
 
 class Stopped(SystemExit):
     """A signal asked this process to end. Where nothing catches it, it ends quietly with 128 and the signal's number.
 
     Args:
-        number: The signal's.
+        number: The signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -32,7 +32,7 @@ class Stopped(SystemExit):
         return "stopped" if self.signal == signal.SIGINT else f"stopped by {self.signal.name}"
 
 
-_asked: list[int] = []  # what has come; Python swallows what is raised while it clears objects away
+_asked: list[int] = []  # signals that came; Python swallows an exception raised while it destroys an object
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -42,7 +42,7 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 @contextmanager
 def listening(numbers: Sequence[int] = ENDS) -> Iterator[None]:
-    """These signals raise ``Stopped`` in the main thread, where nothing else is set for them; then all is as it was.
+    """Lets signals without a handler of their own raise ``Stopped`` in the main thread; then restores their handlers.
 
     A process that was told to ignore one, as by ``nohup``, goes on ignoring it.
     """
@@ -55,7 +55,7 @@ def listening(numbers: Sequence[int] = ENDS) -> Iterator[None]:
         signal.signal(number, _stop)
     told = sys.unraisablehook
     if before:
-        # What is raised while Python clears an object away is printed and swallowed; ``check`` raises it again.
+        # An exception raised while Python destroys an object is printed and swallowed; ``check`` raises it again.
         sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, Stopped) else told(lost)
     try:
         yield
@@ -69,20 +69,20 @@ def listening(numbers: Sequence[int] = ENDS) -> Iterator[None]:
 
 
 def check() -> None:
-    """Raises ``Stopped`` where a signal has come whose exception was swallowed."""
+    """Raises ``Stopped`` if the exception of an earlier signal was swallowed."""
     if _asked:
         raise Stopped(_asked[0])
 
 
 def ignore_signals() -> None:
-    """From now on nothing interrupts this process, which is about to end."""
+    """Makes this process, which is about to end, ignore all further signals."""
     for number in (signal.SIGINT, *ENDS):
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and requests to end wait until this is done: it is short, and what it writes shall be whole."""
+    """Makes Ctrl-C and requests to end wait until its body is done, which is short and must not be cut off."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
-"""The one door to what PyTorch does not promise: private names, settings of its compiler, texts of its errors.
+"""The one module that uses what PyTorch does not promise: private names, settings of its compiler, texts of its errors.
 
-Each function says what it relies on, and ``tests/core/test_contracts_torch.py`` holds that to be so: an upgrade
-fails there, and is mended here. PyTorch, and its compiler above all, take seconds to load: each function imports what
-it needs.
+Each function says what it relies on, and ``tests/core/test_contracts_torch.py`` checks it: an upgrade that breaks it
+fails there, and is fixed here. PyTorch, and above all its compiler, take seconds to load: each function imports what it
+needs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def softmax_gradient(gradient: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The gradient of what a softmax over the last dimension was taken of, in one pass over memory.
+    """The gradient of the input of a softmax over the last dimension, in one pass over memory.
 
     Relies on ``torch._softmax_backward_data``, which PyTorch's own derivative of ``softmax`` calls.
 
     Args:
-        gradient: Of the weights, shape (..., weights).
-        weights: What the softmax gave, likewise.
+        gradient: The gradient of the weights, shape (..., weights).
+        weights: The output of the softmax, likewise.
 
     Returns:
         The same shape.
@@ -38,8 +38,8 @@ def softmax_gradient(gradient: torch.Tensor, weights: torch.Tensor) -> torch.Ten
 def remember_signature(function: type[torch.autograd.Function]) -> None:
     """Spares each call of a function with a ``setup_context`` the search for its signature.
 
-    Relies on ``Function.apply``, which asks ``inspect.signature`` of ``forward`` at every call, and on that, which
-    takes ``__signature__`` where it is set. To find it out takes as long as a small product.
+    Relies on ``Function.apply``, which calls ``inspect.signature`` on ``forward`` at every call, and on that function,
+    which takes ``__signature__`` where it is set. The search takes as long as a small matrix product.
     """
     function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]
 
@@ -59,10 +59,10 @@ def is_compile_error(error: BaseException) -> bool:
 
 
 def allow_versions(versions: int) -> None:
-    """Lets a function be compiled in so many versions in one process, at least.
+    """Lets a function be compiled in at least so many versions in one process.
 
-    Relies on two settings of ``torch._dynamo.config``. Beyond its own limit, of eight versions, PyTorch gives up a
-    function with a log line alone.
+    Relies on two settings of ``torch._dynamo.config``. Beyond its own limit of eight versions, PyTorch stops compiling
+    a function, and only logs a line.
     """
     import torch._dynamo as dynamo
 
@@ -71,9 +71,9 @@ def allow_versions(versions: int) -> None:
 
 
 def tell_sides_apart() -> None:
-    """Compiles for shapes in which sides that are equal in the first batch are not so in the next.
+    """Compiles for shapes in which dimensions that are equal in the first batch differ in the next.
 
-    Relies on ``use_duck_shape`` of ``torch.fx.experimental._config``, which takes equal sides for one.
+    Relies on ``use_duck_shape`` of ``torch.fx.experimental._config``, which treats equal dimensions as one.
     """
     from torch.fx.experimental import _config as fx_config
 
@@ -83,8 +83,8 @@ def tell_sides_apart() -> None:
 def compile_options(device: torch.device) -> dict[str, Any] | None:
     """Options of ``torch.compile`` for a device.
 
-    Relies on Inductor's ``cpp_wrapper``: a CPU's kernels are called from C++, which is a twelfth less time for a step
-    of the smallest models.
+    Relies on Inductor's ``cpp_wrapper``: a CPU's kernels are called from C++, which saves a twelfth of the time of a
+    step of the smallest models.
     """
     return {"cpp_wrapper": True} if device.type == "cpu" else None
 
@@ -102,7 +102,7 @@ _NO_MEMORY = (
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out.
 
-    Relies on texts: PyTorch has a type for a GPU's memory, of a CPU's it raises a plain ``RuntimeError``.
+    Relies on texts: PyTorch has a type of its own for a GPU's memory alone; for a CPU's it raises ``RuntimeError``.
     """
     import torch
 
@@ -112,9 +112,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def unpickling_problem(error: BaseException) -> str:
-    """What ``torch.load(weights_only=True)`` objects to, on a line, without its advice to trust the file.
+    """What ``torch.load(weights_only=True)`` objects to, in one line, without its advice to trust the file.
 
-    Relies on texts: its message has many lines, of which one begins in one of three ways.
+    Relies on texts: its message has many lines, and the one that says what is wrong begins in one of three ways.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("WeightsUnpickler error", "Unsupported", "Trying to load"))]
@@ -125,7 +125,7 @@ def unpickling_problem(error: BaseException) -> str:
 
 
 def silence_profiler() -> None:
-    """Keeps the profiler from telling standard error of each start and stop.
+    """Keeps the profiler from printing a line to standard error at each start and stop.
 
     Relies on ``KINETO_LOG_LEVEL``, which is read once, at the profiler's first start.
     """
@@ -133,13 +133,13 @@ def silence_profiler() -> None:
 
 
 def allocations(record: torch.profiler.profile) -> Iterator[int]:
-    """Bytes that were allocated, and those that were freed, as negative numbers, in the order in which it happened.
+    """Bytes allocated and, as negative numbers, bytes freed, in the order in time.
 
-    Relies on the profiler's raw events, of which those called ``[memory]`` are of the allocator: to have them made into
+    Relies on the profiler's raw events, of which those called ``[memory]`` are the allocator's: to have them made into
     a tree first (``acc_events``) would take seconds.
 
     Args:
-        record: Of ``torch.profiler.profile(profile_memory=True)``, ended.
+        record: A finished ``torch.profiler.profile(profile_memory=True)``.
     """
     results: Any = record.profiler
     events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]

@@ -1,7 +1,7 @@
-"""Warnings of a study: it can run, but what comes of it may not mean what its reader thinks.
+"""Warnings of a study: it can run, but its results may mislead.
 
-A warning stands beside the decision: on the terminal, in ``results.json`` and in the report. What is merely told (how
-data were divided, which columns were found) is a note, and what makes a result wrong for sure is an error.
+A warning stands beside the decision: on the terminal, in ``results.json`` and in the report. What only informs (how
+data were split, which columns were found) is a note, and what certainly makes a result wrong is an error.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ CODES: dict[str, str] = {
     "near-duplicates": "validation or test images look like images of the training split",
     "nested-classes": "all class directories hold the same directories, which may be the classes",
     "several-frames": "image files have several frames, of which the first is read",
-    "similar-labels": "class names differ by blanks or case alone",
+    "similar-labels": "class names differ only in blanks or case",
     "unknown-preprocessing": "a trained model does not say how its images are prepared",
     "unread-files": "files among the images were not read",
     "unread-table": "a table beside the images names none of them",
     # text
-    "leaked-sentences": "sentences that are validated or tested on stand in the training split too",
+    "leaked-sentences": "validation or test sentences are in the training split too",
     "untranslated-pairs": "most pairs of a split have the same sentence on both sides",
-    "pairs-left-out": "more than a tenth of a split's pairs was left out",
+    "pairs-left-out": "more than a tenth of a split's pairs were left out",
     "short-references": "most references have fewer words than the metric counts in a row",
     "small-test-split": "the test split has so few sentences that its intervals are too narrow",
     "cut-translations": "translations are cut off at fewer subwords than some references have",
     "unknown-letters": "the tokenizer does not know letters of many references, which no translation can reach",
-    "lossy-tokenizer": "the tokenizer does not give back what it was given, and a perfect translation scores below 99",
-    "lossy-normalizer": "the tokenizer takes letters or accents away, from the references as scored too",
+    "lossy-tokenizer": "the tokenizer changes texts, so that a perfect translation scores below 99",
+    "lossy-normalizer": "the tokenizer removes letters or accents, also from the references that are scored",
     # models
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""
@@ -43,12 +43,12 @@ CODES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class StudyWarning:
-    """One thing that the reader of a result has to know.
+    """Something that the reader of a result has to know.
 
     Args:
         code: One of ``CODES``.
         sentence: What was found, where, and what to do, in one line of plain words.
-        count: Of how many examples, files or sentences it speaks.
+        count: How many examples, files or sentences it is about.
     """
 
     code: str

@@ -26,7 +26,7 @@ def augment(pixel_values: Tensor, names: Sequence[str], generator: torch.Generat
     """A batch of images, changed at random in the named ways, in the order of the names.
 
     Args:
-        pixel_values: (B, C, H, W), uint8 as read or any float type. It is left as it was.
+        pixel_values: (B, C, H, W), uint8 as read or any float type. It is not changed.
         names: of ``random_crop``, ``horizontal_flip``, ``random_erasing``; none of them: the batch itself.
         generator: where the random numbers come from: the same state gives the same batch. On the CPU or on the
             batch's device.
@@ -73,7 +73,7 @@ def normalize(
 @cache
 @torch.inference_mode(False)
 def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """What pixels are multiplied with and what is added, (C, 1, 1) each: made once, as a GPU waits for such a copy."""
+    """The factor and the summand of pixels, (C, 1, 1) each: made once, because a GPU waits for each copy to it."""
     scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(-1, 1, 1)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(-1, 1, 1)
     return scale, shift

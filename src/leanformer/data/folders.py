@@ -1,7 +1,7 @@
-"""Folders of images: a directory a class, below a directory a split where there are splits; and files not read.
+"""Folders of images: a directory for each class, in a directory for each split if there are splits; files not read.
 
 The reader of ``datasets`` for such folders is not used: it guesses splits from words in file names, so that
-``cat/test_1.png`` would make a test split, and everything without such a word would be left out unseen.
+``cat/test_1.png`` would make a test split, and everything without such a word would be left out silently.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from leanformer.data.splits import role_of
 from leanformer.data.walking import subdirectories
 
 NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-"""Formats that Pillow names and reads nothing of, or not without another program."""
+"""Formats that Pillow lists but cannot read, or only with another program."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A source's splits by its own names, and what there is to say of the source."""
+    """A source's splits by its own names, with notes and warnings about the source."""
 
     splits: dict[str, SourceSplit]
     notes: tuple[str, ...] = ()
@@ -38,14 +38,14 @@ class Opened:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """The endings of the image files that the installed Pillow reads, in small letters."""
+    """The endings of the image files that the installed Pillow reads, in lower case."""
     formats = Image.registered_extensions()
     # Pillow reads .mpo as the JPEG that it begins with, without saying so.
     return frozenset(end for end, name in formats.items() if name in Image.OPEN and name not in NO_IMAGES) | {".mpo"}
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's name is one of an image that is read."""
+    """Whether a file's name ends like that of an image that can be read."""
     return path.suffix.lower() in image_suffixes()
 
 
@@ -66,7 +66,7 @@ def open_folder(root: Path, files: Sequence[Path], source: str, no_tables: Seque
 
     Raises:
         LeanformerError: for an image in no class, a class without images, a class with the name of a split, splits
-            below classes, a link that leads nowhere in a class's place, and a folder without images.
+            below classes, a broken link in place of a class, and a folder without images.
     """
     splits = _split_directories(root, files)
     below = {name: _by_child(directory, files) for name, directory in splits.items()}  # split -> class -> files
@@ -77,7 +77,7 @@ def open_folder(root: Path, files: Sequence[Path], source: str, no_tables: Seque
         if stray:
             raise LeanformerError(
                 f"{stray[0]}: lies in no class directory; images belong in {directory.name}/CLASS/, one directory "
-                f"a class, or are named in the column file_name of a metadata.csv{_why(no_tables)}"
+                f"for each class, or are named in the column file_name of a metadata.csv{_first_reason(no_tables)}"
             )
         found[name] = [
             (str(file), class_name(child)) for child, own in below[name].items() for file in own if is_image(file)
@@ -85,8 +85,8 @@ def open_folder(root: Path, files: Sequence[Path], source: str, no_tables: Seque
     classes = sorted({name for examples in found.values() for _, name in examples})
     if not classes:
         raise LeanformerError(
-            f"data.source {source}: holds no parquet files and no images; wanted are files such as "
-            f"train-00000-of-00001.parquet, or CLASS/*.png{_instead(files)}"
+            f"data.source {source}: holds no parquet files and no images; give files such as "
+            f"train-00000-of-00001.parquet, or CLASS/*.png{_other_files(files)}"
         )
     empty = []
     for name, directory in splits.items():
@@ -122,23 +122,23 @@ def unread_tables(no_tables: Sequence[str]) -> list[StudyWarning]:
     """
     if not no_tables:
         return []
-    sentence = f"tables beside the images that were not read: {'; '.join(no_tables[:5])}; mend or remove them"
+    sentence = f"tables beside the images that were not read: {'; '.join(no_tables[:5])}; fix or remove them"
     return [StudyWarning("unread-table", sentence, len(no_tables))]
 
 
-def _why(no_tables: Sequence[str]) -> str:
+def _first_reason(no_tables: Sequence[str]) -> str:
     return f" ({no_tables[0]})" if no_tables else ""
 
 
 def _check_links(directory: Path, files: Sequence[Path]) -> None:
-    """What leads nowhere beside class directories was likely one."""
+    """Refuses broken links beside class directories: each was probably a class directory."""
     broken = [file for file in files if file.parent == directory and file.is_symlink() and not os.path.exists(file)]
     if broken:
         raise LeanformerError(f"{broken[0]}: a broken link; correct or remove it")
 
 
 def _nested(directory: Path, children: Mapping[str, Sequence[Path]]) -> StudyWarning | None:
-    """The warning of class directories that all hold the same directories, which are then likely the classes."""
+    """The warning of class directories that all hold the same directories, which are then probably the classes."""
     for name, own in children.items():
         depth = str(directory / name / "image").count(os.sep)
         if any(str(file).count(os.sep) == depth for file in own):
@@ -184,25 +184,26 @@ def _by_child(directory: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
 def _check_class(directory: Path, files: Sequence[Path], classes: Collection[str], below_split: bool) -> None:
     if not any(map(is_image, files)) and (files or class_name(directory.name) not in classes):
         raise LeanformerError(
-            f"{directory}: a class without an image that can be read{_instead(files)}; fill it or remove the directory"
+            f"{directory}: a class without an image that can be read{_other_files(files)}; fill it or remove the "
+            "directory"
         )
     if not below_split and role_of(directory.name):
         raise LeanformerError(
-            f"{directory}: a class with the name of a split; a split holds a directory a class "
+            f"{directory}: a class with the name of a split; a split holds a directory for each class "
             f"({directory.name}/CLASS/*.png), or a metadata.csv; rename it if it is a class"
         )
     inner = {role: path for path in subdirectories(directory) if (role := role_of(path.name)) is not None}
     if len(inner) > 1:
         split = inner.get("test") or inner["validation"]
-        if len(classes) == 1:  # around the splits, not a class
+        if len(classes) == 1:  # the directory above the splits, not a class
             raise LeanformerError(f"{directory}: holds the splits; give this directory as data.source")
         raise LeanformerError(
             f"{split}: a split inside of a class; splits stand above classes: {split.name}/{directory.name}/*.png"
         )
 
 
-def _instead(files: Sequence[Path]) -> str:
-    """How a message says what is there in place of images."""
+def _other_files(files: Sequence[Path]) -> str:
+    """What a message says of the files that are there instead of images."""
     if not files:
         return ""
     return (
@@ -215,13 +216,13 @@ def _instead(files: Sequence[Path]) -> str:
 def unread_files(
     root: Path, files: Sequence[Path], read: Collection[str], inside: Sequence[str], why: str, remedy: str
 ) -> tuple[list[str], list[StudyWarning]]:
-    """What there is to say of files that were not read: a note, or a warning where examples may be missing.
+    """The notes on files that were not read, and the warnings where they may be examples.
 
     Args:
         root: the source.
         files: all below it.
-        read: those that were read, as text.
-        inside: the directories that hold examples: what lies in them, and every image, may be one.
+        read: the paths of those that were read.
+        inside: the directories that hold examples: every file in them, and every image, may be an example.
         why: why images outside of them are not read, a clause.
         remedy: what to do with these.
     """
@@ -243,6 +244,6 @@ def unread_files(
     kinds = sorted({file.suffix.lower() or "no ending" for file in missing})
     sentence = (
         f"files among the images that were not read: {len(missing):,} ({', '.join(kinds[:5])}), the first is "
-        f"{missing[0]}; convert what are images, and remove the rest"
+        f"{missing[0]}; convert those that are images, and remove the others"
     )
     return notes, [StudyWarning("unread-files", sentence, len(missing)), *warnings]

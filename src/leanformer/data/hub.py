@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub and their local copies, read by ``datasets``; what bad ones get.
+"""Data sets of the Hugging Face hub and their local copies, read by ``datasets``; and what is wrong with bad ones.
 
 Images and text share these: a data set is opened as its splits, and every failure is one line that names the file
 wherever one file is at fault.
@@ -52,7 +52,7 @@ class SourceSplit:
         return any(file.endswith(".parquet") for file, _ in self.files)
 
     def place(self, row: int, column: str) -> str:
-        """Where a value of a row of ``examples`` stands, for messages: an image's file, or a table's row and column."""
+        """The place of a value of ``examples``, for messages: an image's file, or a table's row and column."""
         first = 0  # row of the file
         for file, count in self.files:
             if row < first + count:
@@ -63,7 +63,7 @@ class SourceSplit:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no log lines of the libraries that read data: errors are raised, and raised once."""
+    """Turns the progress bars and log lines of libraries that read data off: their errors are raised all the same."""
     bars = datasets.are_progress_bars_disabled()
     levels = datasets.logging.get_verbosity(), huggingface_hub.logging.get_verbosity()
     datasets.disable_progress_bars()
@@ -79,11 +79,11 @@ def quiet() -> Iterator[None]:
 
 
 def check_hub(source: str, nothing_local: str) -> None:
-    """Asks the hub once whether a data set is there, as loading would retry for half a minute without a network.
+    """Asks the hub once whether a data set exists; loading would retry for half a minute without a network.
 
     Args:
         source: the study's ``data.source``, which names nothing on disk.
-        nothing_local: how an error says so.
+        nothing_local: how the message says so.
 
     Raises:
         LeanformerError: ``source`` is no data set's id, or the hub does not give that data set.
@@ -105,10 +105,10 @@ def check_hub(source: str, nothing_local: str) -> None:
 
 
 def refuse_subset(source: str, subset: str | None) -> None:
-    """Makes sure that no configuration is asked of what has none.
+    """Refuses the name of a configuration where the source has no configurations.
 
     Raises:
-        LeanformerError: One is.
+        LeanformerError: A name is given.
     """
     if subset is not None:
         raise LeanformerError(
@@ -160,7 +160,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 
 def check_json_depth(file: Path) -> None:
-    """Makes sure that no line of a JSON file is nested too deeply for those that read it.
+    """Makes sure that no line of a JSON file is nested too deeply for the libraries that read it.
 
     Raises:
         LeanformerError: One is.
@@ -172,13 +172,13 @@ def check_json_depth(file: Path) -> None:
         steps = ((byte in b"[{") - (byte in b"]}") for byte in brackets)
         if max(accumulate(steps), default=0) > DEEPEST:
             raise LeanformerError(
-                f"{file}, line {number}: brackets stand in each other more than {DEEPEST} deep; write one object a "
+                f"{file}, line {number}: brackets are nested more than {DEEPEST} deep; write one object on each "
                 "line, with plain values"
             )
 
 
 def _rows_of_files(files: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """The rows of local parquet files; the hub's files and other kinds are not looked into."""
+    """Local parquet files with their numbers of rows; empty for files on the hub and of other kinds."""
     if all(map(_is_local_parquet, files)):
         return tuple((file, pq.read_metadata(file).num_rows) for file in files)
     return ()
@@ -193,10 +193,10 @@ def _load_error(source: str, error: BaseException, files: Sequence[str]) -> Lean
     root = error
     while root.__cause__ is not None:
         root = root.__cause__
-    # datasets looks for room beforehand, and then raises an error without a number.
+    # datasets checks the free space beforehand, and then raises an error without a number.
     if isinstance(root, OSError) and (root.errno == errno.ENOSPC or "Not enough disk space" in str(root)):
         return LeanformerError(
-            f"data.source {source}: no room in {datasets.config.HF_DATASETS_CACHE}; free some, or set "
+            f"data.source {source}: no space left in {datasets.config.HF_DATASETS_CACHE}; free some, or set "
             "HF_DATASETS_CACHE to another directory"
         )
     for file in filter(_is_local_parquet, files):
@@ -218,7 +218,7 @@ def _load_error(source: str, error: BaseException, files: Sequence[str]) -> Lean
 
 
 def _schema_problem(files: Sequence[str]) -> str | None:
-    """Which column is of different types in two parquet files of a data set, which datasets cannot always join."""
+    """Which column has different types in two parquet files of a data set, which datasets cannot always join."""
     first: dict[str, tuple[str, pa.DataType]] = {}
     for file in files:
         for field in pq.read_schema(file):
@@ -242,9 +242,9 @@ def _json_problem(file: Path) -> str | None:
             half = f"\\u{ord(cause.object[cause.start]):04x}"
             return f", line {number}: {half} is half of a character; write both halves, or the character itself"
         except json.JSONDecodeError as cause:
-            return f", line {number}: no whole JSON ({cause.msg}); write one object a line"
+            return f", line {number}: not complete JSON ({cause.msg}); write one object on each line"
         if not isinstance(value, dict):
-            return f", line {number}: holds no JSON object; write one object a line"
+            return f", line {number}: holds no JSON object; write one object on each line"
     return None
 
 

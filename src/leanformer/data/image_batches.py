@@ -13,7 +13,7 @@ from leanformer.data.images import ImageData, ImageSplit
 
 
 def _generator(device: torch.device | str, *path: int) -> torch.Generator:
-    """A generator that is a function of the path alone (seed, epoch, ...), so that any step can be repeated."""
+    """A generator that depends on the path alone (seed, epoch, ...), so that any step can be repeated."""
     state = int(np.random.SeedSequence(path).generate_state(1, dtype=np.uint64)[0] >> 1)
     return torch.Generator(device=device).manual_seed(state)
 
@@ -24,11 +24,11 @@ class ImageBatches:
 
     Args:
         data: The splits.
-        batch_size: Examples a training step.
+        batch_size: Examples in a training step.
         augmentation: Names of augmentations, applied to training batches in this order.
         mean: Per channel, in pixel values from 0 to 1; subtracted.
         std: Per channel; divided by.
-        evaluation_batch_size: Examples a batch without gradients.
+        evaluation_batch_size: Examples in a batch without gradients.
     """
 
     data: ImageData
@@ -40,11 +40,11 @@ class ImageBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training steps an epoch; the last may be smaller."""
+        """Training steps in an epoch; the last batch may be smaller."""
         return -(-len(self.data.train) // self.batch_size)
 
     def order(self, seed: int, epoch: int) -> torch.Tensor:
-        """The training examples' numbers as one epoch takes them, shape (examples,), on the CPU."""
+        """The training examples' numbers in the order of one epoch, shape (examples,), on the CPU."""
         return torch.randperm(len(self.data.train), generator=_generator("cpu", seed, epoch))
 
     def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, torch.Tensor]]:

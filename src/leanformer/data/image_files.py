@@ -1,6 +1,6 @@
 """From an image file to pixels: upright, of 8 bits a channel, grey or color, and of one size.
 
-Every image goes this one way: in training, in evaluation, and in ``read_image`` when a shipped model is used.
+Every image is read in this one way: in training, in evaluation, and in ``read_image`` when a shipped model is used.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from leanformer.core.paths import as_path, read_text
 from leanformer.data.hub import first_line
 from leanformer.data.walking import check_plain
 
-MODES = {1: "L", 3: "RGB"}  # of Pillow
+MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"})
 ORIENTATION = 0x0112  # the Exif tag
-ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})  # where files may have it
-SIDEWAYS = frozenset({5, 6, 7, 8})  # its values that turn an image by a quarter
+ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})  # where a file may have that tag
+SIDEWAYS = frozenset({5, 6, 7, 8})  # the tag's values that rotate an image by 90 degrees
 SIXTEEN_BITS = 16
 LARGEST_SETTINGS = 2**20  # bytes of a file that says how images are prepared
 BITS_KEY = "bits_used"  # in preprocessor_config.json: the bits in use of images of 16 bits
@@ -34,12 +34,12 @@ BITS_KEY = "bits_used"  # in preprocessor_config.json: the bits in use of images
 
 @dataclass(frozen=True)
 class Resizing:
-    """How an image is brought to its size: resized, and then cut out of the middle.
+    """How an image is brought to its size: resized, and then cropped at the center.
 
     Attributes:
         size: (height, width) in pixels, or the pixels of the shorter side, or None to leave the size.
         resample: Pillow's filter.
-        crop: (height, width) in pixels, or None to cut nothing.
+        crop: (height, width) in pixels, or None for no crop.
     """
 
     size: tuple[int, int] | int | None
@@ -52,10 +52,10 @@ class Resizing:
         return self.crop or (self.size if isinstance(self.size, tuple) else None)
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """The image, resized and cut as the image processors of transformers do it.
+        """The image, resized and cropped as the image processors of transformers do it.
 
         Raises:
-            LeanformerError: for an image that is smaller than the part that is cut out.
+            LeanformerError: for an image that is smaller than the crop.
         """
         height, width = self._resized(image.height, image.width)
         if (width, height) != image.size:
@@ -81,15 +81,15 @@ class Resizing:
 
 @dataclass(frozen=True)
 class ImageForm:
-    """What all images are brought to.
+    """The form that all images are brought to.
 
     Attributes:
         channels: 1 or 3.
         height, width: in pixels.
-        convert: whether color may become grey; otherwise that is a misfit.
-        resizing: how other sizes become this one; None: they are a misfit.
+        convert: whether color is converted to grey; if not, an image in color is a misfit.
+        resizing: how other sizes become this one; None: an image of another size is a misfit.
         bits: bits in use of images of 16 bits, 8 to 16; None: such an image is a misfit.
-        on_white: whether transparency becomes white; otherwise it is dropped, and what it hid shows.
+        on_white: whether transparency becomes white; if not, it is dropped, and the colors under it show.
     """
 
     channels: int
@@ -106,13 +106,13 @@ class ImageForm:
 
 
 class MisfitError(LeanformerError):
-    """An image of another size, of 16 bits, or in color, where all were taken to be like the first."""
+    """An image of another size, of 16 bits, or in color, where all were expected to be like the first."""
 
 
 def read_header(image: Image.Image) -> tuple[int, int, int, int]:
     """Channels, height and width as they will be after decoding, and the file's bits a channel (8 or 16)."""
     width, height = image.size
-    # Pillow turns TIFF files itself, and tells their size as it will be.
+    # Pillow rotates TIFF files itself, and gives their size after that.
     if image.format != "TIFF" and _may_be_turned(image) and image.getexif().get(ORIENTATION) in SIDEWAYS:
         width, height = height, width
     sixteen = is_sixteen_bit(image)
@@ -140,11 +140,11 @@ def has_transparency(image: Image.Image) -> bool:
 
 
 def decode(image: Image.Image, form: ImageForm) -> NDArray[np.uint8]:
-    """(C, H, W) pixels of a form.
+    """Decodes an image to (C, H, W) pixels of a form.
 
     Raises:
         MisfitError: for an image in color, of 16 bits or of another size, where the form does not allow that.
-        LeanformerError: for pixels of 32 bits, and for an image that is too small to be cut.
+        LeanformerError: for pixels of 32 bits, and for an image that is smaller than the crop.
     """
     if form.channels == 1 and not form.convert and read_header(image)[0] != 1:
         raise MisfitError("in color where others are grey; set data.channels")
@@ -172,7 +172,7 @@ def prepare(image: Image.Image, channels: int, bits: int | None, on_white: bool)
     image.load()
     if _may_be_turned(image):
         ImageOps.exif_transpose(image, in_place=True)
-    if sixteen:  # Pillow would cut all values above 255 off
+    if sixteen:  # Pillow would clip all values above 255
         if bits is None:
             raise MisfitError("of 16 bits where others have 8")
         values = np.asarray(image).astype(np.int64) >> (bits - 8)
@@ -186,7 +186,7 @@ def prepare(image: Image.Image, channels: int, bits: int | None, on_white: bool)
 
 
 def _may_be_turned(image: Image.Image) -> bool:
-    """Whether a file says anything of an orientation; most do not, and looking for it takes long."""
+    """Whether a file may give an orientation; most do not, and reading it takes long."""
     return not ORIENTED.isdisjoint(image.info)
 
 
@@ -197,7 +197,7 @@ def reason_of(error: Exception) -> str:
 
 
 def are_numbers(values: Any) -> bool:
-    """Whether something is a list of one finite number or more."""
+    """Whether a value is a list of one or more finite numbers."""
     return (
         isinstance(values, Sequence)
         and len(values) > 0
@@ -207,7 +207,7 @@ def are_numbers(values: Any) -> bool:
 
 
 def checked_bits(value: Any, where: str) -> int | None:
-    """What a file says of the bits in use of images of 16 bits; None where it says nothing.
+    """The bits in use of images of 16 bits, as a file gives them; None where it does not.
 
     Raises:
         LeanformerError: for anything but a whole number from 8 to 16; its message begins with ``where``.
@@ -221,7 +221,7 @@ def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> I
     """An image file as training reads it, ready for the image processor of a shipped model.
 
     The Exif orientation is applied, 16 bits become 8 by the range that the training images use, and the image is grey
-    or in color as the model takes it. Resizing, cutting and normalizing are the processor's
+    or in color as the model takes it. Resizing, cropping and normalizing are the processor's
     (``transformers.AutoImageProcessor``).
 
     Args:
@@ -245,7 +245,7 @@ def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> I
         ) from None
     if not are_numbers(mean) or len(mean) not in MODES:
         raise LeanformerError(
-            f"{file}: says image_mean: {quoted(mean)}; wanted is a list of one number (grey) or three (color): give "
+            f"{file}: says image_mean: {quoted(mean)}; it must be a list of one number (grey) or three (color): give "
             "the directory that a study shipped"
         )
     bits = checked_bits(settings.get(BITS_KEY), f"{file}: says") or SIXTEEN_BITS

@@ -53,7 +53,7 @@ def _parquet_directory(directory: Path, files: Sequence[Path], config: ImageData
     check_tables(files)
     splits = load_dataset(config.source, str(directory), config.subset)
     read = {os.path.abspath(file) for split in splits.values() for file, _ in split.files}
-    if not read:  # read from something else than parquet files, which have no rows to tell
+    if not read:  # files of other kinds were read, which are not listed
         return Opened(splits)
     absolute = [Path(os.path.abspath(file)) for file in files]
     notes, warnings = unread_files(
@@ -122,7 +122,7 @@ def find_columns(features: datasets.Features, config: ImageDataConfig) -> tuple[
 
 
 def _is_image_feature(feature: Any) -> bool:
-    """Images as ``datasets`` marks them, or their files' content and path unmarked."""
+    """Whether a column holds images: marked so by ``datasets``, or as the content and path of their files."""
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
 
 

@@ -67,12 +67,12 @@ class ImageSplit(Protocol):
 
 @dataclass(frozen=True)
 class ImageData:
-    """What a model learns from.
+    """The labeled images that models learn from and are tested on.
 
     Attributes:
         classes: the names, in the order of the class numbers.
         channels, height, width: of every image.
-        form: how images were brought to that.
+        form: the form that images were brought to.
         mean, std: of the training images' pixels per channel, in pixel values from 0 to 1.
         storage: ``memory`` or ``stream``.
         notes: in words: which columns were found, which splits were made, how the images are stored and why.
@@ -106,10 +106,10 @@ def load_images(
 
     Args:
         config: the study's ``data`` section.
-        device: where batches are wanted.
+        device: the device of the batches.
         image_size: (height, width) in pixels that the model wants; used where the configuration gives none.
         channels: 1 or 3, likewise.
-        preprocessing: what a trained model's images are prepared with.
+        preprocessing: how a trained model's images are prepared.
         head: a trained model's source, and its classes in the order of its outputs; the data's are matched with them.
 
     Raises:
@@ -131,7 +131,7 @@ def load_images(
     labels = read_labels(sources, label_column)
     splits, split_notes = make_splits(labels.numbers, config)
     notes += split_notes
-    if head is not None:  # after dividing: a model must not change which examples are tested
+    if head is not None:  # after the split: a model must not change which examples are tested
         labels, head_note = match_head(labels, head[1], head[0])
         notes += [head_note] if head_note else []
     own_labels = {
@@ -139,7 +139,7 @@ def load_images(
         for role, split in splits.items()
     }
 
-    warnings = [*opened.warnings, *labels.warnings, *_left_out(own_labels, labels.classes)]
+    warnings = [*opened.warnings, *labels.warnings, *_untrained_classes(own_labels, labels.classes)]
 
     # 3. Settle one form for all images, keep them in memory or stream them, and look at each.
     readers = {
@@ -179,8 +179,8 @@ def load_images(
     )
 
 
-def _left_out(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[StudyWarning]:
-    """The warning of classes that ``train_limit`` leaves without a training example, and that are tested."""
+def _untrained_classes(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[StudyWarning]:
+    """The warning about classes that ``train_limit`` leaves without a training example, and that are tested."""
     tested = torch.cat([labels["validation"], labels["test"]]).unique()
     lost = tested[~torch.isin(tested, labels["train"])].tolist()
     if not lost:
@@ -193,7 +193,7 @@ def _left_out(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[Stud
 
 
 class MemorySplit:
-    """A split whose decoded images lie on the device."""
+    """A split whose decoded images are kept on the device."""
 
     def __init__(self, pixel_values: Tensor, labels: Tensor) -> None:
         self.pixel_values = pixel_values  # (n, C, H, W) uint8
@@ -244,7 +244,7 @@ class _Settled:
 
 
 def _watch(config: ImageDataConfig) -> Watch:
-    """What is looked for in the images."""
+    """What to look for in the images."""
     return "plain" if config.duplicates == "none" else config.duplicates
 
 
@@ -256,10 +256,11 @@ def _settle(
     channels: int | None,
     preprocessing: Preprocessing | None,
 ) -> _Settled:
-    """The first training image stands for what the configuration and the model leave open.
+    """Settles the form of all images, and decodes them where they are kept in memory.
 
-    Most data sets are alike throughout, and then each image is opened once. Where one does not fit, where images have
-    16 bits, or before streaming, all headers are read.
+    What the configuration and the model leave open follows from the first training image. In most data sets all images
+    are alike, and then each is opened once. Where one does not fit, where images have 16 bits, or before streaming, all
+    headers are read first.
     """
     size = (config.image_size, config.image_size) if isinstance(config.image_size, int) else config.image_size
     size, depth = size or image_size, config.channels or channels
@@ -297,7 +298,7 @@ def _settle(
             bits = bits_used(readers["train"], headers["train"])
             learned = bool((headers["train"][:, 3] > 8).any())
             used = f"the training images use {bits} of them" if learned else "the training images have 8, all 16 count"
-            notes.append(f"images of 16 bits: {used}, and these become 8")
+            notes.append(f"images of 16 bits: {used}, which are scaled to 8")
         form = form_of(common_header(readers, headers, sizes_vary=resizing is not None), bits)
         storage, storage_note = _choose_storage(count, form, config, device)
         if storage == "memory":
@@ -308,11 +309,11 @@ def _settle(
                 for role, reader in readers.items()
             }
     kind = "grey" if form.channels == 1 else "color"
-    notes.append(f"images: {form.height}x{form.width} pixels, {kind}{_manner(resizing)}")
+    notes.append(f"images: {form.height}x{form.width} pixels, {kind}{_resizing_in_words(resizing)}")
     return _Settled(form, pixels, seen, [*notes, storage_note])
 
 
-def _manner(resizing: Resizing | None) -> str:
+def _resizing_in_words(resizing: Resizing | None) -> str:
     """How images are brought to their size, in words."""
     if resizing is None or (resizing.size is None and resizing.crop is None):
         return ""
@@ -320,11 +321,11 @@ def _manner(resizing: Resizing | None) -> str:
         return ", resized where they differ"
     size = f"{resizing.size} pixels on the shorter side" if isinstance(resizing.size, int) else resizing.size
     first = "" if size is None else f"resized to {size if isinstance(size, str) else f'{size[0]}x{size[1]}'}, then "
-    return f", {first}cut out of the middle"
+    return f", {first}cropped at the center"
 
 
 def _choose_storage(count: int, form: ImageForm, config: ImageDataConfig, device: torch.device) -> tuple[str, str]:
-    """``memory`` or ``stream``, and why. The note holds no free memory: it must not change from run to run."""
+    """``memory`` or ``stream``, and why. The note does not say how much is free: it must not change between runs."""
     needed = count * form.channels * form.height * form.width
     megabytes = f"{needed / 1e6:,.1f} MB of decoded images"
     if config.storage != "auto":
@@ -338,7 +339,7 @@ def _choose_storage(count: int, form: ImageForm, config: ImageDataConfig, device
 def _pixel_statistics(
     split: MemorySplit | StreamSplit, seed: int
 ) -> tuple[tuple[float, ...], tuple[float, ...], int | None]:
-    """Mean and standard deviation per channel, in pixel values from 0 to 1; and of how many images, if not of all.
+    """Mean and standard deviation per channel, in pixel values from 0 to 1; and the number of images, if not all.
 
     They come from the counts of the 256 pixel values, which are exact and need no images in floating point.
     """

@@ -1,8 +1,8 @@
 """The IWSLT 2017 archive as published: TED talks with metadata in between, aligned talk by talk.
 
 ``train.tags.en-de.en`` and its partner hold a talk's metadata in lines that begin with a tag, and its sentences in the
-others. ``IWSLT17.TED.dev2010.en-de.en.xml``, ``...tst2010...`` and so on hold a ``doc`` a talk and a ``seg`` a
-sentence.
+others. ``IWSLT17.TED.dev2010.en-de.en.xml``, ``...tst2010...`` and so on hold a ``doc`` for each talk and a
+``seg`` for each sentence.
 Cettolo et al. 2017, "Overview of the IWSLT 2017 Evaluation Campaign".
 """
 
@@ -63,7 +63,7 @@ def read_iwslt(directory: Path, languages: tuple[str, str]) -> tuple[dict[str, S
     parts = _parts(directory, languages)
     for name, part in parts.items():
         if name.removesuffix(".gz") in parts and name.endswith(".gz"):
-            continue  # unpacked beside it
+            continue  # the unpacked file is beside it
         files = [directory / name.format(language) for language in languages]
         for file, partner in zip(files, reversed(files), strict=True):
             if not file.is_file():
@@ -117,7 +117,7 @@ def _read_tagged(file: Path) -> list[_Talk]:
 
 
 def _read_xml(file: Path) -> list[_Talk]:
-    """The documents of a development or test file, whose ampersands may stand for themselves."""
+    """The documents of a development or test file, whose ampersands may not be escaped."""
     content = BARE_AMPERSAND.sub("&amp;", read_text(file))
     try:
         root = ElementTree.fromstring("".join(without_entities(file, [content])))

@@ -43,7 +43,7 @@ def class_name(name: object) -> str:
 
 
 def likeness(name: object) -> str:
-    """What names that differ by blanks or case alone have in common."""
+    """A key that is the same for names that differ only in blanks or case."""
     return " ".join(class_name(name).split()).casefold()
 
 
@@ -83,13 +83,13 @@ def read_labels(splits: Mapping[str, SourceSplit], column: str) -> Labels:
             f"data.source {splits['train'].source}: one class only ({classes[trained[0]]!r}) in split "
             f"{splits['train'].name}; classification needs two"
         )
-    return Labels(numbers, classes, tuple(_doubtful(classes, set(trained.tolist()))))
+    return Labels(numbers, classes, tuple(_name_warnings(classes, set(trained.tolist()))))
 
 
 def _named_labels(
     splits: Mapping[str, SourceSplit], column: str, first_names: Sequence[str]
 ) -> tuple[dict[str, Rows], tuple[str, ...]]:
-    """Class numbers of a column that stores numbers and the names they stand for, which each file may order anew."""
+    """Class numbers of a column that stores numbers, with their names, which each file may have in its own order."""
     order: dict[str, int] = {}
     for name in first_names:
         order.setdefault(class_name(name), len(order))
@@ -124,7 +124,7 @@ def _column_of_file(file: str, column: str) -> Any:
     schema = pq.read_schema(file)
     try:
         return datasets.Features.from_arrow_schema(schema).get(column)
-    except (KeyError, TypeError, ValueError):  # a description that another version wrote
+    except (KeyError, TypeError, ValueError):  # a description written by another version
         return datasets.Value(str(schema.field(column).type)) if column in schema.names else None
 
 
@@ -182,8 +182,8 @@ def _check_range(values: NDArray[Any], end: int | None, split: SourceSplit, colu
         )
 
 
-def _doubtful(classes: tuple[str, ...], trained: set[int]) -> Iterator[StudyWarning]:
-    """Warnings of names that are likely one, and of names without an example."""
+def _name_warnings(classes: tuple[str, ...], trained: set[int]) -> Iterator[StudyWarning]:
+    """Warnings about names that are probably the same, and about names without an example."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         alike[likeness(name)].append(name)
@@ -192,7 +192,7 @@ def _doubtful(classes: tuple[str, ...], trained: set[int]) -> Iterator[StudyWarn
         pairs = "; ".join(" and ".join(map(repr, names)) for names in groups[:SHOWN])
         yield StudyWarning(
             "similar-labels",
-            f"class names differ by blanks or case alone, and are different classes here: {pairs}; write them alike if "
+            f"class names differ only in blanks or case, and are different classes here: {pairs}; write them alike if "
             "they mean the same",
             sum(map(len, groups)),
         )
@@ -215,13 +215,13 @@ def match_head(labels: Labels, head: Sequence[str], source: str) -> tuple[Labels
     Args:
         labels: of the data.
         head: the names of the model's outputs, in their order.
-        source: the model, for what is said of it.
+        source: the model's name, for notes and warnings.
 
     Returns:
         The labels in the model's order where names are the same in both, and a note.
     """
     if len(head) != len(labels.classes):
-        return labels, None  # an error of its own, where model and data are compared
+        return labels, None  # the check of the model against the data reports it
     unnamed = all(name in (f"LABEL_{number}", str(number)) for number, name in enumerate(head))
     if unnamed and set(head) != set(labels.classes):
         return labels, f"{source} names no classes; its outputs are taken in the order of the data's classes"
@@ -231,7 +231,7 @@ def match_head(labels: Labels, head: Sequence[str], source: str) -> tuple[Labels
         wanted = [class_name(name) for name in head]
     else:
         wanted = [likeness(name) for name in head]
-    found = [at.pop(name, None) for name in wanted]  # a name that stands twice in the head is found once
+    found = [at.pop(name, None) for name in wanted]  # a name that is twice in the head is found once
     others = iter(at.values())
     order = [next(others) if number is None else number for number in found]
     matched = _reorder(labels, order)

@@ -36,16 +36,16 @@ _LONGEST = 30  # letters of a column's name
 def match_codes(
     names: Iterable[str], languages: tuple[str, str], as_code: bool = False
 ) -> tuple[str | None, str | None]:
-    """Which of the names that data give their languages mean these two; a name means one of them at most.
+    """Finds the names that mean two languages among those that the data use; a name means one of them at most.
 
-    As it is written goes first, then the same code in another case, then one that differs in having a region, then the
-    language's other codes and its English name, with or without a word of what the column is for: ``deu``, ``German``
-    and ``text_de`` mean ``de``.
+    The exact code is tried first, then the same code in another case, then the code with or without a region, then the
+    language's other codes and its English name, with or without a word for the column's use: ``deu``, ``German`` and
+    ``text_de`` mean ``de``.
 
     Args:
         names: Codes, such as the names of columns.
         languages: Two codes.
-        as_code: Whether only codes are taken, not what means them.
+        as_code: Whether only codes match, not other names of the languages.
     """
     names = list(names)
     found: dict[str, str] = {}
@@ -60,12 +60,12 @@ def match_codes(
 
 
 def primary_code(language: str) -> str:
-    """The language alone, in small letters: ``zh`` of ``zh_CN``."""
+    """The language alone, in lower case: ``zh`` of ``zh_CN``."""
     return _parts(language)[0]
 
 
 def same_language(name: str, language: str) -> bool:
-    """Whether two codes are one, written in another case or with another mark between their parts."""
+    """Whether two codes are the same but for their case and the mark between their parts."""
     return _parts(name) == _parts(language)
 
 
@@ -89,16 +89,16 @@ def _named_language(name: str) -> tuple[str, ...] | None:
     code = _CODE.fullmatch(words)
     if code is not None and code[1] in _TWO_LETTERS:
         return (_TWO_LETTERS[code[1]], *filter(None, [code[2]]))
-    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE  # here, as it is seldom asked
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE  # seldom needed
 
     named = TO_LANGUAGE_CODE.get(words)
     return None if named is None else (named,)
 
 
 def _without_roles(name: str) -> str:
-    """A column's name in small letters, without what it says of the column's use."""
-    parts = re.split(r"([-_.:\s]+)", name.strip().lower())  # words at even places, what is between them at odd ones
-    if "" in parts:  # a mark at an end, as sentences have
+    """A column's name in lower case, without the words for the column's use."""
+    parts = re.split(r"([-_.:\s]+)", name.strip().lower())  # words at even indices, separators at odd ones
+    if "" in parts:  # punctuation at an end, as in sentences
         return name
     while parts and parts[0] in _ROLES:
         del parts[:2]
@@ -113,7 +113,7 @@ def _same_but_for_region(name: str, language: str) -> bool:
 
 
 def _same_parts(own: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
-    """Whether two languages are one, as far as both say."""
+    """Whether two languages are the same in all parts that both have."""
     return all(one == other for one, other in zip(own, wanted, strict=False))
 
 

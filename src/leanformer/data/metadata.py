@@ -29,12 +29,13 @@ WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d*)")  # 007 is a name
 
 
 def find_tables(root: Path) -> tuple[dict[Path, pa.Table], list[str]]:
-    """The tables of images in a directory and in those of its splits, one each, by their files.
+    """The tables of images in a directory and in the directories of its splits, one for each, by their files.
 
-    A file of such a name that names no images is none: it may say anything of a folder whose directories are classes.
+    A file of such a name without a column of image files is not such a table: it may describe a folder whose
+    directories are classes.
 
     Returns:
-        The tables, and why others are none, a clause each.
+        The tables, and for each other file a clause that says why it is not one.
 
     Raises:
         LeanformerError: for a table that cannot be read.
@@ -68,7 +69,7 @@ def open_with_tables(
     paths: dict[str, list[str]] = {}
     for file, table in tables.items():
         if not table.num_rows:
-            raise LeanformerError(f"{file}: names no images; write one row an image, or remove the file")
+            raise LeanformerError(f"{file}: names no images; write one row for each image, or remove the file")
         splits, files = _locate(file, table[FILE_COLUMN].to_pylist(), root)
         for split in dict.fromkeys(splits):
             chosen = [number for number, name in enumerate(splits) if name == split]
@@ -106,7 +107,7 @@ def _read_table(file: Path) -> pa.Table:
     except UnicodeDecodeError:
         raise LeanformerError(f"{file}: is not UTF-8; save it as UTF-8 text") from None
     except (pa.ArrowException, OSError) as error:
-        raise LeanformerError(f"{file}: cannot be read ({first_line(error)}); write one row an image") from None
+        raise LeanformerError(f"{file}: cannot be read ({first_line(error)}); write one row for each image") from None
 
 
 def _read_csv(file: Path) -> pa.Table:
@@ -125,7 +126,7 @@ def _read_csv(file: Path) -> pa.Table:
 
 
 def _narrowed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of text as numbers, where all of it are numbers, written as such."""
+    """A column of text, converted to numbers if all its values are written as numbers."""
     values = [value for value in pc.unique(column).to_pylist() if value is not None]
     if values and all(map(WHOLE_NUMBER.fullmatch, values)):
         longest = max(len(value.removeprefix("-")) for value in values)

@@ -1,7 +1,7 @@
-"""What a tokenizer makes of a text before it cuts it: the form in which its model can write that text at all.
+"""How a tokenizer normalises a text before it splits it: the only form in which its model can write that text.
 
-A reference that is scored in another form (decomposed letters, full-width ones, capitals where the tokenizer has none)
-can be reached by no translation.
+No translation can match a reference that is scored in another form (decomposed letters, full-width ones, capitals where
+the tokenizer has none).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Normalize = Callable[[str], str]
 def normalizer_of(tokenizer: PreTrainedTokenizerBase) -> Normalize:
     """How a tokenizer normalises a target text, in Unicode's composed form (NFC), without outer spaces.
 
-    Marks of where words begin are no part of the text: the step that puts one in front is left out, and where a mark
-    stands for a space it becomes a space again, as it does when ids are decoded.
+    Marks of where words begin are not part of the text: the step that puts one in front is left out, and a mark that
+    stands for a space becomes a space again, as it does when ids are decoded.
 
     Args:
         tokenizer: One with rules of the ``tokenizers`` library, or with a SentencePiece model (Marian's own for the
@@ -47,7 +47,7 @@ def normalizer_of(tokenizer: PreTrainedTokenizerBase) -> Normalize:
 
 
 def _text_steps(normalizer: normalizers.Normalizer | None) -> Iterator[normalizers.Normalizer]:
-    """The steps of a normaliser that change the text itself, not how it is laid out for cutting."""
+    """The steps of a normaliser that change the text itself, without those that only prepare it for splitting."""
     if isinstance(normalizer, normalizers.Sequence):
         for number in range(len(normalizer)):  # it has no iterator
             yield from _text_steps(normalizer[number])

@@ -1,6 +1,6 @@
 """The built-in text: numbers written out in two languages by ``num2words``, as many as wanted and without a download.
 
-A number stands in one split only, whatever it is written as, so that a translator's test numbers are new to it.
+A number is in one split only, whatever its kind, so that a translator's test numbers are new to it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from leanformer.config.translation import NumberWordsConfig, TextDataConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.data.pairs import SentencePairs
 
-YEARS = range(1000, 3000)  # what people read as years, and where the languages' ways to read them differ from numbers'
-WORDS_OF_THEIR_OWN = 20  # up to here numbers have words that no longer number teaches, such as "zero"
+YEARS = range(1000, 3000)  # people read these as years, and many languages read years otherwise than numbers
+WORDS_OF_THEIR_OWN = 20  # up to this, numbers have words that longer numbers do not contain, such as "zero"
 PLURALS = {"cardinal": "cardinal numbers", "ordinal": "ordinal numbers", "year": "years", "currency": "amounts"}
 
 
 class Spoken(NamedTuple):
-    """A number and what it is written as; as ``currency`` the number counts hundredths, such as cents."""
+    """A number and the kind of words that it is written in; ``currency`` counts hundredths, such as cents."""
 
     kind: str
     number: int
@@ -47,7 +47,7 @@ def number_words(config: TextDataConfig) -> dict[str, SentencePairs]:
 def draw_numbers(config: NumberWordsConfig, seed: int) -> dict[str, list[Spoken]]:
     """Distinct numbers for each split, short ones as often as long ones as far as there are so many.
 
-    Each number is of one kind; the kinds are equally frequent, but for years, of which there are few: at most half of
+    Each number is of one kind; the kinds are equally frequent, except years, of which there are few: at most half of
     the numbers from 1000 to 2999 become years where there are other kinds.
 
     Raises:
@@ -85,7 +85,7 @@ def draw_numbers(config: NumberWordsConfig, seed: int) -> dict[str, list[Spoken]
 
 
 def _draw_by_length(numbers: range, count: int, taken: set[int], rng: random.Random) -> list[int]:
-    """``count`` of ``numbers`` that are not taken, equally many of each number of digits until one is used up."""
+    """``count`` of ``numbers`` that are not taken, equally many of each number of digits as long as there are some."""
     by_length = [
         range(max(numbers.start, 10 ** (digits - 1) if digits > 1 else 0), min(numbers.stop, 10**digits))
         for digits in range(1, len(str(numbers.stop - 1)) + 1)
@@ -112,7 +112,7 @@ def _language(config: TextDataConfig, key: str) -> str:
 
 
 def _check_kinds(language: str, config: NumberWordsConfig) -> None:
-    """Every kind is there in the language; asked before the numbers are drawn, as some fail for all numbers."""
+    """Makes sure that the language has every kind, before numbers are drawn: some kinds fail for all numbers."""
     for kind in config.kinds:
         if kind == "currency":
             currencies: Sequence[str] = sorted(getattr(CONVERTER_CLASSES[language], "CURRENCY_FORMS", ()))
@@ -131,7 +131,7 @@ def _check_kinds(language: str, config: NumberWordsConfig) -> None:
 
 
 def _without(kind: str, config: NumberWordsConfig) -> str:
-    """What to do where a kind is not to be had: kinds may be left out, but for the last."""
+    """What to do where a kind is not available: leave it out, unless it is the only one."""
     what = f"leave {kind} out of" if len(set(config.kinds)) > 1 else f"take another than {kind} in"
     return f"{what} data.numbers.kinds"
 
@@ -164,6 +164,6 @@ def _try_words(spoken: Spoken, language: str, currency: str) -> str:
             words = converter.to_currency(Decimal(number) / 100, currency=currency)
         else:
             words = getattr(converter, f"to_{kind}")(number)
-    except Exception:  # of any type: what is not implemented, and the converters' own faults
+    except Exception:  # of any type: kinds that are not implemented, and the converters' own bugs
         return ""
     return " ".join(str(words).split())

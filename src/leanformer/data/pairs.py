@@ -15,7 +15,7 @@ from leanformer.config.translation import TextDataConfig
 from leanformer.core.errors import LeanformerError
 
 FEWEST_TESTED = 2
-"""Sentences of a test split: what is drawn from one has no variance."""
+"""Fewest sentences of a test split: samples drawn from a single one have no variance."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def clean_pairs(pairs: SentencePairs) -> tuple[SentencePairs, int]:
 
 
 def _one_line(text: str) -> str:
-    """A sentence is a line wherever it is read or written; white space inside a line is the text's own."""
+    """A text on one line, without outer white space; other white space within it is kept."""
     return re.sub(r"\s*[\r\n]\s*", " ", text.strip())
 
 
@@ -72,10 +72,10 @@ def divide_pairs(
         splits: each split by its role; ``train`` is there, the others may be.
 
     Returns:
-        All three, and what was done in words.
+        All three, and in words what was done.
 
     Raises:
-        LeanformerError: when a split is empty, in the source or after it was divided.
+        LeanformerError: when a split is empty, in the source or after the division.
     """
     divided = dict(splits)
     notes: list[str] = []
@@ -130,13 +130,13 @@ def _too_few(splits: Mapping[str, SentencePairs]) -> str | None:
 
 
 def _division_problem(fraction: float, distinct: int, count: int, role: str, left: int) -> str | None:
-    """What is wrong with setting sentences aside, and what would do.
+    """What is wrong with setting sentences aside, and what would be right.
 
     Args:
-        fraction: The part that is to be set aside.
-        distinct: Of so many sentences.
-        count: How many that is.
-        role: What they are for.
+        fraction: The fraction that is to be set aside.
+        distinct: The number of distinct sentences.
+        count: The number to set aside.
+        role: The split that they are for.
         left: How many splits the rest is for, training included.
     """
     if 0 < count <= distinct - left:

@@ -1,6 +1,6 @@
-"""How a trained model's images are prepared: its ``preprocessor_config.json``, honored whole or refused by name.
+"""How a trained model's images are prepared: its ``preprocessor_config.json``, followed in full or refused.
 
-And the same file for the models that a study ships, which says what was done in training.
+And the same file for the models that a study ships, which says how images were prepared in training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from leanformer.core.paths import read_text
 from leanformer.data.image_files import BITS_KEY, LARGEST_SETTINGS, Resizing, are_numbers, checked_bits
 
 PROCESSORS: dict[str, type[PilBackend]] = {"vit": ViTImageProcessorPil, "deit": DeiTImageProcessorPil}
-"""Family -> its image processor, whose defaults hold for what a file leaves out."""
+"""Family -> its image processor, whose defaults hold for the keys that a file leaves out."""
 LARGEST_NUMBER = 1e6  # of means and deviations, in pixel values from 0 to 1, and of 1 over a deviation
 FILES = ("processor_config.json", "preprocessor_config.json")
 GEOMETRY = frozenset(
@@ -53,7 +53,7 @@ HARMLESS = frozenset(
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image before a model reads it.
+    """How an image is prepared before a model reads it.
 
     Attributes:
         resizing: how it is brought to its size; None where the study says that itself.
@@ -79,11 +79,11 @@ def read_preprocessing(
         family: ``vit`` or ``deit``, whose image processor is meant where the file names none.
         image_size: (height, width) in pixels that the model takes.
         channels: likewise.
-        own_size: whether the study says how images are brought to their size; the file's word is then not asked for.
-        own_numbers: whether the study says mean and deviation, likewise.
+        own_size: whether the study says how images are brought to their size; what the file says of it is then ignored.
+        own_numbers: whether the study gives mean and deviation, likewise.
 
     Raises:
-        LeanformerError: the file is damaged, or says something that cannot be honored.
+        LeanformerError: the file is damaged, or says something that cannot be followed.
     """
     settings = _read(source)
     if settings is None:
@@ -132,10 +132,10 @@ def _read_file(file: Path) -> dict[str, Any]:
         settings = json.loads(read_text(file, LARGEST_SETTINGS))
     except (ValueError, RecursionError) as error:
         raise LeanformerError(
-            f"{file}: cannot be read ({' '.join(str(error).split())[:100]}); write it anew, or remove it"
+            f"{file}: cannot be read ({' '.join(str(error).split())[:100]}); write it again, or remove it"
         ) from None
     if not isinstance(settings, dict):
-        raise LeanformerError(f"{file}: holds {quoted(settings)}, not a mapping of keys; write it anew, or remove it")
+        raise LeanformerError(f"{file}: holds {quoted(settings)}, not a mapping of keys; write it again, or remove it")
     return settings
 
 
@@ -181,7 +181,7 @@ def _resizing(processor: PilBackend, image_size: tuple[int, int] | None, where: 
             )
     elif isinstance(size, int):
         raise LeanformerError(
-            f"{where} says size: shortest_edge {size} and cuts nothing, which gives images of many sizes; {hint}"
+            f"{where} says size: shortest_edge {size} without a crop, which gives images of many sizes; {hint}"
         )
     try:
         resample = Image.Resampling(int(processor.resample))
@@ -224,8 +224,8 @@ def _numbers(processor: PilBackend, channels: int, where: str) -> tuple[tuple[fl
         or min(std) < scale / LARGEST_NUMBER
     ):
         raise LeanformerError(
-            f"{where} says image_mean: {quoted(mean)} and image_std: {quoted(std)}; wanted are as many deviations "
-            "above 0 as means, of the size of pixel values: set data.normalize"
+            f"{where} says image_mean: {quoted(mean)} and image_std: {quoted(std)}; there must be as many "
+            "deviations above 0 as means, of the size of pixel values: set data.normalize"
         )
     return tuple(float(value) / scale for value in mean), tuple(float(value) / scale for value in std)
 
@@ -233,7 +233,7 @@ def _numbers(processor: PilBackend, channels: int, where: str) -> tuple[tuple[fl
 def shipped_processor(
     resizing: Resizing, mean: Sequence[float], std: Sequence[float], on_white: bool, bits: int | None
 ) -> PilBackend:
-    """The image processor that does what was done in training, for ``preprocessor_config.json``.
+    """The image processor that prepares images as in training, for ``preprocessor_config.json``.
 
     Args:
         resizing: how images were brought to their size.
@@ -257,5 +257,5 @@ def shipped_processor(
         settings["do_convert_rgb"] = True
     if bits is not None:
         settings[BITS_KEY] = bits
-    # Older versions of transformers cut with DeiT's alone.
+    # In older versions of transformers only DeiT's processor can crop.
     return PROCESSORS["vit" if resizing.crop is None else "deit"](**settings)

@@ -27,12 +27,12 @@ from leanformer.data.sightings import Watch, look_at
 from leanformer.data.splits import Rows
 from leanformer.data.walking import check_plain
 
-CHUNK = 512  # images that are read at a time while loading
+CHUNK = 512  # images that are read at once while loading
 FEW = 2000  # fewer images are read faster than worker processes start
 MOST_WORKERS = 8
 
 Read = tuple[Tensor, Tensor]
-"""What was read of B images, and what was seen in them ((B, 3) as in ``sightings``, or nothing)."""
+"""What was read from B images, and what was noticed in them: (B, 3) as in ``sightings``, or empty."""
 
 
 class ImageReader(torch.utils.data.Dataset[Any]):
@@ -55,11 +55,11 @@ class ImageReader(torch.utils.data.Dataset[Any]):
         self.watch: Watch | None = None
 
     def reading(self, wanted: Literal["header", "peak"] | ImageForm, watch: Watch | None = None) -> ImageReader:
-        """The same images, of which something else is read.
+        """A reader of the same images that reads something else of them.
 
         Args:
             wanted: the headers, the largest values of images of 16 bits, or the pixels of a form.
-            watch: what is looked for in the pixels, if anything.
+            watch: what to look for in the pixels, if anything.
         """
         reader = copy.copy(self)
         reader.wanted, reader.watch = wanted, watch
@@ -75,13 +75,13 @@ class ImageReader(torch.utils.data.Dataset[Any]):
         result = np.empty((len(rows), *shape), np.uint8 if isinstance(self.wanted, ImageForm) else np.int64)
         seen = np.zeros((len(rows) if self.watch else 0, 3), np.int64)
         files = self.split.examples[rows][self.column]
-        with warnings.catch_warnings(action="ignore"):  # Pillow's, of odd files that it reads all the same
+        with warnings.catch_warnings(action="ignore"):  # of Pillow, about unusual files that it reads all the same
             return self._read(rows, files, result, seen)
 
     def _read(
         self, rows: Sequence[int], files: Sequence[Any], result: NDArray[Any], seen: NDArray[np.int64]
     ) -> Read | LeanformerError:
-        """As ``__getitem__``, into the arrays that are given."""
+        """As ``__getitem__``, written into the given arrays."""
         for index, (row, file) in enumerate(zip(rows, files, strict=True)):
             try:
                 if file is None or (file["bytes"] is None and file["path"] is None):
@@ -119,11 +119,11 @@ def processors() -> int:
 def read_ahead(
     reader: ImageReader, index_batches: Sequence[Rows], workers: int, device: torch.device
 ) -> Iterator[Read]:
-    """What ``reader`` gives for each (B,) array of example numbers, in order, read ahead by worker processes.
+    """Reads a batch for each (B,) array of example numbers, in order, ahead of its use in worker processes.
 
     Args:
         workers: how many; 0 reads here.
-        device: where the images go next; they are still on the CPU, in pinned memory if that makes the way faster.
+        device: where the images go next; they are still on the CPU, in pinned memory if that makes the copy faster.
 
     Raises:
         LeanformerError: for an image that cannot be read, and for a worker that is killed.
@@ -154,7 +154,7 @@ def read_ahead(
 
 
 def read_all(reader: ImageReader, chosen: Rows | None = None) -> Iterator[Read]:
-    """What ``reader`` gives for all its examples, or the chosen ones, in order and in chunks."""
+    """Reads all examples, or the chosen ones, in order and in chunks."""
     numbers = np.arange(len(reader)) if chosen is None else chosen
     chunks = np.split(numbers, range(CHUNK, len(numbers), CHUNK))
     workers = processors() if len(numbers) >= FEW and sys.platform == "linux" else 0
@@ -195,10 +195,10 @@ def common_header(readers: Mapping[str, ImageReader], headers: Mapping[str, Tens
 
 
 def bits_used(reader: ImageReader, header: Tensor) -> int:
-    """Bits that the images of 16 bits use, 8 to 16: all 16 where there are none, so that others may still be read.
+    """Bits that the images of 16 bits use, 8 to 16; 16 where there are none, so that those of other splits can be read.
 
     Args:
-        reader: of the training images, by which alone all are scaled.
+        reader: of the training images, whose range all images are scaled by.
         header: (n, 4) their headers.
     """
     sixteen = (header[:, 3] == SIXTEEN_BITS).nonzero().flatten().numpy()
@@ -211,11 +211,11 @@ def bits_used(reader: ImageReader, header: Tensor) -> int:
 def decode_all(
     reader: ImageReader, form: ImageForm, device: torch.device, watch: Watch | None
 ) -> tuple[Tensor, Tensor]:
-    """(n, C, H, W) uint8 on the device, filled piece by piece so that it is never held twice; and what was seen.
+    """(n, C, H, W) uint8 on the device, filled chunk by chunk so that it is never held twice; and what was seen.
 
     Raises:
         MisfitError: for an image that is not of the form and may not be brought to it.
-        LeanformerError: for one that cannot be read, and when they do not fit in memory.
+        LeanformerError: for an image that cannot be read, and when they do not fit in memory.
     """
     try:
         pixel_values = torch.empty((len(reader), *form.shape), dtype=torch.uint8, device=device)

@@ -1,7 +1,7 @@
-"""What is seen in images as they are decoded, and what of it a reader of the results has to know.
+"""What is noticed in images as they are decoded, and the warnings that follow from it.
 
-An image that the model sees nothing in, frames that nobody reads, and images that stand in two splits are no errors of
-any single file; a study runs with them, and its result means less than it seems to.
+Images that show nothing, frames that are not read, and images that are in two splits are not errors of a single file: a
+study runs with them, but its results may mislead.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from leanformer.core.warning import StudyWarning
 from leanformer.data.image_files import has_transparency, is_sixteen_bit
 
 Watch = Literal["plain", "exact", "near"]
-"""Whether an image shows anything; also which pixels it has; also what it looks like."""
+"""``plain``: whether an image shows anything; ``exact``: also a hash of its pixels; ``near``: also of its look."""
 
 PLAIN, HIDDEN, FRAMES, DEEP, CUT = 1, 2, 4, 8, 16
-"""Of one color; with shapes in its transparency; with further frames; of 16 bits; of 16 bits in color, cut to 8."""
+"""Flags: of one color; with shapes in its transparency; with more frames; of 16 bits; of 16 bits in color, cut to 8."""
 FLAGS, PIXELS, LOOK = 0, 1, 2  # columns
-FILMS = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
-"""Formats whose further frames are images too; those of others are previews, layers or smaller copies."""
+WITH_FRAMES = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
+"""Formats whose other frames are images too; in other formats they are previews, layers or smaller copies."""
 NEAR = 4  # bits of 64 in which near duplicates differ at most
-BLOCK = 2**22  # pairs of images that are compared at a time
+BLOCK = 2**22  # pairs of images that are compared at once
 
 
 def look_at(image: Image.Image, pixels: NDArray[np.uint8], cut: bool, watch: Watch) -> tuple[int, int, int]:
-    """What is seen in one image.
+    """Inspects one image.
 
     Args:
-        image: as its file has it, opened.
+        image: the opened image file.
         pixels: (C, H, W) as the model gets them.
-        cut: whether bits of its colors were lost as it was loaded.
+        cut: whether bits of its colors were lost when it was loaded.
         watch: what to look for.
 
     Returns:
-        Flags; a hash of the pixels; and 64 bits that say where neighboring parts get brighter (0 where not wanted).
+        Flags; a hash of the pixels; and 64 bits that say where neighboring parts get brighter (0 where not asked for).
     """
     flags = 0
     if bool((pixels == pixels[:, :1, :1]).all()):
         flags |= PLAIN
         if has_transparency(image) and len(set(image.convert("RGBA").getchannel("A").getextrema())) > 1:
             flags |= HIDDEN
-    if image.format in FILMS and getattr(image, "is_animated", False):
+    if image.format in WITH_FRAMES and getattr(image, "is_animated", False):
         flags |= FRAMES
     if is_sixteen_bit(image):
         flags |= DEEP
@@ -59,14 +59,14 @@ def look_at(image: Image.Image, pixels: NDArray[np.uint8], cut: bool, watch: Wat
 
 
 def _difference_hash(pixels: NDArray[np.uint8]) -> bytes:
-    """64 bits: of an image in 9x8 grey values, whether each is brighter than its neighbor on the left."""
+    """64 bits: for an image of 9x8 grey values, whether each is brighter than its neighbor on the left."""
     grey = Image.fromarray(pixels.mean(axis=0).astype(np.uint8)).resize((9, 8), Image.Resampling.BOX)
     values = np.asarray(grey)
     return np.packbits(values[:, 1:] > values[:, :-1]).tobytes()
 
 
 Place = Callable[[str, int], str]
-"""Where an example (its role and number) comes from."""
+"""An example's role and number -> where it comes from."""
 
 
 def judge(
@@ -81,7 +81,7 @@ def judge(
         watch: what was looked for.
         place: names an example.
     """
-    warnings = _of_plain_and_films(seen, place)
+    warnings = _image_warnings(seen, place)
     if watch == "plain":
         return [], warnings
     leaks = [
@@ -93,7 +93,7 @@ def judge(
     return notes, [*warnings, *leaks, *([conflict] if conflict else [])]
 
 
-def _of_plain_and_films(seen: Mapping[str, Tensor], place: Place) -> list[StudyWarning]:
+def _image_warnings(seen: Mapping[str, Tensor], place: Place) -> list[StudyWarning]:
     warnings = []
     for flag, code in ((PLAIN, "constant-images"), (FRAMES, "several-frames"), (CUT, "cut-colors")):
         found = [
@@ -128,7 +128,7 @@ def _cause(flags: int) -> str:
 
 
 def _leaks(train: Tensor, held_out: Tensor, role: str, watch: Watch, place: Place) -> list[StudyWarning]:
-    """The warnings of images of another split that are in the training split, exactly or nearly."""
+    """The warnings about images of another split that are in the training split, exactly or nearly."""
     known, own = train.numpy(), held_out.numpy()
     exact = np.isin(own[:, PIXELS], known[:, PIXELS])
     warnings = []
@@ -152,7 +152,7 @@ def _leaks(train: Tensor, held_out: Tensor, role: str, watch: Watch, place: Plac
                     "near-duplicates",
                     f"{role} images that look like one of the training split: {count:,} of {len(own):,}, such as "
                     f"{place(role, index)}, which looks like {place('train', int(twins[index]))}; look at some, and "
-                    "keep what was taken together in one split",
+                    "keep images that were taken together in one split",
                     count,
                 )
             )
@@ -177,7 +177,7 @@ def _near(known: NDArray[np.int64], own: NDArray[np.int64], exact: NDArray[np.bo
 
 
 def _conflict(train: Tensor, labels: Tensor, classes: tuple[str, ...], place: Place) -> StudyWarning | None:
-    """The warning of training images that are the same and of different classes."""
+    """The warning about training images that are the same and have different classes."""
     _, image = np.unique(train.numpy()[:, PIXELS], return_inverse=True)  # equal numbers for equal images
     numbers = labels.cpu().numpy()
     order = np.lexsort((numbers, image))

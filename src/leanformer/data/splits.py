@@ -29,7 +29,7 @@ ADDED_WORDS = frozenset({"data", "dataset", "folder", "image", "images", "imgs",
 
 
 def plain_role(name: str) -> str | None:
-    """What a split of exactly this name is for: ``train``, ``validation`` or ``test``; None where it says none."""
+    """What a split of exactly this name is for: ``train``, ``validation`` or ``test``; None for other names."""
     return next((role for role, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 
@@ -48,11 +48,10 @@ class SplitRows:
 
 
 def name_splits(found: list[str], source: str) -> dict[str, str]:
-    """What each split of the source is for: ``{"train": "train", "validation": "dev", ...}``, the source's name last.
+    """What each split of the source is for: role -> the source's name, such as ``{"validation": "dev", ...}``.
 
-    A role's own name goes before the others that are for it (``test`` before ``holdout``), and these before a name with
-    numbers or words added. A sole split counts as training data under any name but
-    one of a test or validation split.
+    A role's own name is preferred to its other names (``test`` to ``holdout``), and these to a name with numbers or
+    words added. A single split is training data under any name but one of a test or validation split.
 
     Raises:
         LeanformerError: without a training split, or when two splits claim one role.
@@ -89,11 +88,11 @@ def make_splits(labels: Mapping[str, Rows], config: ImageDataConfig) -> tuple[di
         labels: (n,) class numbers of each split by its role; ``train`` is there, the others may be.
 
     Returns:
-        ``{role: SplitRows}`` with ``source_split`` holding the role that the rows were taken from, and what was done
-        in words.
+        ``{role: SplitRows}`` with ``source_split`` holding the role that the rows were taken from, and in words what
+        was done.
 
     Raises:
-        LeanformerError: when a split is empty, in the source or after it was divided.
+        LeanformerError: when a split is empty, in the source or after the division.
     """
     splits: dict[str, SplitRows] = {}
     notes: list[str] = []

@@ -1,7 +1,7 @@
-"""Encoded sentence pairs as batches of tensors: a token budget a batch, sentences of like length together.
+"""Encoded sentence pairs as batches of tensors: a token budget for each batch, sentences of similar length together.
 
-Text is encoded once and kept as flat arrays of ids; a batch is gathered from them on the device, without any Python
-work a token.
+Text is encoded once and kept as flat arrays of ids; a batch is gathered from them on the device, without Python work
+for each token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from leanformer.core.errors import LeanformerError
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.tokenizers import TranslationTokenizer
 
-IGNORED = -100  # the label that no loss is taken at
+IGNORED = -100  # the label at which there is no loss
 ENCODED_AT_A_TIME = 10_000  # sentences
 
 Rows = NDArray[np.int64]
@@ -32,7 +32,7 @@ class Sentences:
     """The ids of n sentences, each with its end mark.
 
     Attributes:
-        tokens: (total,) int32, one sentence behind the other.
+        tokens: (total,) int32, one sentence after the other.
         offsets: (n + 1,) int64; sentence i is ``tokens[offsets[i]:offsets[i + 1]]``.
     """
 
@@ -41,7 +41,7 @@ class Sentences:
 
     @classmethod
     def joined(cls, sentences: Sequence[NDArray[np.int32]]) -> Sentences:
-        """Sentences one behind the other."""
+        """Joins sentences, one after the other."""
         lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
         offsets = np.concatenate((np.zeros(1, np.int64), lengths.cumsum()))
         return cls(np.concatenate((np.zeros(0, np.int32), *sentences)), offsets)
@@ -111,11 +111,11 @@ def check_limit(splits: Mapping[str, EncodedPairs], limit: int) -> None:
     """Makes sure that a limit leaves something of each split.
 
     Args:
-        splits: By what they are for, such as ``training``.
+        splits: The splits by name, such as ``training``.
         limit: ``data.max_tokens``: most tokens of either side, the end mark included.
 
     Raises:
-        LeanformerError: All pairs of a split are longer; the message says what would do for all splits.
+        LeanformerError: All pairs of a split are longer; the message says which limit would be enough for all splits.
     """
     nothing = {name: pairs for name, pairs in splits.items() if pairs.lengths.min() > limit}
     if nothing:
@@ -128,7 +128,7 @@ def check_limit(splits: Mapping[str, EncodedPairs], limit: int) -> None:
 
 
 def _encode(texts: Sequence[str], encode: Callable[[Sequence[str]], list[list[int]]]) -> Sentences:
-    """The sentences' ids, a part at a time, as Python's numbers take much memory."""
+    """The sentences' ids, a part at a time, because Python's numbers take much memory."""
     ids: list[NDArray[np.int32]] = []
     for start in range(0, len(texts), ENCODED_AT_A_TIME):
         ids += (np.array(sentence, np.int32) for sentence in encode(texts[start : start + ENCODED_AT_A_TIME]))
@@ -144,11 +144,11 @@ def check_lengths(
         splits: The splits by name. From ``test`` nothing is ever left out; from the others what is longer than
             ``data.max_tokens``.
         limit: The block's positions.
-        what: The block and where it stands, for the message.
-        sides: Which sentences it sees of each split.
+        what: The block and its site, for the message.
+        sides: Which sentences of each split it reads.
 
     Raises:
-        LeanformerError: Some have more tokens, the end mark included; the message says what would do.
+        LeanformerError: Some have more tokens, the end mark included; the message says what would be enough.
     """
     lengths = {
         (split, side): (splits[split].sources if side == "source" else splits[split].targets).lengths
@@ -201,7 +201,7 @@ def length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[Rows]:
 
 
 class _DeviceSentences:
-    """Sentences whose ids lie on the device."""
+    """Sentences whose ids are on the device."""
 
     def __init__(self, sentences: Sentences, device: torch.device) -> None:
         self.lengths = sentences.lengths
@@ -209,7 +209,7 @@ class _DeviceSentences:
         self._bounds = torch.from_numpy(np.stack((sentences.offsets[:-1], sentences.offsets[1:]))).to(device)  # (2, n)
 
     def padded(self, rows: Rows, pad_id: int) -> tuple[Tensor, Tensor]:
-        """Rows of ids, filled up to the longest: (B, L) int64, and (B, L) bool that is true at ids."""
+        """Rows of ids, padded to the longest: (B, L) int64, and (B, L) bool that is true at ids."""
         device = self._tokens.device
         starts, ends = self._bounds[:, torch.from_numpy(rows).to(device)].unsqueeze(-1)  # (B, 1)
         places = starts + torch.arange(int(self.lengths[rows].max()), device=device)  # (B, L)
@@ -221,16 +221,16 @@ class _DeviceSentences:
 class TextBatches:
     """The batches that a translator is trained and evaluated on.
 
-    In each epoch every batch keeps its size and the length of the longer side of its pairs, so that the token budget
-    holds and the steps an epoch are always as many. Which pairs of equal length stand in which of the batches is drawn
-    anew, and so is the order of the batches.
+    The batches of every epoch have the same sizes, and the same lengths on the longer side of their pairs, so that the
+    token budget holds and every epoch has as many steps. Which pairs of equal length are in which batch is drawn again
+    for each epoch, and so is the order of the batches.
 
     Args:
         train: The training pairs.
         batch_tokens: Most tokens of a batch on its longer side, padding included.
-        pad_id: The id that fills rows up, in inputs.
+        pad_id: The id of padding, in inputs.
         decoder_start_id: The id that decoder inputs begin with.
-        device: Where batches are wanted.
+        device: The device of the batches.
 
     Raises:
         LeanformerError: A pair is longer than ``batch_tokens``.
@@ -255,7 +255,7 @@ class TextBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training steps an epoch."""
+        """Training steps in an epoch."""
         return len(self._sizes)
 
     def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, Tensor]]:
@@ -290,7 +290,7 @@ class TextBatches:
 
         Returns:
             ``input_ids`` and ``attention_mask`` (B, S), ``decoder_input_ids`` and ``labels`` (B, T), int64 on the
-            device. Decoder inputs are the labels one place later; at padding labels are -100.
+            device. Decoder inputs are the labels shifted right by one; labels are -100 at padding.
         """
         return self._batch(self._sides(pairs), rows)
 

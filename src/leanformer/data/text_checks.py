@@ -1,4 +1,4 @@
-"""What is suspicious about sentence pairs: sentences that are trained and tested on, sides that are no translations."""
+"""Suspicious sentence pairs: those that are both trained and tested on, those that are not translated."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TypeVar
 from leanformer.core.warning import StudyWarning
 from leanformer.data.pairs import SentencePairs
 
-MUCH = 0.1  # part of a split that is too much to be left out without a word beside the decision
-MOST = 0.5
+MUCH = 0.1  # fraction of a split, such as of pairs left out, above which there is a warning
+MANY_UNTRANSLATED = 0.5  # fraction of a split above which there is a warning
 
 T = TypeVar("T")
 
 
 def leak_warning(train: SentencePairs, held_out: SentencePairs, role: str) -> StudyWarning | None:
-    """Which pairs of a held-out split are known from training; each counts once, by the most that is known of it.
+    """The warning about pairs of a held-out split that are known from training; each counts once, by its best match.
 
     Args:
-        train: The training split, as it is trained on.
-        held_out: The other.
-        role: What it is for.
+        train: The training split, as models are trained on it.
+        held_out: The held-out split.
+        role: The held-out split's name.
     """
     pairs = _shared(_rows(held_out), _rows(train))
     sources = _shared(held_out.sources, train.sources)
@@ -48,38 +48,38 @@ def leak_warning(train: SentencePairs, held_out: SentencePairs, role: str) -> St
     )
     return StudyWarning(
         "leaked-sentences",
-        f"{role}: {count:,} of {len(held_out):,} pairs stand in the training split too "
-        f"({', '.join(f'{number:,} {kind}' for number, kind in kinds if number)}); what was trained on scores too "
-        "well, so take these pairs out of the training data",
+        f"{role}: {count:,} of {len(held_out):,} pairs are in the training split too "
+        f"({', '.join(f'{number:,} {kind}' for number, kind in kinds if number)}); models score too well "
+        "on what they were trained on, so remove these pairs from the training data",
         count,
     )
 
 
 def untranslated_warning(splits: Mapping[str, SentencePairs]) -> StudyWarning | None:
-    """Splits most of whose pairs say the same on both sides, but for case and spaces."""
+    """The warning about splits of which most pairs are the same on both sides, but for case and spaces."""
     found = {
         role: sum(_folded(source) == _folded(target) for source, target in _rows(pairs))
         for role, pairs in splits.items()
     }
-    found = {role: count for role, count in found.items() if count > MOST * len(splits[role])}
+    found = {role: count for role, count in found.items() if count > MANY_UNTRANSLATED * len(splits[role])}
     if not found:
         return None
     counts = ", ".join(f"{count:,} of {len(splits[role]):,} pairs of {role}" for role, count in found.items())
     return StudyWarning(
         "untranslated-pairs",
-        f"{counts} have the same sentence on both sides; see whether data.source_language and data.target_language "
+        f"{counts} have the same sentence on both sides; check whether data.source_language and data.target_language "
         "name the right columns or files",
         sum(found.values()),
     )
 
 
 def left_out_warning(role: str, left_out: int, pairs: int, reason: str) -> StudyWarning | None:
-    """Pairs that were left out, where they are many.
+    """The warning about pairs that were left out, where they are many.
 
     Args:
         role: The split.
-        left_out: How many pairs were.
-        pairs: Of how many.
+        left_out: How many pairs were left out.
+        pairs: How many the split had.
         reason: Why, and what to do.
     """
     if left_out <= MUCH * pairs:
@@ -92,16 +92,16 @@ def _rows(pairs: SentencePairs) -> Iterable[tuple[str, str]]:
 
 
 def _shared(held_out: Iterable[T], train: Iterable[T]) -> set[T]:
-    """What is in both; the larger of them is only passed through."""
+    """The items that both have."""
     wanted = set(held_out)
     return {one for one in train if one in wanted}
 
 
 def _folded(text: str) -> str:
-    """A sentence without what is only its dress: case, spaces, and how its letters are composed."""
+    """A sentence without differences in case, in spaces and in how Unicode composes its letters."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def present(warnings: Sequence[StudyWarning | None]) -> list[StudyWarning]:
-    """Those that there are."""
+    """The warnings without the Nones."""
     return [warning for warning in warnings if warning is not None]

@@ -39,14 +39,14 @@ def read_aligned(source_file: Path, target_file: Path) -> SentencePairs:
 
 
 def plain_file(prefix: Path, language: str) -> Path:
-    """A side of aligned plain files: ``prefix.language``, or that packed where it is there packed alone."""
+    """One side of aligned plain files: ``prefix.language``, or ``prefix.language.gz`` where there is only that."""
     file = prefix.with_name(f"{prefix.name}.{language}")
     packed = file.with_name(f"{file.name}.gz")
     return packed if packed.is_file() and not file.is_file() else file
 
 
 def plain_names(directory: Path, languages: Iterable[str]) -> list[str]:
-    """The names of a directory's aligned plain files, without the language, each once."""
+    """The distinct names of a directory's aligned plain files, without the language."""
     names: dict[str, None] = {}
     for language in languages:
         for ending in (f".{language}", f".{language}.gz"):
@@ -59,7 +59,7 @@ def plain_names(directory: Path, languages: Iterable[str]) -> list[str]:
 def read_tsv(file: Path, languages: tuple[str, str]) -> SentencePairs:
     """Lines of source, tab, target; or of any columns under a first line that names both languages.
 
-    Where the names stand in double quotes, so may the sentences, and they go.
+    Where the names are in double quotes, the sentences may be too; the quotes are removed.
 
     Raises:
         LeanformerError: for a line with another number of columns, and for a first line that names one language only,
@@ -68,14 +68,14 @@ def read_tsv(file: Path, languages: tuple[str, str]) -> SentencePairs:
     text = read_text(file)
     lines = split_lines(text)
     if _QUOTED.fullmatch(lines[0]) and None not in match_codes(_first_row(lines[0], "\t"), languages):
-        # Written as comma-separated values are: the sentences stand in quotes too.
-        return _pairs(file, _csv_rows(file, text, "\t"), languages, "a sentence with a tab stands in double quotes")
+        # Written like comma-separated values: the sentences may be in quotes too.
+        return _pairs(file, _csv_rows(file, text, "\t"), languages, "a sentence with a tab must be in double quotes")
     rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=1)]
-    return _pairs(file, rows, languages, "a sentence holds no tab")
+    return _pairs(file, rows, languages, "a sentence must not contain a tab")
 
 
 def read_csv(file: Path, languages: tuple[str, str]) -> SentencePairs:
-    """Comma-separated values (RFC 4180), or with semicolons or tabs in the commas' place; columns as in ``read_tsv``.
+    """Comma-separated values (RFC 4180), or with semicolons or tabs instead of commas; columns as in ``read_tsv``.
 
     Raises:
         LeanformerError: as ``read_tsv``, and for quotes that do not close.
@@ -86,12 +86,12 @@ def read_csv(file: Path, languages: tuple[str, str]) -> SentencePairs:
     two = [delimiter for delimiter, row in first.items() if len(row) == 2]
     delimiter = (named or two or [","])[0]
     return _pairs(
-        file, _csv_rows(file, text, delimiter), languages, f"a sentence with a {delimiter!r} stands in double quotes"
+        file, _csv_rows(file, text, delimiter), languages, f"a sentence with a {delimiter!r} must be in double quotes"
     )
 
 
 def _first_row(text: str, delimiter: str) -> list[str]:
-    """The columns of a table's first row, if this is what stands between them."""
+    """The columns of a table's first row with this delimiter; empty where it cannot be read so."""
     try:
         return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error:
@@ -106,23 +106,23 @@ def _csv_rows(file: Path, text: str, delimiter: str) -> list[Row]:
     try:
         for row in reader:
             rows.append((start, row or [""]))
-            start = reader.line_num + 1  # a sentence in quotes may go over several lines
+            start = reader.line_num + 1  # a sentence in quotes may span several lines
     except csv.Error as error:
         raise LeanformerError(
-            f"{file}, line {start}: not whole CSV ({error}); a quote that opens a column closes it too, and one inside "
-            "stands there twice"
+            f"{file}, line {start}: not whole CSV ({error}); a column that begins with a quote must end with one, and "
+            "a quote inside is written twice"
         ) from error
     return rows
 
 
 def _pairs(file: Path, rows: Sequence[Row], languages: tuple[str, str], rule: str) -> SentencePairs:
-    """The pairs of a table's rows, of its two columns or of those that its first row names.
+    """The pairs of a table's rows, from its two columns or from those that its first row names.
 
     Args:
         file: The file, for messages.
         rows: All of them, one or more.
         languages: Source and target.
-        rule: What a row with another number of columns has broken.
+        rule: The rule that a row with another number of columns breaks, for the message.
     """
     names = [name.strip().strip('"').strip() for name in rows[0][1]]
     columns, start = (0, 1), 0
@@ -131,7 +131,7 @@ def _pairs(file: Path, rows: Sequence[Row], languages: tuple[str, str], rule: st
         if not any(named):
             raise LeanformerError(
                 f"{file}, line 1: {names[0]!r} and {names[1]!r} look like the names of columns, not like a sentence "
-                f"and its translation; name the columns {languages[0]} and {languages[1]} there, or take the line out"
+                f"and its translation; name the columns {languages[0]} and {languages[1]} there, or remove the line"
             )
         for name, language in zip(named, languages, strict=True):
             if name is None:
@@ -139,13 +139,13 @@ def _pairs(file: Path, rows: Sequence[Row], languages: tuple[str, str], rule: st
         columns, start = (names.index(str(named[0])), names.index(str(named[1]))), 1
     elif len(names) != 2:
         raise LeanformerError(
-            f"{file}, line 1: {_columns(len(names))}; wanted are two, {languages[0]} and {languages[1]}, or a first "
+            f"{file}, line 1: {_columns(len(names))}; give two, {languages[0]} and {languages[1]}, or a first "
             "line with the columns' names, which must include both"
         )
     for number, row in rows[start:]:
         if row != [""] and len(row) != len(names):
             raise LeanformerError(f"{file}, line {number}: {_columns(len(row))}, but line 1 has {len(names)}; {rule}")
-    # An empty line is a pair.
+    # An empty line is a pair with empty sides.
     full = [row if len(row) == len(names) else [""] * len(names) for _, row in rows[start:]]
     source, target = columns
     return SentencePairs(tuple(row[source] for row in full), tuple(row[target] for row in full))

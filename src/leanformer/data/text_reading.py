@@ -1,8 +1,8 @@
-"""Text files as people have them: packed by gzip or not, with a byte order mark or not, from any system.
+"""Reads text files: packed by gzip or not, with a byte order mark or not, from any system.
 
-Lines end at line feeds alone, with or without a carriage return before; a file without any line feed, as old Macs wrote
-them, has its lines end at carriage returns. The other characters that Unicode counts as line ends stand inside of
-sentences, and would shift everything behind them on one side.
+Lines end at line feeds alone, with or without a carriage return before; in a file without any line feed, as old Macs
+wrote them, they end at carriage returns. The other characters that Unicode counts as line ends occur inside of
+sentences, and would shift all later sentences of one side.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from leanformer.data.hub import first_line
 GZIP = b"\x1f\x8b"  # how packed files begin, whatever they are called
 AT_A_TIME = 2**20  # bytes
 UNPACKED_FREELY = 2**28  # bytes
-MOST_EXPANSION = 100  # times, of larger files; text is packed to a tenth
+MOST_EXPANSION = 100  # times, for larger files; text is packed to about a tenth
 
 MARKS = (  # that of UTF-32 first: it begins as that of UTF-16 does
     (codecs.BOM_UTF8, "utf-8"),
@@ -36,14 +36,14 @@ def unpacked_name(file: Path) -> Path:
 
 
 def read_parts(file: Path) -> Iterator[bytes]:
-    """The content of a file, a part at a time; of a file that is packed by gzip, what is in it.
+    """The content of a file, a part at a time; if it is packed by gzip, the unpacked content.
 
     Raises:
         LeanformerError: for a file that cannot be read, is packed but not whole, or unpacks to far more than text does.
     """
     try:
         with file.open("rb") as raw:
-            if raw.peek(len(GZIP))[: len(GZIP)] != GZIP:  # looked at, not read: a pipe cannot be wound back
+            if raw.peek(len(GZIP))[: len(GZIP)] != GZIP:  # peeked at, not read: a pipe cannot be rewound
                 while part := raw.read(AT_A_TIME):
                     yield part
                 return
@@ -53,8 +53,8 @@ def read_parts(file: Path) -> Iterator[bytes]:
                     left -= len(part)
                     if left < 0:
                         raise LeanformerError(
-                            f"{file}: unpacks to more than {MOST_EXPANSION} times its size, which text does not; if it "
-                            "is right all the same, unpack it (gunzip) and give the file that comes out"
+                            f"{file}: unpacks to more than {MOST_EXPANSION} times its size, which text does not; if "
+                            "the file is right, unpack it (gunzip) and give the unpacked file"
                         )
                     yield part
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -66,11 +66,11 @@ def read_parts(file: Path) -> Iterator[bytes]:
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """The text of UTF-8, or of UTF-16 and UTF-32 with a byte order mark; the mark goes.
+    """Decodes UTF-8, or UTF-16 and UTF-32 with a byte order mark, which is removed.
 
     Args:
         content: The bytes.
-        name: What they are from, for the message.
+        name: The file's name, for the message.
 
     Raises:
         LeanformerError: for other encodings, with the line's number.
@@ -85,16 +85,16 @@ def decode_text(content: bytes, name: str) -> str:
             f"{name}, line {line}: byte 0x{content[error.start]:02x} is not {encoding[:6].upper().rstrip('-')}; "
             "convert the file to UTF-8"
         ) from error
-    if (place := text.find("\0")) >= 0:  # which is how UTF-16 looks to who takes it for UTF-8
+    if (place := text.find("\0")) >= 0:  # UTF-16 looks so when it is read as UTF-8
         raise LeanformerError(
             f"{name}, line {text.count(chr(10), 0, place) + 1}: holds a NUL character, as UTF-16 without a byte order "
-            "mark does; convert the file to UTF-8, or take the character out"
+            "mark does; convert the file to UTF-8, or remove the character"
         )
     return text
 
 
 def marked_encoding(content: bytes) -> tuple[bytes, str] | None:
-    """The byte order mark that a text begins with, and the encoding that it tells."""
+    """The byte order mark that a text begins with, and its encoding."""
     return next(((mark, encoding) for mark, encoding in MARKS if content.startswith(mark)), None)
 
 

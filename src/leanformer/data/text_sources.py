@@ -1,4 +1,4 @@
-"""Where sentence pairs come from: the source that a study names is found, and read as its splits."""
+"""Where sentence pairs come from: finds the source that a study names, and reads its splits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Splits = dict[str, SentencePairs]
 
 
 def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
-    """The pairs of ``config.source`` as they are written there, in the shapes that docs/text-data.md lists.
+    """The unchanged pairs of ``config.source``, in the forms that docs/text-data.md lists.
 
     Returns:
         ``{role: pairs}`` with ``train`` and, where the source has them, ``validation`` and ``test``; and in words what
@@ -66,7 +66,7 @@ def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
 
 
 def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[str, str]) -> tuple[Splits, list[str]]:
-    """An IWSLT archive, a data set in the hub's layout, or a file of pairs or two aligned plain files a split."""
+    """An IWSLT archive, a data set in the hub's layout, or for each split a file of pairs or two aligned files."""
     if is_iwslt(directory):
         refuse_subset(config.source, config.subset)
         splits, notes = read_iwslt(directory, languages)
@@ -107,10 +107,10 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
 
 
 def _check_one_kind(source: str, tables: Sequence[Path], files: Mapping[str, Sequence[Path]]) -> None:
-    """Makes sure that no split is in files of pairs where others are in tables, or it would be left out.
+    """Refuses a split in files of pairs beside splits in tables: it would be left out.
 
     Raises:
-        LeanformerError: One is.
+        LeanformerError: There is one.
     """
     in_tables = {unpacked_name(table).stem for table in tables}
     known = {name for names in SPLIT_NAMES.values() for name in names}
@@ -148,7 +148,7 @@ def _files_of_splits(directory: Path, languages: tuple[str, str]) -> dict[str, l
 
 
 def _read_file(file: Path, config: TextDataConfig, languages: tuple[str, str]) -> tuple[Splits, list[str]]:
-    """One file of pairs, which is training data to divide."""
+    """One file of pairs, from which all splits are taken."""
     suffix = _suffix(file)
     if suffix in TABLE_FORMATS:
         _check_packed(file)
@@ -182,12 +182,12 @@ def _check_packed(table: Path) -> None:
 
 
 def _suffix(file: Path) -> str:
-    """What kind a file is by its name, packed or not."""
+    """The ending of a file's name, without ``.gz``, in lower case."""
     return unpacked_name(file).suffix.lower()
 
 
 def _roles(found: list[str], source: str) -> tuple[dict[str, str], list[str]]:
-    """The names of the splits by role, and in words which are not used."""
+    """The names of the splits by role, and in words which splits are not used."""
     roles = name_splits(found, source)
     unused = [name for name in found if name not in roles.values()]
     return roles, [f"splits not used: {', '.join(unused)}"] if unused else []
@@ -196,7 +196,7 @@ def _roles(found: list[str], source: str) -> tuple[dict[str, str], list[str]]:
 def _from_table(
     found: Mapping[str, SourceSplit], config: TextDataConfig, languages: tuple[str, str]
 ) -> tuple[Splits, list[str]]:
-    """The pairs of a data set's splits, from a column a language, or a column ``translation`` of both."""
+    """The pairs of a data set's splits, from a column for each language, or a column ``translation`` of both."""
     roles, notes = _roles(list(found), config.source)
     splits: Splits = {}
     used: tuple[str, ...] = ()
@@ -226,7 +226,7 @@ def _named_columns(split: SourceSplit, config: TextDataConfig, languages: tuple[
 
 
 def _in_words(feature: Any) -> str:
-    """What a column holds that does not hold texts."""
+    """What a column holds instead of texts, in words."""
     if isinstance(feature, datasets.Value):
         kinds = {"null": "nothing", "bool": "true and false", "int": "whole numbers", "uint": "whole numbers"}
         kinds |= {"float": "numbers with decimals", "decimal": "numbers with decimals"}
@@ -244,8 +244,8 @@ def _column(split: SourceSplit, column: str, key: str) -> tuple[str, ...]:
     feature = split.examples.features[column]
     if not isinstance(feature, datasets.Value) or feature.dtype not in ("string", "large_string"):
         raise LeanformerError(
-            f"data.{key}: column {column!r} of {split.source} holds {_in_words(feature)}; wanted is a text in each "
-            "row, which in JSON stands in double quotes"
+            f"data.{key}: column {column!r} of {split.source} holds {_in_words(feature)}; it must hold a text in "
+            "each row, which in JSON is in double quotes"
         )
     stored = split.examples.select_columns([column]).with_format("arrow")[:][column]
     texts = []
@@ -261,11 +261,11 @@ def _column(split: SourceSplit, column: str, key: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class TextData:
-    """What a translator learns from.
+    """The sentence pairs that translators learn from and are tested on.
 
     Attributes:
-        notes: in words: what was found, left out and divided, with counts.
-        warnings: what the reader of the results has to know of these pairs.
+        notes: in words: what was found, left out and set aside, with counts.
+        warnings: what the reader of the results has to know about these pairs.
     """
 
     train: SentencePairs
@@ -303,14 +303,14 @@ def load_text(config: TextDataConfig) -> TextData:
             )
         if left_out:
             notes.append(f"{role}: {left_out:,} of {len(pairs):,} pairs left out, as a side is empty")
-        found.append(left_out_warning(role, left_out, len(pairs), "a side is empty; see whether lines are missing"))
+        found.append(left_out_warning(role, left_out, len(pairs), "a side is empty; check whether lines are missing"))
 
     # 3. Set aside the splits that the source lacks, and apply the limits.
     divided, division_notes = divide_pairs(splits, config)
     notes += division_notes
     notes += [f"{role}: {len(divided[role]):,} pairs" for role in ("train", "validation", "test")]
 
-    # 4. Look for what makes results wrong without any error.
+    # 4. Look for what makes results misleading.
     found += [leak_warning(divided["train"], divided[role], role) for role in ("validation", "test")]
     found.append(untranslated_warning(divided))
     return TextData(divided["train"], divided["validation"], divided["test"], tuple(notes), tuple(present(found)))

@@ -1,4 +1,4 @@
-"""Translation memories (TMX 1.4), and what the project's other XML files share with them.
+"""Translation memories (TMX 1.4), and what other XML files of sentence pairs share with them.
 
 XML is decoded here and handed to the parser as text: expat itself knows few encodings. Files that declare entities are
 refused before anything is expanded; no file of translations needs them, and a few lines of them can fill any memory.
@@ -23,16 +23,16 @@ XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 NATIVE_CODE = frozenset({"bpt", "ept", "ph", "it", "ut"})  # TMX elements that hold a document format's own markup
 DECLARED = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""")
 NO_ENCODINGS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
-"""What Python counts among its text encodings, and no file is written in."""
+"""Encodings that Python counts among those of text, but in which no file is written."""
 UNMARKED = ((b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"))  # how UTF-16 begins where it has no byte order mark
 
 
 def read_tmx(file: Path, languages: tuple[str, str]) -> tuple[SentencePairs, int]:
     """The translation units of a TMX 1.4 file that have both languages, and the number of those that do not.
 
-    ``en`` matches ``en-US`` and the other way round; where a unit has several that match, the same code goes first.
-    Inline elements are flattened: what is the sentence's text stays, what is a document's markup goes. Elements may
-    stand in a namespace.
+    ``en`` matches ``en-US`` and the other way round; where several of a unit match, the exact code is preferred. Inline
+    elements are flattened: the sentence's text is kept, the document's markup is removed. Elements may have a
+    namespace.
 
     Raises:
         LeanformerError: for XML that is not well-formed, ends early or declares entities, for an unknown encoding, and
@@ -103,13 +103,13 @@ def _encoding(file: Path, start: bytes) -> tuple[bytes, str]:
     declared = DECLARED.match(start)
     name = declared[1].decode() if declared else "utf-8"
     if name.lower().startswith("ucs-2"):
-        name = "utf-16"  # which Python does not call so
+        name = "utf-16"  # as Python calls it
     try:
         found = codecs.lookup(name)
     except LookupError:
         found = None
     if found is not None and found.name.startswith(("utf-16", "utf-32")):
-        found = codecs.lookup("utf-8")  # or the declaration could not have been read: the file was converted since
+        found = codecs.lookup("utf-8")  # else the declaration could not have been read: the file was converted later
     if found is None or not found._is_text_encoding or found.name in NO_ENCODINGS:
         raise LeanformerError(
             f"{file}, line 1: the encoding {name!r} is not known; convert the file to UTF-8 and let its first line say "
@@ -119,21 +119,21 @@ def _encoding(file: Path, start: bytes) -> tuple[bytes, str]:
 
 
 class _PrologEnds(Exception):  # noqa: N818 - no error, but how a handler of expat ends its parser
-    """The first element has begun: behind it no entity can be declared."""
+    """The first element has begun: after it no entity can be declared."""
 
 
 def without_entities(file: Path, parts: Iterable[str]) -> Iterator[str]:
-    """The parts of an XML text as they are, each once it is known that no entity is declared up to its end.
+    """Passes the parts of an XML text on unchanged, each after a check that no entity is declared up to its end.
 
     Raises:
-        LeanformerError: One is.
+        LeanformerError: An entity is declared.
     """
     prolog = expat.ParserCreate()
 
     def refuse(name: str, *_: object) -> None:
         raise LeanformerError(
-            f"{file}: declares the entity {name!r}, and such could fill the memory; take the declarations "
-            "(<!ENTITY ...>) out, and write what they stand for"
+            f"{file}: declares the entity {name!r}, and entities could fill the memory; remove the declarations "
+            "(<!ENTITY ...>), and write what they stand for"
         )
 
     def stop(*_: object) -> None:
@@ -149,7 +149,7 @@ def without_entities(file: Path, parts: Iterable[str]) -> Iterator[str]:
             except _PrologEnds:
                 in_prolog = False
             except expat.ExpatError:
-                in_prolog = False  # the true parser says what is wrong, and where
+                in_prolog = False  # the parser of the whole text says what is wrong, and where
         yield part
 
 
@@ -159,7 +159,7 @@ def xml_problem(file: Path, error: ElementTree.ParseError) -> str:
     reason = str(error).split(":")[0]
     if reason in ("no element found", "unclosed token", "unclosed CDATA section"):
         return f"{file}, line {line}: not whole XML ({reason}); copy or download the file again"
-    return f"{file}, line {line}: not well-formed XML ({reason}); mend that line, or export the file again"
+    return f"{file}, line {line}: not well-formed XML ({reason}); fix that line, or export the file again"
 
 
 def _variants(unit: ElementTree.Element) -> dict[str, str]:
@@ -171,7 +171,7 @@ def _variants(unit: ElementTree.Element) -> dict[str, str]:
         segment = next((child for child in variant if _local(child) == "seg"), None)
         code = variant.get(XML_LANGUAGE) or variant.get("lang") or ""
         if segment is not None:
-            # The file's own line breaks and indents go; the other spaces of Unicode are the sentence's.
+            # Line breaks and indents of the file are removed; other spaces of Unicode belong to the sentence.
             variants.setdefault(code, re.sub(r"[ \t\r\n]+", " ", _flat_text(segment)).strip())
     return variants
 

@@ -1,7 +1,7 @@
 """Subword tokenizers: trained where the model brings none, wrapped where it brings its own, kept with the model.
 
-A tokenizer that is trained here works on bytes (Radford et al. 2019, section 2.2), so that any text can be written and
-comes back as it was, in Unicode's composed form (NFC); its files are ordinary Hugging Face ones.
+A tokenizer that is trained here works on bytes (Radford et al. 2019, section 2.2), so that any text can be encoded and
+is decoded unchanged, in Unicode's composed form (NFC); its files are ordinary Hugging Face ones.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TranslationTokenizer:
         self.eos_id: int = eos_id
         if self.eos_id not in self.encode_target(["a"])[0]:
             raise LeanformerError(
-                f"the tokenizer of {source.name_or_path or 'the model'} puts no end mark {source.eos_token} behind a "
+                f"the tokenizer of {source.name_or_path or 'the model'} puts no end mark {source.eos_token} after a "
                 "sentence; a translator's must, or its translations never end"
             )
 
@@ -87,7 +87,7 @@ class TranslationTokenizer:
 
     @property
     def unknown_id(self) -> int | None:
-        """What stands for letters that the target side does not know; None where it knows all."""
+        """The id of letters that the target side does not know; None where it knows all."""
         return self._target.unk_token_id
 
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
@@ -104,16 +104,16 @@ class TranslationTokenizer:
 
     @cached_property
     def normalize(self) -> Normalize:
-        """The form of a target text that the tokenizer knows: how references have to be scored."""
+        """Normalises a target text to the form that the tokenizer knows, in which references have to be scored."""
         return normalizer_of(self._target)
 
     @property
     def lowercases(self) -> bool:
-        """Whether target texts come out in small letters."""
+        """Whether target texts come out in lower case."""
         return self.normalize("A") == "a"
 
     def save(self, directory: Path | str) -> None:
-        """Writes the tokenizer's files into a model's directory, or one set a side into directories below it."""
+        """Writes the tokenizer's files into a model's directory, or those of each side into a directory below it."""
         if self.shared:
             self._source.save_pretrained(directory)
         else:
@@ -148,7 +148,7 @@ class TranslationTokenizer:
 
 
 def _check_files(directory: Path) -> None:
-    """Asked first, as ``transformers`` makes an empty tokenizer for some models without files."""
+    """Makes sure that there is a tokenizer: ``transformers`` makes an empty one for some models without files."""
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         raise LeanformerError(
             f"{directory}: holds no tokenizer ({', '.join(TOKENIZER_FILES[:4])} or the like); copy it from where the "
@@ -158,7 +158,7 @@ def _check_files(directory: Path) -> None:
 
 def _load(path: str) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)  # known classes alone, nobody is asked
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)  # no code of the model's own
     except Exception as error:  # of many types, from several libraries
         raise LeanformerError(f"{path}: its tokenizer cannot be read ({first_line(error)})") from error
 
@@ -176,7 +176,7 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> bytes:
 
 
 def train_tokenizer(config: TokenizerConfig, sources: Sequence[str], targets: Sequence[str]) -> TranslationTokenizer:
-    """Trains a tokenizer on both sides together, or one a side; equal arguments give equal tokenizers.
+    """Trains a tokenizer on both sides together, or one for each; equal arguments give equal tokenizers.
 
     Args:
         config: The study's ``data.tokenizer`` section.
@@ -193,7 +193,7 @@ def _train(config: TokenizerConfig, texts: Sequence[str]) -> PreTrainedTokenizer
     normalizer: list[Any] = [normalizers.NFC()]
     if config.lowercase:
         normalizer.append(normalizers.Lowercase())
-        normalizer.append(normalizers.NFC())  # some letters fall into two when they become small
+        normalizer.append(normalizers.NFC())  # some letters are decomposed when they are lowercased
     normalize = normalizers.Sequence(normalizer)
     split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if config.kind == "bpe":
@@ -221,21 +221,21 @@ def _train(config: TokenizerConfig, texts: Sequence[str]) -> PreTrainedTokenizer
         unk_token=UNKNOWN,
         pad_token=PADDING,
         clean_up_tokenization_spaces=False,
-        split_special_tokens=True,  # a "</s>" that stands in a text is text
+        split_special_tokens=True,  # a "</s>" in a text is text
     )
 
 
 def _unigram_pieces(words: Counter[str], vocabulary: int) -> list[tuple[str, float]]:
     """The pieces and log probabilities of a unigram model (Kudo 2018), the marks first.
 
-    They are learned by ``sentencepiece``, as the trainer of ``tokenizers`` adds numbers up in another order each time.
+    They are learned by ``sentencepiece``, because the trainer of ``tokenizers`` sums in another order each time.
     """
     words = words + Counter(dict.fromkeys(pre_tokenizers.ByteLevel.alphabet(), 1))  # every byte is a piece
     model = io.BytesIO()
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "words.tsv")
-        # Only what stands in two contexts is tried as a piece: a word that comes more than once is written without and
-        # with a space behind it.
+        # Only what occurs in two contexts is tried as a piece: a word that occurs more than once is written without and
+        # with a space after it.
         lines = [(word, count - count // 2) for word, count in sorted(words.items())]
         spaced = [(f"{word} ", count // 2) for word, count in sorted(words.items()) if count > 1]
         file.write_text("".join(f"{text}\t{count}\n" for text, count in lines + spaced), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The files below a directory of data: none is passed over without a word but what is hidden."""
+"""The files below a directory of data: only hidden ones are silently left out."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _unreadable(error: OSError) -> NoReturn:
     raise LeanformerError(
-        f"{error.filename}: cannot be read: {error.strerror}; give the right to read it, or take it away"
+        f"{error.filename}: cannot be read: {error.strerror}; make it readable, or remove it"
     ) from error
 
 
 def _check_name(base: str, name: str) -> None:
-    """Tables of arrow and JSON hold no other names."""
+    """Refuses a name that is not UTF-8, which tables of arrow and JSON cannot hold."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -64,10 +64,10 @@ def subdirectories(directory: Path) -> list[Path]:
 
 
 def check_plain(file: Path) -> None:
-    """Makes sure that a file may be opened: a pipe would be waited for, and a device may never end.
+    """Makes sure that a file may be opened: reading a pipe may wait, and a device may never end.
 
     Raises:
-        LeanformerError: It is none; the message does not name it.
+        LeanformerError: It is not an ordinary file; the message does not name it.
     """
     if kind := other_kind(file):
         raise LeanformerError(f"is {kind}, not a file; replace or remove it")

@@ -1,4 +1,4 @@
-"""The model that a study compares with: a fresh configuration of a family, or a trained model."""
+"""The model that a study compares its candidates with: a fresh configuration of a family, or a trained model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
 
 
 def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
-    """The same without weights, on the device "meta"; random generators stay as they were.
+    """The model of ``fresh_model`` without weights, on the device "meta"; random generators are not changed.
 
     Raises:
         LeanformerError: The family, a key or a value is wrong, or the model would not fit into the memory.
@@ -85,7 +85,7 @@ def _fresh_config(family_name: str, settings: Mapping[str, Any]) -> tuple[Family
 
 @contextmanager
 def _mistakes_named(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Turns what transformers raises of a wrong configuration into one line."""
+    """Turns what transformers raises for a wrong configuration into one line."""
     try:
         yield
     except KeyError as error:  # an activation that is looked up by its name
@@ -101,7 +101,7 @@ _CHANNELS = (1, 3)
 
 @dataclass(frozen=True)
 class ImageGeometry:
-    """What images a classifier takes, and what it tells apart."""
+    """The images that a classifier takes, and its classes."""
 
     channels: int
     height: int
@@ -115,8 +115,8 @@ class Baseline:
     Args:
         source: A family's name, a model directory, or a hub id.
         settings: Configuration keys, for a family.
-        fresh: Take a trained model's shape alone.
-        task: The study's.
+        fresh: Use only a trained model's shape.
+        task: The study's task.
 
     Attributes:
         notes: What was done with a trained model, in words.
@@ -162,10 +162,10 @@ class Baseline:
             )
 
     def _make(self, seed: int, settings: Mapping[str, Any]) -> PreTrainedModel:
-        """The baseline as it starts: trained weights as they are, or random ones from the seed.
+        """The baseline as it starts: with its trained weights, or with random ones from the seed.
 
-        Leaves PyTorch's global generator as the seed and the initialization have left it, so that what a student of
-        this model initializes follows from the seed too.
+        PyTorch's global generator is left as the seed and the initialization leave it, so that the new weights of a
+        student of this model follow from the seed too.
         """
         torch.manual_seed(seed)
         if self.trained is not None:
@@ -173,7 +173,7 @@ class Baseline:
         return fresh_model(self.source, {**settings, **self.settings})
 
     def _outline(self, settings: Mapping[str, Any]) -> PreTrainedModel:
-        """The same without weights, on the device "meta"; random generators stay as they were."""
+        """The same without weights, on the device "meta"; random generators are not changed."""
         if self.trained is not None:
             return outline(type(self.trained), copy.deepcopy(self.trained.config))
         return fresh_outline(self.source, {**settings, **self.settings})
@@ -235,7 +235,7 @@ class ImageBaseline(Baseline):
         config = self.outline(geometry).config
         if config.num_labels != len(geometry.classes):
             raise LeanformerError(
-                f"baseline.model: {self.source} tells {config.num_labels} classes apart, the data have "
+                f"baseline.model: {self.source} has {config.num_labels} classes, the data have "
                 f"{len(geometry.classes)}; take data or a model with as many"
             )
         if self.trained is not None and config.num_channels != geometry.channels:
@@ -272,16 +272,16 @@ class ImageBaseline(Baseline):
         return self._make(seed, self._fitted(geometry))
 
     def outline(self, geometry: ImageGeometry) -> PreTrainedModel:
-        """The baseline without its weights, on the device "meta": where its structure is all that is asked."""
+        """The baseline without its weights, on the device "meta": where only its structure matters."""
         return self._outline(self._fitted(geometry))
 
     def _fitted(self, geometry: ImageGeometry) -> dict[str, Any]:
-        """The settings of a fresh model that follow from the data; a trained one is told the data's classes."""
+        """The settings of a fresh model that follow from the data; a trained one gets the names of its classes."""
         height, width = geometry.height, geometry.width
         labels = dict(enumerate(geometry.classes))
         names = {int(number): name for number, name in self.settings.get("id2label", labels).items()}
         if self.trained is not None and self.trained.config.num_labels == len(labels):
-            # Whatever the old head called them: what is shipped answers with the data's classes.
+            # Whatever the old head called them, the shipped model answers with the data's classes.
             self.trained.config.id2label = labels
             self.trained.config.label2id = {name: number for number, name in labels.items()}
         return {
@@ -294,15 +294,15 @@ class ImageBaseline(Baseline):
 
 @dataclass(frozen=True)
 class TextGeometry:
-    """What a translator reads and writes.
+    """The vocabularies that a translator reads and writes, and how long its sentences may be.
 
     Args:
-        source_vocabulary: Subwords of the source's side.
-        target_vocabulary: Likewise the target's.
+        source_vocabulary: Subwords of the source side.
+        target_vocabulary: Subwords of the target side.
         shared: Whether both are one vocabulary.
-        pad_id: The padding's number; a fresh decoder starts with it too.
-        eos_id: The end mark's number.
-        positions: Most subwords a sentence.
+        pad_id: The id of padding; a fresh decoder starts with it too.
+        eos_id: The id of the end mark.
+        positions: Most subwords of a sentence.
     """
 
     source_vocabulary: int
@@ -324,7 +324,7 @@ class TextBaseline(Baseline):
 
         Args:
             geometry: What it is to read and write.
-            asked_by: The study's section whose ``max_tokens`` the positions are.
+            asked_by: The study's section whose ``max_tokens`` sets the positions.
 
         Raises:
             LeanformerError: It does not; the message names both sides.
@@ -355,7 +355,7 @@ class TextBaseline(Baseline):
                 )
         if geometry.positions > config.max_position_embeddings:
             raise LeanformerError(
-                f"{asked_by}.max_tokens: {geometry.positions} subwords a sentence, the model has "
+                f"{asked_by}.max_tokens: {geometry.positions} subwords, but the model has "
                 f"{config.max_position_embeddings} positions; set {asked_by}.max_tokens to that or less"
             )
 
@@ -364,7 +364,7 @@ class TextBaseline(Baseline):
         return self._make(seed, self._fitted(geometry))
 
     def outline(self, geometry: TextGeometry) -> PreTrainedModel:
-        """The baseline without its weights, on the device "meta": where its structure is all that is asked."""
+        """The baseline without its weights, on the device "meta": where only its structure matters."""
         return self._outline(self._fitted(geometry))
 
     def _fitted(self, geometry: TextGeometry) -> dict[str, Any]:
@@ -392,7 +392,7 @@ class TextBaseline(Baseline):
 
 
 def _marks(geometry: TextGeometry) -> dict[str, int | None]:
-    """What a fresh model's configuration says of the tokenizer's marks."""
+    """The tokenizer's special tokens, as keys of a fresh model's configuration."""
     return {
         "pad_token_id": geometry.pad_id,
         "bos_token_id": geometry.eos_id,

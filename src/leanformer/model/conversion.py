@@ -1,4 +1,4 @@
-"""``leanformer convert``: a model whose weights are pickled, as one of safetensors, without running what is pickled."""
+"""``leanformer convert``: writes a model's pickled weights as safetensors, without running code from the pickle."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ COMPANIONS = (
     "vocab.json",
     "vocab.txt",
 )
-"""The files of data that go along: a tokenizer's and an image processor's. Nothing else does, and no code."""
+"""The files that are copied too: a tokenizer's and an image processor's, which are data. No other is, and no code."""
 _SIDES = ("source_tokenizer", "target_tokenizer")
 
 
@@ -59,7 +59,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
     """Writes a model whose weights are pickled (``pytorch_model.bin``) with safetensors.
 
     Pickles are read by ``torch.load(weights_only=True)``, which makes tensors and plain containers and calls nothing
-    else. The result is written beside its place, loaded once as proof, and moved there whole.
+    else. The result is written beside its place, loaded once to prove it, and moved there whole.
 
     Args:
         source: A model's directory, or a hub id; of a supported family.
@@ -122,7 +122,7 @@ def _free(out: str | os.PathLike[str]) -> Path:
         or (target.exists() and not target.is_dir())
         or (target.is_dir() and any(target.iterdir()))
     ):
-        raise LeanformerError(f"{out}: there is something already; give a new directory, or an empty one")
+        raise LeanformerError(f"{out}: exists already; give a new directory, or an empty one")
     return target
 
 
@@ -141,10 +141,10 @@ def _read_pickles(directory: Path, name: str) -> dict[str, Tensor]:
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # of forms that it may not be able to read: then it says so
-            # Files of the older form, no archives, cannot be mapped into memory.
+        with warnings.catch_warnings(action="ignore"):  # about formats that it may fail to read
+            # Files of the older format, which are not archives, cannot be mapped into memory.
             found: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:  # whatever a damaged or a malicious file leads to; nothing of it has run
+    except Exception as error:  # of any type, for a damaged or malicious file; none of its code has run
         raise LeanformerError(
             f"{file.name} is damaged, or holds more than tensors, which is not read ({unpickling_problem(error)}); get "
             "the weights as safetensors from where the model was made"
@@ -153,7 +153,7 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         raise LeanformerError(f"{file.name} holds no mapping of names to tensors, but a {type(found).__name__}")
     for key, tensor in found.items():
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise LeanformerError(f"{file.name}: {key[:60]!r} is no plain tensor; save the model's state_dict alone")
+            raise LeanformerError(f"{file.name}: {key[:60]!r} is not a plain tensor; save the model's state_dict alone")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise LeanformerError(f"{file.name}: {key[:60]!r} claims more numbers than the file holds")
     return dict(found)

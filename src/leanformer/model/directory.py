@@ -1,7 +1,7 @@
-"""Model directories, read as data: no code of theirs runs, nothing is fetched because they say so, nobody is asked.
+"""Model directories, read as data: their code never runs, they cannot start a download, and no question is asked.
 
-All that a directory says is checked before transformers sees it: which architecture it is, that its sizes are sane, and
-that its weights are safetensors that lie in it.
+What a directory says is checked before transformers sees it: which architecture it is, that its sizes are sane, and
+that its weights are safetensors in this directory.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ _LARGEST_JSON = 64 * 2**20  # bytes; the names of a million classes take less
 # transformers would load a quantizer's library, other code in place of a layer, or weights from elsewhere.
 _REFUSED = {
     "quantization_config": "its weights are quantized; save it in float32, float16 or bfloat16 without that key",
-    "fusion_config": "it asks for fused layers; take that key out",
-    "transformers_weights": "it names a weights file of its own; name the file model.safetensors and take that key out",
+    "fusion_config": "it asks for fused layers; remove that key",
+    "transformers_weights": "it names a weights file of its own; name the file model.safetensors and remove that key",
     "per_layer_config": "its layers differ from each other in their configuration, which leanformer cannot reduce",
 }
 ATTENTIONS = ("eager", "sdpa", "flex_attention")
 """Attention implementations that PyTorch brings; transformers may fetch any other from the hub."""
 RECOMMENDED = ("eager", "sdpa")  # flex_attention cannot be trained on a CPU
-# The address of code that does not run, other names for other keys, and what is asked for beside the output, which no
-# one here reads and which transformers refuses to save beside any attention but eager.
+# Left out: the address of code, which never runs; other names of keys; and requests for more outputs, which are not
+# used here, and with which transformers refuses to save any attention but eager.
 _LEFT_OUT = ("auto_map", "attribute_map", "output_attentions", "output_hidden_states")
 _FEW_NUMBERS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a configuration describes.
+    """The model that a configuration describes.
 
     Args:
         family: The family.
@@ -65,7 +65,7 @@ class Architecture:
 
 
 def path_of(source: str | os.PathLike[str], argument: str = "source") -> str:
-    """A path or hub id as text, with ``~`` written out.
+    """A path or hub id as text, with ``~`` expanded.
 
     Args:
         source: What the user gave.
@@ -77,13 +77,13 @@ def path_of(source: str | os.PathLike[str], argument: str = "source") -> str:
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if not isinstance(name, str) or not name or "\0" in name:
         shown = repr(name) if isinstance(name, str) else type(source).__name__
-        raise LeanformerError(f"{argument}: a path as text or as a Path is wanted, not {shown}")
+        raise LeanformerError(f"{argument}: give a path, as text or as a Path, not {shown}")
     as_path(name, argument)
     return os.path.expanduser(name)
 
 
 def find_directory(source: str | os.PathLike[str], weights: Sequence[str]) -> Path:
-    """The directory of a model; of a hub id the one that its files are downloaded to.
+    """The directory of a model; for a hub id the one that its files are downloaded to.
 
     Args:
         source: A directory or hub id.
@@ -99,7 +99,7 @@ def find_directory(source: str | os.PathLike[str], weights: Sequence[str]) -> Pa
             raise LeanformerError(f"{name}: not a model directory: it holds no config.json")
         return directory
     if os.path.exists(directory):
-        raise LeanformerError(f"{name}: not a model directory, but a file; give the directory that it lies in")
+        raise LeanformerError(f"{name}: not a model directory, but a file; give the directory that it is in")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or name.startswith((".", "/")):
         hub = "" if "/" in name else ", and no hub id, which has the form owner/name"
         raise LeanformerError(f"{name[:200]}: no such model directory{hub}")
@@ -180,14 +180,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise LeanformerError(f"{path.name} is no plain file")
+            raise LeanformerError(f"{path.name} is not a regular file")
         if path.stat().st_size > _LARGEST_JSON:
             raise LeanformerError(f"{path.name} has more than {_LARGEST_JSON:,} bytes; it is no configuration")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LeanformerError(f"{path.name} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers or nesting beyond all bounds
-        raise LeanformerError(f"{path.name} is no JSON: {one_line(error)}") from error
+        raise LeanformerError(f"{path.name} is not JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise LeanformerError(f"{path.name} holds no JSON object, but a {type(value).__name__}")
     return value
@@ -198,31 +198,31 @@ def _check_attention(settings: Mapping[str, Any]) -> None:
         given = settings.get(key)
         if given is not None and given not in ATTENTIONS:
             raise LeanformerError(
-                f"config.json: {key} is {str(given)[:60]!r}, and transformers may fetch code for it; take the key out, "
+                f"config.json: {key} is {str(given)[:60]!r}, and transformers may fetch code for it; remove the key, "
                 f"or write one of {', '.join(RECOMMENDED)}"
             )
 
 
 def _check_plan(plan: Any) -> None:
-    """The form alone: what it says is checked where its blocks are built."""
+    """Checks the form alone: the content is checked where its blocks are built."""
     if plan is not None and not (isinstance(plan, dict) and all(isinstance(entry, dict) for entry in plan.values())):
-        raise LeanformerError("config.json: plan is no mapping of sites to blocks with their arguments")
+        raise LeanformerError("config.json: plan must be a mapping of sites to blocks with their arguments")
 
 
 def safetensors_files(directory: Path, name: str) -> list[Path]:
     """The files that hold a model's weights.
 
     Args:
-        directory: The model's.
-        name: What the user calls it, for the command in messages.
+        directory: The model's directory.
+        name: The user's name for it, for the command in messages.
 
     Raises:
         LeanformerError: There are none, or transformers would read other files than these.
     """
     if os.path.lexists(directory / "adapter_config.json"):
         raise LeanformerError(
-            "adapter_config.json: a PEFT adapter lies beside the weights; merge it into the model (merge_and_unload) "
-            "and save that, or take the file out"
+            "adapter_config.json: a PEFT adapter is beside the weights; merge it into the model (merge_and_unload) "
+            "and save that, or remove the file"
         )
     if any(re.match(r"shard-\d{5}-model-", path.name) for path in directory.iterdir()):
         raise LeanformerError("a distributed checkpoint of PyTorch; save the model whole with save_pretrained")
@@ -246,7 +246,7 @@ def weight_files(directory: Path, whole: str, index: str) -> list[Path]:
     """The file of the weights, or the files that an index names; empty where there is neither.
 
     Raises:
-        LeanformerError: The index cannot be read, or names a file that is not there or lies elsewhere.
+        LeanformerError: The index cannot be read, or names a file that is missing or elsewhere.
     """
     if (directory / whole).is_file():
         return [directory / whole]
@@ -261,7 +261,7 @@ def weight_files(directory: Path, whole: str, index: str) -> list[Path]:
     files = []
     for name in sorted(set(names.values())):
         if name != os.path.basename(name) or name in ("", ".", "..") or "\\" in name or "\0" in name:
-            raise LeanformerError(f"{index} names {name[:60]!r}; the weights must lie in the directory itself")
+            raise LeanformerError(f"{index} names {name[:60]!r}; the weights must be in the directory itself")
         if not (directory / name).is_file():
             kind = other_kind(directory / name)
             problem = f"which is {kind}" if kind else "and there is no such file"
@@ -277,10 +277,10 @@ _NO_NUMBERS = "which no model here holds; save it in float32, float16 or bfloat1
 
 @dataclass(frozen=True)
 class Stored:
-    """What files of weights hold.
+    """The content of files of weights.
 
     Args:
-        numbers: How many.
+        numbers: How many numbers.
         precision: The narrowest floating type that holds all of them exactly.
     """
 
@@ -292,7 +292,7 @@ def stored_in(files: Sequence[Path]) -> Stored:
     """How many numbers safetensors files hold, and of which type, from their headers.
 
     Raises:
-        LeanformerError: A file is damaged, is no safetensors file, or holds numbers of a type that no model has.
+        LeanformerError: A file is damaged, is not a safetensors file, or holds numbers of a type that no model has.
     """
     total = 0
     types: set[torch.dtype] = set()
@@ -313,11 +313,11 @@ def stored_in(files: Sequence[Path]) -> Stored:
 
 
 def stored_tensors(tensors: Mapping[str, torch.Tensor], file: str) -> Stored:
-    """As ``stored_in``, of tensors that are read.
+    """As ``stored_in``, for tensors that are read already.
 
     Args:
-        tensors: By name.
-        file: Where they are from, for messages.
+        tensors: The tensors by name.
+        file: The file that they are from, for messages.
 
     Raises:
         LeanformerError: One is of a type that no model has.
@@ -340,7 +340,7 @@ def widest(types: Iterable[torch.dtype]) -> torch.dtype:
 def check_outline(architecture: Architecture, stored: int) -> None:
     """Checks, without memory for it, that a configuration describes a model of about as many numbers as are stored.
 
-    What is smaller is for the loading to tell tensor by tensor; what is far larger must not be allocated.
+    A smaller model is reported while loading, tensor by tensor; a far larger one must not be allocated.
 
     Args:
         architecture: What the configuration describes.

@@ -1,4 +1,4 @@
-"""What a family says of an architecture: where its sites are, how its layers are opened, what its students are."""
+"""What a family knows of an architecture: where its sites are, how its layers are opened, what its students are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leanformer.core.registry import Registry
 from leanformer.model.layers import OpenLayer
 
 STUDENT_PREFIX = "leanformer_"
-"""In front of a family's name: the ``model_type`` of its students."""
+"""The ``model_type`` of a family's students is this prefix and the family's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Family:
         config_class: Its configuration.
         model_class: Its model for the family's task.
         attention_class: Its attention module.
-        encoder_layer_class: What the encoder's layers are exchanged for.
+        encoder_layer_class: The open layer that replaces a layer of the encoder.
         student_config_class: The configuration of its students, which carries their plan.
         student_model_class: The model of its students.
         special_tokens: Tokens before an image's patches (class, distillation); 0 in texts.
@@ -38,11 +38,11 @@ class Family:
 
     Class attributes:
         task: The study's task that such models are for.
-        auto_class: What in transformers loads models of this task.
-        described: Such a model in words, with its article.
+        auto_class: The class of transformers that loads models of this task.
+        described: Such a model in words, with an article.
         has_pooling: Whether a classifier reads the last layer's tokens at a site of its own.
         shape_keys: The configuration keys that say how large a model is; each is 1 or more.
-        without_effect: Configuration key -> why it would do nothing in a fresh model; beside those of every family.
+        without_effect: Configuration key -> why it would do nothing in a fresh model; besides those of every family.
     """
 
     name: str
@@ -71,19 +71,19 @@ class Family:
         raise NotImplementedError
 
     def check_config(self, config: Any, where: str) -> None:
-        """Checks what of a configuration must go together.
+        """Checks the keys of a configuration that must fit each other.
 
         Args:
             config: The configuration.
             where: What an error names as the place.
 
         Raises:
-            LeanformerError: It does not; the message names both sides.
+            LeanformerError: They do not; the message names both.
         """
         raise NotImplementedError
 
     def max_positions(self, config: Any) -> int | None:
-        """Most tokens that the model takes; None where it is the image that says."""
+        """Most tokens that the model takes; None where their number follows from the image."""
         return None
 
     def grid(self, model: PreTrainedModel) -> tuple[int, int] | None:
@@ -95,15 +95,15 @@ class Family:
         return 0
 
     def drop_special_tokens(self, model: PreTrainedModel) -> None:
-        """Takes class and distillation tokens, and their positions, out of the embeddings. Changes the model."""
+        """Removes class and distillation tokens, and their positions, from the embeddings. Changes the model."""
         raise NotImplementedError
 
     def open_layer(self, layer: Any, stack: str, index: int) -> OpenLayer:
-        """The layer as an open one that holds the same modules; an open layer is given back as it is."""
+        """The layer as an open one that holds the same modules; an open layer is returned unchanged."""
         raise NotImplementedError
 
     def open(self, model: PreTrainedModel) -> None:
-        """Opens all layers of a model, and what else has to be opened. Changes the model; more than once is once."""
+        """Opens all layers of a model, and what else has to be opened. Changes the model; a second call does not."""
         for stack, layers in self.stacks(model).items():
             for index, layer in enumerate(layers):
                 layers[index] = self.open_layer(layer, stack, index)
@@ -136,23 +136,23 @@ class Family:
         )
 
     def output_projection(self, module: Any) -> nn.Module:
-        """Of the family's own attention: the projection that its heads, side by side, go through at the end."""
+        """The output projection of the family's own attention, which its heads, side by side, go through."""
         return self._projections(module)[3]
 
     def _projections(self, attention: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
-        """Of queries, keys, values and output."""
+        """The projections of queries, keys, values and output."""
         raise NotImplementedError
 
     def _num_heads(self, attention: Any) -> int:
         raise NotImplementedError
 
     def _attention_dropout(self, attention: Any) -> float:
-        """Probability with which a weight of it is dropped in training."""
+        """Probability with which an attention weight is dropped in training."""
         raise NotImplementedError
 
 
 FAMILIES: Registry[Family] = Registry("leanformer.model.families", order=("vit", "deit", "marian", "bart"))
-"""Name -> family; the first four come in the order in which messages list them."""
+"""Name -> family, in the order in which messages list them."""
 
 
 def register(family: Family) -> None:
@@ -165,7 +165,7 @@ def find_family(model: PreTrainedModel, argument: str = "model") -> Family:
 
     Args:
         model: The model.
-        argument: What it is called where it was given, for messages.
+        argument: The caller's name for it, for messages.
 
     Raises:
         LeanformerError: It is no model, of no supported architecture, or not made for the family's task.

@@ -1,6 +1,6 @@
-"""The configuration keys that a study gives a fresh model: which have an effect here, and what they may be.
+"""The configuration keys that a study gives a fresh model: which have an effect here, and which values they may have.
 
-transformers takes any key of any model, and most of those that do nothing for a classifier or a translator silently.
+transformers accepts the keys of any model, and ignores most of those that do nothing in a classifier or translator.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from transformers.activations import ACT2FN
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.model.family import Family
 
-_WHAT_IT_RETURNS = "a study asks a model for what it needs"
+_WHAT_IT_RETURNS = "a study asks its models for the outputs that it needs"
 _WRITTEN_BY_TRANSFORMERS = "transformers writes it into a saved model"
-_SAID_BY_THE_FAMILY = "the family says it"
-_PRECISION = "models are kept in float32, and train.precision says in what they are trained"
+_SAID_BY_THE_FAMILY = "it follows from the family"
+_PRECISION = "models are kept in float32, and train.precision is the precision of training"
 _WITHOUT_EFFECT = {
     "architectures": _WRITTEN_BY_TRANSFORMERS,
     "chunk_size_feed_forward": "the family's layers do not read it",
     "dtype": _PRECISION,
     "is_decoder": _SAID_BY_THE_FAMILY,
     "is_encoder_decoder": _SAID_BY_THE_FAMILY,
-    "label2id": "classes are called as id2label or the data have it",
+    "label2id": "the names of classes come from id2label or from the data",
     "model_type": _SAID_BY_THE_FAMILY,
     "output_attentions": _WHAT_IT_RETURNS,
     "output_hidden_states": _WHAT_IT_RETURNS,
@@ -31,11 +31,11 @@ _WITHOUT_EFFECT = {
     "return_dict": _WHAT_IT_RETURNS,
     "torch_dtype": _PRECISION,
     "transformers_version": _WRITTEN_BY_TRANSFORMERS,
-    "use_cache": "translations are always written with it, and trainings do without it",
+    "use_cache": "translations are always generated with the cache, and training does not use it",
 }
 """Key -> why it would do nothing in a model of any family; each shape of families has more."""
 _MOST = {"initializer_range": 10, "init_std": 10, "layer_norm_eps": 0.1}
-"""Numbers above 0 up to this: beyond it no model learns."""
+"""The greatest values of numbers above 0; beyond them no model learns."""
 _ACTIVATIONS = ("hidden_act", "activation_function")
 
 
@@ -44,16 +44,16 @@ def check_fresh_settings(settings: Mapping[str, Any], family: Family, where: str
 
     Args:
         settings: Configuration keys.
-        family: The model's.
+        family: The model's family.
         where: What an error names as the place.
 
     Raises:
-        LeanformerError: A key has no effect, or its value is none that a model could learn with.
+        LeanformerError: A key has no effect, or a value with which no model could learn.
     """
     without_effect = {**_WITHOUT_EFFECT, **family.without_effect}
     for key, value in settings.items():
         if key == "label2id" and value == _numbers_of(settings.get("id2label")):
-            continue  # says again what id2label says
+            continue  # it repeats id2label
         if key in without_effect:
             raise LeanformerError(f"{where}: {key} has no effect here: {without_effect[key]}; leave it out")
         if key in _MOST:
@@ -80,7 +80,7 @@ def _numbers_of(names: object) -> dict[str, int] | None:
 
 
 def with_decimal_points(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in which a whole number stands as a float wherever transformers takes nothing else."""
+    """The settings, with whole numbers as floats where transformers takes nothing else."""
     return {key: float(value) if key in _MOST and type(value) is int else value for key, value in settings.items()}
 
 

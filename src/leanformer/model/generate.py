@@ -1,4 +1,4 @@
-"""Writing with a model that translates: batches of sentences in, sentences out."""
+"""Translates sentences with a model, in batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leanformer.model.students import length_limits
 
 
 class Tokenizer(Protocol):
-    """What ``translate`` asks of a tokenizer."""
+    """The methods of a tokenizer that ``translate`` uses."""
 
     pad_id: int
     eos_id: int
@@ -26,16 +26,16 @@ class Tokenizer(Protocol):
         """Sentences as the encoder reads them, the end mark included, not padded."""
 
     def decode(self, ids: list[list[int]]) -> list[str]:
-        """Plain text of the decoder's tokens, special tokens already taken off."""
+        """Plain text of the decoder's tokens, special tokens already removed."""
 
 
 @dataclass(frozen=True)
 class Translated:
-    """What ``translate`` gives.
+    """The result of ``translate``.
 
     Args:
-        texts: One translation a sentence.
-        tokens: Tokens that were generated for them in all, end marks included: what tokens a second are counted in.
+        texts: One translation for each sentence.
+        tokens: Tokens that were generated for them in all, end marks included, to compute tokens per second.
     """
 
     texts: list[str]
@@ -54,18 +54,18 @@ def translate(
     device: torch.device | str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Translated:
-    """Translates sentences by the model's own ``generate``, in batches of like length.
+    """Translates sentences by the model's own ``generate``, in batches of similar length.
 
     Args:
-        model: An encoder-decoder. Its training mode and its generation settings stay as they are; what the settings
-            say beyond these arguments (a length penalty, say) holds.
+        model: An encoder-decoder. Its training mode and its generation settings are not changed; settings beyond these
+            arguments (such as a length penalty) hold.
         tokenizer: Its tokenizer.
-        sentences: One a translation; an empty one gives an empty one.
-        beam: Hypotheses kept a sentence; 1 is greedy.
+        sentences: Each gives one translation; an empty sentence gives an empty one.
+        beam: Hypotheses kept for each sentence; 1 is greedy.
         max_tokens: Longest translation in tokens, end mark included; no more than the model's positions, and than its
             blocks can read, in any case.
-        batch_tokens: Most source tokens a batch, padding included and each hypothesis of the beam counted; a sentence
-            with more goes alone.
+        batch_tokens: Most source tokens in a batch, padding included and each hypothesis of the beam counted; a
+            sentence with more is a batch of its own.
         device: Where the inputs go; by default where the model is.
         progress: Called after each batch with the number of sentences that it has finished.
 
@@ -140,5 +140,5 @@ def _batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
 
 
 def _until(ids: list[int], eos: int) -> list[int]:
-    """The ids up to and with the end mark."""
+    """The ids up to the end mark, with it."""
     return ids[: ids.index(eos) + 1] if eos in ids else ids

@@ -1,7 +1,7 @@
-"""The one door to what transformers does not promise: private names, and rules that stand nowhere.
+"""The one module that uses what transformers does not promise: private names, and undocumented rules.
 
-Each function says what it relies on, and ``tests/model/test_contracts_transformers.py`` holds that to be so: an
-upgrade fails there, and is mended here. Where an architecture keeps its parts is said in ``families/``.
+Each function says what it relies on, and ``tests/model/test_contracts_transformers.py`` checks it: an upgrade that
+breaks it fails there, and is fixed here. Where an architecture keeps its parts is said in ``families/``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def decoder_records(layer: type[nn.Module], attention: type[nn.Module]) -> dict[
     """Where a decoder of open layers shows its hidden states and attentions (``output_attentions=True``).
 
     Relies on ``_can_record_outputs``, which maps an output to a class of modules, and on ``OutputRecorder``, which
-    takes of a class those modules whose name holds ``layer_name``, and of their output the element ``index``.
+    chooses those modules of a class whose name contains ``layer_name``, and element ``index`` of their output.
 
     Args:
         layer: The architecture's own class of a decoder's layer.
-        attention: Likewise of an attention; it gives its weights as the second of two.
+        attention: Its own class of an attention, whose weights are the second of its two outputs.
     """
     return {
         "hidden_states": layer,
@@ -57,8 +57,8 @@ def asks_for_more(config: Any, others: Mapping[str, Any]) -> bool:
     Relies on ``output_attentions`` and ``output_hidden_states``, which a call may give and the configuration else has.
 
     Args:
-        config: The model's.
-        others: What it is called with.
+        config: The model's configuration.
+        others: The arguments that it is called with.
     """
     kinds = ("attentions", "hidden_states")
     return any(others.get(f"output_{kind}", getattr(config, f"output_{kind}")) for kind in kinds)
@@ -83,19 +83,19 @@ def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) 
     to.config._attn_implementation = source.config._attn_implementation
 
 
-def attend_without_looking(model: PreTrainedModel) -> None:
-    """Lets a model without weights be called: it attends in a way that looks at no number of a mask that it makes.
+def use_eager_attention(model: PreTrainedModel) -> None:
+    """Lets a model without weights be called: it then reads no numbers of the masks that it makes itself.
 
-    Relies on ``eager``; ``sdpa`` leaves out a mask that masks nothing, which it sees from the numbers. At those of a
-    mask that it is given, both look.
+    Relies on ``eager``; ``sdpa`` leaves out a mask that masks nothing, which it finds out from the mask's numbers. Both
+    read the numbers of a mask that is given to them.
     """
     model.config._attn_implementation = "eager"
 
 
 NO_MASK = torch.empty(1, 1, 1, 1)
-"""A mask that nobody reads: transformers takes one of four dimensions as it is, and makes no other from it.
+"""A mask that is never read: transformers passes one of four dimensions on unchanged, and makes no other from it.
 
-Where blocks stand at all sites, making the masks anew would take a twentieth of a small model's decoding step.
+Where blocks stand at all sites, making masks would take a twentieth of a small model's decoding step.
 """
 
 
@@ -107,8 +107,8 @@ def source_attention_mask(
     Relies on ``create_bidirectional_mask``, as the decoders of BART's kind call it.
 
     Args:
-        config: The decoder's.
-        hidden_states: What asks, shape (batch, tokens, d_model).
+        config: The decoder's configuration.
+        hidden_states: The tokens that attend, shape (batch, tokens, d_model).
         mask: Shape (batch, source tokens).
         source: The encoder's output.
     """
@@ -119,9 +119,9 @@ def source_attention_mask(
 
 
 def position_embedding(embedding: nn.Module, position: int) -> torch.Tensor:
-    """A position's embedding, shape (d_model,), of a module that subclasses ``nn.Embedding`` as BART's does.
+    """A position's embedding, shape (d_model,), from a module that subclasses ``nn.Embedding`` as BART's does.
 
-    Relies on ``offset``: BART's first rows are of no position; where there is no offset the first is position 0's.
+    Relies on ``offset``: BART's first rows belong to no position; without an offset the first row is position 0's.
     """
     return embedding.weight[position + getattr(embedding, "offset", 0)]  # type: ignore[index]
 
@@ -147,7 +147,7 @@ def part_of_cache(cache: Cache, name: str) -> Cache:
 
 
 def grows(cache: Cache | None) -> bool:
-    """Whether a cache has read tokens and holds these alone, as ``generate`` makes it: no room for others.
+    """Whether a cache holds the tokens that were read, at least one, and no room for others, as ``generate`` makes it.
 
     Relies on ``DynamicCache`` as the one kind of cache that is never longer than what was read.
     """
@@ -159,7 +159,7 @@ def grows(cache: Cache | None) -> bool:
 
 
 def decoding_state(cache: Cache, layer: int) -> DecodingState:
-    """The state of a block at a layer of a cache; put there where the cache still holds what it holds for attention.
+    """The state of a block at a layer of a cache; it replaces what the cache first holds there, for attention.
 
     Relies on ``cache.layers``, a list that grows as layers write to it, of ``CacheLayerMixin`` each, which ``generate``
     asks for its length, reorders, selects from and repeats.
@@ -173,14 +173,14 @@ def decoding_state(cache: Cache, layer: int) -> DecodingState:
 
 
 class SourceKeys(DynamicLayer):
-    """Keys and values of a source: not copied as long as each beam goes on from one of the same sentence.
+    """Keys and values of a source, which are not copied as long as each beam continues one of the same sentence.
 
     Relies on ``keys`` and ``values`` of ``DynamicLayer``, batch first, and on its ``is_initialized``.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.repeats: int | None = None  # how many sequences in turn have the same; None: not looked at yet
+        self.repeats: int | None = None  # how many consecutive sequences have the same; None: not known yet
 
     @classmethod
     def prepare(cls, cache: Cache, layer: int) -> None:
@@ -190,7 +190,7 @@ class SourceKeys(DynamicLayer):
             cache.layers[layer] = cls()
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Goes on with other sequences of the batch, as beam search asks for."""
+        """Continues with other sequences of the batch, as beam search asks for."""
         if self.repeats is None:
             self.repeats = repeats(self.keys, self.values)
         if not stays(beam_idx, len(self.keys), self.repeats):
@@ -208,13 +208,13 @@ class SourceKeys(DynamicLayer):
 AUTO_MAP = {"AutoConfig": "leanformer: import leanformer.auto first, then this student loads.--leanformer.auto"}
 """A student's ``auto_map``, shown by transformers where ``leanformer.auto`` has not been imported.
 
-Relies on how it is read: what stands before ``--`` is a repository's name, and no repository can have such a name, so
-that nothing is ever fetched from there. Where the classes are registered, transformers takes these and asks nobody.
+Relies on how it is read: the text before ``--`` is a repository's name, and no repository can have such a name, so that
+nothing is ever fetched from there. Where the classes are registered, transformers uses these without a question.
 """
 
 
 def computed_tensors(model: nn.Module) -> set[str]:
-    """Names of tensors that a model computes anew and never saves, such as Marian's sinusoidal positions.
+    """Names of tensors that a model recomputes and never saves, such as Marian's sinusoidal positions.
 
     Relies on ``_keys_to_ignore_on_save``, which holds whole names and may be None.
     """
@@ -225,10 +225,9 @@ def computed_tensors(model: nn.Module) -> set[str]:
 
 
 def read_generation_config(directory: Path) -> GenerationConfig:
-    """How a model generates: from a file of its own, or, in older models, from ``config.json``.
+    """A model's generation settings: from a file of their own, or, in older models, from ``config.json``.
 
-    Relies on ``_from_model_config``, by which the keys of a model's configuration that are none of generation's are
-    left out.
+    Relies on ``_from_model_config``, which leaves out the keys of a model's configuration that are not of generation.
     """
     if (directory / "generation_config.json").is_file():
         return GenerationConfig.from_pretrained(directory, local_files_only=True)
@@ -244,12 +243,12 @@ def limit_length(settings: GenerationConfig, tokens: int) -> None:
     wins where both are set.
     """
     settings.max_length = tokens + 1
-    if settings.max_new_tokens is not None:  # set for nothing, the two would warn of each other
+    if settings.max_new_tokens is not None:  # set needlessly, it would make transformers warn
         settings.max_new_tokens = tokens
 
 
 def force_end(settings: GenerationConfig, token: int) -> None:
-    """Sets the token that is written last of all where a sequence comes to its greatest length.
+    """Sets the token that ends a sequence which reaches its greatest length.
 
     Relies on ``forced_eos_token_id``; fresh Marian configurations force token 0, whatever that is.
     """

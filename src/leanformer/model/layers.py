@@ -1,4 +1,4 @@
-"""Layers of our own that a family puts in place of Hugging Face's: same weights, same outputs, open places."""
+"""Layers that a family puts in place of Hugging Face's: same weights, same outputs, exchangeable sublayers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sublayer(nn.Module):
         norm: The norm.
         block: The attention or MLP.
         dropout: Probability.
-        pre_norm: Where the norm stands.
+        pre_norm: Whether the norm comes first.
     """
 
     def __init__(self, norm: nn.Module, block: nn.Module, dropout: float, pre_norm: bool) -> None:
@@ -39,8 +39,8 @@ class Sublayer(nn.Module):
         """(batch, tokens, d_model) -> the same shape, or (batch, 1, d_model) where only the first token is wanted.
 
         Args:
-            inputs: The tokens, with what a block of ours reads beside them.
-            for_attention: What Hugging Face's attention is called with instead.
+            inputs: The tokens, and what else a block of ours reads.
+            for_attention: The further arguments of Hugging Face's attention.
         """
         hidden_states = inputs.hidden_states
         if self.pre_norm:
@@ -49,7 +49,7 @@ class Sublayer(nn.Module):
             output = self.block(inputs)
         else:
             output = self.block(inputs.hidden_states, **for_attention)
-        if isinstance(output, tuple):  # Hugging Face's attention gives its weights beside
+        if isinstance(output, tuple):  # Hugging Face's attention returns its weights too
             output = output[0]
         if inputs.first_token:
             hidden_states, output = hidden_states[:, :1], output[:, :1]
@@ -60,7 +60,7 @@ class Sublayer(nn.Module):
 
 
 class OpenMlp(nn.Module):
-    """The MLP of a layer that keeps its two linears beside its norms."""
+    """The MLP of an architecture whose layers hold its two linear maps themselves."""
 
     def __init__(self, fc1: nn.Linear, fc2: nn.Linear, activation: Any, dropout: float) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class OpenMlp(nn.Module):
 
 
 Slot = Sublayer | BlockModule | None
-"""What stands at one place of a layer: an attention or MLP with norm and residual, a block for all of it, nothing."""
+"""The content of one place in a layer: an attention or MLP with norm and residual, a block for all of it, or None."""
 
 
 def attends(slot: Slot) -> bool:
@@ -93,7 +93,7 @@ def pass_through(slot: Slot, inputs: BlockInputs, **for_attention: Any) -> torch
 
 
 class OpenLayer(GradientCheckpointingLayer):
-    """A layer whose sublayers are sites: each may be exchanged, or be gone.
+    """A layer whose sublayers are sites: each may be replaced or removed.
 
     Args:
         self_attention: The attention sublayer.
@@ -102,7 +102,7 @@ class OpenLayer(GradientCheckpointingLayer):
     """
 
     def __init__(self, self_attention: Sublayer, mlp: Sublayer, index: int) -> None:
-        nn.Module.__init__(self)  # a family's open layer is also its own layer class, whose weights it must not make
+        nn.Module.__init__(self)  # it is also of the architecture's own class, whose weights must not be made
         self.index = index
         self.self_attention: Slot = self_attention
         self.mlp: Slot = mlp
@@ -114,7 +114,7 @@ class OpenLayer(GradientCheckpointingLayer):
 
     @property
     def present(self) -> bool:
-        """Whether anything stands in it."""
+        """Whether the layer holds anything."""
         return self.block is not None or any(slot is not None for slot in self.slots().values())
 
     def replace(self, block: BlockModule | None) -> None:

@@ -10,10 +10,10 @@ from torch import nn
 
 
 class PatchProjection(nn.Module):
-    """A convolution whose stride is its kernel, as the matrix product that it is.
+    """A convolution whose stride is its kernel size, as the equivalent matrix product.
 
     The weights are the convolution's own, in its shape; on a CPU its backward pass takes a sixth of a minimal model's
-    training step, the product's does not.
+    training step, which the product's does not.
     """
 
     decayed: ClassVar[tuple[str, ...]] = ("weight",)

@@ -19,7 +19,7 @@ Plan = Mapping[str, str | Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What a plan puts at one site."""
+    """The block that a plan puts at one site."""
 
     block: type[Block]
     arguments: Arguments
@@ -27,7 +27,7 @@ class Choice:
 
 
 def match(plan: Plan, sites: Sequence[Site]) -> dict[str, Choice]:
-    """What the plan puts at each site that it names; later patterns override earlier ones.
+    """The blocks that a plan puts at the sites that it names; later patterns override earlier ones.
 
     Args:
         plan: Patterns (``*``, ``?``, ``[0-3]``) to a block's name, or to ``{"block": name, argument: value, ...}``.
@@ -59,7 +59,7 @@ def match(plan: Plan, sites: Sequence[Site]) -> dict[str, Choice]:
             if site.kind not in block.kinds:
                 raise LeanformerError(
                     f"{where}: block {name!r} cannot stand at {site.name}; "
-                    f"there can stand: {', '.join(blocks_at(site.kind))}"
+                    f"blocks that can: {', '.join(blocks_at(site.kind))}"
                 )
             chosen[site.name] = Choice(block, arguments, pattern)
     return chosen
@@ -72,7 +72,7 @@ def _entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
         raise LeanformerError(f"{where}: write a block's name or {{block: name, argument: value}}, not {quoted(entry)}")
     for key in entry:
         if not isinstance(key, str):
-            raise LeanformerError(f"{where}: a block's argument is called by a text, not {quoted(key)}")
+            raise LeanformerError(f"{where}: the name of a block's argument is a text, not {quoted(key)}")
     given = dict(entry)
     name = given.pop("block", None)
     if not isinstance(name, str):

@@ -1,8 +1,8 @@
-"""A model file that tells whether it is as it was saved: the SHA-256 of its tensors stands in its own metadata.
+"""A model file that shows damage: the SHA-256 of its tensors is in its own metadata.
 
 A safetensors file is the length of its header (8 bytes, little-endian), the header (JSON: each tensor's type, shape and
-place, and under ``__metadata__`` texts of the writer's), and the tensors' bytes. Who saves the model anew with
-transformers leaves the sum out, so that it never speaks of other weights.
+place, and under ``__metadata__`` texts from the writer), and the tensors' bytes. When transformers saves the model
+again, it leaves the sum out, so that a sum never belongs to other weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from leanformer.core.errors import LeanformerError
 
 METADATA, KEY = "__metadata__", "sha256"
-ALIGNMENT = 8  # of the tensors' bytes, by spaces at the header's end
+ALIGNMENT = 8  # of the tensors' bytes; spaces at the header's end pad it
 PIECE = 2**20  # bytes that are read at a time
 
 
@@ -36,10 +36,10 @@ def seal(file: Path) -> None:
 
 
 def check_seal(file: Path) -> None:
-    """Makes sure that a safetensors file is as it was sealed; one without a sum is taken as it is.
+    """Makes sure that a sealed safetensors file is not damaged; one without a sum is accepted.
 
     Raises:
-        LeanformerError: It is not, or its header is none.
+        LeanformerError: It is damaged, or its header cannot be read.
     """
     with file.open("rb") as read:
         try:
@@ -48,9 +48,7 @@ def check_seal(file: Path) -> None:
         except (ValueError, AttributeError, RecursionError):
             raise LeanformerError(f"{file}: damaged (its header cannot be read); copy or save it again") from None
         if expected is not None and _sum(header, read) != expected:
-            raise LeanformerError(
-                f"{file}: damaged (its tensors are not as they were saved, by their SHA-256); copy or save it again"
-            )
+            raise LeanformerError(f"{file}: damaged (the SHA-256 of its tensors does not match); copy or save it again")
 
 
 def _header(read: BinaryIO) -> dict[str, Any]:
@@ -60,7 +58,7 @@ def _header(read: BinaryIO) -> dict[str, Any]:
 
 
 def _sum(header: dict[str, Any], read: BinaryIO) -> str:
-    """Of where each tensor is and what it holds, the file being at the end of its header."""
+    """The SHA-256 of the tensors' entries and bytes; the file is read from the end of its header."""
     tensors = {name: entry for name, entry in header.items() if name != METADATA}
     digest = hashlib.sha256(json.dumps(tensors, sort_keys=True).encode())
     while piece := read.read(PIECE):

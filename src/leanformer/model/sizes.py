@@ -13,9 +13,9 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.model.hf import attend_without_looking
+from leanformer.model.hf import use_eager_attention
 
-# Each far above any published model, and low enough that a model of that many layers is looked through in seconds.
+# Each far above any published model, and low enough that a model of that many layers is checked in seconds.
 _MOST = {
     "hidden_size": 65_536,
     "d_model": 65_536,
@@ -56,14 +56,14 @@ _MOST_OF_ANY = 2**53  # what JSON holds exactly
 
 
 def check_settings(settings: Mapping[str, Any], where: str) -> None:
-    """Checks the numbers of a configuration before transformers reads it: some are loops that never end.
+    """Checks the numbers of a configuration before transformers reads it: some would make loops that never end.
 
     Args:
         settings: Configuration keys; only those of a size and of a probability have bounds of their own.
         where: What an error names as the place.
 
     Raises:
-        LeanformerError: A size is no whole number or beyond its bounds, or another number is not finite.
+        LeanformerError: A size is not a whole number within its bounds, or another number is not finite.
     """
     for key, value in settings.items():
         if value is None and key in _OPTIONAL:
@@ -107,8 +107,8 @@ def mistake_of(error: Exception, settings: Mapping[str, Any]) -> str:
     """What transformers says of a value of a wrong type, in plain words.
 
     Args:
-        error: Its error.
-        settings: What was given.
+        error: The error of transformers.
+        settings: The settings that were given.
     """
     text = " ".join(str(error).split())
     field = re.search(r"field '(\w+)'", text)
@@ -148,12 +148,12 @@ def check_heads(config: Any, keys: Sequence[str], width_key: str, where: str) ->
 def outline(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
     """The model that a configuration describes, on the device "meta": without memory for its weights.
 
-    Random generators stay as they were, and so does the configuration: the model has a copy. Called with inputs on that
+    Random generators are not changed, nor is the configuration: the model has a copy. Called with inputs on that
     device, without masks, it does all products that the model would do.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = model_class(copy.deepcopy(config))
-    attend_without_looking(model)
+    use_eager_attention(model)
     return model
 
 

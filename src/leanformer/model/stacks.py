@@ -1,4 +1,4 @@
-"""Encoders and decoders of open layers: they tell blocks where padding is, and write token by token the short way."""
+"""Encoders and decoders of open layers: they tell blocks where padding is, and have a short path for decoding steps."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def real_tokens(mask: torch.Tensor | None) -> torch.Tensor | None:
 
 @dataclass(frozen=True)
 class SourceMasks:
-    """What is made of a source's mask, kept while its translation is written.
+    """The masks made from a source's mask, kept while its translation is generated.
 
     Args:
         given: The mask that the model is called with.
-        real: As blocks want it.
-        attention: As Hugging Face's attention wants it; None: it needs none, or there is none.
+        real: The mask in the form that blocks take.
+        attention: The form that Hugging Face's attention takes; None: it needs none, or there is no such attention.
     """
 
     given: torch.Tensor | None
@@ -77,8 +77,8 @@ class TellsEncoderBlocks:
 class TellsDecoderBlocks:
     """Mixed into a decoder: its layers are told where padding is, in the target and in the source.
 
-    While a student writes, a token at a time, it takes the short way (``step``): in a small model a seventh of such a
-    step is work around the layers, most of it for masks and outputs that nobody asked for.
+    While a student generates, a token at a time, it takes a short path (``step``): in a small model a seventh of such a
+    step is work around the layers, most of it for masks and outputs that are not used.
     """
 
     layers: nn.ModuleList
@@ -86,11 +86,11 @@ class TellsDecoderBlocks:
     training: bool
 
     def embed(self, input_ids: torch.Tensor, position: int) -> torch.Tensor:
-        """What the first layer is given of a token of each sequence: (batch, 1) -> (batch, 1, d_model).
+        """The first layer's input for one token of each sequence: (batch, 1) -> (batch, 1, d_model).
 
         Args:
             input_ids: The tokens.
-            position: How many come before each.
+            position: How many tokens come before each.
         """
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ class TellsDecoderBlocks:
         cache: Cache | None,
         others: dict[str, Any],
     ) -> bool:
-        """Whether what a model is called with is one further token of each sequence, and no more than that is asked."""
+        """Whether a call is for one further token of each sequence, and asks for nothing but its output."""
         return (
             input_ids is not None
             and attention_mask is None
@@ -139,15 +139,15 @@ class TellsDecoderBlocks:
     def step(
         self, input_ids: Any, source: torch.Tensor | None, given_mask: torch.Tensor | None, cache: Any
     ) -> torch.Tensor:
-        """The output for one further token of each sequence, where ``steps`` says that it is.
+        """The output for one further token of each sequence, for calls of which ``steps`` is true.
 
-        No mask over the target is needed, as all that was read is seen.
+        No mask over the target is needed, because the token may attend to all earlier ones.
 
         Args:
             input_ids: The tokens, shape (batch, 1).
             source: The encoder's output.
             given_mask: The source's mask, shape (batch, source tokens).
-            cache: Has read the tokens before.
+            cache: The cache, which has read the tokens before.
 
         Returns:
             Shape (batch, 1, d_model).

@@ -1,4 +1,4 @@
-"""Students: made of a model and a plan, saved and loaded."""
+"""Students: made from a model and a plan, saved and loaded."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from leanformer.model.weights import check_weights_are_there, device_and_dtype, 
 def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     """Makes the student that a plan describes.
 
-    Every weight that the plan does not replace is kept; what it removes, norms included, is gone from the student's
+    Every weight that the plan does not replace is kept; what it removes, norms included, is not among the student's
     parameters. New blocks are initialized from PyTorch's global random generator.
 
     Args:
-        model: A Hugging Face model of a supported family, or a student. It is left as it was.
+        model: A Hugging Face model of a supported family, or a student. It is not changed.
         plan: Glob patterns over site names -> a block's name, or ``{"block": name, argument: value}``; later patterns
             override earlier ones.
 
@@ -61,8 +61,8 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     # Its new blocks are made among the argument's own weights, so that the student's are the only copy.
     opened = same_weights_other_modules(model)
     install(opened, change, take_over=True)
-    # With random weights first, which are overwritten: whoever draws numbers from the global generator next, a dropout
-    # or the next student, gets the same as ever. Without them (on "meta") it would have to be put forward by hand.
+    # Random weights first, which are overwritten: they advance the global generator, so that what draws from it next, a
+    # dropout or the next student, gets the same numbers as ever. On "meta" it would have to be advanced by hand.
     student = family.student_model_class(config)
     copy_attention_implementation(model, student)
     student.load_state_dict(opened.state_dict())
@@ -72,18 +72,18 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
 
 
 def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
-    """The student that a plan describes, without its weights: where its structure is all that is asked.
+    """The student that a plan describes, without its weights: where only its structure matters.
 
     It is on the device "meta" and takes no memory for numbers. ``sites``, ``parameter_count`` and ``forward_flops``
-    (``measure/cost.py``, with an example on that device, without a mask) say of it what they say of the student. Random
-    generators stay as they were.
+    (``measure/cost.py``, with an example on that device, without a mask) give the same for it as for the student.
+    Random generators are not changed.
 
     Args:
-        model: As of ``reduce``; it may be an outline itself.
-        plan: Likewise.
+        model: As in ``reduce``; it may be an outline itself.
+        plan: As in ``reduce``.
 
     Raises:
-        LeanformerError: As ``reduce``.
+        LeanformerError: As in ``reduce``.
     """
     family = find_family(model)
     config = _student_config(family, model, resolve(model, plan))
@@ -93,7 +93,7 @@ def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
 
 
 def _student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan) -> PreTrainedConfig:
-    """A model's configuration with what a plan changes, beside what is changed in it already."""
+    """A model's configuration with the changes of a plan, added to those that it has already."""
     settings = {
         key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")
     }
@@ -102,7 +102,7 @@ def _student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan
 
 
 def _settle_generation(student: PreTrainedModel, model: PreTrainedModel) -> None:
-    """Lets a student that writes text do so as the model that it is made of, as far as its blocks can read."""
+    """Gives a student that writes text the generation settings of its model, limited to what its blocks can read."""
     if not student.can_generate():
         return
     student.generation_config = copy.deepcopy(model.generation_config)
@@ -130,8 +130,8 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
     """Writes a model's configuration (with its plan) and weights: ``config.json`` and ``model.safetensors``.
 
     Both are written beside the target first, flushed to the disk and then moved into it, so that neither a full disk
-    nor a power cut leaves a half-written model. Other files that are in the directory stay. The weights carry their own
-    SHA-256, which ``load`` compares.
+    nor a power cut leaves a half-written model. Other files in the directory stay. The weights carry their own SHA-256,
+    which ``load`` checks.
 
     Args:
         model: A Hugging Face model of a supported family, or a student.
@@ -156,13 +156,13 @@ def save(model: PreTrainedModel, directory: str | os.PathLike[str]) -> None:
 
     try:
         add_to_directory(target, fill)
-    # The last two of settings that contradict each other, of generation and of the configuration.
+    # The last two are raised for contradictory settings, of generation and of the configuration.
     except (SafetensorError, ValueError, StrictDataclassError) as error:
         raise LeanformerError(f"{directory}: the model cannot be written: {one_line(error)}") from error
 
 
 def check_finite(model: PreTrainedModel, where: str) -> None:
-    """Checks that every weight is a finite number, and no buffer holds NaN (a bias may shut a word out by infinity).
+    """Checks that every weight is a finite number, and no buffer holds NaN (a bias may exclude a token by infinity).
 
     Args:
         model: The model.
@@ -180,24 +180,24 @@ def check_finite(model: PreTrainedModel, where: str) -> None:
             first = tensor[bad][0].item()
             raise LeanformerError(
                 f"{where}: {int(bad.sum()):,} of the {tensor.numel():,} numbers of {name} are not finite ({first}); "
-                "take weights of before that"
+                "take earlier weights"
             )
 
 
 def load(source: str | os.PathLike[str]) -> PreTrainedModel:
     """Loads a student, or a model of a supported family, in evaluation mode.
 
-    Only configuration and safetensors are read: code that lies in the directory never runs, and nobody is asked.
+    Only configuration and safetensors are read: code in the directory never runs, and no question is asked.
 
     Args:
         source: A directory written by ``save`` or ``save_pretrained``, or a hub id.
 
     Returns:
-        The model with exactly the saved weights, in their precision: of tensors of several, the one that holds all.
+        The model with exactly the saved weights, in their precision: if they have several, the one that holds all.
 
     Raises:
-        LeanformerError: There is no such model, it is damaged or of no supported family, its weights are no
-            safetensors, are not numbers, or do not fit its configuration.
+        LeanformerError: There is no such model, it is damaged or of no supported family, its weights are not
+            safetensors, are not finite, or do not fit its configuration.
     """
     name = path_of(source)
     directory = find_directory(name, [SAFETENSORS[0], SAFETENSORS[1], "model-*.safetensors"])
@@ -227,7 +227,7 @@ def load(source: str | os.PathLike[str]) -> PreTrainedModel:
 
 
 def check_fit(info: Mapping[str, Collection[Any]], where: str) -> None:
-    """Checks what transformers tells of a loading.
+    """Checks what transformers reports about loading.
 
     Args:
         info: Its ``output_loading_info``.

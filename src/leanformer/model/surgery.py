@@ -40,7 +40,7 @@ _SUBLAYER_KINDS: dict[SiteKind, SiteKind] = {
 
 
 def parameter_count(module: nn.Module | None) -> int:
-    """Stored numbers of a module; 0 for None. What a model computes anew and never saves is not among them."""
+    """Stored numbers of a module; 0 for None. Those that a model recomputes and never saves are not counted."""
     if module is None:
         return 0
     computed = computed_tensors(module)
@@ -51,7 +51,7 @@ def sites(model: PreTrainedModel) -> list[Site]:
     """The places in a model that a plan can name, in the model's order.
 
     Args:
-        model: A Hugging Face model of a supported family (ViT, DeiT, Marian, BART), or a student. It is left as it is.
+        model: A Hugging Face model of a supported family (ViT, DeiT, Marian, BART), or a student. It is not changed.
 
     Raises:
         LeanformerError: The model is of no supported family.
@@ -116,9 +116,9 @@ def holds(wide: str, name: str) -> bool:
 
 
 def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
-    """What a plan changes at a model, every argument written out. The model is left as it is.
+    """What a plan changes in a model, every argument written out. The model is not changed.
 
-    A wide site that is replaced or emptied takes the sites in it along, whatever else the plan says of them.
+    A wide site that is replaced or emptied includes the sites in it, whatever else the plan says of them.
 
     Raises:
         LeanformerError: Anything in the plan that does not fit the model.
@@ -153,7 +153,7 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
 
 
 def _drops_special_tokens(pooling: Choice | None, places: Mapping[str, Site]) -> bool:
-    """Whether class and distillation tokens go with what a plan puts at the pooling."""
+    """Whether the block that a plan puts at the pooling drops class and distillation tokens."""
     if pooling is None or pooling.block.keeps(pooling.arguments):
         return False
     module: Any = pooling.block.build(pooling.arguments, places["pooling"], None)
@@ -161,9 +161,9 @@ def _drops_special_tokens(pooling: Choice | None, places: Mapping[str, Site]) ->
 
 
 def combine(before: ResolvedPlan, change: ResolvedPlan) -> ResolvedPlan:
-    """The plan of a student of a student: the later change wins, and a wide site takes its inner sites along."""
+    """The plan of a student of a student: the later change wins, and one at a wide site replaces those in it."""
     kept = {name: entry for name, entry in before.items() if not any(holds(other, name) for other in change)}
-    # Through JSON and back, so that a plan in memory is what the file will give.
+    # Through JSON and back, so that a plan in memory equals what the file will give.
     merged: ResolvedPlan = json.loads(json.dumps({**kept, **change}))
     return merged
 
@@ -207,7 +207,7 @@ def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_ove
 
 
 def module_at(model: PreTrainedModel, name: str) -> nn.Module | None:
-    """What stands at a site of a model with open layers (a student is one): block, sublayer or layer; None if empty."""
+    """The module at a site of a model with open layers, such as a student: block, sublayer or layer; None if empty."""
     if name == "pooling":
         pooling: nn.Module = model.pooling
         return pooling
@@ -247,7 +247,7 @@ def _layer(model: PreTrainedModel, name: str) -> tuple[OpenLayer, str]:
 
 
 def _teacher(model: PreTrainedModel, family: Family, site: Site) -> AttentionWeights | None:
-    """The trained attention at a site, where one of the family's own stands there."""
+    """The trained attention at a site, where the family's own attention stands there."""
     if site.kind not in _SUBLAYER_KINDS:
         return None
     stack, number, kind = site.name.split(".")

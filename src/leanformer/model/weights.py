@@ -1,4 +1,4 @@
-"""A model's weights as a whole: where they are, whether they are there, in which precision they are kept."""
+"""A model's weights as a whole: on which device they are, whether there are any, in which precision they are kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 from leanformer.core.errors import LeanformerError
 
 HALF = (torch.float16, torch.bfloat16)
-"""What weights may be kept in, but are not trained in: their steps would round most of what is learned away."""
+"""Precisions that weights may be kept in, but are not trained in: rounding would lose most of what is learned."""
 
 
 def device_and_dtype(model: PreTrainedModel) -> tuple[torch.device, torch.dtype]:
-    """Where a model's weights are, and in which precision."""
+    """The device of a model's weights, and their precision."""
     weight = next(model.parameters())
     return weight.device, weight.dtype
 
@@ -24,7 +24,7 @@ def check_weights_are_there(model: PreTrainedModel, argument: str = "model") -> 
 
     Args:
         model: The model.
-        argument: What it is called where it was given, for messages.
+        argument: The caller's name for it, for messages.
 
     Raises:
         LeanformerError: A weight is on the device "meta", which holds shapes alone.
@@ -38,7 +38,7 @@ def check_weights_are_there(model: PreTrainedModel, argument: str = "model") -> 
 
 
 def in_float32(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy in float32, of the configuration too."""
+    """A copy in float32, which its configuration says too."""
     copied = copy.deepcopy(model).float()
     copied.config.dtype = torch.float32
     return copied

@@ -17,7 +17,7 @@ Amount = Annotated[float, Field(ge=0)]
 PartOfOne = Annotated[float, Field(ge=0, le=1 + ROUNDING)]
 Explained = Annotated[float, Field(le=1 + ROUNDING)]
 """R²."""
-Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(no_repeats("a seed"))]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(no_repeats("seeds"))]
 
 
 class Record(BaseModel):

@@ -1,4 +1,4 @@
-"""Softmax attention as blocks have it, whatever makes its queries, keys and values."""
+"""Softmax attention for blocks, each of which makes queries, keys and values in its own way."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class SoftmaxAttention(BlockModule):
     """Attention with weights softmax(queries · keys / √d_head): masks, causality, and keys and values kept in decoding.
 
     Args:
-        heads: Channel groups that attend apart.
+        heads: Channel groups that attend independently.
         dropout: Probability with which a weight is dropped in training.
-        causal: Whether a token reads up to itself alone; a cross-attention reads all of the source in any case.
-        cross: Whether what is read is the source.
+        causal: Whether a token reads only itself and earlier ones; a cross-attention reads all of the source anyway.
+        cross: Whether the source is read.
     """
 
     def __init__(self, heads: int, dropout: float, causal: bool, cross: bool) -> None:
@@ -32,20 +32,20 @@ class SoftmaxAttention(BlockModule):
         raise NotImplementedError
 
     def keys_and_values(self, states: torch.Tensor, queries: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the tokens that are read, shape (batch, tokens, channels) each.
+        """The keys and values of the tokens that are read, shape (batch, tokens, channels) each.
 
         Args:
             states: Those tokens, shape (batch, tokens, d_model).
-            queries: Theirs, where these tokens are also the ones that ask.
+            queries: Their queries, where the same tokens attend.
         """
         raise NotImplementedError
 
     def sharpened(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys, shape (batch, tokens, channels), as their products are taken; by default as they are."""
+        """Queries and keys, shape (batch, tokens, channels), as they are multiplied; by default unchanged."""
         return queries, keys
 
     def projected(self, mixed: torch.Tensor) -> torch.Tensor:
-        """What becomes of the heads side by side, shape (batch, tokens, channels); by default they stay."""
+        """The output made from the heads side by side, shape (batch, tokens, channels); by default unchanged."""
         return mixed
 
     def forward(self, inputs: BlockInputs) -> torch.Tensor:
@@ -97,7 +97,7 @@ class SoftmaxAttention(BlockModule):
             earlier = hidden_states.new_ones(tokens, before + tokens, dtype=torch.bool).tril(before)
             mask = earlier if mask is None else mask & earlier
         if mask is not None and self.causal and padding_mask is not None:
-            # Padding before the first real token would have nothing to attend to: a softmax of nothing.
+            # Padding before the first real token would have nothing to attend to, and so no softmax.
             own = torch.arange(tokens, device=hidden_states.device)[:, None] + before
             mask = mask | (torch.arange(before + tokens, device=hidden_states.device) == own)
         return mask

@@ -17,7 +17,7 @@ from leanformer.core.fields import first_of, keys_of, sentence
 from leanformer.core.registry import Registry
 
 LARGEST_ARGUMENT = 2**20
-"""No layer of a transformer is wider, and no text longer; what is larger is a slip of the keyboard."""
+"""No layer of a transformer is wider, and no text longer; a larger number is a typing error."""
 
 
 class Arguments(BaseModel):
@@ -28,7 +28,7 @@ class Arguments(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_in_bounds(cls, arguments: Any) -> Any:
-        """What has no bounds of its own would go as far as the memory, and then end the process."""
+        """Numbers without bounds of their own could exhaust the memory, and end the process."""
         for name, value in arguments.items():
             for number in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(number, int | float) and not abs(number) <= LARGEST_ARGUMENT:  # nor is nan
@@ -47,7 +47,7 @@ class AttentionWeights:
         query_bias: Shape (channels,), or None where the model has none; ``key_bias`` and ``value_bias`` likewise.
         output_bias: Shape (d_model,), or None.
         num_heads: Number of heads.
-        scaling: What the scores are multiplied with before the softmax.
+        scaling: The factor of the scores before the softmax.
         dropout: Probability with which a weight is dropped in training.
     """
 
@@ -64,7 +64,7 @@ class AttentionWeights:
     dropout: float = 0.0
 
     def channels_of(self, heads: Sequence[int]) -> list[int]:
-        """Which channels some heads have, head by head in the order given."""
+        """The channels of some heads, head by head in the given order."""
         width = self.query.shape[1] // self.num_heads
         return [channel for head in heads for channel in range(head * width, (head + 1) * width)]
 
@@ -88,11 +88,11 @@ class AttentionWeights:
         )
 
     def scores(self, asking: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-        """What the softmax is taken of, before any mask.
+        """The input of the softmax, before any mask.
 
         Args:
-            asking: The tokens that ask, shape (batch, tokens, d_model).
-            read: Those that are read, shape (batch, tokens read, d_model).
+            asking: The tokens that attend, shape (batch, tokens, d_model).
+            read: The tokens that are read, shape (batch, tokens read, d_model).
 
         Returns:
             Shape (batch, heads, tokens, tokens read).
@@ -106,7 +106,7 @@ class AttentionWeights:
         return query @ key.mT * self.scaling
 
     def bias_behind_means(self) -> torch.Tensor:
-        """The output's bias where what is averaged are values without theirs: weights that sum to one pass it on."""
+        """The output's bias if values are averaged without their bias, which weights that sum to one pass on."""
         bias = torch.zeros_like(self.output[0]) if self.output_bias is None else self.output_bias
         return bias if self.value_bias is None else bias + self.value_bias @ self.output
 
@@ -118,24 +118,24 @@ class AttentionWeights:
 
 @torch.no_grad()
 def set_linear(linear: nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """Gives a linear map a weight in the layout ``x @ weight + bias``, and where it has a bias that, or zeros."""
+    """Sets a linear map's weight, given in the layout ``x @ weight + bias``, and its bias, if any, to this one or 0."""
     linear.weight.copy_(weight.T)
     if linear.bias is not None:
         linear.bias.copy_(torch.zeros_like(linear.bias) if bias is None else bias)
 
 
 class BlockModule(nn.Module):
-    """What a block builds for an attention, a sublayer or a layer: one call signature at all of these sites.
+    """The module that a block builds for an attention, a sublayer or a layer, with one call signature for all of them.
 
     Class attributes:
-        target: What a teacher's site shows it to learn from: the site's ``output``, or the attention's ``heads``, side
-            by side as they are before the output projection.
+        target: What it learns from at the teacher's site: the site's ``output``, or the attention's ``heads``, side by
+            side as they are before the output projection.
         channels: Which channels of the target it learns; None: all.
         max_length: Most tokens that it can read, or None; of the source too, where it reads that.
         heads_in_output: How many heads' channels lie side by side in its output; None where a projection mixes them.
-        decayed: Names of its own parameters that weight decay pulls towards zero: what it multiplies tokens with, not
-            biases, gains and factors that start at one. The weights of ``nn.Linear`` and ``nn.Conv2d`` within it decay
-            anyway. Any other module in a block may say so in the same way (``learn/weight_decay.py`` reads it).
+        decayed: Names of its own parameters that weight decay pulls towards zero: those that tokens are multiplied
+            with, not biases, gains and factors that start at one. The weights of ``nn.Linear`` and ``nn.Conv2d`` in it
+            decay anyway. Any other module in a block may have the same attribute (``learn/weight_decay.py`` reads it).
     """
 
     target: Literal["output", "heads"] = "output"
@@ -145,10 +145,10 @@ class BlockModule(nn.Module):
     decayed: ClassVar[tuple[str, ...]] = ()
 
     def forward(self, inputs: BlockInputs) -> torch.Tensor:
-        """What stands at the site from now on.
+        """The output at the site, where this block now stands.
 
         Args:
-            inputs: The tokens, and what there is to know of them.
+            inputs: The tokens, with masks, source and state.
 
         Returns:
             Shape (batch, tokens, d_model). What it holds at padding is not defined, but finite.
@@ -156,15 +156,15 @@ class BlockModule(nn.Module):
         raise NotImplementedError
 
     def taught(self, inputs: BlockInputs) -> torch.Tensor:
-        """What is compared with the teacher's ``target``, of inputs without a state: by default the block's output."""
+        """What is compared with the teacher's ``target``, for inputs without a state: by default the block's output."""
         return self(inputs)
 
     def taught_parameters(self) -> list[nn.Parameter]:
-        """What learns from the target; by default everything."""
+        """The parameters that learn from the target; by default all."""
         return list(self.parameters())
 
     def attention_weights(self, inputs: BlockInputs) -> torch.Tensor | None:
-        """The weights with which it averages tokens, of inputs without a state; None: it has none to show.
+        """The weights with which it averages tokens, for inputs without a state; None where it has none.
 
         Returns:
             Shape (batch, heads, tokens, tokens read); each row sums to one.
@@ -173,21 +173,21 @@ class BlockModule(nn.Module):
 
 
 class HeadsModule(BlockModule):
-    """A block that gives an attention's heads, side by side, and has an output projection behind them.
+    """A block that gives an attention's heads, side by side, and has an output projection after them.
 
     Attributes:
-        value: What is mixed of each token; None: the token.
-        output: The projection; None where nothing follows, and in a block for some heads alone, which has that of the
-            attention behind it.
+        value: The map from a token to what is mixed; None: the token itself.
+        output: The projection; None where nothing follows, and in a block for some heads alone, where the attention's
+            own projection follows.
     """
 
     value: nn.Linear | None
     output: nn.Linear | None
 
     def take_over(self, teacher: AttentionWeights) -> None:
-        """Starts with a trained attention's values and output: what is mixed, and what becomes of it.
+        """Starts with a trained attention's value and output projections.
 
-        Where the values here have no bias, theirs goes into the output's, to which weights that sum to one pass it on.
+        Where the values here have no bias, theirs goes into the output's: weights that sum to one pass it on.
         """
         if self.value is None:
             return
@@ -207,15 +207,15 @@ class HeadsModule(BlockModule):
 
 
 class Block:
-    """A kind of thing that can stand at a site: its name, its arguments, and how to make the module.
+    """A kind of block that can stand at a site: its name, its arguments, and how to make the module.
 
     At an attention, sublayer or layer site it makes a ``BlockModule``, at an MLP or a pooling site a module that is
     called as ``module(hidden_states) -> output``.
 
     Class attributes:
-        name: What a plan calls it.
+        name: Its name in plans.
         kinds: The kinds of site that it can stand at.
-        Arguments: What a plan may give beside the name.
+        Arguments: The arguments that a plan may give with the name.
     """
 
     name: ClassVar[str]
@@ -224,7 +224,7 @@ class Block:
 
     @classmethod
     def keeps(cls, arguments: Any) -> bool:
-        """Whether the block, with these arguments, means "leave here what stands here"."""
+        """Whether the block, with these arguments, means to keep what stands at the site."""
         return False
 
     @classmethod
@@ -243,7 +243,7 @@ class Block:
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
-        """The module that stands at the site from now on; None leaves the place empty. Not called where it keeps.
+        """The module for the site; None leaves the site empty. Not called where ``keeps`` is true.
 
         Args:
             arguments: A validated instance of ``Arguments``, resolved.
@@ -255,7 +255,7 @@ class Block:
 
 
 BLOCKS: Registry[type[Block]] = Registry("leanformer.blocks")
-"""Name -> block, of every module of the package and of modules of others that have been imported."""
+"""Name -> block, of every module of the package and of other packages' modules that were imported."""
 
 
 def register(block: type[Block]) -> type[Block]:
@@ -291,7 +291,7 @@ def check_arguments(block: type[Block], arguments: dict[str, Any], where: str) -
     """The validated arguments of ``block``.
 
     Raises:
-        LeanformerError: An argument is unknown or has a wrong value; the message names it and ``where`` it stands.
+        LeanformerError: An argument is unknown or has a wrong value; the message names it and ``where``.
     """
     try:
         return block.Arguments(**arguments)

@@ -10,8 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from leanformer.core.torch_internals import remember_signature, softmax_gradient
 
-# Below this many tokens a CPU takes plain products: in whole training steps of small models the fused kernel is behind
-# with 37 tokens and ahead from 50 on, where there are several heads (benchmarks/speed/attention_kernels.py).
+# Below this many tokens a CPU takes plain products: in whole training steps of small models the fused kernel is slower
+# with 37 tokens and faster from 50 on, where there are several heads (benchmarks/speed/attention_kernels.py).
 FUSED_FROM_TOKENS_ON_CPU = 48
 
 
@@ -28,12 +28,12 @@ def attend(
     attention_mask: torch.Tensor | None = None,
     dropout: float = 0.0,
 ) -> torch.Tensor:
-    """softmax(query keyᵀ / √d_head) value of each head, by the fastest way for the shape and the device.
+    """softmax(query keyᵀ / √d_head) value of each head, in the fastest way for the shape and the device.
 
     Args:
         query: Shape (batch, tokens, channels of all heads).
         key: Shape (batch, tokens read, channels), as ``value``; where both are one tensor, less is computed.
-        heads: Into how many the channels fall.
+        heads: The number of heads that the channels are split into.
         attention_mask: Boolean, broadcastable to (batch, heads, tokens, tokens read): True where a score counts.
         dropout: Probability with which a weight is dropped.
 
@@ -47,7 +47,7 @@ def attend(
     if few:
         output = _attend_plainly(query, key, value, attention_mask, dropout)
     else:
-        # Tokens that no matrix has touched are float32 under autocast, which does not reach the kernel inside a vmap.
+        # Under autocast, tokens that went through no product are float32; inside a vmap it does not reach the kernel.
         key, value = key.to(query.dtype), value.to(query.dtype)
         output = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout)
     return output.transpose(1, 2).flatten(2)
@@ -56,16 +56,16 @@ def attend(
 def _attend_plainly(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, dropout: float
 ) -> torch.Tensor:
-    """By products, with PyTorch's own gradient; heads apart, (batch, heads, tokens, d_head)."""
+    """Attention by products, with PyTorch's own gradient; heads separate, (batch, heads, tokens, d_head)."""
     scores = (query @ key.mT) * query.shape[-1] ** -0.5
     if attention_mask is not None:
-        # Not minus infinity, so that a row of nothing to attend to has a softmax.
+        # Not minus infinity, so that a row with nothing to attend to has a softmax.
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     return F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0.0) @ value
 
 
 def _attend_few(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
-    """By ``FewTokens``; arguments and result as of ``attend``."""
+    """Attention by ``FewTokens``; arguments and result as in ``attend``."""
 
     def flat(states: torch.Tensor) -> torch.Tensor:
         return states if heads == 1 else split_heads(states, heads).flatten(0, 1)
@@ -77,9 +77,8 @@ def _attend_few(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hea
 class FewTokens(torch.autograd.Function):
     """softmax(q kᵀ / √d) v with its gradient in as few passes over memory as PyTorch's products allow.
 
-    The scale is put on the scores in place, and the gradients of what is read twice, as key and as value, are added
-    while the second is computed: a training step of a model that is nothing but such attention takes a twentieth less
-    time.
+    The scores are scaled in place, and where one tensor is both key and value, its two gradients are added while the
+    second is computed: a training step of a model of nothing but such attention takes a twentieth less time.
     """
 
     generate_vmap_rule = True

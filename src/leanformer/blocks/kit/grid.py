@@ -1,4 +1,4 @@
-"""Mixing of an image's patches by how far they are from one another in rows and in columns."""
+"""Mixing of an image's patches by their distances in rows and in columns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-# Where each patch reads fewer than there are, a convolution is faster than products with matrices of all pairs, which
-# have to be made of the offsets' weights first; of fewer patches than this its gradient on a CPU is far slower.
+# Where each patch reads only some others, a convolution is faster than products with matrices of all pairs, which have
+# to be made from the offsets' weights first; with fewer patches than this its gradient on a CPU is far slower.
 CONVOLVED_FROM_PATCHES = 49
-# Channels of a group up to which channels go before tokens in memory for products: up to twice as fast, above slower.
+# Up to this many channels in a group, products are up to twice as fast with channels before tokens in memory.
 THIN = 8
 
 
@@ -22,7 +22,7 @@ class Grid:
     Args:
         rows: Patches from top to bottom.
         columns: Patches from left to right.
-        special_tokens: Tokens before the patches; they may be gone where it is used.
+        special_tokens: Tokens before the patches; they may have been dropped.
         max_distance: Patches farther from one another in rows or in columns have no weight.
     """
 
@@ -55,15 +55,15 @@ class Grid:
 
     @property
     def weights(self) -> int:
-        """Numbers of a group: of each offset, of each special token to patches and from them, and among these."""
+        """Weights of a group: of each offset, of each special token to and from patches, and among special tokens."""
         return self.offsets + 2 * self.special_tokens + self.special_tokens**2
 
     def mix(self, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """What each token takes of all.
+        """Mixes all tokens for each token.
 
         Args:
-            weights: Shape (groups, ``self.weights``): of the offsets, row by row; then what each special token takes of
-                any patch; what each gives to any patch; and what each takes of each of them.
+            weights: Shape (groups, ``self.weights``): those of the offsets, row by row; then what each special token
+                takes from every patch; what each gives to every patch; and what each takes from each special token.
             values: Shape (batch, tokens, channels), a group's channels side by side: the special tokens, or none, and
                 the patches.
 
@@ -87,18 +87,18 @@ class Grid:
         return torch.cat([own, mixed + (special * given).sum(dim=1, keepdim=True)], dim=1)
 
     def _convolve(self, weights: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        """Of (groups, offsets) and (batch, patches, channels): each channel by itself, with its group's kernel."""
+        """Convolves each channel, (batch, patches, channels), with its group's kernel, (groups, offsets)."""
         channels = patches.shape[2]
         kernels = weights.unflatten(1, (1, *self.kernel)).repeat_interleave(channels // len(weights), dim=0)
         image = patches.unflatten(1, (self.rows, self.columns)).permute(0, 3, 1, 2)
         return F.conv2d(image, kernels, padding=self.reach, groups=channels).permute(0, 2, 3, 1).flatten(1, 2)
 
     def _pairs(self, weights: torch.Tensor) -> torch.Tensor:
-        """(groups, offsets) -> (groups, patches, patches), nothing where two are too far from one another."""
+        """(groups, offsets) -> (groups, patches, patches), zero where two patches are too far apart."""
         (down, right), rows, columns = self.reach, self.rows, self.columns
         above, beside = rows - 1 - down, columns - 1 - right
         offsets = F.pad(weights.unflatten(1, self.kernel), (beside, beside, above, above))
-        # [i, j] is what stands at rows - 1 - i + j, and so in columns.
+        # [i, j] is the entry at rows - 1 - i + j, and likewise in columns.
         by_row = offsets.unfold(1, rows, 1).flip(1)  # (groups, rows, offsets in columns, rows read)
         both = by_row.unfold(2, columns, 1).flip(2)  # (groups, rows, columns, rows read, columns read)
         return both.reshape(len(weights), self.patches, self.patches)
@@ -121,7 +121,7 @@ def mix_pairs(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 class _Transposed(torch.autograd.Function):
-    """A matrix transposed in memory, and so its gradient: batches of products of strided parts are slow on a CPU."""
+    """Transposes a matrix in memory, and its gradient: batches of products of strided parts are slow on a CPU."""
 
     generate_vmap_rule = True
 

@@ -1,4 +1,4 @@
-"""What a block is called with."""
+"""The inputs of a block."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from leanformer.blocks.kit.state import DecodingState
 
 @dataclass(frozen=True, slots=True)
 class BlockInputs:
-    """What a block at an attention, a sublayer or a layer is called with: plain tensors, and the state while decoding.
+    """The inputs of a block at an attention, a sublayer or a layer: plain tensors, and the state while decoding.
 
     Args:
-        hidden_states: Shape (batch, tokens, d_model): what the replaced part was given.
+        hidden_states: Shape (batch, tokens, d_model): the input of the replaced part.
         padding_mask: Boolean, shape (batch, tokens), with a state (batch, tokens in the state and these): True at real
             tokens, False at padding; None: no padding.
         source: The encoder's output, shape (batch, source tokens, d_model), at sites that read it.
         source_mask: Boolean, shape (batch, source tokens), as ``padding_mask``.
-        state: While decoding with a cache: the tokens given now follow ``state.length`` earlier ones. The layer counts,
-            the block keeps its tensors.
+        state: While decoding with a cache: the tokens given now follow ``state.length`` earlier ones. The layer counts
+            them, the block keeps its tensors in it.
         first_token: Whether nothing but the first token's output is read, as in the last layer of a classifier that
             reads the class token. A block may then give that alone, shape (batch, 1, d_model), to save work.
     """
@@ -33,7 +33,7 @@ class BlockInputs:
     first_token: bool = False
 
     def with_states(self, hidden_states: torch.Tensor) -> BlockInputs:
-        """The same of other hidden states."""
+        """The same with other hidden states."""
         # Not dataclasses.replace, which takes several times as long, in each layer of a decoding step.
         return BlockInputs(
             hidden_states, self.padding_mask, self.source, self.source_mask, self.state, self.first_token

@@ -23,7 +23,7 @@ from leanformer.blocks.kit.state import DecodingState
 
 
 class Scale(nn.Module):
-    """Gain and shift of a LayerNorm, one a number that it norms."""
+    """Gain and shift of a LayerNorm, one of each for every number that it normalizes."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Scale(nn.Module):
 
 
 class GroupedMap(nn.Module):
-    """Weights of a linear map for each group, started as PyTorch's ``Linear`` is.
+    """Weights of a linear map for each group, initialized as in PyTorch's ``Linear``.
 
     Args:
         weight: Shape of the weights, groups first.
@@ -65,8 +65,8 @@ class GroupedLinear(GroupedMap):
 class Network(nn.Module):
     """LayerNorm, linear, LeakyReLU(0.01), LayerNorm, linear over flattened tokens; ``groups`` of them side by side.
 
-    Of in = positions_in * d_model, out = positions_out * d_out it stores
-    2 in + in hidden + hidden + 2 hidden + hidden out + out numbers a group; with a rank, d_model rank +
+    With in = positions_in * d_model, out = positions_out * d_out it stores
+    2 in + in hidden + hidden + 2 hidden + hidden out + out numbers for each group; with a rank, d_model rank +
     positions_in rank hidden in place of in hidden, and hidden positions_out rank + rank d_out in place of hidden out.
 
     Args:
@@ -75,7 +75,7 @@ class Network(nn.Module):
         positions_out: Tokens that it gives; 1 where it gives one for each prefix by the same weights.
         d_model: Width of a token.
         hidden: Hidden units of a group.
-        padding_in_norm: Whether the first LayerNorm takes positions without a token as zeros that count.
+        padding_in_norm: Whether the first LayerNorm counts positions without a token as zeros.
         rank: Channels that all positions' tokens are mapped to alike before each position has weights of its own, and
             from which they are mapped back alike; None: each position's weights read and give all channels.
     """
@@ -102,12 +102,12 @@ class Network(nn.Module):
         self.up = None if rank is None else GroupedMap((groups, rank, d_out), fan_in=rank)
 
     def slots(self, *cut: torch.Tensor) -> Slots:
-        """Of some positions' share of the first norm's gain and shift and of the first linear map's weights."""
+        """The shares of some positions in the first norm's gain and shift and in the first linear map's weights."""
         gain, shift, weight = cut
         return Slots(gain, shift, weight, None if self.down is None else self.down.weight)
 
     def widened(self, output: torch.Tensor) -> torch.Tensor:
-        """The last linear map's channels, (groups, ..., d_out), of what the positions' own weights give."""
+        """The last linear map's channels, (groups, ..., d_out), from the output of the positions' own weights."""
         return output if self.up is None else by_group(output, self.up.weight)
 
     def activate(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -151,9 +151,9 @@ class CausalNetwork(Network):
 
     Args:
         sources: Positions of the source, the first of ``positions_in``; 0: it reads none.
-        token_alone: Whether it reads of the decoder's tokens each position's own in place of the prefix.
+        token_alone: Whether it reads only each position's own token of the decoder, instead of the prefix.
         gate: Whether the source's part of the first linear map is multiplied by a gate that reads the token.
-        others: As of ``Network``.
+        others: As in ``Network``.
     """
 
     def __init__(
@@ -184,14 +184,14 @@ class CausalNetwork(Network):
         source_real: torch.Tensor | None,
         state: DecodingState | None,
     ) -> torch.Tensor:
-        """What each position gives.
+        """The output of each position.
 
         Args:
-            states: Shape (batch, tokens, d_model), zero where no token is.
-            real: 1 where a token is, else 0, shape (batch, tokens, 1); batch may be 1 where all are alike.
+            states: Shape (batch, tokens, d_model), zero where there is no token.
+            real: 1 where there is a token, else 0, shape (batch, tokens, 1); batch may be 1 where all are alike.
             source: As ``states``; not needed where the decoding state has read it.
             source_real: As ``real``.
-            state: What was read before; left with what is read now.
+            state: What was read before; updated with what is read now.
 
         Returns:
             Shape (batch, tokens, d_model).
@@ -218,7 +218,7 @@ class CausalNetwork(Network):
         """The shares of the source's tokens, and of the decoder's that are read now."""
         rest = self.norm.weight.shape[1] - self.sources
         own = [0, rest, 0] if self.token_alone else [first, tokens, rest - first - tokens]
-        # Cut once: each cut of its own would make a gradient of the whole size.
+        # Cut at once: each single cut would have a gradient of the whole size.
         cuts = [
             whole.split_with_sizes([sources, self.sources - sources, *own], dim=1)
             for whole in (self.norm.weight, self.norm.bias, self.first.weight)
@@ -236,10 +236,10 @@ class CausalNetwork(Network):
     def _with_prefix(
         self, before: Sums, slots: Slots, states: torch.Tensor, real: torch.Tensor, state: DecodingState | None
     ) -> torch.Tensor:
-        """What was read before with each prefix, after the first linear map: (groups, tokens, batch, hidden)."""
-        # What is counted at padding after a sentence's end touches no real position, so that all sentences may count
-        # alike; not where padding stands before a real one, or more tokens follow. A GPU isn't asked: the answer would
-        # have to wait for it.
+        """Each prefix, with what was read before, after the first linear map: (groups, tokens, batch, hidden)."""
+        # Padding after a sentence's end affects no real position, so that it may be counted like tokens, alike for all
+        # sentences; not where padding comes before a real position, or more tokens follow. On a GPU this is not
+        # checked: the check would wait for the GPU.
         alike = state is None and real.device.type == "cpu" and not bool((real[1:] > real[:-1]).any())
         sums = read_prefixes(slots, states, real, self.padding_in_norm, alike, before)
         if state is not None:
@@ -248,7 +248,7 @@ class CausalNetwork(Network):
 
     def _with_token(self, source: Sums, slots: Slots, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """The source with each token alone, after the first linear map: (groups, tokens, batch, hidden)."""
-        # One position's weights serve all tokens: as if all stood at it, in a batch of tokens * batch.
+        # One position's weights serve all tokens: as if all were at it, in a batch of tokens * batch.
         flat = states.reshape(1, -1, states.shape[-1])
         read = read_each(slots, flat, real.expand(-1, states.shape[1], -1).reshape(1, -1, 1), self.padding_in_norm)
         if self.padding_in_norm:

@@ -29,13 +29,13 @@ EPSILON = 1e-5  # of both LayerNorms, PyTorch's default
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32 at least: what is summed over positions is not exact in less."""
+    """A tensor in float32 at least, because sums over positions are not exact in less."""
     return tensor if tensor.dtype.itemsize >= 4 else tensor.float()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Products in the precision of their factors, under any autocast."""
-    # On "meta", where a structure is looked at, there is no autocast to be taken out of.
+    """A context of products in the precision of their factors, under any autocast."""
+    # On the device "meta" there is no autocast to be switched off.
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
@@ -54,7 +54,7 @@ def running_sum(terms: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     if terms.device.type != "cpu":
         return terms.cumsum(dim=-3) + start
     terms = terms.contiguous()
-    if terms.shape[-2] < start.shape[-2]:  # in the terms' place is no room
+    if terms.shape[-2] < start.shape[-2]:  # the sums do not fit in the terms' place
         return _RunningSum.apply(terms, torch.zeros_like(terms[..., :1, :, :])) + start
     return _RunningSum.apply(terms, start)
 
@@ -110,13 +110,13 @@ def _accumulate_from_the_end(terms: torch.Tensor) -> torch.Tensor:
 
 
 class Slots(NamedTuple):
-    """Input positions, and their shares of the first LayerNorm and the first linear map.
+    """Input positions, with their shares of the first LayerNorm and the first linear map.
 
     Args:
         gain: Shape (groups, positions, d_model).
         shift: Likewise.
         weight: Shape (groups, positions, d_model, hidden), or where it is factored (groups, positions, rank, hidden).
-        down: Its other factor, that of all positions, shape (groups, d_model, rank); None: it is not factored.
+        down: The other factor, which all positions share, shape (groups, d_model, rank); None: it is not factored.
     """
 
     gain: torch.Tensor
@@ -125,7 +125,7 @@ class Slots(NamedTuple):
     down: torch.Tensor | None
 
     def narrowed(self, rows: torch.Tensor) -> torch.Tensor:
-        """What the weights are multiplied with: (groups, ..., d_model) -> as it is, or (groups, ..., rank)."""
+        """What the weights are multiplied with: (groups, ..., d_model) -> the same, or (groups, ..., rank)."""
         return rows if self.down is None else by_group(rows, self.down)
 
 
@@ -135,7 +135,7 @@ def by_group(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 class Sums(NamedTuple):
-    """What the identity needs to know of tokens; that of two sets of tokens is the sum.
+    """The sums over tokens that the identity needs; those of two sets of tokens add up.
 
     ``positions`` may be 1 where all share a value, and so may ``batch`` in gains, shifts and statistics.
 
@@ -152,7 +152,7 @@ class Sums(NamedTuple):
     statistics: torch.Tensor
 
     def plus(self, other: Sums) -> Sums:
-        """Of both sets of tokens together."""
+        """The sums of both sets of tokens together."""
         return Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
 
     def normalization(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -167,7 +167,7 @@ class Sums(NamedTuple):
         return torch.addcmul(self.products, mean, self.gains, value=-1).mul_(inverse).add_(self.shifts)
 
     def keep_in(self, state: DecodingState) -> None:
-        """Leaves those of the last position in a decoding state, batch first; shared, what a whole batch has once."""
+        """Keeps the last position's sums in a decoding state, batch first; in ``shared`` those of the whole batch."""
         state.tensors, state.shared = {}, {}
         batch = self.products.shape[-2]
         for name, sums in self._asdict().items():
@@ -177,7 +177,7 @@ class Sums(NamedTuple):
 
     @classmethod
     def kept_in(cls, state: DecodingState) -> Sums:
-        """Back from a decoding state, with one position."""
+        """The sums kept in a decoding state, with one position."""
         kept = state.tensors | state.shared
         return cls(**{name: kept[name].movedim(0, -2).unsqueeze(-3) for name in cls._fields})
 
@@ -186,8 +186,8 @@ def nothing_read(slots: Slots, bias: torch.Tensor | None, padding_counts: bool) 
     """The sums before the first token.
 
     Args:
-        slots: Those of all tokens that may come.
-        bias: Of the linear map, shape (groups, hidden); None adds none.
+        slots: The positions of all tokens that may come.
+        bias: The linear map's bias, shape (groups, hidden); None adds none.
         padding_counts: Whether positions without a token are zeros that count: then all count from the start.
     """
     groups, positions, d_model = slots.gain.shape
@@ -204,12 +204,12 @@ def nothing_read(slots: Slots, bias: torch.Tensor | None, padding_counts: bool) 
 
 
 def read_each(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> Sums:
-    """What each token adds, at positions without a token that of a token of zeros.
+    """The sums of each token by itself; a position without a token counts as a token of zeros.
 
     Args:
-        slots: The positions that the tokens stand at.
-        states: Shape (positions, batch, d_model), zero where no token is.
-        real: 1 where a token is, else 0, shape (positions, batch, 1); batch may be 1 where all are alike.
+        slots: The positions of the tokens.
+        states: Shape (positions, batch, d_model), zero where there is no token.
+        real: 1 where there is a token, else 0, shape (positions, batch, 1); batch may be 1 where all are alike.
         padding_counts: As in ``nothing_read``.
     """
     return _split(_products(slots, states, padding_counts), states, real, padding_counts)
@@ -218,12 +218,12 @@ def read_each(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_co
 def read_prefixes(
     slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool, alike: bool, before: Sums
 ) -> Sums:
-    """What was read before and each prefix add together, arguments as in ``read_each``, and:
+    """The sums of each prefix, with what was read before; arguments as in ``read_each``, and:
 
     Args:
-        alike: Whether positions without a token may be counted as if one of zeros stood there, because no real one
-            comes after them.
-        before: Of what was read before, with one position.
+        alike: Whether positions without a token may be counted as tokens of zeros, because no real one comes after
+            them.
+        before: The sums of what was read before, with one position.
     """
     products = _products(slots, states, padding_counts)
     if alike or padding_counts:
@@ -256,7 +256,7 @@ def _split(products: torch.Tensor, states: torch.Tensor, real: torch.Tensor, pad
 
 
 def read_all(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> Sums:
-    """What all tokens add together, arguments as in ``read_each``."""
+    """The sums of all tokens; arguments as in ``read_each``."""
     rows = slots.narrowed(states * slots.gain[:, :, None])  # (groups, positions, batch, d_model or rank)
     products = wide(rows.transpose(1, 2).flatten(2) @ slots.weight.flatten(1, 2))  # (groups, batch, hidden)
     if padding_counts:
@@ -271,7 +271,7 @@ def read_all(slots: Slots, states: torch.Tensor, real: torch.Tensor, padding_cou
 
 
 def _statistics(states: torch.Tensor, real: torch.Tensor, padding_counts: bool) -> torch.Tensor:
-    """Σ z, Σ z² and the entries that these tokens let count, shape (positions, batch, 3)."""
+    """Σ z, Σ z² and the number of entries that count, shape (positions, batch, 3)."""
     entries = wide(states)
     count = torch.zeros_like(real) if padding_counts else real * states.shape[-1]
     total = entries.sum(-1, keepdim=True)

@@ -22,14 +22,13 @@ class Site:
 
     Args:
         name: Stable, family-independent name, such as ``encoder.3.self_attention``.
-        kind: What the place is for; a block names the kinds that it can stand at. A sublayer is an attention with its
-            norm and residual, a layer is all of its sublayers.
+        kind: The kind of site; a block names the kinds that it can stand at. A sublayer is an attention with its norm
+            and residual, a layer is all of its sublayers.
         block: What stands there now (``attention``, ``mlp``, ``none``, ``minimal_attention``, ...).
         d_model: Width of the hidden states, channels.
         num_heads: Attention heads of the model at this place.
-        parameters: Numbers stored at this place now (with the norm that goes where the site is emptied: see
-            ``norm_parameters``, not included here).
-        norm_parameters: Numbers of the norm of this place, which go when its block is ``none``.
+        parameters: Numbers stored at this site now, without ``norm_parameters``.
+        norm_parameters: Numbers of this site's norm, which is removed too when the block is ``none``.
         causal: Whether a position may only read itself and earlier ones (a decoder's).
         reads_source: Whether the place reads the encoder's output too (cross-attention, a decoder's layer).
         max_positions: Most tokens that the model can take there; None where it does not say.

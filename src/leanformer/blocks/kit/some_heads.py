@@ -41,7 +41,7 @@ Heads = Annotated[int | list[int], PlainValidator(_number_or_list)]
 
 
 def settle_heads(site: Site, heads: int | list[int] | None, teacher: AttentionWeights | None) -> int | list[int]:
-    """An argument ``heads`` checked and written out.
+    """Checks an argument ``heads`` and writes it out.
 
     Args:
         site: Where the block is to stand.
@@ -84,7 +84,7 @@ def groups_of(site: Site, heads: int | list[int]) -> tuple[int, int | None]:
 
 
 class KeptHeads(SoftmaxAttention):
-    """Heads of a trained attention by themselves, side by side: their output projection is that of all heads.
+    """Some heads of a trained attention, side by side, without the output projection, which all heads share.
 
     Args:
         site: Where they stand.
@@ -98,7 +98,7 @@ class KeptHeads(SoftmaxAttention):
         self.query = nn.Linear(site.d_model, width, bias=bias)
         self.key = nn.Linear(site.d_model, width, bias=bias)
         self.value = nn.Linear(site.d_model, width, bias=bias)
-        # Scores are scaled by the width of a head here; whatever else a model's are scaled by, the queries are.
+        # Scores are scaled by the width of a head here; any other factor of the model's scores goes into the queries.
         factor = heads.scaling / (width // heads.num_heads) ** -0.5
         set_linear(self.query, heads.query * factor, None if heads.query_bias is None else heads.query_bias * factor)
         set_linear(self.key, heads.key, heads.key_bias)
@@ -112,12 +112,12 @@ class KeptHeads(SoftmaxAttention):
 
 
 class SomeHeadsModule(BlockModule):
-    """An attention of which a block gives some heads; the others and the output projection are as they were.
+    """An attention of which a block gives some heads; the others and the output projection are kept.
 
     Args:
         site: Where it stands.
-        block: Gives the replaced heads' channels; without an output projection of its own.
-        heads: Which those are, in their order.
+        block: The block that gives the replaced heads' channels; without an output projection of its own.
+        heads: The replaced heads, in their order.
         attention: The attention, whose weights are taken over.
     """
 
@@ -144,7 +144,7 @@ class SomeHeadsModule(BlockModule):
 
     @staticmethod
     def _for_kept(inputs: BlockInputs) -> BlockInputs:
-        """The same without what stands at padding: a weight of 0 times what is not finite is no number."""
+        """The same with zeros at padding: a weight of 0 times a number that is not finite would be NaN."""
         state = None if inputs.state is None else inputs.state.part("kept")
         states, _ = without_padding(inputs.hidden_states, inputs.padding_mask)
         source = inputs.source
@@ -153,7 +153,7 @@ class SomeHeadsModule(BlockModule):
         return BlockInputs(states, inputs.padding_mask, source, inputs.source_mask, state)
 
     def _in_order(self, replaced: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, channels of the one), of the other -> (batch, tokens, channels of all heads)."""
+        """(batch, tokens, channels of the replaced heads), those of the kept -> (batch, tokens, channels of all)."""
         parts: dict[int, torch.Tensor] = {}
         for heads, states in ((self.heads, replaced), (self.kept_heads, kept)):
             parts |= dict(zip(heads, states.chunk(len(heads), dim=-1), strict=True))
@@ -164,7 +164,7 @@ class SomeHeadsModule(BlockModule):
         return self.block.mix(inputs)
 
     def taught_parameters(self) -> list[nn.Parameter]:
-        """The block's: what was kept of the attention does not learn from it."""
+        """The block's parameters: the kept heads do not learn from the target."""
         return list(self.block.parameters())
 
 

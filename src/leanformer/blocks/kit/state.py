@@ -1,4 +1,4 @@
-"""What is carried from token to token while a decoder writes: layers of a Hugging Face cache."""
+"""The state that is carried from token to token in decoding: layers of a Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from leanformer.blocks.kit.tokens import stays
 
 
 class DecodingState(CacheLayerMixin):
-    """Stands in a cache in place of a layer's keys and values, and goes through ``generate`` as they do.
+    """Takes the place of a layer's keys and values in a cache, and is handled by ``generate`` as they are.
 
-    A block keeps in ``tensors`` whatever it needs of the tokens that it has read, batch first: beam search reorders
-    them. Where sequences in turn have the same tensors, as beams have of their sentence's source, it may keep them once
-    for each ``repeats`` sequences. In ``shared`` it keeps what is the same for every sequence. A block that holds
+    A block keeps in ``tensors`` what it needs of the tokens that it has read, batch first: beam search reorders them.
+    Where consecutive sequences have the same tensors, as beams have for their sentence's source, it may keep them once
+    for each ``repeats`` sequences. In ``shared`` it keeps what is the same for every sequence. A block that contains
     others gives each of them a ``part``, a state of its own.
 
     Args:
@@ -34,13 +34,13 @@ class DecodingState(CacheLayerMixin):
         self.parts: dict[str, DecodingState] = {}
 
     def part(self, name: str) -> DecodingState:
-        """The state of a block within the block: it has read the same tokens, and goes where this state goes."""
+        """The state of a block within the block: it has read the same tokens, and is handled with this state."""
         part = self.parts.setdefault(name, DecodingState())
         part.length = self.length
         return part
 
     def sequence_tensors(self) -> Iterator[torch.Tensor]:
-        """What is kept of each sequence, here and in all parts."""
+        """The tensors that are kept for each sequence, here and in all parts."""
         yield from self.tensors.values()
         for part in self.parts.values():
             yield from part.sequence_tensors()
@@ -58,7 +58,7 @@ class DecodingState(CacheLayerMixin):
         return self.length + query_length, 0
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Goes on with other sequences of the batch, as beam search asks for."""
+        """Continues with other sequences of the batch, as beam search asks for."""
         self.batch_select_indices(beam_idx)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
@@ -91,11 +91,11 @@ class DecodingState(CacheLayerMixin):
         raise NotImplementedError("a block's decoding state cannot be cropped; generate without assistant")
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Of keys and values: there are none."""
+        """Not possible: there are no keys and values."""
         raise NotImplementedError("a decoding state holds no keys and values")
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of keys and values: there are none."""
+        """Not possible: there are no keys and values."""
         raise NotImplementedError("a decoding state holds no keys and values")

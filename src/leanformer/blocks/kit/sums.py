@@ -1,4 +1,4 @@
-"""What blocks have in common that know the tokens they read by sums: where the sums come from."""
+"""What blocks share that read tokens by sums over them: where the sums come from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SumsModule(HeadsModule):
         self.causal = site.causal and not site.reads_source
 
     def pool(self, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """What is kept of all tokens together.
+        """The sums over all tokens.
 
         Args:
             states: Shape (batch, tokens, d_model), zero at padding.
@@ -32,10 +32,10 @@ class SumsModule(HeadsModule):
         raise NotImplementedError
 
     def pooled(self, inputs: BlockInputs, states: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """What is kept of the tokens, or at a cross-attention of the source, pooled with the first token.
+        """The sums over the tokens, or at a cross-attention over the source, which is read with the first token.
 
         Args:
-            inputs: What the block is called with.
+            inputs: The block's inputs.
             states: Its tokens, as in ``pool``.
             real: Likewise.
         """

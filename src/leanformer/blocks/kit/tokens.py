@@ -1,4 +1,4 @@
-"""What blocks over tokens have in common: padding is taken out, lengths and widths are checked."""
+"""What blocks over tokens share: removing padding, and checking lengths and widths."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ def without_padding(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[to
 
 
 def repeats(*tensors: torch.Tensor) -> int:
-    """How many sequences in turn are the same throughout a batch, as the beams of a sentence are.
+    """How many consecutive sequences are the same throughout a batch, as the beams of a sentence are.
 
     Args:
-        tensors: All that is known of them, batch first.
+        tensors: All tensors of the sequences, batch first.
     """
-    if tensors[0].is_meta:  # of shapes alone there is nothing to compare
+    if tensors[0].is_meta:  # shapes alone cannot be compared
         return 1
     same = torch.stack([(tensor[1:] == tensor[:-1]).flatten(1).all(dim=1) for tensor in tensors]).all(dim=0)
-    first = (~same).nonzero().flatten() + 1  # of each run of equal ones, but for the first of all
+    first = (~same).nonzero().flatten() + 1  # of each run of equal sequences, but for the first run
     return math.gcd(len(tensors[0]), *first.tolist())
 
 
 def stays(indices: torch.Tensor, batch: int, repeats: int) -> bool:
-    """Whether sequences chosen from a batch stand where equal ones stood, as when beams go on from one another.
+    """Whether the sequences chosen from a batch equal those in their places, as when beams continue one another.
 
     Args:
-        indices: Which are chosen.
-        batch: From how many.
-        repeats: How many in turn are the same.
+        indices: The chosen sequences.
+        batch: How many there are to choose from.
+        repeats: How many consecutive ones are the same.
     """
     if repeats == 1 or len(indices) != batch:
-        return False  # of single ones an order that changes nothing is not worth the look
+        return False  # without repeats a check for an unchanged order is not worth its time
     rows = torch.arange(len(indices), device=indices.device, dtype=indices.dtype)
     return torch.equal(indices // repeats, rows // repeats)
 
 
 def check_divides(site: Site, name: str, parts: int) -> None:
-    """Whether the width falls into that many equal parts.
+    """Makes sure that the width divides into that many equal parts.
 
     Raises:
         LeanformerError: It does not; the message names the argument.
@@ -66,7 +66,7 @@ def check_divides(site: Site, name: str, parts: int) -> None:
 
 
 def check_positions(site: Site, max_length: int) -> None:
-    """Whether a block is no longer than the positions of the model.
+    """Makes sure that a block is no longer than the positions of the model.
 
     Raises:
         LeanformerError: It is longer.
@@ -79,13 +79,13 @@ def check_positions(site: Site, max_length: int) -> None:
 
 
 def check_length(site_name: str, block: str, max_length: int, length: int, what: str) -> None:
-    """Whether a block can read a text.
+    """Makes sure that a block can read a text.
 
     Args:
-        site_name: Where it stands.
+        site_name: The block's site.
         block: Its name.
         max_length: Most tokens that it can read.
-        length: Tokens that it is given.
+        length: The number of tokens that it gets.
         what: What they are, in the plural.
 
     Raises:

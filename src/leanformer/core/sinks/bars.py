@@ -1,4 +1,4 @@
-"""Live bars on a terminal: one for the study, and one for each step that is going on."""
+"""Live bars on a terminal: one for the study, and one for each step that is running."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from leanformer.core.sinks.lines import Lines, Running
 
 
 class Bars(Lines):
-    """Bars at the lower end of the terminal, above which the lines that stay go by.
+    """Bars at the bottom of the terminal; the lines of the study scroll by above them.
 
     Args:
         study: The study's name.
@@ -51,7 +51,7 @@ class Bars(Lines):
 
     def handle(self, event: Event) -> None:
         """Moves the bars."""
-        if isinstance(event, StepEnded):  # its bar goes before the line comes that stays
+        if isinstance(event, StepEnded):  # its bar is removed before its line is printed
             self.live.remove_task(self._bars.pop(event.process))
         super().handle(event)
         match event:
@@ -65,14 +65,14 @@ class Bars(Lines):
                 self.live.update(self._study_bar, completed=self.steps_done)
 
     def close(self) -> None:
-        """Takes the bars away."""
+        """Removes the bars."""
         self.live.stop()
 
     def _batch_ended(self, event: BatchEnded, running: Running) -> None:
         bar = self._bars[event.process]
         if running.begun is None:
             super()._batch_ended(event, running)
-            self.live.reset(bar, completed=running.begun)  # type: ignore[arg-type]  # a part counts
+            self.live.reset(bar, completed=running.begun)  # type: ignore[arg-type]  # may be a fraction
         self.live.update(bar, completed=event.epoch + event.batch / event.batches)
 
     def _show_epoch(self, event: EpochEnded, running: Running) -> None:

@@ -14,13 +14,13 @@ FILE = "run.jsonl"
 
 
 class JsonLines:
-    """Appends every event but the single batches to a file, of which all lines are whole.
+    """Appends every event but ``BatchEnded`` to a file, of which all lines are whole.
 
     A line that a killed process left half written is cut off before the next is appended. The file is written to as
     soon as something happens, but not flushed to the disk: a power cut may take its last lines.
 
     Args:
-        path: The file; made with the first event, and nothing else is ever made anew.
+        path: The file; made at the first event. Its directory exists.
     """
 
     name = FILE
@@ -53,12 +53,12 @@ class JsonLines:
             self._handle = None
 
     def _open(self) -> int:
-        # Never what a link leads to; a device or a pipe would not be a record.
+        # A link is not followed, and a device or a pipe is refused.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         handle = os.open(self._path, flags | getattr(os, "O_BINARY", 0), 0o666)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(f"{self._path}: no plain file")
+                raise OSError(f"{self._path}: not a regular file")
             _cut_half_line(handle)
         except BaseException:
             os.close(handle)
@@ -67,7 +67,7 @@ class JsonLines:
 
 
 def _cut_half_line(handle: int, block: int = 65536) -> None:
-    """Takes off what stands behind the last whole line."""
+    """Cuts off what follows the last whole line."""
     end = os.lseek(handle, 0, os.SEEK_END)
     while end > 0:
         start = max(0, end - block)

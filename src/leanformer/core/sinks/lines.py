@@ -1,4 +1,4 @@
-"""Plain lines, for a console that is no terminal: a log file, a cluster's output."""
+"""Plain lines, for a console that is not a terminal: a log file, a cluster's output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def duration(seconds: float) -> str:
-    """Such as 45s, 3m20s, 2h05m."""
+    """A duration in short form, such as 45s, 3m20s, 2h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -36,12 +36,13 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Running:
-    """A step that is going on.
+    """A step that is running.
 
     Args:
-        started: When, by the monotonic clock; ``last_line`` says when a line last told of it.
-        begun: Epochs that were done when it began, or went on; None until its first batch is done.
-        last_epoch: What its last epoch came to.
+        started: When it started, by the monotonic clock.
+        last_line: When a line was last printed for it, likewise.
+        begun: Epochs that were done when it began or was resumed; None until its first batch is done.
+        last_epoch: The results of its last epoch, as they are shown.
     """
 
     started: float
@@ -51,11 +52,11 @@ class Running:
 
 
 class Lines:
-    """Prints a line for each step that ends, for all that is said, and now and then for an epoch.
+    """Prints a line for each step that ends, for each text and warning, and now and then for an epoch.
 
     Args:
         study: The study's name.
-        console: Where to.
+        console: Where it prints.
     """
 
     name = "the progress on the console"
@@ -65,10 +66,10 @@ class Lines:
         self.console = console
         self.steps_done = self.steps = 0
         self.running: dict[int, Running] = {}
-        """Process -> the step that is going on there."""
+        """Process -> the step that it is running."""
 
     def handle(self, event: Event) -> None:
-        """Prints what there is to say of an event."""
+        """Prints the line of an event, if it has one."""
         match event:
             case TextLine():
                 self._print(event.text, event.style)
@@ -89,7 +90,7 @@ class Lines:
                 self._step_ended(event, self.running.pop(event.process))
 
     def close(self) -> None:
-        """Lines need no end."""
+        """There is nothing to close."""
 
     def _print(self, line: str, style: str = "") -> None:
         self.console.print(Text(printable(line), style=style), soft_wrap=True)
@@ -116,7 +117,7 @@ class Lines:
 
     def _step_ended(self, event: StepEnded, running: Running) -> None:
         self.steps_done += 1
-        self.steps = max(self.steps, self.steps_done)  # a search's run may have to be done again
+        self.steps = max(self.steps, self.steps_done)  # a training of the search may have to be repeated
         took = duration(time.monotonic() - running.started)
         numbers = event.note or running.last_epoch
         self._print(f"{self.study}: [{self.steps_done}/{self.steps}] {event.step}  {numbers}  ({took})")

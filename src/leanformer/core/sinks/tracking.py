@@ -1,4 +1,4 @@
-"""Experiment trackers, through accelerate's: a run for each step, and one for what each candidate came to."""
+"""Experiment trackers, through accelerate's: a run for each step, and one for each candidate's results."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class TrackedRun:
 
     Args:
         study: The study's name, by which runs are grouped.
-        name: The step's, such as ``minimal · seed 0``, or a candidate's.
-        settings: What it follows from, flat: ``train.epochs`` -> 20.
+        name: The name of the step, such as ``minimal · seed 0``, or of a candidate.
+        settings: What its outcome follows from, flattened: ``train.epochs`` -> 20.
         directory: The run directory, for trackers that keep files.
     """
 
@@ -41,8 +41,8 @@ class TrackedRun:
 class Tracker(ABC):
     """One run at one tracker, by way of accelerate's class for it (``accelerate.tracking``).
 
-    A tracker is called as accelerate calls it; so are the module that it needs and the extra that installs it. A new
-    one is a module of ``leanformer.core.sinks.trackers``.
+    A tracker has the name that accelerate gives it; so have the module that it needs and the extra that installs it. A
+    new tracker is a new module in ``leanformer.core.sinks.trackers``.
 
     Args:
         run: What is tracked.
@@ -60,14 +60,14 @@ class Tracker(ABC):
 
     @abstractmethod
     def arguments(self, run: TrackedRun) -> dict[str, Any]:
-        """With what accelerate's class is made."""
+        """The arguments of accelerate's class."""
 
     def log_settings(self, settings: Mapping[str, Scalar]) -> None:
-        """Keeps what the run follows from, its hyperparameters."""
+        """Records the hyperparameters, which the run's outcome follows from."""
         self.tracker.store_init_configuration(dict(settings))
 
     def log(self, values: Mapping[str, float | str], epoch: int | None = None) -> None:
-        """Keeps values, of an epoch or of the whole run."""
+        """Records values of an epoch or of the whole run."""
         self.tracker.log(dict(values), step=epoch)
 
     def finish(self) -> None:
@@ -85,7 +85,7 @@ def check_installed(names: Sequence[str]) -> None:
     """Makes sure that trackers can be used.
 
     Raises:
-        LeanformerError: The package of one is not installed.
+        LeanformerError: The package that one needs is not installed.
     """
     for name in names:
         if find_spec(name) is None:
@@ -95,17 +95,17 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 SECONDS_TO_FINISH = 60.0
-"""How long a tracker has at the end of a study to take what it has not taken yet."""
+"""How long a tracker has at the end of a study to record what is still waiting."""
 
 
 class TrackerSink:
     """Passes epochs and results on to one tracker.
 
-    The run of a step stays open until its process begins another, as what the step came to is measured after its last
-    epoch. What comes of a step or candidate that has no open run gets one of its own.
+    The run of a step stays open until its process begins another step, because the step's results are measured after
+    its last epoch. Results of a step or candidate that has no open run get a run of their own.
 
     Args:
-        name: The tracker's, one of ``TRACKERS``.
+        name: The tracker's name, one of ``TRACKERS``.
         study: The study's name.
         directory: Its run directory.
     """
@@ -123,7 +123,7 @@ class TrackerSink:
         """Passes on what trackers show.
 
         Raises:
-            Exception: Whatever the tracker has raised on an earlier event.
+            Exception: What the tracker raised on an earlier event.
         """
         self._raise_failure()
         match event:
@@ -144,10 +144,10 @@ class TrackerSink:
                 self._ended.append(run)
 
     def close(self) -> None:
-        """Ends all runs, and waits until the tracker has taken everything.
+        """Ends all runs, and waits until the tracker has recorded everything.
 
         Raises:
-            Exception: Whatever the tracker has raised.
+            Exception: What the tracker raised.
             TimeoutError: It does not answer.
         """
         for process in [*self._open]:
@@ -189,13 +189,13 @@ class TrackerSink:
 class _RunThread(Thread):
     """A tracker's run in a thread of its own.
 
-    Some trackers keep the run that is going on by thread, so that several can go on at once; and no slow server holds
-    up the study. It is a daemon: a server that never answers does not keep the process from ending either.
+    Some trackers keep one current run for each thread, so that several can be open at once; and a slow server does not
+    hold up the study. It is a daemon: a server that never answers does not keep the process from ending either.
 
     Args:
-        name: The run's.
-        make: Begins it.
-        beginning: Held meanwhile: of a tracker's runs one begins at a time.
+        name: The run's name.
+        make: Begins the run.
+        beginning: A lock held while it begins: a tracker's runs begin one at a time.
     """
 
     def __init__(self, name: str, make: Callable[[], Tracker], beginning: Lock) -> None:
@@ -211,11 +211,11 @@ class _RunThread(Thread):
         self._values.put((values, epoch))
 
     def finish(self) -> None:
-        """Ends the run, once the tracker has taken all values."""
+        """Ends the run, once the tracker has recorded all values."""
         self._values.put(None)
 
     def run(self) -> None:
-        """What the thread does."""
+        """Begins the run, records values until ``finish`` is called, and ends it."""
         try:
             with self._beginning:  # it may make the store that all runs go to
                 tracker = self._make()
@@ -227,9 +227,9 @@ class _RunThread(Thread):
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
-    """Settings as trackers take them: nested keys joined by dots, and nothing that is not set.
+    """Settings as trackers take them: nested keys joined by dots, without those that are not set.
 
-    Lists are JSON texts, and so are mappings whose keys are no plain names, such as a plan.
+    Lists become JSON texts, and so do mappings whose keys are not plain names, such as a plan.
     """
     found: dict[str, Scalar] = {}
     for key, value in settings.items():

@@ -1,4 +1,4 @@
-"""The adapters to Hugging Face architectures, one a module, each of which registers itself (``model/family.py``).
+"""The adapters to Hugging Face architectures, one in each module, which registers itself (``model/family.py``).
 
-``image`` and ``seq2seq`` are the two shapes that there are, of families and of their students.
+``image`` and ``seq2seq`` are the two shapes of families and of their students.
 """

@@ -26,7 +26,7 @@ class OpenBartEncoderLayer(OpenEncoderLayer, BartEncoderLayer):
 
 
 class OpenBartDecoderLayer(OpenDecoderLayer, BartDecoderLayer):
-    """Likewise of its decoder."""
+    """A layer of BART's decoder; likewise."""
 
 
 class OpenBartEncoder(TellsEncoderBlocks, BartEncoder):

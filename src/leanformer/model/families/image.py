@@ -21,7 +21,7 @@ from leanformer.model.patches import PatchProjection, PatchTokens
 from leanformer.model.sizes import check_heads
 from leanformer.model.stacks import real_tokens
 
-_NO_POOLER = "a classifier of images has no pooler"
+_NO_POOLER = "an image classifier has no pooler"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ImageFamily(Family):
         "patch_size",
     )
     without_effect: ClassVar[Mapping[str, str]] = {
-        "encoder_stride": "it is for models that paint images",
+        "encoder_stride": "it is for models that reconstruct images",
         "pooler_act": _NO_POOLER,
         "pooler_output_size": _NO_POOLER,
     }
@@ -70,7 +70,7 @@ class ImageFamily(Family):
 
     def open(self, model: PreTrainedModel) -> None:
         super().open(model)
-        # The convolution that cuts images into patches becomes the matrix product that it is.
+        # The convolution that cuts images into patches becomes the equivalent matrix product.
         patches = model.base_model.embeddings.patch_embeddings
         if not isinstance(patches.projection, PatchProjection):
             patches.projection = PatchProjection(patches.projection)
@@ -119,8 +119,8 @@ class ImageStudent(Student):
     ) -> ImageClassifierOutput | tuple[torch.Tensor, ...]:
         """(batch, channels, height, width) -> logits (batch, labels), and the loss where labels are given.
 
-        Where the class token is all that is read, the last layer gives nothing else, unless hidden states or attentions
-        are asked for: its MLP has one token, and a ``minimal_attention`` one query.
+        Where only the class token is read, the last layer computes nothing else, unless hidden states or attentions are
+        asked for: its MLP has one token, and a ``minimal_attention`` one query.
         """
         first_token_of = None
         if self.pooling.needs_class_token and not asks_for_more(self.config, kwargs):

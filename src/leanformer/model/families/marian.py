@@ -26,7 +26,7 @@ class OpenMarianEncoderLayer(OpenEncoderLayer, MarianEncoderLayer):
 
 
 class OpenMarianDecoderLayer(OpenDecoderLayer, MarianDecoderLayer):
-    """Likewise of its decoder."""
+    """A layer of Marian's decoder; likewise."""
 
 
 class OpenMarianEncoder(TellsEncoderBlocks, MarianEncoder):

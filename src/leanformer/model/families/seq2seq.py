@@ -19,7 +19,7 @@ from leanformer.model.hf import change_class
 from leanformer.model.layers import OpenDecoderLayer, OpenLayer, OpenMlp, Sublayer
 from leanformer.model.sizes import check_heads, shown
 
-_NO_CLASSES = "a translator tells no classes apart"
+_NO_CLASSES = "a translator has no classes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class Seq2SeqFamily(Family):
     """A post-norm encoder and decoder.
 
     Args:
-        decoder_layer_class: What the decoder's layers are exchanged for.
-        encoder_class: What its encoder becomes with open layers.
-        decoder_class: Likewise its decoder.
+        decoder_layer_class: The open layer that replaces a layer of the decoder.
+        encoder_class: The class of an encoder with open layers.
+        decoder_class: The class of a decoder with open layers.
     """
 
     decoder_layer_class: type[OpenDecoderLayer]
@@ -88,7 +88,7 @@ class Seq2SeqFamily(Family):
 
     def open(self, model: PreTrainedModel) -> None:
         super().open(model)
-        # The same modules with one method more: nothing of their making has to be repeated.
+        # The same modules with one more method: they need not be made again.
         change_class(model.base_model.encoder, self.encoder_class)
         change_class(model.base_model.decoder, self.decoder_class)
 
@@ -119,7 +119,7 @@ class Seq2SeqStudent(Student):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As the Hugging Face model's own; a token while writing goes straight through the decoder."""
+        """As the Hugging Face model's own; in generation a single token goes straight through the decoder."""
         decoder = self.base_model.decoder
         if (
             encoder_outputs is not None

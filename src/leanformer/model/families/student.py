@@ -1,4 +1,4 @@
-"""What students of every shape have in common."""
+"""What students of every shape share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from leanformer.model.surgery import install
 class Student(PreTrainedModel):
     """Mixed into a Hugging Face model: reduced as its configuration's ``plan`` says.
 
-    A student is a model type of its own, so that no class that ignores the plan ever half-loads it: transformers'
+    A student is a model type of its own, so that no class that ignores the plan ever loads a part of it: transformers'
     ``Auto`` classes rebuild it where ``leanformer.auto`` is imported, and name that module where it is not.
     """
 

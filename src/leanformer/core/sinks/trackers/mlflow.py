@@ -18,12 +18,12 @@ class MLflow(Tracker):
 
     name = "mlflow"
     _own_store: ClassVar[str | None] = None
-    """The store in the run directory that was set last; another study of this process has another."""
+    """The store that was set last; each study of this process has its own, in its run directory."""
 
     def arguments(self, run: TrackedRun) -> dict[str, Any]:
         import mlflow
 
-        for library in ("mlflow", "alembic"):  # they tell of every table that they make
+        for library in ("mlflow", "alembic"):  # they log every table that they make
             logging.getLogger(library).setLevel(logging.WARNING)
         arguments = {"experiment_name": run.study, "run_name": run.name}
         if mlflow.is_tracking_uri_set() and mlflow.get_tracking_uri() != MLflow._own_store:

@@ -18,5 +18,5 @@ class TensorBoard(Tracker):
         return {"run_name": run.name, "logging_dir": run.directory / "tensorboard"}
 
     def log_settings(self, settings: Mapping[str, Scalar]) -> None:
-        # accelerate's own way makes one more run of them, named after the time.
+        # accelerate's own method would make one more run for them, named after the time.
         self.tracker.writer.add_hparams(dict(settings), {}, run_name=".")

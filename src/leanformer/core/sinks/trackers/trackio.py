@@ -16,10 +16,10 @@ class Trackio(Tracker):
 
     def arguments(self, run: TrackedRun) -> dict[str, Any]:
         return {
-            "run_name": run.study,  # so accelerate calls the project
+            "run_name": run.study,  # accelerate's name for the project
             "name": run.name,
             "config": dict(run.settings),
         }
 
     def log_settings(self, settings: Mapping[str, Scalar]) -> None:
-        pass  # it has been given them; accelerate's trackio.config is no more
+        pass  # given as ``config`` above; trackio.config, which accelerate uses, no longer exists
