@@ -701,7 +701,7 @@ def test_an_empty_path_is_named_and_stands_for_nothing(
     name = before if before.startswith("--") else ""
     assert code == 2
     assert f"Invalid value for '{name}" in line
-    assert f"it is empty, as an unset variable is; write it out; see leanformer {parts[0]} --help" in line
+    assert f"it is empty, as an unset shell variable is; give a value; see leanformer {parts[0]} --help" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study.yaml", "text.txt"]
 
 
@@ -931,14 +931,14 @@ def test_a_study_that_was_made_is_not_changed(key: str) -> None:
 def test_results_of_no_study_have_no_model(tmp_path: Path) -> None:
     result = lf.StudyResult(tmp_path, {}, tmp_path / "report.html")
     for ask, key in ((result.model, "ship"), (lambda: result.recommended, "recommended")):
-        assert refusal(ask) == f"results: the key '{key}' is missing; lf.run gives what a study came to"
+        assert refusal(ask) == f"results: the key '{key}' is missing; take the StudyResult that lf.run returns"
 
 
 def test_a_study_of_no_task_is_refused(tmp_path: Path) -> None:
     known = lf.make_study(tiny("image-classification"))
     fields = {name: getattr(known, name) for name in lf.Study.model_fields}
     line = refusal(lambda: lf.run(lf.Study(**fields), tmp_path / "run"))
-    assert "Study is of no task; lf.make_study makes" in str(line)
+    assert "Study has no task; make the study with lf.make_study" in str(line)
 
 
 def test_data_for_a_study_are_plain() -> None:

@@ -170,7 +170,7 @@ def test_a_captured_step_is_the_step() -> None:
 
 
 def test_a_batch_of_more_images_than_there_are_is_an_error(batches: ImageBatches) -> None:
-    with pytest.raises(LeanformerError, match="a batch of 500 images is more than the 80 "):
+    with pytest.raises(LeanformerError, match="the batch size of 500 is more than the 80 "):
         example_order(dataclasses.replace(batches, batch_size=500), [0], 1, CPU)
 
 
@@ -190,11 +190,11 @@ def test_what_cannot_be_stacked_is_refused() -> None:
     models = models_of(FORMS["extreme"], 2)
     for wrong, rates, message in (
         ([], 1e-2, "there is no model to train"),
-        (models, [1e-2, 3e-3], "there are 3 models, and 2 learning rates"),
+        (models, [1e-2, 3e-3], "there are 3 models and 2 learning rates"),
         (
             [*models, models_of(FORMS["symmetric"], 2)[0]],
             1e-2,
-            r"models\[3\] is not of the shape of models\[0\]: its vit.embeddings.cls_token is missing, ",
+            r"models\[3\] must have the shape of models\[0\]: its vit.embeddings.cls_token is missing, ",
         ),
     ):
         with pytest.raises(LeanformerError, match=message):

@@ -49,9 +49,9 @@ IMAGES = {"pixel_values": torch.randn(4, 1, 16, 16), "labels": torch.tensor([0, 
         ({"progress": 5}, "progress: a function of an epoch's numbers or None is wanted, not int"),
         ({"checkpoint": 5}, "checkpoint: a path as text or as a Path is wanted, not int"),
         ({"checkpoint": ""}, "checkpoint: a path as text or as a Path is wanted, not ''"),
-        ({"checkpoint": "."}, "checkpoint: . is no plain file"),
-        ({"checkpoint": "/"}, "checkpoint: / is no plain file"),
-        ({"checkpoint": "/dev/null/file"}, "checkpoint: /dev/null is no directory; name a file in one"),
+        ({"checkpoint": "."}, "checkpoint: . is not a regular file"),
+        ({"checkpoint": "/"}, "checkpoint: / is not a regular file"),
+        ({"checkpoint": "/dev/null/file"}, "checkpoint: /dev/null is not a directory; name a file in one"),
     ],
     ids=lambda value: value.split(":")[0] if isinstance(value, str) else next(iter(value)),
 )
@@ -87,7 +87,7 @@ def test_a_checkpoint_is_no_other_file(make_model: MakeModel, tmp_path: Path, ki
     else:
         there.write_text("mine")
     before = changed_at(there)
-    with pytest.raises(lf.LeanformerError, match=r"is no plain file|is damaged") as raised:
+    with pytest.raises(lf.LeanformerError, match=r"is not a regular file|is damaged") as raised:
         lf.distill(make_model("vit"), plan, [IMAGES], checkpoint=path)
     assert str(there) in str(raised.value)
     assert changed_at(there) == before

@@ -222,7 +222,9 @@ def test_one_bad_moment_is_rolled_back_with_a_lower_rate(batches: ImageBatches) 
     trained = fit(model, data, watcher)
     assert trained.status == "ok"
     assert len(trained.epochs) == 4
-    assert trained.rollbacks == ["not finite at epoch 2, step 3: back to the last good state, rate 0.00075"]
+    assert trained.rollbacks == [
+        "the loss or its gradient was not finite at epoch 2, step 3: back to the last good state, learning rate 0.00075"
+    ]
     assert trained.rollbacks[0] in watcher.told
     assert trained.examples == 4 * len(batches.data.train)
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
@@ -423,5 +425,5 @@ def test_terms_of_a_loss_are_their_sum(batches: ImageBatches) -> None:
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_another_precision_in_one_process_is_refused() -> None:
     make_accelerator("bfloat16", CPU)
-    with pytest.raises(LeanformerError, match=r"float32 on cpu: .*accelerate keeps to the first; start a new process"):
+    with pytest.raises(LeanformerError, match=r"float32 on cpu: .*accelerate cannot change it; start a new process"):
         make_accelerator("float32", CPU)

@@ -347,7 +347,10 @@ def test_page_without_a_baseline(tmp_path: Path) -> None:
     assert "no candidate could be compared with the baseline" in page
     assert "the baseline less the margin" not in page
     assert "Seed 0 failed: the loss is not finite" in page
-    assert "baseline, seed 0: not finite at epoch 3, step 2: back to the last good state" in page
+    assert (
+        "baseline, seed 0: the loss or its gradient was not finite at epoch 3, step 2: back to the last good state"
+        in page
+    )
     assert [attributes["data-plot"] for _, attributes in Outline(page).elements if "data-plot" in attributes][:2] == [
         "cost",
         "curves-B",
