@@ -142,7 +142,7 @@ def test_a_damaged_record_of_costs_is_measured_anew(finished: Path, digits_study
     path = finished / "costs.json"
     path.write_text(path.read_text().replace("p50", "p51", 1))
     _, log = run(digits_study(), finished)
-    assert f"{path}: damaged (not as it was written, by its SHA-256); it is measured anew" in log
+    assert f"{path}: damaged (not as it was written, by its SHA-256); it is measured again" in log
 
 
 def test_a_sealed_file_tells_a_changed_digit(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_foreign_checkpoint_is_set_aside(cut_off: Path, digits_study: MakeStud
     tensors = {**found.tensors, name: torch.zeros(3, 5)}
     Snapshot(tensors, found.numbers).write(trial / "checkpoint.safetensors")
     result, log = run(digits_study(), cut_off)
-    assert f"the checkpoint is of another model ({name.removeprefix('model.')} has the shape (3, 5) there" in log
+    assert f"the checkpoint is from another model ({name.removeprefix('model.')} has the shape (3, 5) there" in log
     assert without_timings(result.results) == without_timings(results_of(template))
 
 
@@ -258,10 +258,10 @@ def test_a_run_directory_may_be_reached_by_a_link(digits_study: MakeStudy, finis
 @pytest.mark.parametrize(
     ("take_away", "named"),
     [
-        (lambda path: path.rename(path.with_name("moved")), r"run: moved, deleted or exchanged"),
-        (shutil.rmtree, r"run: moved, deleted or exchanged"),
-        (lambda path: (path / ".lock").unlink(), r"\.lock: moved, deleted or exchanged"),
-        (lambda path: (path / "study.yaml").unlink(), r"study\.yaml: moved, deleted or exchanged"),
+        (lambda path: path.rename(path.with_name("moved")), r"run: moved, deleted or replaced"),
+        (shutil.rmtree, r"run: moved, deleted or replaced"),
+        (lambda path: (path / ".lock").unlink(), r"\.lock: moved, deleted or replaced"),
+        (lambda path: (path / "study.yaml").unlink(), r"study\.yaml: moved, deleted or replaced"),
     ],
 )
 def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
@@ -273,7 +273,7 @@ def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
 ) -> None:
     directory = tmp_path / "run"
     steps = []
-    monkeypatch.setattr("leanformer.study.store.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("leanformer.study.store.SECONDS_BETWEEN_CHECKS", 0.0)
     step_ended = training.TrialObserver.step_ended
 
     def takes_away(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
@@ -298,7 +298,7 @@ def test_a_shipped_model_that_is_not_there_is_said(
         return results
 
     monkeypatch.setattr("leanformer.study.run.assemble", loses)
-    with pytest.raises(lf.LeanformerError, match=r"model\.safetensors: missing; so the model to ship is not there"):
+    with pytest.raises(lf.LeanformerError, match=r"model\.safetensors: missing; the model to ship cannot be used"):
         run(digits_study(), finished)
 
 
@@ -356,7 +356,9 @@ def test_an_older_study_that_names_no_contents_is_taken_as_it_is(finished: Path,
 def test_a_damaged_copy_of_the_study_says_how_to_go_on(finished: Path, digits_study: MakeStudy) -> None:
     copy = (finished / "study.yaml").read_text(encoding="utf-8")
     (finished / "study.yaml").write_bytes(copy.encode().replace(b"epochs", b"ep\x1fchs", 1))
-    with pytest.raises(lf.LeanformerError, match=r"this is the copy of the study that ran here: put your study file"):
+    with pytest.raises(
+        lf.LeanformerError, match=r"this file is the copy of the study that ran here: replace it with your study file"
+    ):
         run(digits_study(), finished)
     (finished / "study.yaml").write_text(json.dumps(digits_study()), encoding="utf-8")  # as the line says
     _, log = run(digits_study(), finished)

@@ -417,8 +417,8 @@ def test_a_probe_has_the_same_names_in_python_as_in_the_command(name: Any) -> No
         (("model", "number-words", "--probe", "slots"), "--probe slots: write key=value, such as lean={block"),
         (("model", "number-words", "--probe", "x=nothing"), "unknown block 'nothing'"),
         (("model", "nowhere/at/all.tsv", "--probe", "x=nothing"), "unknown block 'nothing'"),  # before data are read
-        (("model", "nowhere/at/all.tsv", "--probe", "x=mlp"), "probe x: it is what stands there already; give it arg"),
-        (("model", "nowhere/at/all.tsv", "--probe", "x=attention"), "probe x: it is what stands there already"),
+        (("model", "nowhere/at/all.tsv", "--probe", "x=mlp"), "probe x: this block stands there already; give it arg"),
+        (("model", "nowhere/at/all.tsv", "--probe", "x=attention"), "probe x: this block stands there already"),
         (("model", "nowhere/at/all.tsv", "--probe", "linear=mixer"), "--probe 'linear': so every inspection calls"),
         (("model", "nowhere/at/all.tsv", "--probe", "a/b=mixer"), "--probe 'a/b': a probe's name is 1 to 40"),
         (

@@ -402,7 +402,7 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     path = tmp_path / "run/teaching/seed-0/answers-beam-2/result.json"
     path.write_text(path.read_text().replace("seconds", "sedonds", 1))
     _, log = run(study, tmp_path / "run")
-    assert f"the teacher's own translations, seed 0, are found again: {path}: damaged" in log
+    assert f"the teacher's own translations, seed 0, are made again: {path}: damaged" in log
     assert without_timings(results_of(tmp_path / "run")) == without_timings(before)
 
 
@@ -785,7 +785,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
             "candidates": {"bad": {"method": "distill", "plan": {"*.mlp": {"block": "mlp", "hidden": 4}}}},
             "finetune": {"epochs": 1, "targets": "teacher"},
         },
-        "finetune.targets 'teacher' is of models that write text",
+        "finetune.targets 'teacher' needs models that write text",
     ),
     "no epoch of teaching": (lambda _: words_study(distill={"epochs": 0}), "distill.epochs"),
     "a tokenizer beside a teacher's own": (
