@@ -424,8 +424,8 @@ def _without(results: dict[str, Any], *path: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "no results of a leanformer study"),
-        ('{"accuracy": 0.9}', "no results of a leanformer study"),
+        ("[]", "not the results of a leanformer study"),
+        ('{"accuracy": 0.9}', "not the results of a leanformer study"),
         ("NaN", "damaged .*NaN"),
         (json.dumps(example_results() | {"format": 2}), "its format is 2, and this version"),
         (json.dumps(example_results() | {"metric": "bleu"}), "metric: input should be 'accuracy'"),
@@ -433,7 +433,7 @@ def _without(results: dict[str, Any], *path: str) -> dict[str, Any]:
         (json.dumps(translation_results() | {"metric": "accuracy"}), "metric: input should be 'bleu' or 'chrf'"),
         (json.dumps(_without(translation_results(), "signatures", "chrf")), r"signatures\.chrf: field required"),
         (json.dumps(_without(translation_results(), "baseline", "scores")), r"baseline\.scores: field required"),
-        (json.dumps(example_results() | {"recommended": "nobody"}), "there is no 'nobody'"),
+        (json.dumps(example_results() | {"recommended": "nobody"}), "there is no candidate 'nobody'"),
         (json.dumps(example_results() | {"candidates": 3}), "candidates: input should be a valid list"),
         (
             json.dumps(_without(example_results(), "baseline", "quality", "low")),
