@@ -263,7 +263,9 @@ def test_decision_of_an_accepted_candidate() -> None:
     assert "28,042 parameters in place of 302,602 (9.3 %)" in lines[1]
     assert "5.1x the throughput" in lines[1]
     assert "-0.3 points (95 % interval -0.7 to +0.1)" in lines[2]
-    assert "A drop of 1 point or more is ruled out (p = 0.021, corrected for 8 candidates; at most 0.05" in lines[2]
+    assert (
+        "A drop of 1 point or more is ruled out (p = 0.021, corrected for 8 candidates; the limit is 0.05" in lines[2]
+    )
     # Undecided and cheaper: it could still win; undecided and dearer: it could not.
     assert lines[3].startswith("Not decided: four-heads-symmetric (-0.5 points, -1.2 to +0.2)")
     assert lines[3].endswith("4 more seeds or 2,300 more test examples.")
@@ -512,7 +514,7 @@ def test_translation_page_shows_scores_and_cost(translation_page: str) -> None:
     assert row_of(translation_page, "all-S - - -")
     assert "BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0" in translation_page
     assert "chrF2|nrefs:1|case:mixed|eff:yes" in translation_page
-    assert "Decoded with a beam of 5, at most 50 subwords a sentence" in translation_page
+    assert "Decoded with a beam of 5, at most 50 subwords per sentence" in translation_page
     cost = row_of(translation_page, "cross-slots", "p95")
     for part in ("61.3 s after its teacher's", "32.1 ms p95 40.7 ms", "318 /s 1.5x"):
         assert part in cost

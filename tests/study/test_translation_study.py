@@ -790,7 +790,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no epoch of teaching": (lambda _: words_study(distill={"epochs": 0}), "distill.epochs"),
     "a tokenizer beside a teacher's own": (
         lambda tmp: words_study(baseline={"model": str(with_tokenizer(marian(tmp)))}),
-        "brings a tokenizer of its own; leave the section out",
+        "has its own tokenizer; leave the section out",
     ),
     "a teacher without tokenizer": (lambda tmp: baseline(marian(tmp)), "holds no tokenizer"),
     "a teacher of another vocabulary": (

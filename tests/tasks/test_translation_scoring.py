@@ -391,13 +391,13 @@ def test_chinese_is_scored_in_a_study(tmp_path: Path) -> None:
     task = task_of(study)
     assert written(task, task.data.test.targets).score("bleu") == pytest.approx(100)
     assert "tok:zh" in task.results()["signatures"]["bleu"]
-    assert "BLEU counts words as sacreBLEU's tokenizer zh cuts them" in task.notes
+    assert "BLEU counts words as sacreBLEU's tokenizer zh splits them" in task.notes
     assert codes(task) == []
     for tokenize in ("13a", "intl", "none"):
         with pytest.raises(
             LeanformerError,
             match=rf"has 4 words in a row as BLEU counts them \(tokenizer {tokenize}\), so that perfect translations "
-            r"would score 0; leave accept\.tokenize out, and zh, which fits the language, is taken$",
+            r"would score 0; leave accept\.tokenize out: then zh, which fits the language, is used$",
         ):
             task_of(study | {"accept": {"tokenize": tokenize}})
     mixed = [(source, target if index % 3 else f"{target} a b c d") for index, (source, target) in enumerate(pairs)]
@@ -406,7 +406,7 @@ def test_chinese_is_scored_in_a_study(tmp_path: Path) -> None:
     (short,) = task_of(study | {"accept": {"tokenize": "13a"}}).warnings
     assert short.code == "short-references"
     assert short.sentence.endswith(
-        "hardly sees them; leave accept.tokenize out, and zh, which fits the language, is taken"
+        "they hardly change it; leave accept.tokenize out: then zh, which fits the language, is used"
     )
     with pytest.raises(LeanformerError, match=r"accept\.tokenize: input should be 'auto', '13a'"):
         lf.make_study(study | {"accept": {"tokenize": "moses"}})
@@ -633,8 +633,8 @@ def test_one_test_sentence_is_too_few(tmp_path: Path) -> None:
     study = tiny(split_corpus(tmp_path / "c", train=TRAIN, validation=VALIDATION, test=TEST), data={"test_limit": 1})
     study["data"]["source"] = str(tmp_path / "c")
     assert error_of(study) == (
-        "data: the test split has 1 sentence pair, and a decision takes 2 or more; give it more pairs, or raise "
-        "what cut it (data.test_limit, data.test_fraction, data.numbers.test)"
+        "data: the test split has 1 sentence pair, and a decision needs 2 or more; give it more pairs, or raise "
+        "its limit (data.test_limit, data.test_fraction, data.numbers.test)"
     )
     study["data"]["test_limit"] = 2
     assert is_prepared(study)
