@@ -27,7 +27,7 @@ STEPS_BETWEEN_BOUNDARIES = 500
 MAX_ROLLBACKS = 2
 ROLLBACK_RATE_FACTOR = 0.25
 # Reading a loss waits for the device; on a CPU there is nothing to wait for.
-STEPS_BETWEEN_LOOKS_ON_GPU = 25
+STEPS_BETWEEN_LOSS_READS_ON_GPU = 25
 
 
 @runtime_checkable
@@ -211,8 +211,8 @@ class Trainer:
         average_last = self.config.average_last
         self._mean = WeightMean(run.epochs if average_last is None else run.epochs - average_last)
         device = step.accelerator.device
-        self._steps_between_looks = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS_ON_GPU
-        self._unseen = torch.zeros((), device=device)  # sum of the losses that were not read from the device yet
+        self._steps_between_reads = 1 if device.type == "cpu" else STEPS_BETWEEN_LOSS_READS_ON_GPU
+        self._unread_losses = torch.zeros((), device=device)  # the sum of those that are still on the device
         if found is not None:
             self._restore(found)
         self._boundary = self._snapshot() if found is None else found
@@ -238,7 +238,7 @@ class Trainer:
     def epoch(self) -> dict[str, float]:
         """Trains to the end of the current epoch and measures on validation data; returns the epoch's record."""
         state = self._state
-        self._unseen.zero_()
+        self._unread_losses.zero_()
         self.model.train()
         started = time.perf_counter()
         for batch in self.batches.training(self.run.seed, state.epoch, state.step):
@@ -266,10 +266,10 @@ class Trainer:
         factor = rate_factor(self.config.schedule, number, run.epochs * run.steps_per_epoch, self.config.warmup)
         self.training_step.set_learning_rate(self._peak_rate * factor)
         examples = len(batch["labels"])
-        self._unseen += self.training_step(batch) * examples
+        self._unread_losses += self.training_step(batch) * examples
         done = state.step + 1
-        if done % self._steps_between_looks == 0 or done == run.steps_per_epoch:
-            self._look()
+        if done % self._steps_between_reads == 0 or done == run.steps_per_epoch:
+            self._read_losses()
         state.step = done
         state.epoch_examples += examples
         state.trained.examples += examples
@@ -303,13 +303,13 @@ class Trainer:
         """The peak learning rate of the next steps, rollbacks included."""
         return self.run.learning_rate * self._state.rate_factor
 
-    def _look(self) -> None:
+    def _read_losses(self) -> None:
         """Reads the losses since the last look from the device and adds them to the epoch's."""
-        seen = self._unseen.item()
-        if not math.isfinite(seen):
+        losses = self._unread_losses.item()
+        if not math.isfinite(losses):
             raise _NonFiniteError
-        self._state.loss_sum += seen
-        self._unseen.zero_()
+        self._state.loss_sum += losses
+        self._unread_losses.zero_()
 
     def _end_epoch(self, record: dict[str, float]) -> None:
         state = self._state

@@ -95,11 +95,11 @@ def decoding_state_bytes(model: PreTrainedModel, lengths: Lengths) -> int:
         cache = sentence.read(1, cache)  # as in ``generate``: after a step, keys and values may be separate tensors
     layers = (*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers)
     # Counted by storage, because keys and values may share one, and a view keeps its whole storage in memory.
-    storages = [tensor.untyped_storage() for layer in layers for tensor in _held(layer)]
+    storages = [tensor.untyped_storage() for layer in layers for tensor in _tensors_of(layer)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def _held(layer: CacheLayerMixin) -> Iterator[torch.Tensor]:
+def _tensors_of(layer: CacheLayerMixin) -> Iterator[torch.Tensor]:
     """The tensors that a layer of a cache keeps for each sequence."""
     if isinstance(layer, DecodingState):
         yield from layer.sequence_tensors()

@@ -69,13 +69,13 @@ class Processes(Executor):
         if forks:
             context.set_forkserver_preload([*preload, "leanformer.study.preloaded"])
         self._reporter = reporter
-        self._shown, self._told = context.Pipe(duplex=False)
-        shared = (reporter.study, self._told, context.Lock(), context.Value("i", 0))
+        self._receiver, self._sender = context.Pipe(duplex=False)
+        shared = (reporter.study, self._sender, context.Lock(), context.Value("i", 0))
         self._pool = ProcessPoolExecutor(count, context, _begin, shared)
         self._children: list[BaseProcess] = []
         self._closing = threading.Event()
-        self._pump = threading.Thread(target=self._show, daemon=True)
-        self._pump.start()
+        self._show_thread = threading.Thread(target=self._show, daemon=True)
+        self._show_thread.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Calls a function in a process; ``Future.result`` raises what the function raises.
@@ -97,8 +97,8 @@ class Processes(Executor):
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
         if wait and not self._closing.is_set():
             self._closing.set()
-            self._told.close()
-            self._pump.join()
+            self._sender.close()
+            self._show_thread.join()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -131,8 +131,8 @@ class Processes(Executor):
         died = False
         while True:
             sentinels = [] if died else [process.sentinel for process in self._children]
-            ready = wait([self._shown, *sentinels], SECONDS_BETWEEN_CHECKS)
-            if self._shown not in ready:
+            ready = wait([self._receiver, *sentinels], SECONDS_BETWEEN_CHECKS)
+            if self._receiver not in ready:
                 if self._closing.is_set():
                     break
                 if ready:
@@ -142,11 +142,11 @@ class Processes(Executor):
                         self._pool.submit(_nothing)
                 continue
             try:
-                event = self._shown.recv()
+                event = self._receiver.recv()
             except (EOFError, OSError):  # all have ended, perhaps in the middle of a message
                 break
             self._reporter.emit(event)
-        self._shown.close()
+        self._receiver.close()
 
 
 class Relay:
@@ -196,23 +196,23 @@ class _Worker:
 
     Args:
         study: The study's name.
-        told: The connection to the main process.
+        sender: The connection to the main process.
         lock: Held while sending.
         number: From 1, in the order in which the processes were started.
     """
 
-    def __init__(self, study: str, told: Connection, lock: Lock, number: int) -> None:
+    def __init__(self, study: str, sender: Connection, lock: Lock, number: int) -> None:
         self.study = study
         self.number = number
         self.busy = False
-        self._told = told
+        self._sender = sender
         self._lock = lock
 
-    def tell(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         """Sends an event to the process that started this one."""
         try:
             with self._lock:
-                self._told.send(event)
+                self._sender.send(event)
         except OSError:  # the main process has ended
             _interrupt(signal.SIGINT, None)
 
@@ -223,15 +223,15 @@ _worker: _Worker | None = None  # set in a process of ``Processes``
 def reporter_here() -> Reporter:
     """The reporter of a process that ``Processes`` started."""
     assert _worker is not None
-    return Reporter(_worker.study, [Relay(_worker.tell)], _worker.number)
+    return Reporter(_worker.study, [Relay(_worker.send)], _worker.number)
 
 
-def _begin(study: str, told: Connection, lock: Lock, started: Synchronized[int]) -> None:
+def _begin(study: str, sender: Connection, lock: Lock, started: Synchronized[int]) -> None:
     """Initialises a worker process."""
     global _worker
     with started.get_lock():
         started.value += 1
-        _worker = _Worker(study, told, lock, started.value)
+        _worker = _Worker(study, sender, lock, started.value)
     for asks in (signal.SIGINT, *ENDS):
         signal.signal(asks, _interrupt)
     if hasattr(signal, "pthread_sigmask"):

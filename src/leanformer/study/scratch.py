@@ -100,13 +100,13 @@ class TrialStep(Step):
         return scratch_settings(prepared, self, best_rate(prepared, self.name), prepared.study.train.epochs)
 
     def counts(self, prepared: PreparedStudy) -> bool:
-        return not self._is_of_search(prepared)
+        return not self._is_searched(prepared)
 
     def run(self, prepared: PreparedStudy) -> None:
         rate = best_rate(prepared, self.name)
         directory = self.directory(prepared)
         searched = prepared.directory.search(self.name, rate)
-        found = prepared.directory.finished(searched) if self._is_of_search(prepared) else None
+        found = prepared.directory.finished(searched) if self._is_searched(prepared) else None
         model = None
         if found is not None and not ended_well(found):
             trained = Trained(**found["trained"])
@@ -123,7 +123,7 @@ class TrialStep(Step):
     def bring_up_to_date(self, prepared: PreparedStudy) -> None:
         bring_trial_up_to_date(prepared, self)
 
-    def _is_of_search(self, prepared: PreparedStudy) -> bool:
+    def _is_searched(self, prepared: PreparedStudy) -> bool:
         """Whether the search has trained this model: it trains the first seed, with the same epochs unless set."""
         same = self.seed == prepared.study.seeds[0] and prepared.study.train.search_epochs is None
         return prepared.searches and same

@@ -78,9 +78,9 @@ class RunDirectory:
             raise LeanformerError(f"{cannot}: {getattr(error.__cause__, 'strerror', error)}") from None
         self._lock = FileLock(path / ".lock", timeout=0)
         self._own_lock: FileLock | None = None
-        self._held: dict[Path, tuple[int, int]] = {}
-        self._looked = 0.0
-        self._whole: dict[Path, int] = {}  # results whose files were checked -> when they were written
+        self._identities: dict[Path, tuple[int, int]] = {}
+        self._last_check = 0.0
+        self._checked: dict[Path, int] = {}  # results whose files were checked -> when they were written
 
     def __enter__(self) -> RunDirectory:
         self._check_owner()
@@ -117,7 +117,7 @@ class RunDirectory:
         for path in (self.path, self.path / ".lock", self.path / "study.yaml"):
             identity = _identity(path)
             if identity is not None:
-                self._held[path] = identity
+                self._identities[path] = identity
 
     def check(self, at_once: bool = True) -> None:
         """Checks that the directory, its lock and its study file are still those that this process has locked.
@@ -129,10 +129,10 @@ class RunDirectory:
             LeanformerError: The directory was moved or deleted, or its lock or study file was deleted or replaced.
         """
         now = time.monotonic()
-        if not at_once and now - self._looked < SECONDS_BETWEEN_CHECKS:
+        if not at_once and now - self._last_check < SECONDS_BETWEEN_CHECKS:
             return
-        self._looked = now
-        for path, identity in self._held.items():
+        self._last_check = now
+        for path, identity in self._identities.items():
             if _identity(path) != identity:
                 raise LeanformerError(
                     f"{path}: moved, deleted or replaced while the study runs in {self.path}; put it back and run "
@@ -248,7 +248,7 @@ class RunDirectory:
         }
         path = directory / "result.json"
         write_atomically(path, sealed({**result, "files": sums}))
-        self._whole[path] = path.stat().st_mtime_ns
+        self._checked[path] = path.stat().st_mtime_ns
         (directory / CHECKPOINT).unlink(missing_ok=True)
 
     def replace_file(self, file: Path, content: bytes) -> None:
@@ -274,7 +274,7 @@ class RunDirectory:
             LeanformerError: A file cannot be read.
         """
         path = directory / "result.json"
-        if not path.exists() or self._whole.get(path) == path.stat().st_mtime_ns:
+        if not path.exists() or self._checked.get(path) == path.stat().st_mtime_ns:
             return
         sums = read_sealed(path).get("files", {})  # studies of the first version have none
         for name, expected in sums.items():
@@ -291,7 +291,7 @@ class RunDirectory:
         for file in sorted((directory / "model").rglob("*")) if sums else ():
             if file.suffix in LOADED and file.relative_to(directory).as_posix() not in sums and file.is_file():
                 raise DamagedError(f"{file}: foreign (this study did not write it)")
-        self._whole[path] = path.stat().st_mtime_ns
+        self._checked[path] = path.stat().st_mtime_ns
 
     def check_shipped(self, model: Path) -> None:
         """Checks that the recommended model exists and is undamaged.
@@ -302,7 +302,7 @@ class RunDirectory:
         Raises:
             LeanformerError: A file is missing or damaged; the message names it.
         """
-        self._whole.pop(model.parent / "result.json", None)
+        self._checked.pop(model.parent / "result.json", None)
         try:
             self._check_sums(model.parent)
             if not (model / "config.json").is_file():
