@@ -1,4 +1,4 @@
-"""Models trained as one batched model: they learn what they learn apart, and what cannot be stacked is refused."""
+"""Models trained as one batched model: they learn the same as alone, and models that cannot be stacked are refused."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ RATES = [1e-2, 1e-2, 3e-3]
 
 
 def check_weights(stacked: StackedStep, models: list[PreTrainedModel]) -> None:
-    """What the stack has learned is what the models have."""
+    """The stack learns the same weights as separate models."""
     for number, model in enumerate(models):
         learned = {name: value[number] for name, value in stacked.parameters().items()}
         assert set(learned) == {name for name, _ in model.named_parameters()}
@@ -117,7 +117,7 @@ def test_a_stacked_training_is_the_training_of_each(batches: ImageBatches) -> No
     rates = [1e-2, 1e-2, 3e-3, 3e-3]
     training = StackedTraining(StackedStep(models, config, rates), plain, example_order(plain, [4, 5], 2, CPU), 0)
     advance_together([training])
-    assert training.done == training.steps == 6  # of each epoch's 80 images three batches, and 8 images in none
+    assert training.done == training.steps == 6  # three batches of each epoch's 80 images; 8 images are left out
     training.wait()
 
     accelerator = make_accelerator("float32", CPU)
@@ -176,7 +176,7 @@ def test_a_batch_of_more_images_than_there_are_is_an_error(batches: ImageBatches
 
 def test_only_images_in_memory_are_trained_on(batches: ImageBatches) -> None:
     class Empty:
-        """Images that nobody reads."""
+        """A split of images that is never read."""
 
     on_disk = StreamSplit(cast(ImageReader, Empty()), batches.data.train.labels, CPU)
     elsewhere = dataclasses.replace(batches, data=dataclasses.replace(batches.data, train=on_disk))

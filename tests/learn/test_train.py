@@ -1,4 +1,4 @@
-"""The training loop: learning, repeating, resuming, and giving up."""
+"""The training loop: learning, repeating, resuming, and failing."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ CPU = torch.device("cpu")
 
 
 class _InterruptedError(Exception):
-    """What a killed process is to these tests."""
+    """Stands for the end of a killed process."""
 
 
 @dataclass
 class Watcher:
-    """Records what the loop tells; stops it after so many steps."""
+    """Records the loop's calls; stops it after a number of steps."""
 
     batches: ImageBatches
     stop_after: int | None = None
@@ -119,7 +119,7 @@ def test_a_seed_repeats_a_training(batches: ImageBatches) -> None:
     one, other = make(dropout=0.1), make(dropout=0.1)
     first = fit(one, batches)
     torch.manual_seed(0)
-    make(dropout=0.1)  # leaves the global generator where it was before the first training
+    make(dropout=0.1)  # resets the global generator to its state before the first training
     second = fit(other, batches)
     assert equal(weights(one), weights(other))
     assert first.epochs == second.epochs
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_training_is_refused(
 
 
 class _Poisoned(ImageBatches):
-    """Gives infinite pixels at chosen moments, counted over all attempts."""
+    """Returns infinite pixels at chosen moments, counted over all attempts."""
 
     def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, torch.Tensor]]:
         for step, batch in enumerate(super().training(seed, epoch, first_step), start=first_step):
@@ -360,7 +360,7 @@ def test_a_rolled_back_epoch_counts_once_in_the_average(batches: ImageBatches) -
     left = [True]
 
     class Doubting(Keeper):
-        """Measures nonsense once, after the weights of an epoch were added."""
+        """Returns a loss that is not finite once, after the weights of an epoch were added."""
 
         def validate(self, model: torch.nn.Module, last: bool) -> dict[str, float]:
             found = super().validate(model, last)

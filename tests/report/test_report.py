@@ -486,7 +486,7 @@ def test_translation_table_fits_a_terminal_of_80_columns() -> None:
     row = next(line for line in lines if "all-S" in line)
     assert row.split() == ["all-S", "10.8M", "448%", "-", "-", "-", "failed"]
     words = " ".join(text.split())
-    assert "BLEU; difference to the baseline in BLEU, with its 95 % interval; speed is sentences a second" in words
+    assert "BLEU; difference to the baseline in BLEU, with its 95 % interval; speed is sentences per second" in words
     assert "one trained pair" in " ".join(printed(translation_results(seeds=1)).split())
 
 
@@ -635,7 +635,7 @@ def test_far_points_stand_at_the_edge_with_their_numbers() -> None:
     cost = figures.quality_against_cost(results)["parameters"]
     (far,) = (trace for trace in cost.data if trace.name == "farther down")
     assert (far.y, far.text) == ((24.75,), ("6: 5.53",))
-    assert "What lost more than 5 BLEU is a triangle" in render(results)
+    assert "A candidate that lost more than 5 BLEU is a triangle" in render(results)
     results["accept"]["max_drop"] = 0.0  # then nothing is far
     figure = figures.difference(results)
     assert figure is not None

@@ -1,4 +1,4 @@
-"""What is not as it was written is found, named, set aside and made again; what is linked or lost is noticed."""
+"""Damaged files are found, named, set aside and made again; links and lost directories are noticed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finished(template: Path, digits_study: MakeStudy, tmp_path: Path) -> Path:
 
 
 def flip(path: Path, where: float = 0.5) -> None:
-    """Flips one bit at a part of a file's length."""
+    """Flips one bit of a file, at a fraction of its length."""
     content = bytearray(path.read_bytes())
     content[int(where * (len(content) - 1))] ^= 1
     path.write_bytes(content)
@@ -108,7 +108,7 @@ def test_damage_is_set_aside_each_time_under_a_name_of_its_own(finished: Path, d
 def test_a_damaged_model_of_the_search_is_not_taken_over(
     digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill between search and trial leaves the winner's model; a bit of it is flipped meanwhile."""
+    """A kill between search and trial leaves the best model of the search, in which a bit is then flipped."""
     study = digits_study(candidates={"no-mlp": {"plan": {"*.mlp": "none"}}}, seeds=[0])
     expected, _ = run(study, tmp_path / "whole")
 
@@ -150,7 +150,7 @@ def test_a_sealed_file_tells_a_changed_digit(tmp_path: Path) -> None:
     path.write_text(sealed({"loss": 0.125, "words": ["ä"]}), encoding="utf-8")
     assert read_sealed(path) == {"loss": 0.125, "words": ["ä"]}
     path.write_text(path.read_text(encoding="utf-8").replace("0.125", "0.126"), encoding="utf-8")
-    with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \(not as it was written"):
+    with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \("):
         read_sealed(path)
 
 
@@ -231,7 +231,7 @@ def test_an_undamaged_checkpoint_is_gone_on_with(cut_off: Path, digits_study: Ma
     assert without_timings(result.results) == without_timings(results_of(template))
 
 
-# Links, and a directory that is taken away
+# Links, and a run directory that is moved or deleted
 
 
 @pytest.mark.parametrize("name", ["trials", "trials/minimal", "trials/minimal/seed-0"])
@@ -286,7 +286,7 @@ def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
     with pytest.raises(lf.LeanformerError, match=named):
         run(digits_study(), directory)
     assert len(steps) == 10
-    assert not directory.exists() or (directory / "trials").exists()  # nothing was made anew at the old place
+    assert not directory.exists() or (directory / "trials").exists()  # nothing was made again at the old place
 
 
 def test_a_shipped_model_that_is_not_there_is_said(
@@ -302,7 +302,7 @@ def test_a_shipped_model_that_is_not_there_is_said(
         run(digits_study(), finished)
 
 
-# Files that were changed in place
+# Files that were edited
 
 
 def test_data_that_keep_their_sizes_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +350,7 @@ def test_an_older_study_that_names_no_contents_is_taken_as_it_is(finished: Path,
     assert "again" not in log
 
 
-# What a run directory says of itself
+# The run directory's study.yaml
 
 
 def test_a_damaged_copy_of_the_study_says_how_to_go_on(finished: Path, digits_study: MakeStudy) -> None:
@@ -360,7 +360,7 @@ def test_a_damaged_copy_of_the_study_says_how_to_go_on(finished: Path, digits_st
         lf.LeanformerError, match=r"this file is the copy of the study that ran here: replace it with your study file"
     ):
         run(digits_study(), finished)
-    (finished / "study.yaml").write_text(json.dumps(digits_study()), encoding="utf-8")  # as the line says
+    (finished / "study.yaml").write_text(json.dumps(digits_study()), encoding="utf-8")  # as the message advises
     _, log = run(digits_study(), finished)
     assert "again" not in log
 
