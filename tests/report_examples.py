@@ -220,7 +220,13 @@ def failed(row: dict[str, Any], reason: str = "the loss is not finite") -> None:
         "decision": "reject",
         "reason": f"Its training failed with seed 0: {reason}.",
         "failures": [{"seed": 0, "reason": reason}],
-        "rollbacks": [{"seed": 0, "what": "not finite at epoch 3, step 2: back to the last good state, rate 0.001"}],
+        "rollbacks": [
+            {
+                "seed": 0,
+                "what": "the loss or its gradient was not finite at epoch 3, step 2: back to the last good state, "
+                "learning rate 0.001",
+            }
+        ],
     }
     row |= {key: [] for key in ("per_class", "mcnemar", "paired_bootstrap", "by_length", "examples") if key in row}
     row["curves"][0]["epochs"] = row["curves"][0]["epochs"][:3]

@@ -529,13 +529,13 @@ WRONG_RESULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a negative time": (changed("text", candidates__0__latency_ms__p50=-1.0), ["latency_ms.p50", "equal to 0"]),
     "latencies upside down": (
         changed("text", candidates__0__latency_ms={"p50": 5.0, "p95": 1.0}),
-        ["candidates.0.latency_ms", "p50 is 5 and p95 1; p50 is the lesser one"],
+        ["candidates.0.latency_ms", "p50 is 5 and p95 1; p50 must not exceed p95"],
     ),
-    "another metric": (changed("text", accept__metric="chrf"), ["accept.metric is 'chrf', and metric 'bleu'"]),
+    "another metric": (changed("text", accept__metric="chrf"), ["accept.metric is 'chrf' and metric 'bleu'"]),
     "no parameters": (changed("images", baseline__parameters=0), ["baseline.parameters", "greater than or equal to 1"]),
     "a model of no recommendation": (
         changed("images", recommended=None),
-        ["recommended is None and ship 'trials/", "ship is the recommended one's model"],
+        ["recommended is None and ship 'trials/", "ship must be the recommended candidate's model"],
     ),
     "a recommendation without a model": (changed("text", ship=None), ["and ship None"]),
     "an unknown decision": (changed("images", candidates__0__decision="maybe"), ["decision", "'accept'", "'reject'"]),
@@ -543,16 +543,16 @@ WRONG_RESULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a name with escapes": (changed("text", candidates__0__name=ESCAPES), ["candidates.0.name", "match"]),
     "a study's name with escapes": (changed("text", name=ESCAPES), ["name", "match"]),
     "a name twice": (changed("images", candidates__0__name="baseline"), ["2 models are called 'baseline'"]),
-    "a model elsewhere": (changed("images", ship="../../etc/passwd"), ["ship", "no path within the run directory"]),
-    "a model at the root": (changed("images", ship="/etc"), ["ship", "no path within the run directory"]),
-    "a model on another disk": (changed("images", ship="C:\\x"), ["ship", "no path within the run directory"]),
+    "a model elsewhere": (changed("images", ship="../../etc/passwd"), ["ship", "not a path inside the run directory"]),
+    "a model at the root": (changed("images", ship="/etc"), ["ship", "not a path inside the run directory"]),
+    "a model on another disk": (changed("images", ship="C:\\x"), ["ship", "not a path inside the run directory"]),
     "other seeds": (
         changed("text", candidates__0__seeds=[5, 6, 7]),
         ["its seeds are [5, 6, 7]", "[0, 1, 2]"],
     ),
     "a seed twice": (changed("text", seeds=[0, 0, 1]), ["seeds must be distinct"]),
     "a quality too few": (changed("text", candidates__0__quality__per_seed=[1.0]), ["1 qualities for 3 seeds"]),
-    "nobody is recommended": (changed("images", recommended="nobody"), ["recommended: there is no 'nobody'"]),
+    "nobody is recommended": (changed("images", recommended="nobody"), ["recommended: there is no candidate 'nobody'"]),
     "a rejected one is recommended": (changed("images", candidates__0__decision="reject"), ["was not accepted"]),
     "a format of true": (changed("images", format=True), ["its format is True"]),
     "a task that is a list": (changed("images", task=[1]), ["the task [1] is not known"]),
@@ -575,7 +575,7 @@ def test_results_that_no_study_wrote_are_refused(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"[" * 200_000, "lists within lists"),
+        (b"[" * 200_000, "lists are nested too deep"),
         (b'{"format": ' + b"9" * 10_000 + b"}", "damaged"),
         (b'{"format": 1e999}', "its format is inf"),
         (b'{"format": 1, "name": "\xff"}', "byte 24 is not UTF-8"),
@@ -707,7 +707,7 @@ def test_an_empty_path_is_named_and_stands_for_nothing(
     name = before if before.startswith("--") else ""
     assert code == 2
     assert f"Invalid value for '{name}" in line
-    assert f"it is empty, as an unset variable is; write it out; see leanformer {parts[0]} --help" in line
+    assert f"it is empty, as an unset shell variable is; give a value; see leanformer {parts[0]} --help" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study.yaml", "text.txt"]
 
 
@@ -937,14 +937,14 @@ def test_a_study_that_was_made_is_not_changed(key: str) -> None:
 def test_results_of_no_study_have_no_model(tmp_path: Path) -> None:
     result = lf.StudyResult(tmp_path, {}, tmp_path / "report.html")
     for ask, key in ((result.model, "ship"), (lambda: result.recommended, "recommended")):
-        assert refusal(ask) == f"results: the key '{key}' is missing; lf.run gives what a study came to"
+        assert refusal(ask) == f"results: the key '{key}' is missing; take the StudyResult that lf.run returns"
 
 
 def test_a_study_of_no_task_is_refused(tmp_path: Path) -> None:
     known = lf.make_study(tiny("image-classification"))
     fields = {name: getattr(known, name) for name in lf.Study.model_fields}
     line = refusal(lambda: lf.run(lf.Study(**fields), tmp_path / "run"))
-    assert "Study is of no task; lf.make_study makes" in str(line)
+    assert "Study has no task; make the study with lf.make_study" in str(line)
 
 
 def test_data_for_a_study_are_plain() -> None:

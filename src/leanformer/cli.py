@@ -21,21 +21,21 @@ from leanformer.core.errors import LeanformerError, printable
 from leanformer.core.machine import keep_freed_memory
 from leanformer.core.stopping import Stopped, end, ignore_signals
 
-# What the disk and its rights may refuse a user; any other OSError is a defect of ours and keeps its traceback.
+# Errors of the disk or of access rights, which a user can mend; any other OSError is our bug and keeps its traceback.
 USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
-UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries along
+UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 NOTHING_RECOMMENDED = 5
-"""The exit code of a study that ran to its end, but whose trainings failed so that no model can be recommended."""
+"""The exit code of a study that ran to its end but has no model to recommend, because trainings failed."""
 
 
 class Commands(TyperGroup):
-    """The commands; a user's mistake in any of them is one line and exit code 2, a request to end one line too."""
+    """The commands. A user's mistake ends a command with one line and exit code 2, a signal to stop with one line."""
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
-        """Runs the whole command line, and then writes what is left, here, where it is noticed that nobody reads."""
+        """Runs the command line and flushes the output here, where a closed pipe is still handled."""
         try:
             try:
                 return super().main(*arguments, **settings)
@@ -43,21 +43,21 @@ class Commands(TyperGroup):
                 if sys.stdout is not None:
                     sys.stdout.flush()
         except BrokenPipeError:
-            _nobody_reads()
+            _end_at_closed_pipe()
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
-        """Reads what stands before the command's name; of its options, only the one for completion writes a file."""
+        """Parses the options before the command's name; of these, only that for completion writes files."""
         try:
             return super().make_context(*arguments, **settings)
         except UsageError as error:
             _misused(error)
-        except BrokenPipeError:  # of the help's reader; ``main`` says nothing of it
+        except BrokenPipeError:  # whoever read the help closed the pipe; ``main`` ends quietly
             raise
         except OSError as error:
             _refuse(LeanformerError(f"completion cannot be installed: {error.filename}: {error.strerror}"))
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command that was asked for."""
+        """Runs the chosen command."""
         try:
             return super().invoke(ctx)
         except UsageError as error:
@@ -65,7 +65,7 @@ class Commands(TyperGroup):
         except LeanformerError as error:
             _refuse(error)
         except BrokenPipeError:
-            _nobody_reads()
+            _end_at_closed_pipe()
         except (Stopped, KeyboardInterrupt) as stopped:
             ignore_signals()
             goes_on = "; run the same command again to go on" if ctx.invoked_subcommand == "run" else ""
@@ -77,8 +77,8 @@ class Commands(TyperGroup):
             _refuse(LeanformerError(f"{error.filename or 'a file'}: {error.strerror}"))
 
 
-def _nobody_reads() -> NoReturn:
-    """Who reads has seen enough, such as ``head``: a quiet end, also when Python itself would write what is left."""
+def _end_at_closed_pipe() -> NoReturn:
+    """Ends quietly when the reader, such as ``head``, has closed the pipe; Python then writes the rest to nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
 
@@ -89,15 +89,15 @@ def _refuse(error: LeanformerError) -> NoReturn:
 
 
 def _misused(error: Any, name: str | None = None) -> NoReturn:
-    """A command line that cannot be read: one line too, with where to look.
+    """Ends with one line for a command line that cannot be parsed; it names the help to read.
 
     Args:
         error: What is wrong.
-        name: The command's, as far as it was read.
+        name: The command, if it is known.
     """
-    if type(error).__name__ == "NoArgsIsHelpError":  # no mistake: the help is shown
+    if type(error).__name__ == "NoArgsIsHelpError":  # not a mistake: typer shows the help
         raise error
-    if error.ctx is not None and error.ctx.parent is not None:  # an option without its value knows of no command
+    if error.ctx is not None and error.ctx.parent is not None:  # the error of an option without its value
         name = error.ctx.info_name
     command = "leanformer" if name is None else f"leanformer {name}"
     message = error.format_message().rstrip(".").replace("Value error, ", "")
@@ -105,14 +105,14 @@ def _misused(error: Any, name: str | None = None) -> NoReturn:
 
 
 def _given(text: str) -> str:
-    """Refuses an empty text, which an unset variable of the shell gives."""
+    """Refuses an empty argument, as an unset shell variable gives it."""
     if not text:
-        raise typer.BadParameter("it is empty, as an unset variable is; write it out")
+        raise typer.BadParameter("it is empty, as an unset shell variable is; give a value")
     return text
 
 
 def _path(text: str) -> Path:
-    """A path, with ``~`` written out, also where the shell did not."""
+    """A path, with ``~`` expanded, also where the shell did not expand it."""
     return Path(os.path.expanduser(_given(text)))
 
 
@@ -152,13 +152,13 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as train.epochs=5. May be repeated."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=1, max=bounds.JOBS, help="Trainings at a time, each in a process of its own.")
+        int, typer.Option(min=1, max=bounds.JOBS, help="Trainings that run at a time, each in its own process.")
     ] = 1,
 ) -> None:
-    """Run a study: train, measure, decide, report. What is there already is not done again."""
+    """Run a study: train, measure, decide, report. Steps that are done are not run again."""
     from leanformer.config.reader import read_study
 
-    # Read first: a mistake in the file shows at once, not after the seconds that PyTorch takes to load.
+    # Read before PyTorch is imported, which takes seconds: a mistake in the file shows at once.
     settings = read_study(study, set_ or ())
     print(f"{settings.name}: starting", file=sys.stderr, flush=True)
 
@@ -213,9 +213,9 @@ def convert(
         str,
         typer.Argument(parser=_given, help="A model's directory with pytorch_model.bin, or a hub id."),
     ],
-    out: Annotated[Path, typer.Argument(parser=_path, help="The directory to make; new or empty.")],
+    out: Annotated[Path, typer.Argument(parser=_path, help="The directory to write; new or empty.")],
 ) -> None:
-    """Write a model's pickled weights as safetensors. Nothing that is pickled runs."""
+    """Write a model's pickled weights as safetensors. No pickled code is run."""
     from leanformer.core.progress import quiet_libraries
     from leanformer.model.conversion import convert as convert_model
 
@@ -238,12 +238,12 @@ def translate(
         Path | None,
         typer.Option(parser=_path, metavar="PATH", help="Where to write the lines; by default standard output."),
     ] = None,
-    beam: Annotated[int, typer.Option(min=1, max=bounds.BEAM, help="Hypotheses kept a sentence; 1 is greedy.")] = 1,
+    beam: Annotated[int, typer.Option(min=1, max=bounds.BEAM, help="Hypotheses per sentence; 1 is greedy.")] = 1,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, max=bounds.BATCH, help="Subwords a batch, padding included.")
+        int, typer.Option(min=1, max=bounds.BATCH, help="Subwords per batch, padding included.")
     ] = 4096,
     max_tokens: Annotated[int, typer.Option(min=1, max=bounds.TOKENS, help="Longest translation in subwords.")] = 256,
-    device: Annotated[Device, typer.Option(help="Where to compute; auto is a GPU where there is one.")] = "auto",
+    device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
 ) -> None:
     """Translate lines of text, one translation a line."""
     from leanformer.study.translate import translate_lines
@@ -256,7 +256,7 @@ def inspect(
     model: Annotated[str, typer.Argument(parser=_given, help="A trained model's directory, or a hub id.")],
     data: Annotated[
         str,
-        typer.Argument(parser=_given, help="Data as data.source has it, or a study file, whose data are taken."),
+        typer.Argument(parser=_given, help="A data source, as in data.source, or a study file, whose data are used."),
     ],
     out: Annotated[
         Path | None,
@@ -273,13 +273,13 @@ def inspect(
     probe: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=BLOCK", help="A probe in place of the usual ones, such as 'lean={block: slots, rank: 8}'."
+            metavar="NAME=BLOCK", help="A probe instead of the default ones, such as 'lean={block: slots, rank: 8}'."
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, max=bounds.EPOCHS, help="Epochs that the probes are taught.")] = 6,
-    device: Annotated[Device, typer.Option(help="Where to compute; auto is a GPU where there is one.")] = "auto",
+    epochs: Annotated[int, typer.Option(min=1, max=bounds.EPOCHS, help="Epochs of the probes' teaching.")] = 6,
+    device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
 ) -> None:
-    """Look into a trained model: what of each site and head is linear, or could be replaced."""
+    """Inspect a trained model: how much of each site and head is linear or can be replaced."""
     from leanformer.config.reader import read_data, read_probes
 
     section = read_data(data, set_ or ())
@@ -301,14 +301,14 @@ def inspect(
 def report(
     directory: Annotated[Path, typer.Argument(parser=_path, help="A run directory.")],
 ) -> None:
-    """Write report.html anew from a run directory's results.json."""
+    """Write report.html again from a run directory's results.json."""
     from leanformer.report.page import write_report
 
     print(printable(str(write_report(directory))))
 
 
 def main() -> None:
-    """Runs the commands; ``leanformer.__main__`` listens to signals around it."""
+    """Runs the commands; ``leanformer.__main__`` handles the signals around it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
-    app(prog_name="leanformer")  # also as python -m leanformer: what completion installs is for this name
+    app(prog_name="leanformer")  # for python -m leanformer too: completion is installed for this name

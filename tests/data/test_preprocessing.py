@@ -121,7 +121,7 @@ def test_images_are_prepared_as_transformers_does(case: str, make_model: MakeMod
     assert torch.allclose(expected(source, shipped), batch_of(task), atol=1e-5, rtol=1e-5)
     again = task_of(source, model)
     assert torch.allclose(batch_of(again), batch_of(task), atol=1e-6, rtol=1e-5)
-    assert any(note == f"images prepared as {model} says" for note in task.notes)
+    assert any(note == f"images are prepared as {model} says" for note in task.notes)
 
 
 def test_a_fresh_model_ships_what_was_done(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_study_takes_the_place_of_the_directory(make_model: MakeModel, tmp_p
     processor = DeiTImageProcessorPil(size={"height": 20, "width": 20}, crop_size=SQUARE)
     model = write_model(make_model, tmp_path / "model", processor, "deit")
     whole = task_of(source, model, image_size=SIDE)
-    assert any("data.image_size takes the place of the resizing" in note for note in whole.notes)
+    assert any("data.image_size replaces the resizing" in note for note in whole.notes)
     plain = ViTImageProcessorPil(size=SQUARE)  # bilinear, the whole image, the same numbers
     assert (batch_of(whole) - expected(source, plain)).abs().max() < GREY_LEVEL / 50
     numbers = task_of(source, model, normalize=[[0.0] * 3, [1.0] * 3])

@@ -1,4 +1,4 @@
-"""The bootstrap of corpus scores: against closed forms, means' analysis of variance, sacreBLEU, and known truth."""
+"""The bootstrap of corpus scores, against closed forms, the analysis of variance, sacreBLEU and simulated truth."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def translated(simulation: ModuleType, seeds: int, *bleus: float, luck: float = 
 
 
 def share(sums: np.ndarray) -> np.ndarray:
-    """A score that is a mean: right answers in a hundred."""
+    """A score that is a mean: the percentage of right answers."""
     return 100 * sums[..., 0] / sums[..., 1]
 
 
@@ -59,7 +59,7 @@ def test_a_mean_is_compared_as_means_are(seeds: int, spread: float) -> None:
     assert found.difference.mean == pytest.approx(100 * expected.difference.mean)
     assert found.standard_error == pytest.approx(100 * expected.standard_error, rel=0.02)
     assert found.degrees_of_freedom == pytest.approx(expected.degrees_of_freedom, rel=0.1)
-    assert found.p_noninferior == pytest.approx(expected.p_noninferior, abs=0.02)  # there it is corrected for skewness
+    assert found.p_noninferior == pytest.approx(expected.p_noninferior, abs=0.02)  # means correct for skewness
     assert found.difference.low == pytest.approx(100 * expected.difference.low, abs=0.05 * found.standard_error)
     assert found.difference.high == pytest.approx(100 * expected.difference.high, abs=0.05 * found.standard_error)
     assert found.components.examples == pytest.approx(1e4 * expected.components.examples, rel=0.1)
@@ -116,7 +116,7 @@ def test_one_translation_against_itself(simulation: ModuleType) -> None:
     (counts,) = translated(simulation, 1, 35.0)
     found = compare_corpus(counts, counts, bleu, 0.5, 0.95)
     own = corpus_interval(counts, bleu, 0.95)
-    # Not of width 0: on other sentences the two might differ.
+    # The width is not 0: on other sentences the two might differ.
     assert 0 < found.difference.high - found.difference.low < 0.1 * (own.high - own.low)
     assert found.difference.mean == 0
     assert decide({"same": found}, 0.5, 0.95, METRICS["bleu"])["same"].decision == "accept"
@@ -136,7 +136,7 @@ def test_variance_between_seeds_counts(simulation: ModuleType) -> None:
     assert varied.components.variance(more_seeds=12)[0] == pytest.approx(now / 4, rel=0.2)
     one_model = translated(simulation, 4, 35.0, luck=5.0)[0]
     both, one = (corpus_interval(part, bleu, 0.95) for part in (one_model, one_model[:1]))
-    assert both.high - both.low > one.high - one.low  # one seed speaks of this one training
+    assert both.high - both.low > one.high - one.low  # one seed holds for this one training
 
 
 def test_one_seed_on_either_side_is_one_pair(simulation: ModuleType) -> None:
@@ -154,7 +154,7 @@ def test_equal_draws_for_equal_seeds(simulation: ModuleType, monkeypatch: pytest
     assert other != found
     assert other.standard_error == pytest.approx(found.standard_error, rel=0.1)
     assert compare_corpus(baseline, candidate, bleu, 0.5, 0.95) == found
-    monkeypatch.setattr(corpus, "_MOST_WEIGHTS", 7 * 600)  # 2,000 replicates are no multiple of 7
+    monkeypatch.setattr(corpus, "_MOST_WEIGHTS", 7 * 600)  # 2,000 replicates are not a multiple of 7
     assert compare_corpus(baseline, candidate, bleu, 0.5, 0.95) == found
 
 
@@ -169,7 +169,7 @@ def test_no_variation_is_no_certainty(seeds: int, right: int, points: int) -> No
     assert found.difference.low < 0 < found.difference.high
     assert 0 < found.p_noninferior < 0.1
     if points:
-        # Of 300 sentences none is wrong; of others one in a hundred may be (the rule of three).
+        # None of 300 sentences is wrong, but one in a hundred of others may be (the rule of three).
         assert quality.low < 99.5
         assert decide({"same": found}, 0.5, 0.95, METRICS["bleu"])["same"].decision == "undecided"
 

@@ -1,4 +1,4 @@
-"""Decisions on several candidates, what would decide the undecided, and which model to ship."""
+"""Decisions on several candidates, what would decide undecided ones, and the model to ship."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACCURACY = METRICS["accuracy"]
 
 
 def comparison(mean: float, components: Components, more_seeds: int = 0, more_examples: int = 0) -> Comparison:
-    """A comparison with this estimate and these components, as it would be with so many more of either."""
+    """A comparison with this estimate and these components, with additional seeds or examples."""
     variance, freedom = components.variance(more_seeds, more_examples)
     error = variance**0.5
     p_value = components.p_noninferior(mean, MARGIN, more_seeds, more_examples)
@@ -41,7 +41,7 @@ def with_p(p_value: float) -> Comparison:
 
 
 def decided(words: Mapping[str, str]) -> dict[str, Decision]:
-    """Decisions of which only the word matters."""
+    """Decisions; only their word matters."""
     return {name: Decision(word, "", 0.5, 0.5, None, None) for name, word in words.items()}  # type: ignore[arg-type]
 
 
@@ -58,7 +58,7 @@ def test_holm_over_the_accept_tests() -> None:
     expected = multipletests(list(p_values.values()), method="holm")[1]
     assert [decision.p_adjusted for decision in found.values()] == pytest.approx(list(expected))
     assert [decision.p_value for decision in found.values()] == pytest.approx(list(p_values.values()))
-    # b: 5 x 0.001; c: 4 x 0.013 is too much, and so a is not asked, though it would pass alone; e: 5 x (1 - 0.999).
+    # b: 5 x 0.001; c: 4 x 0.013 is too much, so a is not tested, though it would pass alone; e: 5 x (1 - 0.999).
     assert [decision.decision for decision in found.values()] == [
         "undecided",
         "accept",
@@ -90,7 +90,7 @@ def test_no_candidates() -> None:
 @pytest.mark.parametrize("others", [0, 3])
 def test_more_would_decide(mean: float, others: int) -> None:
     components = Components(0.002, (3e-6, 6e-6), (0.02, 0.025), (3, 3), 700, 0.3)
-    # Two of the others are accepted, so that Holm's next step has fewer left to correct for; one stays open.
+    # Two others are accepted, so that Holm's next step corrects for fewer; one stays undecided.
     rest = {f"other {number}": with_p(1e-6 if number else 0.4) for number in range(others)}
     now = decide({"open": comparison(mean, components), **rest}, MARGIN, CONFIDENCE, ACCURACY)["open"]
     assert now.decision == "undecided"
@@ -133,7 +133,7 @@ def test_an_estimate_on_the_margin_decides_never() -> None:
 
 
 def test_fewer_may_decide_where_more_do_not() -> None:
-    # With more examples the seeds make up more of the variance, and the degrees of freedom fall.
+    # With more examples, seeds have a larger share of the variance, and the degrees of freedom fall.
     assert _least(lambda count: 100 <= count <= 130, 10_000_000) == 100
     assert _least(lambda count: count >= 1, 1000) == 1
     assert _least(lambda count: count >= 1000, 1000) == 1000

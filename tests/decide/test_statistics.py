@@ -1,4 +1,4 @@
-"""Intervals and tests: by hand, against scipy and statsmodels where they have the special case, and by simulation."""
+"""Intervals and tests, computed by hand, against special cases of scipy and statsmodels, and by simulation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_by_hand() -> None:
     # Squares 11/16 and Agresti and Min's 1/2, over 3 + 2, less the interaction over 2 seeds.
     assert found.components.examples == pytest.approx(0.2375 - 0.0625)
     assert found.standard_error == pytest.approx(math.sqrt(0.175 / 4 + 0.125 / 4 / 2))
-    assert found.degrees_of_freedom == 3  # as many as four examples can give
+    assert found.degrees_of_freedom == 3  # the most that four examples allow
     half = stats.t.ppf(0.975, 3) * found.standard_error
     assert found.difference.mean == -0.375
     assert found.difference.low == pytest.approx(max(-1, -0.375 - half))
@@ -55,12 +55,12 @@ def test_by_hand() -> None:
 
 
 def test_degrees_of_freedom_where_others_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Chance of one arm's seeds alone: a t test on five numbers.
+    # Variance of one arm's seeds alone: a t test on five numbers.
     one_arm = Components(0.0, (4e-4, 0.0), (0.0, 0.0), (5, 3), 1000)
     assert one_arm.variance() == pytest.approx((4e-4 / 5, 4))
-    # Chance of the examples alone.
+    # Variance of the examples alone.
     assert Components(0.04, (0.0, 0.0), (0.0, 0.0), (3, 3), 1000).variance() == pytest.approx((4e-5, 999))
-    # Chance of both arms' seeds: Welch's test, but for the damping.
+    # Variance of both arms' seeds: Welch's test, except for the damping.
     first, second = np.array([0.1, 0.4, 0.2, 0.9, 0.5]), np.array([0.3, 0.35, 0.2])
     both = Components(0.0, (first.var(ddof=1), second.var(ddof=1)), (0.0, 0.0), (5, 3), 1000)
     welch = stats.ttest_ind(first, second, equal_var=False)

@@ -1,4 +1,4 @@
-"""Models trained as one batched model: they learn what they learn apart, and what cannot be stacked is refused."""
+"""Models trained as one batched model: they learn the same as alone, and models that cannot be stacked are refused."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ RATES = [1e-2, 1e-2, 3e-3]
 
 
 def check_weights(stacked: StackedStep, models: list[PreTrainedModel]) -> None:
-    """What the stack has learned is what the models have."""
+    """The stack learns the same weights as separate models."""
     for number, model in enumerate(models):
         learned = {name: value[number] for name, value in stacked.parameters().items()}
         assert set(learned) == {name for name, _ in model.named_parameters()}
@@ -117,7 +117,7 @@ def test_a_stacked_training_is_the_training_of_each(batches: ImageBatches) -> No
     rates = [1e-2, 1e-2, 3e-3, 3e-3]
     training = StackedTraining(StackedStep(models, config, rates), plain, example_order(plain, [4, 5], 2, CPU), 0)
     advance_together([training])
-    assert training.done == training.steps == 6  # of each epoch's 80 images three batches, and 8 images in none
+    assert training.done == training.steps == 6  # three batches of each epoch's 80 images; 8 images are left out
     training.wait()
 
     accelerator = make_accelerator("float32", CPU)
@@ -170,13 +170,13 @@ def test_a_captured_step_is_the_step() -> None:
 
 
 def test_a_batch_of_more_images_than_there_are_is_an_error(batches: ImageBatches) -> None:
-    with pytest.raises(LeanformerError, match="a batch of 500 images is more than the 80 "):
+    with pytest.raises(LeanformerError, match="the batch size of 500 is more than the 80 "):
         example_order(dataclasses.replace(batches, batch_size=500), [0], 1, CPU)
 
 
 def test_only_images_in_memory_are_trained_on(batches: ImageBatches) -> None:
     class Empty:
-        """Images that nobody reads."""
+        """A split of images that is never read."""
 
     on_disk = StreamSplit(cast(ImageReader, Empty()), batches.data.train.labels, CPU)
     elsewhere = dataclasses.replace(batches, data=dataclasses.replace(batches.data, train=on_disk))
@@ -190,11 +190,11 @@ def test_what_cannot_be_stacked_is_refused() -> None:
     models = models_of(FORMS["extreme"], 2)
     for wrong, rates, message in (
         ([], 1e-2, "there is no model to train"),
-        (models, [1e-2, 3e-3], "there are 3 models, and 2 learning rates"),
+        (models, [1e-2, 3e-3], "there are 3 models and 2 learning rates"),
         (
             [*models, models_of(FORMS["symmetric"], 2)[0]],
             1e-2,
-            r"models\[3\] is not of the shape of models\[0\]: its vit.embeddings.cls_token is missing, ",
+            r"models\[3\] must have the shape of models\[0\]: its vit.embeddings.cls_token is missing, ",
         ),
     ):
         with pytest.raises(LeanformerError, match=message):

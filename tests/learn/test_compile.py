@@ -1,4 +1,4 @@
-"""Training through torch.compile: the same training, of as many forms as a study has, and one line where it cannot."""
+"""Training with torch.compile: the same results, for all forms of a study, and a one-line error where it fails."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def step_of(model: PreTrainedModel, compile: bool, precision: str = "float32") -
 
 @pytest.fixture
 def only_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile that takes graphs as they are, which is quick, and refuses what is not one graph."""
+    """torch.compile with a quick backend that changes nothing, and refuses models that are not one graph."""
     real = torch.compile
 
     def traced(model: Any, dynamic: bool, options: object) -> Any:
@@ -54,7 +54,7 @@ def only_traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def graphs() -> int:
-    """How many were compiled so far."""
+    """The number of graphs that were compiled so far."""
     return int(dynamo.utils.counters["stats"]["unique_graphs"])
 
 
@@ -68,7 +68,7 @@ def test_a_compiled_training_is_the_training() -> None:
     for _ in range(3):
         losses = [step(image_batch()) for step in steps]
         torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
-    assert graphs() == before + 1  # one graph, and not anew at each step
+    assert graphs() == before + 1  # one graph, not one for each step
     for name, weight in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
 
@@ -155,7 +155,7 @@ def test_without_a_compiler_there_is_one_line() -> None:
     ids=lambda block: str(block["block"]),
 )
 def test_a_student_can_be_exported(block: dict[str, Any]) -> None:
-    """What blocks are called with is plain tensors: tracing goes through it."""
+    """Tracing goes through blocks, because their inputs are plain tensors."""
     student = lf.reduce(image_model(), {"*.self_attention": block}).eval()
     pixels = image_batch()["pixel_values"]
     exported = torch.export.export(student, (pixels,)).module()

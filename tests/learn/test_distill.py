@@ -70,13 +70,13 @@ REAL = {"encoder": BATCHES[0]["attention_mask"] == 1, "decoder": BATCHES[0]["lab
 
 @pytest.fixture(scope="module")
 def teachers(make_translator: MakeModel) -> dict[str, PreTrainedModel]:
-    """A teacher of each family, to be left as it is."""
+    """A teacher of each family, which tests must not change."""
     return {family: make_translator(family) for family in ("marian", "bart")}
 
 
 @pytest.fixture(scope="module")
 def opened(teachers: dict[str, PreTrainedModel]) -> PreTrainedModel:
-    """The Marian with open layers, to be left as it is."""
+    """The Marian with open layers, which tests must not change."""
     return frozen_copy(lf.reduce(teachers["marian"], {}))
 
 
@@ -97,7 +97,7 @@ def hooks(model: nn.Module) -> int:
 
 
 def make_lessons(teacher: PreTrainedModel, plan: Plan, seed: int = 0) -> list[Lesson]:
-    """The blocks of a plan as lessons, each away from its initial values."""
+    """The blocks of a plan as lessons, with weights other than the initial ones."""
     torch.manual_seed(seed)
     student = lf.reduce(teacher, plan)
     lessons = []
@@ -113,7 +113,7 @@ def observe(teacher: PreTrainedModel, lessons: Sequence[Lesson]) -> Observed:
     return Observed(teacher, [(lesson.site.name, lesson.target) for lesson in lessons])
 
 
-# What is seen of a teacher
+# Observing a teacher
 
 
 def attention_by_hand(attention: Any, states: torch.Tensor, source: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -129,7 +129,7 @@ def attention_by_hand(attention: Any, states: torch.Tensor, source: torch.Tensor
 
 @torch.no_grad()
 def by_hand(model: Any, batch: Batch, stack: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Site of a stack's second layer -> what it is given and what it gives; ``heads``: the same before projecting."""
+    """Site of a stack's second layer -> its input and output; ``heads``: its output before the projection."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     states = model(**inputs, output_hidden_states=True)
     given = states[f"{stack}_hidden_states"][1]
@@ -193,7 +193,7 @@ def test_heads_projected_are_the_output(opened: PreTrainedModel, site: str) -> N
 
 
 def test_a_translator_that_is_watched_computes_no_logits(opened: PreTrainedModel) -> None:
-    """Over a vocabulary of 58,000 they would take as long as six and six layers of d = 512."""
+    """Logits over a vocabulary of 58,000 would take as long as six and six layers of d = 512."""
     teacher = copied(opened)
     teacher.get_output_embeddings().register_forward_hook(lambda *_: pytest.fail("logits are computed"))
     with Observed(teacher, [("decoder.1.cross_attention", "output")]) as observed:
@@ -201,7 +201,7 @@ def test_a_translator_that_is_watched_computes_no_logits(opened: PreTrainedModel
 
 
 def test_keyword_arguments_are_seen_alike(opened: PreTrainedModel) -> None:
-    """Transformers is free to call its modules by keyword."""
+    """Transformers may call its modules by keyword."""
     site = "encoder.0.self_attention"
     teacher = copied(opened)
     sublayer: Any = module_at(teacher, f"{site}_sublayer")
@@ -221,7 +221,7 @@ def test_keyword_arguments_are_seen_alike(opened: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_image_classifier_shows_its_parts(make_model: MakeModel, number: int) -> None:
-    """All tokens, in the last layer too, of which the classifier reads the class token alone."""
+    """All tokens are observed, also in the last layer, where the classifier reads only the class token."""
     teacher = lf.reduce(make_model("vit"), {})
     images = torch.randn(3, 1, 16, 16)
     wanted: list[tuple[str, Target]] = [
@@ -256,7 +256,9 @@ def test_a_site_that_shows_nothing_is_named(opened: PreTrainedModel, target: Tar
     sublayer.forward = lambda inputs, **_: inputs.hidden_states
     with (
         Observed(teacher, [("encoder.0.self_attention", target), ("encoder.1.self_attention", target)]) as observed,
-        pytest.raises(lf.LeanformerError, match=r"nothing was seen at encoder\.1\.self_attention: ") as raised,
+        pytest.raises(
+            lf.LeanformerError, match=r"forward pass does not go through the site encoder\.1\.self_attention$"
+        ) as raised,
     ):
         observed.read(BATCHES[0])
     assert "\n" not in str(raised.value)
@@ -269,7 +271,9 @@ def test_heads_that_go_past_the_projection_are_not_seen(opened: PreTrainedModel)
     attention.forward = lambda hidden_states, **_: (hidden_states, None)
     with (
         Observed(teacher, [("encoder.1.self_attention", "heads")]) as observed,
-        pytest.raises(lf.LeanformerError, match=r"nothing was seen at encoder\.1\.self_attention: "),
+        pytest.raises(
+            lf.LeanformerError, match=r"forward pass does not go through the site encoder\.1\.self_attention$"
+        ),
     ):
         observed.read(BATCHES[0])
 
@@ -280,7 +284,7 @@ def test_nothing_of_an_earlier_batch_is_seen(opened: PreTrainedModel) -> None:
     with Observed(teacher, [("encoder.1.self_attention", "output")]) as observed:
         observed.read(BATCHES[0])
         sublayer.forward = lambda inputs, **_: inputs.hidden_states
-        with pytest.raises(lf.LeanformerError, match="nothing was seen"):
+        with pytest.raises(lf.LeanformerError, match="forward pass does not go through"):
             observed.read(BATCHES[0])
 
 
@@ -332,7 +336,7 @@ def test_a_batch_without_decoder_tokens_is_named(opened: PreTrainedModel) -> Non
 
 
 def plain_error(given: torch.Tensor, target: torch.Tensor) -> float:
-    """1 - R² over all channels, of rows that count."""
+    """1 - R² over all channels, for rows that count."""
     given, target = given.detach().double(), target.detach().double()
     return float(((given - target) ** 2).sum() / ((target - target.mean(dim=0)) ** 2).sum())
 
@@ -347,7 +351,7 @@ def test_the_relative_error_is_what_r2_leaves() -> None:
 
 
 def test_a_target_that_does_not_vary_is_learned_too(make_translator: MakeModel) -> None:
-    """Of one position alone, and of an attention whose values are all 0."""
+    """For a single position, and for an attention whose values are all 0."""
     assert float(relative_error(torch.zeros(4, 3), torch.zeros(4, 3))) == 0.0
     assert float(relative_error(torch.ones(4, 3), torch.zeros(4, 3))) == 12.0
     assert float(relative_error(torch.zeros(1, 3), torch.ones(1, 3))) == 3.0
@@ -372,7 +376,7 @@ WIDE: Plan = {
 
 
 def by_plain_rows(opened: PreTrainedModel, lesson: Lesson, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """A block's and its site's numbers at real positions, each sentence read alone and without its padding."""
+    """A block's outputs and its site's at real positions, with each sentence read alone and without padding."""
     rows = []
     for number in range(len(batch["labels"])):
         source = int(batch["attention_mask"][number].sum())
@@ -437,7 +441,7 @@ def test_r2_is_that_of_all_held_out_batches_together(opened: PreTrainedModel) ->
 
 
 class Always(nn.Module):
-    """Gives the same row whatever it reads."""
+    """Returns the same row for any input."""
 
     def __init__(self, row: torch.Tensor) -> None:
         super().__init__()
@@ -478,7 +482,7 @@ def test_measuring_leaves_blocks_in_their_mode(opened: PreTrainedModel) -> None:
 
 
 class Listed:
-    """Batches as ``train`` takes them; raises at a moment if told to."""
+    """Batches for ``train``; can raise an error at a given moment."""
 
     def __init__(
         self, batches: Sequence[Batch], error: BaseException | None = None, at: tuple[int, int] = (0, 0)
@@ -499,7 +503,7 @@ class Listed:
 
 
 class Silent:
-    """Watches nothing."""
+    """An observer that does nothing."""
 
     def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
         return {}
@@ -612,7 +616,7 @@ TUNE = lf.FinetuneConfig(epochs=2, learning_rate=1e-3, logits=0.5, hidden_states
 
 @pytest.fixture(scope="module")
 def distilled(teachers: dict[str, PreTrainedModel]) -> tuple[PreTrainedModel, list[dict[str, float]]]:
-    """A student of every kind of place, to be left as it is, and what its teaching told."""
+    """A student with blocks at every kind of site, which tests must not change, and the records of its teaching."""
     records: list[dict[str, float]] = []
     torch.manual_seed(123)
     student = lf.distill(teachers["marian"], SOME, BATCHES, HELD_OUT, TEACH, TUNE, 3, progress=records.append)
@@ -730,7 +734,7 @@ def test_a_seed_repeats_a_student(
 
 
 class Stop:
-    """A progress callback that is interrupted after so many epochs."""
+    """A progress callback that raises after a number of epochs."""
 
     def __init__(self, epochs: int) -> None:
         self.left = epochs
@@ -746,7 +750,7 @@ INTERRUPTED: Plan = {"encoder.*.self_attention": FF, "encoder.0.layer": FF, "dec
 
 @pytest.fixture(scope="module")
 def uninterrupted(make_translator: MakeModel) -> tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]]:
-    """A teacher with dropout, its student, and what was told."""
+    """A teacher with dropout, its student, and the records of its teaching."""
     teacher = make_translator(dropout=0.1)
     records: list[dict[str, float]] = []
     given = Listed(BATCHES[:4])
@@ -757,7 +761,7 @@ def uninterrupted(make_translator: MakeModel) -> tuple[PreTrainedModel, PreTrain
 def check_it_goes_on(
     uninterrupted: tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]], file: Path, epochs: int
 ) -> None:
-    """Once more from a file that was left after so many epochs."""
+    """Distills again from a checkpoint of a number of epochs."""
     teacher, expected, whole = uninterrupted
     records: list[dict[str, float]] = []
     torch.manual_seed(77)
@@ -782,7 +786,7 @@ def check_it_goes_on(
 def test_an_interrupted_distillation_goes_on(
     uninterrupted: tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]], tmp_path: Path, epochs: int
 ) -> None:
-    """In its three epochs of teaching, at their end, in the two of tuning, at their end."""
+    """Interrupted during the three epochs of teaching, after them, during the two of tuning, and after them."""
     file = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
         lf.distill(
@@ -809,7 +813,7 @@ def test_batches_that_break_off_are_gone_on_with(
     error: type[BaseException],
 ) -> None:
     monkeypatch.setattr(loop, "STEPS_BETWEEN_BOUNDARIES", 2)
-    if error is RuntimeError:  # nothing is written then but what was written as time went by
+    if error is RuntimeError:  # only checkpoints of the usual interval exist then
         clock = SimpleNamespace(monotonic=itertools.count(0.0, 31.0).__next__, perf_counter=time.perf_counter)
         monkeypatch.setattr(loop, "time", clock)
     file = tmp_path / "state"
@@ -839,7 +843,7 @@ def test_what_cannot_be_distilled_is_named(
 def test_a_loss_that_is_not_finite_is_named(
     teachers: dict[str, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A rate that no configuration may ask for.
+    # A rate that no configuration may have.
     far = teaching_config(lf.DistillConfig(epochs=1)).model_copy(update={"learning_rate": (1e38,)})
     monkeypatch.setattr("leanformer.learn.distill.teaching_config", lambda teach: far)
     plan: Plan = {"encoder.0.self_attention": FF}
@@ -869,7 +873,7 @@ def test_a_block_without_parameters_stands_beside_taught_ones(
 
 
 def test_a_student_teaches_a_student(teachers: dict[str, PreTrainedModel]) -> None:
-    """What it has of its own stays as it learned it."""
+    """The teacher's own blocks keep their weights."""
     first = lf.distill(teachers["marian"], {"encoder.*.self_attention": FF}, BATCHES, teach=TEACH)
     records: list[dict[str, float]] = []
     plan: Plan = {"decoder.*.cross_attention": FF, "encoder.1.layer": FF}
@@ -923,14 +927,14 @@ def test_an_image_classifier_is_distilled(make_model: MakeModel, tmp_path: Path,
 
 
 def terms_of(student: Any, teacher: Any, batch: Batch, label_smoothing: float = 0.0, **settings: float) -> torch.Tensor:
-    """The loss of tuning, of one term."""
+    """The tuning loss with one term."""
     config = lf.FinetuneConfig(**{"cross_entropy": 0.0, "logits": 0.0, **settings})  # type: ignore[arg-type]
     (term,) = list(tuning_loss(teacher, config, label_smoothing)(student, batch))
     return term
 
 
 class Mute:
-    """A teacher that must not be asked."""
+    """A teacher that must not be called."""
 
     def __call__(self, **_: Any) -> None:
         raise AssertionError("the teacher was asked")
@@ -938,7 +942,7 @@ class Mute:
 
 @pytest.fixture(scope="module")
 def student(teachers: dict[str, PreTrainedModel]) -> PreTrainedModel:
-    """Untaught, to be left as it is."""
+    """A student without teaching, which tests must not change."""
     torch.manual_seed(0)
     return lf.reduce(teachers["marian"], SOME)
 

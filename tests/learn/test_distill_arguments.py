@@ -1,4 +1,4 @@
-"""What ``lf.distill`` takes and what it refuses."""
+"""The arguments that ``lf.distill`` accepts and refuses."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ IMAGES = {"pixel_values": torch.randn(4, 1, 16, 16), "labels": torch.tensor([0, 
         ({"seed": 1.5}, "seed: .* not 1.5"),
         ({"seed": 10**30}, "seed: .* not 1000000"),
         ({"progress": 5}, "progress: a function of an epoch's numbers or None is wanted, not int"),
-        ({"checkpoint": 5}, "checkpoint: give a path, as text or as a Path, not int"),
-        ({"checkpoint": ""}, "checkpoint: give a path, as text or as a Path, not ''"),
-        ({"checkpoint": "."}, "checkpoint: . is no plain file"),
-        ({"checkpoint": "/"}, "checkpoint: / is no plain file"),
-        ({"checkpoint": "/dev/null/file"}, "checkpoint: /dev/null is no directory; name a file in one"),
+        ({"checkpoint": 5}, "checkpoint: a path as text or as a Path is wanted, not int"),
+        ({"checkpoint": ""}, "checkpoint: a path as text or as a Path is wanted, not ''"),
+        ({"checkpoint": "."}, "checkpoint: . is not a regular file"),
+        ({"checkpoint": "/"}, "checkpoint: / is not a regular file"),
+        ({"checkpoint": "/dev/null/file"}, "checkpoint: /dev/null is not a directory; name a file in one"),
     ],
     ids=lambda value: value.split(":")[0] if isinstance(value, str) else next(iter(value)),
 )
@@ -63,7 +63,7 @@ def test_each_argument_of_a_wrong_type_is_named(make_model: MakeModel, arguments
 
 
 def changed_at(path: Path) -> tuple[int, ...]:
-    """What tells a file from another one, and from itself once written to; reading it changes nothing of that."""
+    """Values that differ between files, and after a file is written; reading a file does not change them."""
     found = path.lstat()
     return found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns
 
@@ -71,7 +71,7 @@ def changed_at(path: Path) -> tuple[int, ...]:
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "dangling link", "notes", "weights", "tuning"])
 @pytest.mark.parametrize("plan", [{"*.mlp": MLP}, {"*.mlp": "none"}], ids=["teaches", "teaches nothing"])
 def test_a_checkpoint_is_no_other_file(make_model: MakeModel, tmp_path: Path, kind: str, plan: Any) -> None:
-    """What is there already and no checkpoint stays as it is: at the end it would be removed."""
+    """An existing file that is not a checkpoint is not changed; at the end it would be deleted."""
     path = tmp_path / "there"
     there = path.with_name("there.tuning") if kind == "tuning" else path
     if kind == "directory":
@@ -87,7 +87,7 @@ def test_a_checkpoint_is_no_other_file(make_model: MakeModel, tmp_path: Path, ki
     else:
         there.write_text("mine")
     before = changed_at(there)
-    with pytest.raises(lf.LeanformerError, match=r"is no plain file|is damaged") as raised:
+    with pytest.raises(lf.LeanformerError, match=r"is not a regular file|is damaged") as raised:
         lf.distill(make_model("vit"), plan, [IMAGES], checkpoint=path)
     assert str(there) in str(raised.value)
     assert changed_at(there) == before
@@ -95,7 +95,7 @@ def test_a_checkpoint_is_no_other_file(make_model: MakeModel, tmp_path: Path, ki
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 def test_a_teacher_in_half_precision_teaches_in_float32(make_model: MakeModel, precision: torch.dtype) -> None:
-    """As one that was made float32 before; its own weights stay as they were."""
+    """The same as with a teacher that was converted to float32; the weights of the given one do not change."""
     teacher = make_model("vit").to(precision)
     wide = make_model("vit")
     wide.load_state_dict(teacher.state_dict())
@@ -121,7 +121,7 @@ SENTENCES = {
 
 
 def assert_refused_untaught(teacher: PreTrainedModel, right: Any, wrong: Any, message: str) -> None:
-    """As the first batch, as the second one, and in validation."""
+    """In the first batch, in the second batch, and in validation."""
     given: tuple[tuple[dict[str, Any], str], ...] = (
         ({"batches": [wrong]}, "batches: batch 0"),
         ({"batches": [right, wrong]}, "batches: batch 1"),
@@ -195,7 +195,7 @@ def test_labels_of_nothing_are_no_mistake(make_model: MakeModel) -> None:
 
 
 def test_checking_batches_changes_nothing(make_model: MakeModel) -> None:
-    """Dropout is off and no random number is drawn: what is learned follows from the seed as ever."""
+    """The check draws no random numbers (dropout is off), so that results still depend on the seed alone."""
     teacher = make_model("vit", hidden_dropout_prob=0.5).train()
     opened = frozen_copy(lf.reduce(teacher, {}))
     before = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""One training step: what it clips, in every way in which it comes by a gradient, and what it leaves of the model."""
+"""One training step: clipping for every way of computing the gradient, and the model after ``close``."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def make_batch(seed: int = 1) -> Batch:
 
 
 def in_two_terms(model: Any, batch: Batch) -> Iterator[Tensor]:
-    """The mean over the batch, of which each half is differentiated by itself."""
+    """The mean over the batch as two terms, one for each half."""
     for half in (slice(0, 3), slice(3, 6)):
         yield cross_entropy(model(pixel_values=batch["pixel_values"][half]).logits, batch["labels"][half]) / 2
 
 
 def learned_from(clip_norm: float | None, precision: str = "float32", loss: Loss | None = None) -> list[Tensor]:
-    """The gradients that the optimizer is given in the first step, each weight's."""
+    """The gradient of each weight that the optimizer gets in the first step."""
     model = make()
     step = TrainingStep(model, ImageTrainConfig(clip_norm=clip_norm), 1e-3, make_accelerator(precision, CPU), loss)
     seen: list[Tensor] = []
@@ -55,7 +55,7 @@ def learned_from(clip_norm: float | None, precision: str = "float32", loss: Loss
 
 
 def norm_of(gradients: list[Tensor]) -> float:
-    """Of all of them together."""
+    """The norm of all gradients together."""
     return float(torch.stack([gradient.norm() for gradient in gradients]).norm())
 
 
@@ -72,7 +72,7 @@ def test_gradients_are_clipped_to_the_norm(precision: str, loss: Loss | None) ->
     assert norm > 0.5
     clipped = learned_from(norm / 4, precision, loss)
     assert norm_of(clipped) == pytest.approx(norm / 4, rel=1e-4)
-    for given, gradient in zip(clipped, whole, strict=True):  # all by one factor: the direction stays
+    for given, gradient in zip(clipped, whole, strict=True):  # all by the same factor
         torch.testing.assert_close(given, gradient / 4, rtol=1e-3, atol=1e-6)
 
 
@@ -86,7 +86,7 @@ def test_gradients_within_the_norm_are_left_as_they_are(precision: str, loss: Lo
 
 
 def test_terms_are_clipped_as_their_sum() -> None:
-    """Each is differentiated by itself, and the norm is that of all of them."""
+    """Each term is differentiated by itself; the norm is that of all terms together."""
     for given, gradient in zip(learned_from(0.1, loss=in_two_terms), learned_from(0.1), strict=True):
         torch.testing.assert_close(given, gradient, rtol=1e-3, atol=1e-6)
 
@@ -120,7 +120,7 @@ def test_a_closed_step_leaves_the_model_as_it_was(precision: str) -> None:
     step(make_batch())
     step.close()
     assert "forward" not in model.__dict__
-    # What transformers wraps around a forward pass is there again.
+    # The model has transformers' wrappers of the forward pass again.
     assert isinstance(model(make_batch()["pixel_values"], return_dict=False), tuple)
 
 
@@ -132,7 +132,7 @@ def test_a_closed_step_keeps_no_model_alive(precision: str) -> None:
     step(make_batch())
     alive = weakref.ref(model)
     gc.collect()
-    gc.disable()  # so that a circle of references would show
+    gc.disable()  # so that circular references would show
     try:
         step.close()
         del model, step

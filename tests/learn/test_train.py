@@ -1,4 +1,4 @@
-"""The training loop: learning, repeating, resuming, and giving up."""
+"""The training loop: learning, repeating, resuming, and failing."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ CPU = torch.device("cpu")
 
 
 class _InterruptedError(Exception):
-    """What a killed process is to these tests."""
+    """Stands for the end of a killed process."""
 
 
 @dataclass
 class Watcher:
-    """Records what the loop tells; stops it after so many steps."""
+    """Records the loop's calls; stops it after a number of steps."""
 
     batches: ImageBatches
     stop_after: int | None = None
@@ -119,7 +119,7 @@ def test_a_seed_repeats_a_training(batches: ImageBatches) -> None:
     one, other = make(dropout=0.1), make(dropout=0.1)
     first = fit(one, batches)
     torch.manual_seed(0)
-    make(dropout=0.1)  # leaves the global generator where it was before the first training
+    make(dropout=0.1)  # resets the global generator to its state before the first training
     second = fit(other, batches)
     assert equal(weights(one), weights(other))
     assert first.epochs == second.epochs
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_training_is_refused(
 
 
 class _Poisoned(ImageBatches):
-    """Gives infinite pixels at chosen moments, counted over all attempts."""
+    """Returns infinite pixels at chosen moments, counted over all attempts."""
 
     def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[dict[str, torch.Tensor]]:
         for step, batch in enumerate(super().training(seed, epoch, first_step), start=first_step):
@@ -222,7 +222,9 @@ def test_one_bad_moment_is_rolled_back_with_a_lower_rate(batches: ImageBatches) 
     trained = fit(model, data, watcher)
     assert trained.status == "ok"
     assert len(trained.epochs) == 4
-    assert trained.rollbacks == ["not finite at epoch 2, step 3: back to the last good state, rate 0.00075"]
+    assert trained.rollbacks == [
+        "the loss or its gradient was not finite at epoch 2, step 3: back to the last good state, learning rate 0.00075"
+    ]
     assert trained.rollbacks[0] in watcher.told
     assert trained.examples == 4 * len(batches.data.train)
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
@@ -358,7 +360,7 @@ def test_a_rolled_back_epoch_counts_once_in_the_average(batches: ImageBatches) -
     left = [True]
 
     class Doubting(Keeper):
-        """Measures nonsense once, after the weights of an epoch were added."""
+        """Returns a loss that is not finite once, after the weights of an epoch were added."""
 
         def validate(self, model: torch.nn.Module, last: bool) -> dict[str, float]:
             found = super().validate(model, last)
@@ -423,5 +425,5 @@ def test_terms_of_a_loss_are_their_sum(batches: ImageBatches) -> None:
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_another_precision_in_one_process_is_refused() -> None:
     make_accelerator("bfloat16", CPU)
-    with pytest.raises(LeanformerError, match=r"float32 on cpu: .*accelerate keeps to the first; start a new process"):
+    with pytest.raises(LeanformerError, match=r"float32 on cpu: .*accelerate cannot change it; start a new process"):
         make_accelerator("float32", CPU)

@@ -1,4 +1,4 @@
-"""Which parameters decay: what tokens are multiplied with, and nothing else."""
+"""Which parameters decay: matrices that multiply tokens, and nothing else."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_of_each_block_what_multiplies_tokens_decays(make_model: MakeModel, plan
     for suffix in suffixes:
         assert {f"{start}{suffix}", f"{start}{suffix}.weight"} & found, suffix
     for name, parameter in student.named_parameters():
-        # Nothing of one number a channel decays, whatever its name; nothing that is learned of a whole token does not.
+        # Parameters with one number per channel never decay; matrices always do.
         if name.startswith(start) and name not in found:
             assert name.endswith(("bias", "diagonal_value", "temperature")) or "norm" in name, name
         assert not (name in found and parameter.dim() < 2 and "similarity" not in name), name

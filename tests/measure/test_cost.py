@@ -1,4 +1,4 @@
-"""What a model costs: counted by hand, and measured in an order that favors none."""
+"""The cost of models: counted by hand, and measured in an order that favors none of them."""
 
 from __future__ import annotations
 
@@ -71,16 +71,16 @@ def test_overdetermination_ratio() -> None:
 def test_peak_memory_is_what_is_held_at_once() -> None:
     def action() -> None:
         first = torch.zeros(1_000_000)
-        second = first + 1  # both held
+        second = first + 1  # both exist
         del first
-        third = second + 1  # again two, not three
+        third = second + 1  # two again, not three
         del second, third
 
     assert 8_000_000 <= peak_memory(action, CPU) < 8_100_000
 
 
 class Recorded(nn.Module):
-    """Writes down each call's batch size under its name."""
+    """Records the batch size of each call under the model's name."""
 
     def __init__(self, name: str, calls: list[tuple[str, int]]) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
 
 
 def test_one_model_is_there_at_a_time(make_model: MakeModel) -> None:
-    """And the copy that is trained; whatever the number of models."""
+    """One model and the copy that is trained, for any number of models."""
     accelerator = make_accelerator("float32", CPU)
     batch = {"pixel_values": torch.randn(2, 1, 16, 16), "labels": torch.tensor([0, 1])}
     alive: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -175,10 +175,10 @@ def test_one_model_is_there_at_a_time(make_model: MakeModel) -> None:
 
         return Subject(model, step, training, one, many)
 
-    gc.disable()  # a model goes with its turn, and not when Python happens to look for circles
+    gc.disable()  # a model must be freed after its turn, without help of the garbage collector
     try:
         measure_costs(dict.fromkeys("abcde", subject), CPU, repeats=2, latency_calls=1)
-        assert most == [1, 2, 2] * 5 + [1, 2] * 5 * 2  # the first round makes a step more, to measure memory
+        assert most == [1, 2, 2] * 5 + [1, 2] * 5 * 2  # the first round makes one more step, to measure memory
         assert not alive
         assert gc.get_freeze_count() == 0
     finally:

@@ -1,4 +1,4 @@
-"""What writing costs a translator: operations and state by hand, and against what ``generate`` does."""
+"""The cost of writing: operations and state, computed by hand and compared with ``generate``."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ def student(make_translator: MakeModel, plan: Plan, family: str = "marian") -> P
 
 
 def self_attention(read: int) -> int:
-    """Operations of a token's self-attention that reads so many tokens: four projections, scores and their values."""
+    """Operations of a token's self-attention over a number of tokens: four projections, scores, weighted values."""
     return 2 * 4 * D * D + 2 * 2 * read * D
 
 
 def cross_attention(source: int) -> int:
-    """Likewise, of a source whose keys and values are there."""
+    """The same for a source whose keys and values are cached."""
     return 2 * 2 * D * D + 2 * 2 * source * D
 
 
 @pytest.mark.parametrize("family", ["marian", "bart"])
 def test_operations_of_attention_by_hand(make_translator: MakeModel, family: str) -> None:
     keys_and_values = LAYERS * 2 * S * 2 * D * D
-    of_middle = LAYERS * (self_attention(read=4) + cross_attention(S) + MLP) + WORDS  # the fourth of seven
+    of_middle = LAYERS * (self_attention(read=4) + cross_attention(S) + MLP) + WORDS  # the fourth token of seven
     assert decoding_flops(make_translator(family), LENGTHS) == (ENCODER + keys_and_values, of_middle)
 
 
 def test_operations_of_slots_by_hand(make_translator: MakeModel) -> None:
-    """No longer a matter of the position, nor, once it has been pooled, of the source's length."""
+    """The cost does not depend on the position, nor, after pooling, on the source's length."""
     maps = D * HEADS * SLOTS  # multiply-adds of a token's map to the slots of each head
     running = 2 * (2 * D * D + 2 * maps + D * SLOTS)  # values and output; pools and gate; the gated sum
     reading = 2 * (D * D + maps + D * SLOTS)  # output; gate; the gated sum
     of_token = LAYERS * (running + reading + MLP) + WORDS
     pooling = LAYERS * 2 * S * (D * D + maps + D * SLOTS)  # values; pools; their weighted means
-    # The first token weights its own value alone before there are sums to go on from.
+    # The first token has no sums yet, and weights only its own value.
     first = LAYERS * 2 * (HEADS * SLOTS + D)
     model = student(make_translator, {"decoder.*attention": PLAIN_SLOTS})
     assert decoding_flops(model, LENGTHS) == (ENCODER + pooling + first, of_token)
@@ -67,16 +67,16 @@ def test_operations_of_slots_by_hand(make_translator: MakeModel) -> None:
 
 
 def test_operations_of_a_mixer_by_hand(make_translator: MakeModel) -> None:
-    """The fourth token reads four where none of them is too far, and no more than are near enough."""
+    """The fourth token reads four tokens, or only those within ``max_distance``."""
     for farthest, read in ((49, 4), (3, 4), (2, 3), (1, 2)):
-        mixer = 2 * (3 * D * D + read * D)  # value, gate and output; the values that are near enough
+        mixer = 2 * (3 * D * D + read * D)  # value, gate and output; the values within the distance
         plan = {"decoder.*.self_attention": {"block": "mixer", "max_distance": farthest}}
         _, of_middle = decoding_flops(student(make_translator, plan), LENGTHS)
         assert of_middle == LAYERS * (mixer + cross_attention(S) + MLP) + WORDS
 
 
 def test_operations_of_a_plan_that_keeps_some_attention(make_translator: MakeModel) -> None:
-    """The running sums of a feed-forward block cost its token alone, and no more than that."""
+    """With running sums, a feed-forward block costs only the operations of its token."""
     network = 2 * (2 + 1) * D * HIDDEN  # the token with gain and shift of its position; the hidden units
     per_head_output = 2 * HIDDEN * D + 2 * D * D  # the heads; the teacher's output projection
     of_token = network + per_head_output
@@ -110,7 +110,7 @@ WRITTEN: dict[str, tuple[str, Plan]] = {
 
 @torch.no_grad()
 def written(model: PreTrainedModel, tokens: int) -> tuple[int, Any]:
-    """Operations and the last cache of ``generate``, made to write so many tokens of a source of S tokens."""
+    """Operations and last cache of ``generate``, forced to write a number of tokens from a source of S tokens."""
     ids = torch.randint(2, VOCABULARY, (1, S))
     settings = {"min_new_tokens": tokens, "max_new_tokens": tokens, "do_sample": False, "num_beams": 1}
     mask = torch.ones_like(ids)
@@ -121,7 +121,7 @@ def written(model: PreTrainedModel, tokens: int) -> tuple[int, Any]:
 
 
 def bytes_of(layer: Any) -> int:
-    """Of what a layer of a cache holds, each tensor for itself."""
+    """The bytes of a cache layer's tensors, each counted by itself."""
     if isinstance(layer, DecodingState):
         parts = sum(bytes_of(part) for part in layer.parts.values())
         return parts + sum(tensor.numel() * tensor.element_size() for tensor in layer.tensors.values())
@@ -130,7 +130,7 @@ def bytes_of(layer: Any) -> int:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_sentence_and_its_tokens_are_all_that_generate_does(make_translator: MakeModel, name: str) -> None:
-    """And its state is what that ends with. Of an odd number of tokens the middle one costs what all do in the mean."""
+    """The state is that of the last cache. For an odd number of tokens, the middle one costs as much as the mean."""
     family, plan = WRITTEN[name]
     model = student(make_translator, plan, family)
     flops, cache = written(model, T)
@@ -181,7 +181,7 @@ def test_state_in_half_precision_is_half(make_translator: MakeModel) -> None:
 
 @pytest.mark.parametrize("target", [1, 2])
 def test_the_shortest_targets_and_limits(make_translator: MakeModel, target: int) -> None:
-    """The second token is counted where none stands in the middle, and the third never where none can be read."""
+    """The second token is counted where there is none in the middle; the third is not where there is no position."""
     model = student(make_translator, {"decoder.*.self_attention": {**FEED_FORWARD, "max_length": 2}})
     assert decoding_flops(model, Lengths(S, target)) == decoding_flops(model, Lengths(S, 2))
     attention = make_translator()

@@ -1,4 +1,4 @@
-"""Scores against sacreBLEU's own, the table of translations, and translating in batches against one by one."""
+"""Scores compared with sacreBLEU's, the table of translations, and batches compared with single sentences."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_damaged_tables_are_named(tmp_path: Path) -> None:
 
 
 class Letters:
-    """A tokenizer of lower-case letters, with ids of its own for the end mark and padding."""
+    """A tokenizer of lower-case letters, with separate ids for the end mark and padding."""
 
     pad_id, eos_id = 28, 0
     alphabet = "abcdefghijklmnopqrstuvwxyz "
@@ -167,7 +167,7 @@ def model() -> MarianMTModel:
         for name, parameter in model.named_parameters():
             if "norm" not in name:
                 parameter.normal_()
-        model.model.decoder.layers[0].encoder_attn.out_proj.weight.mul_(3)  # the source decides
+        model.model.decoder.layers[0].encoder_attn.out_proj.weight.mul_(3)  # makes the source matter more
         model.final_logits_bias[0, 0] = 11.0  # so that some end early
     return model
 

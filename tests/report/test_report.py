@@ -1,4 +1,4 @@
-"""The report: its words, its table, its figures, and the page as a browser shows it."""
+"""The report: its sentences, its tables, its figures, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DESKTOP, PHONE = 1280, 375  # pixels
 
 
 def written(directory: Path, results: dict[str, Any]) -> str:
-    """The page that is written for these results."""
+    """The page for these results."""
     (directory / "results.json").write_text(json.dumps(results), encoding="utf-8")
     path = write_report(directory)
     assert path == directory / "report.html"
@@ -53,7 +53,7 @@ def written(directory: Path, results: dict[str, Any]) -> str:
 
 
 class Outline(HTMLParser):
-    """What a page is made of: its elements with their attributes, and the text of each table row."""
+    """Parses a page: its elements with their attributes, and the text of each table row."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def hostile_page() -> str:
-    """Of results that no study wrote: reading refuses such names, and the page does not rely on that."""
+    """Results that no study writes: reading refuses such names, but the page must not rely on that."""
     return render(hostile_results())
 
 
@@ -96,8 +96,8 @@ def printed(results: dict[str, Any], width: int = 80) -> str:
     ("points", "front"),
     [
         ([(3, 0.9), (1, 0.5), (2, 0.95)], [1, 2]),
-        ([(1, 0.5), (1, 0.6), (2, 0.6)], [1]),  # as good for less, better for as much
-        ([(1, 0.5), (1, 0.5)], [0, 1]),  # equals beat neither
+        ([(1, 0.5), (1, 0.6), (2, 0.6)], [1]),  # as good and cheaper, better at the same cost
+        ([(1, 0.5), (1, 0.5)], [0, 1]),  # equal points do not dominate each other
         ([(5, 0.1)], [0]),
         ([], []),
     ],
@@ -240,7 +240,7 @@ def test_table_fits_a_terminal_of_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     chosen = next(line for line in lines if line.startswith("> four-heads "))
     assert chosen.split() == [">", "four-heads", "28,042", "9.3%", "97.0", "-0.3", "(-0.7,", "+0.1)", "5.1x", "accept"]
-    # Long names go on in the next line, and nothing of a number is cut.
+    # Long names are wrapped, and numbers are never cut.
     place = next(place for place, line in enumerate(lines) if "collapsed-attention-wh" in line)
     assert lines[place + 1].strip() == "ole-mlp"
     assert "…" not in "".join(lines)
@@ -263,8 +263,10 @@ def test_decision_of_an_accepted_candidate() -> None:
     assert "28,042 parameters in place of 302,602 (9.3 %)" in lines[1]
     assert "5.1x the throughput" in lines[1]
     assert "-0.3 points (95 % interval -0.7 to +0.1)" in lines[2]
-    assert "A drop of 1 point or more is ruled out (p = 0.021, corrected for 8 candidates; at most 0.05" in lines[2]
-    # Undecided and cheaper: it could still win; undecided and dearer: it could not.
+    assert (
+        "A drop of 1 point or more is ruled out (p = 0.021, corrected for 8 candidates; the limit is 0.05" in lines[2]
+    )
+    # An undecided candidate could still be recommended if it is cheaper, but not if it is dearer.
     assert lines[3].startswith("Not decided: four-heads-symmetric (-0.5 points, -1.2 to +0.2)")
     assert lines[3].endswith("4 more seeds or 2,300 more test examples.")
     assert lines[4] == "Not decided, and not cheaper than four-heads: collapsed."
@@ -335,7 +337,7 @@ def test_page_asks_nothing_of_the_network(page: str) -> None:
 def test_page_escapes_what_users_wrote(hostile_page: str) -> None:
     assert SCRIPT not in hostile_page
     assert "&lt;script&gt;window.broken" in hostile_page
-    # plotly.js, the figures, and the page's own: nothing that a name could have added.
+    # plotly.js, the figures and the page's own script: names have added none.
     assert Outline(hostile_page).count("script") == 3
     assert Outline(hostile_page).count("img") == 0
     plots = json.loads(hostile_page.partition('id="plots">')[2].partition("</script>")[0])
@@ -347,7 +349,10 @@ def test_page_without_a_baseline(tmp_path: Path) -> None:
     assert "no candidate could be compared with the baseline" in page
     assert "the baseline less the margin" not in page
     assert "Seed 0 failed: the loss is not finite" in page
-    assert "baseline, seed 0: not finite at epoch 3, step 2: back to the last good state" in page
+    assert (
+        "baseline, seed 0: the loss or its gradient was not finite at epoch 3, step 2: back to the last good state"
+        in page
+    )
     assert [attributes["data-plot"] for _, attributes in Outline(page).elements if "data-plot" in attributes][:2] == [
         "cost",
         "curves-B",
@@ -388,7 +393,7 @@ def test_models_of_the_same_cost_stand_side_by_side() -> None:
         if trace.text
         for label, place in zip(trace.text, trace.x, strict=True)
     }
-    assert across["1"] == 103_306  # alone
+    assert across["1"] == 103_306  # no other model has this cost
     assert 0.9 * 28_042 < across["4"] < 28_042 < across["6"] < 1.1 * 28_042
 
 
@@ -421,8 +426,8 @@ def _without(results: dict[str, Any], *path: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "no results of a leanformer study"),
-        ('{"accuracy": 0.9}', "no results of a leanformer study"),
+        ("[]", "not the results of a leanformer study"),
+        ('{"accuracy": 0.9}', "not the results of a leanformer study"),
         ("NaN", "damaged .*NaN"),
         (json.dumps(example_results() | {"format": 2}), "its format is 2, and this version"),
         (json.dumps(example_results() | {"metric": "bleu"}), "metric: input should be 'accuracy'"),
@@ -430,7 +435,7 @@ def _without(results: dict[str, Any], *path: str) -> dict[str, Any]:
         (json.dumps(translation_results() | {"metric": "accuracy"}), "metric: input should be 'bleu' or 'chrf'"),
         (json.dumps(_without(translation_results(), "signatures", "chrf")), r"signatures\.chrf: field required"),
         (json.dumps(_without(translation_results(), "baseline", "scores")), r"baseline\.scores: field required"),
-        (json.dumps(example_results() | {"recommended": "nobody"}), "there is no 'nobody'"),
+        (json.dumps(example_results() | {"recommended": "nobody"}), "there is no candidate 'nobody'"),
         (json.dumps(example_results() | {"candidates": 3}), "candidates: input should be a valid list"),
         (
             json.dumps(_without(example_results(), "baseline", "quality", "low")),
@@ -461,13 +466,13 @@ def hostile_translation_page() -> str:
 
 
 def row_of(page: str, *parts: str) -> str:
-    """The first table row with these parts, blanks aside."""
+    """The first table row with these parts, ignoring blanks."""
     rows = (" ".join(row.split()) for row in Outline(page).rows)
     return next(row for row in rows if all(part in row for part in parts))
 
 
 def without_plotly(page: str) -> str:
-    """The page as far as people read it."""
+    """The page without its scripts and styles."""
     return page.partition("<footer>")[0]
 
 
@@ -481,7 +486,7 @@ def test_translation_table_fits_a_terminal_of_80_columns() -> None:
     row = next(line for line in lines if "all-S" in line)
     assert row.split() == ["all-S", "10.8M", "448%", "-", "-", "-", "failed"]
     words = " ".join(text.split())
-    assert "BLEU; difference to the baseline in BLEU, with its 95 % interval; speed is sentences a second" in words
+    assert "BLEU; difference to the baseline in BLEU, with its 95 % interval; speed is sentences per second" in words
     assert "one trained pair" in " ".join(printed(translation_results(seeds=1)).split())
 
 
@@ -509,7 +514,7 @@ def test_translation_page_shows_scores_and_cost(translation_page: str) -> None:
     assert row_of(translation_page, "all-S - - -")
     assert "BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0" in translation_page
     assert "chrF2|nrefs:1|case:mixed|eff:yes" in translation_page
-    assert "Decoded with a beam of 5, at most 50 subwords a sentence" in translation_page
+    assert "Decoded with a beam of 5, at most 50 subwords per sentence" in translation_page
     cost = row_of(translation_page, "cross-slots", "p95")
     for part in ("61.3 s after its teacher's", "32.1 ms p95 40.7 ms", "318 /s 1.5x"):
         assert part in cost
@@ -528,7 +533,7 @@ def test_translation_page_shows_what_writing_costs(translation_page: str) -> Non
         f"{replaced / 1000:.1f} kB {100 * replaced / state:.1f} % "
         f"{longest_replaced / 1000:.1f} kB {100 * longest_replaced / longest:.1f} %"
     )
-    # One that failed was counted, and not timed.
+    # For a failed candidate, operations were counted but nothing was timed.
     assert (
         row_of(translation_page, "all-S", "kB") == "9 all-S 3.12M 80.0 % 21.1M 100 % - - 24.0 kB 28.9 % 24.0 kB 8.1 %"
     )
@@ -544,7 +549,7 @@ def test_a_baseline_that_keeps_no_state_is_no_measure() -> None:
 
 
 def test_old_translation_results_are_read(tmp_path: Path) -> None:
-    """What a study wrote before the cost of writing was counted."""
+    """Results of a version that did not count the cost of writing."""
     results = translation_results()
     for row in rows_of(results):
         del row["decoding"], row["ms_per_token"]
@@ -573,7 +578,7 @@ def test_each_task_has_its_own_sections(translation_page: str, page: str) -> Non
 
 
 def test_translation_page_shows_lengths_and_bootstrap(translation_page: str) -> None:
-    # Words, sentences, the baseline's BLEU, and each candidate's with its difference.
+    # Words, sentences, the baseline's BLEU, and each candidate's BLEU with its difference.
     assert row_of(translation_page, "16-20").startswith("16-20 131 28.15 27.63 -0.73 28.01 -0.20 28.10 -0.07")
     assert row_of(translation_page, "21+ 38")
     assert row_of(translation_page, "p 0.012").startswith("1 encoder-S -0.52 (-1.02, -0.12) p 0.012 -0.52")
@@ -582,7 +587,7 @@ def test_translation_page_shows_lengths_and_bootstrap(translation_page: str) -> 
     assert figure.layout.xaxis.ticktext[-1] == "21+<br>(38)"
     (heat,) = figure.data
     assert heat.text[4] == ["-2.4", "-3.3", "-4.2", "-5.1", "-6.0"]
-    # One that collapsed does not take the colors from all others.
+    # A failed model does not make the colors of all others pale.
     assert (heat.zmin, heat.zmax) == (-5.0, 5.0)
 
 
@@ -590,15 +595,15 @@ def test_what_was_removed_and_added_is_shown_by_group_and_by_site(translation_pa
     removed, added = 3 * (3 * (128 * 128 + 128)), 3 * 659_350
     assert f"{removed:,} {added:,} +{added - removed:,} 0.928" in row_of(translation_page, "encoder.0-2.self_attention")
     assert row_of(translation_page, "encoder.1.self_attention feed_forward 49,536 659,350 +609,814 0.928")
-    assert row_of(translation_page, "all together 445,824 8,853,384 +8,407,560")  # of a candidate that failed
-    # A layer that was replaced takes its parts along: they are counted once.
+    assert row_of(translation_page, "all together 445,824 8,853,384 +8,407,560")  # a candidate that failed
+    # The parts of a replaced layer are counted once.
     assert row_of(translation_page, "encoder.0.layer feed_forward 198,272 659,350")
-    assert translation_page.count(", site by site</summary>") == 8  # of each that was taught
+    assert translation_page.count(", site by site</summary>") == 8  # one for each taught candidate
 
 
 def test_curves_of_token_accuracy_and_loss() -> None:
     curves = learning_curves(translation_results())
-    assert list(curves) == ["baseline", "both-M-tuned", "no-mlp"]  # what was only taught has no epochs
+    assert list(curves) == ["baseline", "both-M-tuned", "no-mlp"]  # candidates that were only taught have no epochs
     assert list(curves["baseline"]) == ["validation token accuracy in %", "validation loss", "training loss"]
     trace = curves["both-M-tuned"]["validation token accuracy in %"].data[1]
     assert (len(trace.x), trace.y[0]) == (3, pytest.approx(53.212))
@@ -616,7 +621,7 @@ def test_teaching_by_layer_and_epoch() -> None:
     assert [line.name for line in lines if line.showlegend] == ["encoder self", "decoder self"]
     (row,) = (row for row in results["candidates"] if row["name"] == "cross-S")
     row["changes"] = [change | {"r2": None, "r2_per_seed": []} for change in row["changes"]]
-    row["teaching"] |= {"epochs": 0, "curves": []}  # its teaching failed at once
+    row["teaching"] |= {"epochs": 0, "curves": []}  # its teaching failed before the first epoch
     assert "cross-S" not in teaching_figures(results)
 
 
@@ -630,7 +635,7 @@ def test_far_points_stand_at_the_edge_with_their_numbers() -> None:
     cost = figures.quality_against_cost(results)["parameters"]
     (far,) = (trace for trace in cost.data if trace.name == "farther down")
     assert (far.y, far.text) == ((24.75,), ("6: 5.53",))
-    assert "What lost more than 5 BLEU is a triangle" in render(results)
+    assert "A candidate that lost more than 5 BLEU is a triangle" in render(results)
     results["accept"]["max_drop"] = 0.0  # then nothing is far
     figure = figures.difference(results)
     assert figure is not None
@@ -638,7 +643,7 @@ def test_far_points_stand_at_the_edge_with_their_numbers() -> None:
 
 
 def cells(figure: Any) -> dict[tuple[str, str], str]:
-    """(Which sites, what was put there) -> what the cell says."""
+    """(Replaced sites, blocks in their place) -> the text of the cell."""
     notes = {(note.x, note.y): note.text for note in figure.layout.annotations}
     return {
         (across, down): text
@@ -676,7 +681,7 @@ def test_ablation_tells_apart_what_else_candidates_differ_in() -> None:
     pattern, entry = next(iter(slots["plan"].items()))
     other["plan"] = {pattern: {**({"block": entry} if isinstance(entry, str) else entry), "heads": [0, 5]}}
     results["candidates"].append(other)
-    results["candidates"][4] |= {"plan": {"*": "feed_forward"}}  # the size is the block's own choice
+    results["candidates"][4] |= {"plan": {"*": "feed_forward"}}  # the size is the block's default
     found = cells(ablation(results)["as taught"])
     assert ("encoder self", "ALR S (output: replaced)") in found
     assert ("encoder self", "ALR H 77") in found
@@ -696,7 +701,7 @@ def test_the_best_of_several_candidates_in_a_cell_is_shown() -> None:
 
 
 def test_no_ablation_where_there_is_nothing_to_compare() -> None:
-    assert ablation(example_results()) == {}  # nothing was distilled
+    assert ablation(example_results()) == {}  # no candidate was distilled
     results = translation_results()
     results["candidates"] = results["candidates"][:1]
     assert ablation(results) == {}
@@ -731,7 +736,7 @@ def test_examples_stand_side_by_side(translation_page: str) -> None:
     assert '<dd lang="de" dir="auto">Leute reparieren das Dach eines Hauses.</dd>' in examples
     assert 'People are <mark class="right">fixing</mark> the roof of a house.</dd>' in examples
     assert '<dt>teacher <span class="score">71.2</span></dt>' in examples
-    assert '<dt>candidate <span class="score">33.0</span></dt>' in examples  # of what was trained from scratch
+    assert '<dt>candidate <span class="score">33.0</span></dt>' in examples  # a candidate trained from scratch
     assert '<span class="note">nothing</span>' in examples
     assert examples.count('<details class="examples" open>') == 1
     assert "all-S" not in examples.partition("</section>")[0]
@@ -777,7 +782,7 @@ def test_distilled_image_classifiers_are_shown_like_translators() -> None:
 
 def test_old_image_results_are_read(tmp_path: Path, page: str) -> None:
     old = without_plotly(written(tmp_path, old_results()))
-    # All is as in a file of today but what stayed of a changed site, of which older files say nothing.
+    # The same as in a present file, except for the kept parameters of a changed site, which older files lack.
     here, there = (text.partition('<section id="changes">') for text in (old, without_plotly(page)))
     assert here[0] == there[0]
     assert here[2].partition("<h3>Where")[2] == there[2].partition("<h3>Where")[2]
@@ -854,7 +859,7 @@ def seen(
     hostile_translation_page: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[dict[tuple[str, int], dict[str, Any]], list[str]]:
-    """What a browser shows of some pages at some widths, and the lines that it wrote to its console."""
+    """What a browser shows of several pages at several widths, and the lines of its console."""
     assert BROWSER is not None
     directory = tmp_path_factory.mktemp("browser")
     broken = page.replace("Plotly.react(", "Plotly.nothing(")
@@ -906,7 +911,7 @@ def test_browser_draws_every_plot(name: str, width: int, seen: Any) -> None:
     plots, intervals, rows = {
         "digits": (4 + 9, 8, 9),
         "hostile": (4 + 13, 11, 13),  # one failed
-        # What was trained or tuned, and what was taught; one failed, one is too far to have its interval shown.
+        # Trained or tuned candidates, and taught ones; one failed, and one is too far off to show its interval.
         "multi30k": (5 + 3 + 8, 8, 11),
         "hostile-multi30k": (5 + 3 + 8, 8, 11),
     }[name]
@@ -921,7 +926,7 @@ def test_browser_draws_every_plot(name: str, width: int, seen: Any) -> None:
 def test_browser_complains_of_nothing_but_a_broken_page(seen: Any) -> None:
     looks, console = seen
     assert [line for line in console if "broken.html" not in line] == []
-    # The line above can fail: an error in a script is seen.
+    # The check above can fail: the console does show errors of scripts.
     assert any("nothing is not a function" in line for line in console)
     assert not looks["broken", DESKTOP]["drawn"]
 
@@ -937,7 +942,7 @@ def test_browser_needs_no_sideways_scrolling(name: str, width: int, seen: Any) -
     ("name", "titles", "folded"),
     [
         ("digits", ["parameters (logarithmic)", "latency of one example (p50), ms"], 6),
-        # Eight tables site by site and eight lists of examples beside those; the ninth list is open.
+        # Also eight tables site by site and eight lists of examples; the ninth list is open.
         ("multi30k", ["latency of one sentence (p50), ms", "parameters (logarithmic)"], 6 + 8 + 8),
     ],
 )
@@ -952,5 +957,5 @@ def test_examples_are_side_by_side_where_there_is_room(seen: Any) -> None:
     looks = seen[0]
     assert looks["multi30k", DESKTOP]["exampleLines"] == 1
     assert looks["hostile-multi30k", PHONE]["exampleLines"] == 4
-    # The table of an ablation scrolls inside its frame; nothing in it is pressed together.
+    # The figure of an ablation scrolls inside its frame and is not squeezed.
     assert looks["hostile-multi30k", PHONE]["ablationWidth"] > PHONE

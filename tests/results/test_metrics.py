@@ -1,4 +1,4 @@
-"""The catalogue of metrics and costs: that it is light, that nothing else names a metric, that one file adds one."""
+"""The catalogue of metrics and costs: it is light, nothing else names a metric, and one file adds one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SOURCE = Path(lf.__file__).parent
 DOCS = ROOT / "docs"
 NAMES = re.compile(r"\b(accuracy|bleu|chrf|exact_match|BLEU|chrF2?|exact match)\b")
 FIELDS = ("results/images.py", "results/translation.py")
-"""Where metrics may be named as fields of results.json, which are as they are."""
+"""Modules that may name metrics, because these are fields of results.json."""
 
 
 def test_the_catalogue_loads_nothing_that_is_heavy() -> None:
@@ -156,7 +156,7 @@ register(
 
 @pytest.fixture
 def add_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], metrics.Metric]:
-    """Puts a module among the catalogue's, for one test."""
+    """Adds a module to the catalogue's package, for one test."""
 
     def add(key: str, module: str) -> metrics.Metric:
         directory = tmp_path / "metrics"
@@ -174,7 +174,7 @@ def add_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 
 def told(directory: Path) -> tuple[str, str]:
-    """The table and the decision as the terminal has them, and the page."""
+    """The table and the decision on the terminal, and the page."""
     results = read_results(directory)
     console = Console(file=StringIO(), width=120)
     console.print(results_table(results))
@@ -213,7 +213,7 @@ def test_a_score_of_labels_is_one_file(
     add_metric: Callable[..., metrics.Metric], digits_study: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     add_metric("macro_f1", MACRO_F1)
-    # A run directory of before there was the metric is judged by it, and nothing is trained anew.
+    # A run directory from before the metric existed is decided by it, without training again.
     study = digits_study(candidates={"no-mlp": {"plan": {"*.mlp": "none"}}}, train={"epochs": 2, "batch_size": 64})
     study["train"]["learning_rate"] = 1e-2
     with pytest.MonkeyPatch.context() as before:
@@ -268,7 +268,7 @@ def test_a_score_of_texts_of_which_less_is_better_is_one_file(
         assert row["learning_rate"] == best["learning_rate"]
     gap = rows["no-mlp"]["difference"]
     assert gap["mean"] == pytest.approx(rows["no-mlp"]["quality"]["mean"] - rows["baseline"]["quality"]["mean"])
-    # What is worse stands on the left and below, and the margin with it.
+    # Worse is on the left and below, and so is the margin.
     apart = figures.difference(results)
     assert apart is not None
     assert apart.layout.xaxis.range[0] > 20 > 0 > apart.layout.xaxis.range[1]

@@ -1,4 +1,4 @@
-"""results.json by its typed models: what is written is what is read, and files of older versions are migrated."""
+"""The typed models of results.json: files are read as they were written, and older versions are converted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from leanformer.results.reader import read_results
 from leanformer.results.schema import FORMS, VERSION, form_of, rows_of
 
 OLD = Path(__file__).parent / "results_of_version_1"
-"""Files that studies wrote before there was a version, of each task one."""
+"""Files of studies from before there was a version, one for each task."""
 
 
 def old(name: str) -> dict[str, Any]:

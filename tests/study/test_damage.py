@@ -1,4 +1,4 @@
-"""What is not as it was written is found, named, set aside and made again; what is linked or lost is noticed."""
+"""Damaged files are found, named, set aside and made again; links and lost directories are noticed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finished(template: Path, digits_study: MakeStudy, tmp_path: Path) -> Path:
 
 
 def flip(path: Path, where: float = 0.5) -> None:
-    """Flips one bit at a part of a file's length."""
+    """Flips one bit of a file, at a fraction of its length."""
     content = bytearray(path.read_bytes())
     content[int(where * (len(content) - 1))] ^= 1
     path.write_bytes(content)
@@ -108,7 +108,7 @@ def test_damage_is_set_aside_each_time_under_a_name_of_its_own(finished: Path, d
 def test_a_damaged_model_of_the_search_is_not_taken_over(
     digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill between search and trial leaves the winner's model; a bit of it is flipped meanwhile."""
+    """A kill between search and trial leaves the best model of the search, in which a bit is then flipped."""
     study = digits_study(candidates={"no-mlp": {"plan": {"*.mlp": "none"}}}, seeds=[0])
     expected, _ = run(study, tmp_path / "whole")
 
@@ -142,7 +142,7 @@ def test_a_damaged_record_of_costs_is_measured_anew(finished: Path, digits_study
     path = finished / "costs.json"
     path.write_text(path.read_text().replace("p50", "p51", 1))
     _, log = run(digits_study(), finished)
-    assert f"{path}: damaged (its SHA-256 does not match); it is measured anew" in log
+    assert f"{path}: damaged (its SHA-256 does not match); it is measured again" in log
 
 
 def test_a_sealed_file_tells_a_changed_digit(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_sealed_file_tells_a_changed_digit(tmp_path: Path) -> None:
     path.write_text(sealed({"loss": 0.125, "words": ["ä"]}), encoding="utf-8")
     assert read_sealed(path) == {"loss": 0.125, "words": ["ä"]}
     path.write_text(path.read_text(encoding="utf-8").replace("0.125", "0.126"), encoding="utf-8")
-    with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \(not as it was written"):
+    with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \("):
         read_sealed(path)
 
 
@@ -221,7 +221,7 @@ def test_a_foreign_checkpoint_is_set_aside(cut_off: Path, digits_study: MakeStud
     tensors = {**found.tensors, name: torch.zeros(3, 5)}
     Snapshot(tensors, found.numbers).write(trial / "checkpoint.safetensors")
     result, log = run(digits_study(), cut_off)
-    assert f"the checkpoint is of another model ({name.removeprefix('model.')} has the shape (3, 5) there" in log
+    assert f"the checkpoint is from another model ({name.removeprefix('model.')} has the shape (3, 5) there" in log
     assert without_timings(result.results) == without_timings(results_of(template))
 
 
@@ -231,7 +231,7 @@ def test_an_undamaged_checkpoint_is_gone_on_with(cut_off: Path, digits_study: Ma
     assert without_timings(result.results) == without_timings(results_of(template))
 
 
-# Links, and a directory that is taken away
+# Links, and a run directory that is moved or deleted
 
 
 @pytest.mark.parametrize("name", ["trials", "trials/minimal", "trials/minimal/seed-0"])
@@ -258,10 +258,10 @@ def test_a_run_directory_may_be_reached_by_a_link(digits_study: MakeStudy, finis
 @pytest.mark.parametrize(
     ("take_away", "named"),
     [
-        (lambda path: path.rename(path.with_name("moved")), r"run: moved, deleted or exchanged"),
-        (shutil.rmtree, r"run: moved, deleted or exchanged"),
-        (lambda path: (path / ".lock").unlink(), r"\.lock: moved, deleted or exchanged"),
-        (lambda path: (path / "study.yaml").unlink(), r"study\.yaml: moved, deleted or exchanged"),
+        (lambda path: path.rename(path.with_name("moved")), r"run: moved, deleted or replaced"),
+        (shutil.rmtree, r"run: moved, deleted or replaced"),
+        (lambda path: (path / ".lock").unlink(), r"\.lock: moved, deleted or replaced"),
+        (lambda path: (path / "study.yaml").unlink(), r"study\.yaml: moved, deleted or replaced"),
     ],
 )
 def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
@@ -273,7 +273,7 @@ def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
 ) -> None:
     directory = tmp_path / "run"
     steps = []
-    monkeypatch.setattr("leanformer.study.store.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("leanformer.study.store.SECONDS_BETWEEN_CHECKS", 0.0)
     step_ended = training.TrialObserver.step_ended
 
     def takes_away(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
@@ -286,7 +286,7 @@ def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(
     with pytest.raises(lf.LeanformerError, match=named):
         run(digits_study(), directory)
     assert len(steps) == 10
-    assert not directory.exists() or (directory / "trials").exists()  # nothing was made anew at the old place
+    assert not directory.exists() or (directory / "trials").exists()  # nothing was made again at the old place
 
 
 def test_a_shipped_model_that_is_not_there_is_said(
@@ -298,11 +298,11 @@ def test_a_shipped_model_that_is_not_there_is_said(
         return results
 
     monkeypatch.setattr("leanformer.study.run.assemble", loses)
-    with pytest.raises(lf.LeanformerError, match=r"model\.safetensors: missing; so the model to ship is not there"):
+    with pytest.raises(lf.LeanformerError, match=r"model\.safetensors: missing; the model to ship cannot be used"):
         run(digits_study(), finished)
 
 
-# Files that were changed in place
+# Files that were edited
 
 
 def test_data_that_keep_their_sizes_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,15 +350,17 @@ def test_an_older_study_that_names_no_contents_is_taken_as_it_is(finished: Path,
     assert "again" not in log
 
 
-# What a run directory says of itself
+# The run directory's study.yaml
 
 
 def test_a_damaged_copy_of_the_study_says_how_to_go_on(finished: Path, digits_study: MakeStudy) -> None:
     copy = (finished / "study.yaml").read_text(encoding="utf-8")
     (finished / "study.yaml").write_bytes(copy.encode().replace(b"epochs", b"ep\x1fchs", 1))
-    with pytest.raises(lf.LeanformerError, match=r"this is the copy of the study that ran here: put your study file"):
+    with pytest.raises(
+        lf.LeanformerError, match=r"this file is the copy of the study that ran here: replace it with your study file"
+    ):
         run(digits_study(), finished)
-    (finished / "study.yaml").write_text(json.dumps(digits_study()), encoding="utf-8")  # as the line says
+    (finished / "study.yaml").write_text(json.dumps(digits_study()), encoding="utf-8")  # as the message advises
     _, log = run(digits_study(), finished)
     assert "again" not in log
 

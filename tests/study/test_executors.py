@@ -1,4 +1,4 @@
-"""Processes that do what they are given: what they show, and how they end."""
+"""The executor of several processes: the progress that it shows, and how its processes end."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from leanformer.study.executors import Processes, reporter_here
 
 
 def do(part: str, directory: Path) -> None:
-    """Does what the part's name says."""
+    """Acts as the part's name says."""
     reporter = reporter_here()
     (directory / f"made-{os.getpid()}").touch()
     reporter.start(part, 2)
     while part in ("wrong", "defect", "killed", "unwritable") and not (directory / "begun").exists():
         time.sleep(0.01)
-    while part in "bcd" and len(list(directory.glob("made-*"))) < 2:  # else one may do all
+    while part in "bcd" and len(list(directory.glob("made-*"))) < 2:  # otherwise one process may do everything
         time.sleep(0.01)
     if part == "wrong":
         raise LeanformerError("one line")
@@ -46,7 +46,7 @@ def do(part: str, directory: Path) -> None:
             raise
     reporter.epoch({"epoch": 1, "train_loss": 0.5}, 2, 8.0, "as shown")
     reporter.done()
-    reporter.skip()  # counted by the process that it works for
+    reporter.skip()  # the main process counts it
     if part == "unwritable":
         raise PermissionError(13, "Permission denied", "a file")
     (directory / part).write_text(str(os.getpid()))
@@ -56,7 +56,7 @@ def do(part: str, directory: Path) -> None:
 
 @pytest.fixture
 def shown() -> io.StringIO:
-    """What the person sees."""
+    """The progress that the user sees."""
     return io.StringIO()
 
 
@@ -77,7 +77,7 @@ def test_parts_are_done_by_processes_that_stay(executor: Processes, tmp_path: Pa
     with executor:
         do_all(executor, "", tmp_path)
         do_all(executor, "a", tmp_path)
-        assert len(list(tmp_path.glob("made-*"))) == 1  # none is started that has nothing to do
+        assert len(list(tmp_path.glob("made-*"))) == 1  # no process is started without work
         do_all(executor, "bcd", tmp_path)
     assert len(list(tmp_path.glob("made-*"))) == 2
     assert {(tmp_path / part).read_text() for part in "abcd"} <= {
@@ -105,11 +105,11 @@ def test_what_fails_in_one_ends_all_and_is_told(
         do_all(executor, [part, "long"], tmp_path)
     codes = {process.exitcode for process in executor._children}
     assert codes == ({0, -signal.SIGKILL} if part == "killed" else {0})  # none was too slow
-    assert (tmp_path / "checkpoint").exists()  # the other one was told to stop, and had the time to
+    assert (tmp_path / "checkpoint").exists()  # the other one was told to stop, and had time to write it
 
 
 def test_other_processes_of_the_same_server_can_be_interrupted(executor: Processes, tmp_path: Path) -> None:
-    """The fork server is one for all that a program starts, the program's own processes included."""
+    """All processes of a program share one fork server, those of the program itself included."""
     with executor:
         do_all(executor, "a", tmp_path)
     with multiprocessing.get_context("forkserver").Pool(1) as pool:

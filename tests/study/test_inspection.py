@@ -1,4 +1,4 @@
-"""Looking into a trained model: what is linear, how attention spreads, what blocks can learn, what the model loses."""
+"""Inspecting a trained model: linear maps, how attention spreads, what blocks can learn, what the model loses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def spread(weights: torch.Tensor, causal: bool = False, **masks: torch.Tensor) -
 
 
 def test_spread_of_known_weights() -> None:
-    """Head 0 reads all alike, head 1 each token itself, head 2 half of them."""
+    """Head 0 weights all tokens equally, head 1 reads only the token itself, head 2 reads half of the tokens."""
     half = torch.zeros(6, 6)
     half[:, :3] = 1 / 3
     found = spread(torch.stack([torch.full((6, 6), 1 / 6), torch.eye(6), half])[None])
@@ -71,7 +71,7 @@ def test_padding_does_not_count_in_a_spread() -> None:
     short = torch.rand(1, 2, 4, 3).softmax(dim=-1)
     padded = torch.zeros(1, 2, 6, 7)
     padded[:, :, :4, :3] = short
-    padded[:, :, 4:, 5] = 1.0  # what padding asks for
+    padded[:, :, 4:, 5] = 1.0  # weights of padding queries
     mask, read_mask = torch.arange(6)[None] < 4, torch.arange(7)[None] < 3
     one, other = spread(short), spread(padded, mask=mask, read_mask=read_mask)
     assert one.entropy == pytest.approx(other.entropy)
@@ -215,7 +215,7 @@ def test_r2_by_groups() -> None:
     ],
 )
 def test_a_probe_of_heads_is_its_block(make_translator: MakeModel, entry: dict[str, Any]) -> None:
-    """What it is taught, through the attention's own projection, is what it gives where it stands."""
+    """A probe's heads, through the attention's own projection, equal its output at the site."""
     opened = frozen_copy(lf.reduce(make_translator(), {}))
     name = "encoder.1.self_attention"
     where = site(opened, name)
@@ -282,8 +282,8 @@ def test_minimal_attentions_are_looked_into(digits: tuple[PreTrainedModel, dict[
     student = lf.reduce(digits[0], {"*.self_attention": form})
     probes: dict[str, Any] = {
         "few": {"block": "slots", "slots": 2, "gate": "linear"},
-        "near": {"block": "mixer", "max_distance": 2},  # has no max_length to be settled
-        "by place": {"block": "mixer", "positions": "absolute"},  # and this one has
+        "near": {"block": "mixer", "max_distance": 2},  # needs no max_length
+        "by place": {"block": "mixer", "positions": "absolute"},  # needs one
     }
     found = inspected(student, digits[1], tmp_path, probes=probes)
     row = found["sites"][0]
@@ -291,7 +291,7 @@ def test_minimal_attentions_are_looked_into(digits: tuple[PreTrainedModel, dict[
     assert len(row["entropy"]) == 2
     assert all(len(row["r2_by_head"][probe]) == 2 for probe in ("linear", *probes))
     assert list(found["probes"]) == list(probes)
-    # One convex mean a head of tokens: what it gives is of the mean of the heads' explained parts.
+    # Each head is one convex mean of tokens: its R² is that of the mean of the heads' explained parts.
     assert min(row["r2_by_head"]["linear"]) <= row["r2"]["linear"] <= max(row["r2_by_head"]["linear"])
 
 
@@ -417,8 +417,8 @@ def test_a_probe_has_the_same_names_in_python_as_in_the_command(name: Any) -> No
         (("model", "number-words", "--probe", "slots"), "--probe slots: write key=value, such as lean={block"),
         (("model", "number-words", "--probe", "x=nothing"), "unknown block 'nothing'"),
         (("model", "nowhere/at/all.tsv", "--probe", "x=nothing"), "unknown block 'nothing'"),  # before data are read
-        (("model", "nowhere/at/all.tsv", "--probe", "x=mlp"), "probe x: it is what stands there already; give it arg"),
-        (("model", "nowhere/at/all.tsv", "--probe", "x=attention"), "probe x: it is what stands there already"),
+        (("model", "nowhere/at/all.tsv", "--probe", "x=mlp"), "probe x: this block stands there already; give it arg"),
+        (("model", "nowhere/at/all.tsv", "--probe", "x=attention"), "probe x: this block stands there already"),
         (
             ("model", "nowhere/at/all.tsv", "--probe", "linear=mixer"),
             "--probe 'linear': every inspection has a comparison",

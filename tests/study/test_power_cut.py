@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="flushes directories"
 
 
 class Disk:
-    """What of a directory would be there after a power cut.
+    """A file system that knows what of a directory would survive a power cut.
 
     Args:
         root: The directory, empty.
@@ -42,11 +42,11 @@ class Disk:
         self.look = look
         self.contents: dict[int, bytes] = {}
         self.names: dict[int, dict[str, int]] = {os.stat(root).st_ino: {}}
-        self.held: dict[int, int] = {}  # open files: a number that is in use is given to no other
+        self.held: dict[int, int] = {}  # open files; a descriptor in use is never reused
         self.cuts = 0
 
     def flush(self, handle: int) -> None:
-        """``os.fsync``, as this disk does it."""
+        """``os.fsync`` on this disk."""
         found = os.fstat(handle)
         place = Path(f"/proc/self/fd/{handle}")
         self.held.setdefault(found.st_ino, os.dup(handle))
@@ -65,7 +65,7 @@ class Disk:
         self.look({path.relative_to(self.root).as_posix(): self._content(path) for path in self._files()})
 
     def flushed(self) -> Iterator[tuple[str, bytes]]:
-        """All that was flushed, by its path."""
+        """All flushed contents, by their path."""
         return self._flushed(os.stat(self.root).st_ino, "")
 
     def _flushed(self, directory: int, prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -110,7 +110,7 @@ def follow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, Callable
 
 
 def restore(image: Image, root: Path) -> Path:
-    """Puts what is left on a new disk."""
+    """Writes the surviving files to a new disk."""
     root.mkdir()
     for name, content in image.items():
         path = root / name
@@ -119,7 +119,7 @@ def restore(image: Image, root: Path) -> Path:
     return root
 
 
-@pytest.mark.long  # looks at all files after each system call
+@pytest.mark.long  # checks all files after each system call
 def test_what_a_result_speaks_of_is_there_after_any_power_cut(
     digits_study: MakeStudy, tmp_path: Path, follow: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,16 +142,16 @@ def test_what_a_result_speaks_of_is_there_after_any_power_cut(
             if not name.endswith("/result.json") or ".removed/" in name or not content:
                 continue
             trial = name.removesuffix("result.json")
-            result = json.loads(content)  # whole, or not there
+            result = json.loads(content)  # either whole or absent
             assert result["files"] or result["trained"]["status"] != "ok"
             for file, expected_digest in result["files"].items():
                 if "/search/" in name and not any(path.startswith(f"{trial}model/") for path in image):
-                    continue  # deleted once the best of them was taken over
+                    continue  # deleted once the best model was copied to its trial
                 found = image.get(trial + file)
                 if found is None or found not in digests:
                     assert found is not None, f"{trial}{file} is missing"
                     digests[found] = hashlib.sha256(found).hexdigest()
-                assert digests[found] == expected_digest, f"{trial}{file} is not as it was written"
+                assert digests[found] == expected_digest, f"{trial}{file} is damaged"
         state = hash(tuple(sorted((name, hash(content)) for name, content in image.items())))
         if state not in seen:
             seen.add(state)

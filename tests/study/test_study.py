@@ -56,7 +56,7 @@ def sizes(directory: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the module's one whole run is kept; tests that change it work on a copy."""
+    """The directory of the module's one complete run; tests that change it work on a copy."""
     return tmp_path_factory.mktemp("whole") / "run"
 
 
@@ -75,7 +75,7 @@ def finished(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
-# What a run leaves
+# The files of a run
 
 
 def test_the_run_directory_is_as_designed(whole: Path) -> None:
@@ -115,7 +115,7 @@ def test_results_say_what_the_trials_gave(whole: Path) -> None:
         for key in ("train_seconds", "throughput_per_second", "peak_memory_mb", "train_peak_memory_mb"):
             assert row[key] > 0
         assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"]
-        assert row["decoding"] is row["ms_per_token"] is None  # nothing is written
+        assert row["decoding"] is row["ms_per_token"] is None  # classifiers do not write text
         if name != "baseline":
             gap = np.mean(per_seed) - baseline["quality"]["mean"]
             assert row["difference"]["mean"] == pytest.approx(gap)
@@ -156,7 +156,7 @@ def test_every_model_has_the_same_search(whole: Path) -> None:
         assert [run["learning_rate"] for run in searched] == [3e-3, 1e-2]
         best = max(searched, key=lambda run: (run["accuracy"], -run["loss"]))
         assert row["learning_rate"] == best["learning_rate"]
-        # The winner's run is the first seed's trial: trained once.
+        # The best training of the search is the first seed's trial: it is trained only once.
         assert row["curves"][0]["epochs"][-1]["validation_accuracy"] == best["accuracy"]
 
 
@@ -293,7 +293,7 @@ def test_a_failed_candidate_does_not_stop_the_study(
 def test_a_failed_baseline_recommends_nothing(
     digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # At this rate, which no study file may ask for, every training breaks down, and no rollback helps.
+    # At this rate, which no study file may have, every training diverges, and no rollback helps.
     set_rate = TrainingStep.set_learning_rate
     monkeypatch.setattr(TrainingStep, "set_learning_rate", lambda self, rate: set_rate(self, 1e38))
     study = digits_study(train={"epochs": 1, "batch_size": 64, "clip_norm": None, "learning_rate": 1e-3}, seeds=[0])
@@ -335,7 +335,7 @@ def test_a_trained_baseline_is_taken_as_it_is(whole: Path, digits_study: MakeStu
     accuracy = json.loads((trained / "result.json").read_text())["accuracy"]
     assert rows["baseline"]["quality"]["per_seed"] == [accuracy]  # the same test examples, normalized alike
     assert rows["teacher-start"]["parameters"] < rows["baseline"]["parameters"]
-    # Two heads do not collapse exactly, but what they knew is there: a tenth would be chance.
+    # Two heads cannot be collapsed exactly, but most of what they learned remains: chance would give a tenth.
     assert rows["teacher-start"]["quality"]["mean"] > 0.3
 
 
@@ -360,7 +360,7 @@ def test_deit_runs_alike(digits_study: MakeStudy, tmp_path: Path) -> None:
     assert type(result.model()).__name__.endswith("DeiTForImageClassification")
 
 
-# Cut off
+# Interrupted
 
 
 @pytest.fixture
@@ -375,15 +375,15 @@ def arguments(digits_study: MakeStudy, tmp_path: Path) -> list[str]:
 def test_killed_at_any_moment_it_ends_with_the_same_results(
     whole: Path, arguments: list[str], digits_study: MakeStudy, tmp_path: Path, interval: float
 ) -> None:
-    """With a checkpoint after each epoch, and with the usual interval, in which these trainings have none."""
+    """With a checkpoint after each epoch, and with the default interval, in which these trainings write none."""
     arguments += ["--set", f"train.checkpoint_seconds={interval}"]
     directory = tmp_path / "run"
     whole_results = results_of(whole)
     whole_results["study"]["train"]["checkpoint_seconds"] = interval
     expected = without_timings(whole_results)
-    # By the time that the whole study took here: fast and slow machines are killed at all stages alike.
+    # Relative to the time of the whole study on this machine, so that kills hit all stages on any machine.
     seconds = (whole / "results.json").stat().st_mtime - (whole / "study.yaml").stat().st_mtime
-    processes.start(["--version"], tmp_path / "errors.txt").join()  # the server takes its time to import everything
+    processes.start(["--version"], tmp_path / "errors.txt").join()  # the server first imports everything
     moments = random.Random(3)
     kills = done = 0
     while kills < KILLS:
@@ -393,7 +393,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_results(
         process.join()
         finished = len(list(directory.rglob("result.json")))
         assert finished >= done  # what was finished stays
-        if process.exitcode == 0:  # it was faster; the other kills are another study's
+        if process.exitcode == 0:  # it ended before the kill
             assert without_timings(results_of(directory)) == expected
             shutil.rmtree(directory)
             finished = 0
@@ -412,8 +412,8 @@ def test_trainings_side_by_side_give_the_same_results(whole: Path, digits_study:
     _, log = run(digits_study(), tmp_path / "run", jobs=2)
     assert without_timings(results_of(tmp_path / "run")) == without_timings(results_of(whole))
     counted = re.findall(r"^tiny: \[(\d+)/(\d+)\]", log, re.MULTILINE)
-    assert counted == [(str(number), "9") for number in range(1, 10)]  # each once
-    assert log.count("tiny: columns: ") == 1  # the processes do not repeat what is said of the data
+    assert counted == [(str(number), "9") for number in range(1, 10)]  # each step once
+    assert log.count("tiny: columns: ") == 1  # the processes do not repeat the notes on the data
 
 
 def test_fewer_than_one_job_is_refused(digits_study: MakeStudy, tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_what_is_there_is_counted_before_other_processes_begin(finished: Path, d
 
 
 def test_a_directory_in_which_another_process_still_works_is_left_alone(whole: Path, digits_study: MakeStudy) -> None:
-    """As when the process that holds it was killed, and those that it had started have not noticed yet."""
+    """The main process was killed, and its workers have not noticed yet."""
     worker = RunDirectory(whole, lf.make_study(digits_study()))
     worker.work_in(1)
     with pytest.raises(lf.LeanformerError, match="another leanformer process"):

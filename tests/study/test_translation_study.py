@@ -1,4 +1,4 @@
-"""A study of translators, end to end: a teacher on number words, students taught from it, and what bad input gets."""
+"""A study of translators, end to end: a teacher on number words, students taught by it, and errors for bad input."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def words_study(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_memory_measured() -> Iterator[None]:
-    """The costliest of a study's measurements, which tests/measure/test_cost.py covers."""
+    """Skips the slowest measurements of a study, which tests/measure/test_cost.py covers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "peak_memory", lambda action, device: 1)
         yield
@@ -108,7 +108,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return directory, log
 
 
-# What a run leaves
+# The files of a run
 
 
 def test_trials_hold_model_tokenizer_and_a_translation_a_sentence(whole: tuple[Path, str]) -> None:
@@ -167,7 +167,7 @@ def test_rows_say_what_was_taught_and_what_it_stores(whole: tuple[Path, str]) ->
 
 
 def test_rows_say_what_writing_costs(whole: tuple[Path, str]) -> None:
-    """At the lengths of the test split, of which nothing longer is written than the study asks for."""
+    """At the lengths of the test split, limited to the study's longest translation."""
     directory, _ = whole
     rows = rows_of(directory)
     tokenizer = TranslationTokenizer.load(directory / "trials/baseline/seed-0/model")
@@ -241,7 +241,7 @@ def test_blocks_of_one_seed_are_taught_side_by_side_and_come_out_the_same(
     shutil.rmtree(next((tmp_path / "run/teaching/seed-0").glob("decoder.0*")))
     _, log = run(study, tmp_path / "run", jobs=3)
     assert re.findall(r"^words: \[(\d+)/8\] (.*?)  ", log, re.MULTILINE) == [
-        ("7", "teaching 1 block · seed 0"),  # all else was there
+        ("7", "teaching 1 block · seed 0"),  # all others were done
         ("8", "encoder · seed 0"),
     ]
 
@@ -293,7 +293,7 @@ def test_another_way_to_decode_trains_nothing_anew(whole: tuple[Path, str], tmp_
     assert result.results["decode"]["beam"] == 2
     after = rows_of(directory)
     assert after["baseline"]["curves"] == before["baseline"]["curves"]
-    assert after["baseline"]["latency_ms"] != before["baseline"]["latency_ms"]  # measured anew as well
+    assert after["baseline"]["latency_ms"] != before["baseline"]["latency_ms"]  # measured again too
     trial = directory / "trials/baseline/seed-0"
     model, tokenizer = lf.load(trial / "model"), TranslationTokenizer.load(trial / "model")
     answers = Translations.read(trial / "predictions.parquet")
@@ -304,7 +304,7 @@ def test_another_way_to_decode_trains_nothing_anew(whole: tuple[Path, str], tmp_
 
 
 def test_tuning_averages_as_it_says_itself(tmp_path: Path) -> None:
-    """And not as the training of the teacher does."""
+    """It does not follow the settings of the teacher's training."""
     plan = {"encoder.*.self_attention": ALR}
     tunings: dict[str, dict[str, Any]] = {
         "last": {"epochs": 2},
@@ -325,7 +325,7 @@ def test_tuning_averages_as_it_says_itself(tmp_path: Path) -> None:
 
 
 def test_a_plan_that_changes_nothing_is_the_control_of_tuning(tmp_path: Path) -> None:
-    """It is the trained teacher, tuned as a student would be; no block is taught for it."""
+    """The candidate is the trained teacher, tuned as a student is; no block is taught for it."""
     study = words_study(seeds=[0])
     study["candidates"] = {
         "control": {"method": "distill", "plan": {}, "finetune": {"epochs": 1, "learning_rate": 1e-3}}
@@ -346,7 +346,7 @@ def test_a_plan_that_changes_nothing_is_the_control_of_tuning(tmp_path: Path) ->
 
 
 def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each candidate's cross-entropy is with what it is to learn from; the teacher translates once for all of them."""
+    """Each candidate's cross-entropy is with its own targets; the teacher translates once for all candidates."""
     asked: list[int] = []
     original = Translation.write_training
 
@@ -359,7 +359,7 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     tunings: dict[str, dict[str, Any]] = {
         "data": {"epochs": 1, "logits": 0.0, "targets": "data"},
         "teacher": {"epochs": 1, "logits": 0.0, "targets": "teacher", "teacher_beam": 2},
-        "again": {"epochs": 2, "teacher_beam": 2},  # the teacher's, where nothing else is said
+        "again": {"epochs": 2, "teacher_beam": 2},  # the teacher's targets by default
     }
     study = words_study(seeds=[0])
     study["data"]["numbers"]["train"] = 200  # writing takes the most time here
@@ -388,7 +388,7 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     assert seconds["data"] == 0 < seconds["teacher"] == seconds["again"]
     row = rows_of(tmp_path / "run")["teacher"]
     assert row["train_seconds"] > seconds["teacher"]
-    # A teacher's own words are what it finds likely, and its student too.
+    # A teacher's own translations are likely for the teacher, and for its student too.
     assert losses["teacher"] < 0.9 * losses["data"]
     shutil.rmtree(tmp_path / "run/trials/again")
     study["candidates"] = {"again": study["candidates"]["again"]}
@@ -402,7 +402,7 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     path = tmp_path / "run/teaching/seed-0/answers-beam-2/result.json"
     path.write_text(path.read_text().replace("seconds", "sedonds", 1))
     _, log = run(study, tmp_path / "run")
-    assert f"the teacher's own translations, seed 0, are found again: {path}: damaged" in log
+    assert f"the teacher's own translations, seed 0, are made again: {path}: damaged" in log
     assert without_timings(results_of(tmp_path / "run")) == without_timings(before)
 
 
@@ -442,7 +442,7 @@ def test_beside_a_baseline_that_cannot_translate_nothing_is_accepted(tmp_path: P
 
 
 def run_until_teaching_is_cut_off(study: dict[str, Any], directory: Path) -> None:
-    """In its second epoch, by Ctrl-C."""
+    """Ctrl-C interrupts a teaching in its second epoch."""
 
     def stop(self: Any, epoch: int, step: int, steps_per_epoch: int) -> None:
         if epoch == 1:
@@ -467,7 +467,7 @@ def test_a_teaching_cut_off_with_other_settings_is_not_gone_on_with(tmp_path: Pa
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several jobs' steps come one after the other."""
+    """Shows the steps of several processes one after the other."""
 
     def one_by_one(prepared: PreparedStudy) -> None:
         run_steps(prepared, InThisProcess(), lambda step: step.run(prepared), 1)
@@ -497,13 +497,13 @@ def test_a_group_that_was_cut_off_goes_on_though_another_has_ended(
     steps = max(step for _, step in seen)
     seen.clear()
     run(study, tmp_path / "run", jobs=2)
-    assert seen == [(1, step) for step in range(1, steps + 1)]  # on from the end of its first epoch
+    assert seen == [(1, step) for step in range(1, steps + 1)]  # it goes on from the end of its first epoch
     for block in (whole[0] / "teaching/seed-0").glob("*/block.safetensors"):
         assert (tmp_path / "run" / block.relative_to(whole[0])).read_bytes() == block.read_bytes()
 
 
 def test_candidates_in_another_order_take_over_no_moments(whole: tuple[Path, str], tmp_path: Path) -> None:
-    """An optimizer knows its parameters by their order alone."""
+    """An optimizer identifies its parameters only by their order."""
     study = words_study(seeds=[0])
     study["candidates"] = {
         f"encoder-{number}": {"method": "distill", "plan": {f"encoder.{number}.self_attention": ALR}}
@@ -518,14 +518,14 @@ def test_candidates_in_another_order_take_over_no_moments(whole: tuple[Path, str
 
 
 class Halved(BlockModule):
-    """What stands there gives half of what it reads."""
+    """A block that returns half of its input."""
 
     def forward(self, inputs: BlockInputs) -> torch.Tensor:
         return inputs.hidden_states / 2
 
 
 class Halving(Block):
-    """A block of one's own that has nothing to learn."""
+    """A user's block that has nothing to learn."""
 
     name = "halving"
     kinds = frozenset({"self_attention"})
@@ -538,7 +538,7 @@ class Halving(Block):
 def test_a_block_without_parameters_is_measured_once(
     whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Halving.name not in base.BLOCKS  # all others are known from here on
+    assert Halving.name not in base.BLOCKS  # all other blocks are registered now
     monkeypatch.setitem(base.BLOCKS._items, Halving.name, Halving)
     study = words_study(seeds=[0])
     plan = {"encoder.0.self_attention": ALR, "encoder.1.self_attention": {"block": "halving"}}
@@ -565,7 +565,7 @@ def test_one_seed_speaks_of_one_pair(tmp_path: Path) -> None:
 
 
 def test_a_trained_marian_goes_in_and_a_student_comes_out(tmp_path: Path, whole: tuple[Path, str]) -> None:
-    """As Hugging Face saved it, with its tokenizer beside; the teacher is not trained on."""
+    """A teacher saved by Hugging Face with its tokenizer; it is not trained further."""
     source = whole[0] / "trials/baseline/seed-0/model"
     teacher = lf.load(source)
     assert type(teacher) is MarianMTModel
@@ -573,7 +573,7 @@ def test_a_trained_marian_goes_in_and_a_student_comes_out(tmp_path: Path, whole:
     TranslationTokenizer.load(source).save(tmp_path / "marian")
     study = words_study(baseline={"model": str(tmp_path / "marian")}, seeds=[0])
     study["train"] = {"epochs": 0}
-    del study["data"]["tokenizer"]  # the model's own is taken
+    del study["data"]["tokenizer"]  # the model has its own
     study["candidates"] = {"encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}}}
     result, _ = run(study, tmp_path / "run")
     kept = lf.load(tmp_path / "run/trials/baseline/seed-0/model").state_dict()
@@ -601,7 +601,7 @@ def test_images_are_distilled_by_the_same_machinery(
     )
     result, _ = run(study, tmp_path / "run")
     settings = json.loads((tmp_path / "run/trials/taught/seed-0/settings.json").read_text())
-    assert settings["finetune"]["targets"] == "data"  # there are no texts that a teacher could write
+    assert settings["finetune"]["targets"] == "data"  # a classifier writes no texts
     (row,) = result.results["candidates"]
     assert row["status"] == "ok"
     assert all(change["r2"] is not None for change in row["changes"] if change["changed"])
@@ -625,7 +625,7 @@ def test_sources_that_changed_are_noticed(tmp_path: Path) -> None:
 def test_another_metric_judges_without_training(tmp_path: Path) -> None:
     study = words_study(seeds=[0], train={"epochs": 1, "batch_tokens": 512, "learning_rate": [3e-3, 1e-2]})
     study["candidates"] = {"scratch": study["candidates"]["scratch"]}
-    del study["distill"]  # of nobody
+    del study["distill"]  # no candidate is distilled
     run(study, tmp_path / "run")
     result, log = run({**study, "accept": {"metric": "chrf", "max_drop": 1.0}}, tmp_path / "run")
     assert result.results["metric"] == "chrf"
@@ -785,12 +785,12 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
             "candidates": {"bad": {"method": "distill", "plan": {"*.mlp": {"block": "mlp", "hidden": 4}}}},
             "finetune": {"epochs": 1, "targets": "teacher"},
         },
-        "finetune.targets 'teacher' is of models that write text",
+        "finetune.targets 'teacher' needs models that write text",
     ),
     "no epoch of teaching": (lambda _: words_study(distill={"epochs": 0}), "distill.epochs"),
     "a tokenizer beside a teacher's own": (
         lambda tmp: words_study(baseline={"model": str(with_tokenizer(marian(tmp)))}),
-        "brings a tokenizer of its own; leave the section out",
+        "has its own tokenizer; leave the section out",
     ),
     "a teacher without tokenizer": (lambda tmp: baseline(marian(tmp)), "holds no tokenizer"),
     "a teacher of another vocabulary": (

@@ -1,4 +1,4 @@
-"""In which form, by which of sacreBLEU's tokenizers and with which remedies translations are scored."""
+"""How translations are scored: the form of texts, sacreBLEU's tokenizers, and the remedies in messages."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_scores_are_sacrebleus_by_each_tokenizer(tokenize: str, lowercase: bool)
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Neither MeCab nor a model of FLORES; where the model would lie."""
+    """Removes MeCab and the model of FLORES; returns the path of that model."""
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ko_mecab.MeCab", None)
     monkeypatch.setattr(utils, "SACREBLEU_DIR", str(tmp_path))
@@ -98,7 +98,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ("ja", JAPANESE, "char"),
         ("ko-KR", GERMAN, "char"),
         ("th", THAI, "char"),
-        ("target", CHINESE, "zh"),  # a column's name: the sentences tell
+        ("target", CHINESE, "zh"),  # a column's name, so that the sentences decide
         ("target", JAPANESE, "char"),
         ("target", THAI, "char"),
         ("target", [*GERMAN, CHINESE[0]], "13a"),
@@ -139,7 +139,7 @@ def test_what_is_installed_goes_first(nothing_installed: Path, monkeypatch: pyte
     assert "tok:flores200" in Scoring("flores200").signatures["bleu"]
 
     class Words:
-        """In MeCab's place."""
+        """Stands for MeCab's tokenizer."""
 
         def __init__(self, arguments: str) -> None:
             assert "-Owakati" in arguments
@@ -199,7 +199,7 @@ def fast(*steps: normalizers.Normalizer) -> PreTrainedTokenizerFast:
         ([normalizers.BertNormalizer(lowercase=True)], "Müller's  CAFÉ", "muller's  cafe"),
         ([normalizers.BertNormalizer(lowercase=False)], "Müller's  CAFÉ", "Müller's  CAFÉ"),
         ([normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()], "Ärger", "arger"),
-        # As Llama's and T5's: marks of where words begin are no text.
+        # As in Llama's and T5's: marks of word beginnings are not text.
         ([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")], "ein zwei", "ein zwei"),
         ([normalizers.Strip(), normalizers.Replace("  ", "▁")], " ein  zwei ", "ein zwei"),
         ([normalizers.Replace("``", '"'), normalizers.Prepend("▁")], "``ein``", '"ein"'),
@@ -315,7 +315,7 @@ def task_of(study: dict[str, Any]) -> Translation:
 
 
 def test_who_decides_nothing_is_not_warned_of_the_test_split(tmp_path: Path) -> None:
-    """Such as an inspection, which tests on next to nothing."""
+    """An inspection, for example, has almost no test data."""
     study = lf.make_study(
         tiny(
             corpus(tmp_path / "p.tsv", sources_and_targets()), data={"source": str(tmp_path / "p.tsv"), "test_limit": 1}
@@ -326,7 +326,7 @@ def test_who_decides_nothing_is_not_warned_of_the_test_split(tmp_path: Path) -> 
 
 
 def written(task: Translation, references: Sequence[str]) -> Translations:
-    """What a model writes that has learned everything: the references, cut and put together again."""
+    """The translations of a perfect model: the references, encoded and decoded again."""
     texts = task.tokenizer.decode([ids[:-1] for ids in task.tokenizer.encode_target(list(references))])
     return Translations(tuple(references), tuple(references), tuple(texts), task.scoring)
 
@@ -357,7 +357,7 @@ def test_lowercase_is_scored_so_and_says_so(tmp_path: Path) -> None:
     assert answers.hypotheses[0] == answers.references[0].lower() != answers.references[0]
     assert [answers.score(name) for name in ("bleu", "chrf", "exact_match")] == pytest.approx([100, 100, 1])
     assert all("case:lc" in signature for signature in task.results()["signatures"].values())
-    assert answers.references == task.data.test.targets  # what is kept is what was given
+    assert answers.references == task.data.test.targets  # the given texts are kept
     kept = tmp_path / "predictions.parquet"
     kept.write_bytes(answers.to_bytes())
     assert task.read_answers(kept).score("bleu") == pytest.approx(100)
@@ -391,13 +391,13 @@ def test_chinese_is_scored_in_a_study(tmp_path: Path) -> None:
     task = task_of(study)
     assert written(task, task.data.test.targets).score("bleu") == pytest.approx(100)
     assert "tok:zh" in task.results()["signatures"]["bleu"]
-    assert "BLEU counts words as sacreBLEU's tokenizer zh cuts them" in task.notes
+    assert "BLEU counts words as sacreBLEU's tokenizer zh splits them" in task.notes
     assert codes(task) == []
     for tokenize in ("13a", "intl", "none"):
         with pytest.raises(
             LeanformerError,
             match=rf"has 4 words in a row as BLEU counts them \(tokenizer {tokenize}\), so that perfect translations "
-            r"would score 0; leave accept\.tokenize out, and zh, which fits the language, is taken$",
+            r"would score 0; leave accept\.tokenize out: then zh, which fits the language, is used$",
         ):
             task_of(study | {"accept": {"tokenize": tokenize}})
     mixed = [(source, target if index % 3 else f"{target} a b c d") for index, (source, target) in enumerate(pairs)]
@@ -406,25 +406,25 @@ def test_chinese_is_scored_in_a_study(tmp_path: Path) -> None:
     (short,) = task_of(study | {"accept": {"tokenize": "13a"}}).warnings
     assert short.code == "short-references"
     assert short.sentence.endswith(
-        "hardly sees them; leave accept.tokenize out, and zh, which fits the language, is taken"
+        "they hardly change it; leave accept.tokenize out: then zh, which fits the language, is used"
     )
     with pytest.raises(LeanformerError, match=r"accept\.tokenize: input should be 'auto', '13a'"):
         lf.make_study(study | {"accept": {"tokenize": "moses"}})
 
 
 def weights(directory: Path) -> dict[Path, int]:
-    """When each model was written."""
+    """The time at which each model was written."""
     return {path: path.stat().st_mtime_ns for path in directory.rglob("model.safetensors")}
 
 
 def test_another_tokenizer_rescores_and_trains_nothing(tmp_path: Path) -> None:
-    """As if it had been asked for at first, in the results and in what is kept; of runs of older versions too."""
+    """Results and files are as if the study had asked for it at first, also for runs of older versions."""
     study = tiny(corpus(tmp_path / "p.tsv", sources_and_targets(count=60)))
     run(study, tmp_path / "run")
     before, models = rows_of(tmp_path / "run"), weights(tmp_path / "run")
-    for file in (tmp_path / "run").rglob("result.json"):  # an older version did not say how it had scored
+    for file in (tmp_path / "run").rglob("result.json"):  # an older version did not write its scoring settings
         result = json.loads(file.read_text())
-        del result["sha256"]  # nor did it seal what it wrote
+        del result["sha256"]  # nor checksums
         assert "tok:13a" in result.pop("scoring")["bleu"]
         file.write_text(json.dumps(result))
     other = {**study, "accept": {"tokenize": "char"}}
@@ -448,7 +448,7 @@ def test_another_tokenizer_rescores_and_trains_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.long  # three studies
 def test_another_tokenizer_judges_the_search_anew(tmp_path: Path) -> None:
-    """From the translations that it kept; only where another rate wins is a model trained at it. (Three studies.)"""
+    """Kept translations are scored again; a model is trained only where another rate is best. (Three studies.)"""
     study = tiny(
         corpus(tmp_path / "p.tsv", sources_and_targets(count=60)),
         train={"epochs": 1, "learning_rate": [3e-3, 1e-2], "batch_tokens": 512, "search_epochs": 1},
@@ -475,7 +475,7 @@ def test_letters_that_a_tokenizer_does_not_know_are_told(tmp_path: Path) -> None
     trained.tokenizer.save(model)
     file = model / "tokenizer.json"
     rules = json.loads(file.read_text())
-    # Of a language without capitals: its letters are known one by one, and no bytes.
+    # A language without capitals: the vocabulary has its single letters, and no bytes.
     letters = dict.fromkeys(["</s>", "<unk>", "<pad>", *"abcdefghijklmnopqrstuvwxyzäöü 0123456789"])
     rules["model"] = {
         "type": "BPE",
@@ -495,7 +495,7 @@ def test_letters_that_a_tokenizer_does_not_know_are_told(tmp_path: Path) -> None
 
 
 def model_with(tmp_path: Path, name: str, change: Callable[[dict[str, Any]], object], file: str) -> Path:
-    """A trained model whose tokenizer has other rules."""
+    """A trained model whose tokenizer has changed rules."""
     trained = task_of(tiny(corpus(tmp_path / "p.tsv", sources_and_targets())))
     model = tmp_path / name
     lf.save(trained.make_baseline(0), model)
@@ -507,7 +507,7 @@ def model_with(tmp_path: Path, name: str, change: Callable[[dict[str, Any]], obj
 
 
 def test_a_tokenizer_that_does_not_give_texts_back_is_told(tmp_path: Path) -> None:
-    """As those of BERT do: "it's" comes back as "it ' s"."""
+    """Tokenizers such as BERT's decode "it's" as "it ' s"."""
     letters = "abcdefghijklmnopqrstuvwxyzäöüABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÜ0123456789'"
     vocabulary = ["</s>", "<unk>", "<pad>", *letters, *(f"##{letter}" for letter in letters)]
 
@@ -533,10 +533,10 @@ def test_a_tokenizer_that_does_not_give_texts_back_is_told(tmp_path: Path) -> No
     assert (told.code, told.count) == ("lossy-tokenizer", 30)
     assert f"a perfect translation scores {reached.score('bleu'):.1f} BLEU, not 100" in told.sentence
     assert re.search(r"""ist's" of a test reference becomes ".* ist ' s", and""", told.sentence)
-    assert reached.score("chrf") > 99  # which does not see spaces
+    assert reached.score("chrf") > 99  # chrF ignores spaces
     assert codes(task_of(tiny(tmp_path / "a.tsv") | changes | {"accept": {"metric": "chrf"}})) == []
     as_written = [(source, target.replace("ist's", "ist ' s")) for source, target in pairs]
-    assert codes(task_of(tiny(corpus(tmp_path / "b.tsv", as_written)) | changes)) == []  # as it advises
+    assert codes(task_of(tiny(corpus(tmp_path / "b.tsv", as_written)) | changes)) == []  # as the warning advises
 
 
 def test_an_end_mark_within_a_reference_ends_its_translation(tmp_path: Path) -> None:
@@ -546,7 +546,7 @@ def test_an_end_mark_within_a_reference_ends_its_translation(tmp_path: Path) -> 
     model = model_with(tmp_path, "marks", change, "tokenizer_config.json")
     pairs = sources_and_targets(lambda number: f"{german(number)} </s> und noch {german(number)}")
     own = tiny(corpus(tmp_path / "a.tsv", pairs), decode={"max_tokens": 90})
-    assert codes(task_of(own)) == []  # a fresh tokenizer knows that it is text
+    assert codes(task_of(own)) == []  # a fresh tokenizer treats it as text
     task = task_of(own | {"baseline": {"model": str(model)}})
     references = task.data.test.targets
     cut = tuple(text.split(" </s>")[0] for text in references)
@@ -583,7 +583,7 @@ def test_more_subwords_than_a_trained_model_has_positions(tmp_path: Path, sectio
     lf.save(task.make_baseline(0), tmp_path / "model")
     task.tokenizer.save(tmp_path / "model")
     study["baseline"] = {"model": str(tmp_path / "model")}
-    del study["data"]["tokenizer"]  # the model brings its own
+    del study["data"]["tokenizer"]  # the model has its own
     study[section]["max_tokens"] = 60
     found = re.match(rf"{section}\.max_tokens: 60 subwords, but the model has (\d+) positions; set", error_of(study))
     assert found
@@ -591,7 +591,7 @@ def test_more_subwords_than_a_trained_model_has_positions(tmp_path: Path, sectio
     assert is_prepared(study)
 
 
-# Test splits that cannot judge, and whether what errors advise helps
+# Test splits on which no decision is possible, and whether the remedies in errors help
 
 
 def split_corpus(root: Path, **splits: Sequence[tuple[str, str]]) -> Path:
@@ -614,7 +614,7 @@ def error_of(study: dict[str, Any]) -> str:
 
 @pytest.fixture
 def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Studies end where training would begin, so that what they get through is all that comes before."""
+    """Studies end where training would begin, so that only the checks before it run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("leanformer.study.run.announce", lambda _: pytest.fail("Nothing was wrong.", pytrace=False))
 
@@ -631,8 +631,8 @@ def test_one_test_sentence_is_too_few(tmp_path: Path) -> None:
     study = tiny(split_corpus(tmp_path / "c", train=TRAIN, validation=VALIDATION, test=TEST), data={"test_limit": 1})
     study["data"]["source"] = str(tmp_path / "c")
     assert error_of(study) == (
-        "data: the test split has 1 sentence pair, and a decision takes 2 or more; give it more pairs, or raise "
-        "what cut it (data.test_limit, data.test_fraction, data.numbers.test)"
+        "data: the test split has 1 sentence pair, and a decision needs 2 or more; give it more pairs, or raise "
+        "its limit (data.test_limit, data.test_fraction, data.numbers.test)"
     )
     study["data"]["test_limit"] = 2
     assert is_prepared(study)
@@ -671,7 +671,7 @@ def test_a_block_too_short_for_the_test_split(tmp_path: Path) -> None:
         message,
     )
     assert found, message
-    assert error_of(study(20, 20)) == message  # it does not advise what has been done
+    assert error_of(study(20, 20)) == message  # it does not advise what is already set
     assert is_prepared(study(int(found[1])))
     assert "the test split" in error_of(study(int(found[1]) - 1))
 
@@ -693,7 +693,7 @@ def test_a_block_too_short_for_the_training_split(tmp_path: Path) -> None:
     assert found, message
     assert is_prepared(study(30, int(found[1])))
     assert is_prepared(study(int(found[2])))
-    # Where it would leave nothing, a lower limit is not advised.
+    # A lower limit is not advised where it would leave no pairs.
     found = re.search(r"in the (train|test) split; give the block max_length: (\d+)$", error_of(study(2)))
     assert found
     assert is_prepared(study(int(found[2])))
@@ -724,7 +724,7 @@ def test_limits_that_leave_nothing(tmp_path: Path) -> None:
         found = re.match(rf"data\.max_tokens: all {pairs} are longer than .* set it to (\d+),", error_of(study))
         assert found
         study["data"]["max_tokens"] = int(found[1])
-        assert is_prepared(study)  # of the other split something is left too
+        assert is_prepared(study)  # the other split keeps some pairs too
 
 
 @pytest.mark.usefixtures("prepared")

@@ -1,8 +1,8 @@
 """Intervals and tests for scores of a whole corpus, such as BLEU: the paired bootstrap (docs/translation-decisions.md).
 
-A corpus score is no mean over sentences but a function of sums of counts, so that how it varies with the sentences is
-found by drawing sentences anew (Koehn 2004, "Statistical significance tests for machine translation evaluation",
-EMNLP). What follows from that, and the chance of the seeds, is as for means (``statistics``).
+A corpus score is not a mean over sentences but a function of sums of counts. Its variance over sentences is estimated
+by resampling sentences (Koehn 2004, "Statistical significance tests for machine translation evaluation", EMNLP). The
+rest, with the variance between seeds, is as for means (``statistics``).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Score = Callable[[np.ndarray], np.ndarray]
 """Sums of counts, shape (..., counts) -> values, shape (...)."""
 
 Trainings = Sequence[np.ndarray] | np.ndarray
-"""A model's counts a sentence: one array of shape (sentences, counts) a seed, or all of them in one array."""
+"""A model's counts per sentence: one array of shape (sentences, counts) for each seed, or all in one array."""
 
 _MOST_WEIGHTS = 2**20  # replicates x sentences at a time: 8 MiB
 
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """What drawing sentences anew says of two trained models.
+    """The result of a paired bootstrap test of two trained models.
 
     Args:
-        difference: The candidate's score less the baseline's, and the interval between percentiles of its replicates.
-        p_value: Two-sided, of the hypothesis that both score alike.
+        difference: The candidate's score minus the baseline's, with the percentile interval of its replicates.
+        p_value: Two-sided, of the hypothesis that both have the same score.
     """
 
     difference: Interval
@@ -42,18 +42,18 @@ class PairedBootstrap:
 
 @dataclass(frozen=True)
 class _Arm:
-    """A model's scores, one a seed.
+    """A model's scores, one for each seed.
 
     Args:
         scores: On the test sentences, shape (seeds,).
-        replicates: On sentences drawn from them, shape (replicates, seeds).
+        replicates: On resampled sentences, shape (replicates, seeds).
     """
 
     scores: np.ndarray
     replicates: np.ndarray
 
     def over_seeds(self) -> _Arm:
-        """With the mean over the seeds in their place."""
+        """The same, averaged over the seeds."""
         return _Arm(self.scores.mean(keepdims=True), self.replicates.mean(axis=1, keepdims=True))
 
 
@@ -72,10 +72,10 @@ def corpus_interval(
         statistics: The model's counts.
         score: Sums of counts -> values.
         confidence: Such as 0.95.
-        replicates: How often sentences are drawn.
-        seed: Of the draws.
-        largest: The largest value that there can be; the least is 0.
-        point: What counts as a point of the score.
+        replicates: How often sentences are resampled.
+        seed: For the resampling.
+        largest: The largest possible value; the least is 0.
+        point: One point of the score, as a value.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -96,18 +96,18 @@ def compare_corpus(
     largest: float = LARGEST,
     point: float = 1.0,
 ) -> Comparison:
-    """A candidate against the baseline on the same test sentences, with trainings of their own.
+    """Compares a candidate with the baseline on the same test sentences, each with its own trainings.
 
     Args:
-        baseline: Its counts.
-        candidate: Likewise; its number of seeds may be another, the sentences are the same ones in the same order.
-        score: Sums of counts -> values of which the larger is the better.
-        max_drop: The drop in them that would be accepted.
+        baseline: The baseline's counts.
+        candidate: The candidate's counts, for the same sentences in the same order; the number of seeds may differ.
+        score: Sums of counts -> values, of which larger is better.
+        max_drop: The margin.
         confidence: Of the two-sided interval.
-        replicates: How often sentences are drawn.
-        seed: Of the draws.
-        largest: The largest difference that there can be, either way.
-        point: What counts as a point of the score.
+        replicates: How often sentences are resampled.
+        seed: For the resampling.
+        largest: The largest possible difference, up or down.
+        point: One point of the score, as a value.
 
     Returns:
         The comparison, in the score's values.
@@ -141,12 +141,12 @@ def paired_bootstrap(
     """The paired bootstrap test of two trained models.
 
     Args:
-        baseline: Counts a sentence, shape (sentences, counts).
-        candidate: Likewise, of the same sentences.
+        baseline: Counts per sentence, shape (sentences, counts).
+        candidate: Likewise, for the same sentences.
         score: Sums of counts -> values.
         confidence: Of the interval.
-        replicates: How often sentences are drawn.
-        seed: Of the draws.
+        replicates: How often sentences are resampled.
+        seed: For the resampling.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -155,7 +155,7 @@ def paired_bootstrap(
     difference = float(second.scores[0] - first.scores[0])
     drawn = second.replicates[:, 0] - first.replicates[:, 0]
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # Were both alike, differences would scatter about 0 as they do about their mean; what is seen is one of them.
+    # If both were equal, differences would scatter around 0 as the replicates do around their mean.
     as_far = int((np.abs(drawn - drawn.mean()) >= abs(difference)).sum())
     return PairedBootstrap(Interval(difference, float(low), float(high)), (as_far + 1) / (replicates + 1))
 
@@ -164,10 +164,10 @@ def _bootstrap(models: Sequence[Trainings], score: Score, replicates: int, seed:
     """Scores on the test sentences and on replicates of them, the same replicates for all trainings of all models.
 
     Args:
-        models: The trainings of each.
+        models: The trainings of each model.
         score: Sums of counts -> values.
-        replicates: How often sentences are drawn.
-        seed: Of the draws.
+        replicates: How often sentences are resampled.
+        seed: For the resampling.
     """
     trainings = [counts for model in models for counts in model]
     shapes = {counts.shape for counts in trainings}
@@ -180,7 +180,7 @@ def _bootstrap(models: Sequence[Trainings], score: Score, replicates: int, seed:
     for start in range(0, replicates, chunk := max(1, _MOST_WEIGHTS // sentences)):
         rows = min(chunk, replicates - start)
         places = generator.integers(sentences, size=(rows, sentences)) + sentences * np.arange(rows)[:, None]
-        # How often each sentence is drawn: a multinomial number, found faster than by numpy's own.
+        # How often each sentence is drawn: multinomial, and faster than numpy's own function.
         weights = np.bincount(places.ravel(), minlength=rows * sentences).reshape(rows, sentences).astype(float)
         drawn.append(score((weights @ counts).reshape(rows, len(trainings), width)))
     scores = score(counts.sum(axis=0).reshape(len(trainings), width))
@@ -190,17 +190,17 @@ def _bootstrap(models: Sequence[Trainings], score: Score, replicates: int, seed:
 
 
 def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int, point: float) -> Components:
-    """The analysis of variance that the replicates stand in for.
+    """The components of the variance, with sums of squares that come from the replicates.
 
-    To first order, a score is a mean over the sentences of what each contributes, and the variance of its replicates
-    is the sum of squares of the contributions over the number of sentences squared. So sums of squares are found from
-    variances of replicates, of a difference as of a seed's departure from the mean of the seeds.
+    To first order, a score is a mean over the sentences' contributions, and the variance of its replicates is the sum
+    of squares of the contributions divided by the squared number of sentences. So variances of replicates give sums of
+    squares, for a difference as well as for a seed's deviation from the mean over seeds.
 
     Args:
         arms: The models.
-        compared: Replicates of the mean or difference that is asked for, shape (replicates,).
-        sentences: Their number.
-        point: What counts as a point of the score.
+        compared: Replicates of the mean or difference in question, shape (replicates,).
+        sentences: The number of sentences.
+        point: One point of the score, as a value.
     """
 
     def squares(replicates: np.ndarray) -> float:
@@ -211,7 +211,7 @@ def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int, poin
         squares(compared),
         [(arm.scores, squares(departure)) for arm, departure in zip(arms, departures, strict=True)],
         sentences,
-        # On a sentence that one arm translates as it does on average and the other not at all. At least a point, so
-        # that nothing is certain.
+        # The difference on a sentence that one arm translates as well as on average and the other not at all; at least
+        # one point, so that the variance is never 0.
         pseudo=max(point, *(abs(float(arm.scores.mean())) for arm in arms)),
     )

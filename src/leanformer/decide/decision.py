@@ -1,4 +1,4 @@
-"""What the numbers allow one to say: accept, reject or undecided, and which model to ship (docs/decisions.md)."""
+"""The decision on each candidate, accept, reject or undecided, and the model to ship (docs/decisions.md)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ MOST_MORE_EXAMPLES = 10_000_000
 
 @dataclass(frozen=True)
 class Decision:
-    """What can be said of one candidate.
+    """The decision on one candidate.
 
     Args:
-        decision: Whether a drop of the margin or more is ruled out (accept), a smaller one is (reject), or neither.
-        reason: In one sentence.
+        decision: ``accept`` where a drop of the margin or more is ruled out, ``reject`` where a smaller one is, else
+            ``undecided``.
+        reason: Why, in one sentence.
         p_value: Of the hypothesis that the drop is the margin or more.
         p_adjusted: The same, corrected for the number of candidates by Holm's method.
-        more_seeds: For the undecided: further seeds, of baseline and candidate, at which the estimates as they are
-            would decide; None where no number up to 1,000 would, and where one seed says nothing of others.
-        more_examples: Likewise further test examples, up to ten million.
+        more_seeds: For an undecided candidate, how many more seeds of baseline and candidate would decide with the
+            present estimates; None where no number up to 1,000 would, and with one seed, which says nothing about
+            others.
+        more_examples: Likewise for test examples, up to ten million.
     """
 
     decision: Literal["accept", "reject", "undecided"]
@@ -45,15 +47,15 @@ def decide(
     """Decides on all candidates of a study together.
 
     Each candidate has two one-sided tests: of a drop of the margin or more, and of one of the margin or less. The
-    chance that any candidate is accepted wrongly is at most ``1 - confidence``, and so is the chance that any is
-    rejected wrongly (Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    probability that any candidate is wrongly accepted is at most ``1 - confidence``, and so is the probability that any
+    is wrongly rejected (Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
     Statistics 6).
 
     Args:
         comparisons: Candidate -> its comparison with the baseline.
         max_drop: The margin.
         confidence: Such as 0.95.
-        metric: What was compared, by which the sentences write differences and the margin.
+        metric: The metric that was compared, which also formats differences and the margin.
     """
     alpha = 1 - confidence
     if not comparisons:
@@ -66,7 +68,7 @@ def decide(
     for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
         gap, worsening = _hundredths(metric, metric.sign * comparison.difference.mean), metric.worsening
         margin = metric.margin(max_drop)
-        # With one seed the sentence must not sound as if it spoke of other trainings.
+        # With one seed, the sentence must say that it does not hold for other trainings.
         of_pair = " for this one trained pair" if comparison.scope == "one trained pair" else ""
         more_seeds = more_examples = None
         decision: Literal["accept", "reject", "undecided"] = "undecided"
@@ -79,7 +81,7 @@ def decide(
             decision, reason = "reject", f"{gap}; the {worsening} is more than {margin}{of_pair} ({_p_value(reject)})."
         else:
             towards_accept = comparison.difference.mean > -max_drop
-            # Holm's next step: the least p-value of those that are left is multiplied by their number.
+            # Holm's next step multiplies the least of the remaining p-values by their number.
             level = alpha / (len(comparisons) - (accepted if towards_accept else rejected))
             more_seeds, more_examples = _more(comparison, max_drop, level)
             side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
@@ -89,23 +91,23 @@ def decide(
 
 
 def _hundredths(metric: Metric, difference: float) -> str:
-    """A difference with two decimals whatever the metric, such as ``-0.31 points``."""
+    """A difference with two decimals in every metric, such as ``-0.31 points``."""
     return f"{metric.scale * difference:+.2f} {metric.difference_unit}"
 
 
 def _p_value(value: float) -> str:
-    """``p = 0.021``; what is far beyond any doubt is no ``p = 0``."""
+    """``p = 0.021``; very small values are ``p < 0.0001``, never ``p = 0``."""
     return f"p = {value:.2g}" if value >= 0.0001 else "p < 0.0001"
 
 
 def weak_baseline(baseline: float, worthless: float, max_drop: float, metric: Metric) -> str | None:
-    """One sentence where a baseline is so weak that a model that has learned nothing is within the margin of it.
+    """A sentence where the baseline is so weak that a model that has learned nothing is within its margin, else None.
 
     Args:
         baseline: The baseline's quality.
-        worthless: That of a model that has learned nothing.
+        worthless: The quality of a model that has learned nothing.
         max_drop: The margin.
-        metric: Of these.
+        metric: The metric of these values.
     """
     if metric.sign * baseline - max_drop > metric.sign * worthless:
         return None
@@ -117,7 +119,7 @@ def weak_baseline(baseline: float, worthless: float, max_drop: float, metric: Me
 
 
 def without_acceptances(decisions: Mapping[str, Decision], reason: str) -> dict[str, Decision]:
-    """The decisions, with no acceptance among them, for this reason."""
+    """The decisions, with ``undecided`` for this reason in place of every ``accept``."""
     return {
         name: replace(decision, decision="undecided", reason=reason) if decision.decision == "accept" else decision
         for name, decision in decisions.items()
@@ -133,10 +135,10 @@ def recommend(
         prices: Name -> cost, the baseline's included; None where it was not measured.
         decisions: Candidate -> decision.
         baseline: The baseline's name.
-        prefer: Which cost it is, by its key in ``COSTS``.
+        prefer: The key of this cost in ``COSTS``.
 
     Returns:
-        The name, and why, in one sentence.
+        The recommended name, and the reason in one sentence.
     """
     cost = COSTS[prefer].name
     accepted = [name for name, decision in decisions.items() if decision.decision == "accept"]
@@ -152,7 +154,10 @@ def recommend(
             f"Ship {best}: it is accepted, with {cheaper[best] / (limit or 1):.2g} x the baseline's {cost}{among}.",
         )
     if accepted and (limit is None or not priced):
-        return baseline, f"Keep the baseline: candidates are accepted, but their {cost} was not measured beside its."
+        return (
+            baseline,
+            f"Keep the baseline: candidates are accepted, but their {cost} or the baseline's was not measured.",
+        )
     if accepted:
         return baseline, f"Keep the baseline: no accepted candidate has less {cost}."
     if any(decision.decision == "undecided" for decision in decisions.values()):
@@ -161,7 +166,7 @@ def recommend(
 
 
 def _holm(p_values: list[float]) -> list[float]:
-    """Holm's adjusted p-values. statsmodels has them too, and collects Python's garbage at each call."""
+    """Holm's adjusted p-values. statsmodels has them too, but runs the garbage collector at each call."""
     order = np.argsort(p_values)
     multiplied = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
@@ -170,7 +175,7 @@ def _holm(p_values: list[float]) -> list[float]:
 
 
 def _more(comparison: Comparison, max_drop: float, level: float) -> tuple[int | None, int | None]:
-    """Further seeds, or else further examples, at which the present estimates would decide at a level."""
+    """How many more seeds, or else how many more examples, would decide at a level with the present estimates."""
     mean = comparison.difference.mean
 
     def decides(more_seeds: int, more_examples: int) -> bool:
@@ -184,10 +189,10 @@ def _more(comparison: Comparison, max_drop: float, level: float) -> tuple[int | 
 
 
 def _least(decides: Callable[[int], bool], most: int) -> int | None:
-    """The least number from 1 to ``most`` that decides, in steps of a quarter upwards and then between two steps.
+    """The least number from 1 to ``most`` that decides: first in steps of a quarter, then between two steps.
 
-    From below, because a larger number need not decide where a smaller does: with more examples the seeds make up more
-    of the variance, and the degrees of freedom fall.
+    The search starts from below, because a larger number may not decide where a smaller one does: with more examples
+    the seeds have a larger share of the variance, and the degrees of freedom fall.
     """
     low, high = 0, 1
     while not decides(high):

@@ -1,7 +1,7 @@
-"""A model's quality and its difference to another's, in whichever metric of the catalogue, with their intervals.
+"""A model's quality and its difference to another's, in any metric of the catalogue, with their intervals.
 
-Means over examples go by the analysis of variance (``statistics``), scores of a whole corpus by the paired bootstrap
-(``corpus``): what a metric says of itself decides.
+Means over examples use the analysis of variance (``statistics``), scores of a whole corpus the paired bootstrap
+(``corpus``). The class of the metric decides which.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from leanformer.results.metrics import CorpusMetric, Metric
 from leanformer.results.rows import Interval, Quality
 
 Trainings = Sequence[np.ndarray]
-"""``Metric.statistics`` of each seed's answers to the same examples, shape (examples, counts) each."""
+"""For each seed, ``Metric.statistics`` of its answers to the same examples, shape (examples, counts)."""
 
 
 def quality(metric: Metric, trainings: Trainings, confidence: float) -> Quality:
     """Mean quality over the seeds, with its interval.
 
     Args:
-        metric: What quality is.
-        trainings: The model's.
+        metric: The metric of quality.
+        trainings: The model's trainings.
         confidence: Such as 0.95.
     """
     if isinstance(metric, CorpusMetric):
@@ -40,18 +40,18 @@ def quality(metric: Metric, trainings: Trainings, confidence: float) -> Quality:
 def compare(
     metric: Metric, baseline: Trainings, candidate: Trainings, max_drop: float, confidence: float
 ) -> Comparison:
-    """A candidate against the baseline on the same test examples, with trainings of their own.
+    """Compares a candidate with the baseline on the same test examples, each with its own trainings.
 
     Args:
-        metric: What quality is.
-        baseline: Its trainings.
-        candidate: Likewise.
-        max_drop: The loss that would be accepted.
+        metric: The metric of quality.
+        baseline: The baseline's trainings.
+        candidate: The candidate's trainings.
+        max_drop: The margin.
         confidence: Of the two-sided interval.
 
     Returns:
-        The comparison, of values of which the larger is the better: of a metric of which less is better, of the
-        negative values (``difference_of`` turns them back).
+        The comparison, in values of which larger is better: the values of a metric where less is better are negated
+        (``difference_of`` reverses that).
     """
     if isinstance(metric, CorpusMetric):
         return corpus.compare_corpus(
@@ -68,10 +68,10 @@ def compare(
 
 
 def difference_of(metric: Metric, comparison: Comparison) -> Interval:
-    """The candidate's quality less the baseline's, with its interval.
+    """The candidate's quality minus the baseline's, with its interval.
 
     Args:
-        metric: What was compared.
+        metric: The metric that was compared.
         comparison: As ``compare`` gives it.
     """
     found = comparison.difference
@@ -80,5 +80,5 @@ def difference_of(metric: Metric, comparison: Comparison) -> Interval:
 
 
 def _outcomes(trainings: Trainings) -> np.ndarray:
-    """Of a mean: what each example gives, shape (seeds, examples)."""
+    """The outcome of each example for a mean metric, shape (seeds, examples)."""
     return np.stack([training[:, 0] for training in trainings])

@@ -1,4 +1,4 @@
-"""What outcomes on a test set say of models that chance has trained: intervals and tests (docs/decisions.md)."""
+"""Intervals and tests for outcomes on a test split, of models trained with several seeds (docs/decisions.md)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from statsmodels.stats.proportion import proportion_confint
 Scope = Literal["seeds and examples", "one trained pair"]
 
 # Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine
-# 24: half an observation added to each of the four cells of a paired 2 x 2 table. That is two more examples and one
+# 24: half an observation is added to each of the four cells of a paired 2 x 2 table. That is two more examples and one
 # more squared difference; where outcomes are means over seeds, the square is that of one seed's example.
 PSEUDO_EXAMPLES = 2
-# With many seeds the square would all but vanish, though part of the errors is common to all of them.
+# With many seeds the square would almost vanish, although part of the errors is common to all seeds.
 MOST_SHARED = 5
 
-# Added to each arm's degrees of freedom, and taken from their sum: 0 would be Satterthwaite's formula. Chosen by
-# quadrature over the shares of the variance, so that with three seeds intervals of 95 % cover 94 to 96 in 100 times.
+# Added to each arm's degrees of freedom and subtracted from their sum; 0 would give Satterthwaite's formula. Chosen by
+# quadrature over the shares of the variance, so that intervals of 95 % with three seeds cover in 94 to 96 % of cases.
 DAMPING = 0.5
 
 
@@ -42,16 +42,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Components:
-    """The two kinds of chance in a mean over seeds and examples.
+    """The components of the variance of a mean over seeds and examples. An arm is one of the compared models.
 
     Args:
-        examples: Variance of one example's outcome or difference that stays, however many seeds are averaged.
-        seeds: Variance between trainings that stays, however many examples are tested; one entry an arm.
-        interaction: Variance of one example with one seed beyond both; one entry an arm.
-        num_seeds: Trainings an arm.
+        examples: Variance of one example's outcome or difference that remains with any number of seeds.
+        seeds: Variance between trainings that remains with any number of examples; one entry per arm.
+        interaction: Variance of one example with one seed beyond both; one entry per arm.
+        num_seeds: Trainings per arm.
         num_examples: Test examples.
-        cubes: Sum of the cubes of the examples' differences over the sum of the differences, without signs: 1 with one
-            seed, less where seeds err on examples of their own.
+        cubes: Sum of the cubes of the examples' absolute differences divided by their sum: 1 with one seed, less where
+            seeds make errors on different examples.
     """
 
     examples: float
@@ -62,18 +62,18 @@ class Components:
     cubes: float = 0.0
 
     def variance(self, more_seeds: int = 0, more_examples: int = 0) -> tuple[float, float]:
-        """Variance of the mean, and its degrees of freedom, with so many more of either.
+        """Variance of the mean, and its degrees of freedom, with additional seeds or examples.
 
         The part that shrinks with seeds has the degrees of freedom of Welch and Satterthwaite (Satterthwaite 1946, "An
-        approximate distribution of estimates of variance components", Biometrics Bulletin 2). The part that stays, the
-        examples', is known well and raises them. Both steps are damped for few seeds (docs/decisions.md, "Degrees of
-        freedom"): as they stand, three seeds would give intervals that cover 93 in 100 times.
+        approximate distribution of estimates of variance components", Biometrics Bulletin 2). The examples' part is
+        known well and raises them. Both steps are damped for few seeds (docs/decisions.md, "Degrees of freedom"):
+        without damping, intervals with three seeds would cover in 93 % of cases.
         """
         examples = self.num_examples + more_examples
         known = self.examples / examples
         parts = []
         for between, interaction, count in zip(self.seeds, self.interaction, self.num_seeds, strict=True):
-            if count == 1:  # nothing is known of other trainings; the interaction is part of the examples' variance
+            if count == 1:  # other trainings are not known; the interaction is part of the examples' variance
                 continue
             seeds = count + more_seeds
             parts.append((max(between + interaction / examples, 0.0) / seeds, seeds - 1))
@@ -85,19 +85,19 @@ class Components:
         return known + estimated, min(freedom, examples - 1)
 
     def interval(self, mean: float, confidence: float, lowest: float, highest: float) -> Interval:
-        """Two-sided interval about a mean, cut at what the mean cannot exceed."""
+        """Two-sided interval around a mean, cut off at the lowest and highest possible values."""
         variance, freedom = self.variance()
         half = float(stdtrit(freedom, (1 + confidence) / 2)) * variance**0.5
         return Interval(mean, max(mean - half, lowest), min(mean + half, highest))
 
     def p_noninferior(self, mean: float, max_drop: float, more_seeds: int = 0, more_examples: int = 0) -> float:
-        """Of the hypothesis that the true difference is ``-max_drop`` or less, where ``mean`` is seen.
+        """The p-value of the hypothesis that the true difference is ``-max_drop`` or less, for an observed ``mean``.
 
         The statistic is corrected for skewness (Johnson 1978, "Modified t tests and confidence intervals for
         asymmetrical populations", Journal of the American Statistical Association 73). It is the skewness under the
         hypothesis: there, examples that only the baseline gets right outweigh the others by the margin, and a
-        difference that chance has raised looks surer than it is. The skewness that is seen would not do: the same
-        chance has changed it.
+        difference that chance has raised looks surer than it is. The observed skewness would not help, because the
+        same chance has changed it.
         """
         variance, freedom = self.variance(more_seeds, more_examples)
         t = (mean + max_drop) / variance**0.5
@@ -109,16 +109,16 @@ class Components:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate's quality less the baseline's.
+    """A candidate's quality minus the baseline's.
 
     Args:
         difference: Estimate and two-sided interval.
         standard_error: Of the estimate.
-        degrees_of_freedom: Of the t distribution behind interval and tests.
-        p_noninferior: Of the hypothesis that the drop is ``max_drop`` or more; small where the candidate will do.
-        p_inferior: Of the hypothesis that the drop is ``max_drop`` or less; small where it is not.
-        components: What the standard error is made of.
-        scope: Whether it speaks of trainings in general or of this one trained pair.
+        degrees_of_freedom: Of the t distribution for interval and tests.
+        p_noninferior: Of the hypothesis that the drop is ``max_drop`` or more; small where the candidate is acceptable.
+        p_inferior: Of the hypothesis that the drop is ``max_drop`` or less; small where the candidate is too bad.
+        components: The components of the variance.
+        scope: Whether the comparison holds for trainings in general or for this one trained pair.
     """
 
     difference: Interval
@@ -157,7 +157,7 @@ def quality_interval(outcomes: np.ndarray, confidence: float) -> Interval:
         confidence: Such as 0.95.
 
     Raises:
-        ValueError: There is no outcome, or fewer than two examples.
+        ValueError: There is no seed, or fewer than two examples.
     """
     _check(outcomes)
     mean = float(outcomes.mean())
@@ -165,7 +165,7 @@ def quality_interval(outcomes: np.ndarray, confidence: float) -> Interval:
     count = float(outcomes.shape[1])
     if bernoulli > 0:
         variance, freedom = _components(outcomes.mean(axis=0), [outcomes], pseudo=False).variance()
-        # A variance may come out as 0 where each example always has the same outcome; n examples say no more than n.
+        # The variance may be 0 where all seeds agree on each example; n examples never count as more than n.
         effective = min(bernoulli / variance, outcomes.size) if variance > 0 else count
         count = effective * float(ndtri((1 + confidence) / 2) / stdtrit(freedom, (1 + confidence) / 2)) ** 2
     low, high = proportion_confint(mean * count, count, alpha=1 - confidence, method="wilson")
@@ -173,12 +173,12 @@ def quality_interval(outcomes: np.ndarray, confidence: float) -> Interval:
 
 
 def compare(baseline: np.ndarray, candidate: np.ndarray, max_drop: float, confidence: float) -> Comparison:
-    """A candidate against the baseline on the same test examples, with trainings of their own.
+    """Compares a candidate with the baseline on the same test examples, each with its own trainings.
 
     Args:
         baseline: Outcomes 0 or 1, shape (seeds, examples).
-        candidate: Likewise; its number of seeds may be another, the examples are the same ones in the same order.
-        max_drop: The drop in mean outcome that would be accepted.
+        candidate: Likewise, for the same examples in the same order; the number of seeds may differ.
+        max_drop: The margin, as a drop in the mean outcome.
         confidence: Of the two-sided interval.
 
     Raises:
@@ -204,15 +204,15 @@ def compare(baseline: np.ndarray, candidate: np.ndarray, max_drop: float, confid
 def conclude(
     mean: float, components: Components, max_drop: float, confidence: float, largest: float, scope: Scope
 ) -> Comparison:
-    """What follows from a difference and the components of its variance.
+    """The comparison that follows from a difference and the components of its variance.
 
     Args:
-        mean: The difference that is seen.
-        components: What its variance is made of.
-        max_drop: The drop that would be accepted.
+        mean: The observed difference.
+        components: The components of its variance.
+        max_drop: The margin.
         confidence: Of the two-sided interval.
-        largest: The largest difference that there can be, either way.
-        scope: Of what it speaks.
+        largest: The largest possible difference, up or down.
+        scope: What the comparison holds for.
     """
     variance, freedom = components.variance()
     p_noninferior = components.p_noninferior(mean, max_drop)
@@ -228,10 +228,10 @@ def conclude(
 
 
 def mcnemar_exact(baseline: np.ndarray, candidate: np.ndarray) -> McNemar:
-    """McNemar's exact test on two models' answers to the same examples.
+    """McNemar's exact test of two models on the same examples.
 
     Args:
-        baseline: Whether each answer is right, shape (examples,).
+        baseline: Whether each answer is correct, shape (examples,).
         candidate: Likewise.
     """
     first, second = np.asarray(baseline, dtype=bool), np.asarray(candidate, dtype=bool)
@@ -247,15 +247,16 @@ def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) ->
     """The analysis of variance of a two-way layout, seeds x examples in each arm, examples shared by the arms.
 
     Args:
-        by_example: What is averaged over the examples, shape (examples,): a mean over seeds, or a difference of two.
-        arms: Outcomes, shape (seeds, examples) each.
+        by_example: The values that are averaged over examples, shape (examples,): means over seeds, or differences of
+            two such means.
+        arms: Outcomes of each arm, shape (seeds, examples).
         pseudo: Whether to add Agresti and Min's two examples.
     """
     sizes = np.abs(by_example)
     layout = []
     for outcomes in arms:
         of_seeds = outcomes.mean(axis=1)
-        # What neither seeds nor examples explain, from sums alone: no array of shape (seeds, examples) is made.
+        # The residual sum of squares, computed without an array of shape (seeds, examples).
         explained = outcomes.shape[1] * (of_seeds**2).sum() + len(outcomes) * (outcomes.mean(axis=0) ** 2).sum()
         squares = np.vdot(outcomes, outcomes) - explained + outcomes.size * of_seeds.mean() ** 2
         layout.append((of_seeds, max(float(squares), 0.0)))
@@ -271,14 +272,14 @@ def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) ->
 def crossed(
     deviations: float, arms: Sequence[tuple[np.ndarray, float]], examples: int, pseudo: float, cubes: float = 0.0
 ) -> Components:
-    """The components of a layout of which the sums of squares are known.
+    """The components of the variance of a two-way layout whose sums of squares are known.
 
     Args:
-        deviations: Sum of squares, over the examples, of what is averaged over them.
-        arms: Each arm's means, one a seed, and the sum of squares of what neither seeds nor examples explain.
-        examples: Their number.
-        pseudo: By how much the arms differ on Agresti and Min's two examples; 0 adds none.
-        cubes: As in the components.
+        deviations: Sum of squares, over the examples, of the values that are averaged over them.
+        arms: For each arm, the means of its seeds, and the sum of squares that neither seeds nor examples explain.
+        examples: The number of examples.
+        pseudo: By how much the arms differ on Agresti and Min's two examples; 0 adds no such examples.
+        cubes: See ``Components``.
     """
     unit = pseudo**2
     added = unit * float(np.mean([1 / min(len(of_seeds), MOST_SHARED) for of_seeds, _ in arms]))
@@ -293,13 +294,13 @@ def crossed(
             continue
         residual = squares / ((seeds - 1) * (examples - 1))
         interaction.append(residual)
-        # May be below 0: cut off there, the whole would come out too large on average.
+        # May be below 0; cutting it off there would bias the sum upwards.
         variance = float(of_seeds.var(ddof=1))
         between.append(variance - residual / examples)
         by_seeds += variance / seeds
-        total -= residual / seeds  # it is in the examples' mean squares and in the seeds': counted with the seeds
+        total -= residual / seeds  # it is part of both mean squares, and counted with the seeds
     if pseudo:
-        # All seeds may make the same errors: where nothing varies, several seeds say no more than one pair does.
+        # Seeds may share all errors: where nothing varies, several seeds count no more than one pair.
         total = max(total, unit / (examples + 1) - examples * by_seeds)
     return Components(
         examples=max(total, added / (examples + 1)),

@@ -1,4 +1,4 @@
-"""Batches that a caller gives, checked against the model that is to read them, before anything is learned from them."""
+"""Checks, before anything is trained, that the teacher can read the batches that a caller gives."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 def check_batches(teacher: PreTrainedModel, batches: Sequence[Batch], argument: str) -> None:
-    """Checks that a teacher can read batches: every tensor's form and range, and one pass of the first of each form.
+    """Checks every tensor's shape, type and range, and runs the teacher on the first batch of each set of keys.
 
     Args:
         teacher: In evaluation mode, with open layers, so that no random numbers are drawn.
-        batches: Named tensors each, with ``labels``.
-        argument: What they are called where they were given.
+        batches: Named tensors, with ``labels``.
+        argument: The caller's name for them, for messages.
 
     Raises:
-        LeanformerError: It cannot; the message names the batch and the key.
+        LeanformerError: The teacher cannot read a batch; the message names the batch and the key.
     """
     check = _CHECKS[teacher.main_input_name]
     device, _ = device_and_dtype(teacher)
@@ -54,7 +54,7 @@ def _read(observed: Observed, batch: Batch, where: str) -> None:
         observed.read(batch)
     except (LeanformerError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # of many types: a batch may hold anything that a model is called with
+    except Exception as error:  # of any type: a batch may hold any of the model's arguments
         raise LeanformerError(f"{where}: the teacher cannot read it: {one_line(error)}") from error
 
 
@@ -62,8 +62,8 @@ def _check_images(batch: Batch, config: Any, where: str) -> None:
     pixels = _tensor(batch, "pixel_values", where)
     if not pixels.is_floating_point():
         raise LeanformerError(
-            f"{where}: pixel_values are of type {_type(pixels)}; give them as floats, normalized as the teacher takes "
-            "them"
+            f"{where}: pixel_values are of type {_type(pixels)}; give them as floats, normalized as the teacher "
+            "expects them"
         )
     size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
@@ -100,7 +100,7 @@ def _tensor(batch: Batch, key: str, where: str) -> torch.Tensor:
 
 
 def _check_shape(tensor: torch.Tensor, wanted: tuple[int | str, ...], key: str, where: str) -> None:
-    """Whether a tensor has a shape; a name stands there for any number from 1 on."""
+    """Checks a tensor's shape; a name in ``wanted`` stands for any number from 1 up."""
     fits = tensor.dim() == len(wanted) and all(
         found >= 1 if isinstance(side, str) else found == side for found, side in zip(tensor.shape, wanted, strict=True)
     )
@@ -136,4 +136,4 @@ def _type(tensor: torch.Tensor) -> str:
 
 
 _CHECKS = {"pixel_values": _check_images, "input_ids": _check_sentences}
-"""What a model reads, by transformers' name -> the check of a batch of it."""
+"""A model's main input, by transformers' name -> the check of its batches."""

@@ -1,7 +1,7 @@
-"""Several models of one shape trained as one batched model: for a GPU, which a single small model leaves idle.
+"""Several models of one shape trained as one batched model, because one small model leaves a GPU idle.
 
-They may differ in their seeds and rates: the trainings of all seeds and rates of one form are one training here. The
-models are stacked, each parameter along a new first dimension, and PyTorch's ``vmap`` batches what they compute.
+The models may differ in their seeds and learning rates. They are stacked, each parameter along a new first dimension,
+and PyTorch's ``vmap`` batches their computations.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from leanformer.learn.schedule import rate_factor
 from leanformer.learn.step import make_optimizer
 
 WARM_UP_STEPS = 3
-"""Before a step is captured: libraries choose their kernels and take their workspaces in the first ones."""
+"""Steps before one is captured: in the first ones, libraries choose their kernels and allocate their workspaces."""
 
 
 class StackedStep:
-    """Forward, backward, clipping and update of k models at once: what k ``TrainingStep`` do, in float tolerance.
+    """Forward, backward, clipping and update of k models at once: the same as k ``TrainingStep`` up to rounding.
 
     The parameters of all models of one rate lie in one tensor of shape (models, numbers) for each group of the
-    optimizer, so that an update is a kernel a group. Each model has its own batch, its own loss and its own gradient
-    norm. PyTorch's fused attention has no batching rule on a CPU, and on a GPU one whose gradient refuses the result
-    (PyTorch 2.11: "LSE is not correctly aligned"): plain products are taken in its place, in float32.
+    optimizer, so that an update is one kernel per group. Each model has its own batch, its own loss and its own
+    gradient norm. PyTorch's fused attention has no batching rule on a CPU, and its gradient fails on a GPU (PyTorch
+    2.11: "LSE is not correctly aligned"): plain matrix products replace it, in float32.
 
     Args:
         models: k models of one shape on one device, in training mode; their own weights stay as they are.
         config: Optimizer, smoothing, clipping.
-        learning_rates: The peak rate of all, or of each, one a model; models of one rate stand side by side.
+        learning_rates: One peak rate for all, or one for each model; models of the same rate must be neighbours.
 
     Attributes:
         models: k.
-        device: Where they are.
-        optimizer: Of the parameters of all.
+        device: Where the models are.
+        optimizer: The optimizer of all parameters.
 
     Raises:
         LeanformerError: There is no model, one has another shape than the first, or there are not as many rates.
@@ -59,16 +59,16 @@ class StackedStep:
         self.config = config
         self.models = len(models)
         self.device = next(models[0].parameters()).device
-        self._skeleton = copy.deepcopy(models[0])  # gives the structure, and what is no parameter
+        self._skeleton = copy.deepcopy(models[0])  # gives the structure and the buffers
         rates = list(learning_rates) if isinstance(learning_rates, Sequence) else [learning_rates] * self.models
         if len(rates) != self.models:
-            raise LeanformerError(f"there are {self.models} models, and {len(rates)} learning rates; give one a model")
+            raise LeanformerError(f"there are {self.models} models and {len(rates)} learning rates; give one per model")
         alike = [(rate, len(list(own))) for rate, own in groupby(rates)]
         names = {id(parameter): name for name, parameter in models[0].named_parameters()}
         self.optimizer = make_optimizer(models[0], config, rates[0])
-        # Of each group of parameters: name and shape of those, and what the optimizer holds for the models of a rate.
+        # For each group of parameters: their names and shapes, and one tensor of the optimizer for each rate.
         self._groups: list[tuple[list[tuple[str, torch.Size]], list[nn.Parameter]]] = []
-        self._peaks: list[tuple[Tensor, float]] = []  # the rate that the optimizer reads, and its peak
+        self._peaks: list[tuple[Tensor, float]] = []  # the rate that the optimizer uses, and its peak
         groups, self.optimizer.param_groups = self.optimizer.param_groups, []
         for group in groups:
             parts = [(names[id(parameter)], parameter.shape) for parameter in group["params"]]
@@ -82,12 +82,12 @@ class StackedStep:
             self._groups.append((parts, stored))
 
     def set_rate_factor(self, factor: Tensor | float) -> None:
-        """Sets what each peak rate is multiplied with in the steps to come: a number, or a tensor of one."""
+        """Sets the factor of each peak rate for the next steps: a number, or a tensor with one element."""
         for rate, peak in self._peaks:
             rate.copy_(torch.as_tensor(factor, device=self.device).view(()) * peak)
 
     def parameters(self) -> dict[str, Tensor]:
-        """Name -> that parameter of all models, shape (k, ...), differentiable in what is stored."""
+        """Name -> that parameter of all models, shape (k, ...), differentiable with respect to the stored tensors."""
         found = {}
         for parts, stored in self._groups:
             flat = stored[0] if len(stored) == 1 else torch.cat([*stored])
@@ -99,10 +99,10 @@ class StackedStep:
         """One step of each model on its own batch.
 
         Args:
-            batch: Named inputs with ``labels``, shape (k, examples, ...) each.
+            batch: Named inputs with ``labels``, each of shape (k, examples, ...).
 
         Returns:
-            Each model's loss, shape (k,), not finite where its gradient was not.
+            Each model's loss, shape (k,); it is not finite where the gradient is not.
         """
         with sdpa_kernel(SDPBackend.MATH):
             losses = vmap(self._loss, randomness="different")(self.parameters(), batch)
@@ -120,17 +120,17 @@ class StackedStep:
         return losses.detach() + torch.cat(of_rates) * 0
 
     def forget(self) -> None:
-        """Sets the optimizer back to its beginning, in place."""
+        """Resets the optimizer's state to zero, in place."""
         for state in self.optimizer.state.values():
             for tensor in state.values():
                 tensor.zero_()
 
     @torch.no_grad()
     def answers(self, batch: Batch) -> Tensor:
-        """Classes that each model gives to the same examples, shape (k, examples).
+        """The classes that each model predicts for the same examples, shape (k, examples).
 
         Args:
-            batch: Named inputs of one model, shape (examples, ...) each.
+            batch: Named inputs of one model, each of shape (examples, ...).
         """
         self._skeleton.eval()
         try:
@@ -140,12 +140,12 @@ class StackedStep:
             self._skeleton.train()
 
     def _loss(self, parameters: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Of one model."""
+        """One model's loss."""
         output = functional_call(self._skeleton, parameters, (), inputs_of(batch))
         return cross_entropy(output.logits, batch["labels"], self.config.label_smoothing)
 
     def _classes(self, parameters: dict[str, Tensor], inputs: dict[str, Any]) -> Tensor:
-        """Of one model."""
+        """One model's predictions."""
         logits: Tensor = functional_call(self._skeleton, parameters, (), inputs).logits
         return logits.argmax(dim=-1)
 
@@ -158,54 +158,54 @@ def _check_one_shape(models: Sequence[nn.Module]) -> None:
         for name in sorted({*first, *shapes}):
             if shapes.get(name) != first.get(name):
                 raise LeanformerError(
-                    f"models[{number}] is not of the shape of models[0]: its {name} is {shapes.get(name, 'missing')}, "
-                    f"there it is {first.get(name, 'missing')}"
+                    f"models[{number}] must have the shape of models[0]: its {name} is {shapes.get(name, 'missing')}, "
+                    f"not {first.get(name, 'missing')}"
                 )
 
 
 def example_order(batches: ImageBatches, seeds: Sequence[int], epochs: int, device: torch.device) -> Tensor:
-    """The numbers of the training examples as the steps take them.
+    """The indices of the training examples in the order of the steps.
 
-    Each epoch has the order that ``ImageBatches`` gives it, without its last batch where that is smaller.
+    Each epoch has the order that ``ImageBatches`` gives it, without a smaller last batch.
 
     Args:
-        batches: The data and the size of a batch.
-        seeds: One order each.
+        batches: The data and the batch size.
+        seeds: Each gives an order of its own.
         epochs: Epochs of the training.
-        device: Where the order is wanted.
+        device: The device of the result.
 
     Returns:
         Shape (seeds, steps of all epochs * batch size), on the device.
 
     Raises:
-        LeanformerError: There are fewer examples than a batch takes.
+        LeanformerError: There are fewer examples than the batch size.
     """
     whole = len(batches.data.train) // batches.batch_size * batches.batch_size
     if not whole:
         raise LeanformerError(
-            f"a batch of {batches.batch_size} images is more than the {len(batches.data.train)} training images; lower "
-            "the batch size"
+            f"the batch size of {batches.batch_size} is more than the {len(batches.data.train)} training images; lower "
+            "it"
         )
     orders = [torch.cat([batches.order(seed, epoch)[:whole] for epoch in range(epochs)]) for seed in seeds]
     return torch.stack(orders).to(device)
 
 
 class StackedTraining:
-    """The training of a stack on images that lie on its device, without a word from the host.
+    """The training of a stack on images on its device, without transfers from the host.
 
-    Each step draws its batches, changes the images, sets the rate and trains, all on the device, and on a GPU it is one
-    CUDA graph: of some hundreds of small kernels, the launching alone takes longer than the work.
+    Each step picks its batches, augments the images, sets the rate and trains, all on the device. On a GPU a step is
+    one CUDA graph, because launching some hundreds of small kernels takes longer than running them.
 
     Args:
-        step: The models, a rate after the other, and of each rate the seeds in one order.
-        batches: The data, the size of a batch and its augmentation.
-        order: Of the seeds, from ``example_order``: of the whole training.
-        seed: Of the augmentation, of which each model draws its own.
+        step: The models, one rate after the other, with the seeds of each rate in the same order.
+        batches: The data, the batch size and the augmentation.
+        order: From ``example_order``, for the seeds and the whole training.
+        seed: The augmentation's; each model draws its own random numbers.
 
     Attributes:
-        steps: Training steps in all.
-        done: Those that are queued or done.
-        losses: Of each step and model, shape (steps, k); zero where a step is still to come.
+        steps: All training steps.
+        done: Steps that are queued or done.
+        losses: The loss of each step and model, shape (steps, k); zero where a step is still to come.
 
     Raises:
         LeanformerError: The training images are not in memory.
@@ -215,7 +215,7 @@ class StackedTraining:
         train = batches.data.train
         if not isinstance(train, MemorySplit):
             raise LeanformerError(
-                "the training images are not in memory: there are too many to train a stack of models on"
+                "the training images are not in memory: there are too many of them to train stacked models"
             )
         self.step = step
         self.batches = batches
@@ -240,11 +240,11 @@ class StackedTraining:
 
     @property
     def images_a_step(self) -> int:
-        """Of all models together."""
+        """Images per step, of all models together."""
         return self.step.models * self.batches.batch_size
 
     def wait(self) -> None:
-        """Waits for the steps that are queued."""
+        """Waits for the queued steps."""
         if self.stream is not None:
             self.stream.synchronize()
 
@@ -258,7 +258,7 @@ class StackedTraining:
         self.done += 1
 
     def answers(self, split: ImageSplit) -> Tensor:
-        """Of each model to each example of a split, shape (k, examples)."""
+        """The class that each model predicts for each example of a split, shape (k, examples)."""
         return torch.cat([self.step.answers(batch) for batch in self.batches.evaluation(split)], dim=1)
 
     def _next(self) -> None:
@@ -276,7 +276,7 @@ class StackedTraining:
         self._number += 1
 
     def _capture(self) -> None:
-        """Makes the graph; the steps that this takes have a rate of zero, and are forgotten."""
+        """Captures the graph; the steps for it have a learning rate of zero, and their optimizer state is reset."""
         factors = self._factors.clone()
         self._factors.zero_()
         self.stream = torch.cuda.Stream(self.step.device)
@@ -296,10 +296,10 @@ class StackedTraining:
 
 
 def advance_together(trainings: Sequence[StackedTraining]) -> None:
-    """Brings trainings to their ends, a step of each in turn: on a GPU what one leaves idle another takes.
+    """Runs trainings to their ends, a step of each in turn, so that together they keep a GPU busy.
 
     Args:
-        trainings: Of different forms; they may have different numbers of steps.
+        trainings: Stacks of different shapes; they may have different numbers of steps.
     """
     for _ in range(max(training.steps for training in trainings)):
         for training in trainings:

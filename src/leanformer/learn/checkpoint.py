@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 class CheckpointError(LeanformerError):
-    """A checkpoint is damaged, or of another training: without it, training starts again.
+    """A checkpoint is damaged or belongs to another training; without it, training starts from the beginning.
 
     Args:
-        problem: What is wrong with which file.
+        problem: The file and what is wrong with it.
     """
 
     def __init__(self, problem: str) -> None:
@@ -34,11 +34,11 @@ class CheckpointError(LeanformerError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Weights, optimizer state and random state at one step, and the numbers that go with them.
+    """Weights, optimizer state and random state at one step, with the training's counters.
 
     Args:
-        tensors: Flat names to tensors, copies of the live ones.
-        numbers: Anything that JSON can hold.
+        tensors: Flat names -> copies of the tensors.
+        numbers: The counters and settings, as JSON can hold them.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -52,7 +52,7 @@ class Snapshot:
         numbers: dict[str, Any],
         sums: dict[str, torch.Tensor],
     ) -> Snapshot:
-        """Copies the present state; ``sums`` are those of weights over epochs."""
+        """Copies the current state; ``sums`` are the sums of the weights over epochs."""
         tensors = {f"model.{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
         for index, state in optimizer.state_dict()["state"].items():
             for name, tensor in state.items():
@@ -65,7 +65,7 @@ class Snapshot:
         return cls(tensors, json.loads(json.dumps(numbers)))
 
     def difference(self, model: nn.Module) -> str | None:
-        """How the state's weights differ from a model's in names and shapes; None where they are the same."""
+        """Says where the state's weights differ from a model's in name or shape; None where they agree."""
         mine, theirs = self._weights(), model.state_dict()
         for name in sorted({*mine, *theirs}):
             shapes = [tuple(weights[name].shape) if name in weights else None for weights in (mine, theirs)]
@@ -79,7 +79,7 @@ class Snapshot:
         }
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Puts the state back, which is of this model, and returns a copy of the numbers."""
+        """Loads the state into the model that it was taken of, and returns a copy of the numbers."""
         model.load_state_dict(self._weights())
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in self.tensors.items():
@@ -102,7 +102,7 @@ class Snapshot:
         }
 
     def write(self, path: Path) -> None:
-        """Writes the state to a file with its SHA-256, whole or not at all. The file's directory is there.
+        """Writes the state to a file with its SHA-256, whole or not at all. The file's directory must exist.
 
         Raises:
             LeanformerError: The file cannot be written.
@@ -130,9 +130,9 @@ class Snapshot:
             raise CheckpointError(
                 f"{path}: the checkpoint is damaged ({' '.join(str(error).split())[:120]})"
             ) from error
-        # Those of the first version carry none.
+        # Files of the first version have no SHA-256.
         if metadata.get("sha256", "") not in ("", _digest(tensors, metadata["numbers"])):
-            raise CheckpointError(f"{path}: the checkpoint is damaged (not as it was written, by its SHA-256)")
+            raise CheckpointError(f"{path}: the checkpoint is damaged (its SHA-256 does not match)")
         return cls({name: tensor.to(device) for name, tensor in tensors.items()}, numbers)
 
 
@@ -147,12 +147,12 @@ def _digest(tensors: Mapping[str, torch.Tensor], numbers: str) -> str:
 
 
 def going_on(checkpoint: Path, training: Callable[[], T], say: Callable[[str], object]) -> T:
-    """Does a training that goes on from its checkpoint; from its start where that is damaged, or of another training.
+    """Runs a training from its checkpoint, or from the beginning where that is damaged or of another training.
 
     Args:
-        checkpoint: Its file, which is then set aside.
-        training: Does the training; raises ``CheckpointError`` before it changes anything.
-        say: Told why it starts again.
+        checkpoint: The file; a bad one is set aside.
+        training: Runs the training; raises ``CheckpointError`` before it changes anything.
+        say: Called with the reason where the training starts again.
     """
     try:
         return training()

@@ -1,4 +1,4 @@
-"""Models through torch.compile: as many forms as a study has, and one line where nothing can be compiled."""
+"""``torch.compile`` for all models of a study, and a one-line error where a model cannot be compiled."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def compiled(model: nn.Module, many_shapes: bool, device: torch.device) -> Any:
     """The model as a function that is compiled when it is first called.
 
     Args:
-        model: Not wrapped by accelerate: its wrapper differs from training to training, and each would compile anew.
-        many_shapes: Whether batches differ in shape. Left to find that out, PyTorch compiles twice.
+        model: Not wrapped by accelerate: each training has another wrapper, which would be compiled again.
+        many_shapes: Whether batches differ in shape. PyTorch compiles twice if it must find that out itself.
         device: Where the model is.
     """
-    allow_versions(VERSIONS)  # each form is one
+    allow_versions(VERSIONS)  # each shape of a model is one
     if many_shapes:
         tell_sides_apart()
     return torch.compile(model, dynamic=many_shapes, options=compile_options(device))
@@ -31,10 +31,10 @@ def compiled(model: nn.Module, many_shapes: bool, device: torch.device) -> Any:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Around what may compile.
+    """Turns an error of the compiler into one line.
 
     Raises:
-        LeanformerError: It cannot be compiled here.
+        LeanformerError: The model cannot be compiled on this machine.
     """
     try:
         yield
@@ -45,5 +45,5 @@ def compiling() -> Iterator[None]:
         cause = next((line for line in lines if "error:" in line.lower()), lines[0])
         raise LeanformerError(
             f"train.compile: PyTorch cannot compile the model here ({cause}); it needs a C++ compiler and Python's "
-            "headers, on a GPU Triton; set compile to false to train without"
+            "headers, and Triton on a GPU; set compile to false to train without it"
         ) from error

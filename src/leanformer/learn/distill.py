@@ -1,4 +1,4 @@
-"""``lf.distill``: a student from a teacher and a plan, without a study around it."""
+"""``lf.distill``: makes a student from a teacher and a plan, without a study."""
 
 from __future__ import annotations
 
@@ -43,29 +43,29 @@ def distill(
 ) -> PreTrainedModel:
     """Makes the student of a plan and teaches each new block, at its own site, to do what the teacher does there.
 
-    All blocks learn together: each batch takes one pass of the teacher. Source: arXiv 2311.10642, for the idea.
+    All blocks learn together, from one forward pass of the teacher per batch. Source of the idea: arXiv 2311.10642.
 
     Args:
-        teacher: A trained model of a supported family. It is left as it was. One in float16 or bfloat16 teaches in
-            float32, as steps in half precision lose most of what is learned.
+        teacher: A trained model of a supported family; it stays unchanged. One in float16 or bfloat16 is converted to
+            float32 for the teaching, because small updates are lost in half precision.
         plan: As for ``reduce``.
         batches: Training data on the teacher's device: batches of the model's named inputs with ``labels`` (-100 at
-            padding), which are all checked before anything is taught, or an object that gives them epoch by epoch.
+            padding), all checked before anything is taught, or an object that gives them epoch by epoch.
         validation: Held-out batches, on which R² is measured after each epoch.
-        teach: Epochs, rate and so on of the teaching.
-        finetune: How the assembled student is tuned as a whole afterwards; by default not at all.
-        seed: Of the order of batches and of the blocks' first weights.
-        checkpoint: A file to write the state to now and then, and to go on from if it is there; of the tuning another
-            beside it. Both are gone at the end, and so may only be new, or files of an earlier call.
+        teach: Epochs, learning rate and other settings of the teaching.
+        finetune: How the assembled student is tuned as a whole afterwards; by default it is not tuned.
+        seed: For the order of the batches and the blocks' initial weights.
+        checkpoint: A file to save the state in at intervals and to go on from if it exists; the tuning has a second
+            file beside it. Both are deleted at the end, so they must be new or from an earlier call.
         progress: Called after each epoch with its numbers: ``train_loss``, and ``r2 SITE`` or ``validation_loss``.
 
     Returns:
         The student, on the teacher's device, in evaluation mode; in float32 if the teacher is in half precision.
 
     Raises:
-        LeanformerError: An argument is of a wrong type, the plan does not fit the teacher, a site has nothing to teach,
-            teacher or block cannot read a batch, the checkpoint's file is another's, or training ends without a finite
-            loss.
+        LeanformerError: An argument has a wrong type, the plan does not fit the teacher, a site has nothing to teach,
+            the teacher or a block cannot read a batch, the checkpoint's file is not a checkpoint, or training fails
+            because the loss is not finite.
     """
     find_family(teacher, "teacher")
     check_weights_are_there(teacher, "teacher")
@@ -73,8 +73,8 @@ def distill(
     teach = teach or DistillConfig()
     if finetune is not None and finetune.targets == "teacher":
         raise LeanformerError(
-            "distill: finetune.targets 'teacher' is of studies; here the batches' labels are the targets: let the "
-            "teacher translate the sources, and make batches of that"
+            "distill: finetune.targets 'teacher' works in studies only; here the labels of the batches are the "
+            "targets: let the teacher translate the sources, and make batches of its translations"
         )
     device, precision_of_teacher = device_and_dtype(teacher)
     if precision_of_teacher in HALF:
@@ -102,7 +102,7 @@ def distill(
             raise LeanformerError(f"{what} failed: {trained.reason}")
 
     tunes = finetune is not None and finetune.epochs > 0
-    if lessons and not (tunes and tuning_file is not None and tuning_file.exists()):  # which holds what was taught
+    if lessons and not (tunes and tuning_file is not None and tuning_file.exists()):  # it holds the blocks
         learns = [parameter for parameter in student.parameters() if parameter.requires_grad]
         with Observed(opened, [(lesson.site.name, lesson.target) for lesson in lessons]) as observed:
             observer.measure = lambda: (
@@ -140,10 +140,10 @@ def _check_types(teach: object, finetune: object, seed: object, progress: object
 
 
 def _training_batches(batches: TrainingBatches | Iterable[Batch]) -> tuple[TrainingBatches, list[Batch]]:
-    """The training data, and those of its batches that are there to be checked: all of a list, none of an object's.
+    """The training data, and the batches to check: all of a list, none of an object that makes them later.
 
     Raises:
-        LeanformerError: They are neither.
+        LeanformerError: ``batches`` is neither.
     """
     if not isinstance(batches, TrainingBatches):
         given = _checked_batches(batches, "batches")
@@ -155,9 +155,9 @@ def _training_batches(batches: TrainingBatches | Iterable[Batch]) -> tuple[Train
 
 
 def _lessons(student: PreTrainedModel, new: ResolvedPlan) -> list[Lesson]:
-    """A lesson for each block that a plan has put into a student and that has something to learn.
+    """A lesson for each block that the plan has put into the student and that has parameters.
 
-    Not for all blocks of the student: a teacher that is a student itself has blocks of its own, which stay.
+    A teacher that is itself a student has other blocks, which stay as they are and need no lesson.
     """
     found = []
     for site in sites(student):
@@ -171,7 +171,7 @@ def _checked_batches(batches: object, argument: str) -> list[Batch]:
     """Batches as a list.
 
     Raises:
-        LeanformerError: They are none; the message names the argument and the first bad one.
+        LeanformerError: They are not batches; the message names the argument and the first bad batch.
     """
     wanted = "a list of batches is wanted, each a mapping of the model's inputs and 'labels' to tensors"
     if isinstance(batches, Mapping):
@@ -189,23 +189,25 @@ def _checked_batches(batches: object, argument: str) -> list[Batch]:
                     f"{where} holds, as {str(name)[:40]!r}, a value of type {type(value).__name__}; {wanted}"
                 )
         if "labels" not in batch:
-            raise LeanformerError(f"{where} has no 'labels'; they say which positions are real")
+            raise LeanformerError(f"{where} has no 'labels'; they tell real positions from padding")
         found.append(dict(batch))
     return found
 
 
 def _checkpoint_files(checkpoint: str | Path) -> tuple[Path, Path]:
-    """The files of teaching and of tuning; what is there and no checkpoint would be lost, and is refused."""
+    """The files for teaching and tuning; an existing file that is not a checkpoint is refused, not overwritten."""
     teaching = Path(path_of(checkpoint, "checkpoint"))
     if teaching.name in ("", ".."):
-        raise LeanformerError(f"checkpoint: {checkpoint} is no plain file; name a new one")
+        raise LeanformerError(f"checkpoint: {checkpoint} is not a regular file; name a new one")
     if os.path.exists(teaching.parent) and not os.path.isdir(teaching.parent):
-        raise LeanformerError(f"checkpoint: {teaching.parent} is no directory; name a file in one")
+        raise LeanformerError(f"checkpoint: {teaching.parent} is not a directory; name a file in one")
     tuning = teaching.with_name(f"{teaching.name}.tuning")
     for file in (teaching, tuning):
         if os.path.lexists(file):
             if not os.path.isfile(file):
-                raise LeanformerError(f"checkpoint: {file} is no plain file; name a new one, or one of an earlier call")
+                raise LeanformerError(
+                    f"checkpoint: {file} is not a regular file; name a new one, or one of an earlier call"
+                )
             Snapshot.read(file, torch.device("cpu"))
     make_directory(teaching.parent)
     return teaching, tuning
@@ -230,7 +232,7 @@ class _Batches:
 
 
 class _Observer:
-    """Measures what is set, and tells what came of it."""
+    """Measures after each epoch what ``measure`` says, and reports it."""
 
     def __init__(self, progress: Callable[[dict[str, float]], object] | None) -> None:
         self._progress = progress

@@ -1,6 +1,6 @@
-"""Lessons: a block learns to do what a teacher's part does at one site, and how much of that it explains.
+"""Lessons: a block learns to do what the teacher's part does at one site; R² says how much of it the block explains.
 
-What the teacher shows comes from ``observe``; a lesson says which of it a block is given and what it is to answer.
+``observe`` records the teacher; a lesson picks the block's inputs and its target from that record.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Lesson:
     """One block that learns from one site of a teacher.
 
     Args:
-        key: Its name among the lessons that are taught together.
-        site: Where the block is to stand.
+        key: Its unique name among the lessons that are taught together.
+        site: Where the block will stand.
         block: On the teacher's device.
     """
 
@@ -36,21 +36,21 @@ class Lesson:
 
     @property
     def target(self) -> Target:
-        """What of the site it learns to give."""
+        """Which of the site's tensors the block learns to give."""
         return self.block.target if isinstance(self.block, BlockModule) else "output"
 
 
 def check_tokens_agree(plan: ResolvedPlan, finetune: FinetuneConfig, where: str) -> None:
-    """Checks that where a student is compared with its teacher token by token, both have the same tokens.
+    """Checks that a student that is compared with its teacher token by token has the teacher's tokens.
 
     Args:
-        plan: Resolved.
+        plan: The plan, resolved.
         finetune: How the student is tuned.
-        where: What to name as the place of the mistake.
+        where: The place of the mistake, for messages.
 
     Raises:
-        LeanformerError: Pooling drops the class token, and a block tells positions apart, knows of no such token where
-            its teacher has one, or hidden states are compared.
+        LeanformerError: Pooling drops the class token, and a block learns by position, a mixer was not told of the
+            token, or hidden states are compared.
     """
     if plan.get("pooling", {}).get("block") != "mean":
         return
@@ -73,14 +73,14 @@ def check_tokens_agree(plan: ResolvedPlan, finetune: FinetuneConfig, where: str)
 
 
 def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a block makes of what its site was given, and what the site made of it, at real positions alone.
+    """A block's output for its site's inputs, and the teacher's output there, at real positions alone.
 
     Args:
         lesson: The block and its site.
-        seen: What the teacher showed on a batch.
+        seen: The record of the teacher on a batch.
 
     Returns:
-        The block's answer and its target, shape (positions, channels) each, in float32.
+        The block's output and its target, each of shape (positions, channels), in float32.
     """
     mask = seen.mask_at(lesson.site)
     given: torch.Tensor
@@ -97,7 +97,7 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def teaching_config(config: DistillConfig) -> TrainConfig:
-    """How the training loop teaches; checkpoints and precision are its defaults."""
+    """The training loop's settings for teaching; checkpoints and precision keep their defaults."""
     return TrainConfig(
         epochs=config.epochs,
         learning_rate=(config.learning_rate,),
@@ -108,25 +108,25 @@ def teaching_config(config: DistillConfig) -> TrainConfig:
 
 
 def teaching_loss(observed: Observed, lessons: Sequence[Lesson]) -> Loss:
-    """The loss of blocks that learn together: of each its relative error, so that sites compare.
+    """The loss of blocks that learn together: the relative error of each, which makes sites comparable.
 
     Args:
         observed: The teacher, which reads each batch once for all blocks.
-        lessons: The blocks; the trained module itself is not called.
+        lessons: The blocks, which are called one by one; the module that holds them all is not.
     """
     return lambda _, batch: teaching_terms(observed.read(batch), lessons)
 
 
 def teaching_terms(seen: Seen, lessons: Sequence[Lesson]) -> Iterator[torch.Tensor]:
-    """Each block's relative error; the terms share nothing: one is differentiated before the next is computed."""
+    """Each block's relative error; the terms share no tensors, so each is differentiated before the next is made."""
     for lesson in lessons:
         yield relative_error(*answer(lesson, seen))
 
 
 class Explained:
-    """R² over many batches: the part of a target's variance that is explained, of all channels or of some.
+    """R² over many batches: the explained part of a target's variance, over all channels or over some.
 
-    Sums are kept of each channel, in double precision; the batches are not.
+    It keeps sums per channel, in double precision, and no batches.
     """
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class Explained:
         self._squares: torch.Tensor | float = 0.0
 
     def add(self, given: torch.Tensor, target: torch.Tensor) -> None:
-        """Takes a batch in, shape (positions, channels) each."""
+        """Adds a batch, each tensor of shape (positions, channels)."""
         target = target.double()
         self._positions += len(target)
         self._errors = self._errors + (given - target).square().sum(dim=0).cpu()
@@ -144,14 +144,14 @@ class Explained:
         self._squares = self._squares + target.square().sum(dim=0).cpu()
 
     def r2(self) -> float:
-        """Of all channels together; 0 where the target does not vary."""
+        """R² over all channels; 0 where the target does not vary."""
         return self.r2_by(1)[0]
 
     def r2_by(self, groups: int) -> list[float]:
-        """Of each of so many equal groups of neighbouring channels, such as heads.
+        """R² of each of several equal groups of neighbouring channels, such as heads.
 
         Args:
-            groups: How many; at least one batch was taken in.
+            groups: The number of groups. At least one batch must have been added.
         """
         assert isinstance(self._errors, torch.Tensor)
         assert isinstance(self._sums, torch.Tensor)
@@ -162,15 +162,15 @@ class Explained:
 
 @torch.no_grad()
 def explained(observed: Observed, lessons: Sequence[Lesson], batches: Iterable[Batch]) -> dict[str, float]:
-    """R² of each block on held-out batches: the part of its target's variance, over all channels, that it explains.
+    """R² of each block on held-out batches: the explained part of its target's variance, over all channels.
 
     Args:
         observed: The teacher.
-        lessons: The blocks; each is in the mode afterwards that it was in.
+        lessons: The blocks; each keeps its mode (training or evaluation).
         batches: Held-out data.
 
     Returns:
-        Key of each lesson -> R², 1 where everything is explained, below 0 where the mean would be better.
+        Key of each lesson -> R²: 1 where all variance is explained, below 0 where the target's mean would be better.
     """
     found = {lesson.key: Explained() for lesson in lessons}
     modes = [lesson.block.training for lesson in lessons]
@@ -186,10 +186,10 @@ def explained(observed: Observed, lessons: Sequence[Lesson], batches: Iterable[B
 
 
 def teachable(lessons: Sequence[Lesson]) -> nn.ModuleDict:
-    """All blocks as one module to be trained; what they took over from the teacher does not learn.
+    """All blocks as one module to train; parameters that they took over from the teacher stay frozen.
 
     Args:
-        lessons: Their blocks are changed: ``requires_grad`` is set to what is taught.
+        lessons: ``requires_grad`` of their blocks' parameters is set accordingly.
     """
     for lesson in lessons:
         if isinstance(lesson.block, BlockModule):
@@ -201,20 +201,20 @@ def teachable(lessons: Sequence[Lesson]) -> nn.ModuleDict:
 
 
 def training_bytes(block: nn.Module) -> int:
-    """What a block takes while it learns, in bytes, without activations.
+    """Memory of a block while it learns, in bytes, without activations.
 
-    That is weights, gradients, two moments, and the copy of weights and moments that a training keeps to go back to.
+    That is weights, gradients, two moments, and the copy of weights and moments that a rollback needs.
     """
     return sum(7 * parameter.numel() * parameter.element_size() for parameter in block.parameters())
 
 
 def in_groups(lessons: Sequence[Lesson], limit: float) -> list[list[Lesson]]:
-    """Lessons in groups that can be taught one after the other, in their order.
+    """Lessons in groups that are taught one after the other, in the given order.
 
     Args:
-        lessons: All of them.
-        limit: Bytes that the blocks of a group may take while they learn, as ``training_bytes`` counts; a block that
-            takes more stands alone.
+        lessons: All lessons.
+        limit: Bytes that the blocks of a group may take while they learn, by ``training_bytes``; a block that takes
+            more is a group of its own.
     """
     groups: list[list[Lesson]] = []
     room = 0.0

@@ -1,4 +1,4 @@
-"""What a model's answers are held against: the targets of the data, and what its teacher says.
+"""The losses: against the labels of the data, and against the teacher.
 
 Batches are named tensors: the model's inputs, and ``labels`` with -100 at positions that do not count.
 """
@@ -17,15 +17,15 @@ from leanformer.model.stacks import real_tokens
 
 Batch = dict[str, torch.Tensor]
 Loss = Callable[[Any, Batch], Iterator[torch.Tensor]]
-"""From the model (wrapped for the device and precision) and a batch: the terms of the loss. Terms that share nothing
-are given one by one, each is differentiated before the next is computed, and only one's activations are held."""
+"""From the model (wrapped for the device and precision) and a batch to the terms of the loss. Terms that share no
+tensors come one by one: each is differentiated before the next is computed, so that only one's activations are held."""
 
 
 def inputs_of(batch: Batch) -> dict[str, Any]:
-    """What a model is called with to answer a whole batch: all but the labels, and no cache of what a decoder read."""
+    """A model's arguments for a whole batch: all but the labels, and without a decoder's cache."""
     inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
     if "decoder_input_ids" in inputs:
-        inputs["use_cache"] = False  # else every key and value is copied into one, for tokens that nobody writes
+        inputs["use_cache"] = False  # a cache would copy every key and value, and nothing is generated here
     return inputs
 
 
@@ -41,7 +41,7 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: f
 
 
 def label_loss(label_smoothing: float) -> Loss:
-    """The loss of a model that gives ``logits`` on batches with ``labels``: cross-entropy."""
+    """Cross-entropy of a model's ``logits`` with the batch's ``labels``."""
 
     def loss(model: Any, batch: Batch) -> Iterator[torch.Tensor]:
         yield cross_entropy(model(**inputs_of(batch)).logits, batch["labels"], label_smoothing)
@@ -50,9 +50,9 @@ def label_loss(label_smoothing: float) -> Loss:
 
 
 def relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Squared error by the target's variance around its mean, over all channels: 1 less R².
+    """Squared error divided by the target's variance around its mean, over all channels: 1 minus R².
 
-    Where the target does not vary at all (one position, a dead attention), it is the squared error itself.
+    Where the target does not vary at all (one position, an attention that gives a constant), it is the squared error.
 
     Args:
         given: Shape (..., channels).
@@ -64,7 +64,7 @@ def relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def divergence(logits: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Kullback-Leibler divergence of the student's from the teacher's softened distribution, times temperature², nats.
+    """Kullback-Leibler divergence of the student's from the teacher's softened distribution, in nats, times T².
 
     Source: Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531).
 
@@ -72,7 +72,7 @@ def divergence(logits: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor,
         logits: The student's, shape (..., classes).
         wanted: The teacher's.
         labels: Shape (...); positions of -100 do not count.
-        temperature: Both are divided by it.
+        temperature: T; both logits are divided by it.
     """
     counts = labels != -100
     given = F.log_softmax(logits[counts].float() / temperature, dim=-1)
@@ -81,12 +81,12 @@ def divergence(logits: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor,
 
 
 def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_smoothing: float) -> Loss:
-    """The loss of tuning an assembled student: targets of the data, the teacher's distribution, its hidden states.
+    """The loss for tuning an assembled student: the labels, the teacher's distribution and its hidden states.
 
     Args:
-        teacher: The teacher with open layers, in evaluation mode; not asked where only cross-entropy counts.
-        config: The weights.
-        label_smoothing: Of the cross-entropy.
+        teacher: The teacher with open layers, in evaluation mode; not used where only cross-entropy counts.
+        config: The weights of the terms.
+        label_smoothing: For the cross-entropy.
     """
 
     def loss(student: Any, batch: Batch) -> Iterator[torch.Tensor]:
@@ -111,7 +111,7 @@ def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_s
 
 
 def _hidden_states(outputs: Any, wanted: Any, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """After each layer, at real positions: the student's and the teacher's, shape (positions, d_model)."""
+    """The student's and the teacher's states after each layer, at real positions, shape (positions, d_model)."""
     masks = {"encoder_hidden_states": real_tokens(batch.get("attention_mask"))}
     if "decoder_hidden_states" in wanted:
         masks["decoder_hidden_states"] = batch["labels"] != -100

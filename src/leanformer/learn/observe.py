@@ -1,4 +1,4 @@
-"""What a teacher's sites are given and what they make of it, watched while it reads batches, without changing it."""
+"""Records the inputs and outputs of a teacher's sites while it reads batches, without changing it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from leanformer.model.stacks import real_tokens
 from leanformer.model.surgery import module_at
 
 Target = Literal["output", "heads"]
-"""What of a site is watched: its output, shape (batch, tokens, d_model), or an attention's heads side by side, before
+"""What is recorded at a site: its output, shape (batch, tokens, d_model), or an attention's heads side by side, before
 the output projection, shape (batch, tokens, heads * head_dim)."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a teacher's forward pass showed.
+    """The record of a teacher's forward pass.
 
     Args:
-        inputs: Site -> the hidden states that the part there was given, shape (batch, tokens, d_model).
-        targets: (site, target) -> what it gave, shape (batch, tokens, channels).
+        inputs: Site -> the hidden states that went in, shape (batch, tokens, d_model).
+        targets: (site, target) -> what came out, shape (batch, tokens, channels).
         source: The encoder's output, shape (batch, source tokens, d_model), where the model has a decoder.
         source_mask: Boolean, True at the source's real tokens; None where there is no padding.
         target_mask: Likewise of the decoder's tokens.
@@ -49,8 +49,8 @@ class Seen:
         return self.target_mask if site.causal else self.source_mask
 
     def inputs_at(self, site: Site) -> BlockInputs:
-        """What a block at a site is called with: hidden states, their mask, and the source with its own."""
-        # A causal block never reads on: padding behind a sentence is nothing to it, and training has no other.
+        """The inputs of a block at a site: hidden states and their mask, and the source and its mask."""
+        # A causal block reads no later tokens, and padding in training stands at the end, so that it needs no mask.
         padding_mask = None if site.causal else self.source_mask
         source = (self.source, self.source_mask) if site.reads_source else (None, None)
         return BlockInputs(self.inputs[site.name], padding_mask, *source)
@@ -62,11 +62,11 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 class Observed:
-    """A teacher whose sites are watched while it reads batches (a context manager: outside it nothing is watched).
+    """A teacher whose sites are recorded while it reads batches; a context manager that adds and removes the hooks.
 
     Args:
-        teacher: A model with open layers, as ``reduce(model, {})`` makes it; set to evaluation mode.
-        wanted: The sites, and what is wanted of each.
+        teacher: A model with open layers, as ``reduce(model, {})`` makes it; it is set to evaluation mode.
+        wanted: The sites, and what to record at each.
 
     Raises:
         LeanformerError: On entering: a site is empty, or has no attention of the teacher's own whose heads are wanted.
@@ -82,7 +82,7 @@ class Observed:
     def __enter__(self) -> Observed:
         family = find_family(self.teacher)
         self.teacher.eval()
-        with self._hooks:  # none is left where one of them cannot be
+        with self._hooks:  # an error removes those that were added
             for name, target in self.wanted:
                 module = module_at(self.teacher, name)
                 if module is None:
@@ -91,7 +91,7 @@ class Observed:
                 if target == "heads":
                     if not isinstance(module, family.attention_class):
                         raise LeanformerError(
-                            f"the teacher has no attention of its own at {name} whose heads could teach"
+                            f"the teacher has no attention of its own at {name}, and so no heads to learn from"
                         )
                     self._watch_heads(family.output_projection(module), name)
             self._hooks = self._hooks.pop_all()
@@ -125,8 +125,8 @@ class Observed:
             batch: Named inputs, with ``labels``.
 
         Raises:
-            LeanformerError: A site showed nothing: the forward pass does not go through it. A translator's batch has
-                no ``decoder_input_ids``.
+            LeanformerError: The forward pass does not go through a site, or a translator's batch has no
+                ``decoder_input_ids``.
         """
         has_decoder = "decoder" in find_family(self.teacher).stacks(self.teacher)
         if has_decoder and "decoder_input_ids" not in batch:
@@ -142,7 +142,7 @@ class Observed:
             outputs = self.teacher(**inputs_of(batch), output_hidden_states=True)
         for name, target in self.wanted:
             if name not in self._inputs or (name, target) not in self._targets:
-                raise LeanformerError(f"nothing was seen at {name}: the teacher's forward pass does not go through it")
+                raise LeanformerError(f"the teacher's forward pass does not go through the site {name}")
         return Seen(
             self._inputs,
             self._targets,

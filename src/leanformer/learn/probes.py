@@ -1,4 +1,4 @@
-"""What is fitted or taught to a site only to learn something of it: the best linear map, and blocks head by head."""
+"""Probes, which show what a site does: the best linear map, and blocks that are taught head by head."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.tokens import without_padding
 
-# As part of the mean variance of a feature: features may depend on each other, and a sum over them is to stay solvable.
+# Relative to a feature's mean square; it keeps the equations solvable where features are linearly dependent.
 RIDGE = 1e-6
 
 
 def features(site: Site, inputs: BlockInputs) -> torch.Tensor:
-    """What a linear map may read at a site, token by token: the token, the mean of the tokens it may read, and 1.
+    """The inputs of the linear map at a site, for each token: the token, the mean of the tokens it may read, and 1.
 
     Args:
-        site: Its kind says what may be read: nothing else at an MLP, the tokens up to there at a decoder's attention.
-        inputs: What the site was given.
+        site: Its kind says what a token may read: only itself at an MLP, no later tokens in a decoder's self-attention.
+        inputs: The site's inputs.
 
     Returns:
         Shape (batch, tokens, features), in double precision.
@@ -41,14 +41,14 @@ def features(site: Site, inputs: BlockInputs) -> torch.Tensor:
 
 
 class LeastSquares:
-    """A linear map fitted to batches, by sums of products alone."""
+    """A linear map fitted to batches by least squares; it keeps sums of products and no batches."""
 
     def __init__(self) -> None:
         self._products: torch.Tensor | float = 0.0  # of features with features
         self._targets: torch.Tensor | float = 0.0  # of features with targets
 
     def add(self, given: torch.Tensor, target: torch.Tensor) -> None:
-        """Takes a batch in: features, shape (positions, features), and targets, shape (positions, channels)."""
+        """Adds a batch: features, shape (positions, features), and targets, shape (positions, channels)."""
         self._products = self._products + given.T @ given
         self._targets = self._targets + given.T @ target.double()
 
@@ -62,10 +62,10 @@ class LeastSquares:
 
 
 class LinearModule(BlockModule):
-    """A fitted linear map as it stands at a site.
+    """A fitted linear map as a block at a site.
 
     Args:
-        site: Where.
+        site: The site.
         weight: From ``LeastSquares``, shape (features, d_model).
     """
 
@@ -83,10 +83,10 @@ class LinearModule(BlockModule):
 
 
 class HeadsProbe(BlockModule):
-    """A block that is taught the heads themselves, so that each can be told apart; the output projection stays.
+    """A block that is taught the heads before the output projection, so that R² is known for each head.
 
     Args:
-        block: Starts from the attention; its output projection does not learn.
+        block: Initialised from the attention; its output projection is not trained.
         attention: That attention.
     """
 
@@ -96,7 +96,7 @@ class HeadsProbe(BlockModule):
         super().__init__()
         self.block = block
         self.max_length = block.max_length
-        # Where the block's values have no bias, the heads' own is in the block's output projection.
+        # Where the block's values have no bias, the output projection holds the bias of the heads.
         folded = attention.value_bias is not None and getattr(block.value, "bias", None) is None
         shift = attention.value_bias if folded else torch.zeros_like(attention.value[0])
         self.shift: torch.Tensor

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, each a function of the step alone, so that any step can be resumed at."""
+"""Learning-rate schedules, each a function of the step alone, so that training can resume at any step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ONE_CYCLE_END = 1 / 25e4
 
 
 def rate_factor(schedule: Schedule, step: int, steps: int, warmup: float) -> float:
-    """What the peak learning rate is multiplied with at a step.
+    """The factor of the peak learning rate at a step.
 
     Args:
         schedule: ``cosine`` rises linearly and falls along a cosine to 0; ``one_cycle`` starts at 1/25 and rises and

@@ -18,7 +18,7 @@ from leanformer.model.hf import attention_implementation
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW that decays what multiplies tokens; see ``parameter_groups``."""
+    """AdamW with weight decay on matrices alone; see ``parameter_groups``."""
     groups = parameter_groups(model, config.weight_decay)
     return torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, fused=True)
 
@@ -34,19 +34,19 @@ def make_accelerator(precision: str, device: torch.device) -> Accelerator:
     """The accelerator for a device and a settled precision.
 
     Raises:
-        LeanformerError: This process has used accelerate in another way, and accelerate keeps to the first.
+        LeanformerError: This process has used accelerate with another precision or device, which accelerate keeps.
     """
     try:
         return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no", cpu=device.type == "cpu")
     except ValueError as error:
         raise LeanformerError(
             f"{precision} on {device.type}: this Python process has used accelerate with another precision or device, "
-            "and accelerate keeps to the first; start a new process"
+            "and accelerate cannot change it; start a new process"
         ) from error
 
 
 class TrainingStep:
-    """Forward, backward, clipping and update of one model; also what is timed where training speed is measured.
+    """Forward, backward, clipping and update of one model; the measurement of training speed times it too.
 
     Args:
         model: On the accelerator's device.
@@ -78,7 +78,7 @@ class TrainingStep:
         self.loss = loss or label_loss(config.label_smoothing)
         self.optimizer = make_optimizer(model, config, learning_rate)
         self._parameters = list(model.parameters())
-        self._own_forward = model.__dict__.get("forward")  # that of its class mostly, and none of its own
+        self._own_forward = model.__dict__.get("forward")  # mostly None: the forward is its class's
         self._forward: Any = (
             compiled(model, config.batches_differ_in_shape, accelerator.device)
             if config.compile
@@ -91,18 +91,18 @@ class TrainingStep:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Sets the rate of the steps to come."""
+        """Sets the learning rate of the next steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
 
     def __call__(self, batch: Batch) -> torch.Tensor:
-        """One step; gives the loss of the batch, which is not finite where the gradient was not.
+        """One step; returns the loss of the batch, which is not finite where the gradient is not.
 
-        Backward, clipping and update are PyTorch's own: in float32 and bfloat16, without shards, accelerate's would do
-        the same, and look for installed packages at each call.
+        Backward, clipping and update are PyTorch's own. Accelerate's do the same in float32 and bfloat16 without
+        sharding, but look for installed packages at each call.
 
         Raises:
-            LeanformerError: The model is to be compiled, and cannot be here.
+            LeanformerError: The model is to be compiled, and this machine cannot do it.
         """
         total = torch.zeros((), device=self.accelerator.device)
         terms = self.loss(self._forward, batch)
@@ -111,20 +111,20 @@ class TrainingStep:
                 term = next(terms, None)
             if term is None:
                 break
-            with compiling():  # the gradient's part, which comes when it is first asked for
+            with compiling():  # the gradient is compiled when it is first computed
                 term.backward()
             total += term.detach()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = nn.utils.clip_grad_norm_(self._parameters, limit)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return total + norm * 0  # 0 x inf is nan: one look at the loss sees the gradient too
+        return total + norm * 0  # 0 x inf is nan: a check of the loss checks the gradient too
 
     def close(self) -> None:
-        """Takes the accelerator's wrappers off the model again, and lets go of it."""
+        """Removes the accelerator's wrappers from the model, and frees it."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        # In half precision accelerate leaves a forward on the model: its innermost one, without what transformers wraps
-        # around it, and in a circle of references that keeps the model alive.
+        # In half precision accelerate leaves a ``forward`` on the model: it lacks what transformers wraps around it,
+        # and its circular reference keeps the model alive.
         self.model.__dict__.pop("forward", None)
         if self._own_forward is not None:
             self.model.__dict__["forward"] = self._own_forward

@@ -1,4 +1,4 @@
-"""The one training loop, for every model: steps, epochs, returns to the last good state, checkpoints."""
+"""The training loop of every model: steps, epochs, rollbacks to the last good state, checkpoints."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from leanformer.learn.losses import Batch, Loss
 from leanformer.learn.schedule import rate_factor
 from leanformer.learn.step import TrainingStep
 
-# A rollback goes to the last boundary, so that a step's fate depends on the step alone and not on when a checkpoint
-# happened to be written: a trial that was cut off and resumed goes the way of one that was not.
+# A rollback goes to the last boundary, whose place does not depend on when checkpoints are written: a trial that is
+# interrupted and resumed gives the same model as one that is not.
 STEPS_BETWEEN_BOUNDARIES = 500
 MAX_ROLLBACKS = 2
 ROLLBACK_RATE_FACTOR = 0.25
-# Looking at a loss waits for the device; on a CPU there is nothing to wait for.
-STEPS_BETWEEN_LOOKS_ON_GPU = 25
+# Reading a loss waits for the device; on a CPU there is nothing to wait for.
+STEPS_BETWEEN_LOSS_READS_ON_GPU = 25
 
 
 @runtime_checkable
 class TrainingBatches(Protocol):
-    """What the loop needs of the data."""
+    """The training data, as the loop needs them."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training steps an epoch."""
+        """Training steps per epoch."""
 
     def training(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from a step on, as named inputs with ``labels``."""
+        """The batches of one epoch from a given step on, as named inputs with ``labels``."""
 
 
 class Observer(Protocol):
-    """What the loop tells, and asks of the task."""
+    """What the loop calls to measure on validation data and to report its progress."""
 
     def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
-        """Measures on the validation split, such as ``validation_loss``; called after each epoch, and told the last."""
+        """Measures on the validation split, such as ``validation_loss``; called after each epoch."""
 
     def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
         """Called with each epoch's numbers."""
@@ -65,10 +65,10 @@ class Trained:
     Args:
         status: ``ok`` or ``failed``.
         reason: Why it failed, in one sentence.
-        epochs: One record an epoch: epoch, train_loss, and what the observer's ``validate`` gives.
+        epochs: One record per epoch: epoch, train_loss, and what the observer's ``validate`` returns.
         seconds: Time spent in training steps, without validation and checkpoints.
         examples: Training examples seen, repeats included.
-        rollbacks: One sentence a rollback.
+        rollbacks: One sentence for each rollback.
     """
 
     status: str = "ok"
@@ -81,12 +81,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Run:
-    """Which training this is; a checkpoint goes on in the same one alone.
+    """What identifies a training; a checkpoint resumes only the training that it comes from.
 
     Args:
-        seed: Order of the examples and augmentation follow from it.
+        seed: Determines the order of the examples and the augmentation.
         epochs: Epochs of the whole training.
-        steps_per_epoch: Training steps of each.
+        steps_per_epoch: Training steps per epoch.
         learning_rate: The peak of the schedule.
     """
 
@@ -96,12 +96,12 @@ class Run:
     learning_rate: float
 
     def find(self, checkpoint: Path, model: nn.Module, device: torch.device) -> Snapshot | None:
-        """The state in which this training was cut off; None where there is no such file.
+        """The state to resume this training from; None where the file does not exist.
 
         Args:
             checkpoint: The file.
-            model: What is trained; it is only looked at.
-            device: Where the state is wanted.
+            model: The model to train; it is not changed.
+            device: The device of the state.
 
         Raises:
             CheckpointError: The checkpoint is damaged, or of another training or model.
@@ -114,24 +114,24 @@ class Run:
             theirs = found.numbers.get("run", {}).get(key)
             if theirs != value:
                 raise CheckpointError(
-                    f"{checkpoint}: the checkpoint is of a training with {key} = {theirs}, not {value}"
+                    f"{checkpoint}: the checkpoint is from a training with {key} = {theirs}, not {value}"
                 )
         if (difference := found.difference(model)) is not None:
-            raise CheckpointError(f"{checkpoint}: the checkpoint is of another model ({difference})")
+            raise CheckpointError(f"{checkpoint}: the checkpoint is from another model ({difference})")
         return found
 
 
 @dataclass
 class _State:
-    """Where a training stands.
+    """How far a training has come.
 
     Args:
-        epoch: Epochs that are done.
-        step: Steps that are done in the present epoch.
-        loss_sum: Sum of the losses of the present epoch's examples, as far as they were looked at.
-        epoch_examples: Examples seen in the present epoch.
-        rate_factor: What rollbacks have made of the learning rate.
-        trained: How the training went so far.
+        epoch: Finished epochs.
+        step: Finished steps of the current epoch.
+        loss_sum: Sum of the losses of the current epoch's examples, as far as they were read from the device.
+        epoch_examples: Examples seen in the current epoch.
+        rate_factor: The factor that rollbacks have put on the learning rate.
+        trained: The record of the training so far.
     """
 
     epoch: int = 0
@@ -146,7 +146,7 @@ class WeightMean:
     """The mean of a model's weights after each of its last epochs.
 
     Args:
-        first: The first epoch that counts, from 0; none does where it is the number of all epochs.
+        first: The first epoch that counts, from 0; none counts where it is the number of all epochs.
     """
 
     def __init__(self, first: int) -> None:
@@ -155,7 +155,7 @@ class WeightMean:
         self.sums: dict[str, torch.Tensor] = {}
 
     def add(self, model: nn.Module, epoch: int) -> None:
-        """Adds the weights as they are after an epoch, if it counts."""
+        """Adds the weights after an epoch, if it counts."""
         if epoch < self.first:
             return
         self.epochs = epoch - max(self.first, 0) + 1
@@ -173,22 +173,22 @@ class WeightMean:
 
 
 class _NonFiniteError(Exception):
-    """The loss or the gradient's norm is not a number any more."""
+    """The loss or the gradient's norm is not finite."""
 
 
 class Trainer:
-    """Trains a model in place, from where it stands to the end of its run.
+    """Trains a model in place, from its current state to the end of its run.
 
-    Its state is kept at boundaries, which are the end of each epoch and every 500th step of one. Training goes back to
-    the last boundary when the loss or its gradient is not finite, and a checkpoint is the last boundary in a file.
+    The state is kept at boundaries: at the end of each epoch and every 500th step within one. Training goes back to the
+    last boundary when the loss or its gradient is not finite, and a checkpoint is the last boundary in a file.
 
     Args:
         step: The model, and how it learns from a batch.
         batches: The training data.
         run: Seed, epochs and learning rate.
-        observer: Is told of steps and epochs, and measures on validation data.
-        checkpoint: A file to write the last boundary to now and then; None: none is written.
-        found: The state to go on from, from ``Run.find``.
+        observer: Called after steps and epochs; measures on validation data.
+        checkpoint: A file to write the last boundary to at intervals; with None, none is written.
+        found: The state to resume from, as ``Run.find`` gives it.
     """
 
     def __init__(
@@ -211,15 +211,15 @@ class Trainer:
         average_last = self.config.average_last
         self._mean = WeightMean(run.epochs if average_last is None else run.epochs - average_last)
         device = step.accelerator.device
-        self._steps_between_looks = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS_ON_GPU
-        self._unseen = torch.zeros((), device=device)  # sum of the losses since the last look
+        self._steps_between_reads = 1 if device.type == "cpu" else STEPS_BETWEEN_LOSS_READS_ON_GPU
+        self._unread_losses = torch.zeros((), device=device)  # the sum of those that are still on the device
         if found is not None:
             self._restore(found)
         self._boundary = self._snapshot() if found is None else found
         self._last_write = time.monotonic()
 
     def fit(self) -> Trained:
-        """Trains to the end, or until the training is given up; what asks the process to end writes a checkpoint."""
+        """Trains to the end, or until the training fails; writes a checkpoint when the process is asked to stop."""
         try:
             while self._state.epoch < self.run.epochs and self._state.trained.status == "ok":
                 try:
@@ -236,9 +236,9 @@ class Trainer:
         return self._state.trained
 
     def epoch(self) -> dict[str, float]:
-        """Goes on in the present epoch to its end, and measures on validation data; gives the epoch's record."""
+        """Trains to the end of the current epoch and measures on validation data; returns the epoch's record."""
         state = self._state
-        self._unseen.zero_()
+        self._unread_losses.zero_()
         self.model.train()
         started = time.perf_counter()
         for batch in self.batches.training(self.run.seed, state.epoch, state.step):
@@ -260,16 +260,16 @@ class Trainer:
         return record
 
     def step(self, batch: Batch) -> None:
-        """One training step, at the rate that the schedule has there."""
+        """One training step, at the schedule's learning rate."""
         state, run = self._state, self.run
         number = state.epoch * run.steps_per_epoch + state.step
         factor = rate_factor(self.config.schedule, number, run.epochs * run.steps_per_epoch, self.config.warmup)
         self.training_step.set_learning_rate(self._peak_rate * factor)
         examples = len(batch["labels"])
-        self._unseen += self.training_step(batch) * examples
+        self._unread_losses += self.training_step(batch) * examples
         done = state.step + 1
-        if done % self._steps_between_looks == 0 or done == run.steps_per_epoch:
-            self._look()
+        if done % self._steps_between_reads == 0 or done == run.steps_per_epoch:
+            self._read_losses()
         state.step = done
         state.epoch_examples += examples
         state.trained.examples += examples
@@ -277,19 +277,22 @@ class Trainer:
         stopping.check()
 
     def rollback(self) -> None:
-        """Goes back to the last boundary with a quarter of the rate; the third time, gives the training up."""
+        """Goes back to the last boundary with a quarter of the learning rate; the third time, the training fails."""
         trained = self._state.trained
         at = f"epoch {self._state.epoch + 1}, step {self._state.step + 1}"
         if len(trained.rollbacks) == MAX_ROLLBACKS:
             trained.status = "failed"
             trained.reason = (
                 f"the loss or its gradient was not finite at {at}, after {MAX_ROLLBACKS} returns to the last "
-                f"good state with a lower rate ({self._peak_rate:g} at the end)"
+                f"good state with a lower learning rate ({self._peak_rate:g} at the end)"
             )
             return
         self._restore(self._boundary)
         self._state.rate_factor *= ROLLBACK_RATE_FACTOR
-        reason = f"not finite at {at}: back to the last good state, rate {self._peak_rate:g}"
+        reason = (
+            f"the loss or its gradient was not finite at {at}: back to the last good state, "
+            f"learning rate {self._peak_rate:g}"
+        )
         self._state.trained.seconds = trained.seconds
         self._state.trained.rollbacks = [*trained.rollbacks, reason]
         self._boundary = Snapshot(self._boundary.tensors, self._numbers())
@@ -297,16 +300,16 @@ class Trainer:
 
     @property
     def _peak_rate(self) -> float:
-        """Of the steps to come, rollbacks included."""
+        """The peak learning rate of the next steps, rollbacks included."""
         return self.run.learning_rate * self._state.rate_factor
 
-    def _look(self) -> None:
-        """Takes the losses since the last look into the epoch's."""
-        seen = self._unseen.item()
-        if not math.isfinite(seen):
+    def _read_losses(self) -> None:
+        """Reads the losses since the last look from the device and adds them to the epoch's."""
+        losses = self._unread_losses.item()
+        if not math.isfinite(losses):
             raise _NonFiniteError
-        self._state.loss_sum += seen
-        self._unseen.zero_()
+        self._state.loss_sum += losses
+        self._unread_losses.zero_()
 
     def _end_epoch(self, record: dict[str, float]) -> None:
         state = self._state
@@ -319,7 +322,7 @@ class Trainer:
             self._write_when_due()
 
     def _is_boundary(self) -> bool:
-        """Whether there is a boundary before the next step, and the training has not just gone on from it."""
+        """Whether there is a boundary before the next step, other than the one that training has just resumed from."""
         step = self._state.step
         return step > 0 and step % STEPS_BETWEEN_BOUNDARIES == 0 and self._boundary.numbers["step"] != step
 
@@ -336,7 +339,7 @@ class Trainer:
         self._state = _State(**{**numbers, "trained": Trained(**numbers["trained"])})
 
     def _write_when_due(self) -> None:
-        """Writes the last boundary where the last checkpoint is old enough."""
+        """Writes the last boundary if the last checkpoint is old enough."""
         if self.checkpoint is None or time.monotonic() - self._last_write < self.config.checkpoint_seconds:
             return
         self._boundary.write(self.checkpoint)
@@ -357,23 +360,23 @@ def train(
 ) -> Trained:
     """Trains a model in place.
 
-    A loss or gradient that is not finite takes training back to the last good state with a quarter of the rate, at
-    most twice; then the training is given up, ``status`` is ``failed`` and ``reason`` says why.
+    A loss or gradient that is not finite takes training back to the last good state with a quarter of the learning
+    rate, at most twice; then the training fails: ``status`` is ``failed`` and ``reason`` says why.
 
     Args:
         model: On the accelerator's device.
         batches: The training data.
         config: Optimizer, schedule, clipping, precision.
-        learning_rate: Peak rate.
-        seed: Order of the examples and augmentation follow from it.
-        observer: Is told of steps and epochs, and measures on validation data.
+        learning_rate: The peak learning rate.
+        seed: Determines the order of the examples and the augmentation.
+        observer: Called after steps and epochs; measures on validation data.
         accelerator: From ``make_accelerator``.
-        checkpoint: A file to write the state to now and then, and to go on from if it is there.
+        checkpoint: A file to write the state to at intervals, and to resume from if it exists.
         epochs: Instead of ``config.epochs``.
         loss: By default the cross-entropy of the model's ``logits`` with the batch's ``labels``.
 
     Raises:
-        CheckpointError: The checkpoint is damaged, or of another training. The model is as it was.
+        CheckpointError: The checkpoint is damaged, or from another training. The model is unchanged.
         LeanformerError: The checkpoint cannot be read or written.
     """
     run = Run(seed, config.epochs if epochs is None else epochs, batches.steps_per_epoch, learning_rate)

@@ -1,8 +1,8 @@
 """Which of a model's parameters weight decay pulls towards zero.
 
-The mixer's ``mixing`` and the ``up`` of maps of low rank decay as every other matrix does, although they are bare
-parameters: who sets a weight decay means all matrices. It makes no difference that counts. Decayed against not decayed,
-in pairs of one seed each, validation loss, mean and standard error of the difference:
+The mixer's ``mixing`` and the ``up`` of low-rank maps decay like all other matrices, although they are bare parameters:
+weight decay is meant for all matrices. The difference is negligible. Validation loss with decay minus without, in pairs
+of the same seed, mean and standard error:
 
 | data (seeds) | form | at 0.01, the default | at 0.1 |
 |---|---|---|---|
@@ -23,13 +23,13 @@ from torch import nn
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """A model's trainable parameters in groups for an optimizer: those that decay, and those that do not.
 
-    What tokens are multiplied with decays: the weights of ``nn.Linear`` and ``nn.Conv2d``, and what any other module
-    names in its attribute ``decayed``, as blocks do (``BlockModule``). Norms, biases, embeddings and factors that start
-    at one do not.
+    Matrices that multiply tokens decay: the weights of ``nn.Linear`` and ``nn.Conv2d``, and what any other module names
+    in its attribute ``decayed``, as blocks do (``BlockModule``). Norms, biases, embeddings and factors that start at
+    one do not.
 
     Args:
         model: The model.
-        weight_decay: Of the first group, as the optimizer takes it.
+        weight_decay: The optimizer's weight decay for the first group.
 
     Returns:
         One or two groups, each ``params`` and ``weight_decay``; none is empty.

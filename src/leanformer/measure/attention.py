@@ -12,13 +12,13 @@ from leanformer.model.family import Family
 
 
 def weights_of(family: Family, site: Site, module: nn.Module, inputs: BlockInputs) -> torch.Tensor | None:
-    """The weights with which an attention averages, or None where what stands there has none.
+    """The weights with which an attention averages, or None where the module has none.
 
     Args:
-        family: The model's.
-        site: Where it stands.
-        module: What stands there: the family's own attention, or a block.
-        inputs: What it was given, with the mask of its tokens.
+        family: The model's family.
+        site: The site.
+        module: The module at the site: the family's own attention, or a block.
+        inputs: The module's inputs, with the mask of its tokens.
 
     Returns:
         Shape (batch, heads, tokens, tokens read); each row sums to one.
@@ -41,10 +41,10 @@ def weights_of(family: Family, site: Site, module: nn.Module, inputs: BlockInput
 
 
 class HeadSpread:
-    """Sums up, head by head and over batches, how attention weights spread.
+    """Averages over batches, for each head, how attention weights spread.
 
     Args:
-        causal: Whether a token reads up to itself alone.
+        causal: Whether a token reads no later tokens.
     """
 
     def __init__(self, causal: bool) -> None:
@@ -56,21 +56,21 @@ class HeadSpread:
         self._read = 0
 
     def add(self, weights: torch.Tensor, mask: torch.Tensor | None, read_mask: torch.Tensor | None) -> None:
-        """Takes a batch in.
+        """Adds a batch.
 
         Args:
             weights: Shape (batch, heads, tokens, tokens read).
-            mask: Boolean, shape (batch, tokens): True at real tokens that ask; None: all are.
-            read_mask: Boolean, shape (batch, tokens read): likewise of those that are read.
+            mask: Boolean, shape (batch, tokens): True at real queries; with None, all are real.
+            read_mask: Boolean, shape (batch, tokens read): likewise for keys.
         """
         weights = weights.double()
         asks = torch.ones_like(weights[:, 0, :, 0], dtype=torch.bool) if mask is None else mask
         reads = torch.ones_like(weights[:, 0, 0], dtype=torch.bool) if read_mask is None else read_mask
         logs = weights.clamp(min=torch.finfo(torch.float64).tiny).log()
         entropy = -(weights * logs).sum(dim=-1)  # (batch, heads, tokens), nats
-        # (batch, tokens): how many there were to choose from
+        # (batch, tokens): how many tokens each query may read
         readable = reads.cumsum(dim=-1) if self._causal else reads.sum(dim=-1, keepdim=True).expand_as(asks)
-        # Of a single token there is no choice to make, and nothing to say of it.
+        # A query that may read only one token has no entropy to measure.
         chooses = asks & (readable > 1)
         part = entropy / readable.clamp(min=2).log()[:, None]
         real = weights * asks[:, None, :, None] * reads[:, None, None]
@@ -88,12 +88,12 @@ class HeadSpread:
 
     @property
     def entropy(self) -> list[float]:
-        """Of each head the mean entropy of a token's weights, as part of the largest there could be (all alike)."""
+        """For each head, the mean entropy of a query's weights, as part of its maximum (all weights alike)."""
         return [float(value) / max(1, self._queries) for value in self._entropy]
 
     @property
     def effective_rank(self) -> list[float]:
-        """Of each head the mean effective rank of an example's weights: exp of the entropy of the singular values.
+        """For each head, the mean effective rank of an example's weights: exp of the entropy of the singular values.
 
         Source: Roy and Vetterli 2007, "The effective rank: A measure of effective dimensionality" (EUSIPCO).
         """
@@ -101,5 +101,5 @@ class HeadSpread:
 
     @property
     def tokens_read(self) -> float:
-        """Mean tokens that could be read of an example: what an effective rank is to be compared with."""
+        """The mean number of readable tokens per example: the maximum of the effective rank."""
         return self._read / self._sentences

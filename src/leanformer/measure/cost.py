@@ -32,13 +32,13 @@ class Step(Protocol):
         """Forward, backward and update on a batch with ``labels``."""
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Frees the model."""
 
 
 def parameters_by_kind(model: PreTrainedModel) -> dict[str, int]:
-    """Stored numbers by kind of site, each with its norm; the rest is ``other``. They sum to the total.
+    """Parameters by kind of site, each with its norm; the rest is ``other``. They sum to the total.
 
-    A sublayer or a layer counts as its parts, unless one block stands in place of all of them.
+    A sublayer or a layer counts as its parts, unless one block replaces all of them.
     """
     counts: dict[str, int] = {}
     for site in sites(model):
@@ -49,14 +49,14 @@ def parameters_by_kind(model: PreTrainedModel) -> dict[str, int]:
 
 
 def overdetermination_ratio(training_examples: int, outputs: int, parameters: int) -> float:
-    """Q = K M / P: numbers that the training data prescribe for each parameter (arXiv 2410.13732)."""
+    """Q = K M / P: outputs that the training data prescribe for each parameter (arXiv 2410.13732)."""
     return training_examples * outputs / parameters
 
 
 @torch.no_grad()
 def count_flops(action: Callable[[], T]) -> tuple[int, T]:
-    """An action's floating-point operations (matrix products, convolutions; a multiply-add as two) and its result."""
-    # The fused kernels of some devices are not in PyTorch's table; their plain form does the same products.
+    """An action's floating-point operations (matrix products, convolutions; a multiply-add is two) and its result."""
+    # PyTorch does not count the fused kernels of some devices; the plain form does the same products.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         result = action()
     return int(counter.get_total_flops()), result
@@ -73,10 +73,10 @@ def forward_flops(model: nn.Module, example: dict[str, Any]) -> int:
 
 
 def peak_memory(action: Callable[[], object], device: torch.device) -> int:
-    """The most bytes of tensors that an action holds at once, beyond those that were there before it.
+    """The peak memory of an action's tensors in bytes, beyond the tensors that existed before it.
 
-    On a GPU from its allocator's own count, on a CPU from the profiler's record of every allocation, which unlike the
-    process's size says nothing of who ran before.
+    On a GPU it comes from the allocator's own count, on a CPU from the profiler's record of every allocation, which
+    unlike the size of the process does not depend on earlier work.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -101,11 +101,11 @@ class Subject:
 
     Args:
         model: On its device.
-        make_step: Makes a training step, which is closed after its use. It changes the model: give a copy where the
+        make_step: Makes a training step, which is closed after its use. It changes the model: give it a copy where the
             weights matter.
-        training: Gives training batches of the study, as made for training (shuffled, augmented, normalized).
-        call_one: Does the model's job on one example; gives the number of tokens written (0 where none are).
-        call_batch: Does it on many; gives their number, and likewise that of the tokens.
+        training: Gives the study's training batches, prepared for training (shuffled, augmented, normalized).
+        call_one: Runs the model on one example; returns the number of written tokens (0 for a classifier).
+        call_batch: Runs the model on a large batch; returns the numbers of examples and of written tokens.
     """
 
     model: nn.Module
@@ -120,12 +120,12 @@ class Cost:
     """Time and memory of one model.
 
     Args:
-        latency_ms: Milliseconds a call with one example, one entry a call.
-        ms_per_token: Each call's milliseconds divided by the tokens that it wrote; empty where none are written.
-        throughput_per_second: Examples a second in large batches, one entry a round.
-        tokens_per_second: Tokens written a second in the same batches; empty where none are.
-        train_examples_per_second: Examples a second in training steps, data included, one entry a round.
-        peak_memory_mb: Tensors held at most in a forward pass of the large batch, weights included, in 10^6 bytes.
+        latency_ms: Milliseconds per call with one example, one entry per call.
+        ms_per_token: Each call's milliseconds divided by the tokens that it wrote; empty for a classifier.
+        throughput_per_second: Examples per second in large batches, one entry per round.
+        tokens_per_second: Written tokens per second in the same batches; empty for a classifier.
+        train_examples_per_second: Examples per second in training steps, data included, one entry per round.
+        peak_memory_mb: Peak of all tensors in a forward pass of the large batch, weights included, in 10^6 bytes.
         train_peak_memory_mb: Likewise in training steps, with gradients and optimizer state.
     """
 
@@ -140,7 +140,7 @@ class Cost:
     def summary(self) -> dict[str, float | dict[str, float] | None]:
         """Medians, and the latency's 50th and 95th percentile, under the names of ``results.json``.
 
-        Of a token's time that of one example at a time, and in large batches that of all tokens together.
+        The time per token is given for one example at a time and for large batches.
         """
         p50, p95 = np.percentile(self.latency_ms, [50, 95])
         tokens_per_second = statistics.median(self.tokens_per_second) if self.tokens_per_second else None
@@ -166,21 +166,22 @@ def measure_costs(
     training_steps: int = 5,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Cost]:
-    """Measures all models in one process, round by round, so that none is favored by its turn.
+    """Measures all models in one process, in rounds, so that the order of the models does not favor any of them.
 
-    Each round measures every model, and starts with another one; what a slow moment of the machine costs one round, the
-    median over rounds forgets. A model is opened for its turn and let go of after it: at any time the device holds one
-    model, and the copy that is trained. Each turn begins with a large batch that is not timed, because a model that has
-    just been opened is slower, and so is memory when it is first taken. Before the first round there is one that is not
-    recorded, which warms up the process and measures the memory: that is counted, and the moment does not matter to it.
+    Each round measures every model, and starts with another one. The median over rounds ignores a round in which the
+    machine was slow. A model is loaded for its turn and freed after it, so that the device holds only one model and the
+    copy that is trained. Each turn begins with a large batch that is not timed, because the first use of a model and of
+    new memory is slower. A first round that is not recorded warms up the process and measures the memory, which does
+    not depend on the moment.
 
     Args:
-        subjects: Name -> what opens the model with its data; it is called once a round, and keeps no model.
-        device: Where they are.
-        repeats: Rounds.
-        latency_calls: Calls with one example a round.
-        training_steps: Training steps a round.
-        progress: Called with the rounds done and the rounds in all.
+        subjects: Name -> a function that loads the model with its data; it is called once per round, and keeps no
+            model.
+        device: The device of the models.
+        repeats: The number of rounds.
+        latency_calls: Calls with one example per round.
+        training_steps: Training steps per round.
+        progress: Called with the number of finished rounds and the number of all rounds.
     """
     costs = {name: Cost() for name in subjects}
     names = list(subjects)
@@ -198,7 +199,7 @@ def measure_costs(
 
 @contextmanager
 def _quick_collections() -> Iterator[None]:
-    """Python's collector looks only through what comes from now on: each turn needs it, and all else takes it long."""
+    """Keeps existing objects out of garbage collection, which each turn needs and they would make slow."""
     gc.collect()
     gc.freeze()
     try:
@@ -208,13 +209,13 @@ def _quick_collections() -> Iterator[None]:
 
 
 def _warm_up(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, cost: Cost) -> None:
-    """The turn that is not recorded, but for the memory."""
+    """The first turn of a model, of which only the memory is recorded."""
     _measure_memory(subject, device, cost)
     _turn(subject, device, latency_calls, training_steps, Cost())
 
 
 def _turn(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, cost: Cost) -> None:
-    """Adds one round's times of a model that has just been opened."""
+    """Adds one round's times of a model that has just been loaded."""
     subject.model.eval()
     with torch.inference_mode():
         subject.call_batch()
@@ -232,7 +233,7 @@ def _turn(subject: Subject, device: torch.device, latency_calls: int, training_s
 
 
 def _training_speed(step: Step, subject: Subject, device: torch.device, training_steps: int) -> float:
-    """Examples a second in training steps, the making of batches included."""
+    """Examples per second in training steps, the making of batches included."""
     batches = subject.training()
     step(next(batches))  # makes the optimizer's state
     examples = 0
@@ -260,13 +261,13 @@ def _measure_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
     def two_steps() -> None:
         with closing(subject.make_step()) as step:
             step(batch)
-            step(batch)  # with the optimizer's state there
+            step(batch)  # now the optimizer's state exists
 
     cost.train_peak_memory_mb = (weights + peak_memory(two_steps, device)) / 1e6
 
 
 def _seconds(action: Callable[[], T], device: torch.device) -> tuple[float, T]:
-    """How long an action takes, and what it gives."""
+    """The seconds that an action takes, and its result."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a model gets right: example by example."""
+"""A classifier's predictions, example by example."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from leanformer.results.metrics import METRICS, Labels
 
 @dataclass(frozen=True)
 class Predictions:
-    """A classifier's answers, one entry an example.
+    """A classifier's predictions, one entry per example.
 
     Args:
-        labels: The right classes, shape (examples,).
-        predictions: The classes that the model gave, shape (examples,).
-        losses: Cross-entropy an example in nats, shape (examples,).
+        labels: The correct classes, shape (examples,).
+        predictions: The predicted classes, shape (examples,).
+        losses: Cross-entropy per example in nats, shape (examples,).
     """
 
     labels: np.ndarray
@@ -32,7 +32,7 @@ class Predictions:
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether each answer is right, shape (examples,), boolean."""
+        """Whether each prediction is correct, shape (examples,), boolean."""
         return np.asarray(self.labels == self.predictions)
 
     def statistics(self, metric: str) -> np.ndarray:
@@ -49,7 +49,7 @@ class Predictions:
         return float(self.losses.mean())
 
     def table(self) -> pa.Table:
-        """As a table with one row an example: example, label, prediction, correct, loss."""
+        """A table with one row per example: example, label, prediction, correct, loss."""
         return pa.table(
             {
                 "example": np.arange(len(self.labels)),
@@ -77,10 +77,10 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> Predictions:
-    """A classifier's answers on batches of named inputs that include ``labels``. Leaves the model in evaluation mode.
+    """A classifier's predictions for batches of named inputs with ``labels``. Leaves the model in evaluation mode.
 
     Args:
-        model: Called with each batch but its labels; gives ``logits`` of shape (batch, classes).
+        model: Called with each batch without its labels; returns ``logits`` of shape (batch, classes).
         batches: Inputs on the model's device.
     """
     model.eval()

@@ -1,4 +1,4 @@
-"""How translations are scored: by which of sacreBLEU's tokenizers, with case or without, in which form of the text."""
+"""How translations are scored: with which of sacreBLEU's tokenizers, with case or without, in which form of text."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ UNSPACED = frozenset(
 )
 """Languages that are written without spaces between words, by their codes (ISO 639-1 to 639-3)."""
 
-# The same by how a text looks, where the code tells nothing.
+# The scripts of such languages, for language codes that are not known.
 _KANA = re.compile("[\u3040-\u30ff]")
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _OTHER_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Thai, Lao, Tibetan; Myanmar; Khmer
-_LETTER = re.compile(r"[^\W\d_]|[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # some vowels there are no letters
-_LOOKED_AT = 200  # sentences
+_LETTER = re.compile(r"[^\W\d_]|[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # not all of their vowels are letters
+_SAMPLE = 200  # sentences
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How translations are scored; sacreBLEU's own defaults but for these.
+    """How translations are scored: with sacreBLEU's defaults, except for these settings.
 
     Args:
-        tokenize: How metrics that count words cut them, by sacreBLEU's name.
-        lowercase: Whether letters' case counts for nothing.
+        tokenize: sacreBLEU's tokenizer for metrics that count words, by its name.
+        lowercase: Whether case is ignored.
         normalize: The form in which texts are scored, hypotheses and references alike.
     """
 
@@ -46,7 +46,7 @@ class Scoring:
     normalize: Callable[[str], str] = str
 
     def texts(self, texts: Sequence[str]) -> list[str]:
-        """Texts as they are scored."""
+        """Texts in the form in which they are scored."""
         normalized = map(self.normalize, texts)
         return [text.lower() for text in normalized] if self.lowercase else list(normalized)
 
@@ -61,11 +61,11 @@ class Scoring:
 
 
 def choose_tokenizer(wanted: str, language: str, references: Sequence[str]) -> str:
-    """What cuts a target language into words for metrics that count them.
+    """The tokenizer that splits a target language into words for metrics that count them.
 
-    ``auto``: ``zh`` for Chinese; for Japanese and Korean the one that cuts words, where it is installed; else, and for
-    other languages without spaces between words, ``flores200`` where its model lies on the disk, and ``char``. A
-    language whose code tells nothing is known by the script of its sentences. ``13a`` for all others.
+    ``auto`` is ``zh`` for Chinese, and the MeCab tokenizer for Japanese and Korean where it is installed. Otherwise,
+    and for other languages without spaces between words, it is ``flores200`` if its model is on the disk, else
+    ``char``. If the language code is not known, the script of the sentences decides. ``13a`` is for all others.
 
     Args:
         wanted: ``accept.tokenize``.
@@ -73,7 +73,7 @@ def choose_tokenizer(wanted: str, language: str, references: Sequence[str]) -> s
         references: Sentences in it.
 
     Raises:
-        LeanformerError: The tokenizer that is asked for by name is not there.
+        LeanformerError: The tokenizer that is asked for by name is not available.
     """
     if wanted != "auto":
         if problem := _problem(wanted):
@@ -87,12 +87,12 @@ def choose_tokenizer(wanted: str, language: str, references: Sequence[str]) -> s
 
 
 def _kind(language: str, references: Sequence[str]) -> str:
-    """Which tokenizer suits a language best, be it there or not."""
+    """The tokenizer that suits a language best, available or not."""
     code = primary_code(language)
     for codes, name in ((CHINESE, "zh"), (JAPANESE, "ja-mecab"), (KOREAN, "ko-mecab"), (UNSPACED, "char")):
         if code in codes:
             return name
-    text = "".join(references[:_LOOKED_AT])
+    text = "".join(references[:_SAMPLE])
     kana, han, others = (len(script.findall(text)) for script in (_KANA, _HAN, _OTHER_UNSPACED))
     if 2 * (kana + han + others) <= len(_LETTER.findall(text)):
         return "13a"
@@ -100,7 +100,7 @@ def _kind(language: str, references: Sequence[str]) -> str:
 
 
 def _problem(tokenize: str) -> str | None:
-    """Why a tokenizer is not there, and what to do; None: it is. Nothing is ever downloaded."""
+    """Why a tokenizer is not available, and what to do; None where it is. Nothing is ever downloaded."""
     if tokenize in DOWNLOADED:
         url, file = model_url(tokenize), model_file(tokenize)
         if not os.path.isfile(file):
@@ -110,6 +110,6 @@ def _problem(tokenize: str) -> str | None:
         remedy = f"run pip install 'sacrebleu[{EXTRAS.get(tokenize)}]', or take char"
     try:
         BLEU(tokenize=tokenize)
-    except Exception as error:  # of many types, from the libraries that are missing or damaged
+    except Exception as error:  # of any type: a library is missing or damaged
         return f"cannot be used ({type(error).__name__}); {remedy}"
     return None

@@ -1,4 +1,4 @@
-"""What a translator gives: its translations, sentence by sentence, and their scores."""
+"""A translator's translations, sentence by sentence, and their scores."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from leanformer.results.metrics import METRICS, Texts, judging
 
 @dataclass(frozen=True)
 class Translations:
-    """A translator's answers, one entry a test sentence, as plain text (detokenised).
+    """A translator's answers, one entry per test sentence, as plain text (detokenised).
 
     Args:
-        sources: What was translated.
-        references: What a person made of it.
-        hypotheses: What the model made of it.
-        scoring: How these are scored. The texts are kept as they were written.
+        sources: The sentences that were translated.
+        references: The translations by people.
+        hypotheses: The model's translations.
+        scoring: How they are scored. The texts themselves are kept unchanged.
 
     Raises:
-        ValueError: There is no sentence, or not one of each to every other.
+        ValueError: There is no sentence, or the numbers of sources, references and hypotheses differ.
     """
 
     sources: tuple[str, ...]
@@ -44,7 +44,7 @@ class Translations:
 
     @cached_property
     def scored(self) -> Translations:
-        """The same, with references and hypotheses in the form in which they are scored."""
+        """The same sentences, with references and hypotheses in the form in which they are scored."""
         references, hypotheses = (tuple(self.scoring.texts(side)) for side in (self.references, self.hypotheses))
         return Translations(self.sources, references, hypotheses, self.scoring)
 
@@ -67,8 +67,8 @@ class Translations:
         return METRICS[metric].each(self.statistics(metric))
 
     def table(self) -> pa.Table:
-        """As a table with one row a sentence: example, source, reference, hypothesis, and its value by each metric by
-        which a study may decide."""
+        """A table with one row per sentence: example, source, reference, hypothesis, and its value in each metric that
+        a study may decide by."""
         texts = {
             "example": np.arange(len(self.sources)),
             "source": self.sources,
@@ -86,8 +86,8 @@ class Translations:
         """Reads a table back.
 
         Args:
-            path: Where it lies.
-            scoring: How its texts are scored now, whatever was so when it was written.
+            path: The file.
+            scoring: How its texts are scored now, which may differ from when it was written.
 
         Raises:
             LeanformerError: The file is missing or damaged.

@@ -1,4 +1,4 @@
-"""What writing costs a translator, counted: operations a sentence and a token, and the state that grows or does not."""
+"""What writing costs a translator: operations per sentence and token, and the size of the decoding state."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from leanformer.model.generate import most_tokens
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of a sentence pair, in tokens, the end mark of each side included.
+    """The lengths of a sentence pair in tokens, with the end mark of each side.
 
     Args:
-        source: Tokens that are read.
-        target: Tokens that are written.
+        source: Tokens to read.
+        target: Tokens to write.
     """
 
     source: int
@@ -29,12 +29,12 @@ class Lengths:
 
 
 def decoding_costs(model: PreTrainedModel, median: Lengths, longest: Lengths) -> dict[str, Any]:
-    """What one hypothesis costs that is written token by token with a cache; a beam of b has b of them.
+    """What one hypothesis costs, written token by token with a cache; a beam of b has b hypotheses.
 
     Args:
         model: An encoder-decoder in evaluation mode.
-        median: The lengths at which operations and state are counted.
-        longest: Those at which the state is counted again.
+        median: The lengths for which operations and state are counted.
+        longest: The lengths for which the state is counted again.
 
     Returns:
         ``decoding`` of a row in ``results.json``.
@@ -60,14 +60,14 @@ def decoding_flops(model: PreTrainedModel, lengths: Lengths) -> tuple[int, int]:
 
     Args:
         model: An encoder-decoder in evaluation mode.
-        lengths: Of the sentence.
+        lengths: The sentence's lengths.
 
     Returns:
-        Those that are done once a sentence, however much is written: the encoder's, and those by which the decoder
-        takes the source in (keys and values, sums, slots) with the first token. And those of the token in the middle of
-        the target, or at least of the second: they grow linearly with the position, or not at all, so that this is the
-        mean over the target; where a mixer's ``max_distance`` ends their growth within the target, it is at most a
-        little more.
+        First the operations that are done once per sentence, independent of the target's length: the encoder's, and
+        those by which the decoder prepares the source with the first token (keys and values, sums, slots). Second the
+        operations of the token in the middle of the target, but at least of the second token. These grow linearly with
+        the position, or not at all, so that this is the mean over the target; where a mixer's ``max_distance`` ends the
+        growth within the target, it is slightly more than the mean.
     """
     sentence = _Sentence(model, lengths.source)
     first, cache = count_flops(lambda: sentence.read(1))
@@ -75,8 +75,7 @@ def decoding_flops(model: PreTrainedModel, lengths: Lengths) -> tuple[int, int]:
     third = second
     if most_tokens(model)[1] > 2:
         third, _ = count_flops(lambda: sentence.read(1, cache))
-    # The first token's own operations are as many fewer than the second's as the second's are than the third's; what
-    # it does beyond them is taking the source in.
+    # Operations grow linearly, so the first token's own are 2 x second - third; the rest of it prepares the source.
     of_first_token = 2 * second - third
     before = sentence.read(max(1, (lengths.target + 1) // 2 - 1))
     of_middle_token, _ = count_flops(lambda: sentence.read(1, before))
@@ -85,31 +84,31 @@ def decoding_flops(model: PreTrainedModel, lengths: Lengths) -> tuple[int, int]:
 
 @torch.no_grad()
 def decoding_state_bytes(model: PreTrainedModel, lengths: Lengths) -> int:
-    """Bytes that one hypothesis carries along when all of its tokens are written; arguments as of ``decoding_flops``.
+    """Bytes of one hypothesis's state when all of its tokens are written; arguments as for ``decoding_flops``.
 
-    These are the keys and values of attention and the states of blocks. The encoder's output, which every model keeps,
-    is not among them, nor what a block keeps once for all sentences.
+    The state is the keys and values of attention and the states of blocks. It does not include the encoder's output,
+    which every model keeps, nor what a block keeps once for all sentences.
     """
     sentence = _Sentence(model, lengths.source)
     cache = sentence.read(max(1, lengths.target - 1))
     if lengths.target > 1:
-        cache = sentence.read(1, cache)  # as ``generate`` ends: what is one tensor at first may be two after a step
+        cache = sentence.read(1, cache)  # as in ``generate``: after a step, keys and values may be separate tensors
     layers = (*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers)
-    # By their storage, because keys may be the values too, and what a view keeps in memory is its whole storage.
-    storages = [tensor.untyped_storage() for layer in layers for tensor in _held(layer)]
+    # Counted by storage, because keys and values may share one, and a view keeps its whole storage in memory.
+    storages = [tensor.untyped_storage() for layer in layers for tensor in _tensors_of(layer)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def _held(layer: CacheLayerMixin) -> Iterator[torch.Tensor]:
-    """What a layer of a cache keeps of each sequence."""
+def _tensors_of(layer: CacheLayerMixin) -> Iterator[torch.Tensor]:
+    """The tensors that a layer of a cache keeps for each sequence."""
     if isinstance(layer, DecodingState):
         yield from layer.sequence_tensors()
-    elif layer.is_initialized:  # one that no attention uses never is
+    elif layer.is_initialized:  # not so where no attention uses the layer
         yield from (layer.keys, layer.values)
 
 
 class _Sentence:
-    """One sentence that a model has encoded, whatever its words.
+    """One sentence that a model has encoded; its words do not matter.
 
     Args:
         model: An encoder-decoder in evaluation mode.
@@ -124,7 +123,7 @@ class _Sentence:
         self.encoder_flops, self._encoded = count_flops(lambda: encoder(input_ids=ids, attention_mask=self._mask))
 
     def read(self, tokens: int, cache: EncoderDecoderCache | None = None) -> EncoderDecoderCache:
-        """Has the decoder read tokens of the target, after those that the cache has read; without one, the first."""
+        """Lets the decoder read the next tokens of the target; without a cache, the first ones."""
         ids = torch.full((1, tokens), self._model.config.decoder_start_token_id, device=self._model.device)
         output = self._model(
             encoder_outputs=self._encoded,

@@ -1,4 +1,4 @@
-"""The table of an ablation as a heat map: the quality that was kept, by which sites were replaced and by what."""
+"""The ablation as a heat map: the quality of each candidate, by the replaced sites and the blocks in their place."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ SCHEMES = {
 }
 SIZES = ("XS", "S", "M", "L")
 NAMED = ("size", "hidden", "per_head")
-"""Arguments of feed_forward that the scheme's name and size say."""
+"""Arguments of feed_forward that the scheme's name and size already express."""
 ATTENTIONS = ("encoder self", "decoder self", "cross")
 CELL_WIDTH = 62  # pixels, for a number and its difference
 NAMES_WIDTH = 150
 
 
 Cell = tuple[tuple["Form", ...], tuple[str, ...]]
-"""What was put in place, and at which sites."""
+"""The blocks, and the sites that they replace."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a plan puts at a site.
+    """A block that a plan puts at a site.
 
     Args:
         name: The published scheme, or the block.
-        size: ``XS``, or ``H 50`` where the hidden units were given; empty for other blocks.
-        rest: The arguments beyond these in which candidates differ.
+        size: ``XS``, or ``H 50`` where the plan gives hidden units; empty for other blocks.
+        rest: The other arguments in which candidates differ.
     """
 
     name: str
@@ -54,22 +54,22 @@ class Form:
 
     @property
     def rank(self) -> int:
-        """By which forms of one name are sorted."""
+        """The order of forms with the same name."""
         hidden = self.size.rpartition(" ")[2]
         return SIZES.index(self.size) if self.size in SIZES else int(hidden) if hidden.isdigit() else 0
 
 
 def road(row: Mapping[str, Any]) -> str:
-    """How a candidate came about: ``as taught``, ``tuned as a whole`` or ``trained from scratch``."""
+    """How a candidate was made: ``as taught``, ``tuned as a whole`` or ``trained from scratch``."""
     if row["method"] == "scratch":
         return "trained from scratch"
     return "tuned as a whole" if any(curve["epochs"] for curve in row["curves"]) else "as taught"
 
 
 def replaced_sites(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where a plan replaced something: ``encoder self``, ``cross``, with the layers where it is not all of them.
+    """The attentions that a plan replaced: ``encoder self``, ``cross``; with the layers if not all are replaced.
 
-    A layer that was replaced whole counts as its attentions, so that one line compares all schemes.
+    A layer that was replaced as a whole counts as its attentions, so that all schemes can be compared.
     """
     there: dict[str, set[int]] = {}
     changed: dict[str, set[int]] = {}
@@ -91,7 +91,7 @@ def _attentions(change: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def put_in_place(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Form, ...]]:
-    """What each plan puts in place of what it replaced, each form once, in the order of the model's sites."""
+    """The blocks that each plan puts in, each form once, in the order of the model's sites."""
     written = [
         [(change, _written(row["plan"], change)) for change in row["changes"] if change["changed"]] for row in rows
     ]
@@ -120,18 +120,18 @@ def _form(change: Mapping[str, Any], entry: Mapping[str, Any], given: Mapping[tu
     )
     if block != "feed_forward":
         return Form(block, "", rest)
-    # The size as the study writes it: a resolved plan may say the hidden units alone, which differ from site to site.
+    # The size as the study writes it; a resolved plan may have only the hidden units, which differ between sites.
     sizes = entry if entry.get("size") or entry.get("hidden") else change["arguments"]
     size = plain(sizes.get("size") or f"H {sizes.get('hidden')}")
     return Form("ASLR" if change["arguments"].get("per_head") else SCHEMES.get(change["kind"], block), size, rest)
 
 
 def ablation(results: Mapping[str, Any]) -> dict[str, go.Figure]:
-    """Quality and difference to the baseline, which sites were replaced across, by what down.
+    """Quality and difference to the baseline, with the replaced sites as columns and the blocks as rows.
 
     Returns:
-        How the candidates came about -> the figure; all share their colors. Empty where no candidate is distilled,
-        none could be compared, or all have the same sites and blocks.
+        How the candidates were made -> the figure; all figures share one color scale. Empty where no candidate is
+        distilled, none could be compared, or all have the same sites and blocks.
     """
     rows = results["candidates"]
     cells = list(zip(put_in_place(rows), map(replaced_sites, rows), strict=True))
@@ -170,7 +170,7 @@ def ablation(results: Mapping[str, Any]) -> dict[str, go.Figure]:
                 "tickangle": 0,
             },
             yaxis={"tickvals": list(range(len(down))), "ticktext": labels},
-            # Where a page is narrower, the figure scrolls.
+            # On a narrower page, the figure scrolls.
             meta={"least_width": NAMES_WIDTH + CELL_WIDTH * len(across)},
         )
     return figures

@@ -1,4 +1,4 @@
-"""The columns of the tables of models, on the terminal and on the page. A new column is an entry here."""
+"""The columns of the tables of models, for the terminal and the page. A new column is an entry here."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def _nothing(row: Row) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table with a row a model.
+    """A column of a table with one row per model.
 
     Args:
-        head: At its top.
-        value: A row -> what its cell says.
-        small: Below the head, on the page.
-        details: A row -> what stands below the value, on the page.
-        label: Beside the value where the page shows a row as a card; the head where none is given.
-        brief: A row -> what the cell says on the terminal, where that is shorter.
+        head: The title.
+        value: A row -> the text of its cell.
+        small: A smaller line below the title, on the page.
+        details: A row -> smaller lines below the value, on the page.
+        label: The label beside the value where the page shows rows as cards; by default the title.
+        brief: A row -> a shorter text for the terminal.
         kind: Whether the cells hold numbers, the verdict with its mark, or sentences.
     """
 
@@ -43,14 +43,14 @@ class Column:
     kind: Literal["number", "verdict", "words"] = "number"
 
     def on_terminal(self, row: Row) -> str:
-        """What the cell says on the terminal."""
+        """The text of the cell on the terminal."""
         return (self.brief or self.value)(row)
 
 
 TERMINAL = ("parameters", "quality", "difference", "speed", "decision")
-"""The columns of the results' table on the terminal, of those of ``result_columns``."""
+"""The keys of ``result_columns`` that the terminal's table shows."""
 PAGE = ("decision", "parameters", "quality", "difference", "p", "reason")
-"""And on the page."""
+"""The keys of ``result_columns`` that the page's table shows."""
 
 
 def result_columns(results: Mapping[str, Any]) -> dict[str, Column]:
@@ -90,7 +90,7 @@ def result_columns(results: Mapping[str, Any]) -> dict[str, Column]:
 
 
 def _failures(row: Row) -> list[str]:
-    """What failed, where the reason does not say it."""
+    """The failures that the reason does not mention."""
     return [
         f"Seed {failure['seed']} failed: {failure['reason']}"
         for failure in row["failures"]
@@ -99,7 +99,7 @@ def _failures(row: Row) -> list[str]:
 
 
 def scored_metrics(results: Mapping[str, Any]) -> list[Metric]:
-    """The metrics by which the task's models were all scored; empty where the study's metric is the only one.
+    """The metrics for which the study has scores; empty where the study's metric is the only one.
 
     Args:
         results: The content of ``results.json``.
@@ -112,7 +112,7 @@ def scored_metrics(results: Mapping[str, Any]) -> list[Metric]:
 
 
 def score_columns(results: Mapping[str, Any]) -> list[Column]:
-    """The columns of the table of scores by each metric.
+    """The columns of the table of scores in each metric.
 
     Args:
         results: The content of ``results.json``.
@@ -194,7 +194,7 @@ def cost_columns(results: Mapping[str, Any]) -> list[Column]:
 
 
 def writing_columns(results: Mapping[str, Any]) -> list[Column]:
-    """The columns of the table of what writing costs.
+    """The columns of the table of the cost of writing.
 
     Args:
         results: The content of ``results.json``.

@@ -1,4 +1,4 @@
-"""The figures of how each model learned, from the content of results.json."""
+"""The figures of the learning curves, from the content of results.json."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from leanformer.results import formats
 from leanformer.results.schema import form_of
 
 Curve = tuple[list[float], list[float | None]]
-"""Epochs, and the value after each."""
+"""Epochs, and the value after each epoch."""
 
 
 def learning_curves(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure]]:
-    """How each model learned, a thin line a seed, the mean of the baseline's seeds behind it.
+    """The learning curves of each model, one thin line per seed, with the mean of the baseline's seeds behind them.
 
     Returns:
-        Name of the model -> what is shown (validation quality, validation loss, training loss) -> the figure. A model
-        whose training ended before its first epoch has no entry. All figures of one kind share their axes.
+        Name of the model -> quantity (validation quality, validation loss, training loss) -> the figure. A model whose
+        training ended before its first epoch has no entry. All figures of one quantity share their axes.
     """
     quality = form_of(results).wording.learned
     shown = {
@@ -76,7 +76,7 @@ def _add_seeds(figure: go.Figure, row: Mapping[str, Any], curves: Mapping[int, C
 
 
 def _curves(row: Mapping[str, Any], key: str, scale: float) -> dict[int, Curve]:
-    """Seed -> its curve."""
+    """Seed -> the curve of a quantity."""
     return {
         curve["seed"]: (
             [epoch["epoch"] for epoch in curve["epochs"]],
@@ -87,7 +87,7 @@ def _curves(row: Mapping[str, Any], key: str, scale: float) -> dict[int, Curve]:
 
 
 def _mean_curve(curves: Mapping[int, Curve]) -> Curve:
-    """The mean over the seeds that came as far, epoch by epoch."""
+    """The mean at each epoch over the seeds that reached it."""
     by_epoch: dict[float, list[float]] = {}
     for epochs, values in curves.values():
         for epoch, value in zip(epochs, values, strict=True):
@@ -97,7 +97,7 @@ def _mean_curve(curves: Mapping[int, Curve]) -> Curve:
 
 
 def _shared_axes(curves: Mapping[str, Mapping[int, Curve]], logarithmic: bool) -> dict[str, Any]:
-    """Axes that show every curve, so that small figures side by side can be compared by eye."""
+    """Axes that fit every curve, so that small figures side by side can be compared."""
     all_curves = [curve for by_seed in curves.values() for curve in by_seed.values()]
     last = max((epoch for epochs, _ in all_curves for epoch in epochs), default=1)
     xaxis = {"range": [0, last * 1.03], "nticks": 5}

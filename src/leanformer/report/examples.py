@@ -1,4 +1,4 @@
-"""Translations side by side: in which words a candidate's differ from the baseline's, and which of these are right."""
+"""Translations side by side: the words in which a candidate's differs from the baseline's, and which are right."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any, Literal
 
-# Scripts that put no space between words are compared by character.
+# Scripts without spaces between words are compared by character.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 
 Mark = Literal["", "right", "wrong"]
 Piece = tuple[str, Mark]
-"""A part of a translation; marked where the other translation has something else, right where the reference has it."""
+"""A part of a translation; marked where the other translation differs, ``right`` where the reference has it too."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Pair:
     """A test sentence and two translations of it.
 
     Args:
-        source: What was translated.
-        reference: What a person made of it.
+        source: The sentence that was translated.
+        reference: The translation by a person.
         baseline: The baseline's translation, in pieces.
-        candidate: The candidate's.
-        baseline_score: Of this sentence, points.
-        candidate_score: Likewise.
+        candidate: The candidate's translation, in pieces.
+        baseline_score: The baseline's score on this sentence, in points.
+        candidate_score: The candidate's score.
     """
 
     source: str
@@ -40,7 +40,7 @@ class Pair:
 
 
 def side_by_side(row: Mapping[str, Any]) -> list[Pair]:
-    """A candidate's examples, differences marked."""
+    """A candidate's examples, with the differences marked."""
     pairs = []
     for example in row["examples"]:
         baseline, candidate, reference = (_words(example[key]) for key in ("baseline", "candidate", "reference"))
@@ -65,7 +65,7 @@ def _words(text: str) -> list[str]:
 
 
 def _aligned(words: list[str], reference: list[str]) -> set[int]:
-    """Positions of the words that the reference has too, in the same order."""
+    """Positions of the words that the reference also has, in the same order."""
     blocks = SequenceMatcher(None, words, reference, autojunk=False).get_matching_blocks()
     return {block.a + step for block in blocks for step in range(block.size)}
 

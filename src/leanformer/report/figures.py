@@ -1,4 +1,4 @@
-"""The figures of quality, from the content of results.json: difference to the baseline, and against cost."""
+"""The figures of quality, from the content of results.json: difference to the baseline, and quality against cost."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ MARGIN = {"line": {"color": COLORS["reject"], "width": 1.5, "dash": "dash"}, "na
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points no other beats.
+    """The points that no other point dominates.
 
     Args:
-        points: (cost, quality) each; less cost and more quality is better.
+        points: (cost, quality) of each; less cost and more quality is better.
 
     Returns:
-        Positions of the points for which no other costs as little and is as good, and better in one of the two; by
-        rising cost.
+        Positions, by rising cost, of the points for which no other is at least as good in both and better in one.
     """
     front = [
         position
@@ -59,7 +58,7 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
     sign = metric.sign
     farthest = -reach(results)
     far = [(place, row) for place, row in enumerate(rows) if sign * row["difference"]["mean"] < farthest]
-    # From the worst to the best, so that what is worse stands on the left also where less is better.
+    # From the worst to the best, so that worse is on the left also where less is better.
     ends = [0, -margin, *(max(farthest, sign * row["difference"][end]) for row in rows for end in ("low", "high"))]
     room = 0.05 * (max(ends) - min(ends)) or 0.001
     figure = empty_figure(
@@ -92,10 +91,10 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
 
 
 def quality_against_cost(results: Mapping[str, Any]) -> dict[str, go.Figure]:
-    """Quality with its interval against each cost that was measured, the study's preferred one first.
+    """Quality with its interval against each measured cost, the study's preferred one first.
 
     Returns:
-        What the cost is called -> the figure, with the Pareto front of the means.
+        Name of the cost -> the figure, with the Pareto front of the means.
     """
     example = form_of(results).wording.example
     costs = [cost for cost in COSTS.values() if cost.axis]
@@ -118,13 +117,13 @@ def _quality_against(
     sign = metric.sign
     places = number_of(results)
     prices = [cost for _, cost in rows]
-    # On a linear axis a tenth and a twentieth of the baseline's cost would be one heap.
+    # On a linear axis, a tenth and a twentieth of the baseline's cost would overlap.
     logarithmic = min(prices) > 0 and max(prices) / min(prices) > 4
     figure = empty_figure(
         height=430,
         xaxis={
             "title": {"text": title + (" (logarithmic)" if logarithmic else "")},
-            # Thousands as 10k; half a millisecond is no "500m".
+            # Thousands as 10k; but half a millisecond not as "500m".
             "tickformat": "~s" if min(prices) >= 1 and max(prices) >= 1000 else "~g",
         },
         yaxis={"title": {"text": metric.titled}} | ({"autorange": "reversed"} if sign < 0 else {}),
@@ -143,7 +142,7 @@ def _quality_against(
         y=[floor if place in far else up[place] for place in front],
         line={"color": NEUTRAL, "width": 1.5, "dash": "dot"},
         hoverinfo="skip",
-        # A front of one point is no line; its entry would explain nothing.
+        # A front of one point is not a line, and needs no entry.
         showlegend=len(front) > 1,
     )
     for word in ("baseline", "accept", "undecided", "reject"):
@@ -155,7 +154,7 @@ def _quality_against(
             x=[across[place] for place in chosen],
             y=[up[place] for place in chosen],
             text=[f"<b>{label}</b>*" if place in front else label for place, label in labels.items()],
-            # Between the interval, which goes up, and the front, which goes right; away from who has the same cost.
+            # Between the interval, which goes up, and the front, which goes right; away from models of the same cost.
             textposition=[f"top {'left' if across[place] < prices[place] else 'right'}" for place in chosen],
             error_y=_errors([rows[place][0]["quality"] for place in chosen], metric, word),
         )
@@ -178,7 +177,7 @@ def _quality_against(
 
 
 def _side_by_side(prices: Sequence[float], logarithmic: bool) -> list[float]:
-    """Where points stand across: at their price, and where several have the same one, a little beside it."""
+    """Horizontal positions: the cost of each point; points of the same cost are moved a little apart."""
     ends = [math.log10(price) if logarithmic else price for price in (min(prices), max(prices))]
     step = 0.015 * (ends[1] - ends[0])
     across = []
@@ -191,7 +190,7 @@ def _side_by_side(prices: Sequence[float], logarithmic: bool) -> list[float]:
 def _points(
     word: str, rows: Sequence[Mapping[str, Any]], metric: Metric, details: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Name, symbols and hover texts of the points of one verdict; a detail is one more line of a hover text."""
+    """Name, symbols and hover texts of the points of one verdict; a detail is a further line of a hover text."""
     texts = [_hover(row, metric) for row in rows]
     if details is not None:
         texts = [f"{text}<br>{detail}" for text, detail in zip(texts, details, strict=True)]
@@ -211,7 +210,7 @@ def _points(
 def _far_points(
     name: str, symbol: str, rows: Sequence[Mapping[str, Any]], metric: Metric, details: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The same for what lost more than an axis shows: triangles at its end, to be given their formats."""
+    """The same for candidates that lost more than an axis shows: triangles at its end."""
     return _points("reject", rows, metric, details) | {
         "name": name,
         "mode": "markers+text",

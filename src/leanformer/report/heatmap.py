@@ -1,4 +1,4 @@
-"""The report's one form of heat map: orange is worse, blue is better, and every cell says its number."""
+"""The report's heat maps: orange is worse, blue is better, and every cell shows its number."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from leanformer.report.style import empty_figure, reach
 from leanformer.results import formats
 from leanformer.results.metrics import Metric
 
-# Apart for every reader, and in gray the number tells.
+# Color-blind readers can tell these apart; in gray, the numbers help.
 COLORSCALE = [[0, "#b35806"], [0.25, "#f1a340"], [0.5, "#f4f5f6"], [0.75, "#79b2d9"], [1, "#0b5394"]]
 
 Grid = Sequence[Sequence[Any]]
-"""One list a line, from top to bottom."""
+"""One list for each line, from top to bottom."""
 
 
 def heat_map(
@@ -27,16 +27,16 @@ def heat_map(
     less_is_better: bool = False,
     **layout: Any,
 ) -> go.Figure:
-    """A heat map; cells stand at whole numbers, counted from the upper left.
+    """A heat map; cells are at whole numbers, counted from the upper left.
 
     Args:
-        values: What the colors show; None leaves a cell empty.
-        texts: Written into the cells; None where there are too many.
-        hovers: What a cell says when it is pointed at.
-        limits: The values of the deepest orange and the deepest blue; equally far from white.
-        unit: Written beside the scale of colors; there is none without it.
-        less_is_better: Turns the colors round.
-        layout: Of the figure: height, axes.
+        values: The values that the colors show; None leaves a cell empty.
+        texts: The texts in the cells; None where there are too many cells.
+        hovers: The hover texts.
+        limits: The values of the deepest orange and the deepest blue; white is in the middle.
+        unit: The title of the color scale; without it, there is no scale.
+        less_is_better: Reverses the colors.
+        layout: The figure's layout: height, axes.
     """
     figure = empty_figure(**layout)
     figure.update_xaxes(showgrid=False)
@@ -45,7 +45,7 @@ def heat_map(
     for down, line in enumerate(written):
         for across, text in enumerate(line):
             if text and values[down][across] is None:
-                # There plotly would write in a color for white paper; a note takes the page's.
+                # Plotly would write this text in a color for white paper; an annotation takes the page's color.
                 figure.add_annotation(x=across, y=down, text=text, showarrow=False)
                 line[across] = ""
     figure.add_heatmap(
@@ -79,12 +79,12 @@ def heat_map(
 
 
 def difference_limits(values: Grid, results: Mapping[str, Any], metric: Metric) -> tuple[float, float]:
-    """Limits at which no difference is white, and what is far is as deep as what is farther.
+    """Limits of a color scale: a difference of 0 is white, and the scale ends at the largest value or at ``reach``.
 
     Args:
-        values: Differences as they are shown.
+        values: The shown differences.
         results: The content of ``results.json``.
-        metric: The study's.
+        metric: The study's metric.
     """
     largest = max((abs(value) for line in values for value in line if value is not None), default=0.0) or 1.0
     limit = min(largest, reach(results) * metric.scale)

@@ -1,4 +1,4 @@
-"""inspection.html and the terminal's table, from inspection.json alone."""
+"""inspection.html and the table for the terminal, from inspection.json alone."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from leanformer.results.inspection import best_probe
 LINE = 26  # pixels
 CELL = 58
 NAMES = 210
-DEEPEST_LOSS = 1.0  # nats: beyond this a site cannot be missed, and a deeper color would pale all others
+DEEPEST_LOSS = 1.0  # nats: beyond this a site is needed anyway, and a longer color scale would make all others pale
 
 Row = Mapping[str, Any]
 Value = Callable[[Row, Any], float | None]
 
 
 def inspection_table(results: Mapping[str, Any]) -> Table:
-    """One line a site, for 80 columns."""
+    """One line per site, for 80 columns."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("site", "linear", "probe", "entropy", "rank", "emptied", "probe", "which"):
         table.add_column(name, justify="left" if name in ("site", "which") else "right", no_wrap=True)
@@ -50,10 +50,10 @@ def inspection_table(results: Mapping[str, Any]) -> Table:
 
 
 LEGEND = (
-    "R² of the best linear map and of the probe; entropy (1: all weights alike) and effective rank, mean over heads; "
-    "what the loss rises by where the site is emptied, and where it is given the probe with which it rises least."
+    "R² of the best linear map and of the best probe; entropy (1: all weights equal) and effective rank, mean over "
+    "heads; rise of the loss where the site is emptied, and where the best probe (least rise) replaces it."
 )
-"""What the table's columns are."""
+"""The meaning of the table's columns."""
 
 
 def write_page(results: Mapping[str, Any], path: Path) -> Path:
@@ -84,7 +84,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> Path:
 
 
 def _plots(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure]]:
-    """Place on the page -> what can be shown there -> the figure."""
+    """Place on the page -> choice of what it shows -> the figure."""
     rows = results["sites"]
     tried = ["linear", *results["probes"]]
     attentions = [row for row in rows if row["entropy"] is not None]
@@ -128,7 +128,7 @@ def _grid(
     unit: str,
     titles: list[str] | None = None,
 ) -> go.Figure:
-    """A line a site, a column a thing that was tried there."""
+    """A figure with a line for each site and a column for each module that was tried there."""
     cells = [[value(row, key) for key in keys] for row in rows]
     return _map([row["site"] for row in rows], titles or keys, cells, write, limits, unit)
 
@@ -140,7 +140,7 @@ def _heads(
     limits: tuple[float, float],
     unit: str,
 ) -> go.Figure:
-    """A line a site, a column a head."""
+    """A figure with a line for each site and a column for each head."""
     lists = [values(row) or [] for row in rows]
     most = max(map(len, lists))
     cells = [[*line, *[None] * (most - len(line))] for line in lists]

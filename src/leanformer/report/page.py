@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing but itself, from results.json alone."""
+"""report.html: one self-contained page, from results.json alone."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_report(directory: Path) -> Path:
 
 
 def make_environment() -> Environment:
-    """Where a page's templates are found and filled in."""
+    """The environment that finds and renders the pages' templates."""
     environment = Environment(
         loader=PackageLoader("leanformer", "report"),
         autoescape=True,
@@ -141,13 +141,13 @@ def render(results: Mapping[str, Any]) -> str:
         learned=[row for row in rows if plots[f"curves-{places[row['name']]}"]],
         taught=[row for row in rows if plots[f"taught-{places[row['name']]}"]],
         study=yaml.safe_dump(results["study"], sort_keys=False, allow_unicode=True, width=100),
-        # Its licence comment goes along; nothing in it ends a script element.
+        # With its licence comment; nothing in it ends a script element.
         plotly=Markup(get_plotlyjs()),
     )
 
 
 def _plots(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Place on the page -> what can be shown there -> the figure as plotly.js reads it."""
+    """Place on the page -> choice of what it shows -> the figure as plotly.js reads it."""
     difference = figures.difference(results)
     by_slices = difference_by_slice(results)
     curves = learning_curves(results)
@@ -159,7 +159,7 @@ def _plots(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "parameters": {"": parameters_by_kind(results)},
         "parts": {} if by_slices is None else {"": by_slices},
     }
-    # By number: a name is no key that a page's scripts should meet.
+    # By number, because a name may hold characters that are special in the page's scripts.
     for name, place in number_of(results).items():
         plots |= {f"curves-{place}": curves.get(name, {}), f"taught-{place}": taught.get(name, {})}
     return {place: {name: figure.to_plotly_json() for name, figure in shown.items()} for place, shown in plots.items()}

@@ -1,4 +1,4 @@
-"""Quality on parts of the test data: by class of images, by length of sentences."""
+"""Quality on parts of the test data: by class of images, or by length of sentences."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def slices_of(results: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, S
 
 
 def by_slice(results: Mapping[str, Any]) -> list[tuple[str, int, list[Slice | None]]]:
-    """Part, its test examples, and what was measured of it for the baseline and each candidate."""
+    """Name of a part, its number of test examples, and the slices of the baseline and each candidate."""
     found = [slices_of(results, row) for row in rows_of(results)]
     examples = {name: part.examples for parts in found for name, part in parts.items()}
     return [(name, count, [parts.get(name) for parts in found]) for name, count in examples.items()]
 
 
 def difference_by_slice(results: Mapping[str, Any]) -> go.Figure | None:
-    """Difference to the baseline on each part, candidates down, parts across; None where there is none."""
+    """Difference to the baseline, with candidates as rows and parts as columns; None where there is none."""
     form = form_of(results)
     metric = form.slice_metric(results)
     rows = [row for row in results["candidates"] if any(part.difference is not None for part in form.slices(row))]
@@ -67,7 +67,7 @@ def difference_by_slice(results: Mapping[str, Any]) -> go.Figure | None:
             "ticktext": [tick(name) for name in names] if few else [],
         },
         yaxis=row_axis(results, rows),
-        # On a phone the names would take the room that the numbers need.
+        # On a phone, names would take the space that the numbers need.
         meta={"narrow": {"yaxis": {"ticktext": [f"<b>{places[row['name']]}</b>" for row in rows]}}},
     )
 
@@ -84,7 +84,7 @@ def _hover(name: str, part: Slice | None, results: Mapping[str, Any], metric: Me
 
 
 def greatest_losses(results: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """The parts of the test data that lost most to the baseline, in words.
+    """The parts of the test data with the greatest losses to the baseline, in words.
 
     Args:
         results: The content of ``results.json``.

@@ -1,4 +1,4 @@
-"""What each plan changes: the sites one by one and like ones together, and where each model's parameters are."""
+"""What each plan changes, site by site and in groups of like sites, and where each model's parameters are."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from leanformer.results import formats
 from leanformer.results.schema import rows_of
 
 KINDS = (("#2a78b5", ""), ("#d98c00", "/"), ("#1f9d7a", "."), ("#a8588f", "\\"), ("#56b4e9", "x"))
-"""Color and pattern by kind of site, in the order in which kinds come."""
+"""Color and pattern of each kind of site, in the order of the kinds."""
 
 
 PLACES = {"self_attention": "self", "cross_attention": "cross", "mlp": "MLP", "layer": "layer"}
-"""Kind of a site -> its short name; a sublayer goes by its attention's."""
+"""Kind of a site -> its short name; a sublayer has its attention's name."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class SiteGroup:
 
     Args:
         sites: Such as ``encoder.0-5.mlp``.
-        block: What stands there now.
+        block: The block that stands there now.
         arguments: The block's arguments, as text; empty where there are none.
-        removed: Parameters of the baseline that went, all sites together.
-        added: Parameters that came in their place.
+        removed: Parameters of the baseline that were removed, at all sites together.
+        added: Parameters of the blocks that replace them.
         r2: Held-out R² of the taught blocks there, mean over the sites; None where none was taught.
     """
 
@@ -45,22 +45,22 @@ class SiteGroup:
 
     @property
     def net(self) -> int:
-        """What the sites have more than before; below 0: less."""
+        """The change in parameters; below 0 where the sites have fewer."""
         return self.added - self.removed
 
 
 def changed_sites(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
-    """What a plan changed, like sites of neighboring layers in one group.
+    """What a plan changed, with like sites of neighboring layers in one group.
 
     Args:
-        changes: A row's ``changes``, one entry a site in the model's order. What a site took along that was replaced
-            whole does not count as changed.
+        changes: A row's ``changes``, one entry per site in the model's order. The parts of a layer that was replaced as
+            a whole do not count as changed.
     """
     return [_group(run) for run in _runs([change for change in changes if change["changed"]])]
 
 
 def each_site(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
-    """What a plan changed, each site by itself, like sites one after the other."""
+    """What a plan changed, one entry per site, with like sites next to each other."""
     changed = [change for change in changes if change["changed"]]
     return [_group([change]) for run in _runs(changed) for change in run]
 
@@ -79,13 +79,13 @@ def in_all(groups: Sequence[SiteGroup]) -> SiteGroup:
 
 
 def kept_sites(changes: Sequence[Mapping[str, Any]]) -> list[SiteGroup]:
-    """What a plan left as it was, grouped likewise; layers and sublayers not counted, whose parts are."""
+    """The sites that a plan left unchanged, grouped likewise, without layers and sublayers, whose parts are listed."""
     kept = [
         change
         for change in changes
         if not change["changed"]
         and not change["kind"].endswith("layer")
-        # Parts of a layer that went whole are no longer what they were.
+        # Parts of a layer that was replaced as a whole have changed too.
         and change["parameters_before"] == change["parameters_after"]
     ]
     return [_group(run) for run in _runs(kept)]
@@ -114,7 +114,7 @@ def _group(run: Run) -> SiteGroup:
     return SiteGroup(
         sites=first["site"] if first is last else f"{before}{layer}-{layer_of(last['site'])}{after}",
         block=first["block"],
-        # What is null was left to the block.
+        # Null arguments were left to the block.
         arguments=", ".join(f"{key}: {plain(value)}" for key, value in first["arguments"].items() if value is not None),
         removed=sum(change["removed"] for change in run),
         added=sum(change["added"] for change in run),
@@ -127,7 +127,7 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _split(site: str) -> tuple[str, int, str]:
-    """``encoder.3.mlp`` -> ("encoder.", 3, ".mlp"); a site outside the layers is its own, at -1."""
+    """``encoder.3.mlp`` -> ("encoder.", 3, ".mlp"); a site outside the layers -> (its name, -1, "")."""
     found = re.fullmatch(r"(.*?\.)(\d+)(\..*)", site)
     return (found[1], int(found[2]), found[3]) if found else (site, -1, "")
 
@@ -138,7 +138,7 @@ def layer_of(site: str) -> int:
 
 
 def place_of(site: str) -> str:
-    """Which part of the model a site is in, whatever its layer: ``encoder self``, ``cross``, ``decoder layer``."""
+    """A site's place in the model without its layer: ``encoder self``, ``cross``, ``decoder layer``."""
     stack, _, rest = site.partition(".")
     word = PLACES.get(rest.rpartition(".")[2].removesuffix("_sublayer"))
     return site if word is None else word if word == "cross" else f"{stack} {word}"
@@ -150,14 +150,14 @@ def plain(value: Any) -> str:
 
 
 def kinds_of(results: Mapping[str, Any]) -> list[str]:
-    """The kinds of site that hold parameters in any model, in the order in which they come; ``other`` last."""
+    """The kinds of site that hold parameters in any model, in the order of the sites; ``other`` is last."""
     rows = rows_of(results)
     kinds = dict.fromkeys(kind for row in rows for kind, count in row["parameters_by_kind"].items() if count)
     return sorted(kinds, key=lambda kind: kind == "other")
 
 
 def parameters_by_kind(results: Mapping[str, Any]) -> go.Figure:
-    """What each model's parameters are for, a bar a model; the empty rest of a bar is what the plan took away."""
+    """Each model's parameters by kind of site, one bar per model; the empty rest of a bar is what the plan removed."""
     rows = rows_of(results)
     figure = empty_figure(
         height=row_height(rows),

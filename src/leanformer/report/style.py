@@ -1,7 +1,7 @@
-"""What the report's figures have in common: colors, symbols, labels, and the empty figure.
+"""What the report's figures share: colors, symbols, labels, and the empty figure.
 
-Colors are of Okabe and Ito's palette, which color-blind readers can tell apart, darkened where white paper needs it; a
-symbol, a pattern or a number always says the same as the color.
+Colors are from Okabe and Ito's palette, which color-blind readers can tell apart, darkened where white paper needs it.
+A symbol, a pattern or a number always says the same as the color.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SYMBOLS = {
 }
 LONGEST_TICK = 20
 FAR = 10
-"""Margins beyond which a loss is only far: one model that collapsed must not press all others together."""
+"""Losses of more margins than this are shown at the edge, so that one failed model does not squeeze all others."""
 
 
 def empty_figure(**layout: Any) -> go.Figure:
     """A figure in the report's style; the page adds the colors of its light or dark theme.
 
     Args:
-        layout: What this figure's layout has beyond that, by plotly's names.
+        layout: Further settings of this figure's layout, by plotly's names.
     """
     axis = {"automargin": True, "zeroline": False}
     layout = {
@@ -55,12 +55,12 @@ def empty_figure(**layout: Any) -> go.Figure:
 
 
 def reach(results: Mapping[str, Any]) -> float:
-    """The loss at which axes and colors of differences end; without end where the margin is 0."""
+    """The loss at which axes and color scales of differences end; infinite where the margin is 0."""
     return FAR * float(results["accept"]["max_drop"]) or math.inf
 
 
 def row_axis(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A vertical axis with one line a model, the first on top, named by its shortened name and its number."""
+    """A vertical axis with one line per model, the first on top, labelled with its shortened name and its number."""
     places = number_of(results)
     return {
         "tickvals": list(range(len(rows))),
@@ -76,7 +76,7 @@ def row_height(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def number_of(results: Mapping[str, Any]) -> dict[str, str]:
-    """Candidate -> its number in the table, which stands for its name where there is no room; the baseline's is B."""
+    """Candidate -> its number in the table, which replaces its name where there is little space; the baseline is B."""
     return {results["baseline"]["name"]: "B"} | {
         row["name"]: str(number) for number, row in enumerate(results["candidates"], start=1)
     }
@@ -88,7 +88,7 @@ def shortened(text: str, longest: int) -> str:
 
 
 def safe(text: str) -> str:
-    """Text that plotly shows as it is: it reads a few HTML tags in labels."""
+    """Text that plotly shows literally; without this, it would read some HTML tags in labels."""
     return html.escape(text, quote=False)
 
 

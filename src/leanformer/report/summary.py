@@ -17,12 +17,12 @@ from leanformer.results.metrics import Metric, find_metric
 from leanformer.results.schema import form_of, rows_of
 
 MOST_UNDECIDED = 4
-"""Undecided candidates that get a line of their own."""
+"""The most undecided candidates that get a line each."""
 STYLES = {"accept": "green", "reject": "red", "undecided": "yellow", "failed": "red", "baseline": ""}
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
-    """One row a model, for a terminal of 80 columns or more.
+    """One row per model, for a terminal of 80 columns or more.
 
     Args:
         results: The content of ``results.json``.
@@ -37,8 +37,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
         caption_style="dim",
         caption=(
             f"{metric.titled}; difference to the baseline in {metric.difference_unit}, with its {confidence} interval; "
-            f"speed is {form_of(results).wording.example}s a second, the baseline's being 1; > is the one to ship"
-            + ("; one seed: this speaks of this one trained pair only" if one_pair_only(results) else "")
+            f"speed is {form_of(results).wording.example}s per second relative to the baseline; > marks the model to "
+            "ship" + ("; one seed: this holds for this one trained pair only" if one_pair_only(results) else "")
         ),
     )
     found = result_columns(results)
@@ -63,8 +63,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
 
 def decision_lines(results: Mapping[str, Any]) -> list[str]:
-    """The decision in plain words: which model to ship, what it saves, what it costs and how sure that is, what was
-    not decided and what would decide it. One statement a line, the most important first.
+    """The decision in plain words: which model to ship, what it saves, what quality it loses and how sure that is, what
+    is undecided and what would decide it. One statement per line, the most important first.
 
     Args:
         results: The content of ``results.json``.
@@ -84,7 +84,8 @@ def decision_lines(results: Mapping[str, Any]) -> list[str]:
         lines.append(f"Failed: {row['name']}" + (f" ({reasons})." if reasons else "."))
     if one_pair_only(results):
         lines.append(
-            "There is one seed: all of this speaks of this one trained pair only, and says nothing of other trainings."
+            "There is one seed: all of this holds for this one trained pair only, and says nothing about other "
+            "trainings."
         )
     return lines
 
@@ -97,7 +98,7 @@ def _savings(chosen: Mapping[str, Any], baseline: Mapping[str, Any], example: st
     speed = COSTS["throughput"].ratio(chosen, baseline)
     if speed is not None:
         parts.append(f"{formats.times(speed)} the throughput")
-    # Distilling begins where the teacher's training has ended.
+    # Distillation starts after the teacher's training.
     how = "after the teacher's" if chosen["method"] == "distill" else "in place of"
     for cost, words in (
         (COSTS["latency"], f"for one {example} in place of"),
@@ -123,7 +124,7 @@ def _quality(chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Ma
         sentence += (
             f" A {metric.worsening} of {metric.margin(accept['max_drop'])} or more is ruled out "
             f"(p = {formats.p_value(chosen['p_adjusted'])}{corrected}; "
-            f"at most {1 - accept['confidence']:.3g} was asked for)."
+            f"the limit is {1 - accept['confidence']:.3g})."
         ).replace("p = <", "p < ")
     return sentence
 
@@ -132,7 +133,7 @@ def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, 
     undecided = [row for row in results["candidates"] if verdict(row) == "undecided" and row["difference"] is not None]
     price = COSTS[results["prefer"]].of
     limit = None if chosen is None else price(chosen)
-    # Only a cheaper one could take the recommended one's place; the others are worth a word, not a line each.
+    # Only a cheaper candidate could replace the recommended one; the others get one line together.
     mattering = [row for row in undecided if limit is None or (price(row) or 0) < limit]
     mattering.sort(key=lambda row: price(row) or 0)
     lines = []
@@ -155,7 +156,7 @@ def what_would_decide(row: Mapping[str, Any], example: str) -> str:
 
     Args:
         row: The candidate's row.
-        example: What a test example is called.
+        example: The word for a test example.
     """
     ways = []
     if row["more_seeds"]:

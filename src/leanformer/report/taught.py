@@ -15,14 +15,14 @@ from leanformer.results import formats
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MOST_LAYERS_WITH_NUMBERS = 8
 LOWEST_SHOWN = -0.5
-"""Curves that begin below this would press all others together."""
+"""Lower values are not shown, because they would squeeze all curves."""
 
 
 def teaching_figures(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure]]:
-    """What each distilled candidate's blocks learned.
+    """R² of each distilled candidate's blocks.
 
     Returns:
-        Name of the candidate -> what is shown (R² by layer, by epoch) -> the figure. All figures of one kind share
+        Name of the candidate -> kind of figure (R² by layer, by epoch) -> the figure. All figures of one kind share
         their axes. A candidate that was not distilled, or whose teaching failed in its first epoch, has no entry.
     """
     rows = [

@@ -1,4 +1,4 @@
-"""What is said of a row of results.json in a word or two."""
+"""Short texts for a row of results.json: its verdict and its intervals."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from leanformer.results.schema import rows_of
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """What is said of a row in one word: ``accept``, ``reject``, ``undecided``, ``failed`` or ``baseline``."""
+    """A row's verdict: ``accept``, ``reject``, ``undecided``, ``failed`` or ``baseline``."""
     if row["status"] == "failed":
         return "failed"
     return row["decision"] or "baseline"
 
 
 def interval(value: Mapping[str, float] | None, write: Callable[[float], str]) -> str:
-    """``97.1 (96.0, 98.2)``; a dash where there is nothing."""
+    """``97.1 (96.0, 98.2)``; a dash where there is no value."""
     if value is None:
         return MISSING
     return f"{write(value['mean'])} ({write(value['low'])}, {write(value['high'])})"
 
 
 def one_pair_only(results: Mapping[str, Any]) -> bool:
-    """Whether the study had one seed, so that nothing is said about other trainings."""
+    """Whether the study has only one seed, so that its results do not hold for other trainings."""
     return any(row["scope"] == "one trained pair" for row in rows_of(results))

@@ -1,4 +1,4 @@
-"""The catalogue of costs: what a model takes, where it stands in a row of results.json, and how it is written."""
+"""The catalogue of costs: what a model takes, the place of that in a row of results.json, and its format."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Cost:
     """A cost.
 
     Args:
-        key: Its name, also in the study file (``prefer``).
-        name: As people write it.
-        place: The keys under which its value stands in a row, one within the other.
+        key: Its name in code and in the study file (``prefer``).
+        name: Its name in sentences.
+        place: The path of its value in a row, one key for each level.
         write: A value -> its text, with the unit.
-        better: Which of two values is the better one.
+        better: Which of two values is better.
         preferable: Whether a study may choose by it (``prefer``).
-        axis: Written along the axis of the figure of quality against this cost, ``{example}`` being what a test example
-            is called; empty where there is no such figure.
+        axis: The axis title in the figure of quality against this cost, with ``{example}`` for the name of a test
+            example; empty where there is no such figure.
     """
 
     key: str
@@ -61,7 +61,7 @@ class Cost:
         return mine / other if mine is not None and other else None
 
     def part(self, row: Row, baseline: Row) -> str:
-        """The same in percent, as text; empty where it is not known."""
+        """The ratio in percent, as text; empty where it is not known."""
         ratio = self.ratio(row, baseline)
         return "" if ratio is None else formats.percent(ratio)
 
@@ -102,7 +102,7 @@ COSTS = {
         ),
         Cost("memory", "memory", ("peak_memory_mb",), formats.megabytes),
         Cost("train_memory", "memory in training", ("train_peak_memory_mb",), formats.megabytes),
-        # Of models that write.
+        # For models that write text.
         Cost("token_flops", "operations a subword", ("decoding", "flops_per_token"), formats.short),
         Cost("source_flops", "operations, the source", ("decoding", "flops_per_source"), formats.short),
         Cost("token_time", "time a subword", ("ms_per_token", "one"), formats.milliseconds),
@@ -116,5 +116,5 @@ COSTS = {
 
 
 def preferences() -> list[str]:
-    """The costs by which a study may choose among what it accepts, the usual one first."""
+    """The costs by which a study may choose among accepted candidates, the default first."""
     return [cost.key for cost in COSTS.values() if cost.preferable]

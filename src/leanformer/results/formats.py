@@ -1,4 +1,4 @@
-"""How numbers are written: on the terminal, on the page and in its figures alike."""
+"""The formats of numbers, for the terminal, the page and its figures."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 MISSING = "-"
-"""Written for what was not measured."""
+"""The text for a value that was not measured."""
 
 T = TypeVar("T")
 
 
 def or_missing(write: Callable[[T], str]) -> Callable[[T | None], str]:
-    """A way to write values that writes a dash for what was not measured."""
+    """The same format, with a dash for a value that was not measured."""
     return lambda value: MISSING if value is None else write(value)
 
 
@@ -41,7 +41,7 @@ def confidence(level: float) -> str:
 
 
 def count(value: float) -> str:
-    """A whole number with its thousands apart: ``27,338``"""
+    """A whole number with thousands separators: ``27,338``"""
     return f"{value:,.0f}"
 
 
@@ -105,5 +105,5 @@ def p_value(value: float) -> str:
 
 
 def significant(value: float | None, digits: int = 5) -> float | None:
-    """A number with only its first digits, so that a page does not carry the others."""
+    """A number rounded to its first digits, which keeps pages small."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")

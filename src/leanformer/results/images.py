@@ -1,4 +1,4 @@
-"""What results.json says of image classifiers alone."""
+"""The parts of results.json that only studies of image classifiers have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from leanformer.results.schema import FORMS, Data, Results, Slice, Wording
 
 
 class ClassQuality(Record):
-    """The right part of one class' test images, mean over the seeds, whatever the study's metric is."""
+    """The accuracy on one class's test images, mean over the seeds, also where the study's metric is another."""
 
     name: str = Field(validation_alias=AliasChoices("class", "name"), serialization_alias="class")
     examples: Count
@@ -32,14 +32,14 @@ class Mcnemar(Record):
 
 
 class ImageRow(Row):
-    """What is said of one image classifier."""
+    """The results of one image classifier."""
 
     per_class: list[ClassQuality]
     mcnemar: list[Mcnemar]
 
 
 class ImageData(Data):
-    """The images; what is null was not written by older versions."""
+    """The images; older versions did not write the fields that are null."""
 
     classes: list[str]
     channels: Count | None

@@ -1,4 +1,4 @@
-"""What inspection.json says of a site, read in one way by the inspection itself, its table and its page."""
+"""Reading a site's entry of inspection.json, for the inspection itself, its table and its page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def best_probe(row: Mapping[str, Any], probes: Iterable[str]) -> tuple[str, float] | None:
-    """The probe with which the model loses least at a site, and the rise of the loss; None where none was taught.
+    """The probe at a site with the smallest rise of the loss, and that rise; None where no probe was taught.
 
     Args:
         row: One of the inspection's ``sites``.

@@ -1,4 +1,4 @@
-"""Results files of older versions, brought to the form of today: a step a version."""
+"""Converts results files of older versions to the present form, one version at a time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from leanformer.results.schema import VERSION
 
 
 def migrate(content: dict[str, Any], version: int) -> dict[str, Any]:
-    """A results file's content as this version writes it.
+    """A results file's content in the form of this version.
 
-    What is not as that version wrote it is left as it is: the schema says what is wrong with it.
+    Parts that the older version would not have written stay unchanged: the schema then reports what is wrong.
 
     Args:
-        content: The file's content; stays as it is.
-        version: By which it was written, from 1 to ``VERSION``.
+        content: The file's content; it is not changed.
+        version: The version of the file, from 1 to ``VERSION``.
     """
     for step in range(version, VERSION):
         content = _STEPS[step]({**content, "version": step + 1})
@@ -23,7 +23,7 @@ def migrate(content: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def _to_2(content: dict[str, Any]) -> dict[str, Any]:
-    """Every key is there: files without a version lack those that came with later tasks, costs and blocks."""
+    """Adds the keys that files without a version lack: those that came with later tasks, costs and blocks."""
     translation = content.get("task") == "translation"
     missing: dict[str, Any] = dict.fromkeys(("teaching", "decoding", "ms_per_token", "tokens_per_second"))
     missing["trials"] = []
@@ -42,13 +42,13 @@ def _to_2(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_changes(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose changes say what went and what came."""
+    """A row whose changes say how many parameters were removed and added."""
     if not isinstance(row.get("changes"), list):
         return row
     changes = []
     for change in row["changes"]:
         if isinstance(change, dict):
-            # Of a changed site all was exchanged, of another nothing.
+            # Version 1 replaced a changed site as a whole.
             changed = change.get("changed") is True
             exchanged = {
                 "removed": change.get("parameters_before") if changed else 0,
@@ -60,4 +60,4 @@ def _with_changes(row: dict[str, Any]) -> dict[str, Any]:
 
 
 _STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2}
-"""Version -> how a file of it is brought to the next."""
+"""Version -> the function that converts a file of it to the next."""

@@ -1,4 +1,4 @@
-"""Reading a run directory's results.json: checked, and migrated where an older version wrote it."""
+"""Reads a run directory's results.json, checks it, and converts it where an older version wrote it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def read_results(directory: Path) -> dict[str, Any]:
         directory: The run directory.
 
     Returns:
-        The file's content as this version writes it.
+        The file's content in the form of this version.
 
     Raises:
-        LeanformerError: There is none, or it is damaged, of another version, or not leanformer's.
+        LeanformerError: The file is missing, damaged, of another version, or not leanformer's.
     """
     path = directory / "results.json"
     if not os.path.lexists(path):
@@ -36,11 +36,11 @@ def read_results(directory: Path) -> dict[str, Any]:
     try:
         content = json.loads(text, parse_constant=_refuse)
     except RecursionError:
-        raise LeanformerError(f"{path}: damaged (lists within lists without end); run the study again") from None
+        raise LeanformerError(f"{path}: damaged (lists are nested too deep); run the study again") from None
     except ValueError as error:
-        raise LeanformerError(f"{path}: damaged ({error}); run the study again to write it anew") from None
+        raise LeanformerError(f"{path}: damaged ({error}); run the study again to write it again") from None
     if not isinstance(content, dict) or "format" not in content:
-        raise LeanformerError(f"{path}: these are no results of a leanformer study (there is no key 'format')")
+        raise LeanformerError(f"{path}: not the results of a leanformer study (there is no key 'format')")
     if content["format"] != FORMAT or isinstance(content["format"], bool):
         raise LeanformerError(
             f"{path}: its format is {quoted(content['format'])}, and this version of leanformer reads format {FORMAT}"
@@ -63,7 +63,7 @@ def read_results(directory: Path) -> dict[str, Any]:
         where = "".join(f"{part}: " for part in [".".join(str(part) for part in first["loc"])] if part)
         message = first["msg"].removeprefix("Value error, ")
         raise LeanformerError(
-            f"{path}: no results that a leanformer study wrote: {where}{message[0].lower()}{message[1:]}"
+            f"{path}: not the results of a leanformer study: {where}{message[0].lower()}{message[1:]}"
         ) from None
 
 

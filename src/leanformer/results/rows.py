@@ -1,4 +1,4 @@
-"""A row of results.json: what a study says of one model, each field written once here."""
+"""A row of results.json: the results of one model. Each field is defined only here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from leanformer.core.fields import Seed, no_repeats
 
 ROUNDING = 1e-6
-"""By which a sum of rounded numbers may pass its greatest value: BLEU's 100 comes out as 100.00000000000004."""
+"""How far rounding may take a value past its greatest: BLEU's 100 may be 100.00000000000004."""
 
 Count = Annotated[int, Field(ge=0, le=10**18)]
 Amount = Annotated[float, Field(ge=0)]
@@ -21,7 +21,7 @@ Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(no_repeats("se
 
 
 class Record(BaseModel):
-    """A part of the file. Keys beyond these are passed over."""
+    """A part of the file. Unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -36,18 +36,18 @@ class Interval(Record):
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if self.low > self.high:
-            raise ValueError(f"low is {self.low:g} and high {self.high:g}; low is the lesser one")
+            raise ValueError(f"low is {self.low:g} and high {self.high:g}; low must not exceed high")
         return self
 
 
 class Quality(Interval):
-    """A model's mean quality over its seeds, and that of each seed in the study's order."""
+    """A model's mean quality over its seeds, and the quality of each seed in the study's order."""
 
     per_seed: Annotated[list[float], Field(min_length=1)]
 
 
 class Change(Record):
-    """What a plan did to a site."""
+    """A site, and what the plan changed there."""
 
     site: str
     kind: str
@@ -59,12 +59,12 @@ class Change(Record):
     removed: Count
     added: Count
     r2: Explained | None
-    """Of the block that was taught there, on held-out data, mean over the seeds."""
+    """R² of the block that was taught there, on held-out data, mean over the seeds."""
     r2_per_seed: list[Explained]
 
 
 class Searched(Record):
-    """A training of the search for a learning rate; beside its loss stand the metrics under their own names."""
+    """A training of the search for a learning rate, with its loss, and each metric under its own name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float | None] = Field(init=False)
@@ -75,7 +75,7 @@ class Searched(Record):
 
 
 class Epoch(Record):
-    """An epoch of a training; beside these stand the task's own measurements, named ``validation_`` and what it is."""
+    """An epoch of a training, with the task's own measurements under names that begin with ``validation_``."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float | None] = Field(init=False)
@@ -86,14 +86,14 @@ class Epoch(Record):
 
 
 class Curve(Record):
-    """How one seed's training went."""
+    """The course of one seed's training."""
 
     seed: Seed
     epochs: list[Epoch]
 
 
 class TaughtCurve(Record):
-    """How a block was taught: R² on held-out data after each epoch."""
+    """The course of a block's teaching: R² on held-out data after each epoch."""
 
     site: str
     block: str
@@ -102,7 +102,7 @@ class TaughtCurve(Record):
 
 
 class Teaching(Record):
-    """How the blocks of a distilled candidate were taught."""
+    """The teaching of a distilled candidate's blocks."""
 
     seconds: Amount
     blocks: Count
@@ -119,7 +119,7 @@ class Latency(Record):
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
         if self.p50 > self.p95:
-            raise ValueError(f"p50 is {self.p50:g} and p95 {self.p95:g}; p50 is the lesser one")
+            raise ValueError(f"p50 is {self.p50:g} and p95 {self.p95:g}; p50 must not exceed p95")
         return self
 
 
@@ -143,7 +143,7 @@ class Decoding(Record):
 
 
 class TokenTime(Record):
-    """Milliseconds a token that is written, one example at a time and in a large batch."""
+    """Milliseconds per written token, for one example at a time and in a large batch."""
 
     one: Amount
     batch: Amount
@@ -157,14 +157,14 @@ class Failure(Record):
 
 
 class Rollback(Record):
-    """A training that went back to an earlier state."""
+    """A return of a training to an earlier state."""
 
     seed: Seed
     what: str
 
 
 class Row(Record):
-    """What every task says of a model. What is null was not measured, or cannot be said."""
+    """The results of one model that every task has. A null value was not measured or does not apply."""
 
     name: Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     method: Literal["scratch", "distill"]
@@ -183,7 +183,7 @@ class Row(Record):
     q_ratio: Amount | None
     quality: Quality | None
     difference: Interval | None
-    """The quality less the baseline's."""
+    """The quality minus the baseline's."""
     scope: Literal["seeds and examples", "one trained pair"]
     teaching: Teaching | None
     curves: list[Curve]
@@ -207,7 +207,7 @@ class Row(Record):
 
     @classmethod
     def blank(cls) -> dict[str, Any]:
-        """A row that says nothing yet: null or an empty list under every key that may be so."""
+        """An empty row: null or an empty list under every key that allows it."""
         row: dict[str, Any] = {}
         for name, field in cls.model_fields.items():
             if NoneType in get_args(field.annotation):

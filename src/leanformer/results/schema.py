@@ -1,7 +1,7 @@
-"""results.json as typed models: it is written from them and read into them (``reader``), each field written once.
+"""results.json as typed models: it is written from them and read into them (``reader``), each field defined once.
 
-What every task says of a model stands in ``rows``; what one task alone says, of its data and of its models, stands in a
-module of its own (``images``, ``translation``), which registers the form of that task's results.
+``rows`` holds the results of a model that every task has. A module for each task (``images``, ``translation``) adds
+what only that task has, for its data and its models, and registers the form of that task's results.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from leanformer.results.metrics import METRICS, AnswerKind, Metric, find_metric,
 from leanformer.results.rows import ROUNDING, Amount, Count, Record, Row, Seeds
 
 FORMAT = 1
-"""The key ``format`` of every results file until now; a version that cannot be migrated would be another one."""
+"""The value of ``format`` in every results file so far; only a form that cannot be converted would change it."""
 VERSION = 2
-"""Of the forms in this module; ``migrate`` brings older files to it."""
+"""The version of the forms in this module; ``migrate`` converts older files to it."""
 
 
 def _inside(path: str) -> str:
-    """A path that stays in the run directory, on any system."""
+    """A path inside the run directory, on any system."""
     parts = PurePosixPath(path).parts
     if not parts or path != printable(path) or ".." in parts or parts[0] == "/" or "\\" in path or ":" in path:
-        raise ValueError(f"{quoted(path)} is no path within the run directory")
+        raise ValueError(f"{quoted(path)} is not a path inside the run directory")
     return path
 
 
 class Accept(Record):
-    """``accept`` of the study; a task's own keys stand beside these."""
+    """The study's ``accept``; a task may add keys."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -47,7 +47,7 @@ class Accept(Record):
 
 
 class Data(Record):
-    """What every task says of its data."""
+    """The data, as far as all tasks describe them alike."""
 
     source: str
     train: Count
@@ -57,7 +57,7 @@ class Data(Record):
 
 
 class Method(Record):
-    """How it was measured, in words."""
+    """How intervals and costs were measured, in words."""
 
     interval: str
     cost: str
@@ -73,13 +73,13 @@ class Warned(Record):
 
 @dataclass(frozen=True)
 class Slice:
-    """What was measured of one model on a part of the test data.
+    """A model's quality on one part of the test data.
 
     Args:
         name: A class, or a range of lengths in words such as ``1-5`` and ``31+``.
         examples: Test examples of this part.
         quality: In the form's ``slice_metric``.
-        difference: To the baseline's; None where there is none to compare with.
+        difference: To the baseline's quality; None where there is nothing to compare with.
     """
 
     name: str
@@ -90,20 +90,20 @@ class Slice:
 
 @dataclass(frozen=True, kw_only=True)
 class Wording:
-    """What the report says otherwise for each task.
+    """The words of the report that depend on the task.
 
     Args:
-        example: What a test example is called.
-        slices: What the parts of the test data are called, of which each has a quality: ``class``.
-        slice: What one of them is called in a sentence.
-        slice_column: The same at the head of a column.
-        slice_named: The same with its name in place of ``{}``.
-        slices_across: What stands across the figure of these parts, with their number in place of ``{count}``.
-        slices_counted: Whether that figure says how many examples each part has, and none of the greatest losses.
-        learned: The quality that is measured after each epoch: ``validation_`` and its words is its key.
-        untouched: Which parameters no plan touches.
-        calls: What is timed, in a sentence or more; empty where it needs no words.
-        writes: Whether models write, so that what that costs is shown.
+        example: The word for a test example.
+        slices: The word for the parts of the test data that the report shows separately: ``class``.
+        slice: The word for one part in a sentence.
+        slice_column: The column title for parts.
+        slice_named: A phrase for one part, with ``{}`` for its name.
+        slices_across: A phrase for the horizontal axis of the figure of parts, with ``{count}`` for their number.
+        slices_counted: Whether that figure shows the number of examples of each part instead of the greatest losses.
+        learned: The quality that is measured after each epoch; its key is ``validation_`` and these words.
+        untouched: The parameters that no plan changes.
+        calls: What is timed, in one or more sentences; empty where that needs no explanation.
+        writes: Whether models write text, so that the cost of writing is shown.
     """
 
     example: str
@@ -120,7 +120,7 @@ class Wording:
 
 
 class Results(Record):
-    """What every task's study says. A task's form says more of ``data`` and of the rows, and has words of its own."""
+    """The results of a study that all tasks have. A task's form extends ``data`` and the rows, and has its wording."""
 
     answers: ClassVar[AnswerKind]
     wording: ClassVar[Wording]
@@ -149,22 +149,22 @@ class Results(Record):
         """A row's quality on each part of the test data; empty where nothing was measured.
 
         Args:
-            row: As ``content`` gives it.
+            row: A row of ``content``.
         """
         return []
 
     @staticmethod
     def slice_metric(results: Mapping[str, Any]) -> Metric:
-        """What ``slices`` are measured in: the study's metric.
+        """The metric of ``slices``: the study's metric.
 
         Args:
-            results: As ``content`` gives them.
+            results: The result of ``content``.
         """
         return find_metric(results)
 
     @classmethod
     def blank_row(cls) -> dict[str, Any]:
-        """A row of this form that says nothing yet; see ``Row.blank``."""
+        """An empty row of this form; see ``Row.blank``."""
         row = cls.model_fields["baseline"].annotation
         assert isinstance(row, type)
         assert issubclass(row, Row)
@@ -186,28 +186,30 @@ class Results(Record):
 
 
 def _check_rows(results: Results, rows: Sequence[Row], most: float) -> None:
-    """Whether the rows fit each other and the study.
+    """Checks that the rows agree with each other and with the study.
 
     Args:
-        results: The file.
+        results: The content of the file.
         rows: The baseline's, then the candidates'.
         most: The metric's greatest value.
 
     Raises:
-        ValueError: They do not.
+        ValueError: They do not agree.
     """
     for name, count in Counter(row.name for row in rows).items():
         if count > 1:
             raise ValueError(f"{count} models are called {name!r}")
     if results.accept.metric != results.metric:
-        raise ValueError(f"accept.metric is {quoted(results.accept.metric)}, and metric {quoted(results.metric)}")
+        raise ValueError(
+            f"accept.metric is {quoted(results.accept.metric)} and metric {quoted(results.metric)}; they must be equal"
+        )
     if results.accept.max_drop >= most:
         raise ValueError(f"accept.max_drop is {results.accept.max_drop:g}, and quality goes from 0 to {most:g}")
     for row in rows:
         if row.seeds != results.seeds:
             raise ValueError(f"{row.name}: its seeds are {quoted(row.seeds)}, the study's {quoted(results.seeds)}")
         if row.status == "ok" and row.quality is None:
-            raise ValueError(f"{row.name}: its trials ended well, and it has no quality")
+            raise ValueError(f"{row.name}: its status is ok, but it has no quality")
         if row.quality is not None:
             if not all(0 <= value <= most + ROUNDING for value in (row.quality.mean, *row.quality.per_seed)):
                 raise ValueError(f"{row.name}: its quality is {row.quality.mean:g}; it goes from 0 to {most:g}")
@@ -220,21 +222,21 @@ def _check_rows(results: Results, rows: Sequence[Row], most: float) -> None:
         _check_measured(row)
     if (results.recommended is None) != (results.ship is None):
         raise ValueError(
-            f"recommended is {quoted(results.recommended)} and ship {quoted(results.ship)}; ship is the recommended "
-            "one's model"
+            f"recommended is {quoted(results.recommended)} and ship {quoted(results.ship)}; ship must be the "
+            "recommended candidate's model"
         )
     chosen = next((row for row in rows if row.name == results.recommended), None)
     if results.recommended is not None and chosen is None:
-        raise ValueError(f"recommended: there is no {quoted(results.recommended)}")
+        raise ValueError(f"recommended: there is no candidate {quoted(results.recommended)}")
     if chosen is not None and chosen is not rows[0] and (chosen.decision != "accept" or chosen.difference is None):
         raise ValueError(f"recommended: {chosen.name} was not accepted")
 
 
 def _check_measured(row: Row) -> None:
-    """Whether what was measured while a model was trained lies where its metric does.
+    """Checks that measurements during training lie within the range of their metric.
 
     Raises:
-        ValueError: It does not.
+        ValueError: One does not.
     """
     measured = [run.model_extra or {} for run in row.learning_rate_search]
     for record in (epoch.model_extra or {} for curve in row.curves for epoch in curve.epochs):
@@ -247,7 +249,7 @@ def _check_measured(row: Row) -> None:
 
 
 FORMS: Registry[type[Results]] = Registry("leanformer.results", order=("image-classification", "translation"))
-"""Task -> the form of its results; a form registers itself in its module."""
+"""Task -> the form of its results. A form registers itself in its module."""
 
 
 def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:

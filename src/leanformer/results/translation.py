@@ -1,4 +1,4 @@
-"""What results.json says of translators alone."""
+"""The parts of results.json that only studies of translators have."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from leanformer.results.schema import FORMS, Data, Results, Slice, Wording
 
 
 class SeedScores(Record):
-    """A score that is shown and decides nothing: mean over the seeds, and of each."""
+    """A score that is only shown: the mean over the seeds, and the score of each seed."""
 
     mean: PartOfOne
     per_seed: Annotated[list[PartOfOne], Field(min_length=1)]
 
 
 class Scores(Record):
-    """A model's scores by every metric of texts; those that came after these stand beside them."""
+    """A model's scores in every metric of texts; later metrics are extra keys."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Quality | SeedScores] = Field(init=False)
@@ -32,7 +32,7 @@ class Scores(Record):
 
 
 class Signatures(Record):
-    """How each score is made, by sacreBLEU's signatures."""
+    """sacreBLEU's signature of each score."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, str] = Field(init=False)
@@ -60,7 +60,7 @@ class LengthQuality(Record):
 
 
 class Example(Record):
-    """A test sentence and two translations of it, with their own scores."""
+    """A test sentence with the baseline's and the candidate's translations and their scores."""
 
     source: str
     reference: str
@@ -71,13 +71,13 @@ class Example(Record):
 
 
 class TranslationRow(Row):
-    """What is said of one translator."""
+    """The results of one translator."""
 
     scores: Scores | None
     paired_bootstrap: list[Bootstrap]
     by_length: list[LengthQuality]
     examples: list[Example]
-    # Of classes there is nothing to say; every file until now has these two, empty.
+    # Always empty for translators; every file so far has these two keys.
     per_class: Annotated[list[Any], Field(max_length=0)]
     mcnemar: Annotated[list[Any], Field(max_length=0)]
 
@@ -108,12 +108,12 @@ class TranslationResults(Results):
         slice="length",
         slice_column="words",
         slice_named="{} words",
-        slices_across="the words of the source, and in brackets how many test sentences have so many",
+        slices_across="the number of words of the source, and in brackets the number of such test sentences",
         slices_counted=True,
         learned="token accuracy",
         untouched="embeddings, the last norms",
-        calls="A call is the translation of one sentence, or of a large batch of them, from its words to the last "
-        "subword; operations are those of one pass over sentence and translation.",
+        calls="A call translates one sentence, or a large batch of sentences, tokenization included; operations are "
+        "those of one forward pass over source and translation.",
         writes=True,
     )
 

@@ -1,4 +1,4 @@
-"""results.json: everything that the table and the report show, from the trials' results and the measured costs."""
+"""Assembles results.json, which the table and the report show, from the trials' results and the measured costs."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from leanformer.results.schema import FORMAT, FORMS, VERSION
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
-    "All models in one process on one machine: warmed up, then measured in turn in each of {repeats} rounds, every "
-    "round beginning with another one; medians over rounds. Training seconds are the examples of all epochs by the "
-    "measured speed of training steps, data included; for what was distilled, the seconds that teaching its blocks, "
-    "the teacher's own translations where it learned from them, and tuning took. Memory is of tensors (weights, "
-    "activations, and in training gradients and optimizer state), at the largest moment of a batch of {batch} "
-    "(inference) or {train_batch} (training). Operations are those of matrix products and convolutions, a multiply-add "
-    "as two."
+    "All models were measured in one process on one machine: after a warm-up, each of {repeats} rounds measured every "
+    "model in turn, and each round started with another one. Times are medians over the rounds. Training seconds are "
+    "the examples of all epochs divided by the measured speed of training steps, data included; for a distilled "
+    "candidate they are the seconds of teaching its blocks, of the teacher's own translations where it learned from "
+    "them, and of tuning. Memory is the peak of all tensors (weights, activations, and in training gradients and "
+    "optimizer state) for a batch of {batch} (inference) or {train_batch} (training). Operations are those of matrix "
+    "products and convolutions; a multiply-add counts as two."
 )
 
 
 @dataclass(frozen=True)
 class CandidateOutcome:
-    """What the trials of one candidate gave.
+    """The outcome of one candidate's trials.
 
     Args:
-        name: Its name; ``baseline`` for the baseline.
+        name: The candidate's name; ``baseline`` for the baseline.
         method: ``scratch`` or ``distill``.
         plan: As the study writes it; empty for the baseline.
         structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``, ``decoding``.
-        search: One entry a rate that was searched.
+        search: One entry for each learning rate of the search.
         trials: Seed -> the trial's result.
-        tested: The answers on the test split of the trials that ended well.
+        tested: The answers on the test split, of the trials that succeeded.
         directories: Seed -> the trial's directory, relative to the run directory.
     """
 
@@ -56,7 +56,7 @@ class CandidateOutcome:
 
     @property
     def ok(self) -> bool:
-        """Whether every seed's trial ended well."""
+        """Whether the trials of all seeds succeeded."""
         return len(self.tested.answers) == len(self.trials)
 
 
@@ -67,13 +67,13 @@ def assemble(
     costs: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of ``results.json``, by the form of the study's task (``leanformer.results``).
+    """The content of ``results.json``, in the form of the study's task (``leanformer.results``).
 
     Args:
         study: The study.
         task: Its task.
         outcomes: The baseline's first, then the candidates'.
-        costs: Name -> summary of its cost, for those that were measured.
+        costs: Name -> summary of the model's cost, for measured models.
         environment: Versions and machine.
     """
     baseline, *candidates = outcomes
@@ -100,7 +100,7 @@ def assemble(
         recommended, sentence = recommend(prices, decisions, BASELINE, study.prefer)
         sentence = sentence if weak is None else f"{sentence} {weak}"
         chosen = next(outcome for outcome in outcomes if outcome.name == recommended)
-        # By the validation split, never by the test split, which has to stay a judge.
+        # Chosen on the validation split: a choice on the test split would bias its result.
         best = max(chosen.trials, key=lambda seed: _validated(chosen.trials[seed], metric))
         ship = f"{chosen.directories[best]}/model"
     else:

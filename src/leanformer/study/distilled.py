@@ -1,4 +1,4 @@
-"""What learns from the trained baseline: blocks, by lessons; students, that are assembled of them and tuned."""
+"""Steps that learn from the trained baseline: lessons teach blocks; students are assembled of them and tuned."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from leanformer.tasks.base import WritingTask
 
 @dataclass(frozen=True)
 class LessonStep(Step):
-    """The teaching of some of the blocks of all students of a seed; each block has a directory and a result of its own.
+    """Teaches a share of the blocks of all students of a seed; each block has its own directory and result.
 
     Args:
-        number: Which share of the blocks, from 0 on.
-        shares: Into how many they are dealt.
+        number: The number of this share, from 0.
+        shares: The number of shares.
     """
 
     number: int
@@ -56,10 +56,10 @@ class LessonStep(Step):
         prepared.teaching.teach(_teacher(prepared, self.seed), _plans(prepared), self.seed, missing)
 
     def _missing(self, prepared: PreparedStudy) -> list[str]:
-        """The blocks of its share that are still to be taught."""
+        """The blocks of this share that are not taught yet."""
         known = known_blocks(prepared, self.seed)
-        # Dealt out in turn, as blocks of one kind and size come after each other, one for each layer; and before what
-        # is there is left out, so that a share that was cut off finds its checkpoint.
+        # Every share takes each ``shares``-th block, because neighbours are of the same kind and size. Taught blocks
+        # are left out only afterwards, so that an interrupted share has the same blocks and finds its checkpoint.
         return [key for key in list(known)[self.number :: self.shares] if known[key] is None]
 
 
@@ -68,7 +68,7 @@ class AnswersStep(Step):
     """The teacher's own answers to the training examples.
 
     Args:
-        beam: Hypotheses that it keeps an example.
+        beam: Hypotheses per example.
     """
 
     beam: int
@@ -94,7 +94,7 @@ class AnswersStep(Step):
 
 @dataclass(frozen=True)
 class StudentStep(Step):
-    """The trial of a student: assembled from its teacher and its taught blocks, and tuned where that is asked for."""
+    """The trial of a student, which is assembled from its teacher and its taught blocks, and tuned if that is set."""
 
     def directory(self, prepared: PreparedStudy) -> Path:
         return prepared.directory.trial(self.name, self.seed)
@@ -114,13 +114,13 @@ class StudentStep(Step):
         }
 
     def needs(self, prepared: PreparedStudy) -> Sequence[Step]:
-        # One share for each training at a time, where there are blocks enough.
+        # As many shares as trainings can run at a time for each seed, if there are enough blocks.
         blocks = len(lessons_of(_plans(prepared)))
         shares = min(blocks, math.ceil(prepared.jobs / len(prepared.study.seeds)))
         lessons = [LessonStep(BASELINE, self.seed, number, shares) for number in range(shares)]
         finetune = prepared.finetune(self._candidate(prepared))
         if finetune.epochs and finetune.targets == "teacher":
-            # First, as nothing goes beside it at the end.
+            # The answers come first: the longest step at the end would run alone.
             return [AnswersStep(BASELINE, self.seed, finetune.teacher_beam), *lessons]
         return lessons
 
@@ -153,11 +153,11 @@ class StudentStep(Step):
 
     def _candidate(self, prepared: PreparedStudy) -> CandidateConfig:
         candidate = prepared.candidates[self.name]
-        assert candidate is not None  # the baseline is no student
+        assert candidate is not None  # the baseline is not a student
         return candidate
 
     def _taught(self, prepared: PreparedStudy) -> list[Taught]:
-        """Its blocks, in the plan's order."""
+        """The student's blocks, in the plan's order."""
         known = known_blocks(prepared, self.seed)
         prepared.teaching.remove_checkpoints(self.seed)
         keys = [lesson_key(site, entry) for site, entry in prepared.plans[self.name].items()]
@@ -178,19 +178,19 @@ class StudentStep(Step):
         """Tunes a student as a whole.
 
         Returns:
-            How that went, and the seconds in which its teacher found the answers that it learned from.
+            How the tuning went, and the seconds that its teacher took for the answers that it learned from.
         """
         finetune = prepared.finetune(self._candidate(prepared))
         train = prepared.study.train
         batches, answering = prepared.task.batches, 0.0
         if finetune.targets == "teacher":
             answers = prepared.teaching.answers(finetune.teacher_beam, self.seed, teacher_settings(prepared, self.seed))
-            assert answers is not None  # a need of this step
+            assert answers is not None  # ``needs`` has asked for them
             assert isinstance(prepared.task, WritingTask)
             answering = answers.seconds
             try:
                 batches = prepared.task.batches_with(answers.texts)
-            except LeanformerError as error:  # none of them can be learned from
+            except LeanformerError as error:  # no answer is usable
                 return Trained(status="failed", reason=str(error)), answering
         asks = finetune.logits > 0 or finetune.hidden_states > 0
         loss = tuning_loss(frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing)
@@ -210,22 +210,22 @@ class StudentStep(Step):
 
 
 def teacher_settings(prepared: PreparedStudy, seed: int) -> dict[str, Any]:
-    """Everything that a teacher, the baseline's trained model, follows from."""
+    """All settings that determine a teacher, the baseline's trained model."""
     return {"teacher": read_sealed(prepared.directory.trial(BASELINE, seed) / "settings.json")}
 
 
 def known_blocks(prepared: PreparedStudy, seed: int) -> dict[str, Taught | None]:
-    """The blocks of all students of a seed, by ``lesson_key``; None: still to be taught."""
+    """The blocks of all students of a seed, by ``lesson_key``; None where a block is not taught yet."""
     return prepared.teaching.known(_plans(prepared), seed, teacher_settings(prepared, seed))
 
 
 def _can_teach(prepared: PreparedStudy, seed: int) -> bool:
-    """Whether a teacher's own training, which is done, ended well."""
+    """Whether the teacher's own training, which is done, succeeded."""
     return ended_well(TrialStep(BASELINE, seed).known_result(prepared))
 
 
 def _plans(prepared: PreparedStudy) -> list[ResolvedPlan]:
-    """Of all students."""
+    """The plans of all students."""
     return [plan for name, plan in prepared.plans.items() if prepared.is_distilled(name)]
 
 

@@ -1,6 +1,6 @@
-"""What does a study's steps: this process, or several of its own. Each is a ``concurrent.futures.Executor``.
+"""Executors of a study's steps, in this process or in several others. Each is a ``concurrent.futures.Executor``.
 
-Another engine can take the place of these: what it is given to do can be pickled.
+Another engine can replace them, because the work can be pickled.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from leanformer.core.machine import keep_freed_memory
 from leanformer.core.stopping import ENDS, ignore_signals
 
 SECONDS_TO_STOP = 60.0
-"""How long processes have to write their checkpoints and end."""
+"""The time that processes have to write their checkpoints and end."""
 SECONDS_BETWEEN_STEPS_SHOWN = 0.2
-SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BETWEEN_CHECKS = 0.1
 
 
 class InThisProcess(Executor):
-    """Does what it is given at once, before ``submit`` comes back."""
+    """Runs each function at once, before ``submit`` returns."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Calls the function; what it raises is kept for ``Future.result``, but for a request to end."""
+        """Calls the function; an exception is kept for ``Future.result``, but a request to stop is raised at once."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -51,16 +51,16 @@ class InThisProcess(Executor):
 
 
 class Processes(Executor):
-    """Processes of this machine, each started when there is something for it to do.
+    """Processes of this machine, each started when there is work for it.
 
-    Leaving it on an error ends them in the middle of their work, their checkpoints written.
+    An error that leaves the context manager stops their work; they write their checkpoints first.
 
     Args:
-        count: How many at most.
-        preload: Modules that a process finds imported where it is forked.
+        count: The most processes.
+        preload: Modules that forked processes need not import again.
         reporter: Where the processes' progress is shown.
-        forks: Whether they may be forked from one that has imported ``preload`` and done nothing else, where the system
-            can: each then starts at once. Not where a GPU is used, which a fork may leave unusable.
+        forks: Whether the processes may be forked, if the system can, from one that has only imported ``preload``; they
+            start at once then. It must be False where a GPU is used, which may be unusable after a fork.
     """
 
     def __init__(self, count: int, preload: list[str], reporter: Reporter, forks: bool) -> None:
@@ -69,36 +69,36 @@ class Processes(Executor):
         if forks:
             context.set_forkserver_preload([*preload, "leanformer.study.preloaded"])
         self._reporter = reporter
-        self._shown, self._told = context.Pipe(duplex=False)
-        shared = (reporter.study, self._told, context.Lock(), context.Value("i", 0))
+        self._receiver, self._sender = context.Pipe(duplex=False)
+        shared = (reporter.study, self._sender, context.Lock(), context.Value("i", 0))
         self._pool = ProcessPoolExecutor(count, context, _begin, shared)
         self._children: list[BaseProcess] = []
         self._closing = threading.Event()
-        self._pump = threading.Thread(target=self._show, daemon=True)
-        self._pump.start()
+        self._show_thread = threading.Thread(target=self._show, daemon=True)
+        self._show_thread.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Has a process call a function; ``Future.result`` raises as the function does.
+        """Calls a function in a process; ``Future.result`` raises what the function raises.
 
         Args:
-            fn: What can be pickled, as its arguments can.
+            fn: The function; it and its arguments must be picklable.
 
         Raises:
-            LeanformerError: A process ended unexpectedly; ``Future.result`` may say so too.
+            LeanformerError: A process ended unexpectedly; ``Future.result`` may raise it too.
         """
         there = set(multiprocessing.active_children())
-        with _interrupts_blocked():  # so that Ctrl-C finds no process in the middle of its imports
+        with _interrupts_blocked():  # so that Ctrl-C does not interrupt a process during its imports
             future = self._pool.submit(_call, fn, args, kwargs)
         self._children += [process for process in multiprocessing.active_children() if process not in there]
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Lets the processes end once they have done what they were given; what was not begun may be cancelled."""
+        """Lets the processes end after their work; work that has not begun may be cancelled."""
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
         if wait and not self._closing.is_set():
             self._closing.set()
-            self._told.close()
-            self._pump.join()
+            self._sender.close()
+            self._show_thread.join()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -109,51 +109,51 @@ class Processes(Executor):
         if isinstance(error, BrokenProcessPool):
             codes = [process.exitcode for process in self._children if process.exitcode]
             raise LeanformerError(
-                f"a process that trains ended unexpectedly (exit code {codes[0] if codes else 'unknown'}; -9 is what a "
-                "system short of memory does); run again, with fewer jobs if memory is short. A script has to call run "
-                "with jobs under if __name__ == '__main__'"
+                f"a training process ended unexpectedly (exit code {codes[0] if codes else 'unknown'}; -9 mostly means "
+                "that the system was short of memory); run again, with fewer jobs if memory is short. A script must "
+                "call run with jobs under if __name__ == '__main__'"
             ) from None
 
     def _stop(self) -> None:
-        """Ends the processes, whatever they do: who trains writes a checkpoint first, and has the time for it."""
+        """Stops the processes; a process that trains gets the time to write a checkpoint first."""
         for process in self._children:
             process.terminate()
         waiting = {process.sentinel: process for process in self._children}
         deadline = time.monotonic() + SECONDS_TO_STOP
         while waiting and (left := deadline - time.monotonic()) > 0:
             for sentinel in wait(list(waiting), left):
-                del waiting[sentinel]  # type: ignore[arg-type]  # an object that was given
+                del waiting[sentinel]  # type: ignore[arg-type]  # it is one of the keys
         for process in waiting.values():
             process.kill()
 
     def _show(self) -> None:
-        """Shows what the processes tell, until all have ended."""
+        """Shows the processes' events, until all processes have ended."""
         died = False
         while True:
             sentinels = [] if died else [process.sentinel for process in self._children]
-            ready = wait([self._shown, *sentinels], SECONDS_BETWEEN_LOOKS)
-            if self._shown not in ready:
+            ready = wait([self._receiver, *sentinels], SECONDS_BETWEEN_CHECKS)
+            if self._receiver not in ready:
                 if self._closing.is_set():
                     break
                 if ready:
-                    # The pool looks after the processes that there were when it last woke up: it is woken up.
+                    # The pool waits only for the processes that it knew when it last woke up, so wake it up.
                     died = True
-                    with suppress(RuntimeError):  # it has noticed
+                    with suppress(RuntimeError):  # the pool has noticed by itself
                         self._pool.submit(_nothing)
                 continue
             try:
-                event = self._shown.recv()
+                event = self._receiver.recv()
             except (EOFError, OSError):  # all have ended, perhaps in the middle of a message
                 break
             self._reporter.emit(event)
-        self._shown.close()
+        self._receiver.close()
 
 
 class Relay:
-    """A sink that passes a worker's events on to the process that it works for, which alone counts what is done.
+    """A sink that sends a worker's events to the main process, which alone counts the steps.
 
     Args:
-        send: Passes on an event.
+        send: Sends an event.
     """
 
     def __init__(self, send: Callable[[Event], None]) -> None:
@@ -161,7 +161,7 @@ class Relay:
         self._last_batch = 0.0
 
     def handle(self, event: Event) -> None:
-        """Passes an event on; of the batches a few a second."""
+        """Sends an event; of batches only a few per second."""
         if isinstance(event, StudyPlanned | StepSkipped):
             return
         if isinstance(event, StepStarted):
@@ -174,16 +174,16 @@ class Relay:
         self._send(event)
 
     def close(self) -> None:
-        """The process ends soon."""
+        """Does nothing: the process ends soon."""
 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C waits, also in processes that are started meanwhile, which let it in themselves."""
+    """Holds back Ctrl-C, also in processes that are started meanwhile; these unblock it themselves."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # lets Ctrl-C in again where it is started only meanwhile
+    resource_tracker.ensure_running()  # started inside the block, it would unblock Ctrl-C
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -192,46 +192,46 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 class _Worker:
-    """What a process knows of itself.
+    """The state of a worker process.
 
     Args:
         study: The study's name.
-        told: Where to tell of progress.
-        lock: Held while telling.
-        number: From 1 on, in the order in which the processes were started.
+        sender: The connection to the main process.
+        lock: Held while sending.
+        number: From 1, in the order in which the processes were started.
     """
 
-    def __init__(self, study: str, told: Connection, lock: Lock, number: int) -> None:
+    def __init__(self, study: str, sender: Connection, lock: Lock, number: int) -> None:
         self.study = study
         self.number = number
         self.busy = False
-        self._told = told
+        self._sender = sender
         self._lock = lock
 
-    def tell(self, event: Event) -> None:
-        """Gives an event to the process that started this one."""
+    def send(self, event: Event) -> None:
+        """Sends an event to the process that started this one."""
         try:
             with self._lock:
-                self._told.send(event)
-        except OSError:  # nobody reads this any more
+                self._sender.send(event)
+        except OSError:  # the main process has ended
             _interrupt(signal.SIGINT, None)
 
 
-_worker: _Worker | None = None  # in a process of ``Processes``
+_worker: _Worker | None = None  # set in a process of ``Processes``
 
 
 def reporter_here() -> Reporter:
     """The reporter of a process that ``Processes`` started."""
     assert _worker is not None
-    return Reporter(_worker.study, [Relay(_worker.tell)], _worker.number)
+    return Reporter(_worker.study, [Relay(_worker.send)], _worker.number)
 
 
-def _begin(study: str, told: Connection, lock: Lock, started: Synchronized[int]) -> None:
-    """The first that a process does."""
+def _begin(study: str, sender: Connection, lock: Lock, started: Synchronized[int]) -> None:
+    """Initialises a worker process."""
     global _worker
     with started.get_lock():
         started.value += 1
-        _worker = _Worker(study, told, lock, started.value)
+        _worker = _Worker(study, sender, lock, started.value)
     for asks in (signal.SIGINT, *ENDS):
         signal.signal(asks, _interrupt)
     if hasattr(signal, "pthread_sigmask"):
@@ -241,16 +241,16 @@ def _begin(study: str, told: Connection, lock: Lock, started: Synchronized[int])
 
 
 def _call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls what a process was given to do."""
+    """Calls a function in a worker process."""
     assert _worker is not None
     try:
         _worker.busy = True
         return fn(*args, **kwargs)
     except KeyboardInterrupt:
-        os._exit(0)  # the checkpoint is written; the process that this one works for says why
+        os._exit(0)  # the checkpoint is written; the main process says why
     except (LeanformerError, OSError):
         raise
-    except Exception:  # perhaps one that cannot be sent
+    except Exception:  # it may not be picklable
         raise RuntimeError(traceback.format_exc()) from None
     finally:
         _worker.busy = False
@@ -261,7 +261,7 @@ def _nothing() -> None:
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
-    """Ends this process, its checkpoint written; once is enough."""
+    """Ends this process after its checkpoint is written; further signals are ignored."""
     ignore_signals()
     if _worker is None or not _worker.busy:
         os._exit(0)
@@ -269,11 +269,11 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _end_with_parent() -> None:
-    """Interrupts this process, as Ctrl-C does, when the one that it works for has ended."""
+    """Interrupts this process, as Ctrl-C does, when the main process has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     while _worker is not None and _worker.busy:
         _thread.interrupt_main()
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(SECONDS_BETWEEN_CHECKS)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""The graph of a study's steps: what is still to be done is done, each step once what it needs is there."""
+"""The graph of a study's steps: runs every step that is not done yet, each after the steps that it needs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from leanformer.study.scratch import TrialStep
 from leanformer.study.steps import Step
 
 Do = Callable[[Step], None]
-"""Does a step; what an executor is given, and where it passes it on to another process, can be pickled."""
+"""Runs a step; an executor calls it, and must be able to pickle it where it sends it to another process."""
 
 
 def trials_of(prepared: PreparedStudy, name: str) -> list[Step]:
-    """A candidate's trials, or the baseline's: one a seed."""
+    """The trials of a candidate or the baseline, one for each seed."""
     kind = StudentStep if prepared.is_distilled(name) else TrialStep
     return [kind(name, seed) for seed in prepared.study.seeds]
 
 
 def all_steps(prepared: PreparedStudy) -> list[Step]:
-    """Every step that the study may take, each after those that it builds on."""
+    """All steps that the study may run, each after the steps that it depends on."""
     found: dict[Step, None] = {}
 
     def add(step: Step) -> None:
@@ -39,24 +39,23 @@ def all_steps(prepared: PreparedStudy) -> list[Step]:
 
 
 def announce(prepared: PreparedStudy) -> None:
-    """Tells the reporter how many steps there are to count."""
+    """Tells the reporter the number of steps."""
     prepared.reporter.plan(sum(step.counts(prepared) for step in all_steps(prepared)))
 
 
 def run_steps(prepared: PreparedStudy, executor: Executor, do: Do, at_a_time: int) -> None:
-    """Does all steps of a study that are not done yet, and what of these needs it.
+    """Runs all trials of a study that are not done yet, and the steps that they need.
 
-    What nothing else could go beside is done in this process: here it has all threads.
+    A step that nothing else can run beside runs in this process, where it has all threads.
 
     Args:
         prepared: The study.
-        executor: What does them, in this process or elsewhere.
-        do: What it is given for each.
-        at_a_time: How many it does at a time. No more are given to it, so that what comes first in the study is done
-            first.
+        executor: Runs the steps, in this process or elsewhere.
+        do: What the executor calls for each step.
+        at_a_time: How many steps run at a time. The executor gets no more, so that the study's order is kept.
 
     Raises:
-        LeanformerError: A step raised one, or a process ended unexpectedly. Nothing else is begun then.
+        LeanformerError: A step raised it, or a process ended unexpectedly. No other step is begun then.
     """
     walk = _Walk(prepared)
     running: dict[Future[None], Step] = {}
@@ -77,7 +76,7 @@ def run_steps(prepared: PreparedStudy, executor: Executor, do: Do, at_a_time: in
 
 
 class _Walk:
-    """Which steps are done, which are being done, and which can be done next.
+    """Which steps are done, which are running, and which can run next.
 
     Args:
         prepared: The study.
@@ -88,14 +87,14 @@ class _Walk:
         self._wanted = [step for name in prepared.candidates for step in trials_of(prepared, name)]
         self._done: set[Step] = set()
         self._running: set[Step] = set()
-        self._missing: set[Step] = set()  # what was looked for and not found
+        self._missing: set[Step] = set()  # steps whose results were looked for and not found
         self._needed_by: defaultdict[Step, set[Step]] = defaultdict(set)
         for step in self._wanted:
             for need in step.needs(prepared):
                 self._needed_by[need].add(step)
 
     def ready(self) -> Iterator[Step]:
-        """What can be begun, what comes first in the study first. Shows what is there already as done."""
+        """The steps that can begin, in the study's order. Steps that are done already are reported as done."""
         seen: set[Step] = set()
         for step in self._wanted:
             yield from self._ready(step, seen)
@@ -121,11 +120,11 @@ class _Walk:
             yield step
 
     def begin(self, step: Step) -> None:
-        """Takes note that a step is being done."""
+        """Marks a step as running."""
         self._running.add(step)
 
     def end(self, step: Step) -> None:
-        """Takes note that a step is done."""
+        """Marks a step as done."""
         self._running.discard(step)
         self._note(step)
 
@@ -135,7 +134,7 @@ class _Walk:
         self._note(step)
 
     def _note(self, step: Step) -> None:
-        """Takes note that a step is done, and shows as done what was for it alone and was never asked for."""
+        """Marks a step as done, and reports as done the steps that only it needed and that were not run."""
         self._done.add(step)
         for need in step.needs(self._prepared):
             if need not in self._done and self._needed_by[need] <= self._done:

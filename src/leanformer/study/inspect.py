@@ -1,4 +1,4 @@
-"""``lf.inspect``: how nonlinear each site of a trained model is, and what it and each of its heads could do without."""
+"""``lf.inspect``: how linear each site and head of a trained model is, and whether small blocks can replace it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ TEACHING = DistillConfig(epochs=6, learning_rate=3e-3)
 
 @dataclass(frozen=True)
 class Inspection:
-    """What an inspection found.
+    """The result of an inspection.
 
     Args:
         results: The content of ``inspection.json``.
         json: That file.
-        page: The page with its pictures.
+        page: The page with the figures.
     """
 
     results: dict[str, Any]
@@ -56,28 +56,29 @@ def inspect(
     device: str = "auto",
     console: Console | None = None,
 ) -> Inspection:
-    """Looks at every attention and MLP of a trained model, on held-out data.
+    """Inspects every attention and MLP of a trained model, on held-out data.
 
-    For each site: how much of its output the best linear map explains (of the token, and at an attention of the mean of
-    what may be read), how much each probe explains after a short teaching, of each head too; how the attention spreads;
-    and what the model loses where this one site is emptied, made linear, or replaced by a probe.
+    For each site it measures how much of its output the best linear map explains (a map of the token, and at an
+    attention also of the mean of the tokens that it may read); how much each probe explains after a short teaching,
+    for each head too; how the attention spreads; and what the model loses when this one site is emptied, made linear,
+    or replaced by a probe.
 
     Args:
         model: A directory or hub id, of any supported family; a student too.
-        data: A source as a study file's ``data.source`` has it, or that section whole. Of training examples at most
-            4,000 are used, unless it says ``train_limit``.
+        data: A source, as in a study file's ``data.source``, or the whole ``data`` section. At most 4,000 training
+            examples are used, unless the section sets ``train_limit``.
         directory: Where ``inspection.json`` and ``inspection.html`` go; by default ``inspections/`` and the model's
             name.
         probes: Name -> block with its arguments, as in a plan; by default ``PROBES``.
-        teach: How they are taught.
+        teach: How the probes are taught.
         device: ``auto`` or a device's name.
         console: Where progress is shown; by default standard error.
 
     Raises:
-        LeanformerError: Model, data or probes are wrong, or do not fit each other.
+        LeanformerError: Model, data or probes are wrong, or do not fit together.
     """
     as_path(model, "model")
-    source = fspath(model)  # as it was written: ./model is a directory, model may be on the hub
+    source = fspath(model)  # unchanged: ./model is a directory, model may be on the hub
     path = as_path(directory, "directory") if directory is not None else Path("inspections") / _name(source)
     _check_types(data, probes, teach, console)
     check_directory(path)
@@ -90,7 +91,7 @@ def inspect(
         loaded = load(source)
         _check_probes(loaded, {} if probes is None or probes is PROBES else probes)
         study = _study(loaded, source, {"source": data} if isinstance(data, str) else data, device)
-        del loaded  # the task loads its own
+        del loaded  # the task loads the model again
         task = open_task(study, chosen)
         for note in task.notes:
             reporter.say(f"{path.name}: {note}", style="dim")
@@ -98,12 +99,12 @@ def inspect(
             reporter.warn(str(warning))
         trained = task.make_baseline(seed=0).to(task.device).eval()
         inspector = Inspector(task, trained, probes, teach, reporter)
-        with memory_named(f"inspecting {task.batch} a batch", "take fewer or smaller probes, or less data"):
-            # 2. what is linear, and how attention spreads
+        with memory_named(f"inspecting with batches of {task.batch}", "take fewer or smaller probes, or less data"):
+            # 2. linear maps, and how attention spreads
             inspector.fit()
-            # 3. what small blocks can learn of it
+            # 3. probes: what small blocks can learn
             inspector.teach()
-            # 4. what the model loses
+            # 4. what the model loses when a site is replaced
             inspector.replace()
         results = {
             "format": 1,
@@ -123,7 +124,7 @@ def inspect(
 
 
 def _check_types(data: object, probes: object, teach: object, console: object) -> None:
-    """Refuses arguments of ``inspect`` that are of wrong types.
+    """Refuses arguments of ``inspect`` that have wrong types.
 
     Raises:
         LeanformerError: The message names the argument.
@@ -144,12 +145,12 @@ def _check_types(data: object, probes: object, teach: object, console: object) -
 
 def _name(source: str) -> str:
     parts = [part for part in Path(source).parts if part not in ("/", ".", "..")]
-    # A trial's model is called "model", its seed's directory says little more.
+    # A trial's model lies in CANDIDATE/seed-N/model, whose last parts alone do not name it.
     return "-".join(parts[-4:-1] if parts[-1] == "model" and len(parts) > 3 else parts[-2:]) or "model"
 
 
 def _check_probes(model: PreTrainedModel, probes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuses a probe whose block or arguments are wrong or fit no kind of site here, before any data are read.
+    """Refuses, before any data are read, a probe that is wrong or fits no site of the model.
 
     Raises:
         LeanformerError: With the reason at the first site.
@@ -163,12 +164,12 @@ def _check_probes(model: PreTrainedModel, probes: Mapping[str, Mapping[str, Any]
             except LeanformerError as error:
                 problems.append(str(error))
         if places and len(problems) == len(places):
-            # A block that cannot stand at the first site may be what stands at another: that says more.
+            # If the probe is the block that stands at another site, that reason says more than the first site's.
             raise LeanformerError(f"probe {name}: {KEPT if KEPT in problems else problems[0]}")
 
 
 def _study(model: PreTrainedModel, source: str, data: Mapping[str, Any], device: str) -> Study:
-    """The study whose task reads the data and measures; it has no candidate that is ever trained."""
+    """A study whose task reads the data and measures; its candidate is never trained."""
     task = find_family(model).task
     sections = STUDIES[task].for_inspection(getattr(model.config, "max_position_embeddings", None))
     return make_study(

@@ -1,4 +1,4 @@
-"""An inspection of one model, step by step: what is linear, what small blocks can learn, what the model loses."""
+"""The steps of an inspection: linear maps, probes, and what the model loses when a site is replaced."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ PROBES: dict[str, dict[str, Any]] = {
     "feed_forward": {"block": "feed_forward", "size": "S"},
     "mlp": {"block": "mlp", "hidden": 32},
 }
-"""What is tried where it can stand, by its name; ``max_length`` is as the data need it."""
+"""The default probes by name, each tried where it can stand; ``max_length`` follows from the data."""
 
 
-KEPT = "it is what stands there already; give it arguments, or take another block"
+KEPT = "this block stands there already; give it arguments, or take another block"
 
 
 def choice_at(site: Site, entry: Mapping[str, Any]) -> Choice:
     """A probe's block at a site.
 
     Raises:
-        LeanformerError: It cannot stand there, or is what stands there already.
+        LeanformerError: The block cannot stand there, or stands there already.
     """
     choice = match({site.name: entry}, [site])[site.name]
     if choice.block.keeps(choice.arguments):
@@ -57,7 +57,7 @@ def choice_at(site: Site, entry: Mapping[str, Any]) -> Choice:
 
 
 def inspected_sites(model: PreTrainedModel) -> list[Site]:
-    """What can be looked at."""
+    """The sites that can be inspected."""
     return [site for site in sites(model) if site.kind in KINDS and site.block != "none"]
 
 
@@ -82,7 +82,7 @@ class Inspector:
         self.family: Family = find_family(self.opened)
         self.sites = inspected_sites(self.opened)
         if not self.sites:
-            raise LeanformerError("inspect: the model has neither an attention nor an MLP to look at")
+            raise LeanformerError("inspect: the model has neither an attention nor an MLP to inspect")
         self.attentions: dict[str, AttentionWeights] = {}
         for site in self.sites:
             weights = self.family.attention_weights(self._module(site))
@@ -103,7 +103,7 @@ class Inspector:
         return module
 
     def _heads(self, site: Site) -> int | None:
-        """Heads that can be told apart in what the site shows; None where an output projection mixes them."""
+        """The number of heads that the recorded tensors keep apart; None where an output projection mixes them."""
         if site.name in self.attentions:
             return self.attentions[site.name].num_heads
         module = self._module(site)
@@ -117,7 +117,7 @@ class Inspector:
     def _read(
         self, batches: Iterable[Mapping[str, torch.Tensor]], look: Callable[[Site, Seen, torch.Tensor | None], object]
     ) -> None:
-        """Lets the model read batches and shows each site with the mask of its tokens."""
+        """Lets the model read batches, and calls ``look`` for each site with the mask of its tokens."""
         with Observed(self.opened, self._wanted()) as observed:
             for batch in batches:
                 seen = observed.read(dict(batch))
@@ -125,7 +125,7 @@ class Inspector:
                     look(site, seen, seen.mask_at(site))
 
     def fit(self) -> None:
-        """Fits linear maps to the training examples; measures them, and how attention spreads, on held-out ones."""
+        """Fits linear maps on the training split; measures them, and how attention spreads, on held-out examples."""
         fits = {(site.name, "output"): LeastSquares() for site in self.sites}
         fits |= {(name, "heads"): LeastSquares() for name in self.attentions}
 
@@ -136,7 +136,7 @@ class Inspector:
                 if (site.name, target) in fits:
                     fits[site.name, target].add(given, _real(seen.targets[site.name, target], mask))
 
-        self.reporter.say(f"{self.reporter.study}: linear maps of {len(self.sites)} sites", style="dim")
+        self.reporter.say(f"{self.reporter.study}: fitting linear maps at {len(self.sites)} sites", style="dim")
         self._read(self.task.teaching_batches(1).training(seed=0, epoch=0), add)
         maps = {key: fit.solve() for key, fit in fits.items()}
         self.linear = {name: weight for (name, target), weight in maps.items() if target == "output"}
@@ -167,7 +167,7 @@ class Inspector:
             spread.add(weights, mask, seen.source_mask if site.reads_source else mask)
 
     def teach(self) -> None:
-        """Teaches the probes, all at once, and measures them on held-out data."""
+        """Teaches all probes together, and measures them on held-out data."""
         self._make_lessons()
         lessons = list(self.lessons.values())
         if not lessons:
@@ -206,7 +206,7 @@ class Inspector:
         for (name, probe), lesson in self.lessons.items():
             self.explained[name, probe] = whole[name, probe].r2()
             count = self._heads(lesson.site)
-            # A block's channels are the heads' where it was taught the heads, or where the site has no projection.
+            # A block's channels belong to heads where it was taught the heads, or where the site has no projection.
             if count is not None and (lesson.target == "heads" or name not in self.attentions):
                 self.by_head[name, probe] = heads[name, probe].r2_by(count)
 
@@ -260,7 +260,7 @@ class Inspector:
         return {key.removeprefix("validation_"): after[key] - before[key] for key in before}
 
     def results(self) -> dict[str, Any]:
-        """What was found, as ``inspection.json`` has it."""
+        """The results, as ``inspection.json`` holds them."""
         tried = ["linear", *self.probes]
         rows = []
         for site in self.sites:
@@ -292,14 +292,14 @@ class Inspector:
         }
 
     def _order(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        """The attentions that took a probe, the easiest first: by what the model loses with the best of them."""
+        """The attentions that took a probe, the easiest first, by the model's loss with its best probe."""
         losses = {row["site"]: best_probe(row, self.probes) for row in rows if row["kind"] != "mlp"}
         found = {site: best[1] for site, best in losses.items() if best is not None}
         return sorted(found, key=lambda site: found[site])
 
 
 class _Progress:
-    """Shows the teaching's steps."""
+    """Shows the progress of teaching."""
 
     def __init__(self, reporter: Reporter, epochs: int) -> None:
         self._reporter = reporter

@@ -1,4 +1,4 @@
-"""What the trials of a study came to, read from the run directory."""
+"""Reads the outcomes of a study's trials from the run directory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leanformer.tasks.base import Outcome
 
 
 def read_outcomes(prepared: PreparedStudy) -> list[CandidateOutcome]:
-    """The outcome of every candidate, all of whose trials are done; the baseline's is the first."""
+    """The outcomes of the baseline and then of all candidates, whose trials must be done."""
     return [_outcome(prepared, name) for name in prepared.candidates]
 
 
@@ -27,7 +27,7 @@ def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:
         directories[step.seed] = directory.relative_to(prepared.directory.path).as_posix()
         if ended_well(trials[step.seed]):
             answers[step.seed] = prepared.task.read_answers(directory / PREDICTIONS)
-    # Models of the search were only for the winner to be taken over.
+    # Models of the search are kept only until the best one is copied to its trial.
     for rate in prepared.study.train.learning_rate:
         remove(prepared.directory.search(name, rate) / "model")
     return CandidateOutcome(

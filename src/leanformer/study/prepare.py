@@ -1,4 +1,4 @@
-"""A study made ready: data and baseline read, plans resolved, everything checked before anything is trained."""
+"""Prepares a study: reads data and baseline, resolves the plans, and checks everything before anything is trained."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from leanformer.tasks.base import open_task
 
 
 class PreparedStudy:
-    """One run of a study: its data and baseline, checked, and what its models are made of and cost.
+    """One run of a study: its data and baseline, checked, and the structure and cost of its models.
 
     Args:
         study: The study.
         directory: Its run directory, open.
         reporter: Where progress is shown.
-        jobs: Trainings that there are at a time, in this process or others.
+        jobs: Trainings that run at a time, in this process or others.
 
     Raises:
-        LeanformerError: Data, baseline or plans are wrong, or do not fit each other.
+        LeanformerError: Data, baseline or plans are wrong, or do not fit together.
     """
 
     def __init__(self, study: Study, directory: RunDirectory, reporter: Reporter, jobs: int = 1) -> None:
@@ -79,7 +79,7 @@ class PreparedStudy:
                 check_tokens_agree(plan, self.finetune(candidate), where)
                 if self.finetune(candidate).targets == "teacher" and not study.writes:
                     raise LeanformerError(
-                        f"{where}: finetune.targets 'teacher' is of models that write text; leave it out, and give "
+                        f"{where}: finetune.targets 'teacher' needs models that write text; leave it out, and give "
                         "finetune.logits a weight"
                     )
             learns = candidate.method == "scratch" or self.finetune(candidate).epochs > 0
@@ -92,10 +92,10 @@ class PreparedStudy:
         self._check_differ()
 
     def _check_differ(self) -> None:
-        """No two candidates come to the same: it would be trained twice, and corrected for twice.
+        """Refuses two equal candidates, which would be trained twice and counted twice in the correction for several.
 
         Raises:
-            LeanformerError: Two do; the message names both.
+            LeanformerError: Two candidates are equal; the message names both.
         """
         seen: dict[str, str] = {}
         for name, candidate in self.study.candidates.items():
@@ -109,10 +109,10 @@ class PreparedStudy:
                 )
 
     def _check_control(self, candidate: CandidateConfig) -> None:
-        """What changes nothing is a candidate where it is tuned: it shows what tuning alone does.
+        """Allows a plan that changes nothing only where its student is tuned: that shows what tuning alone does.
 
         Raises:
-            LeanformerError: It would be the baseline once more.
+            LeanformerError: The candidate would be the same as the baseline.
         """
         if candidate.method == "scratch" or self.finetune(candidate).epochs == 0:
             raise LeanformerError(
@@ -121,7 +121,7 @@ class PreparedStudy:
             )
 
     def finetune(self, candidate: CandidateConfig) -> FinetuneConfig:
-        """How a candidate's student is tuned as a whole, with everything settled."""
+        """How a candidate's student is tuned as a whole, with ``auto`` resolved."""
         finetune = candidate.finetune or self.study.finetune
         if finetune.targets != "auto":
             return finetune
@@ -134,17 +134,17 @@ class PreparedStudy:
 
     @property
     def searches(self) -> bool:
-        """Whether a learning rate is searched for what is trained from the study's own start."""
+        """Whether a learning rate is searched for models that are trained from scratch or from the given baseline."""
         return len(self.study.train.learning_rate) > 1 and self.study.train.epochs > 0
 
     @property
     def search_epochs(self) -> int:
-        """Of each training of the search."""
+        """Epochs of each training of the search."""
         return self.study.train.search_epochs or self.study.train.epochs
 
     @cached_property
     def files(self) -> dict[str, str | None]:
-        """What tells whether the files of data and baseline are others than before."""
+        """Signatures of the files of data and baseline, by which a later run sees that they have changed."""
         data, model = self.study.data, self.study.baseline.model
         endings = data.file_endings()
         return {
@@ -156,7 +156,7 @@ class PreparedStudy:
 
     @cached_property
     def teaching(self) -> Teaching:
-        """What teaches the blocks of its students."""
+        """Teaches the blocks of the students."""
         return Teaching(
             self.directory,
             self.task,
@@ -168,7 +168,7 @@ class PreparedStudy:
         )
 
     def structure(self, name: str) -> dict[str, Any]:
-        """What the model is made of, and what the plan changed, site by site."""
+        """The model's structure, and what the plan changed, site by site."""
         before = {site.name: site for site in sites(self._outline)}
         plan = self.plans[name]
         student = outline_of_student(self._outline, plan) if plan else self._outline
@@ -185,7 +185,7 @@ class PreparedStudy:
                     "site": site.name,
                     "kind": site.kind,
                     "block": site.block,
-                    # What the plan says of a block's size as it says it, though the block has written it out.
+                    # A size as the plan writes it ("S"), although the resolved plan holds its numbers instead.
                     "arguments": (written[site.name].arguments.model_dump(exclude_unset=True) if changed else {})
                     | {
                         key: value
@@ -200,7 +200,7 @@ class PreparedStudy:
                 }
             )
         with torch.random.fork_rng(devices=[]):
-            # Whatever its numbers are; without any, what depends on a mask could not be followed.
+            # With random weights; without any, steps that depend on a mask could not be counted.
             whole = type(student)(student.config).eval()
         return {
             "changes": changes,
@@ -211,12 +211,12 @@ class PreparedStudy:
         }
 
     def costs(self, outcomes: list[CandidateOutcome]) -> dict[str, dict[str, Any]]:
-        """Time and memory of every model whose trials ended well, measured together."""
+        """Time and memory of every model whose trials succeeded, measured together."""
         names = {outcome.name: outcome.directories for outcome in outcomes if outcome.ok}
         settings = {
             "measure": self.study.measure.model_dump(mode="json"),
             "evaluation": self.task.evaluation_settings(),
-            "figures": [figure.name for figure in fields(Cost)],  # a version that measures more measures anew
+            "figures": [figure.name for figure in fields(Cost)],  # a version with more figures measures again
             "models": {
                 name: read_sealed(self.directory.path / next(iter(directories.values())) / "settings.json")
                 for name, directories in names.items()
@@ -227,7 +227,7 @@ class PreparedStudy:
             try:
                 known = read_sealed(path)
             except DamagedError as error:
-                self.reporter.warn(f"{error}; it is measured anew")
+                self.reporter.warn(f"{error}; it is measured again")
                 known = {}
             if known.get("settings") == settings and "costs" in known:
                 costs: dict[str, dict[str, Any]] = known["costs"]
@@ -249,17 +249,17 @@ class PreparedStudy:
         return costs
 
     def _subject(self, saved: Path) -> Subject:
-        """A saved model, opened to be measured."""
+        """A saved model, loaded to be measured."""
         return self.task.subject(load(saved).to(self.device), self._step)
 
     def _step(self, model: PreTrainedModel) -> TrainingStep:
-        """A training step on a copy, to be timed."""
+        """A training step on a copy of the model, for timing."""
         rate = self.study.train.learning_rate[0]
         return TrainingStep(copy.deepcopy(model).train(), self.study.train, rate, self.accelerator, self.task.loss())
 
 
 def _taken_over(module: torch.nn.Module | None) -> int:
-    """Numbers of a block that are the teacher's own, such as an output projection that stays."""
+    """Parameters of a block that are the teacher's, such as an output projection that is kept."""
     if not isinstance(module, BlockModule):
         return 0
     return parameter_count(module) - sum(parameter.numel() for parameter in module.taught_parameters())

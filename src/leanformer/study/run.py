@@ -1,4 +1,4 @@
-"""The main job: data and a baseline in, trained candidates, a table and a decision out."""
+"""``lf.run``: from data and a baseline to trained candidates, a table and a decision."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ TRACKED = (
     "decision",
     "reason",
 )
-"""What trackers are told of a candidate, of its row in the results."""
+"""The parts of a candidate's row in the results that trackers get."""
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study came to.
+    """The result of a study.
 
     Args:
         directory: The run directory.
@@ -80,7 +80,7 @@ class StudyResult:
 
     def _of_results(self, key: str) -> Any:
         if key not in self.results:
-            raise LeanformerError(f"results: the key {key!r} is missing; lf.run gives what a study came to")
+            raise LeanformerError(f"results: the key {key!r} is missing; take the StudyResult that lf.run returns")
         return self.results[key]
 
 
@@ -93,19 +93,19 @@ def run(
 ) -> StudyResult:
     """Runs a study: trains the baseline and every candidate with every seed, measures, decides, reports.
 
-    What the run directory holds already is not done again; a training that was cut off goes on from its last
-    checkpoint; what the study has changed since is done anew, and the console says why. SIGTERM and SIGHUP, which
-    clusters send, end it as Ctrl-C does, its checkpoint written; the process then exits with 143 or 129 (``Stopped``,
-    which is a ``SystemExit``).
+    Steps that are done in the run directory are not run again; an interrupted training goes on from its last
+    checkpoint; steps whose settings have changed run again, and the console says why. SIGTERM and SIGHUP, which
+    clusters send, end it as Ctrl-C does, after a checkpoint; the process then exits with 143 or 129 (``Stopped``, which
+    is a ``SystemExit``).
 
     Args:
-        study: A study, its plain data, or the path of its file.
+        study: A study, a mapping of its keys, or the path of its file.
         directory: The run directory; by default ``runs/`` and the study's name.
         console: Where progress is shown; by default standard error.
-        jobs: Trainings at a time, each in a process of its own with its own copy of the data, and with the study's
-            ``measure.threads``, or an even share of PyTorch's threads. What is measured is measured afterwards, one
-            model at a time. A script has to call this under ``if __name__ == "__main__"``.
-        sinks: Where the study's events go besides the console, ``run.jsonl`` and the study's ``report_to``.
+        jobs: Trainings that run at a time, each in its own process with its own copy of the data, and with the study's
+            ``measure.threads``, or an even share of PyTorch's threads. Costs are measured afterwards, one model at a
+            time. A script must call this under ``if __name__ == "__main__"``.
+        sinks: Where events go besides the console, ``run.jsonl`` and the study's ``report_to``.
 
     Returns:
         The results, which are also in the directory as ``results.json`` and ``report.html``.
@@ -126,8 +126,8 @@ def run(
     elif not isinstance(study, Study):
         study = make_study(study)
     elif type(study) not in STUDIES.values():
-        raise LeanformerError(f"study: {type(study).__name__} is of no task; lf.make_study makes a study of its data")
-    else:  # model_copy checks nothing, and what is wrong would stand in the run directory
+        raise LeanformerError(f"study: {type(study).__name__} has no task; make the study with lf.make_study")
+    else:  # checked again: model_copy checks nothing
         study = make_study(study.model_dump(mode="json", warnings=False))
     if path is None:
         path = Path("runs") / study.name
@@ -172,16 +172,16 @@ def run(
 
 
 def _outcome(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What trackers are told of a candidate."""
+    """A candidate's numbers for trackers."""
     values = flat({key: row[key] for key in TRACKED})
-    return {name: value for name, value in values.items() if name != "quality.per_seed"}  # its trials have these
+    return {name: value for name, value in values.items() if name != "quality.per_seed"}  # its trials report these
 
 
 def _check_sinks(sinks: object) -> None:
-    """Refuses what cannot take events.
+    """Refuses objects that are not sinks.
 
     Raises:
-        LeanformerError: It is no list of objects with the methods of a ``Sink``.
+        LeanformerError: ``sinks`` is not a list of objects with the methods of a ``Sink``.
     """
     if not isinstance(sinks, list | tuple):
         raise LeanformerError(f"sinks: give a list of sinks, not {quoted(sinks)}")

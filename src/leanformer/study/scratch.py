@@ -1,4 +1,4 @@
-"""What is trained from the study's own start: the search for a learning rate, and the trials."""
+"""Steps that train without a teacher: the search for a learning rate, and trials of the baseline and candidates."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from leanformer.study.training import (
     train_model,
 )
 
-VALIDATION = "validation.parquet"  # a search's answers, by which its rate is judged
+VALIDATION = "validation.parquet"  # the answers of a search, by which its rate is judged
 
 
 @dataclass(frozen=True)
 class SearchStep(Step):
-    """A training at one of the rates that are searched, judged on the validation split.
+    """A training at one learning rate of the search, judged on the validation split.
 
     Args:
         rate: The learning rate.
@@ -49,14 +49,14 @@ class SearchStep(Step):
 
     @property
     def may_lack(self) -> str:
-        return "model"  # deleted once the best of the search has been taken over
+        return "model"  # deleted once the best model of the search is copied to its trial
 
     def run(self, prepared: PreparedStudy) -> None:
         directory = self.directory(prepared)
         model = _model(prepared, self)
         trained = train_model(prepared, model, directory, self.title, self.rate, self.seed, prepared.search_epochs)
         last = trained.epochs[-1] if trained.status == "ok" else {}
-        # Every metric's: which one judges may be changed without training anew.
+        # The values of all metrics, so that the study's metric can be changed without training again.
         result = {
             "learning_rate": self.rate,
             prepared.study.accept.metric: None,
@@ -89,7 +89,7 @@ class SearchStep(Step):
 
 @dataclass(frozen=True)
 class TrialStep(Step):
-    """The training of a candidate, or of the baseline, with one seed, at the rate that its search found best."""
+    """The training of a candidate or the baseline with one seed, at the best learning rate of its search."""
 
     def directory(self, prepared: PreparedStudy) -> Path:
         return prepared.directory.trial(self.name, self.seed)
@@ -101,13 +101,13 @@ class TrialStep(Step):
         return scratch_settings(prepared, self, best_rate(prepared, self.name), prepared.study.train.epochs)
 
     def counts(self, prepared: PreparedStudy) -> bool:
-        return not self._is_of_search(prepared)
+        return not self._is_searched(prepared)
 
     def run(self, prepared: PreparedStudy) -> None:
         rate = best_rate(prepared, self.name)
         directory = self.directory(prepared)
         searched = prepared.directory.search(self.name, rate)
-        found = prepared.directory.finished(searched) if self._is_of_search(prepared) else None
+        found = prepared.directory.finished(searched) if self._is_searched(prepared) else None
         model = None
         if found is not None and not ended_well(found):
             trained = Trained(**found["trained"])
@@ -124,28 +124,28 @@ class TrialStep(Step):
     def bring_up_to_date(self, prepared: PreparedStudy) -> None:
         bring_trial_up_to_date(prepared, self)
 
-    def _is_of_search(self, prepared: PreparedStudy) -> bool:
-        """Whether the search has trained it, the first seed's at its rate, unless its budget was another."""
+    def _is_searched(self, prepared: PreparedStudy) -> bool:
+        """Whether the search has trained this model: it trains the first seed, with the same epochs unless set."""
         same = self.seed == prepared.study.seeds[0] and prepared.study.train.search_epochs is None
         return prepared.searches and same
 
 
 def search_of(prepared: PreparedStudy, name: str) -> list[SearchStep]:
-    """One training a rate with the first seed; none where there is one rate, or a teacher's plan of tuning says it."""
+    """One training for each rate, with the first seed; none where there is one rate or the candidate is distilled."""
     if not prepared.searches or prepared.is_distilled(name):
         return []
     return [SearchStep(name, prepared.study.seeds[0], rate) for rate in prepared.study.train.learning_rate]
 
 
 def best_rate(prepared: PreparedStudy, name: str) -> float:
-    """The rate of the best validation quality; of equals the smaller loss, then the first."""
+    """The learning rate of the best validation quality; of equal ones that of the smaller loss, then the first."""
     search = [step.known_result(prepared) for step in search_of(prepared, name)]
     if not search:
         return prepared.study.train.learning_rate[0]
     metric = METRICS[prepared.study.accept.metric]
 
     def quality(run: Mapping[str, Any]) -> tuple[float, float]:
-        # A search of before there was this metric, whose answers were not kept, goes by its loss alone.
+        # A search of an earlier version may lack this metric and its answers; only its loss counts then.
         value = run.get(metric.key)
         return -math.inf if value is None else metric.sign * value, -(run["loss"] or 0.0)
 
@@ -154,7 +154,7 @@ def best_rate(prepared: PreparedStudy, name: str) -> float:
 
 
 def _model(prepared: PreparedStudy, step: Step) -> PreTrainedModel:
-    """The model as a training starts with it, on the study's device."""
+    """The model at the start of a training, on the study's device."""
     candidate = prepared.candidates[step.name]
     model = prepared.task.make_baseline(step.seed)
     student = copy.deepcopy(model) if candidate is None else reduce(model, candidate.plan)

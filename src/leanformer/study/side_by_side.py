@@ -1,4 +1,4 @@
-"""A study's steps side by side, each in a process of its own."""
+"""Runs a study's steps side by side, each in its own process."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from leanformer.study.store import RunDirectory
 
 
 def run_side_by_side(prepared: PreparedStudy) -> None:
-    """Does what is missing of a study, ``prepared.jobs`` steps at a time.
+    """Runs the steps of a study that are not done yet, ``prepared.jobs`` at a time.
 
     Args:
         prepared: The study.
 
     Raises:
-        LeanformerError: A step raised one; or a process ended unexpectedly.
+        LeanformerError: A step raised it, or a process ended unexpectedly.
     """
     study, jobs = prepared.study, prepared.jobs
     elsewhere = Elsewhere(study.model_dump_json(), str(prepared.directory.path), _threads(study, jobs), jobs)
@@ -39,13 +39,13 @@ def run_side_by_side(prepared: PreparedStudy) -> None:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Does the steps of a study in another process, which makes the study ready once.
+    """Runs steps of a study in another process, which prepares the study once.
 
     Args:
-        study: As JSON.
-        directory: The run directory, which the process that this one works for holds.
-        threads: PyTorch's.
-        jobs: Steps at a time, in all processes.
+        study: The study, as JSON.
+        directory: The run directory, which the main process holds.
+        threads: The number of PyTorch's threads.
+        jobs: Steps that run at a time, in all processes together.
     """
 
     study: str
@@ -58,7 +58,7 @@ class Elsewhere:
             prepared = _prepare(self)
             if not step.is_done(prepared):
                 step.run(prepared)
-        torch.cuda.empty_cache()  # of a GPU's memory the others may need what this one keeps
+        torch.cuda.empty_cache()  # other processes may need the GPU memory that this one caches
 
 
 @lru_cache(maxsize=1)
@@ -69,30 +69,32 @@ def _prepare(work: Elsewhere) -> PreparedStudy:
     reporter = reporter_here()
     directory.work_in(reporter.process)
     parent = multiprocessing.parent_process()
-    if parent is None or not parent.is_alive():  # another may have taken the directory before this one held it
+    if parent is None or not parent.is_alive():  # another process may hold the directory by now
         raise KeyboardInterrupt
     return PreparedStudy(study, directory, reporter, work.jobs)
 
 
 def check_script(jobs: int) -> None:
-    """Makes sure that new processes can read the script that this one runs, as they do.
+    """Checks that new processes can import the script that this one runs, as they must.
 
     Args:
-        jobs: Trainings at a time; with 1 there are no other processes.
+        jobs: Trainings that run at a time; with 1 there are no other processes.
 
     Raises:
-        LeanformerError: It is no file; or it is being read by a new process, and runs a study there.
+        LeanformerError: The script is not a file, or it runs a study while a new process imports it.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise LeanformerError(
-            "a script has to call run with jobs under if __name__ == '__main__': new processes read it"
+            "a script must call run with jobs under if __name__ == '__main__', because new processes import it"
         )
     script = sys.modules["__main__"]
     path = getattr(script, "__file__", None)
     if jobs > 1 and script.__spec__ is None and path is not None and not Path(path).exists():
-        raise LeanformerError("jobs: new processes read the script that calls run, and this one is no file; save it")
+        raise LeanformerError(
+            "jobs: new processes import the script that calls run, and this one is not a file; save it to a file"
+        )
 
 
 def _threads(study: Study, jobs: int) -> int:
-    """PyTorch's threads of each training: what the study says, or its share of what there are."""
+    """PyTorch's threads for each training: the study's setting, or an even share of all threads."""
     return study.measure.threads or max(1, torch.get_num_threads() // jobs)

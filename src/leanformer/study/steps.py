@@ -1,4 +1,4 @@
-"""A study's units of work: each says what it follows from, what it needs and how it runs; ``graph`` runs them."""
+"""A study's units of work: each knows its settings, what it needs and how it runs; ``graph`` runs them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from leanformer.study.prepare import PreparedStudy
 
 @dataclass(frozen=True)
 class Step(ABC):
-    """One unit of work, as plain data: it can be done in any process, once what it needs is there.
+    """One unit of work, as plain data: any process can run it once the steps that it needs are done.
 
     Args:
-        name: The candidate; ``baseline`` also of what students learn from, as it is their teacher.
-        seed: Of the trial, or of the search.
+        name: The candidate, or ``baseline``, also for lessons and answers, whose teacher is the baseline.
+        seed: The seed of the trial or the search.
     """
 
     name: str
@@ -25,37 +25,37 @@ class Step(ABC):
 
     @abstractmethod
     def directory(self, prepared: PreparedStudy) -> Path:
-        """Where its files are."""
+        """The directory of the step's files."""
 
     @abstractmethod
     def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
-        """All that its outcome follows from: where one of these changes, it runs anew. Asked once ``after`` is done."""
+        """All settings that determine its result: it runs again when one changes. Called after ``after`` is done."""
 
     def after(self, prepared: PreparedStudy) -> Sequence[Step]:
-        """What has to be done before its settings can be said, and so whether it is done."""
+        """Steps that must be done before its settings are known, and so whether it is done."""
         return ()
 
     def needs(self, prepared: PreparedStudy) -> Sequence[Step]:
-        """What it takes beside where it is still to be done."""
+        """Further steps that must be done before it can run; not looked at where it is done."""
         return ()
 
     def is_done(self, prepared: PreparedStudy) -> bool:
-        """Whether it is done; what was done with other settings is removed, and the log says why."""
+        """Whether it is done; a result of other settings is removed, and the log says why."""
         return self.result(prepared) is not None
 
     @abstractmethod
     def run(self, prepared: PreparedStudy) -> None:
-        """Does it, and writes its result."""
+        """Runs the step, and writes its result."""
 
     def bring_up_to_date(self, prepared: PreparedStudy) -> None:  # noqa: B027 - nothing, for most
-        """Evaluates or scores again what was done, where the study asks for that otherwise now."""
+        """Evaluates or scores a finished step again, if the study's settings for that have changed."""
 
     def counts(self, prepared: PreparedStudy) -> bool:
-        """Whether it is one of those that a person sees counted."""
+        """Whether progress counts this step."""
         return True
 
     def result(self, prepared: PreparedStudy) -> dict[str, Any] | None:
-        """Its result if it is there; one of other settings is removed, and the log says why."""
+        """Its result if it is done; a result of other settings is removed, and the log says why."""
         directory = self.directory(prepared)
         reason = prepared.directory.prepare(directory, self.settings(prepared), self.may_lack)
         if reason is not None:
@@ -63,19 +63,19 @@ class Step(ABC):
         return prepared.directory.finished(directory)
 
     def known_result(self, prepared: PreparedStudy) -> dict[str, Any]:
-        """The result of a step that was done."""
+        """The result of a step that is done."""
         result = prepared.directory.finished(self.directory(prepared))
         assert result is not None
         return result
 
     @property
     def may_lack(self) -> str | None:
-        """A directory in its own that is deleted when it has served."""
+        """The name of a directory inside the step's that may be deleted after use."""
         return None
 
     @property
     def title(self) -> str:
-        """What a person reads while it runs."""
+        """The step's name in progress messages."""
         return f"{self.name} · seed {self.seed}"
 
     def __str__(self) -> str:
@@ -83,13 +83,13 @@ class Step(ABC):
 
 
 def scratch_settings(prepared: PreparedStudy, step: Step, rate: float, epochs: int) -> dict[str, Any]:
-    """Everything that a model follows from which is trained from the study's own start.
+    """All settings that determine a model that is trained without a teacher.
 
     Args:
         prepared: The study.
-        step: Its training.
+        step: The model's training.
         rate: The learning rate.
-        epochs: Of the training.
+        epochs: Epochs of the training.
     """
     candidate = prepared.candidates[step.name]
     return {
@@ -107,5 +107,5 @@ def scratch_settings(prepared: PreparedStudy, step: Step, rate: float, epochs: i
 
 
 def ended_well(result: Mapping[str, Any]) -> bool:
-    """Whether a training ended with a model that can be used."""
+    """Whether a training succeeded, so that there is a model."""
     return bool(result["trained"]["status"] == "ok")

@@ -1,4 +1,4 @@
-"""The run directory: one study's files, one process at a time, and nothing in it that is not as it was written."""
+"""The run directory: the files of one study, locked for one run at a time, and checked for damage by checksums."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from leanformer.core.files import (
 from leanformer.core.json_files import DamagedError, read_sealed, sealed
 
 CHECKPOINT = "checkpoint.safetensors"
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_CHECKS = 1.0
 LOADED = (".json", ".jinja", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".py", ".model", ".spm", ".txt")
-"""Endings of files that change what a model's directory is loaded as, and so must not be foreign."""
+"""Endings of files that loading may read from a model's directory, where a foreign one could change the model."""
 ADDED = ("data_content", "baseline_content")
-"""Settings that trials of the first version do not say; where they are missing, nothing is compared."""
+"""Settings that trials of the first version lack; they are compared only where a trial has them."""
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -55,8 +55,8 @@ class RunDirectory:
     """A study's run directory, held by this process alone while it is open (a context manager).
 
     Args:
-        path: The directory; made if it is not there.
-        study: The study that is to run in it.
+        path: The directory; it is made if it does not exist.
+        study: The study to run in it.
 
     Raises:
         LeanformerError: Another process holds it, it belongs to another study, or it cannot be written.
@@ -67,7 +67,7 @@ class RunDirectory:
         self._study = study
         cannot = f"{path}: cannot be used as a run directory"
         if os.path.lexists(path) and not path.is_dir():
-            what = "a link that leads to no directory" if path.is_symlink() else "no directory"
+            what = "a link that leads to no directory" if path.is_symlink() else "not a directory"
             raise LeanformerError(f"{cannot}: it is {what}; give another with --out")
         try:
             os.fspath(path).encode()
@@ -78,9 +78,9 @@ class RunDirectory:
             raise LeanformerError(f"{cannot}: {getattr(error.__cause__, 'strerror', error)}") from None
         self._lock = FileLock(path / ".lock", timeout=0)
         self._own_lock: FileLock | None = None
-        self._held: dict[Path, tuple[int, int]] = {}
-        self._looked = 0.0
-        self._whole: dict[Path, int] = {}  # what was compared with its sums, and when its result was written
+        self._identities: dict[Path, tuple[int, int]] = {}
+        self._last_check = 0.0
+        self._checked: dict[Path, int] = {}  # results whose files were checked -> when they were written
 
     def __enter__(self) -> RunDirectory:
         self._check_owner()
@@ -104,10 +104,10 @@ class RunDirectory:
         self._lock.release()
 
     def work_in(self, number: int) -> None:
-        """Holds the directory beside the process that it is held by, for as long as this process lasts.
+        """Holds the directory as a worker of the process that has locked it, until this process ends.
 
         Args:
-            number: From 1 on, of another process than all others that work in it.
+            number: The worker's number, from 1; no other worker may have it.
         """
         self._own_lock = FileLock(self.path / f".lock-{number}", timeout=10)
         self._own_lock.acquire()
@@ -117,30 +117,30 @@ class RunDirectory:
         for path in (self.path, self.path / ".lock", self.path / "study.yaml"):
             identity = _identity(path)
             if identity is not None:
-                self._held[path] = identity
+                self._identities[path] = identity
 
     def check(self, at_once: bool = True) -> None:
-        """Makes sure that this is still the directory that is held, with its lock and its study.
+        """Checks that the directory, its lock and its study file are still those that this process has locked.
 
         Args:
-            at_once: False looks only where the last look was a second ago; for what happens many times a second.
+            at_once: False checks only if the last check is a second ago, for callers that call it very often.
 
         Raises:
-            LeanformerError: It was moved or deleted, or its lock or study file was deleted or exchanged.
+            LeanformerError: The directory was moved or deleted, or its lock or study file was deleted or replaced.
         """
         now = time.monotonic()
-        if not at_once and now - self._looked < SECONDS_BETWEEN_LOOKS:
+        if not at_once and now - self._last_check < SECONDS_BETWEEN_CHECKS:
             return
-        self._looked = now
-        for path, identity in self._held.items():
+        self._last_check = now
+        for path, identity in self._identities.items():
             if _identity(path) != identity:
                 raise LeanformerError(
-                    f"{path}: moved, deleted or exchanged while the study runs in {self.path}; put it back and run "
+                    f"{path}: moved, deleted or replaced while the study runs in {self.path}; put it back and run "
                     "again to go on"
                 )
 
     def _check_workers(self) -> None:
-        """Makes sure that no process is left which worked for one that was killed."""
+        """Checks that no worker of an earlier, killed run still works here."""
         for path in self.path.glob(".lock-*"):
             try:
                 FileLock(path, timeout=0).acquire().lock.release()
@@ -159,8 +159,8 @@ class RunDirectory:
                 owner = read_study(study_file)
             except LeanformerError as error:
                 raise LeanformerError(
-                    f"{error}; this is the copy of the study that ran here: put your study file in its place, under "
-                    "this name, and run again"
+                    f"{error}; this file is the copy of the study that ran here: replace it with your study file, "
+                    "under this name, and run again"
                 ) from None
             if (owner.name, owner.task) != (self._study.name, self._study.task):
                 raise LeanformerError(
@@ -180,25 +180,25 @@ class RunDirectory:
         return self.path / "trials" / candidate / f"seed-{seed}"
 
     def search(self, candidate: str, learning_rate: float) -> Path:
-        """The directory of one rate's run in a candidate's search."""
+        """The directory of one learning rate in a candidate's search."""
         return self.path / "trials" / candidate / "search" / f"rate-{learning_rate:g}"
 
     def taught(self, seed: int, name: str) -> Path:
-        """The place of what was taught with one seed: a block's directory, a checkpoint."""
+        """The path of a taught block's directory, or of a checkpoint, of one seed."""
         return self.path / "teaching" / f"seed-{seed}" / name
 
     def prepare(self, directory: Path, settings: dict[str, Any], may_lack: str | None = None) -> str | None:
         """Makes a trial's directory ready for these settings.
 
-        What was made with other settings is deleted. What is not as it was written is set aside under another name.
+        A trial of other settings is deleted. A damaged one is set aside under another name.
 
         Args:
-            directory: The trial's.
-            settings: All that its outcome follows from.
-            may_lack: A directory in it that was deleted when it had served.
+            directory: The trial's directory.
+            settings: All settings that determine its result.
+            may_lack: A directory inside that may have been deleted after use.
 
         Returns:
-            Why something has to be made again, or None.
+            Why the trial must run again, or None.
 
         Raises:
             LeanformerError: The directory is a link, or cannot be read or written.
@@ -224,7 +224,7 @@ class RunDirectory:
         return reason
 
     def _changes(self, directory: Path, settings: Mapping[str, Any]) -> list[str] | None:
-        """What differs from the settings that a trial was made with; None where it was not even begun."""
+        """What differs from the settings that a trial was made with; None where it has not begun."""
         path = directory / "settings.json"
         if path.exists():
             known = read_sealed(path)
@@ -234,12 +234,12 @@ class RunDirectory:
         return None
 
     def finished(self, directory: Path) -> dict[str, Any] | None:
-        """A trial's result, if it is there."""
+        """A trial's result, or None where it is not finished."""
         path = directory / "result.json"
         return read_sealed(path, f"delete {directory} and run again to repeat this trial") if path.exists() else None
 
     def finish(self, directory: Path, result: Mapping[str, Any]) -> None:
-        """Writes a trial's result, last of all that is written of it, with the SHA-256 of every file beside it."""
+        """Writes a trial's result, which is its last file, with the SHA-256 of every file beside it."""
         self.check()
         sums = {
             path.relative_to(directory).as_posix(): sha256(path)
@@ -248,11 +248,11 @@ class RunDirectory:
         }
         path = directory / "result.json"
         write_atomically(path, sealed({**result, "files": sums}))
-        self._whole[path] = path.stat().st_mtime_ns
+        self._checked[path] = path.stat().st_mtime_ns
         (directory / CHECKPOINT).unlink(missing_ok=True)
 
     def replace_file(self, file: Path, content: bytes) -> None:
-        """Writes a file of a finished trial anew, before ``finish``: a kill in between leaves either, and no damage.
+        """Replaces a file of a finished trial, before ``finish``; a kill in between leaves the old file or the new one.
 
         Args:
             file: The file, in the trial's directory.
@@ -267,14 +267,14 @@ class RunDirectory:
         write_atomically(file, content)
 
     def _check_sums(self, directory: Path, may_lack: str | None = None) -> None:
-        """Compares what a finished trial has written with the SHA-256 of each file; once a process.
+        """Compares the files of a finished trial with their SHA-256, once in each process.
 
         Raises:
-            DamagedError: A file is missing or foreign, or is not as it was written.
+            DamagedError: A file is missing, damaged or foreign.
             LeanformerError: A file cannot be read.
         """
         path = directory / "result.json"
-        if not path.exists() or self._whole.get(path) == path.stat().st_mtime_ns:
+        if not path.exists() or self._checked.get(path) == path.stat().st_mtime_ns:
             return
         sums = read_sealed(path).get("files", {})  # studies of the first version have none
         for name, expected in sums.items():
@@ -282,33 +282,33 @@ class RunDirectory:
             if may_lack is not None and name.startswith(f"{may_lack}/") and not (directory / may_lack).exists():
                 continue
             try:
-                if sha256(file) not in expected.split():  # two where it was to be replaced when a kill came
-                    raise DamagedError(f"{file}: damaged (not as it was written, by its SHA-256)")
+                if sha256(file) not in expected.split():  # two sums after a kill during its replacement
+                    raise DamagedError(f"{file}: damaged (its SHA-256 does not match)")
             except FileNotFoundError:
                 raise DamagedError(f"{file}: missing") from None
             except OSError as error:
                 raise LeanformerError(f"{file}: cannot be read: {error.strerror}") from None
         for file in sorted((directory / "model").rglob("*")) if sums else ():
             if file.suffix in LOADED and file.relative_to(directory).as_posix() not in sums and file.is_file():
-                raise DamagedError(f"{file}: foreign (this study has not written it)")
-        self._whole[path] = path.stat().st_mtime_ns
+                raise DamagedError(f"{file}: foreign (this study did not write it)")
+        self._checked[path] = path.stat().st_mtime_ns
 
     def check_shipped(self, model: Path) -> None:
-        """Makes sure that the model which a study recommends is there as it was written.
+        """Checks that the recommended model exists and is undamaged.
 
         Args:
-            model: Its directory, in its trial's.
+            model: The model's directory, inside its trial's.
 
         Raises:
-            LeanformerError: It is not; the message names the file.
+            LeanformerError: A file is missing or damaged; the message names it.
         """
-        self._whole.pop(model.parent / "result.json", None)
+        self._checked.pop(model.parent / "result.json", None)
         try:
             self._check_sums(model.parent)
             if not (model / "config.json").is_file():
                 raise DamagedError(f"{model / 'config.json'}: missing")
         except DamagedError as error:
-            raise LeanformerError(f"{error}; so the model to ship is not there: run the study again") from None
+            raise LeanformerError(f"{error}; the model to ship cannot be used: run the study again") from None
 
     def _refuse_links(self, directory: Path) -> None:
         for place in (directory, *directory.parents):
@@ -343,7 +343,7 @@ def _as_far_as_known(
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another one of the same name; None where there is none."""
+    """The device and inode of a file, which another file of the same name does not share; None without a file."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The part of a study that teaches blocks: those of all distilled candidates together, each of them once."""
+"""Teaches the blocks of all distilled candidates of a study together, and each block once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from leanformer.tasks.base import Task, WritingTask
 
 
 def lesson_key(site: str, entry: Mapping[str, Any]) -> str:
-    """Names a block with its arguments at a site: equal for candidates that share it."""
+    """The name of a block with its arguments at a site; candidates that share the block have the same name."""
     return f"{site}-{hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
@@ -59,13 +59,13 @@ def lessons_of(plans: Sequence[ResolvedPlan]) -> dict[str, tuple[str, Mapping[st
 
 @dataclass(frozen=True)
 class Taught:
-    """One block that has learned, or failed to.
+    """A block whose teaching has ended, well or not.
 
     Args:
-        key: Its name, ``lesson_key``.
+        key: The block's ``lesson_key``.
         result: ``site``, ``block``, ``r2`` after each epoch on held-out data, ``seconds`` spent on it, ``status`` and
             ``reason``.
-        path: Its weights.
+        path: The file of its weights.
     """
 
     key: str
@@ -73,7 +73,7 @@ class Taught:
     path: Path
 
     def put_into(self, student: PreTrainedModel) -> None:
-        """Gives the student's block at this site what was learned."""
+        """Loads the taught weights into the student's block at this site."""
         module = module_at(student, self.result["site"])
         assert module is not None
         module.load_state_dict(load_tensors(self.path.read_bytes()))
@@ -84,8 +84,8 @@ class Answers:
     """A teacher's own answers to the training examples.
 
     Args:
-        texts: One an example.
-        seconds: How long it took to find them.
+        texts: One for each example.
+        seconds: How long the teacher took.
     """
 
     texts: list[str]
@@ -93,16 +93,16 @@ class Answers:
 
 
 class Teaching:
-    """Teaches the blocks of several plans to one trained teacher's sites.
+    """Teaches the blocks of several plans what one trained teacher does at their sites.
 
     Args:
         directory: The run directory.
         task: The study's task.
         config: How blocks are taught.
-        train_config: Of the study: precision, checkpoints.
+        train_config: The study's; its precision and checkpoint interval are used.
         accelerator: From ``make_accelerator``.
         reporter: Where progress is shown.
-        beside: Processes that teach at the same time, this one included: each may take its part of the memory.
+        beside: Processes that teach at the same time, this one included; they share the memory evenly.
     """
 
     def __init__(
@@ -127,14 +127,14 @@ class Teaching:
         self._answers: dict[tuple[int, int], Answers] = {}
 
     def known(self, plans: Sequence[ResolvedPlan], seed: int, settings: Mapping[str, Any]) -> dict[str, Taught | None]:
-        """The blocks of all plans by ``lesson_key``; None: still to be taught.
+        """The blocks of all plans by ``lesson_key``; None where a block is not taught yet.
 
-        What was taught with other settings is removed, and the log says why.
+        A block that was taught with other settings is removed, and the log says why.
 
         Args:
-            plans: Resolved.
-            seed: Of the blocks' first weights and the order of the data.
-            settings: What the teacher followed from.
+            plans: The resolved plans.
+            seed: For the blocks' initial weights and the order of the data.
+            settings: All settings that determine the teacher.
         """
         found: dict[str, Taught | None] = {}
         for key, (name, entry) in lessons_of(plans).items():
@@ -149,13 +149,13 @@ class Teaching:
         return found
 
     def teach(self, teacher: PreTrainedModel, plans: Sequence[ResolvedPlan], seed: int, keys: Sequence[str]) -> None:
-        """Teaches these blocks of the plans, which ``known`` says are not there.
+        """Teaches those blocks of the plans that are not taught yet, according to ``known``.
 
         Args:
             teacher: The trained baseline.
-            plans: Resolved.
-            seed: Of the blocks' first weights and the order of the data.
-            keys: The blocks' names.
+            plans: The resolved plans.
+            seed: For the blocks' initial weights and the order of the data.
+            keys: The ``lesson_key`` of each block.
         """
         opened = frozen_copy(reduce(teacher, {}))
         places = {site.name: site for site in sites(opened)}
@@ -164,10 +164,10 @@ class Teaching:
         finished: list[Lesson] = []
         for key in keys:
             name, entry = wanted[key]
-            # Its first weights follow from the seed and from itself, whoever learns beside it.
+            # The initial weights depend on the seed and the block alone, not on the blocks beside it.
             torch.manual_seed(int(hashlib.sha256(f"{seed} {key}".encode()).hexdigest()[:8], 16))
             block = build(opened, places[name], entry, take_over=True)
-            assert block is not None  # lessons_of leaves out what is nothing
+            assert block is not None  # lessons_of leaves out empty sites
             learns = any(True for _ in block.parameters())
             (lessons if learns else finished).append(Lesson(key, places[name], block))
         self._measure(opened, finished, seed)
@@ -176,41 +176,41 @@ class Teaching:
         if len(groups) > 1:
             self._reporter.say(
                 f"{self._reporter.study}: {len(lessons)} blocks do not fit into "
-                f"{share:.0%} of the free memory at once; taught in {len(groups)} groups"
+                f"{share:.0%} of the free memory at once; they are taught in {len(groups)} groups"
             )
         for number, group in enumerate(groups, start=1):
             megabytes = sum(training_bytes(lesson.block) for lesson in group) / 1e6
             self._reporter.say(
-                f"{self._reporter.study}: {_blocks(group)} at once, {megabytes:,.0f} MB of weights, gradients and "
-                "optimizer states",
+                f"{self._reporter.study}: teaching {_blocks(group)} at once, with {megabytes:,.0f} MB of weights, "
+                "gradients and optimizer states",
                 style="dim",
             )
             title = f"teaching {_blocks(group)} · seed {seed}" + (f" · {number}/{len(groups)}" if groups[1:] else "")
             self._teach_group(opened, group, seed, title)
 
     def remove_checkpoints(self, seed: int) -> None:
-        """Removes those of teachings that were cut off; where all blocks are taught, they were of other settings."""
+        """Removes checkpoints of interrupted teachings; once all blocks are taught, they belong to other settings."""
         for pattern in ("group-*.safetensors", ".group-*.partial"):
             for path in self._directory.taught(seed, "").glob(pattern):
                 path.unlink(missing_ok=True)
 
     def answers_directory(self, beam: int, seed: int) -> Path:
-        """Where a teacher's own answers are kept."""
+        """The directory of a teacher's own answers."""
         return self._directory.taught(seed, f"answers-beam-{beam}")
 
     def answers(self, beam: int, seed: int, settings: Mapping[str, Any]) -> Answers | None:
-        """The teacher's own answers to the training examples, kept with the study; None: still to be found.
+        """The teacher's own answers to the training examples, from the run directory; None where they are missing.
 
         Args:
-            beam: Hypotheses that it keeps an example.
-            seed: Whose teacher it is.
-            settings: What it followed from; what it found with others is removed.
+            beam: Hypotheses per example.
+            seed: The teacher's seed.
+            settings: All settings that determine the teacher; answers of other settings are removed.
         """
         if (seed, beam) not in self._answers:
             directory = self.answers_directory(beam, seed)
             reason = self._directory.prepare(directory, {**settings, "beam": beam})
             if reason is not None:
-                self._reporter.warn(f"the teacher's own translations, seed {seed}, are found again: {reason}")
+                self._reporter.warn(f"the teacher's own translations, seed {seed}, are made again: {reason}")
             result = self._directory.finished(directory)
             if result is None:
                 return None
@@ -218,12 +218,12 @@ class Teaching:
         return self._answers[seed, beam]
 
     def find_answers(self, teacher: PreTrainedModel, beam: int, seed: int) -> None:
-        """Finds the answers that ``answers`` says are not there.
+        """Makes the answers that are missing according to ``answers``.
 
         Args:
             teacher: The trained baseline.
-            beam: Hypotheses that it keeps an example.
-            seed: Whose teacher it is.
+            beam: Hypotheses per example.
+            seed: The teacher's seed.
         """
         self._reporter.start(f"the teacher's own translations · seed {seed}", 1)
         count = self._task.summary()["train"]
@@ -235,7 +235,7 @@ class Teaching:
             self._reporter.step(0, done, count)
 
         started = time.perf_counter()
-        assert isinstance(self._task, WritingTask)  # only of these a study asks for answers
+        assert isinstance(self._task, WritingTask)  # a study checks this before
         texts = self._task.write_training(teacher, beam, show)
         result = {"answers": texts, "seconds": time.perf_counter() - started}
         self._directory.finish(self.answers_directory(beam, seed), result)
@@ -248,7 +248,7 @@ class Teaching:
         return float(psutil.virtual_memory().available)
 
     def _measure(self, opened: PreTrainedModel, lessons: Sequence[Lesson], seed: int) -> None:
-        """Finishes blocks that have nothing to learn: all that there is to know is how well they do."""
+        """Finishes blocks that have nothing to learn: only their R² is measured."""
         if not lessons:
             return
         with Observed(opened, [(lesson.site.name, lesson.target) for lesson in lessons]) as observed:
@@ -289,8 +289,8 @@ class Teaching:
         checkpoint.unlink(missing_ok=True)
 
     def _checkpoint(self, group: list[Lesson], seed: int) -> Path:
-        """The file of a teaching that was cut off, of these blocks with these settings."""
-        # In their order, by which the optimizer keeps its moments.
+        """The checkpoint file for teaching these blocks with these settings."""
+        # The order counts: the optimizer keeps its moments in it.
         parts = [(self._directory.taught(seed, lesson.key) / "settings.json").read_bytes() for lesson in group]
         return self._directory.taught(seed, f"group-{hashlib.sha256(b' '.join(parts)).hexdigest()[:10]}.safetensors")
 
@@ -316,13 +316,13 @@ def _blocks(group: Sequence[Lesson]) -> str:
 
 
 def _kinds(group: Sequence[Lesson]) -> str:
-    """The sites of a group, as far as they fit on a line."""
+    """The sites of a group, the first three by name."""
     names = [lesson.site.name for lesson in group]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class _Clock:
-    """A teaching's loss that notes how long the teacher's pass takes, and each block's part, its backward pass too."""
+    """The teaching loss, which also times the teacher's forward pass and each block's forward and backward pass."""
 
     def __init__(self, observed: Observed, lessons: Sequence[Lesson]) -> None:
         self._observed = observed
@@ -336,12 +336,12 @@ class _Clock:
         ended = time.perf_counter()
         self._teacher += ended - started
         for number, term in enumerate(teaching_terms(seen, self._lessons)):
-            yield term  # comes back when the term is differentiated
+            yield term  # continues after the backward pass of the term
             started, ended = ended, time.perf_counter()
             self._blocks[number] += ended - started
 
     def shares(self) -> list[float]:
-        """Each block's part of the whole, with an equal part of the teacher's; equal where nothing was timed."""
+        """Each block's share of the time, with an equal share of the teacher's; equal shares if nothing was timed."""
         total = self._teacher + sum(self._blocks)
         part = 1 / len(self._blocks)
         return [(seconds + self._teacher * part) / total if total else part for seconds in self._blocks]
@@ -371,12 +371,12 @@ class _TeachingObserver:
         self._directory = directory
 
     def validate(self, model: nn.Module, last: bool) -> dict[str, float]:
-        """R² by block."""
+        """R² of each block."""
         found = explained(self._observed, self._lessons, self._task.validation_batches())
         return {_r2(lesson): found[lesson.key] for lesson in self._lessons}
 
     def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
-        """Moves the bar, and now and then looks whether the run directory is still there."""
+        """Advances the progress bar, and checks at intervals that the run directory still exists."""
         self._directory.check(at_once=False)
         self._reporter.step(epoch, step, steps_per_epoch)
 
@@ -387,17 +387,17 @@ class _TeachingObserver:
         self._reporter.epoch(record, self._epochs, examples_per_second, shown)
 
     def rolled_back(self, reason: str) -> None:
-        """Says that teaching went back to its last good state."""
+        """Reports that teaching went back to its last good state."""
         self._reporter.warn(reason)
 
 
 def taught_numbers(taught: Sequence[Taught]) -> list[dict[str, Any]]:
-    """What a trial's result keeps of the blocks that it was assembled from."""
+    """The numbers of a student's taught blocks that its trial's result keeps."""
     return [{"key": one.key, **{key: one.result[key] for key in ("site", "block", "r2", "seconds")}} for one in taught]
 
 
 def failed_lesson(taught: Sequence[Taught]) -> Trained | None:
-    """A trial's outcome where a block of it could not be taught."""
+    """A failed training where a block's teaching has failed; None where all blocks are taught."""
     for one in taught:
         if one.result["status"] != "ok":
             return Trained(status="failed", reason=f"teaching its blocks failed: {one.result['reason']}")

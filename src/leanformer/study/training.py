@@ -1,4 +1,4 @@
-"""What every training of a study does: it trains, is watched, saves its model, answers the test split."""
+"""The parts of every training of a study: training with progress, saving the model, evaluating the test split."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def train_model(
     batches: TrainingBatches | None = None,
     config: TrainConfig | None = None,
 ) -> Trained:
-    """Trains as the study says; goes on from the checkpoint in the directory where there is one.
+    """Trains a model with the study's settings; goes on from the checkpoint in the directory if there is one.
 
     Args:
         prepared: The study.
         model: Trained in place.
-        directory: Of the step.
-        title: What a person reads of it.
+        directory: The step's directory.
+        title: The step's name in progress messages.
         rate: The learning rate.
-        seed: Of the order of the data.
-        epochs: How many.
-        loss: In place of the task's.
-        batches: In place of the study's.
-        config: In place of the study's.
+        seed: For the order of the data.
+        epochs: The number of epochs.
+        loss: By default the task's own.
+        batches: By default the study's.
+        config: By default the study's.
     """
     prepared.reporter.start(title, epochs, settings=read_sealed(directory / "settings.json"))
     observer = TrialObserver(prepared, epochs)
@@ -79,7 +79,7 @@ def train_model(
 
 
 def save_model(prepared: PreparedStudy, model: PreTrainedModel, directory: Path) -> None:
-    """Writes a model, and what it takes to use it elsewhere."""
+    """Writes a model, with the files that are needed to use it elsewhere, such as its tokenizer."""
     prepared.directory.check()
 
     def fill(temporary: Path) -> None:
@@ -104,11 +104,11 @@ def end_trial(
     Args:
         prepared: The study.
         step: The trial.
-        rate: At which it was trained.
-        trained: How that went.
-        model: None where it failed.
-        taught: The blocks that it was assembled from.
-        answering: Seconds in which the teacher found the answers that it learned from, where it did.
+        rate: The learning rate of the training.
+        trained: The record of the training.
+        model: None where the training failed.
+        taught: The blocks that the model was assembled from.
+        answering: Seconds that the teacher took for the answers that the model learned from; 0 without such answers.
     """
     directory = step.directory(prepared)
     result = {
@@ -132,7 +132,7 @@ def end_trial(
 
 
 def bring_trial_up_to_date(prepared: PreparedStudy, step: Step) -> None:
-    """Evaluates a trial again whose answers were asked for otherwise than the study asks; or scores them again."""
+    """Evaluates or scores a finished trial again, if the study's settings for that have changed."""
     result = step.known_result(prepared)
     if not ended_well(result):
         return
@@ -150,18 +150,18 @@ def bring_trial_up_to_date(prepared: PreparedStudy, step: Step) -> None:
 
 
 def is_scored_otherwise(prepared: PreparedStudy, result: Mapping[str, Any]) -> bool:
-    """Whether a result's scores were made otherwise than the study asks, or before there was its metric."""
+    """Whether a result was scored with other settings than the study's, or lacks its metric."""
     otherwise = result.get("scoring", {}) != prepared.task.scoring_settings()
     return otherwise or prepared.study.accept.metric not in result
 
 
 def scored(prepared: PreparedStudy, answers: Any) -> dict[str, Any]:
-    """The scores of answers, and how they were made."""
+    """The scores of answers, and the settings of the scoring."""
     return {"scoring": prepared.task.scoring_settings(), **prepared.task.scores(answers)}
 
 
 def _evaluated(prepared: PreparedStudy, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
-    """Answers the test split, keeps the answers, and gives their scores and how they were asked for."""
+    """Evaluates a model on the test split and saves its answers; returns their scores and the settings."""
     key = prepared.task.answer_key
     with memory_named(f"answering the test split in batches of {key}", f"lower {key}"):
         answers = prepared.task.evaluate(model)
@@ -187,7 +187,7 @@ class TrialObserver:
         return self._prepared.task.validate(model, last)
 
     def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
-        """Moves the bar, and now and then looks whether the run directory is still there."""
+        """Advances the progress bar, and checks at intervals that the run directory still exists."""
         self._prepared.directory.check(at_once=False)
         self._prepared.reporter.step(epoch, step, steps_per_epoch)
 
@@ -196,5 +196,5 @@ class TrialObserver:
         self._prepared.reporter.epoch(record, self._epochs, examples_per_second, self._prepared.task.progress(record))
 
     def rolled_back(self, reason: str) -> None:
-        """Says that training went back to its last good state."""
+        """Reports that training went back to its last good state."""
         self._prepared.reporter.warn(reason)

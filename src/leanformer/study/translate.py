@@ -1,4 +1,4 @@
-"""``leanformer translate``: lines of text in, their translations out."""
+"""``leanformer translate``: translates lines of text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from leanformer.model.students import load
 
 
 def read_lines(path: Path | None) -> list[str]:
-    """The lines of a file or of standard input, as training data are read: in UTF-8, or with a byte order mark.
+    """The lines of a file or of standard input, read as training data are: in UTF-8, or with a byte order mark.
 
     Raises:
         LeanformerError: The text cannot be read, or is in another encoding.
@@ -39,29 +39,29 @@ def read_lines(path: Path | None) -> list[str]:
             raise LeanformerError(f"{name}: cannot be read: {error.strerror}") from None
     else:
         content = b"".join(read_parts(path))
-    # No other line ends than those: the translations are to stay beside their sentences.
+    # Split at the line ends of training data alone, so that translations stay in line with their sentences.
     return split_lines(decode_text(content, name)) if content else []
 
 
 def translate_lines(
     model: str, text: Path | None, out: Path | None, beam: int, batch_tokens: int, max_tokens: int, device: str
 ) -> None:
-    """Translates lines and writes them, with a bar on standard error where that is a terminal.
+    """Translates lines and writes the translations, with a progress bar if standard error is a terminal.
 
     Args:
         model: A directory or hub id.
-        text: A file, one sentence a line; None: standard input, which is read once the model is there.
-        out: A file, written whole or not at all; None: standard output.
-        beam: Hypotheses kept a sentence.
-        batch_tokens: Subwords a batch.
-        max_tokens: Longest translation, subwords.
+        text: A file with one sentence per line; with None, standard input, which is read after the model is loaded.
+        out: A file, written whole or not at all; with None, standard output.
+        beam: Hypotheses per sentence.
+        batch_tokens: Subwords per batch.
+        max_tokens: Longest translation, in subwords.
         device: ``auto`` or a device's name.
 
     Raises:
-        LeanformerError: There is no such translator, it brings no tokenizer, the text cannot be read, or a sentence
-            is too long for it.
+        LeanformerError: There is no such translator, it has no tokenizer, the text cannot be read, or a sentence is
+            too long for it.
     """
-    if out is not None and out.is_dir():  # said before the work, not after it
+    if out is not None and out.is_dir():  # checked before the work, not after it
         raise LeanformerError(f"{out}: cannot be written: it is a directory; give a file's path")
     if out is None and sys.stdout is None:
         raise LeanformerError("standard output is closed; give --out")
@@ -92,7 +92,7 @@ def translate_lines(
                 batch_tokens=batch_tokens,
                 progress=lambda done: bar.advance(task, done),
             )
-    # A translation is a line, whatever the model wrote.
+    # A translation must be one line, even where the model wrote line breaks.
     written = "".join(" ".join(line.splitlines()) + "\n" for line in result.texts)
     if out is None:
         sys.stdout.write(written)

@@ -1,4 +1,4 @@
-"""What a study asks of its task: data, a baseline, answers on test data, and what these allow one to say."""
+"""The interface of a task: its data, its baseline, answers on the test split, and their comparison."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ MakeStep = Callable[[PreTrainedModel], TrainingStep]
 
 
 class Answers(Protocol):
-    """What a model gave on the test split, example by example."""
+    """A model's answers on the test split, example by example."""
 
     def to_bytes(self) -> bytes:
-        """As the content of a parquet file, one row an example."""
+        """The content of a parquet file with one row per example."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answers of one candidate, or of the baseline.
+    """The answers of one candidate or the baseline.
 
     Args:
         answers: Seed -> answers.
@@ -50,25 +50,25 @@ class Outcome:
         return list(self.answers.values())
 
     def statistics(self, metric: Metric) -> list[np.ndarray]:
-        """What each seed's answers contribute to a metric; see ``Metric.statistics``."""
+        """``Metric.statistics`` of each seed's answers."""
         return [answers.statistics(metric.key) for answers in self.each()]
 
 
 class Task(ABC):
-    """One task: data, a model and a score. Made once a study, before anything is trained.
+    """One task: data, a model and a score. It is made once per study, before anything is trained.
 
-    A task registers itself in its module with ``TASKS.register``; beside it, a new one takes a form of the study file
+    A task registers itself in its module with ``TASKS.register``. A new task also needs a form of the study file
     (``config``) and of the results (``results``).
 
     Attributes:
         study: The study.
         device: Where models are trained.
-        notes: What was done with the data, in words.
-        warnings: What the reader of the results has to know of data and baseline.
+        notes: Sentences on what was done with the data.
+        warnings: Warnings about data and baseline for the reader of the results.
         batches: The training data.
-        batch_key: The key of the study that says how large a batch is.
-        answer_key: Likewise of the batches in which the test split is answered.
-        batch: How large a training batch is, in words.
+        batch_key: The study's key for the batch size in training.
+        answer_key: The study's key for the batch size on the test split.
+        batch: The batch size in training, in words.
     """
 
     batch_key: ClassVar[str]
@@ -85,30 +85,30 @@ class Task(ABC):
 
     @abstractmethod
     def make_baseline(self, seed: int) -> PreTrainedModel:
-        """The baseline as a trial starts with it; random weights follow from the seed."""
+        """The baseline at the start of a trial; the seed determines random weights."""
 
     @abstractmethod
     def baseline_outline(self) -> PreTrainedModel:
-        """The baseline without its weights, on the device ``meta``, where its structure is all that is asked."""
+        """The baseline without its weights, on the device ``meta``, for questions about its structure."""
 
     def check_plan(self, plan: ResolvedPlan, where: str) -> None:  # noqa: B027 - data may suit any plan
-        """Checks that the data suit what a plan puts in place.
+        """Checks that the data suit the blocks of a plan.
 
         Args:
-            plan: Resolved.
-            where: What to name as the place of the mistake.
+            plan: The plan, resolved.
+            where: The place of the mistake, for messages.
 
         Raises:
-            LeanformerError: They do not.
+            LeanformerError: The data do not suit a block.
         """
 
     def check(self) -> None:  # noqa: B027 - a task may have nothing to check
-        """Checks what only a study needs: that its keys do something, and that the test split suffices to decide.
+        """Checks that the study's keys have an effect, and that the test split is large enough to decide.
 
-        Adds to ``warnings`` what the test split does not show.
+        Adds warnings about what the test split cannot show.
 
         Raises:
-            LeanformerError: A key does nothing with this baseline, or the test split does not suffice.
+            LeanformerError: A key has no effect with this baseline, or the test split is too small.
         """
 
     @abstractmethod
@@ -121,14 +121,14 @@ class Task(ABC):
 
     @abstractmethod
     def save_companions(self, directory: Path) -> None:
-        """Writes beside a saved model what it takes to use it: how images are prepared, the tokenizer."""
+        """Writes the files that are needed to use a saved model: the preparation of images, or the tokenizer."""
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:
-        """The data as ``results.json`` tells of them."""
+        """The description of the data in ``results.json``."""
 
     def training_settings(self) -> dict[str, Any]:
-        """What a training follows from that the study's sections on data, baseline and training do not say."""
+        """Settings that determine a training and are not in the study's sections on data, baseline and training."""
         return {}
 
     def loss(self) -> Loss | None:
@@ -139,31 +139,31 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self, model: PreTrainedModel, last: bool) -> dict[str, float]:
-        """Measures on the validation split; in any case ``validation_loss``.
+        """Measures on the validation split; the result always has ``validation_loss``.
 
         Args:
             model: Left in evaluation mode.
-            last: Whether training has ended: then ``validation_`` and the study's metric is there.
+            last: Whether training has ended: then the result also has ``validation_`` and the study's metric.
         """
 
     @abstractmethod
     def progress(self, record: Mapping[str, float]) -> str:
-        """An epoch's validation numbers as a person reads them, in a few characters."""
+        """An epoch's validation numbers in a few characters, for the progress line."""
 
     @abstractmethod
     def evaluate(self, model: PreTrainedModel) -> Answers:
         """The model's answers on the test split."""
 
     def evaluation_settings(self) -> dict[str, Any]:
-        """What ``evaluate`` follows from beside model and data; a trial evaluated otherwise is evaluated anew."""
+        """Further settings that determine ``evaluate``; when they change, trials are evaluated again."""
         return {}
 
     def scoring_settings(self) -> dict[str, Any]:
-        """What ``scores`` follows from beside the answers; what was scored otherwise is scored anew."""
+        """Further settings that determine ``scores``; when they change, answers are scored again."""
         return {}
 
     def validation_answers(self, model: PreTrainedModel) -> Answers | None:
-        """The model's answers on the validation split, where ``validate`` scores any."""
+        """The model's answers on the validation split; None where ``validate`` scores no answers."""
         return None
 
     @abstractmethod
@@ -176,32 +176,32 @@ class Task(ABC):
 
     @abstractmethod
     def scores(self, answers: Any) -> dict[str, float]:
-        """The answers' quality, under the metrics' names."""
+        """The answers' quality in each metric, by the metric's key."""
 
     @abstractmethod
     def example(self) -> Batch:
-        """The inputs of one example, by which operations are counted."""
+        """The inputs of one example, for counting operations."""
 
     def decoding(self, model: PreTrainedModel) -> dict[str, Any] | None:
-        """What writing costs a model at the lengths of the test split, counted; None where models do not write.
+        """The counted cost of writing at the lengths of the test split; None where models do not write text.
 
         Args:
             model: In evaluation mode.
 
         Returns:
-            What ``decoding_costs`` gives.
+            The result of ``decoding_costs``.
         """
         return None
 
     @abstractmethod
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
-        """What is timed of a model."""
+        """The calls of a model that are timed."""
 
     # Deciding
 
     @property
     def outputs(self) -> int | None:
-        """Numbers that a training example prescribes (M in the ratio Q), where that can be said."""
+        """The number of outputs that a training example prescribes (M in the ratio Q); None where it is not defined."""
         return None
 
     @property
@@ -215,7 +215,7 @@ class Task(ABC):
         return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence)
 
     def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
-        """A candidate against the baseline; see ``judge.compare``."""
+        """Compares a candidate with the baseline; see ``judge.compare``."""
         accept = self.study.accept
         metric = METRICS[accept.metric]
         arms = (baseline.statistics(metric), candidate.statistics(metric))
@@ -226,13 +226,13 @@ class Task(ABC):
         """Further keys of the outcome's row in ``results.json``: by class, by length, seed by seed.
 
         Args:
-            outcome: Of the candidate, or of the baseline itself.
-            baseline: Of the baseline, where it ended well.
+            outcome: The outcome of a candidate, or of the baseline itself.
+            baseline: The outcome of the baseline; None where it failed.
         """
 
     @abstractmethod
     def interval_method(self) -> str:
-        """How intervals and tests are made, for the report."""
+        """A description of the intervals and tests, for the report."""
 
     def results(self) -> dict[str, Any]:
         """Further keys of ``results.json``."""
@@ -240,38 +240,38 @@ class Task(ABC):
 
 
 class WritingTask(Task):
-    """A task whose models answer with text of their own, from which others can learn."""
+    """A task whose models write text, from which other models can learn."""
 
     @abstractmethod
     def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
         """A teacher's own answers to the training examples.
 
         Args:
-            teacher: Whose answers.
-            beam: Hypotheses that it keeps an example.
-            progress: Called with the number of further examples that are done.
+            teacher: The teacher.
+            beam: Hypotheses per example.
+            progress: Called with the number of further finished examples.
         """
 
     @abstractmethod
     def batches_with(self, targets: Sequence[str]) -> TrainingBatches:
-        """The training data with other targets, one an example, as ``write_training`` gives them.
+        """The training data with other targets, one per example, as ``write_training`` gives them.
 
         Raises:
-            LeanformerError: None of them can be learned from.
+            LeanformerError: No target is usable.
         """
 
 
 OpenTask = Callable[[Any, torch.device], Task]
-"""Makes a task of a study of its form and a device; reads the data and checks the baseline."""
+"""Makes a task from a study and a device; reads the data and checks the baseline."""
 
 TASKS: Registry[OpenTask] = Registry("leanformer.tasks")
-"""By the name that the study file gives."""
+"""Name of the task in the study file -> the task."""
 
 
 def open_task(study: Study, device: torch.device) -> Task:
-    """A study's task: its data are read, its baseline is checked.
+    """Makes a study's task, which reads the data and checks the baseline.
 
     Raises:
-        LeanformerError: Data or baseline are wrong, or do not fit each other.
+        LeanformerError: Data or baseline are wrong, or do not fit together.
     """
     return TASKS[study.task](study, device)

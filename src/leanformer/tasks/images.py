@@ -30,16 +30,16 @@ from leanformer.results.images import ClassQuality
 from leanformer.results.metrics import METRICS, Labels, metrics_of
 from leanformer.tasks.base import TASKS, MakeStep, Outcome, Task
 
-FEWEST_TESTED = 2  # of one nothing can be said of others
+FEWEST_TESTED = 2  # one example has no variance
 INTERVAL_METHOD = (
-    "Quality and difference are means over the seeds; their intervals account for both kinds of chance, which test "
-    "examples and which seeds (examples and seeds crossed, analysis of variance, t quantiles with Satterthwaite's "
+    "Quality and difference are means over the seeds. Their intervals account for the choice of test examples and for "
+    "the choice of seeds (analysis of variance with examples and seeds crossed, t quantiles with Satterthwaite's "
     "degrees of freedom). The decision is a one-sided non-inferiority test, corrected for several candidates by "
     "Holm's method."
 )
 ONE_SEED_METHOD = (
-    "There is one seed, so that nothing can be said about other seeds: intervals and decisions speak of these trained "
-    "models alone, and account for which test examples were drawn. The decision is a one-sided non-inferiority test, "
+    "There is one seed, so that nothing can be said about other seeds: intervals and decisions hold for these trained "
+    "models alone, and account for the choice of test examples. The decision is a one-sided non-inferiority test, "
     "corrected for several candidates by Holm's method."
 )
 
@@ -53,7 +53,7 @@ class ImageClassification(Task):
         device: Where models are trained.
 
     Raises:
-        LeanformerError: Data or baseline are wrong, or do not fit each other.
+        LeanformerError: Data or baseline are wrong, or do not fit together.
     """
 
     batch_key = answer_key = "train.batch_size"
@@ -81,7 +81,7 @@ class ImageClassification(Task):
         self.batches = ImageBatches(self.data, study.train.batch_size, study.data.augment, mean, std)
 
     def _read_preprocessing(self) -> tuple[Preprocessing | None, list[str], list[StudyWarning]]:
-        """How a trained baseline's images are prepared, and what there is to say of it."""
+        """How a trained baseline's images are prepared, with notes and warnings about it."""
         data, source = self.study.data, self.study.baseline.model
         own_size, own_numbers = data.image_size is not None, data.normalize != "auto"
         if not self._baseline.keeps_weights or (own_size and own_numbers):
@@ -96,14 +96,14 @@ class ImageClassification(Task):
         )
         if found is None:
             sentence = (
-                f"{source} holds no preprocessor_config.json, so that how its images were prepared is not known: they "
+                f"{source} has no preprocessor_config.json, so that the preparation of its images is not known: they "
                 "are resized bilinearly and normalized by the training images; put the file there, or set "
                 "data.image_size and data.normalize"
             )
             return None, [], [StudyWarning("unknown-preprocessing", sentence, 1)]
-        notes = [f"images prepared as {source} says"]
+        notes = [f"images are prepared as {source} says"]
         if own_size:
-            notes = [f"data.image_size takes the place of the resizing that {source} says: all of an image is resized"]
+            notes = [f"data.image_size replaces the resizing that {source} describes: whole images are resized"]
         return found, notes, []
 
     def _normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -114,7 +114,7 @@ class ImageClassification(Task):
         if len(mean) != self.data.channels or len(std) != self.data.channels:
             raise LeanformerError(
                 f"data.normalize: {len(mean)} means and {len(std)} deviations for images of {self.data.channels} "
-                "channels; give one a channel"
+                "channels; give one per channel"
             )
         return mean, std
 
@@ -124,8 +124,8 @@ class ImageClassification(Task):
     def check(self) -> None:
         if len(self.data.test) < FEWEST_TESTED:
             raise LeanformerError(
-                f"data: the test split has {len(self.data.test)} image, and a decision needs {FEWEST_TESTED} at "
-                "the very least; give more test images, or a larger test_fraction or test_limit"
+                f"data: the test split has {len(self.data.test)} image, and a decision needs at least "
+                f"{FEWEST_TESTED}; give more test images, or a larger test_fraction or test_limit"
             )
 
     def baseline_outline(self) -> PreTrainedModel:
@@ -142,8 +142,8 @@ class ImageClassification(Task):
             limit = entry.get("max_length")
             if limit is not None and limit < tokens:
                 raise LeanformerError(
-                    f"{where}: the images are {tokens} tokens, the block at {name} reads {limit}; give it max_length "
-                    f"{tokens} or more"
+                    f"{where}: the images have {tokens} tokens, and the block at {name} reads {limit}; give it "
+                    f"max_length {tokens} or more"
                 )
 
     def teaching_batches(self, multiple: int) -> ImageBatches:
@@ -155,7 +155,7 @@ class ImageClassification(Task):
     def training_settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {}
         if self._baseline.keeps_weights:
-            # What a model's directory says of images and classes is not in the study, and decides what is learned.
+            # The model's directory, not the study, determines these settings of images and classes.
             found = self._preprocessing
             settings["preprocessing"] = None if found is None else json.loads(json.dumps(asdict(found)))
             settings["classes"] = list(self.data.classes)
@@ -207,7 +207,7 @@ class ImageClassification(Task):
 
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
         size = self.study.measure.throughput_batch
-        wanted = torch.arange(size) % len(self.data.test)  # a small test split is taken more than once
+        wanted = torch.arange(size) % len(self.data.test)  # a small test split is repeated
         (batch,) = self.batches.chosen(self.data.test, wanted)
         examples = inputs_of(batch)
         one = {name: tensor[:1] for name, tensor in examples.items()}
@@ -234,7 +234,7 @@ class ImageClassification(Task):
 
     @property
     def worthless_quality(self) -> float:
-        """As if the most frequent class were the answer to everything."""
+        """The quality of a model that always predicts the most frequent class."""
         labels = self.data.test.labels.cpu().numpy()
         answers = Labels(labels, np.full_like(labels, np.bincount(labels).argmax()))
         metric = METRICS[self.study.accept.metric]
@@ -268,5 +268,5 @@ class ImageClassification(Task):
 
 
 def _right(outcome: Outcome) -> np.ndarray:
-    """Whether each answer is right, shape (seeds, examples), as numbers."""
+    """Whether each answer is correct, as 0 or 1, shape (seeds, examples)."""
     return np.stack([answers.correct for answers in outcome.each()]).astype(float)

@@ -45,15 +45,17 @@ from leanformer.tasks.translation_checks import (
 from leanformer.tasks.translation_details import by_length, examples, source_words
 
 INTERVAL_METHOD = (
-    "Quality and difference are means over the seeds of sacreBLEU's corpus scores; their intervals account for both "
-    "kinds of chance, which test sentences (paired bootstrap, the same sentences drawn for every model and seed) and "
-    "which seeds (sentences and seeds crossed, analysis of variance, t quantiles with Satterthwaite's degrees of "
-    "freedom). The decision is a one-sided non-inferiority test, corrected for several candidates by Holm's method."
+    "Quality and difference are means over the seeds of sacreBLEU's corpus scores. Their intervals account for the "
+    "choice of test sentences (paired bootstrap, with the same resampled sentences for every model and seed) and for "
+    "the choice of seeds (analysis of variance with sentences and seeds crossed, t quantiles with Satterthwaite's "
+    "degrees of freedom). The decision is a one-sided non-inferiority test, corrected for several candidates by "
+    "Holm's method."
 )
 ONE_SEED_METHOD = (
-    "There is one seed, so that nothing can be said about other seeds: intervals and decisions speak of these trained "
-    "models alone, and account for which test sentences were drawn (paired bootstrap, the same sentences drawn for "
-    "every model). The decision is a one-sided non-inferiority test, corrected for several candidates by Holm's method."
+    "There is one seed, so that nothing can be said about other seeds: intervals and decisions hold for these trained "
+    "models alone, and account for the choice of test sentences (paired bootstrap, with the same resampled sentences "
+    "for every model). The decision is a one-sided non-inferiority test, corrected for several candidates by Holm's "
+    "method."
 )
 
 
@@ -66,7 +68,7 @@ class Translation(WritingTask):
         device: Where models are trained.
 
     Raises:
-        LeanformerError: Data, tokenizer or baseline are wrong, or do not fit each other.
+        LeanformerError: Data, tokenizer or baseline are wrong, or do not fit together.
     """
 
     batch_key = "train.batch_tokens"
@@ -107,7 +109,7 @@ class Translation(WritingTask):
         check_limit({"training": train, "validation": validation}, config.max_tokens)
         self._left_out = train.too_long(config.max_tokens, config.max_tokens)
         self._train = train.without(self._left_out) if len(self._left_out) else train
-        # The validation split only chooses and is measured as training is; the test split judges, and stays whole.
+        # Long pairs are left out of the validation split as of the training split; the test split stays complete.
         long = validation.too_long(config.max_tokens, config.max_tokens)
         self._validation, self._validation_pairs = validation.without(long), self.data.validation.without(long)
         config_of_model = self.baseline_outline().config
@@ -156,7 +158,7 @@ class Translation(WritingTask):
             sides: list[Side] = ["target"] if name.startswith("decoder") else ["source"]
             if name.startswith("decoder") and ("cross" in name or name.endswith(".layer")):
                 sides.append("source")
-            # How long a test sentence's translation becomes is the model's to say; it ends at the block's limit.
+            # Translations of test sentences need no check: they end at the block's limit.
             of_test: list[Side] = [side for side in sides if side == "source"]
             check_lengths(
                 {"train": self._train, "validation": self._validation, "test": self._test},
@@ -168,8 +170,8 @@ class Translation(WritingTask):
     def check(self) -> None:
         if self._baseline.trained is not None and self.study.data.tokenizer != TokenizerConfig():
             raise LeanformerError(
-                f"data.tokenizer does nothing here: {self.study.baseline.model} brings a tokenizer of its own; leave "
-                "the section out"
+                f"data.tokenizer does nothing here: {self.study.baseline.model} has its own tokenizer; leave the "
+                "section out"
             )
         references = self.data.test.targets
         fitting = choose_tokenizer("auto", self.study.data.target_language, references)
@@ -189,15 +191,14 @@ class Translation(WritingTask):
 
     @cached_property
     def _train_sources(self) -> tuple[str, ...]:
-        """Those of the training pairs that were not left out; only a teacher's own translations ask for them."""
+        """The sources of the training pairs that were not left out; needed only for a teacher's own translations."""
         return self.data.train.without(self._left_out).sources
 
     def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
         return self._translate(teacher, self._train_sources, beam, self.study.data.max_tokens, progress).texts
 
     def batches_with(self, targets: Sequence[str]) -> TextBatches:
-        # A translation that was cut off at the limit has no end mark within it, and is left out: it would teach not
-        # to end.
+        # A translation without an end mark within the limit is left out: students would learn not to end.
         limit = min(self.study.data.max_tokens, self.study.train.batch_tokens)
         pairs = encode_pairs(SentencePairs(self._train_sources, tuple(targets)), self.tokenizer)
         long = pairs.too_long(limit, limit)
@@ -316,7 +317,7 @@ class Translation(WritingTask):
         }
 
     def decoding(self, model: PreTrainedModel) -> dict[str, Any]:
-        # Nothing longer is ever written than was asked for, or than the model can read.
+        # Translations are limited by the study's setting and by the model's positions.
         most = min(self.evaluation_settings()["max_tokens"], most_tokens(model)[1])
 
         median, longest = (
@@ -347,7 +348,7 @@ class Translation(WritingTask):
 
     @property
     def worthless_quality(self) -> float:
-        """As if nothing were ever written."""
+        """The quality of a model that writes nothing."""
         test = self.data.test
         return Translations(test.sources, test.targets, ("",) * len(test), self.scoring).score(self._metric.key)
 

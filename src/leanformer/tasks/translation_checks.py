@@ -1,4 +1,4 @@
-"""What is looked at before any translator is trained: whether the test split can judge, and what it cannot see."""
+"""Checks before any translator is trained: whether the test split can decide, and what its scores cannot show."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from leanformer.model.baseline import TextBaseline
 from leanformer.results.metrics import Metric, finest, judging
 
 FEW = 30
-"""Sentences up to which intervals between percentiles of a bootstrap are known to be too narrow."""
-LOOKED_AT = 300
-"""Test references that are decoded again, before anything is trained."""
-UNSEEN = 1.0
-"""Points by which a perfect translation may miss the best score without a word."""
+"""With fewer sentences, percentile intervals of a bootstrap are known to be too narrow."""
+MOST_DECODED = 300
+"""The most test references that are encoded and decoded to check the tokenizer."""
+TOLERATED = 1.0
+"""Points by which the tokenizer may lower the score of a perfect translation without a warning."""
 
 
 def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring, fitting: str) -> None:
-    """Makes sure that a decision can be made on a test split, before anything is trained for it.
+    """Checks that a decision is possible on a test split, before anything is trained for it.
 
     Args:
-        references: Its target sentences.
-        metric: Which judges.
-        scoring: How.
+        references: The target sentences of the split.
+        metric: The study's metric.
+        scoring: How translations are scored.
         fitting: The tokenizer that fits the language.
 
     Raises:
@@ -45,16 +45,16 @@ def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring
     """
     if len(references) < FEWEST_TESTED:
         raise LeanformerError(
-            f"data: the test split has {len(references)} sentence pair, and a decision takes {FEWEST_TESTED} or more; "
-            "give it more pairs, or raise what cut it (data.test_limit, data.test_fraction, data.numbers.test)"
+            f"data: the test split has {len(references)} sentence pair, and a decision needs {FEWEST_TESTED} or more; "
+            "give it more pairs, or raise its limit (data.test_limit, data.test_fraction, data.numbers.test)"
         )
     nothing_written = Translations(tuple(references), tuple(references), ("",) * len(references), scoring)
     if _perfect(references, scoring).score(metric.key) != nothing_written.score(metric.key):
         return
     if not metric.words:
         raise LeanformerError(
-            "data: nothing is left of any test reference in the tokenizer's own normaliser, so that perfect "
-            "translations would score 0; take another tokenizer, or references with letters"
+            "data: the tokenizer's own normaliser leaves nothing of any test reference, so that perfect translations "
+            "would score 0; take another tokenizer, or references with letters"
         )
     raise LeanformerError(
         f"data: no reference of the test split has {metric.words} words in a row as {metric.name} counts them "
@@ -67,7 +67,7 @@ def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring
 
 
 def _too_short(references: Sequence[str], metric: Metric, scoring: Scoring) -> int:
-    """How many references have fewer words than a metric counts in a row."""
+    """The number of references with fewer words than the metric's longest n-gram."""
     words = count_words(scoring.texts(references), scoring.tokenize, scoring.lowercase)
     return int((words < metric.words).sum())
 
@@ -77,25 +77,25 @@ def _perfect(references: Sequence[str], scoring: Scoring) -> Translations:
 
 
 def _other_tokenizer(references: Sequence[str], metric: Metric, scoring: Scoring, fitting: str) -> str | None:
-    """What to do where another tokenizer finds enough words in most references."""
+    """A remedy where another tokenizer finds enough words in most references, else None."""
     if fitting == scoring.tokenize:
         return None
     if 2 * _too_short(references, metric, replace(scoring, tokenize=fitting)) > len(references):
         return None
-    return f"leave accept.tokenize out, and {fitting}, which fits the language, is taken"
+    return f"leave accept.tokenize out: then {fitting}, which fits the language, is used"
 
 
 def check_positions(sources: Sequence[str], lengths: NDArray[np.int64], positions: int, baseline: TextBaseline) -> None:
-    """Makes sure that a model can read every test sentence.
+    """Checks that a model can read every test sentence.
 
     Args:
         sources: The test sentences.
-        lengths: Subwords of each, the end mark included.
-        positions: Of the model.
-        baseline: The model, by which the remedy goes.
+        lengths: The subwords of each, with the end mark.
+        positions: The model's number of positions.
+        baseline: The model, which determines the remedy.
 
     Raises:
-        LeanformerError: One is longer.
+        LeanformerError: A sentence is longer.
     """
     long = np.flatnonzero(lengths > positions)
     if not len(long):
@@ -114,12 +114,12 @@ def check_positions(sources: Sequence[str], lengths: NDArray[np.int64], position
 
 
 def left_out_warnings(data: TextData, left_out: Mapping[str, int], max_tokens: int) -> list[StudyWarning]:
-    """Splits of which many pairs are too long for training.
+    """Warnings for splits with many pairs that are too long for training.
 
     Args:
         data: All pairs.
-        left_out: How many were left out of each split.
-        max_tokens: Subwords that a side may have.
+        left_out: The number of pairs that were left out of each split.
+        max_tokens: The most subwords of a side.
     """
     reason = f"a side has more than {max_tokens} subwords; raise data.max_tokens"
     sizes = {"train": len(data.train), "validation": len(data.validation)}
@@ -135,15 +135,15 @@ def test_warnings(
     scoring: Scoring,
     fitting: str,
 ) -> list[StudyWarning]:
-    """What a test split shows less of than its reader may think.
+    """Warnings where results on a test split may mean less than their reader thinks.
 
     Args:
-        references: Its target sentences.
+        references: The target sentences of the split.
         encoded: Their subwords, with end marks.
-        limits: Subwords at which translations are cut off, and that the model has positions for.
-        tokenizer: Of the model.
-        metric: Which judges.
-        scoring: How.
+        limits: The most subwords of a translation, and the model's positions.
+        tokenizer: The model's tokenizer.
+        metric: The study's metric.
+        scoring: How translations are scored.
         fitting: The tokenizer that fits the language.
     """
     found: list[StudyWarning] = []
@@ -153,7 +153,7 @@ def test_warnings(
             StudyWarning(
                 "small-test-split",
                 f"the test split has {len(references)} sentences; intervals and decisions on fewer than {FEW} are "
-                "surer than they should be, so give it more",
+                "surer than they should be; give it more",
                 len(references),
             )
         )
@@ -163,7 +163,7 @@ def test_warnings(
             StudyWarning(
                 "short-references",
                 f"{short:,} of {len(references):,} test references have fewer than {metric.words} words as "
-                f"{metric.name} counts them (tokenizer {scoring.tokenize}), so that it hardly sees them; "
+                f"{metric.name} counts them (tokenizer {scoring.tokenize}), so that they hardly change it; "
                 + (
                     _other_tokenizer(references, metric, scoring, fitting)
                     or f"set accept.metric to {finest('texts').key}"
@@ -201,7 +201,7 @@ def test_warnings(
             StudyWarning(
                 "lossy-normalizer",
                 f"the tokenizer writes {lossy[0][:40]!r} as {scoring.normalize(lossy[0])[:40]!r}: {len(lossy):,} of "
-                f"{len(references):,} test references lose letters or accents, and scores do not see it; take a "
+                f"{len(references):,} test references lose letters or accents, which scores do not show; take a "
                 "tokenizer that keeps them",
                 len(lossy),
             )
@@ -212,13 +212,13 @@ def test_warnings(
 def _lossy_warning(
     references: Sequence[str], encoded: Sentences, tokenizer: TranslationTokenizer, metric: Metric, scoring: Scoring
 ) -> StudyWarning | None:
-    """What a tokenizer keeps a perfect translation from, which is one of the references' own subwords."""
-    rows = np.unique(np.linspace(0, len(references) - 1, LOOKED_AT).astype(int)).tolist()
+    """A warning where the references, encoded and decoded again, score clearly below a perfect translation."""
+    rows = np.unique(np.linspace(0, len(references) - 1, MOST_DECODED).astype(int)).tolist()
     known = tuple(references[row] for row in rows)
     written = tuple(tokenizer.decode([_to_end(encoded[row].tolist(), tokenizer.eos_id) for row in rows]))
     answers = Translations(known, known, written, scoring)
     best, reached = (one.score(metric.key) for one in (_perfect(known, scoring), answers))
-    if metric.scale * metric.sign * (best - reached) <= UNSEEN:
+    if metric.scale * metric.sign * (best - reached) <= TOLERATED:
         return None
     worst = int((metric.sign * answers.sentence_scores(metric.key)).argmin())
     given, back = answers.scored.references[worst], answers.scored.hypotheses[worst]
@@ -226,9 +226,9 @@ def _lossy_warning(
     shown, became = (side[max(0, alike - 20) : alike + 20] for side in (given, back))
     return StudyWarning(
         "lossy-tokenizer",
-        f"the tokenizer does not give texts back: {shown!r} of a test reference becomes {became!r}, and a "
+        f"the tokenizer does not reproduce texts: {shown!r} of a test reference becomes {became!r}, and a "
         f"perfect translation scores {metric.scale * reached:.1f} {metric.difference_unit}, not "
-        f"{metric.scale * best:.0f}; take a tokenizer that gives them back, or write the data as it does",
+        f"{metric.scale * best:.0f}; take a tokenizer that reproduces them, or write the data as it does",
         sum(
             text.strip() != reference.strip()
             for text, reference in zip(answers.scored.hypotheses, answers.scored.references, strict=True)
@@ -242,18 +242,18 @@ def _to_end(ids: list[int], end: int) -> list[int]:
 
 
 def scoring_notes(scoring: Scoring, references: Sequence[str]) -> list[str]:
-    """How scores are made, where it is not as one would think, in words.
+    """Notes where the scoring differs from the default.
 
     Args:
-        scoring: It.
-        references: Of the test split.
+        scoring: How translations are scored.
+        references: The target sentences of the test split.
     """
     notes = []
     if scoring.tokenize != "13a":
         counting = " and ".join(metric.name for metric in judging("texts") if metric.words)
-        notes.append(f"{counting} counts words as sacreBLEU's tokenizer {scoring.tokenize} cuts them")
+        notes.append(f"{counting} counts words as sacreBLEU's tokenizer {scoring.tokenize} splits them")
     if scoring.lowercase:
-        notes.append("translations are in small letters, and are scored without case")
+        notes.append("translations are in lower case, and are scored without case")
     changed = sum(scoring.normalize(text) != text.strip() for text in references)
     if changed:
         notes.append(

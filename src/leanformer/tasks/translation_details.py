@@ -1,4 +1,4 @@
-"""Where translators differ: by the length of sentences, and sentence by sentence."""
+"""Details of translation quality: by the length of sentences, and example sentences."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from leanformer.measure.scoring import choose_tokenizer
 from leanformer.results.metrics import Metric, finest
 from leanformer.tasks.base import Outcome
 
-LENGTHS = (1, 6, 11, 16, 21, 31)  # words of the source at which a bin begins
+LENGTHS = (1, 6, 11, 16, 21, 31)  # the number of source words at which each bin begins
 MOST_EXAMPLES = 8
 
 
 def source_words(sources: Sequence[str], language: str) -> NDArray[np.int64]:
-    """How many words each sentence has; in a language without spaces between them, what sacreBLEU takes for words."""
+    """The number of words of each sentence; in a language without spaces, sacreBLEU's tokenizer counts them."""
     tokenize = choose_tokenizer("auto", language, sources)
     if tokenize == "13a":
         return np.array([len(source.split()) for source in sources])
@@ -28,13 +28,13 @@ def source_words(sources: Sequence[str], language: str) -> NDArray[np.int64]:
 def by_length(
     metric: Metric, words: NDArray[np.int64], outcome: Outcome, baseline: Outcome | None
 ) -> list[dict[str, Any]]:
-    """The score of sentences of like length, mean over the seeds.
+    """The score of sentences by length, mean over the seeds.
 
     Args:
-        metric: Which score.
-        words: Of each sentence's source.
-        outcome: Of a candidate, or of the baseline itself.
-        baseline: Of the baseline, where there is another to compare with.
+        metric: The metric.
+        words: The number of words of each source sentence.
+        outcome: The outcome of a candidate, or of the baseline itself.
+        baseline: The baseline's outcome to compare with; None where there is none.
     """
     ends = [*(start - 1 for start in LENGTHS[1:]), None]
     found = []
@@ -61,9 +61,9 @@ def _mean_score(metric: Metric, outcome: Outcome, chosen: np.ndarray) -> float:
 
 
 def examples(outcome: Outcome, baseline: Outcome) -> list[dict[str, Any]]:
-    """The sentences of the first seed at which the two differ most, by a score that tells single sentences apart well.
+    """The sentences of the first seed whose two scores differ most, in a metric that suits single sentences.
 
-    They are shown as they are scored, or letters' case or form would look like mistakes.
+    They are shown in the form in which they are scored; otherwise letters' case or form would look like mistakes.
     """
     mine, theirs = outcome.each()[0], baseline.each()[0]
     metric = finest("texts").key

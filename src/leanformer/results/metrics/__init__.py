@@ -1,8 +1,8 @@
-"""The catalogue of metrics: what the quality of a model is measured in. A new metric is one new module of this package.
+"""The catalogue of metrics, which measure a model's quality. A new metric is one new module of this package.
 
 A module registers its metric. The study file (``accept.metric``), the scores of trials, the decision, the table and the
-page all read the catalogue, so that nothing else names a metric. The arithmetic imports what it needs when it is asked:
-the catalogue itself loads neither numpy nor sacreBLEU.
+page all read the catalogue, so that nothing else names a metric. The functions import what they need when they are
+called: the catalogue itself loads neither numpy nor sacreBLEU.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 AnswerKind = str
-"""What a model answers with: ``labels``, classes; ``texts``, text of its own; or what another task's metrics say."""
+"""What a model answers with: ``labels`` (classes), ``texts`` (its own text), or what another task's metrics name."""
 
 MANY_EXAMPLES = 2000
-"""Test examples beyond which a second decimal of a percentage tells more than chance roundings do."""
+"""With more test examples than this, a second decimal of a percentage is shown."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A classifier's answers, one entry an example.
+    """A classifier's answers, one entry per example.
 
     Args:
-        labels: The right classes, shape (examples,).
-        predictions: The classes that the model gave, shape (examples,).
+        labels: The correct classes, shape (examples,).
+        predictions: The predicted classes, shape (examples,).
     """
 
     labels: np.ndarray
@@ -40,14 +40,14 @@ class Labels:
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts that a model wrote, one entry an example, in the form in which they are scored.
+    """Texts that a model wrote, one entry per example, in the form in which they are scored.
 
     Args:
-        sources: What the model read.
-        references: What a person made of it.
-        hypotheses: What the model made of it.
-        tokenize: How metrics that count words cut them: one of sacreBLEU's tokenizers, by its name.
-        lowercase: Whether letters' case counts for nothing.
+        sources: The texts that the model read.
+        references: The answers by people.
+        hypotheses: The model's answers.
+        tokenize: sacreBLEU's tokenizer for metrics that count words, by its name.
+        lowercase: Whether case is ignored.
     """
 
     sources: Sequence[str]
@@ -59,26 +59,26 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(ABC):
-    """A measure of quality: what it is called, how it is written, and how it comes about from a model's answers.
+    """A measure of quality: its names and formats, and how it is computed from a model's answers.
 
     Args:
         key: Its name in the study file and in ``results.json``.
-        name: As people write it.
-        brief: In the line of a training that runs.
-        answers: Of which answers it is.
-        unit: Written after a value; empty where the name says it.
-        difference_unit: Written after a difference of two values; one of them is called so without a final s.
-        scale: What a stored value is multiplied by to be shown.
+        name: Its name in sentences.
+        brief: Its name in the progress line of a training.
+        answers: The kind of answers that it measures.
+        unit: Written after a value; empty where the name implies it.
+        difference_unit: Written after a difference of two values, in the plural; a final s is dropped for 1.
+        scale: The factor from a stored value to the shown one.
         digits: Decimals.
-        greatest: The greatest stored value; the least is 0. ``math.inf`` where there is none.
-        max_drop: The loss that a study accepts where it does not say another (``accept.max_drop``).
-        better: Which of two values is the better one.
+        greatest: The greatest stored value; the least is 0. ``math.inf`` where there is no greatest one.
+        max_drop: The default margin (``accept.max_drop``).
+        better: Which of two values is better.
         judges: Whether a study may decide by it (``accept.metric``); otherwise it is only shown.
-        words: How many words in a row it counts at most, as ``Texts.tokenize`` cuts them; 0 where it counts none. It
-            hardly sees a reference of fewer.
-        meaning: What it is, where the name does not say it to everybody: after "exact match is".
-        official: Its name before a signature, where that is another one.
-        signature: Tokenizer and whether case is ignored -> how scores are made, to be stated with them.
+        words: The longest n-gram of words that it counts, with ``Texts.tokenize``; 0 where it counts no words. A
+            shorter reference hardly influences it.
+        meaning: An explanation for the report, where the name is not enough; it follows "exact match is".
+        official: Its name before a signature, where that is different.
+        signature: Tokenizer and whether case is ignored -> the signature to state with scores.
     """
 
     key: str
@@ -98,7 +98,7 @@ class Metric(ABC):
     official: str = ""
     signature: Callable[[str, bool], str] | None = None
 
-    # How values come about
+    # Computing values
 
     @abstractmethod
     def statistics(self, answers: Any) -> np.ndarray:
@@ -108,7 +108,7 @@ class Metric(ABC):
             answers: ``Labels`` or ``Texts``.
 
         Returns:
-            Numbers of which ``score`` of the sum is the value on all examples, shape (examples, counts).
+            Counts, shape (examples, counts); ``score`` of their sum is the value on all examples.
         """
 
     @abstractmethod
@@ -123,10 +123,10 @@ class Metric(ABC):
         """
 
     def each(self, statistics: np.ndarray) -> np.ndarray:
-        """Each example's own value, shape (examples,).
+        """The value of each single example, shape (examples,).
 
         Args:
-            statistics: Of shape (examples, counts).
+            statistics: Shape (examples, counts).
         """
         return self.score(statistics)
 
@@ -134,16 +134,16 @@ class Metric(ABC):
         """The value on all examples.
 
         Args:
-            statistics: Of shape (examples, counts).
+            statistics: Shape (examples, counts).
         """
         return float(self.score(statistics.sum(axis=0)))
 
     @property
     def sign(self) -> int:
-        """1 where more is better, -1 where less is: a value or difference times this is larger where it is better."""
+        """1 where larger values are better, else -1: a value or difference times this is larger where it is better."""
         return 1 if self.better == "larger" else -1
 
-    # How values are written
+    # Writing values
 
     @property
     def titled(self) -> str:
@@ -152,7 +152,7 @@ class Metric(ABC):
 
     @property
     def worsening(self) -> str:
-        """What a change for the worse is called."""
+        """The word for a change for the worse."""
         return "drop" if self.better == "larger" else "rise"
 
     def number(self, value: float) -> str:
@@ -172,12 +172,12 @@ class Metric(ABC):
         return f"{self.signed(value)} {self.difference_unit}"
 
     def margin(self, value: float) -> str:
-        """A margin, with all of its digits: ``1 point``, ``0.25 points``, ``0.5 BLEU``."""
+        """A margin with all its digits: ``1 point``, ``0.25 points``, ``0.5 BLEU``."""
         text = f"{value * self.scale:.6g}"
         return f"{text} {self.difference_unit.removesuffix('s') if text == '1' else self.difference_unit}"
 
     def progress(self, value: float) -> str:
-        """In few characters: ``acc 97.1%``, ``bleu 29.8``."""
+        """A value in few characters: ``acc 97.1%``, ``bleu 29.8``."""
         return f"{self.brief} {value * self.scale:.1f}{self.unit}"
 
 
@@ -186,7 +186,7 @@ class MeanMetric(Metric):
     """A metric that is a mean over the examples; models are compared by the analysis of variance of outcomes.
 
     Args:
-        outcomes: Answers -> what each example gives, from 0 to 1, shape (examples,).
+        outcomes: Answers -> the outcome of each example, from 0 to 1, shape (examples,).
     """
 
     outcomes: Callable[[Any], np.ndarray]
@@ -207,9 +207,9 @@ class CorpusMetric(Metric):
     """A metric of all examples together, a function of sums; models are compared by the paired bootstrap.
 
     Args:
-        counts: Answers -> the numbers that are summed, shape (examples, counts).
+        counts: Answers -> the numbers to sum, shape (examples, counts).
         of_sums: Sums, shape (..., counts) -> stored values, shape (...).
-        of_example: Counts of single examples -> their own values, where these are made in another way.
+        of_example: Counts of single examples -> their values, where these are computed differently.
     """
 
     counts: Callable[[Any], np.ndarray]
@@ -227,37 +227,37 @@ class CorpusMetric(Metric):
 
 
 METRICS: Registry[Metric] = Registry("leanformer.results.metrics", order=("accuracy", "bleu", "chrf"))
-"""Key -> metric. Of each kind of answers the first is the one that studies decide by where they do not say another."""
+"""Key -> metric. The first metric of each kind of answers is the default of studies."""
 
 
 def register(metric: Metric) -> Metric:
-    """Enters a metric in the catalogue.
+    """Adds a metric to the catalogue.
 
     Raises:
-        ValueError: Another one has this key.
+        ValueError: Another metric has this key.
     """
     return METRICS.add(metric.key, metric)
 
 
 def metrics_of(answers: AnswerKind) -> list[Metric]:
-    """The metrics of one kind of answers, those by which a study may decide first."""
+    """The metrics of one kind of answers; those that a study may decide by come first."""
     found = [metric for metric in METRICS.values() if metric.answers == answers]
     return sorted(found, key=lambda metric: not metric.judges)
 
 
 def judging(answers: AnswerKind) -> list[Metric]:
-    """Those by which a study may decide, the usual one first."""
+    """The metrics that a study may decide by, the default first."""
     return [metric for metric in metrics_of(answers) if metric.judges]
 
 
 def finest(answers: AnswerKind) -> Metric:
-    """The metric that tells single examples apart best: one that counts no words, of which a text may have few."""
+    """The metric that suits single examples best: one that counts no words, because a text may have few of them."""
     found = judging(answers)
     return next((metric for metric in found if not metric.words), found[0])
 
 
 def find_metric(results: Mapping[str, Any]) -> Metric:
-    """The metric of a study's results, with as many decimals as one test example can move it.
+    """The metric of a study's results, with a second decimal where there are many test examples.
 
     Args:
         results: The content of ``results.json``.

@@ -1,4 +1,4 @@
-"""Accuracy: the part of the answers that are right."""
+"""Accuracy: the part of the answers that are correct."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=8)
 def _official(tokenize: str, lowercase: bool) -> BLEU:
-    """sacreBLEU's own, kept: its tokenizers remember the sentences that they have cut."""
+    """sacreBLEU's own object, kept because its tokenizers cache the sentences that they have split."""
     from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(lowercase, tokenize=tokenize)
@@ -36,16 +36,16 @@ def _points(sums: np.ndarray, effective_order: bool = False) -> np.ndarray:
     sentence-level BLEU", WMT; their method 3).
 
     Args:
-        sums: Of ``_counts``, shape (..., 10).
-        effective_order: Leave out the orders that the hypothesis is too short for; otherwise they make the score 0.
+        sums: Sums of ``_counts``, shape (..., 10).
+        effective_order: Ignores the orders that the hypothesis is too short for; otherwise they make the score 0.
     """
     import numpy as np
 
     length, reference_length = sums[..., 0], sums[..., 1]
     correct, total = np.split(sums[..., 2:], 2, axis=-1)  # (..., 4) each
     there = total > 0
-    halvings = np.cumsum(correct == 0, axis=-1)  # the k-th order without a match counts as if 1 / 2^k matched
-    with np.errstate(divide="ignore", invalid="ignore"):  # what has no length has no match: 0 in the last line
+    halvings = np.cumsum(correct == 0, axis=-1)  # the k-th order without a match counts as 1 / 2^k matches
+    with np.errstate(divide="ignore", invalid="ignore"):  # an empty text has no match: 0 in the last line
         brevity = np.exp(np.minimum(1 - reference_length / length, 0))
         logs = np.log(np.where(correct > 0, correct, 0.5**halvings) / total)
         if effective_order:

@@ -22,19 +22,19 @@ def _official(lowercase: bool) -> CHRF:
 
 
 def _counts(answers: Texts) -> np.ndarray:
-    """N-grams of the hypothesis, of the reference, and those that match, an order; shape (sentences, 18)."""
+    """For each order, n-grams of the hypothesis, of the reference, and matches; shape (sentences, 18)."""
     return sentence_counts(_official(answers.lowercase), answers.hypotheses, answers.references)
 
 
 def _signature(tokenize: str, lowercase: bool) -> str:
-    return signature(_official(lowercase))  # it counts letters, and has no tokenizer
+    return signature(_official(lowercase))  # it counts characters, without a tokenizer
 
 
 def _points(sums: np.ndarray) -> np.ndarray:
     """The F score of mean precision and mean recall, over the n-gram orders that both texts have.
 
     Args:
-        sums: Of ``_counts``, shape (..., 18).
+        sums: Sums of ``_counts``, shape (..., 18).
     """
     import numpy as np
 
@@ -42,7 +42,7 @@ def _points(sums: np.ndarray) -> np.ndarray:
     hypothesis, reference, match = np.moveaxis(sums.reshape(*sums.shape[:-1], orders, 3), -1, 0)
     there = (hypothesis > 0) & (reference > 0)
     factor = recall_weight**2
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing in common: 0 in the last line
+    with np.errstate(divide="ignore", invalid="ignore"):  # no match: 0 in the last line
         precision = (match / hypothesis).sum(axis=-1, where=there) / there.sum(axis=-1)
         recall = (match / reference).sum(axis=-1, where=there) / there.sum(axis=-1)
         score = 100 * (1 + factor) * precision * recall / (factor * precision + recall)

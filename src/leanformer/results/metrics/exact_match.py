@@ -1,4 +1,4 @@
-"""Exact match: the part of the texts that are their references to the letter, outer spaces aside."""
+"""Exact match: the part of the texts that equal their references, except for spaces at both ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ register(
         digits=1,
         max_drop=0.01,
         judges=False,
-        meaning="the part of the sentences that are their references",
+        meaning="the part of the sentences that equal their references",
         outcomes=_same,
     )
 )
