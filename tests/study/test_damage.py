@@ -150,7 +150,7 @@ def test_a_sealed_file_tells_a_changed_digit(tmp_path: Path) -> None:
     path.write_text(sealed({"loss": 0.125, "words": ["ä"]}), encoding="utf-8")
     assert read_sealed(path) == {"loss": 0.125, "words": ["ä"]}
     path.write_text(path.read_text(encoding="utf-8").replace("0.125", "0.126"), encoding="utf-8")
-    with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \(not as it was written"):
+    with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \(its SHA-256 does not match"):
         read_sealed(path)
 
 
