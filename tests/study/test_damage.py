@@ -16,7 +16,7 @@ import leanformer as lf
 from leanformer.core.json_files import read_sealed, sealed
 from leanformer.core.signatures import content_signature, files_signature
 from leanformer.learn.checkpoint import Snapshot
-from leanformer.study import scratch, training
+from leanformer.study import training, trials
 from leanformer.study.assemble import assemble
 from leanformer.study.store import RunDirectory
 
@@ -116,7 +116,7 @@ def test_a_damaged_model_of_the_search_is_not_taken_over(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(scratch.TrialStep, "run", interrupted)
+        patch.setattr(trials.TrialStep, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(study, tmp_path / "run")
     models = sorted((tmp_path / "run" / "trials" / "baseline" / "search").glob("*/model/model.safetensors"))
@@ -150,7 +150,7 @@ def test_a_sealed_file_tells_a_changed_digit(tmp_path: Path) -> None:
     path.write_text(sealed({"loss": 0.125, "words": ["ä"]}), encoding="utf-8")
     assert read_sealed(path) == {"loss": 0.125, "words": ["ä"]}
     path.write_text(path.read_text(encoding="utf-8").replace("0.125", "0.126"), encoding="utf-8")
-    with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \("):
+    with pytest.raises(lf.LeanformerError, match=r"result\.json: damaged \(its SHA-256 does not match"):
         read_sealed(path)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from leanformer.report.cells import verdict
 from leanformer.report.heatmap import difference_limits, heat_map
 from leanformer.report.structure import layer_of, place_of, plain
 from leanformer.report.style import safe, scaled
-from leanformer.report.verdict import verdict
 from leanformer.results.metrics import Metric, find_metric
 
 # The published names of feed_forward's schemes (arXiv 2311.10642), by the kind of site.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from leanformer.report.verdict import interval, verdict
+from leanformer.report.cells import interval, verdict
 from leanformer.results import formats
 from leanformer.results.costs import COSTS
 from leanformer.results.formats import MISSING, or_missing

@@ -9,8 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from leanformer.report.cells import verdict
 from leanformer.report.style import COLORS, NEUTRAL, empty_figure, scaled
-from leanformer.report.verdict import verdict
 from leanformer.results import formats
 from leanformer.results.schema import form_of
 

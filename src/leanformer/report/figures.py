@@ -8,6 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from leanformer.report.cells import verdict
 from leanformer.report.style import (
     COLORS,
     NEUTRAL,
@@ -19,7 +20,6 @@ from leanformer.report.style import (
     row_height,
     safe,
 )
-from leanformer.report.verdict import verdict
 from leanformer.results import formats
 from leanformer.results.costs import COSTS
 from leanformer.results.metrics import Metric, find_metric

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from leanformer.core.files import write_atomically
 from leanformer.report import figures
 from leanformer.report.ablation import ablation
+from leanformer.report.cells import interval, one_pair_only, verdict
 from leanformer.report.columns import (
     PAGE,
     cost_columns,
@@ -30,7 +31,6 @@ from leanformer.report.structure import changed_sites, each_site, in_all, kept_s
 from leanformer.report.style import number_of, reach
 from leanformer.report.summary import decision_lines
 from leanformer.report.taught import teaching_figures
-from leanformer.report.verdict import interval, one_pair_only, verdict
 from leanformer.results import formats
 from leanformer.results.costs import COSTS
 from leanformer.results.formats import or_missing

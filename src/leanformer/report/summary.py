@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from leanformer.core.errors import printable
+from leanformer.report.cells import one_pair_only, verdict
 from leanformer.report.columns import TERMINAL, result_columns
-from leanformer.report.verdict import one_pair_only, verdict
 from leanformer.results import formats
 from leanformer.results.costs import COSTS
 from leanformer.results.metrics import Metric, find_metric

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from itertools import islice
 
-from leanformer.study.distilled import StudentStep
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.scratch import TrialStep
 from leanformer.study.steps import Step
+from leanformer.study.students import StudentStep
+from leanformer.study.trials import TrialStep
 
 Do = Callable[[Step], None]
 """Runs a step; an executor calls it, and must be able to pickle it where it sends it to another process."""

@@ -6,9 +6,9 @@ from leanformer.core.files import remove
 from leanformer.study.assemble import CandidateOutcome
 from leanformer.study.graph import trials_of
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.scratch import search_of
 from leanformer.study.steps import ended_well
 from leanformer.study.training import PREDICTIONS
+from leanformer.study.trials import search_of
 from leanformer.tasks.base import Outcome
 
 

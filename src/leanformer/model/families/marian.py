@@ -14,10 +14,10 @@ from transformers.models.marian.modeling_marian import (
     MarianEncoderLayer,
 )
 
-from leanformer.model.families.seq2seq import Seq2SeqFamily, Seq2SeqStudent
 from leanformer.model.family import STUDENT_PREFIX, register
 from leanformer.model.hf import decoder_records, position_embedding
 from leanformer.model.layers import OpenDecoderLayer, OpenEncoderLayer
+from leanformer.model.shapes.seq2seq import Seq2SeqFamily, Seq2SeqStudent
 from leanformer.model.stacks import TellsDecoderBlocks, TellsEncoderBlocks
 
 

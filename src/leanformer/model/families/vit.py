@@ -7,9 +7,9 @@ from typing import Any
 from transformers import ViTConfig, ViTForImageClassification
 from transformers.models.vit.modeling_vit import ViTAttention, ViTLayer
 
-from leanformer.model.families.image import ImageFamily, ImageStudent
 from leanformer.model.family import STUDENT_PREFIX, register
 from leanformer.model.layers import OpenEncoderLayer
+from leanformer.model.shapes.image import ImageFamily, ImageStudent
 
 
 class OpenViTLayer(OpenEncoderLayer, ViTLayer):

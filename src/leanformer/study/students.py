@@ -20,10 +20,10 @@ from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.scratch import TrialStep
 from leanformer.study.steps import Step, ended_well
 from leanformer.study.teaching import Taught, failed_lesson, lesson_key, lessons_of
 from leanformer.study.training import bring_trial_up_to_date, end_trial, train_model
+from leanformer.study.trials import TrialStep
 from leanformer.tasks.base import WritingTask
 
 

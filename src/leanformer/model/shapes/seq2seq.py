@@ -13,10 +13,10 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from leanformer.core.errors import LeanformerError
-from leanformer.model.families.student import Student
 from leanformer.model.family import Family
 from leanformer.model.hf import change_class
 from leanformer.model.layers import OpenDecoderLayer, OpenLayer, OpenMlp, Sublayer
+from leanformer.model.shapes.student import Student
 from leanformer.model.sizes import check_heads, shown
 
 _NO_CLASSES = "a translator has no classes"

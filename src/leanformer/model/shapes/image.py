@@ -13,11 +13,11 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from leanformer.blocks.pooling import ClassTokenPooling
 from leanformer.core.errors import LeanformerError
-from leanformer.model.families.student import Student
 from leanformer.model.family import Family
 from leanformer.model.hf import asks_for_more
 from leanformer.model.layers import OpenLayer, Sublayer
 from leanformer.model.patches import PatchProjection, PatchTokens
+from leanformer.model.shapes.student import Student
 from leanformer.model.sizes import check_heads
 from leanformer.model.stacks import real_tokens
 
