@@ -68,4 +68,5 @@ def test_what_is_defined_again_takes_the_former_ones_place() -> None:
         return wares.add("ware", Ware)
 
     define(1)
-    assert wares._items["ware"] is define(2)
+    second = define(2)
+    assert wares._items["ware"] is second

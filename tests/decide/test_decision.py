@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
+from leanformer.decide import judge
 from leanformer.decide.decision import Decision, _least, decide, recommend, weak_baseline, without_acceptances
 from leanformer.decide.statistics import Comparison, Components, Interval, compare
 from leanformer.results.metrics import METRICS
@@ -216,3 +217,17 @@ def test_the_baseline_is_kept(prices: dict[str, float | None], words: dict[str, 
 def test_an_unmeasured_candidate_does_not_stop_the_others() -> None:
     prices = {"baseline": 100.0, "a": None, "b": 50.0}
     assert recommend(prices, decided({"a": "accept", "b": "accept"}), "baseline", "train_seconds")[0] == "b"
+
+
+def test_the_method_names_the_kind_of_metric_and_what_one_seed_cannot_say() -> None:
+    accuracy, bleu = (
+        judge.method(METRICS[key], 3, word) for key, word in (("accuracy", "example"), ("bleu", "sentence"))
+    )
+    assert "analysis of variance with examples and seeds crossed" in accuracy
+    assert "bootstrap" not in accuracy
+    assert "sacreBLEU's corpus scores" in bleu
+    assert "paired bootstrap, with the same resampled sentences for every model and seed" in bleu
+    alone = judge.method(METRICS["chrf"], 1, "sentence")
+    assert alone.startswith("There is one seed")
+    assert "for every model)" in alone
+    assert "variance" not in alone

@@ -82,3 +82,33 @@ def difference_of(metric: Metric, comparison: Comparison) -> Interval:
 def _outcomes(trainings: Trainings) -> np.ndarray:
     """The outcome of each example for a mean metric, shape (seeds, examples)."""
     return np.stack([training[:, 0] for training in trainings])
+
+
+def method(metric: Metric, seeds: int, example: str) -> str:
+    """How intervals and decisions are made, in sentences for the report.
+
+    Args:
+        metric: What quality is.
+        seeds: The number of seeds.
+        example: The word for a test example.
+    """
+    corpus_scores, resampled = "", ""
+    if isinstance(metric, CorpusMetric):
+        library = "sacreBLEU's " if metric.signature is not None else ""
+        corpus_scores = f" of {library}corpus scores"
+        seeds_too = " and seed" if seeds > 1 else ""
+        resampled = f" (paired bootstrap, with the same resampled {example}s for every model{seeds_too})"
+    choice = f"account for the choice of test {example}s{resampled}"
+    if seeds > 1:
+        intervals = (
+            f"Quality and difference are means over the seeds{corpus_scores}. Their intervals {choice} and for the "
+            f"choice of seeds (analysis of variance with {example}s and seeds crossed, t quantiles with "
+            "Satterthwaite's degrees of freedom)."
+        )
+    else:
+        intervals = (
+            "There is one seed, so that nothing can be said about other seeds: intervals and decisions hold for these "
+            f"trained models alone, and {choice}."
+        )
+    decision = "The decision is a one-sided non-inferiority test, corrected for several candidates by Holm's method."
+    return f"{intervals} {decision}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from leanformer.config.base import BASELINE, Study
 from leanformer.core.warning import rows
+from leanformer.decide import judge
 from leanformer.decide.decision import Decision, decide, recommend, weak_baseline, without_acceptances
 from leanformer.decide.judge import difference_of
 from leanformer.decide.statistics import Comparison
@@ -125,7 +126,7 @@ def assemble(
         "ship": ship,
         "environment": dict(environment),
         "method": {
-            "interval": task.interval_method(),
+            "interval": judge.method(metric, len(study.seeds), FORMS[study.task].wording.example),
             "cost": COST_METHOD.format(
                 repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.batch
             ),

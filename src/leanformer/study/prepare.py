@@ -62,7 +62,8 @@ class PreparedStudy:
                 f"baseline.fresh does nothing here: the models of a family ({study.baseline.model}) have random "
                 "weights anyway; leave it out"
             )
-        self.task.check()
+        self.task.check_keys()
+        self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
         self._outline = self.task.baseline_outline()

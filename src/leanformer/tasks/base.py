@@ -102,13 +102,18 @@ class Task(ABC):
             LeanformerError: The data do not suit a block.
         """
 
-    def check(self) -> None:  # noqa: B027 - a task may have nothing to check
-        """Checks that the study's keys have an effect, and that the test split is large enough to decide.
-
-        Adds warnings about what the test split cannot show.
+    def check_keys(self) -> None:  # noqa: B027 - all keys may have an effect
+        """Checks that the study's keys have an effect with this baseline.
 
         Raises:
-            LeanformerError: A key has no effect with this baseline, or the test split is too small.
+            LeanformerError: One has none; the message names it.
+        """
+
+    def check_test(self) -> None:  # noqa: B027 - a task may have nothing to check
+        """Checks that the test split is large enough to decide, and adds warnings about what it cannot show.
+
+        Raises:
+            LeanformerError: It is too small.
         """
 
     @abstractmethod
@@ -229,10 +234,6 @@ class Task(ABC):
             outcome: The outcome of a candidate, or of the baseline itself.
             baseline: The outcome of the baseline; None where it failed.
         """
-
-    @abstractmethod
-    def interval_method(self) -> str:
-        """A description of the intervals and tests, for the report."""
 
     def results(self) -> dict[str, Any]:
         """Further keys of ``results.json``."""

@@ -31,17 +31,6 @@ from leanformer.results.metrics import METRICS, Labels, metrics_of
 from leanformer.tasks.base import TASKS, MakeStep, Outcome, Task
 
 FEWEST_TESTED = 2  # one example has no variance
-INTERVAL_METHOD = (
-    "Quality and difference are means over the seeds. Their intervals account for the choice of test examples and for "
-    "the choice of seeds (analysis of variance with examples and seeds crossed, t quantiles with Satterthwaite's "
-    "degrees of freedom). The decision is a one-sided non-inferiority test, corrected for several candidates by "
-    "Holm's method."
-)
-ONE_SEED_METHOD = (
-    "There is one seed, so that nothing can be said about other seeds: intervals and decisions hold for these trained "
-    "models alone, and account for the choice of test examples. The decision is a one-sided non-inferiority test, "
-    "corrected for several candidates by Holm's method."
-)
 
 
 @TASKS.register("image-classification")
@@ -121,7 +110,7 @@ class ImageClassification(Task):
     def make_baseline(self, seed: int) -> PreTrainedModel:
         return self._baseline.make(self._geometry, seed)
 
-    def check(self) -> None:
+    def check_test(self) -> None:
         if len(self.data.test) < FEWEST_TESTED:
             raise LeanformerError(
                 f"data: the test split has {len(self.data.test)} image, and a decision needs at least "
@@ -262,9 +251,6 @@ class ImageClassification(Task):
             difference = None if base is None else accuracy - float(base[chosen].mean())
             found.append(ClassQuality(name=name, examples=int(chosen.sum()), accuracy=accuracy, difference=difference))
         return found
-
-    def interval_method(self) -> str:
-        return INTERVAL_METHOD if len(self.study.seeds) > 1 else ONE_SEED_METHOD
 
 
 def _right(outcome: Outcome) -> np.ndarray:

@@ -44,20 +44,6 @@ from leanformer.tasks.translation_checks import (
 )
 from leanformer.tasks.translation_details import by_length, examples, source_words
 
-INTERVAL_METHOD = (
-    "Quality and difference are means over the seeds of sacreBLEU's corpus scores. Their intervals account for the "
-    "choice of test sentences (paired bootstrap, with the same resampled sentences for every model and seed) and for "
-    "the choice of seeds (analysis of variance with sentences and seeds crossed, t quantiles with Satterthwaite's "
-    "degrees of freedom). The decision is a one-sided non-inferiority test, corrected for several candidates by "
-    "Holm's method."
-)
-ONE_SEED_METHOD = (
-    "There is one seed, so that nothing can be said about other seeds: intervals and decisions hold for these trained "
-    "models alone, and account for the choice of test sentences (paired bootstrap, with the same resampled sentences "
-    "for every model). The decision is a one-sided non-inferiority test, corrected for several candidates by Holm's "
-    "method."
-)
-
 
 @TASKS.register("translation")
 class Translation(WritingTask):
@@ -167,12 +153,14 @@ class Translation(WritingTask):
                 {"train": sides, "validation": sides, "test": of_test},
             )
 
-    def check(self) -> None:
+    def check_keys(self) -> None:
         if self._baseline.trained is not None and self.study.data.tokenizer != TokenizerConfig():
             raise LeanformerError(
                 f"data.tokenizer does nothing here: {self.study.baseline.model} has its own tokenizer; leave the "
                 "section out"
             )
+
+    def check_test(self) -> None:
         references = self.data.test.targets
         fitting = choose_tokenizer("auto", self.study.data.target_language, references)
         check_test_split(references, self._metric, self.scoring, fitting)
@@ -377,9 +365,6 @@ class Translation(WritingTask):
             difference = {name: getattr(test.difference, name) for name in ("mean", "low", "high")}
             found.append({"seed": seed, "difference": difference, "p_value": test.p_value})
         return found
-
-    def interval_method(self) -> str:
-        return INTERVAL_METHOD if len(self.study.seeds) > 1 else ONE_SEED_METHOD
 
     def results(self) -> dict[str, Any]:
         return {
