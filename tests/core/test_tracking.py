@@ -74,15 +74,16 @@ FLAT = {"plan": '{"*.mlp": "none"}', "train.epochs": 1, "train.betas": "[0.9, 0.
 
 def tell(sink: TrackerSink) -> None:
     """Two steps side by side, what they came to, and a decision."""
+    workers = {process: Reporter("digits", [sink], process) for process in (1, 2)}
     with Reporter("digits", [sink]) as reporter:
-        for process in (1, 2):
-            reporter.start(f"minimal · seed {process}", 1, process, SETTINGS)
-        for process in (2, 1):
-            reporter.epoch({"epoch": 1, "train_loss": 0.5 * process}, 1, 100.0, "", process)
-            reporter.done("", process)
-            reporter.measured(f"minimal · seed {process}", {"test_accuracy": 0.25 * process})
-        reporter.start("minimal · seed 3", 1, 1)
-        reporter.done("", 1)
+        for process, worker in workers.items():
+            worker.start(f"minimal · seed {process}", 1, SETTINGS)
+        for process, worker in reversed(workers.items()):
+            worker.epoch({"epoch": 1, "train_loss": 0.5 * process}, 1, 100.0, "")
+            worker.done()
+            worker.measured(f"minimal · seed {process}", {"test_accuracy": 0.25 * process})
+        workers[1].start("minimal · seed 3", 1)
+        workers[1].done()
         reporter.measured("minimal", {"quality.mean": 0.5, "decision": "accept"})
 
 

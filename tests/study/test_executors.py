@@ -119,13 +119,14 @@ def test_other_processes_of_the_same_server_can_be_interrupted(executor: Process
 def test_bars_of_processes_are_told_apart() -> None:
     sink = console_sink("study", Console(file=io.StringIO(), width=200, force_terminal=True))
     assert isinstance(sink, Bars)
-    with Reporter("study", [sink]) as reporter:
-        for process, title in ((1, "one"), (2, "two")):
-            reporter.start(title, 4, process=process)
-        reporter.step(0, 5, 10, process=1)
-        reporter.step(1, 5, 10, process=2)
+    first, second = (Reporter("study", [sink], process=process) for process in (1, 2))
+    with Reporter("study", [sink]):
+        first.start("one", 4)
+        second.start("two", 4)
+        first.step(0, 5, 10)
+        second.step(1, 5, 10)
         found: dict[str, Any] = {task.description: task.completed for task in sink.live.tasks}
-        reporter.done(process=1)
+        first.done()
         left = [task.description for task in sink.live.tasks]
     assert found == {"one": 0.5, "two": 1.5}
     assert left == ["two"]

@@ -205,7 +205,7 @@ class Sink(Protocol):
 class Reporter:
     """Passes the events of a study to its sinks (a context manager, within which the study runs).
 
-    Several steps may run at once, each in a process of its own.
+    A process runs one step at a time and has a reporter of its own; the events of workers go through ``emit``.
 
     Args:
         study: The study's name.
@@ -218,7 +218,7 @@ class Reporter:
         self.process = process
         self._sinks = list(sinks)
         self._emitting = RLock()
-        self._steps: dict[int, str] = {}  # process -> the step that it is running
+        self._step = ""  # what this process is running
 
     def __enter__(self) -> Reporter:
         self.emit(StudyStarted(study=self.study))
@@ -269,42 +269,28 @@ class Reporter:
 
     def warn(self, message: str) -> None:
         """Something is wrong, or work has to be repeated."""
-        self.emit(WarningGiven(step=self._steps.get(self.process, ""), process=self.process, message=message))
+        self.emit(WarningGiven(step=self._step, process=self.process, message=message))
 
     def plan(self, steps: int) -> None:
         """How many steps the study has, including those that are done already."""
         self.emit(StudyPlanned(process=self.process, steps=steps))
 
-    def start(
-        self, step: str, epochs: int, process: int | None = None, settings: Mapping[str, Any] | None = None
-    ) -> None:
+    def start(self, step: str, epochs: int, settings: Mapping[str, Any] | None = None) -> None:
         """A step begins or is resumed.
 
         Args:
             step: Its name.
             epochs: How many it has.
-            process: The step's process, where it is not this one.
             settings: What its outcome follows from; trackers show it beside the curves.
         """
-        number = self._number(process)
-        self._steps[number] = step
-        self.emit(StepStarted(step=step, process=number, epochs=epochs, settings=settings or {}))
+        self._step = step
+        self.emit(StepStarted(step=step, process=self.process, epochs=epochs, settings=settings or {}))
 
-    def step(self, epoch: int, step: int, steps_per_epoch: int, process: int | None = None) -> None:
+    def step(self, epoch: int, step: int, steps_per_epoch: int) -> None:
         """A training step is done."""
-        number = self._number(process)
-        self.emit(
-            BatchEnded(step=self._steps[number], process=number, epoch=epoch, batch=step, batches=steps_per_epoch)
-        )
+        self.emit(BatchEnded(step=self._step, process=self.process, epoch=epoch, batch=step, batches=steps_per_epoch))
 
-    def epoch(
-        self,
-        record: Mapping[str, float],
-        epochs: int,
-        examples_per_second: float,
-        shown: str,
-        process: int | None = None,
-    ) -> None:
+    def epoch(self, record: Mapping[str, float], epochs: int, examples_per_second: float, shown: str) -> None:
         """An epoch is done.
 
         Args:
@@ -312,13 +298,11 @@ class Reporter:
             epochs: How many there are.
             examples_per_second: The speed of training.
             shown: Its result on the validation split, in a few characters.
-            process: The step's process, where it is not this one.
         """
-        number = self._number(process)
         self.emit(
             EpochEnded(
-                step=self._steps[number],
-                process=number,
+                step=self._step,
+                process=self.process,
                 epoch=int(record["epoch"]),
                 epochs=epochs,
                 metrics={name: value for name, value in record.items() if name != "epoch"},
@@ -327,10 +311,10 @@ class Reporter:
             )
         )
 
-    def done(self, note: str = "", process: int | None = None) -> None:
+    def done(self, note: str = "") -> None:
         """The step is done."""
-        number = self._number(process)
-        self.emit(StepEnded(step=self._steps.pop(number), process=number, note=note))
+        step, self._step = self._step, ""
+        self.emit(StepEnded(step=step, process=self.process, note=note))
 
     def skip(self) -> None:
         """A step was done in an earlier run."""
@@ -343,6 +327,3 @@ class Reporter:
     def wrote(self, kind: ArtifactKind, path: object, step: str = "") -> None:
         """A file or directory that a user may want was written."""
         self.emit(ArtifactWritten(step=step, process=self.process, kind=kind, path=str(path)))
-
-    def _number(self, process: int | None) -> int:
-        return self.process if process is None else process

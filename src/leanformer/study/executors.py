@@ -72,6 +72,7 @@ class Processes(Executor):
         self._receiver, self._sender = context.Pipe(duplex=False)
         shared = (reporter.study, self._sender, context.Lock(), context.Value("i", 0))
         self._pool = ProcessPoolExecutor(count, context, _begin, shared)
+        self._others = set(multiprocessing.active_children())
         self._children: list[BaseProcess] = []
         self._closing = threading.Event()
         self._show_thread = threading.Thread(target=self._show, daemon=True)
@@ -84,12 +85,12 @@ class Processes(Executor):
             fn: The function; it and its arguments must be picklable.
 
         Raises:
-            LeanformerError: A process ended unexpectedly; ``Future.result`` may raise it too.
+            BrokenProcessPool: A process ended unexpectedly. ``Future.result`` may raise it too; leaving the context
+                manager turns it into a ``LeanformerError``.
         """
-        there = set(multiprocessing.active_children())
         with _interrupts_blocked():  # so that Ctrl-C does not interrupt a process during its imports
             future = self._pool.submit(_call, fn, args, kwargs)
-        self._children += [process for process in multiprocessing.active_children() if process not in there]
+        self._find_children()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -104,6 +105,7 @@ class Processes(Executor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
+            self._find_children()  # the error may have come between a process's start and this
             self._stop()
         self.shutdown(cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
@@ -113,6 +115,10 @@ class Processes(Executor):
                 "that the system was short of memory); run again, with fewer jobs if memory is short. A script must "
                 "call run with jobs under if __name__ == '__main__'"
             ) from None
+
+    def _find_children(self) -> None:
+        known = {*self._others, *self._children}
+        self._children += [process for process in multiprocessing.active_children() if process not in known]
 
     def _stop(self) -> None:
         """Stops the processes; a process that trains gets the time to write a checkpoint first."""

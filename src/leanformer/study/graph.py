@@ -10,13 +10,14 @@ from itertools import islice
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import Step
 from leanformer.study.students import StudentStep
+from leanformer.study.training import Trial
 from leanformer.study.trials import TrialStep
 
 Do = Callable[[Step], None]
 """Runs a step; an executor calls it, and must be able to pickle it where it sends it to another process."""
 
 
-def trials_of(prepared: PreparedStudy, name: str) -> list[Step]:
+def trials_of(prepared: PreparedStudy, name: str) -> list[Trial]:
     """The trials of a candidate or the baseline, one for each seed."""
     kind = StudentStep if prepared.is_distilled(name) else TrialStep
     return [kind(name, seed) for seed in prepared.study.seeds]

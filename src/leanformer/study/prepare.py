@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from leanformer.model.students import load, outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.study.assemble import CandidateOutcome
 from leanformer.study.store import RunDirectory
-from leanformer.study.teaching import Teaching
+from leanformer.study.teaching import Teaching, lessons_of
 from leanformer.tasks.base import open_task
 
 
@@ -66,7 +67,7 @@ class PreparedStudy:
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
-        self._outline = self.task.baseline_outline()
+        self._outline = self.task.baseline_outline
         for name, candidate in study.candidates.items():
             where = f"candidates.{name}"
             try:
@@ -154,6 +155,16 @@ class PreparedStudy:
             "baseline_files": files_signature(model),
             "baseline_content": content_signature(model),
         }
+
+    @cached_property
+    def student_plans(self) -> list[ResolvedPlan]:
+        """The plans of the candidates that the baseline teaches."""
+        return [plan for name, plan in self.plans.items() if self.is_distilled(name)]
+
+    @cached_property
+    def lesson_shares(self) -> int:
+        """Into how many lessons the blocks of a seed are divided: with all seeds' as many as trainings at a time."""
+        return min(len(lessons_of(self.student_plans)), math.ceil(self.jobs / len(self.study.seeds)))
 
     @cached_property
     def teaching(self) -> Teaching:

@@ -23,25 +23,17 @@ class Step(ABC):
     name: str
     seed: int
 
-    @abstractmethod
-    def directory(self, prepared: PreparedStudy) -> Path:
-        """The directory of the step's files."""
-
-    @abstractmethod
-    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
-        """All settings that determine its result: it runs again when one changes. Called after ``after`` is done."""
-
     def after(self, prepared: PreparedStudy) -> Sequence[Step]:
-        """Steps that must be done before its settings are known, and so whether it is done."""
+        """Steps that must be done before it is known whether this one is."""
         return ()
 
     def needs(self, prepared: PreparedStudy) -> Sequence[Step]:
         """Further steps that must be done before it can run; not looked at where it is done."""
         return ()
 
+    @abstractmethod
     def is_done(self, prepared: PreparedStudy) -> bool:
-        """Whether it is done; a result of other settings is removed, and the log says why."""
-        return self.result(prepared) is not None
+        """Whether it is done; a result of other settings is removed, and the log says why. Called once ``after`` is."""
 
     @abstractmethod
     def run(self, prepared: PreparedStudy) -> None:
@@ -53,6 +45,30 @@ class Step(ABC):
     def counts(self, prepared: PreparedStudy) -> bool:
         """Whether progress counts this step."""
         return True
+
+    @property
+    def title(self) -> str:
+        """The step's name in progress messages."""
+        return f"{self.name} · seed {self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class RecordedStep(Step):
+    """A step with a directory, the settings that determine its result, and the result."""
+
+    @abstractmethod
+    def directory(self, prepared: PreparedStudy) -> Path:
+        """The directory of the step's files."""
+
+    @abstractmethod
+    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
+        """All settings that determine its result: it runs again when one changes."""
+
+    def is_done(self, prepared: PreparedStudy) -> bool:
+        return self.result(prepared) is not None
 
     def result(self, prepared: PreparedStudy) -> dict[str, Any] | None:
         """Its result if it is done; a result of other settings is removed, and the log says why."""
@@ -72,14 +88,6 @@ class Step(ABC):
     def may_lack(self) -> str | None:
         """The name of a directory inside the step's that may be deleted after use."""
         return None
-
-    @property
-    def title(self) -> str:
-        """The step's name in progress messages."""
-        return f"{self.name} · seed {self.seed}"
-
-    def __str__(self) -> str:
-        return f"{self.name}, seed {self.seed}"
 
 
 def scratch_settings(prepared: PreparedStudy, step: Step, rate: float, epochs: int) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class RunDirectory:
     def __init__(self, path: Path, study: Study) -> None:
         self.path = path
         self._study = study
+        self._defaults = study.default_settings()
         cannot = f"{path}: cannot be used as a run directory"
         if os.path.lexists(path) and not path.is_dir():
             what = "a link that leads to no directory" if path.is_symlink() else "not a directory"
@@ -228,7 +229,7 @@ class RunDirectory:
         path = directory / "settings.json"
         if path.exists():
             known = read_sealed(path)
-            return differences(known, _as_far_as_known(known, settings, self._study.default_settings()))
+            return differences(known, _as_far_as_known(known, settings, self._defaults))
         if (directory / "result.json").exists():
             raise DamagedError(f"{path}: missing")
         return None

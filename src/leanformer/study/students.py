@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,53 +17,56 @@ from leanformer.learn.losses import tuning_loss
 from leanformer.learn.observe import frozen_copy
 from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
-from leanformer.model.surgery import ResolvedPlan
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import Step, ended_well
-from leanformer.study.teaching import Taught, failed_lesson, lesson_key, lessons_of
-from leanformer.study.training import bring_trial_up_to_date, end_trial, train_model
+from leanformer.study.teaching import Taught, failed_lesson, lesson_key
+from leanformer.study.training import Trial, train_model
 from leanformer.study.trials import TrialStep
 from leanformer.tasks.base import WritingTask
 
 
 @dataclass(frozen=True)
-class LessonStep(Step):
-    """Teaches a share of the blocks of all students of a seed; each block has its own directory and result.
-
-    Args:
-        number: The number of this share, from 0.
-        shares: The number of shares.
-    """
-
-    number: int
-    shares: int
-
-    def directory(self, prepared: PreparedStudy) -> Path:
-        return prepared.directory.taught(self.seed, "")
-
-    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
-        return teacher_settings(prepared, self.seed)
+class _TeacherStep(Step):
+    """A step that a teacher takes for its students; nothing is left to do where the teacher's own training failed."""
 
     def after(self, prepared: PreparedStudy) -> Sequence[Step]:
         return [TrialStep(BASELINE, self.seed)]
 
     def is_done(self, prepared: PreparedStudy) -> bool:
-        return not _can_teach(prepared, self.seed) or not self._missing(prepared)
+        return not ended_well(TrialStep(BASELINE, self.seed).known_result(prepared)) or self._is_there(prepared)
+
+    @abstractmethod
+    def _is_there(self, prepared: PreparedStudy) -> bool:
+        """Whether what it gives is there; what was made with other settings is removed, and the log says why."""
+
+
+@dataclass(frozen=True)
+class LessonStep(_TeacherStep):
+    """Teaches a share of the blocks of all students of a seed; each block has its own directory and result.
+
+    Args:
+        number: The number of this share, from 0 to ``PreparedStudy.lesson_shares`` - 1.
+    """
+
+    number: int
 
     def run(self, prepared: PreparedStudy) -> None:
         missing = self._missing(prepared)
-        prepared.teaching.teach(_teacher(prepared, self.seed), _plans(prepared), self.seed, missing)
+        prepared.teaching.teach(_teacher(prepared, self.seed), prepared.student_plans, self.seed, missing)
+
+    def _is_there(self, prepared: PreparedStudy) -> bool:
+        return not self._missing(prepared)
 
     def _missing(self, prepared: PreparedStudy) -> list[str]:
         """The blocks of this share that are not taught yet."""
         known = known_blocks(prepared, self.seed)
-        # Every share takes each ``shares``-th block, because neighbours are of the same kind and size. Taught blocks
-        # are left out only afterwards, so that an interrupted share has the same blocks and finds its checkpoint.
-        return [key for key in list(known)[self.number :: self.shares] if known[key] is None]
+        # Neighbours are of the same kind and size, so each goes to another share. Taught blocks are left out only
+        # afterwards, so that an interrupted share has the same blocks and finds its checkpoint.
+        return [key for key in list(known)[self.number :: prepared.lesson_shares] if known[key] is None]
 
 
 @dataclass(frozen=True)
-class AnswersStep(Step):
+class AnswersStep(_TeacherStep):
     """The teacher's own answers to the training examples.
 
     Args:
@@ -73,31 +75,16 @@ class AnswersStep(Step):
 
     beam: int
 
-    def directory(self, prepared: PreparedStudy) -> Path:
-        return prepared.teaching.answers_directory(self.beam, self.seed)
-
-    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
-        return teacher_settings(prepared, self.seed)
-
-    def after(self, prepared: PreparedStudy) -> Sequence[Step]:
-        return [TrialStep(BASELINE, self.seed)]
-
-    def is_done(self, prepared: PreparedStudy) -> bool:
-        settings = self.settings(prepared)
-        return (
-            not _can_teach(prepared, self.seed) or prepared.teaching.answers(self.beam, self.seed, settings) is not None
-        )
-
     def run(self, prepared: PreparedStudy) -> None:
         prepared.teaching.find_answers(_teacher(prepared, self.seed), self.beam, self.seed)
 
+    def _is_there(self, prepared: PreparedStudy) -> bool:
+        return prepared.teaching.answers(self.beam, self.seed, teacher_settings(prepared, self.seed)) is not None
+
 
 @dataclass(frozen=True)
-class StudentStep(Step):
+class StudentStep(Trial):
     """The trial of a student, which is assembled from its teacher and its taught blocks, and tuned if that is set."""
-
-    def directory(self, prepared: PreparedStudy) -> Path:
-        return prepared.directory.trial(self.name, self.seed)
 
     def after(self, prepared: PreparedStudy) -> Sequence[Step]:
         return [TrialStep(BASELINE, self.seed)]
@@ -114,10 +101,7 @@ class StudentStep(Step):
         }
 
     def needs(self, prepared: PreparedStudy) -> Sequence[Step]:
-        # As many shares as trainings can run at a time for each seed, if there are enough blocks.
-        blocks = len(lessons_of(_plans(prepared)))
-        shares = min(blocks, math.ceil(prepared.jobs / len(prepared.study.seeds)))
-        lessons = [LessonStep(BASELINE, self.seed, number, shares) for number in range(shares)]
+        lessons = [LessonStep(BASELINE, self.seed, number) for number in range(prepared.lesson_shares)]
         finetune = prepared.finetune(self._candidate(prepared))
         if finetune.epochs and finetune.targets == "teacher":
             # The answers come first: the longest step at the end would run alone.
@@ -130,12 +114,12 @@ class StudentStep(Step):
         baseline = TrialStep(BASELINE, self.seed).known_result(prepared)
         if not ended_well(baseline):
             reason = f"its teacher failed: {baseline['trained']['reason']}"
-            end_trial(prepared, self, rate, Trained(status="failed", reason=reason), None, [])
+            self.end(prepared, rate, Trained(status="failed", reason=reason), None)
             return
         taught = self._taught(prepared)
         failed = failed_lesson(taught)
         if failed is not None:
-            end_trial(prepared, self, rate, failed, None, taught)
+            self.end(prepared, rate, failed, None, taught)
             return
         teacher = _teacher(prepared, self.seed)
         student = self._assembled(prepared, teacher, taught)
@@ -146,10 +130,7 @@ class StudentStep(Step):
             prepared.reporter.start(self.title, 0, settings=settings)
             prepared.reporter.done("assembled")
             trained, answering = Trained(), 0.0
-        end_trial(prepared, self, rate, trained, student, taught, answering)
-
-    def bring_up_to_date(self, prepared: PreparedStudy) -> None:
-        bring_trial_up_to_date(prepared, self)
+        self.end(prepared, rate, trained, student, taught, answering)
 
     def _candidate(self, prepared: PreparedStudy) -> CandidateConfig:
         candidate = prepared.candidates[self.name]
@@ -196,11 +177,9 @@ class StudentStep(Step):
         loss = tuning_loss(frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing)
         trained = train_model(
             prepared,
+            self,
             student,
-            self.directory(prepared),
-            self.title,
             finetune.learning_rate,
-            self.seed,
             finetune.epochs,
             loss,
             batches,
@@ -216,17 +195,7 @@ def teacher_settings(prepared: PreparedStudy, seed: int) -> dict[str, Any]:
 
 def known_blocks(prepared: PreparedStudy, seed: int) -> dict[str, Taught | None]:
     """The blocks of all students of a seed, by ``lesson_key``; None where a block is not taught yet."""
-    return prepared.teaching.known(_plans(prepared), seed, teacher_settings(prepared, seed))
-
-
-def _can_teach(prepared: PreparedStudy, seed: int) -> bool:
-    """Whether the teacher's own training, which is done, succeeded."""
-    return ended_well(TrialStep(BASELINE, seed).known_result(prepared))
-
-
-def _plans(prepared: PreparedStudy) -> list[ResolvedPlan]:
-    """The plans of all students."""
-    return [plan for name, plan in prepared.plans.items() if prepared.is_distilled(name)]
+    return prepared.teaching.known(prepared.student_plans, seed, teacher_settings(prepared, seed))
 
 
 def _teacher(prepared: PreparedStudy, seed: int) -> PreTrainedModel:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from leanformer.learn.losses import Loss
 from leanformer.learn.train import Trained, TrainingBatches, train
 from leanformer.model.students import load, save
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.steps import Step, ended_well
+from leanformer.study.steps import RecordedStep, ended_well
 from leanformer.study.store import CHECKPOINT, differences
 from leanformer.study.teaching import Taught, taught_numbers
 
@@ -28,31 +28,28 @@ PREDICTIONS = "predictions.parquet"
 
 def train_model(
     prepared: PreparedStudy,
+    step: RecordedStep,
     model: PreTrainedModel,
-    directory: Path,
-    title: str,
     rate: float,
-    seed: int,
     epochs: int,
     loss: Loss | None = None,
     batches: TrainingBatches | None = None,
     config: TrainConfig | None = None,
 ) -> Trained:
-    """Trains a model with the study's settings; goes on from the checkpoint in the directory if there is one.
+    """Trains a model with the study's settings; goes on from the step's checkpoint if there is one.
 
     Args:
         prepared: The study.
+        step: The step that trains it; its seed determines the order of the data.
         model: Trained in place.
-        directory: The step's directory.
-        title: The step's name in progress messages.
         rate: The learning rate.
-        seed: For the order of the data.
         epochs: The number of epochs.
         loss: By default the task's own.
         batches: By default the study's.
         config: By default the study's.
     """
-    prepared.reporter.start(title, epochs, settings=read_sealed(directory / "settings.json"))
+    directory = step.directory(prepared)
+    prepared.reporter.start(step.title, epochs, settings=read_sealed(directory / "settings.json"))
     observer = TrialObserver(prepared, epochs)
     checkpoint = directory / CHECKPOINT
 
@@ -62,7 +59,7 @@ def train_model(
             batches or prepared.task.batches,
             config or prepared.study.train,
             rate,
-            seed,
+            step.seed,
             observer,
             prepared.accelerator,
             checkpoint,
@@ -71,7 +68,7 @@ def train_model(
         )
 
     key = prepared.task.batch_key
-    with memory_named(f"training {title} with {key} {prepared.task.batch}", f"lower {key}"):
+    with memory_named(f"training {step.title} with {key} {prepared.task.batch}", f"lower {key}"):
         trained = going_on(checkpoint, training, prepared.reporter.warn)
     note = "as it is" if epochs == 0 else ""
     prepared.reporter.done(note if trained.status == "ok" else f"failed: {trained.reason}")
@@ -90,63 +87,68 @@ def save_model(prepared: PreparedStudy, model: PreTrainedModel, directory: Path)
     prepared.reporter.wrote("model", directory)
 
 
-def end_trial(
-    prepared: PreparedStudy,
-    step: Step,
-    rate: float,
-    trained: Trained,
-    model: PreTrainedModel | None,
-    taught: list[Taught],
-    answering: float = 0.0,
-) -> None:
-    """Saves and evaluates a trained model, and writes the trial's result.
+@dataclass(frozen=True)
+class Trial(RecordedStep):
+    """A training with one seed whose model is evaluated on the test split: of a candidate, or of the baseline."""
 
-    Args:
-        prepared: The study.
-        step: The trial.
-        rate: The learning rate of the training.
-        trained: The record of the training.
-        model: None where the training failed.
-        taught: The blocks that the model was assembled from.
-        answering: Seconds that the teacher took for the answers that the model learned from; 0 without such answers.
-    """
-    directory = step.directory(prepared)
-    result = {
-        "candidate": step.name,
-        "seed": step.seed,
-        "learning_rate": rate,
-        "trained": asdict(trained),
-        "taught": taught_numbers(taught),
-        "answering_seconds": answering,
-    }
-    if trained.status == "ok":
-        assert model is not None
-        save_model(prepared, model, directory / "model")
-        last = trained.epochs[-1] if trained.epochs else prepared.task.validate(model, last=True)
-        result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
-        scores = _evaluated(prepared, model, directory)
-        result |= scores
-        measured = {f"test_{key}": value for key, value in scores.items() if isinstance(value, float)}
-        prepared.reporter.measured(step.title, measured)
-    prepared.directory.finish(directory, result)
+    def directory(self, prepared: PreparedStudy) -> Path:
+        return prepared.directory.trial(self.name, self.seed)
 
+    def bring_up_to_date(self, prepared: PreparedStudy) -> None:
+        result = self.known_result(prepared)
+        if not ended_well(result):
+            return
+        directory = self.directory(prepared)
+        changed = differences(result["evaluation"], prepared.task.evaluation_settings())
+        if changed:
+            prepared.reporter.warn(f"{self} is evaluated again: {'; '.join(changed)}")
+            model = load(directory / "model").to(prepared.device)
+            prepared.directory.finish(directory, result | _evaluated(prepared, model, directory))
+        elif is_scored_otherwise(prepared, result):
+            path = directory / PREDICTIONS
+            answers = prepared.task.read_answers(path)
+            prepared.directory.replace_file(path, answers.to_bytes())
+            prepared.directory.finish(directory, result | scored(prepared, answers))
 
-def bring_trial_up_to_date(prepared: PreparedStudy, step: Step) -> None:
-    """Evaluates or scores a finished trial again, if the study's settings for that have changed."""
-    result = step.known_result(prepared)
-    if not ended_well(result):
-        return
-    directory = step.directory(prepared)
-    changed = differences(result["evaluation"], prepared.task.evaluation_settings())
-    if changed:
-        prepared.reporter.warn(f"{step} is evaluated again: {'; '.join(changed)}")
-        model = load(directory / "model").to(prepared.device)
-        prepared.directory.finish(directory, result | _evaluated(prepared, model, directory))
-    elif is_scored_otherwise(prepared, result):
-        path = directory / PREDICTIONS
-        answers = prepared.task.read_answers(path)
-        prepared.directory.replace_file(path, answers.to_bytes())
-        prepared.directory.finish(directory, result | scored(prepared, answers))
+    def end(
+        self,
+        prepared: PreparedStudy,
+        rate: float,
+        trained: Trained,
+        model: PreTrainedModel | None,
+        taught: Sequence[Taught] = (),
+        answering: float = 0.0,
+    ) -> None:
+        """Saves and evaluates a trained model, and writes the trial's result.
+
+        Args:
+            prepared: The study.
+            rate: The learning rate of the training.
+            trained: The record of the training.
+            model: None where the training failed.
+            taught: The blocks that the model was assembled from.
+            answering: Seconds that the teacher took for the answers that the model learned from; 0 without such
+                answers.
+        """
+        directory = self.directory(prepared)
+        result = {
+            "candidate": self.name,
+            "seed": self.seed,
+            "learning_rate": rate,
+            "trained": asdict(trained),
+            "taught": taught_numbers(taught),
+            "answering_seconds": answering,
+        }
+        if trained.status == "ok":
+            assert model is not None
+            save_model(prepared, model, directory / "model")
+            last = trained.epochs[-1] if trained.epochs else prepared.task.validate(model, last=True)
+            result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
+            scores = _evaluated(prepared, model, directory)
+            result |= scores
+            measured = {f"test_{key}": value for key, value in scores.items() if isinstance(value, float)}
+            prepared.reporter.measured(self.title, measured)
+        prepared.directory.finish(directory, result)
 
 
 def is_scored_otherwise(prepared: PreparedStudy, result: Mapping[str, Any]) -> bool:

@@ -18,10 +18,9 @@ from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
 from leanformer.results.metrics import METRICS
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.steps import Step, ended_well, scratch_settings
+from leanformer.study.steps import RecordedStep, Step, ended_well, scratch_settings
 from leanformer.study.training import (
-    bring_trial_up_to_date,
-    end_trial,
+    Trial,
     is_scored_otherwise,
     save_model,
     scored,
@@ -32,7 +31,7 @@ VALIDATION = "validation.parquet"  # the answers of a search, by which its rate 
 
 
 @dataclass(frozen=True)
-class SearchStep(Step):
+class SearchStep(RecordedStep):
     """A training at one learning rate of the search, judged on the validation split.
 
     Args:
@@ -54,7 +53,7 @@ class SearchStep(Step):
     def run(self, prepared: PreparedStudy) -> None:
         directory = self.directory(prepared)
         model = _model(prepared, self)
-        trained = train_model(prepared, model, directory, self.title, self.rate, self.seed, prepared.search_epochs)
+        trained = train_model(prepared, self, model, self.rate, prepared.search_epochs)
         last = trained.epochs[-1] if trained.status == "ok" else {}
         # The values of all metrics, so that the study's metric can be changed without training again.
         result = {
@@ -88,11 +87,8 @@ class SearchStep(Step):
 
 
 @dataclass(frozen=True)
-class TrialStep(Step):
+class TrialStep(Trial):
     """The training of a candidate or the baseline with one seed, at the best learning rate of its search."""
-
-    def directory(self, prepared: PreparedStudy) -> Path:
-        return prepared.directory.trial(self.name, self.seed)
 
     def after(self, prepared: PreparedStudy) -> Sequence[Step]:
         return search_of(prepared, self.name)
@@ -118,11 +114,8 @@ class TrialStep(Step):
             model = load(directory / "model").to(prepared.device)
         else:
             model = _model(prepared, self)
-            trained = train_model(prepared, model, directory, self.title, rate, self.seed, prepared.study.train.epochs)
-        end_trial(prepared, self, rate, trained, model, [])
-
-    def bring_up_to_date(self, prepared: PreparedStudy) -> None:
-        bring_trial_up_to_date(prepared, self)
+            trained = train_model(prepared, self, model, rate, prepared.study.train.epochs)
+        self.end(prepared, rate, trained, model)
 
     def _is_searched(self, prepared: PreparedStudy) -> bool:
         """Whether the search has trained this model: it trains the first seed, with the same epochs unless set."""

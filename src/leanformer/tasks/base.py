@@ -87,6 +87,7 @@ class Task(ABC):
     def make_baseline(self, seed: int) -> PreTrainedModel:
         """The baseline at the start of a trial; the seed determines random weights."""
 
+    @property
     @abstractmethod
     def baseline_outline(self) -> PreTrainedModel:
         """The baseline without its weights, on the device ``meta``, for questions about its structure."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,12 @@ class ImageClassification(Task):
                 f"{FEWEST_TESTED}; give more test images, or a larger test_fraction or test_limit"
             )
 
+    @cached_property
     def baseline_outline(self) -> PreTrainedModel:
         return self._baseline.outline(self._geometry)
 
     def check_plan(self, plan: ResolvedPlan, where: str) -> None:
-        config = self.baseline_outline().config
+        config = self.baseline_outline.config
         patch = config.patch_size
         rows, columns = (patch, patch) if isinstance(patch, int) else patch
         tokens = (self.data.height // rows) * (self.data.width // columns)

@@ -98,7 +98,7 @@ class Translation(WritingTask):
         # Long pairs are left out of the validation split as of the training split; the test split stays complete.
         long = validation.too_long(config.max_tokens, config.max_tokens)
         self._validation, self._validation_pairs = validation.without(long), self.data.validation.without(long)
-        config_of_model = self.baseline_outline().config
+        config_of_model = self.baseline_outline.config
         self._positions: int = config_of_model.max_position_embeddings
         check_positions(self.data.test.sources, self._test.sources.lengths, self._positions, baseline)
         counts = {"train": len(self._left_out), "validation": len(long)}
@@ -133,6 +133,7 @@ class Translation(WritingTask):
     def make_baseline(self, seed: int) -> PreTrainedModel:
         return self._baseline.make(self._geometry, seed)
 
+    @cached_property
     def baseline_outline(self) -> PreTrainedModel:
         return self._baseline.outline(self._geometry)
 
