@@ -67,7 +67,7 @@ def test_the_map_says_what_the_contracts_say() -> None:
 def test_the_places_for_what_is_new_are_there() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = text[text.index("| a new ... | files | how |") :].split("\n\n")[0].splitlines()[2:]
-    places = {place for row in rows for place in re.findall(r"`([^`]+)`", row.split("|")[2])} - {"export/NAME.py"}
+    places = {place for row in rows for place in re.findall(r"`([^`]+)`", row.split("|")[2])}
     assert len(places) > len(rows) // 2
     assert not {place for place in places if not (PACKAGE / place.removesuffix("NAME.py")).exists()}
 
@@ -86,7 +86,7 @@ def test_the_contracts_are_kept() -> None:
     [
         ("core.files", "leanformer.results.schema", "imports run downwards only"),
         ("report.page", "leanformer.study.run", "imports run downwards only"),
-        ("learn.train", "leanformer.measure.cost", "imports run downwards only"),
+        ("learn.train", "leanformer.measure.cost", "who imports measure"),
         ("learn.train", "leanformer.blocks.basic", "who imports blocks"),
         ("learn.train", "leanformer.results.schema", "who imports results"),
         ("config.base", "leanformer.results.schema", "of results, config knows metrics and costs alone"),

@@ -1,0 +1,1 @@
+"""Exporting models to the forms of other engines, a file a format."""

@@ -1,0 +1,56 @@
+"""What a format is: how a model is written in an engine's own form."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from transformers import PreTrainedModel
+
+from leanformer.core.registry import Registry
+from leanformer.runtime.manifest import Precision
+
+
+class Format(ABC):
+    """A form in which models are shipped, and the engine that runs it.
+
+    A format registers itself in its module with ``FORMATS.add``. The module of the same name in ``runtime.engines``
+    runs what it writes.
+
+    Class attributes:
+        name: Its name: ``onnx``.
+        precisions: The precisions of weights that it can write.
+    """
+
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[Precision, ...]]
+
+    @abstractmethod
+    def check(self, model: PreTrainedModel, precision: Precision) -> None:
+        """Checks that the format can hold a model, before anything is written. It needs no weights.
+
+        Args:
+            model: A model of a supported family or a student; its weights may be on the device ``meta``.
+            precision: The precision of the weights.
+
+        Raises:
+            LeanformerError: It cannot; the message names the site that stands in the way, or the missing package.
+        """
+
+    @abstractmethod
+    def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> None:
+        """Writes the engine's files. Tokenizers, manifest and card are written by the caller.
+
+        Args:
+            model: On the CPU, in float32 and evaluation mode. It is not changed.
+            directory: It exists, and is empty or holds other files.
+            precision: The precision of the weights.
+
+        Raises:
+            LeanformerError: As ``check``.
+        """
+
+
+FORMATS: Registry[Format] = Registry("leanformer.export", order=("onnx", "ctranslate2"))
+"""Name -> format."""

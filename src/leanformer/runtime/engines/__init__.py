@@ -1,0 +1,1 @@
+"""The engines that run exported models, a file an engine."""

@@ -1,0 +1,209 @@
+"""``manifest.json``: what an exported directory holds, where it comes from, and what was checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from leanformer.core.errors import LeanformerError, quoted
+from leanformer.core.fields import described
+from leanformer.core.files import sha256, write_atomically
+from leanformer.core.json_files import read_sealed, sealed
+
+MANIFEST = "manifest.json"
+VERSION: Literal[1] = 1
+PRECISIONS = ("float32", "int8", "float16")
+
+Precision = Literal["float32", "int8", "float16"]
+
+
+class Record(BaseModel):
+    """A part of the manifest. Unknown keys are ignored, so that older versions read what newer ones wrote."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class ImageInput(Record):
+    """How an image file becomes the model's input, exactly as in the study (``data.image_files``).
+
+    Args:
+        channels: 1 or 3.
+        height: In pixels.
+        width: In pixels.
+        size: (height, width) that an image is resized to, or the pixels of its shorter side; None: it is not resized.
+        resample: Pillow's number of the filter.
+        crop: (height, width) of the middle that is cut out; None: no crop.
+        on_white: Whether transparency becomes white.
+        bits: Bits in use of images of 16 bits; None: such images are refused.
+        mean: Of each channel, in pixel values from 0 to 1.
+        std: Of each channel, likewise.
+        classes: The names of the classes, in the order of the outputs.
+    """
+
+    channels: int
+    height: int
+    width: int
+    size: tuple[int, int] | int | None
+    resample: int
+    crop: tuple[int, int] | None
+    on_white: bool
+    bits: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+
+
+class TextInput(Record):
+    """How text becomes the translator's input, and its output text.
+
+    Args:
+        source_tokenizer: The file of the source side's tokenizer, in the form of ``tokenizers``.
+        target_tokenizer: That of the target side; the same file where one serves both.
+        pad_id: The id of padding, on both sides.
+        eos_id: The id of the end mark, on both sides.
+        max_source_tokens: Most subwords of a source, the end mark included.
+        max_target_tokens: Most subwords of a translation, the end mark included.
+    """
+
+    source_tokenizer: str
+    target_tokenizer: str
+    pad_id: int
+    eos_id: int
+    max_source_tokens: int
+    max_target_tokens: int
+
+
+class Source(Record):
+    """The model that was exported.
+
+    Args:
+        model: Its directory or hub id, as it was given.
+        weights: SHA-256 of its weights' files together.
+        architecture: Its ``model_type``.
+        parameters: Their number.
+        study: The study's name; None where the model comes from no run.
+        candidate: The candidate's name.
+        seed: The training's seed.
+    """
+
+    model: str
+    weights: str
+    architecture: str
+    parameters: int
+    study: str | None = None
+    candidate: str | None = None
+    seed: int | None = None
+
+
+class Parity(Record):
+    """Whether the exported model says the same as the model that it was made from.
+
+    Args:
+        inputs: How many inputs were compared.
+        described: What they were, in words.
+        agreement: The share of inputs with the same answer: the same class, or the same subwords to the last.
+        largest_difference: The largest difference between logits; None where the precision is not float32.
+        near_ties: Of the inputs with another answer, how many are near ties: the two answers' logits differ by less
+            than rounding moves them.
+    """
+
+    inputs: int
+    described: str
+    agreement: float
+    largest_difference: float | None
+    near_ties: int
+
+
+class Manifest(Record):
+    """The content of ``manifest.json``.
+
+    Args:
+        version: Of this form.
+        format: The format's name: ``onnx`` or ``ctranslate2``.
+        precision: Of the weights.
+        task: The study's task that the model is for.
+        source: The model that was exported.
+        plan: Its resolved plan; empty where nothing was reduced.
+        images: Of a classifier of images.
+        texts: Of a translator.
+        parity: The comparison with the source.
+        decision: What the study decided on this model: ``decision``, ``reason``, ``metric``, ``quality`` and
+            ``difference``; None where it comes from no run.
+        versions: Package -> version that made it.
+        files: File -> SHA-256 of all other files of the directory, paths relative to it.
+    """
+
+    version: Literal[1] = VERSION
+    format: str
+    precision: Precision
+    task: str
+    source: Source
+    plan: dict[str, Any]
+    images: ImageInput | None = None
+    texts: TextInput | None = None
+    parity: Parity
+    decision: dict[str, Any] | None = None
+    versions: dict[str, str]
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+def is_exported(directory: Path) -> bool:
+    """Whether a directory is an exported one."""
+    return (directory / MANIFEST).is_file()
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Writes the manifest of a directory whose other files are there, with their SHA-256.
+
+    Returns:
+        The manifest with the files.
+    """
+    names = sorted(file.relative_to(directory).as_posix() for file in directory.rglob("*") if file.is_file())
+    files = {name: sha256(directory / name) for name in names if name != MANIFEST}
+    whole = manifest.model_copy(update={"files": files})
+    write_atomically(directory / MANIFEST, sealed(whole.model_dump(mode="json")))
+    return whole
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Reads a directory's manifest, and checks that every file is there, unchanged.
+
+    Raises:
+        LeanformerError: There is no manifest, it is of a later version or damaged, or a file was changed.
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise LeanformerError(
+            f"{directory}: not an exported directory: it has no {MANIFEST}; make one: leanformer export"
+        )
+    content = read_sealed(path, "export the model again")
+    version = content.get("version")
+    if version != VERSION:
+        raise LeanformerError(
+            f"{path}: its version is {quoted(version)}, and this leanformer reads version {VERSION}; export the model "
+            "again"
+        )
+    manifest = _parsed(content, path)
+    for name, expected in manifest.files.items():
+        _check_file(directory, name, expected)
+    return manifest
+
+
+def _parsed(content: Mapping[str, Any], path: Path) -> Manifest:
+    try:
+        # Through JSON, where lists stand for tuples.
+        return Manifest.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise LeanformerError(f"{path}: damaged ({described(error, content)}); export the model again") from None
+
+
+def _check_file(directory: Path, name: str, expected: str) -> None:
+    file = directory / name
+    if not file.is_file():
+        raise LeanformerError(f"{file}: missing from the exported directory; export the model again")
+    if sha256(file) != expected:
+        raise LeanformerError(f"{file}: changed since it was exported (its SHA-256 differs); export the model again")

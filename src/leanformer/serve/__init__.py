@@ -1,0 +1,1 @@
+"""What models answer to users: the commands that predict and translate."""
