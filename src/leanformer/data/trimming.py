@@ -24,7 +24,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import MarianTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from leanformer.core.errors import LeanformerError
+from leanformer.core.errors import LeanformerError, quoted
 from leanformer.data.tokenizers import TranslationTokenizer
 
 ROUNDS = 6
@@ -72,13 +72,7 @@ def trim_target(
     source, target = tokenizer.sides
     side = _side(target, "target")
     marks = {tokenizer.pad_id, tokenizer.eos_id, *side.marks, *keep}
-    whole = tokenizer.target_vocabulary
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise LeanformerError(f"target_vocabulary: limit is {str(limit)[:40]!r}; it must be a whole number, 1 or more")
-    if limit >= whole:
-        raise LeanformerError(
-            f"target_vocabulary: limit {limit:,} leaves nothing out of the {whole:,} target subwords; give less"
-        )
+    check_trim(limit, tokenizer.target_vocabulary)
     ids = _order(_chosen(side, texts, limit, marks), marks)
     new = {old: number for number, old in enumerate(ids)}
     own_source = _side(source, "source")
@@ -89,6 +83,24 @@ def trim_target(
     return Trimmed(
         TranslationTokenizer(own_source.with_ids(places) if moved else source, side.with_ids(new)), tuple(ids)
     )
+
+
+def check_trim(limit: Any, whole: int) -> None:
+    """Checks that a limit is a number of subwords that leaves some out.
+
+    Args:
+        limit: Most target subwords.
+        whole: How many there are.
+
+    Raises:
+        LeanformerError: It is not.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise LeanformerError(f"target_vocabulary: limit is {quoted(limit)}; it must be a whole number, 1 or more")
+    if limit >= whole:
+        raise LeanformerError(
+            f"target_vocabulary: limit {limit:,} leaves nothing out of the {whole:,} target subwords; give less"
+        )
 
 
 def _chosen(side: _Side, texts: Sequence[str], limit: int, marks: Collection[int]) -> set[int]:

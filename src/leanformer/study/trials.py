@@ -64,8 +64,8 @@ class SearchStep(RecordedStep):
             "trained": asdict(trained),
         }
         if trained.status == "ok":
-            save_model(prepared, model, directory / "model")
-            answers = prepared.task.validation_answers(model)
+            save_model(prepared, self.name, model, directory / "model")
+            answers = prepared.task_of(self.name).validation_answers(model)
             if answers is not None:
                 write_atomically(directory / VALIDATION, answers.to_bytes())
                 result["scoring"] = prepared.task.scoring_settings()
@@ -150,5 +150,5 @@ def _model(prepared: PreparedStudy, step: Step) -> PreTrainedModel:
     """The model at the start of a training, on the study's device."""
     candidate = prepared.candidates[step.name]
     model = prepared.task.make_baseline(step.seed)
-    student = copy.deepcopy(model) if candidate is None else reduce(model, candidate.plan)
+    student = copy.deepcopy(model) if candidate is None else reduce(model, prepared.settled_plan(step.name))
     return student.to(prepared.device)
