@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -114,7 +114,7 @@ def resolve_vocabulary(model: PreTrainedModel, family: Family, entry: Any) -> di
     return {"block": KEPT_SUBWORDS, "ids": [int(one) for one in ids]}
 
 
-def _are_ids(ids: Any) -> bool:
+def _are_ids(ids: Any) -> TypeGuard[Sequence[int]]:
     """Whether these are different whole numbers, 0 or more."""
     return (
         isinstance(ids, Sequence)
