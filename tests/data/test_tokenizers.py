@@ -69,10 +69,10 @@ def test_it_is_kept_with_the_model(kind: str, shared: bool, tmp_path: Path) -> N
 
 
 def in_a_fresh_process(script: str, *arguments: str, **environment: str) -> str:
-    """What a script prints in a new interpreter that finds this file's directory."""
+    """What a script prints in a new interpreter that finds what tests share."""
     run = subprocess.run(
         [sys.executable, "-c", script, *arguments],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         env={"OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
@@ -84,7 +84,7 @@ def in_a_fresh_process(script: str, *arguments: str, **environment: str) -> str:
 def test_training_it_again_gives_the_same_in_another_process() -> None:
     own = [trained(kind, shared).signature() for kind, shared in KINDS]
     assert len(set(own)) == 4
-    script = "import test_tokenizers as t\nprint([t.trained(kind, shared).signature() for kind, shared in t.KINDS])\n"
+    script = f"from word_tokenizers import trained\nprint([trained(*kind).signature() for kind in {KINDS}])\n"
     assert in_a_fresh_process(script, PYTHONHASHSEED="7", TOKENIZERS_PARALLELISM="false") == f"{own}\n"
 
 
