@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from leanformer.core.errors import LeanformerError, quoted
+from leanformer.core.errors import LeanformerError, first_line, quoted
 from leanformer.core.paths import as_path, read_text
-from leanformer.data.hub import first_line
 from leanformer.data.walking import check_plain
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
