@@ -34,9 +34,9 @@ class Cost:
     preferable: bool = False
     axis: str = ""
 
-    def __post_init__(self) -> None:
-        if self.preferable and self.better != "less":
-            raise ValueError(f"{self.key}: a study chooses what costs least")
+    def is_better(self, value: float, other: float) -> bool:
+        """Whether a value is better than another."""
+        return value < other if self.better == "less" else value > other
 
     def of(self, row: Row) -> float | None:
         """The value in a row; None where it was not measured.
@@ -92,7 +92,15 @@ COSTS = {
         ),
         Cost("operations", "operations", ("flops_per_example",), formats.short, axis="operations of one {example}"),
         Cost("latency_p95", "95th percentile of latency", ("latency_ms", "p95"), formats.milliseconds),
-        Cost("throughput", "throughput", ("throughput_per_second",), _per_second, better="more"),
+        Cost(
+            "throughput",
+            "throughput",
+            ("throughput_per_second",),
+            _per_second,
+            better="more",
+            preferable=True,
+            axis="{example}s a second in a large batch",
+        ),
         Cost(
             "train_throughput",
             "throughput in training",
@@ -100,7 +108,15 @@ COSTS = {
             _per_second,
             better="more",
         ),
-        Cost("memory", "memory", ("peak_memory_mb",), formats.megabytes),
+        Cost(
+            "memory",
+            "memory",
+            ("peak_memory_mb",),
+            formats.megabytes,
+            preferable=True,
+            axis="memory of a large batch, MB",
+        ),
+        Cost("bytes", "size of the files", ("bytes",), formats.size, preferable=True, axis="size of the files, bytes"),
         Cost("train_memory", "memory in training", ("train_peak_memory_mb",), formats.megabytes),
         # For models that write text.
         Cost("token_flops", "operations a subword", ("decoding", "flops_per_token"), formats.short),

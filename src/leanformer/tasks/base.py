@@ -20,7 +20,7 @@ from leanformer.decide.statistics import Comparison
 from leanformer.learn.losses import Batch, Loss
 from leanformer.learn.step import TrainingStep
 from leanformer.learn.train import TrainingBatches
-from leanformer.measure.cost import Subject
+from leanformer.measure.cost import Exported, Subject
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.rows import Quality
@@ -202,6 +202,25 @@ class Task(ABC):
     @abstractmethod
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
         """The calls of a model that are timed."""
+
+    # Exported models
+
+    @abstractmethod
+    def evaluate_exported(self, model: Any) -> Answers:
+        """An exported model's answers on the test split.
+
+        Args:
+            model: The result of ``runtime.load``.
+        """
+
+    @abstractmethod
+    def exported(self, directory: Path, model: Any) -> Exported:
+        """The calls of an exported model that are timed, on the examples of ``subject``.
+
+        Args:
+            directory: The exported directory.
+            model: The result of ``runtime.load`` for it.
+        """
 
     # Deciding
 
