@@ -246,7 +246,9 @@ def _quick_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _warm_up(subject: Subject | Exported, device: torch.device, latency_calls: int, training_steps: int, cost: Cost) -> None:
+def _warm_up(
+    subject: Subject | Exported, device: torch.device, latency_calls: int, training_steps: int, cost: Cost
+) -> None:
     """The first turn of a model, of which only the memory is recorded."""
     _measure_memory(subject, device, cost)
     _turn(subject, device, latency_calls, training_steps, Cost())

@@ -41,7 +41,12 @@ def translating_memory(
         settings: The arguments of ``Translator.translate``.
         threads: CPU threads.
     """
-    request = {"directory": str(directory), "threads": threads, "sentences": list(sentences), "settings": dict(settings)}
+    request = {
+        "directory": str(directory),
+        "threads": threads,
+        "sentences": list(sentences),
+        "settings": dict(settings),
+    }
     return _memory(request)
 
 

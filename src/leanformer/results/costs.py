@@ -134,3 +134,7 @@ COSTS = {
 def preferences() -> list[str]:
     """The costs by which a study may choose among accepted candidates, the default first."""
     return [cost.key for cost in COSTS.values() if cost.preferable]
+
+
+RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "ctranslate2": "CTranslate2"}
+"""What models run in: PyTorch, or the engine of a format; and its name in tables and sentences."""

@@ -15,7 +15,7 @@ from leanformer.decide.decision import Decision, decide, recommend, weak_baselin
 from leanformer.decide.judge import difference_of
 from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
-from leanformer.results.costs import COSTS
+from leanformer.results.costs import COSTS, RUNTIMES
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.schema import FORMAT, FORMS, VERSION
 from leanformer.tasks.base import Outcome, Task
@@ -33,8 +33,6 @@ ENGINE_METHOD = (
     " Latency, throughput and memory are those of the exported models in {engine}; there memory is the peak of a whole "
     "process that opens the model and runs the batch."
 )
-ENGINES = {"onnx": "ONNX Runtime", "ctranslate2": "CTranslate2"}
-"""Format -> its engine, in words."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def assemble(
         shipped = None if chosen.export is None else chosen.export.directory
     else:
         sentence = f"Nothing can be recommended: the baseline failed ({arms[0].failures()[0]['reason']})."
-    engines = [ENGINES[runtime] for runtime in study.runtimes if runtime != "torch"]
+    engines = [RUNTIMES[runtime] for runtime in study.runtimes if runtime != "torch"]
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -311,7 +309,9 @@ def _row(
     if arm.ok:
         row["quality"] = task.quality(arm.tested)
         row["artifact"] = _artifact(task, arm)
-        row |= task.details(arm.tested, None if not baseline.ok else arm.tested if is_baseline else baseline.beside(arm))
+        row |= task.details(
+            arm.tested, None if not baseline.ok else arm.tested if is_baseline else baseline.beside(arm)
+        )
     if recipes is not None and arm.name in recipes.arms:
         row["recipe"] = _recipe(task, recipes, arm.name, METRICS[study.accept.metric])
     if not arm.ok:
@@ -346,7 +346,9 @@ def _recipe(task: Task, recipes: _Judged, name: str, metric: Metric) -> dict[str
     arm = recipes.arms[name]
     if not arm.ok:
         return None
-    decided = dict.fromkeys(("difference", "decision", "reason", "p_value", "p_adjusted", "more_seeds", "more_examples"))
+    decided = dict.fromkeys(
+        ("difference", "decision", "reason", "p_value", "p_adjusted", "more_seeds", "more_examples")
+    )
     decided["scope"] = "seeds and examples" if len(arm.outcome.trials) > 1 else "one trained pair"
     if name in recipes.comparisons:
         decided |= _decided(recipes, name, metric)
