@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from leanformer.config.base import Precision, Runtime
 from leanformer.core.errors import LeanformerError
 from leanformer.core.json_files import read_sealed
-from leanformer.export.run import export_model
+from leanformer.export.run import Origin, export_model
+from leanformer.model.students import load
 from leanformer.results.metrics import METRICS
 from leanformer.runtime.loading import load as open_exported
 from leanformer.study.assemble import best_seed
@@ -77,13 +80,15 @@ class ExportStep(RecordedStep):
             return
         prepared.reporter.start(self.title, 0)
         try:
+            model = chosen.directory(prepared) / "model"
             manifest = export_model(
-                chosen.directory(prepared) / "model",
-                self.format,
+                load(model),
+                str(model),
+                prepared.task.samples(),
                 directory / EXPORTED,
-                self.precision,
-                prepared.task.samples,
-                Origin(study=prepared.study.name, candidate=self.name, seed=chosen.seed),
+                to=self.format,
+                precision=self.precision,
+                origin=Origin(prepared.study.name, self.name, chosen.seed),
             )
         except LeanformerError as error:
             prepared.reporter.done(f"failed: {error}")
@@ -92,13 +97,13 @@ class ExportStep(RecordedStep):
         result: dict[str, Any] = {
             "status": "ok",
             "seed": chosen.seed,
-            "bytes": directory_bytes(directory / EXPORTED),
+            "bytes": manifest.bytes,
             "parity": manifest.parity.model_dump(mode="json"),
         }
         prepared.reporter.wrote("model", directory / EXPORTED)
         if self.decides:
-            model = open_exported(directory / EXPORTED, prepared.study.measure.threads)
-            answers = prepared.task.evaluate_exported(model)
+            exported = open_exported(directory / EXPORTED, torch.get_num_threads())
+            answers = prepared.task.evaluate_exported(exported)
             prepared.directory.replace_file(directory / PREDICTIONS, answers.to_bytes())
             result |= {"evaluation": prepared.task.evaluation_settings(), **scored(prepared, answers)}
         prepared.reporter.done(f"{manifest.parity.agreement:.2%} of {manifest.parity.inputs:,} answers as before")
