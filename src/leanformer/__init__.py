@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from leanformer.core.errors import LeanformerError
+from leanformer.core.extras import not_installed
 
 if TYPE_CHECKING:
     from leanformer.blocks.kit.site import Site
@@ -62,7 +63,17 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used: PyTorch and transformers take seconds, an error message none."""
+    """Imports a public name when it is first used: PyTorch and transformers take seconds, an error message none.
+
+    Raises:
+        LeanformerError: The name needs a package that is not installed; the message says which extra installs it.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'leanformer' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        missing = not_installed(error, f"leanformer.{name}")
+        if missing is None:
+            raise
+        raise missing from error

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, printable
+from leanformer.core.extras import not_installed, require
 from leanformer.core.machine import keep_freed_memory
 from leanformer.core.stopping import Stopped, end, ignore_signals
 
@@ -64,6 +65,11 @@ class Commands(TyperGroup):
             _misused(error, ctx.invoked_subcommand)
         except LeanformerError as error:
             _refuse(error)
+        except ModuleNotFoundError as error:
+            missing = not_installed(error, f"leanformer {ctx.invoked_subcommand}")
+            if missing is None:
+                raise
+            _refuse(missing)
         except BrokenPipeError:
             _end_at_closed_pipe()
         except (Stopped, KeyboardInterrupt) as stopped:
@@ -160,6 +166,7 @@ def run(
 
     # Read before PyTorch is imported, which takes seconds: a mistake in the file shows at once.
     settings = read_study(study, set_ or ())
+    require("torch")
     print(f"{settings.name}: starting", file=sys.stderr, flush=True)
 
     from leanformer.report.summary import decision_lines, results_table

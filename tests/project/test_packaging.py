@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,22 +12,22 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from places import ROOT
 
+from leanformer.core.extras import extra_of
 from leanformer.core.sinks.tracking import TRACKERS
+from leanformer.runtime.engines.base import ENGINES
 
 FOLDERS = ["benchmarks", "docs", "examples", "src", "tests"]
 FILES = ["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"]
 FILES += ["constraints.txt", "mkdocs.yml", "pyproject.toml"]
 JUNK = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".ipynb_checkpoints")
-
-
-def plain(name: str) -> str:
-    """A distribution's name as all spellings of it come out."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_all_that_is_imported_is_required() -> None:
@@ -42,10 +41,13 @@ def test_all_that_is_imported_is_required() -> None:
                 imported.add(node.module.partition(".")[0])
     homes = importlib.metadata.packages_distributions()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    trackers = [line for name in TRACKERS for line in project["optional-dependencies"][name]]
-    required = {plain(re.split(r"[^\w.-]", line)[0]) for line in [*project["dependencies"], *trackers]}
-    elsewhere = imported - set(sys.stdlib_module_names) - {"leanformer"}
-    assert not {name for name in elsewhere if not {plain(home) for home in homes.get(name, ())} & required}
+    base = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    extras = [project["optional-dependencies"][name] for name in ("train", *ENGINES, *TRACKERS)]
+    required = base | {canonicalize_name(Requirement(line).name) for line in chain.from_iterable(extras)}
+    for name in sorted(imported - set(sys.stdlib_module_names) - {"leanformer"}):
+        found = {canonicalize_name(home) for home in homes.get(name, ())} & required
+        assert found, name
+        assert found <= base or extra_of(name) is not None, name  # so that an error can say what to install
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leanformer.core.parquet import read_columns, to_parquet
+from leanformer.measure.parquet import read_columns, to_parquet
 from leanformer.results.metrics import METRICS, Labels
 
 
