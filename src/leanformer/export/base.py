@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from leanformer.core.registry import Registry
 from leanformer.runtime.manifest import Precision
+
+Logits = NDArray[np.float32]
+"""A translation's logits, shape (subwords written, vocabulary)."""
 
 
 class Format(ABC):
@@ -49,6 +55,23 @@ class Format(ABC):
 
         Raises:
             LeanformerError: As ``check``.
+        """
+
+    @abstractmethod
+    def logits(
+        self, model: PreTrainedModel, directory: Path, sources: Sequence[Sequence[int]], max_tokens: int
+    ) -> list[Logits]:
+        """The logits of a translator that was written in float32, as it writes greedily, for the check of parity.
+
+        Args:
+            model: The translator.
+            directory: Where ``write`` has written it.
+            sources: Ids of the sources, each with its end mark; all are one batch.
+            max_tokens: Most ids of a translation, the end mark included.
+
+        Returns:
+            For each source the logits of every subword that is written, the end mark included where it is; those of
+            subwords that are never written may be minus infinity.
         """
 
 
