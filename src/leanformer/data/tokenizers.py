@@ -21,8 +21,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, MarianTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from leanformer.config.translation import TokenizerConfig
-from leanformer.core.errors import LeanformerError
-from leanformer.data.hub import first_line
+from leanformer.core.errors import LeanformerError, first_line
 from leanformer.data.normalization import Normalize, normalizer_of
 from leanformer.data.sentence_pieces import source_form, target_form
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from leanformer.config.translation import TokenizerConfig, TranslationStudy
 from leanformer.core.errors import LeanformerError
+from leanformer.core.translating import Translated
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, check_limit, encode_pairs
 from leanformer.data.text_sources import load_text
@@ -29,7 +30,7 @@ from leanformer.measure.scoring import Scoring, choose_tokenizer
 from leanformer.measure.translation import Translations
 from leanformer.measure.writing import Lengths, decoding_costs
 from leanformer.model.baseline import TextBaseline, TextGeometry
-from leanformer.model.generate import Translated, most_tokens, translate
+from leanformer.model.generate import most_tokens, translate
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.metrics import METRICS, Metric, metrics_of
 from leanformer.results.rows import Quality
