@@ -27,10 +27,12 @@ class Format(ABC):
     Class attributes:
         name: Its name: ``onnx``.
         precisions: The precisions of weights that it can write.
+        packages: The distributions whose versions the manifest records: what writes it and what runs it.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
+    packages: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def check(self, model: PreTrainedModel, precision: Precision) -> None:

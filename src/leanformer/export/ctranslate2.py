@@ -1,13 +1,13 @@
 """CTranslate2: translators whose attention and MLPs are the architecture's own, fewer or narrower, beam search too.
 
-CTranslate2 (https://github.com/OpenNMT/CTranslate2) runs a Transformer's encoder and decoder of whole layers: attention,
+CTranslate2 (https://github.com/OpenNMT/CTranslate2) runs encoders and decoders of whole layers: self-attention,
 cross-attention, MLP, each with its norm after it. A student that lacks some of them is written exactly:
 
-- Sublayers that are left are packed into as few layers as their order allows.
-- Cross-attention that lacks in a layer is left out, which the engine can.
-- An MLP or a self-attention that lacks in a layer is written with zeros, and the norm before it hands its gain and shift
-  on to the norm behind it: norm(norm(x)) is norm(x), up to its epsilon.
-- All attentions of a stack have as many heads as the one with the most; the heads of the others are filled up with zeros.
+- The sublayers that are left are packed into as few layers as their order allows.
+- A missing cross-attention is left out, which the engine can.
+- A missing MLP or self-attention is written with zeros, and the norm before it hands its gain and shift on to the norm
+  behind it: norm(norm(x)) is norm(x), up to its epsilon.
+- All attentions of a stack have as many heads as the one with the most; the others are filled up with heads of zeros.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class CTranslate2(Format):
 
     name: ClassVar[str] = "ctranslate2"
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8", "float16")
+    packages: ClassVar[tuple[str, ...]] = ("ctranslate2",)
 
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
         _library("ctranslate2")
