@@ -45,7 +45,7 @@ def translate(
         LeanformerError: A sentence has more tokens than the model has positions, or than its blocks can read.
     """
     source_limit, target_limit = most_tokens(model)
-    settings = _settings(model, tokenizer, beam, min(max_tokens, target_limit))
+    settings = settings_of(model, tokenizer, beam, min(max_tokens, target_limit))
     where = device or model.device
 
     def generate(sources: Ids) -> Ids:
@@ -81,7 +81,7 @@ def most_tokens(model: PreTrainedModel) -> tuple[int, int]:
     return source, target
 
 
-def _settings(model: PreTrainedModel, tokenizer: Tokenizer, beam: int, max_tokens: int) -> GenerationConfig:
+def settings_of(model: PreTrainedModel, tokenizer: Tokenizer, beam: int, max_tokens: int) -> GenerationConfig:
     """The model's generation settings, with what ``translate`` decides."""
     settings = copy.deepcopy(model.generation_config)
     settings.do_sample = False
