@@ -165,7 +165,7 @@ def _step(
     source_mask = real_tokens(attention_mask)
     for layer in decoder.layers:
         states = layer(states, encoder_hidden_states=source, past_key_values=cache, source_mask=source_mask)
-    return F.linear(states[:, 0], model.lm_head.weight, bias)
+    return F.linear(states.squeeze(1), model.lm_head.weight, bias)
 
 
 def _halves(cache: EncoderDecoderCache) -> tuple[list[Any], list[Any]]:

@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.export.graphs.decoding import LEAST_TOKENS, Programs, programs
-from leanformer.export.graphs.rewriting import fold, hoist, tidy
+from leanformer.export.graphs.rewriting import finish, simplify
 from leanformer.model.generate import most_tokens
 
 OPSET = 20
@@ -143,7 +143,7 @@ def translator_graph(model: PreTrainedModel, with_logits: bool = False) -> onnx.
     first, following = _trace(traced)
     graph = _Stitching(traced, first.graph, following.graph, search, with_logits).graph()
     whole = ir.Model(graph, ir_version=10, producer_name="leanformer")
-    tidy(whole)
+    finish(whole)
     return ir.serde.serialize_model(whole)
 
 
@@ -164,7 +164,7 @@ def _exported(program: torch.nn.Module, inputs: tuple[Any, ...], dynamic: tuple[
             program, inputs, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET, optimize=False, verbose=False
         )
     assert exported is not None
-    fold(exported.model)
+    simplify(exported.model)
     return exported.model
 
 
