@@ -135,6 +135,7 @@ class Manifest(Record):
         plan: Its resolved plan; empty where nothing was reduced.
         images: Of a classifier of images.
         texts: Of a translator.
+        bytes: Size of the engine's files, without tokenizer and card.
         parity: The comparison with the source.
         decision: What the study decided on this model: ``decision``, ``reason``, ``metric``, ``quality`` and
             ``difference``; None where it comes from no run.
@@ -150,6 +151,7 @@ class Manifest(Record):
     plan: dict[str, Any]
     images: ImageInput | None = None
     texts: TextInput | None = None
+    bytes: int
     parity: Parity
     decision: dict[str, Any] | None = None
     versions: dict[str, str]
