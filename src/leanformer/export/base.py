@@ -17,8 +17,9 @@ from leanformer.runtime.manifest import Precision
 Logits = NDArray[np.float32]
 """A translation's logits, shape (subwords written, vocabulary)."""
 WritesLogits = Callable[[Sequence[Sequence[int]], int], list[Logits]]
-"""Ids of the sources of one batch, each with its end mark, and most ids of a translation -> for each source the logits of
-every subword that is written, the end mark included. Those of subwords that are never written may be minus infinity."""
+"""Ids of the sources of one batch, each with its end mark, and most ids of a translation -> for each source the logits
+of every subword that is written, the end mark included. Those of subwords that are never written may be minus infinity.
+"""
 
 
 class Format(ABC):
