@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
 from leanformer.runtime.manifest import Manifest
 
@@ -61,3 +63,22 @@ Raises a ``LeanformerError`` where the engine is not installed (the message name
 
 ENGINES: Registry[OpenEngine] = Registry("leanformer.runtime.engines", order=("onnx", "ctranslate2"))
 """Name of the format -> how its engine opens what is exported to it."""
+
+
+def library(name: str, extra: str, directory: Path) -> Any:
+    """An engine's library, imported.
+
+    Args:
+        name: Of the module.
+        extra: The extra of leanformer that installs it.
+        directory: The exported directory that needs it, for the message.
+
+    Raises:
+        LeanformerError: It is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise LeanformerError(f"{directory}: needs {name}; install it: pip install 'leanformer[{extra}]'") from None
