@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -160,7 +161,7 @@ class Manifest(Record):
 
 def is_exported(directory: Path) -> bool:
     """Whether a directory is an exported one."""
-    return (directory / MANIFEST).is_file()
+    return os.path.isfile(directory / MANIFEST)  # false for a path that no file can have
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:

@@ -36,7 +36,7 @@ ERRORS_ONLY = 3
 @ENGINES.register("onnx")
 def open_onnx(directory: Path, manifest: Manifest, options: EngineOptions) -> Classifies | Generates:
     """Opens an exported directory's graph; see ``OpenEngine``."""
-    onnxruntime = library("onnxruntime", "onnx", directory)
+    onnxruntime = library("onnxruntime", directory)
     session = None
     problem: Exception | None = None
     for device in _devices(onnxruntime, options.device):
