@@ -88,6 +88,7 @@ DECODER_PLANS: dict[str, Plan] = {
     "low rank": {"*attention": {**FF, "rank": 2}},
     "linear attention": {"decoder.*attention": "linear_attention"},
     "average": {"decoder.*attention": "average"},
+    "ssru": {"decoder.0.self_attention": "ssru", "decoder.1.self_attention": {"block": "ssru", "output": True}},
     "mixer": {"decoder.*.self_attention": MIXER},
     "slots": {"decoder.*attention": SLOTS},
     "synthesizer": {"decoder.*attention": SYNTHESIZER},
