@@ -15,6 +15,7 @@ from leanformer.blocks.kit.site import Site
 from leanformer.config.base import DistillConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.events import Reporter
+from leanformer.learn.activity import find_activities
 from leanformer.learn.lessons import Explained, Lesson, answer, teachable, teaching_config, teaching_loss
 from leanformer.learn.observe import Observed, Seen, frozen_copy
 from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, features
@@ -211,24 +212,35 @@ class Inspector:
                 self.by_head[name, probe] = heads[name, probe].r2_by(count)
 
     def _make_lessons(self) -> None:
+        resolved: dict[tuple[str, str], Mapping[str, Any]] = {}
+        problems: dict[str, list[str]] = {probe: [] for probe in self.given_probes}
         for probe, entry in self.given_probes.items():
-            stands, problems = 0, []
-            for number, site in enumerate(self.sites):
+            for site in self.sites:
                 try:
-                    resolved = self._resolve(site, entry)
+                    resolved[site.name, probe] = self._resolve(site, entry)
                 except LeanformerError as error:
-                    problems.append(str(error))
+                    problems[probe].append(str(error))
+        entries = [(name, entry) for (name, _), entry in resolved.items()]
+        activities = find_activities(self.trained, entries, self.task.teaching_batches(1))
+        for probe in self.given_probes:
+            for number, site in enumerate(self.sites):
+                if (site.name, probe) not in resolved:
                     continue
                 torch.manual_seed(number)
-                block = build(self.opened, site, resolved, take_over=True)
+                entry = resolved[site.name, probe]
+                block = build(self.opened, site, entry, take_over=True, activity=activities.get(site.name))
                 if block is None or not any(True for _ in block.parameters()):
                     continue
-                stands += 1
-                if isinstance(block, HeadsModule) and block.output is not None and site.name in self.attentions:
+                if isinstance(block, HeadsModule) and block.output is not None and self._is_whole(site):
                     block = HeadsProbe(block, self.attentions[site.name])
                 self.lessons[site.name, probe] = Lesson(f"{site.name} {probe}", site, block.to(self.task.device))
-            if not stands and self.given_probes is not PROBES:
-                raise LeanformerError(f"probe {probe}: {problems[0] if problems else 'it has nothing to learn'}")
+            if self.given_probes is not PROBES and not any(name == probe for _, name in self.lessons):
+                first = problems[probe][0] if problems[probe] else "it has nothing to learn"
+                raise LeanformerError(f"probe {probe}: {first}")
+
+    def _is_whole(self, site: Site) -> bool:
+        """Whether the model's own attention stands at a site, with as many channels in all heads as a token has."""
+        return site.name in self.attentions and len(self.attentions[site.name].output) == site.d_model
 
     def _resolve(self, site: Site, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         written = choice_at(site, entry).arguments
