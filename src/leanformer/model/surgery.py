@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -282,6 +283,26 @@ def put(model: PreTrainedModel, site: Site, module: nn.Module | None) -> None:
         slot: Slot = getattr(layer, place)
         assert isinstance(slot, Sublayer)
         slot.block = module
+
+
+@contextmanager
+def without_layers(model: PreTrainedModel, names: Iterable[str]) -> Iterator[None]:
+    """Takes layers out of a model with open layers, and puts them back at the end of the context.
+
+    Args:
+        model: The model.
+        names: The layers' sites, such as ``decoder.1.layer``.
+    """
+    held = [(layer, layer.block, layer.slots()) for layer in (_layer(model, name)[0] for name in names)]
+    for layer, _, _ in held:
+        layer.replace(None)
+    try:
+        yield
+    finally:
+        for layer, block, slots in held:
+            layer.block = block
+            for kind, slot in slots.items():
+                setattr(layer, kind, slot)
 
 
 def _layer(model: PreTrainedModel, name: str) -> tuple[OpenLayer, str]:

@@ -25,7 +25,7 @@ from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.model.family import Family, find_family
 from leanformer.model.plan import Choice, match
 from leanformer.model.students import reduce
-from leanformer.model.surgery import build, module_at, put, resolve, sites
+from leanformer.model.surgery import build, module_at, put, resolve, sites, without_layers
 from leanformer.results.inspection import best_probe
 from leanformer.tasks.base import Task
 
@@ -96,6 +96,7 @@ class Inspector:
         self.by_head: dict[tuple[str, str], list[float]] = {}
         self.changes: dict[tuple[str, str], dict[str, float]] = {}
         self.quality: dict[str, float] = {}
+        self.layers: dict[str, list[dict[str, Any]]] = {}
         self.longest = 1
 
     def _module(self, site: Site) -> nn.Module:
@@ -267,6 +268,37 @@ class Inspector:
             self.reporter.step(number, 1, 1)
         self.reporter.done(" ")
 
+    @torch.no_grad()
+    def shrink(self) -> None:
+        """Finds in which order the layers of each stack could go, down to one.
+
+        Each time it is the layer without which, those before it being gone, the loss is least. A layer's own worth
+        says less: of two that do the same, either can go alone.
+        """
+        stacks: dict[str, list[str]] = {}
+        for site in sites(self.opened):
+            if site.kind == "layer" and site.block != "none":
+                stacks.setdefault(site.name.split(".")[0], []).append(site.name)
+        self.layers = {stack: [] for stack in stacks}
+        steps = sum(len(left) - 1 for left in stacks.values())
+        if not steps:
+            return
+        self.reporter.start("leaving out one layer after the other", steps)
+        for stack, left in stacks.items():
+            gone: list[str] = []
+            while len(left) > 1:
+                changes = {}
+                for name in left:
+                    with without_layers(self.opened, [*gone, name]):
+                        changes[name] = self._change(self.opened, self.quality)
+                least = min(left, key=lambda name: changes[name]["loss"])
+                left.remove(least)
+                gone.append(least)
+                keep = [int(name.split(".")[1]) for name in left]
+                self.layers[stack].append({"left_out": least, "keep": keep, "change": changes[least]})
+                self.reporter.step(sum(map(len, self.layers.values())) - 1, 1, 1)
+        self.reporter.done(" ")
+
     def _change(self, model: PreTrainedModel, before: Mapping[str, float]) -> dict[str, float]:
         after = self.task.validate(model, last=False)
         return {key.removeprefix("validation_"): after[key] - before[key] for key in before}
@@ -301,6 +333,7 @@ class Inspector:
             "quality": {key.removeprefix("validation_"): value for key, value in self.quality.items()},
             "sites": rows,
             "order": self._order(rows),
+            "layers": self.layers,
         }
 
     def _order(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
