@@ -135,11 +135,27 @@ def test_wrong_heads_are_named(make_model: MakeModel, keep: Any, line: str) -> N
 @pytest.mark.parametrize(
     ("before", "entry", "line"),
     [
-        ("slots", {"block": "attention", "keep_heads": 2}, "keeps heads of the model's own attention, but 'slots' stan"),
-        ("slots", {"block": "attention", "keep_heads": [0]}, "keeps heads of the model's own attention, but 'slots' st"),
+        (
+            "slots",
+            {"block": "attention", "keep_heads": 2},
+            "keeps heads of the model's own attention, but 'slots' stan",
+        ),
+        (
+            "slots",
+            {"block": "attention", "keep_heads": [0]},
+            "keeps heads of the model's own attention, but 'slots' st",
+        ),
         (2, {"block": "attention", "keep_heads": 3}, "keep_heads = 3 is more than the 2 heads of the attention there"),
-        (2, {"block": "minimal_attention", "init": "teacher"}, "but 'attention of fewer heads' stands there; take init"),
-        (2, {"block": "slots", "heads": [0]}, "but 'attention of fewer heads' stands there; reduce the teacher instead"),
+        (
+            2,
+            {"block": "minimal_attention", "init": "teacher"},
+            "but 'attention of fewer heads' stands there; take init",
+        ),
+        (
+            2,
+            {"block": "slots", "heads": [0]},
+            "but 'attention of fewer heads' stands there; reduce the teacher instead",
+        ),
     ],
 )
 def test_what_does_not_fit_a_student_is_named(make_model: MakeModel, before: Any, entry: Any, line: str) -> None:
@@ -166,7 +182,7 @@ def test_neurons_that_add_nothing_go_first(make: MakeModel, family: str, activat
     with torch.no_grad():
         for module in teacher.modules():
             if hasattr(module, "fc2"):
-                module.fc2.weight[:, ::2] = 0  # type: ignore[union-attr, operator]
+                module.fc2.weight[:, ::2] = 0
     half = mlps(teacher)[0].fc1.out_features // 2
     student = lf.reduce(teacher, {"*.mlp": {"block": "mlp", "hidden": half, "init": "teacher"}})
     torch.testing.assert_close(outputs(student), outputs(teacher), rtol=1e-4, atol=1e-5)
@@ -191,7 +207,7 @@ def test_without_the_teacher_neurons_are_new(make_model: MakeModel) -> None:
         ({"hidden": 8, "init": "orthogonal"}, "argument 'init' of block 'mlp': input should be 'fresh' or 'teacher'"),
         (
             {"hidden": 49, "init": "teacher"},
-            r"encoder\.0\.mlp: hidden = 49 is more than the 48 neurons of the MLP there, which init 'teacher' takes over",
+            r"encoder\.0\.mlp: hidden = 49 is more than the 48 neurons of the MLP there, which init 'teacher' takes",
         ),
         (
             {"hidden": 8, "init": "teacher", "activation": "relu"},
@@ -238,7 +254,9 @@ def test_a_constant_neuron_becomes_a_bias() -> None:
     x = torch.randn(40, 4)
     inside = torch.relu(x @ inner + inner_bias).double()
     covariance = inside.var(dim=0, correction=0)[:, None, None]
-    weights = MlpWeights(inner, output, inner_bias, torch.randn(4), "relu", Activity(inside.mean(0)[:, None], covariance))
+    weights = MlpWeights(
+        inner, output, inner_bias, torch.randn(4), "relu", Activity(inside.mean(0)[:, None], covariance)
+    )
     kept = weights.most_important(5)
     assert kept == [0, 2, 3, 4, 5]
     fewer = weights.without_others(kept)

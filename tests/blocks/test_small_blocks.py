@@ -31,7 +31,9 @@ SITES: dict[str, tuple[SiteKind, bool, bool]] = {  # kind, causal, reads_source
     "decoder self": ("self_attention", True, False),
     "cross": ("cross_attention", True, True),
 }
-BLOCKS: dict[str, type[Block]] = {block.name: block for block in (Mixer, Synthesizer, Slots, LinearAttention, Average, Ssru)}
+BLOCKS: dict[str, type[Block]] = {
+    block.name: block for block in (Mixer, Synthesizer, Slots, LinearAttention, Average, Ssru)
+}
 Form = dict[str, Any]
 ABSOLUTE: Form = {"block": "mixer", "positions": "absolute"}
 ABSOLUTES: list[Form] = [ABSOLUTE, {**ABSOLUTE, "heads": [0, 2]}]
@@ -1014,8 +1016,8 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         (
             "encoder self",
             SSRUS[0],
-            r"encoder\.0\.self_attention: an ssru reads only a token and those before it, as a decoder does; take it at "
-            r"decoder\.\*\.self_attention, and another block here",
+            r"encoder\.0\.self_attention: an ssru reads only a token and those before it, as a decoder does; take it "
+            r"at decoder\.\*\.self_attention, and another block here",
         ),
         ("decoder self", {"block": "ssru", "heads": 4}, "block 'ssru' has no argument 'heads'; its arguments: output"),
         ("cross", {"block": "slots", "max_length": 50}, "block 'slots' has no argument 'max_length'; its arguments: "),

@@ -81,7 +81,10 @@ def test_moments_are_those_of_all_batches_together() -> None:
 
 def test_nothing_is_read_where_nothing_is_chosen(make_translator: MakeModel) -> None:
     batches = Batches([])
-    plan: dict[str, Any] = {"*attention": {"block": "attention", "keep_heads": [0, 1]}, "*.mlp": {"block": "mlp", "hidden": 4}}
+    plan: dict[str, Any] = {
+        "*attention": {"block": "attention", "keep_heads": [0, 1]},
+        "*.mlp": {"block": "mlp", "hidden": 4},
+    }
     assert found(make_translator(), plan, batches) == {}
     assert batches.read == 0
     assert choosing_sites([("encoder.0.mlp", {"block": "mlp", "hidden": 4, "init": "teacher"})]) == ["encoder.0.mlp"]
@@ -110,7 +113,9 @@ def test_activities_are_those_of_real_tokens(make_translator: MakeModel, family:
         "decoder.1.mlp": layers["decoder"].fc2,
     }
     hooks = [
-        module.register_forward_pre_hook(lambda _, arguments, name=name: given.setdefault(name, []).append(arguments[0]))
+        module.register_forward_pre_hook(
+            lambda _, arguments, name=name: given.setdefault(name, []).append(arguments[0])
+        )
         for name, module in places.items()
     ]
     for batch in batches.batches:
@@ -118,7 +123,9 @@ def test_activities_are_those_of_real_tokens(make_translator: MakeModel, family:
     for hook in hooks:
         hook.remove()
     for name, tensors in given.items():
-        masks = [b["labels"] != -100 if name.startswith("decoder") else b["attention_mask"] == 1 for b in batches.batches]
+        masks = [
+            b["labels"] != -100 if name.startswith("decoder") else b["attention_mask"] == 1 for b in batches.batches
+        ]
         real = torch.cat([tensor[mask] for tensor, mask in zip(tensors, masks, strict=True)]).double()
         mean, covariance = real.mean(dim=0), real.T.cov(correction=0)
         groups = activities[name].mean.shape[0]

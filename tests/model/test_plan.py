@@ -71,6 +71,7 @@ def test_a_student_keeps_some_of_its_own_layers(make_translator: MakeModel) -> N
         lf.reduce(student, {"decoder.layers": {"keep": [0]}})
 
 
+WRONG: list[Any] = [2, "none", None, {}, {"keep": "2"}, {"keep": True}, {"keep": []}, {"keep": 2, "choose": "x"}]
 THERE = "the encoder has 3 layers: 0, 1, 2$"
 
 
@@ -83,8 +84,12 @@ THERE = "the encoder has 3 layers: 0, 1, 2$"
         ("encoder.layers", {"keep": [3]}, rf"keep = \[3\] names layer 3, but {THERE}"),
         ("encoder.layers", {"keep": [0, 0]}, r"keep = \[0, 0\] names layer 0 twice; name it once"),
         *(
-            ("*.layers", entry, rf"plan '\*.layers': write {{keep: 2}}, how many .* {{keep: \[0, 2\]}}, which .*; {THERE}")
-            for entry in (2, "none", None, {}, {"keep": "2"}, {"keep": True}, {"keep": []}, {"keep": 2, "choose": "x"})
+            (
+                "*.layers",
+                entry,
+                rf"plan '\*.layers': write {{keep: 2}}, how many .* {{keep: \[0, 2\]}}, which .*; {THERE}",
+            )
+            for entry in WRONG
         ),
     ],
 )

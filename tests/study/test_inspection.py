@@ -222,7 +222,7 @@ def test_a_probe_of_heads_is_its_block(make_translator: MakeModel, entry: dict[s
     name = "encoder.1.self_attention"
     where = site(opened, name)
     block = build(opened, where, resolve(opened, {name: entry})[name], take_over=True)
-    attention = find_family(opened).attention_weights(module_at(opened, name))  # type: ignore[arg-type]
+    attention = find_family(opened).attention_weights(module_at(opened, name))
     assert attention is not None
     assert attention.output_bias is not None
     probe = HeadsProbe(block, attention)  # type: ignore[arg-type]
@@ -276,7 +276,7 @@ def test_an_image_classifier(digits: tuple[PreTrainedModel, dict[str, Any]], tmp
     emptied = lf.reduce(model, {"encoder.0.mlp": "none"})
     [step] = found["layers"]["encoder"]
     assert {step["left_out"], *step["keep"]} in ({"encoder.0.layer", 1}, {"encoder.1.layer", 0})
-    assert f'&#34;encoder.layers&#34;: {{keep: {step["keep"]}}}' in (tmp_path / "found/inspection.html").read_text()
+    assert f"&#34;encoder.layers&#34;: {{keep: {step['keep']}}}" in (tmp_path / "found/inspection.html").read_text()
     assert set(found["quality"]) == {"loss", "accuracy"}
     assert rows["encoder.0.mlp"]["replaced"]["none"]["loss"] != 0
     assert sum(parameter.numel() for parameter in emptied.parameters()) < sum(p.numel() for p in model.parameters())

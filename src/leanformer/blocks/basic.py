@@ -16,6 +16,27 @@ from leanformer.core.errors import LeanformerError
 
 
 @register
+class Nothing(Block):
+    """Empties the site: an attention or MLP is removed with its norm and residual, a layer as a whole."""
+
+    name = "none"
+    kinds = frozenset(
+        {
+            "self_attention",
+            "cross_attention",
+            "mlp",
+            "self_attention_sublayer",
+            "cross_attention_sublayer",
+            "layer",
+        }
+    )
+
+    @classmethod
+    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
+        return None
+
+
+@register
 class Attention(Block):
     """Keeps the attention that stands there, or with ``keep_heads`` some of its heads.
 
@@ -25,6 +46,7 @@ class Attention(Block):
 
     name = "attention"
     kinds = frozenset({"self_attention", "cross_attention"})
+    own_attention = True
 
     class Arguments(Arguments):
         """The arguments in a plan.
@@ -61,38 +83,11 @@ class Attention(Block):
 
     @classmethod
     def kept_heads(cls, arguments: Any, teacher: AttentionWeights, take_over: bool) -> AttentionWeights:
-        """The heads that stay, as a whole attention, of which a family makes its own (``Family.with_heads``).
-
-        Args:
-            arguments: Resolved.
-            teacher: The attention that stands there now.
-            take_over: Whether its weights count; False where only the structure is wanted.
-        """
+        """The heads that stay, as a whole attention; see ``Block``."""
         keep = arguments.keep_heads
         if not take_over:
             return teacher.of_heads(range(keep if isinstance(keep, int) else len(keep)))
         return teacher.without_others(keep if isinstance(keep, list) else teacher.most_important(keep))
-
-
-@register
-class Nothing(Block):
-    """Empties the site: an attention or MLP is removed with its norm and residual, a layer as a whole."""
-
-    name = "none"
-    kinds = frozenset(
-        {
-            "self_attention",
-            "cross_attention",
-            "mlp",
-            "self_attention_sublayer",
-            "cross_attention_sublayer",
-            "layer",
-        }
-    )
-
-    @classmethod
-    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
-        return None
 
 
 # transformers' activations without parameters of their own.
@@ -166,8 +161,8 @@ class Mlp(Block):
         assert teacher is not None  # what stands at such a site is an MLP
         if arguments.hidden > teacher.neurons:
             raise LeanformerError(
-                f"{site.name}: hidden = {arguments.hidden} is more than the {teacher.neurons} neurons of the MLP there, "
-                "which init 'teacher' takes over; take init 'fresh', or fewer"
+                f"{site.name}: hidden = {arguments.hidden} is more than the {teacher.neurons} neurons of the MLP "
+                "there, which init 'teacher' takes over; take init 'fresh', or fewer"
             )
         if arguments.activation not in (None, teacher.activation):
             raise LeanformerError(

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from leanformer.blocks.basic import FeedForward
 from leanformer.blocks.kit.base import AttentionWeights, MlpWeights, set_linear
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
@@ -160,7 +159,8 @@ class Family:
         weights = (heads.query, heads.key, heads.value, heads.output)
         biases = (heads.query_bias, heads.key_bias, heads.value_bias, heads.output_bias)
         for name, weight, bias in zip(self.projections, weights, biases, strict=True):
-            projection = nn.Linear(*weight.shape, bias=bias is not None, device=weight.device, dtype=weight.dtype)
+            channels_in, channels_out = weight.shape
+            projection = nn.Linear(channels_in, channels_out, bias is not None, weight.device, weight.dtype)
             set_linear(projection, weight, bias)
             setattr(narrow, name, projection)
         setattr(narrow, self.heads_attribute, heads.num_heads)
@@ -170,16 +170,15 @@ class Family:
         """The weights of an MLP, the family's own or a block's, in the common layout.
 
         Args:
-            mlp: The MLP, whose linear maps are ``fc1`` and ``fc2``.
+            mlp: The MLP, whose linear maps are ``fc1`` and ``fc2``; a block's has the attribute ``activation_name``.
             config: The model's configuration.
         """
-        activation = mlp.activation_name if isinstance(mlp, FeedForward) else getattr(config, self.activation_key)
         return MlpWeights(
             inner=mlp.fc1.weight.detach().T,
             output=mlp.fc2.weight.detach().T,
             inner_bias=mlp.fc1.bias.detach(),
             output_bias=mlp.fc2.bias.detach(),
-            activation=activation,
+            activation=getattr(mlp, "activation_name", None) or getattr(config, self.activation_key),
         )
 
     def _attention_dropout(self, attention: Any) -> float:

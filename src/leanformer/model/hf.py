@@ -120,7 +120,7 @@ def attend(attention: nn.Module, inputs: BlockInputs, causal: bool) -> torch.Ten
     """The output of Hugging Face's attention for the inputs of a block, without a state.
 
     Relies on masks of shape (batch or 1, 1, tokens, tokens read), added to the scores, which ``eager`` and ``sdpa``
-    take; on ``attention_mask`` and ``key_value_states`` as names of arguments; and on the output being the first of two.
+    take; on the arguments ``attention_mask`` and ``key_value_states``; and on two results, the output first.
 
     Args:
         attention: The attention.

@@ -93,7 +93,9 @@ def _layers(pattern: str, entry: Any, sites: Sequence[Site], where: str) -> dict
     keep = entry.get("keep") if isinstance(entry, Mapping) and set(entry) == {"keep"} else None
     stay: dict[str, bool] = {}
     for stack, layers in matched.items():
-        kept = _kept_layers(keep, [int(site.name.split(".")[1]) for site in layers if site.block != "none"], where, stack)
+        kept = _kept_layers(
+            keep, [int(site.name.split(".")[1]) for site in layers if site.block != "none"], where, stack
+        )
         stay |= {site.name: int(site.name.split(".")[1]) in kept for site in layers}
     return stay
 

@@ -36,9 +36,7 @@ from leanformer.model.surgery import ResolvedPlan, combine, install, resolve, si
 from leanformer.model.weights import check_weights_are_there, device_and_dtype, same_weights_other_modules
 
 
-def reduce(
-    model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity] | None = None
-) -> PreTrainedModel:
+def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity] | None = None) -> PreTrainedModel:
     """Makes the student that a plan describes.
 
     Every weight that the plan does not replace is kept; what it removes, norms included, is not among the student's

@@ -11,7 +11,6 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from leanformer.blocks.basic import Attention
 from leanformer.blocks.kit.activity import Activity
 from leanformer.blocks.kit.base import AttentionWeights, Block, BlockModule, MlpWeights, check_arguments, find_block
 from leanformer.blocks.kit.site import Site, SiteKind
@@ -244,10 +243,9 @@ def build(
         if isinstance(entry.get("heads"), list):
             assert isinstance(teacher, AttentionWeights)  # the plan was resolved against it
             module = replace_heads(block, checked, site, teacher, take_over)
-        elif issubclass(block, Attention):
+        elif block.own_attention:
             assert isinstance(teacher, AttentionWeights)
-            heads = block.kept_heads(checked, teacher, take_over)
-            module = family.with_heads(module_at(model, site.name), heads)
+            module = family.with_heads(module_at(model, site.name), block.kept_heads(checked, teacher, take_over))
         else:
             module = block.build(checked, site, teacher if take_over else None)
         return None if module is None else module.to(device=device, dtype=dtype)
@@ -338,4 +336,4 @@ def _teacher(
 def _may_read(block: type[Block], weights: AttentionWeights | MlpWeights | None, site: Site) -> bool:
     """Whether a block can start from a trained part: one that replaces an attention needs all d_model channels."""
     narrow = isinstance(weights, AttentionWeights) and len(weights.output) < site.d_model
-    return not narrow or issubclass(block, Attention)
+    return not narrow or block.own_attention

@@ -283,10 +283,13 @@ class Block:
         name: Its name in plans.
         kinds: The kinds of site that it can stand at.
         Arguments: The arguments that a plan may give with the name.
+        own_attention: Whether the family's own attention stands there then, with the weights that ``kept_heads`` gives,
+            so that ``build`` is not called.
     """
 
     name: ClassVar[str]
     kinds: ClassVar[frozenset[str]]
+    own_attention: ClassVar[bool] = False
     Arguments: ClassVar[type[Arguments]] = Arguments
 
     @classmethod
@@ -325,6 +328,17 @@ class Block:
                 be loaded.
         """
         raise NotImplementedError(f"{cls.name} only ever keeps what stands there")
+
+    @classmethod
+    def kept_heads(cls, arguments: Any, teacher: AttentionWeights, take_over: bool) -> AttentionWeights:
+        """The weights of the family's own attention with these arguments, where ``own_attention`` is true.
+
+        Args:
+            arguments: A validated instance of ``Arguments``, resolved.
+            teacher: The attention that stands there now.
+            take_over: Whether its weights count; False where only the structure is wanted.
+        """
+        raise NotImplementedError(f"{cls.name} builds a module of its own")
 
 
 BLOCKS: Registry[type[Block]] = Registry("leanformer.blocks")

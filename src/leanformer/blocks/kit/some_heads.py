@@ -62,9 +62,7 @@ def settle_heads(site: Site, heads: int | list[int] | None, teacher: AttentionWe
     return check_heads(site, "heads", heads, "replaces", teacher)
 
 
-def check_heads(
-    site: Site, argument: str, heads: list[int], does: str, teacher: AttentionWeights | None
-) -> list[int]:
+def check_heads(site: Site, argument: str, heads: list[int], does: str, teacher: AttentionWeights | None) -> list[int]:
     """Checks a list of an attention's heads.
 
     Args:
