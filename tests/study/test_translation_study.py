@@ -37,8 +37,8 @@ from leanformer.measure import cost
 from leanformer.measure.translation import Translations
 from leanformer.model.generate import translate
 from leanformer.model.surgery import parameter_count
+from leanformer.serve import inputs as translator
 from leanformer.study import teaching
-from leanformer.study import translate as translator
 from leanformer.study.executors import InThisProcess
 from leanformer.study.graph import run_steps
 from leanformer.study.prepare import PreparedStudy

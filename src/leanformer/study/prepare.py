@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.base import BlockModule
-from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, Study
+from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, Runtime, Study
 from leanformer.core.errors import LeanformerError
 from leanformer.core.events import Reporter
 from leanformer.core.files import write_atomically
@@ -23,13 +24,15 @@ from leanformer.core.json_files import DamagedError, read_sealed, sealed
 from leanformer.core.machine import pick_device
 from leanformer.core.memory import memory_named
 from leanformer.core.signatures import content_signature, files_signature
+from leanformer.export.base import FORMATS
 from leanformer.learn.lessons import check_tokens_agree
 from leanformer.learn.step import TrainingStep, make_accelerator, settle_precision
-from leanformer.measure.cost import Cost, Subject, forward_flops, measure_costs, parameters_by_kind
+from leanformer.measure.cost import Cost, Exported, Subject, forward_flops, measure_costs, parameters_by_kind
 from leanformer.model.family import FAMILIES
 from leanformer.model.plan import match
 from leanformer.model.students import load, outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
+from leanformer.runtime.loading import load as open_exported
 from leanformer.study.assemble import CandidateOutcome
 from leanformer.study.store import RunDirectory
 from leanformer.study.teaching import Teaching, lessons_of
@@ -68,6 +71,7 @@ class PreparedStudy:
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
         self._outline = self.task.baseline_outline
+        self._exportable: dict[tuple[str, Runtime], bool] = {}
         for name, candidate in study.candidates.items():
             where = f"candidates.{name}"
             try:
@@ -91,7 +95,41 @@ class PreparedStudy:
                     "epochs, or take method scratch"
                 )
             self.plans[name] = plan
+        self._check_exports()
         self._check_differ()
+
+    def _check_exports(self) -> None:
+        """Refuses candidates that the format in which the study ships cannot hold, before anything is trained.
+
+        Raises:
+            LeanformerError: It names the candidate and the site that stands in the way.
+        """
+        if self.study.ship is None:
+            return
+        for name in self.plans:
+            for precision in self.study.ship.precision:
+                try:
+                    FORMATS[self.study.ship.to].check(self._outline_of(name), precision)
+                except LeanformerError as error:
+                    where = "baseline" if name == BASELINE else f"candidates.{name}"
+                    raise LeanformerError(f"{where}: {error}") from None
+
+    def can_export(self, name: str, runtime: Runtime) -> bool:
+        """Whether a format can hold a model that is to be measured in its engine; where not, the log says why."""
+        if (name, runtime) not in self._exportable:
+            try:
+                FORMATS[runtime].check(self._outline_of(name), "float32")
+                reason = None
+            except LeanformerError as error:
+                reason = str(error)
+                self.reporter.say(f"{self.study.name}: {name} is not measured in {runtime}: {error}")
+            self._exportable[name, runtime] = reason is None
+        return self._exportable[name, runtime]
+
+    def _outline_of(self, name: str) -> PreTrainedModel:
+        """A model of the study without its weights."""
+        plan = self.plans[name]
+        return outline_of_student(self._outline, plan) if plan else self._outline
 
     def _check_differ(self) -> None:
         """Refuses two equal candidates, which would be trained twice and counted twice in the correction for several.
@@ -183,7 +221,7 @@ class PreparedStudy:
         """The model's structure, and what the plan changed, site by site."""
         before = {site.name: site for site in sites(self._outline)}
         plan = self.plans[name]
-        student = outline_of_student(self._outline, plan) if plan else self._outline
+        student = self._outline_of(name)
         candidate = self.candidates[name]
         written = {} if candidate is None else match(candidate.plan, list(before.values()))
         changes = []
@@ -223,46 +261,76 @@ class PreparedStudy:
         }
 
     def costs(self, outcomes: list[CandidateOutcome]) -> dict[str, dict[str, Any]]:
-        """Time and memory of every model whose trials succeeded, measured together."""
-        names = {outcome.name: outcome.directories for outcome in outcomes if outcome.ok}
-        settings = {
+        """Time and memory of every model whose trials succeeded, measured together.
+
+        Returns:
+            Name -> ``training``, the costs of its training, and ``speeds``, which maps ``torch`` and forms of export,
+            such as ``onnx-int8``, to the costs there.
+        """
+        known = [outcome for outcome in outcomes if outcome.ok]
+        if not known:
+            return {}
+        subjects: dict[tuple[str, str], Callable[[], Subject | Exported]] = {}
+        settings: dict[str, Any] = {}
+        for outcome in known:
+            trial = self.directory.path / next(iter(outcome.directories.values()))
+            subjects[outcome.name, "torch"] = partial(self._subject, trial / "model")
+            settings[outcome.name] = {"torch": read_sealed(trial / "settings.json")}
+            for export in outcome.exports:
+                if export.ok and export.format in self.study.runtimes:
+                    place = self.directory.path / export.directory
+                    subjects[outcome.name, export.runtime] = partial(self._exported, place)
+                    settings[outcome.name][export.runtime] = read_sealed(place.parent / "settings.json")
+        path = self.directory.path / "costs.json"
+        key = {
             "measure": self.study.measure.model_dump(mode="json"),
+            "runtimes": list(self.study.runtimes),
             "evaluation": self.task.evaluation_settings(),
             "figures": [figure.name for figure in fields(Cost)],  # a version with more figures measures again
-            "models": {
-                name: read_sealed(self.directory.path / next(iter(directories.values())) / "settings.json")
-                for name, directories in names.items()
-            },
+            "models": settings,
         }
-        path = self.directory.path / "costs.json"
-        if path.exists():
-            try:
-                known = read_sealed(path)
-            except DamagedError as error:
-                self.reporter.warn(f"{error}; it is measured again")
-                known = {}
-            if known.get("settings") == settings and "costs" in known:
-                costs: dict[str, dict[str, Any]] = known["costs"]
-                return costs
-        if not names:
-            return {}
-        self.reporter.say(f"{self.study.name}: measuring time and memory of {len(names)} models in turn")
-        subjects = {
-            name: partial(self._subject, self.directory.path / next(iter(directories.values())) / "model")
-            for name, directories in names.items()
-        }
+        costs = self._known_costs(path, key)
+        if costs is not None:
+            return costs
+        self.reporter.say(f"{self.study.name}: measuring time and memory of {len(known)} models in turn")
         measure = self.study.measure
-        what = f"measuring {len(names)} models with measure.throughput_batch {measure.throughput_batch}"
+        what = f"measuring {len(known)} models with measure.throughput_batch {measure.throughput_batch}"
         with memory_named(what, "lower measure.throughput_batch"):
             measured = measure_costs(subjects, self.device, measure.repeats, measure.latency_calls)
-        costs = {name: cost.summary() for name, cost in measured.items()}
+        costs = {outcome.name: {"training": {}, "speeds": {}} for outcome in known}
+        for (name, runtime), cost in measured.items():
+            if runtime == "torch":
+                costs[name]["training"] = cost.of_training()
+            speed = cost.speed()
+            if speed is not None:
+                costs[name]["speeds"][runtime] = speed
         self.directory.check()
-        write_atomically(path, sealed({"settings": settings, "costs": costs}))
+        write_atomically(path, sealed({"settings": key, "costs": costs}))
+        return costs
+
+    def _known_costs(self, path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+        """The costs that an earlier run measured with the same settings."""
+        if not path.exists():
+            return None
+        try:
+            known = read_sealed(path)
+        except DamagedError as error:
+            self.reporter.warn(f"{error}; it is measured again")
+            return None
+        if known.get("settings") != settings or "costs" not in known:
+            return None
+        costs: dict[str, dict[str, Any]] = known["costs"]
         return costs
 
     def _subject(self, saved: Path) -> Subject:
         """A saved model, loaded to be measured."""
-        return self.task.subject(load(saved).to(self.device), self._step)
+        subject = self.task.subject(load(saved).to(self.device), self._step)
+        return replace(subject, infers="torch" in self.study.runtimes)
+
+    def _exported(self, directory: Path) -> Exported:
+        """An exported model, opened to be measured, with as many threads as PyTorch has."""
+        threads = torch.get_num_threads()
+        return self.task.exported(directory, open_exported(directory, threads))
 
     def _step(self, model: PreTrainedModel) -> TrainingStep:
         """A training step on a copy of the model, for timing."""

@@ -18,7 +18,7 @@ from leanformer.learn.observe import frozen_copy
 from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.steps import Step, ended_well
+from leanformer.study.steps import SeedStep, Step, ended_well
 from leanformer.study.teaching import Taught, failed_lesson, lesson_key
 from leanformer.study.training import Trial, train_model
 from leanformer.study.trials import TrialStep
@@ -26,7 +26,7 @@ from leanformer.tasks.base import WritingTask
 
 
 @dataclass(frozen=True)
-class _TeacherStep(Step):
+class _TeacherStep(SeedStep):
     """A step that a teacher takes for its students; nothing is left to do where the teacher's own training failed."""
 
     def after(self, prepared: PreparedStudy) -> Sequence[Step]:

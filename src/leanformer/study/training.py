@@ -19,7 +19,7 @@ from leanformer.learn.losses import Loss
 from leanformer.learn.train import Trained, TrainingBatches, train
 from leanformer.model.students import load, save
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.steps import RecordedStep, ended_well
+from leanformer.study.steps import TrainedStep, ended_well
 from leanformer.study.store import CHECKPOINT, differences
 from leanformer.study.teaching import Taught, taught_numbers
 
@@ -28,7 +28,7 @@ PREDICTIONS = "predictions.parquet"
 
 def train_model(
     prepared: PreparedStudy,
-    step: RecordedStep,
+    step: TrainedStep,
     model: PreTrainedModel,
     rate: float,
     epochs: int,
@@ -88,7 +88,7 @@ def save_model(prepared: PreparedStudy, model: PreTrainedModel, directory: Path)
 
 
 @dataclass(frozen=True)
-class Trial(RecordedStep):
+class Trial(TrainedStep):
     """A training with one seed whose model is evaluated on the test split: of a candidate, or of the baseline."""
 
     def directory(self, prepared: PreparedStudy) -> Path:

@@ -19,7 +19,7 @@ from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
 from leanformer.results.metrics import METRICS
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.steps import RecordedStep, Step, ended_well, scratch_settings
+from leanformer.study.steps import Step, TrainedStep, ended_well, scratch_settings
 from leanformer.study.training import (
     Trial,
     is_scored_otherwise,
@@ -32,7 +32,7 @@ VALIDATION = "validation.parquet"  # the answers of a search, by which its rate 
 
 
 @dataclass(frozen=True)
-class SearchStep(RecordedStep):
+class SearchStep(TrainedStep):
     """A training at one learning rate of the search, judged on the validation split.
 
     Args:
@@ -147,7 +147,7 @@ def best_rate(prepared: PreparedStudy, name: str) -> float:
     return float(max(good or search[:1], key=quality)["learning_rate"])
 
 
-def _model(prepared: PreparedStudy, step: Step) -> PreTrainedModel:
+def _model(prepared: PreparedStudy, step: TrainedStep) -> PreTrainedModel:
     """The model at the start of a training, on the study's device."""
     candidate = prepared.candidates[step.name]
     model = prepared.task.make_baseline(step.seed)

@@ -20,7 +20,7 @@ from leanformer.decide.statistics import Comparison
 from leanformer.learn.losses import Batch, Loss
 from leanformer.learn.step import TrainingStep
 from leanformer.learn.train import TrainingBatches
-from leanformer.measure.cost import Subject
+from leanformer.measure.cost import Exported, Subject
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.rows import Quality
@@ -126,6 +126,17 @@ class Task(ABC):
         """The validation split, with labels."""
 
     @abstractmethod
+    def samples(self, most: int) -> Iterator[Any]:
+        """Inputs of the validation and training data, spread over them; none of the test split.
+
+        Args:
+            most: How many, where there are as many; those of the validation split come first.
+
+        Yields:
+            A sentence to translate, or an image as the model reads it, (channels, height, width), float32.
+        """
+
+    @abstractmethod
     def save_companions(self, directory: Path) -> None:
         """Writes the files that are needed to use a saved model: the preparation of images, or the tokenizer."""
 
@@ -202,6 +213,25 @@ class Task(ABC):
     @abstractmethod
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
         """The calls of a model that are timed."""
+
+    # Exported models
+
+    @abstractmethod
+    def evaluate_exported(self, model: Any) -> Answers:
+        """An exported model's answers on the test split.
+
+        Args:
+            model: The result of ``runtime.load``.
+        """
+
+    @abstractmethod
+    def exported(self, directory: Path, model: Any) -> Exported:
+        """The calls of an exported model that are timed, on the examples of ``subject``.
+
+        Args:
+            directory: The exported directory.
+            model: The result of ``runtime.load`` for it.
+        """
 
     # Deciding
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from leanformer.config.translation import TokenizerConfig, TranslationStudy
 from leanformer.core.errors import LeanformerError
+from leanformer.core.translating import Translated
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, check_limit, encode_pairs
 from leanformer.data.text_sources import load_text
@@ -24,16 +25,18 @@ from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.decide import judge
 from leanformer.decide.corpus import paired_bootstrap
 from leanformer.learn.losses import Batch, inputs_of
-from leanformer.measure.cost import Subject
+from leanformer.measure.cost import Exported, Subject
+from leanformer.measure.engine_memory import translating_memory
 from leanformer.measure.scoring import Scoring, choose_tokenizer
 from leanformer.measure.translation import Translations
 from leanformer.measure.writing import Lengths, decoding_costs
 from leanformer.model.baseline import TextBaseline, TextGeometry
-from leanformer.model.generate import Translated, most_tokens, translate
+from leanformer.model.generate import most_tokens, translate
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.metrics import METRICS, Metric, metrics_of
 from leanformer.results.rows import Quality
 from leanformer.results.translation import SeedScores
+from leanformer.runtime.translator import Translator
 from leanformer.tasks.base import TASKS, MakeStep, Outcome, WritingTask
 from leanformer.tasks.translation_checks import (
     check_positions,
@@ -202,6 +205,12 @@ class Translation(WritingTask):
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self._validation)
 
+    def samples(self, most: int) -> Iterator[str]:
+        for sentences in (self._validation_pairs.sources, self._train_sources):
+            count = min(most, len(sentences))
+            most -= count
+            yield from (sentences[number * len(sentences) // count] for number in range(count))
+
     def save_companions(self, directory: Path) -> None:
         self.tokenizer.save(directory)
 
@@ -316,21 +325,43 @@ class Translation(WritingTask):
         return decoding_costs(model, median, longest)
 
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
-        sentences = self.data.test.sources
-        by_length = np.argsort(self._test.sources.lengths, kind="stable")
-        one = [sentences[by_length[len(by_length) // 2]]]  # of median length
-        chosen = np.arange(self.study.measure.throughput_batch) * len(sentences) // self.study.measure.throughput_batch
-        many = [sentences[index] for index in chosen]
-
-        def call_batch() -> tuple[int, int]:
-            return len(many), self._translate_as_asked(model, many).tokens
-
+        call_one, call_batch = self._timed(lambda sentences: self._translate_as_asked(model, sentences))
         return Subject(
-            model,
-            lambda: make_step(model),
-            lambda: self.batches.training(seed=0, epoch=0),
-            lambda: self._translate_as_asked(model, one).tokens,
-            call_batch,
+            model=model,
+            make_step=lambda: make_step(model),
+            training=lambda: self.batches.training(seed=0, epoch=0),
+            call_one=call_one,
+            call_batch=call_batch,
+        )
+
+    def _timed(
+        self, translate: Callable[[Sequence[str]], Translated]
+    ) -> tuple[Callable[[], int], Callable[[], tuple[int, int]]]:
+        """The calls with one sentence, of median length, and with many, spread over the test split."""
+        sentences, many = self.data.test.sources, self._many()
+        by_length = np.argsort(self._test.sources.lengths, kind="stable")
+        one = [sentences[by_length[len(by_length) // 2]]]
+        return lambda: translate(one).tokens, lambda: (len(many), translate(many).tokens)
+
+    def _many(self) -> list[str]:
+        sentences, size = self.data.test.sources, self.study.measure.throughput_batch
+        return [sentences[index] for index in np.arange(size) * len(sentences) // size]
+
+    def evaluate_exported(self, model: Translator) -> Translations:
+        texts = self._translate_exported(model, self.data.test.sources).texts
+        return Translations(self.data.test.sources, self.data.test.targets, tuple(texts), self.scoring)
+
+    def _translate_exported(self, model: Translator, sentences: Sequence[str]) -> Translated:
+        batch_tokens = self.study.decode.batch_tokens
+        return model.translated(sentences, batch_tokens=batch_tokens, **self.evaluation_settings())
+
+    def exported(self, directory: Path, model: Translator) -> Exported:
+        call_one, call_batch = self._timed(lambda sentences: self._translate_exported(model, sentences))
+        settings = {**self.evaluation_settings(), "batch_tokens": self.study.decode.batch_tokens}
+        return Exported(
+            call_one=call_one,
+            call_batch=call_batch,
+            memory=lambda: translating_memory(directory, self._many(), settings, torch.get_num_threads()),
         )
 
     # Deciding

@@ -102,6 +102,11 @@ def _sides(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
+def class_names(config: Any) -> tuple[str, ...]:
+    """The names of a classifier's outputs, in their order."""
+    return tuple(str(config.id2label.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
+
+
 class ImageStudent(Student):
     """Mixed into a Hugging Face image classifier: reduced as its plan says, pooled by a site."""
 
