@@ -344,7 +344,7 @@ def inspect(
     section = read_data(data, set_ or ())
     probes = read_probes(probe) if probe else None
 
-    from leanformer.report.inspection import LEGEND, inspection_table
+    from leanformer.report.inspection import LEGEND, LEGEND_OF_LAYERS, inspection_table, layers_table
     from leanformer.study import inspect as inspection
 
     teach = inspection.TEACHING.model_copy(update={"epochs": epochs})
@@ -352,6 +352,9 @@ def inspect(
     console = Console()
     console.print(inspection_table(found.results))
     console.print(Text(LEGEND))
+    layers = layers_table(found.results)
+    if layers is not None:
+        console.print(layers, Text(LEGEND_OF_LAYERS))
     console.print(Text(printable(f"json: {found.json}")), soft_wrap=True)
     console.print(Text(printable(f"page: {found.page}")), soft_wrap=True)
 
