@@ -85,7 +85,9 @@ class ExportStep(RecordedStep):
             manifest = export_model(
                 load(model),
                 str(model),
-                Samples(prepared.task.samples(ENOUGH), f"of the training and validation data of {source}"),
+                Samples(
+                    prepared.task.samples(ENOUGH), f"of the training and validation data of {source}"
+                ),
                 directory / EXPORTED,
                 to=self.format,
                 precision=self.precision,
@@ -104,7 +106,7 @@ class ExportStep(RecordedStep):
         prepared.reporter.wrote("model", directory / EXPORTED)
         if self.decides:
             exported = open_exported(directory / EXPORTED, torch.get_num_threads())
-            answers = prepared.task.evaluate_exported(exported)
+            answers = prepared.task_of(self.name).evaluate_exported(exported)
             prepared.directory.replace_file(directory / PREDICTIONS, answers.to_bytes())
             result |= {"evaluation": prepared.task.evaluation_settings(), **scored(prepared, answers)}
         prepared.reporter.done(f"{manifest.parity.agreement:.2%} of {manifest.parity.inputs:,} answers as before")
