@@ -15,3 +15,5 @@ PIXELS = 10**4
 """The side of an image."""
 JOBS = 256
 """Trainings that run at once."""
+ROUNDS = 10**4
+"""Rounds of measurement."""
