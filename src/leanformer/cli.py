@@ -27,6 +27,8 @@ USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+EngineDevice = Literal["auto", "cpu", "cuda", "mps", "tensorrt", "directml", "coreml"]
+"""Exported models have the engine's devices, and all others PyTorch's."""
 
 NOTHING_RECOMMENDED = 5
 """The exit code of a study that ran to its end but has no model to recommend, because trainings failed."""

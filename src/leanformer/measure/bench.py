@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from leanformer.measure.rounds import in_turn, quick_collections
@@ -48,8 +50,9 @@ class Times:
     Args:
         calls: In each round.
         tokens: Subwords that a call writes.
-        wall_ms: Milliseconds of a call, one entry for each round: the mean of its calls.
-        cpu_ms: The same of the process's own time.
+        wall_ms: Milliseconds of a call, one entry for each round: the median of its calls, so that a call during which
+            another process had the processor does not count.
+        cpu_ms: The process's own milliseconds in a call, likewise: the mean, as the clock is too coarse for one call.
         each_ms: Milliseconds of every call of all rounds.
     """
 
@@ -110,6 +113,7 @@ def _turn(call: Call, times: Times, clock: Clock) -> None:
         call()
         marks.append(clock.wall())
     cpu = clock.cpu() - cpu
-    times.wall_ms.append(1000 * (marks[-1] - marks[0]) / times.calls)
+    each_ms = [1000 * (after - before) for before, after in pairwise(marks)]
+    times.wall_ms.append(statistics.median(each_ms))
     times.cpu_ms.append(1000 * cpu / times.calls)
-    times.each_ms += [1000 * (after - before) for before, after in zip(marks, marks[1:], strict=False)]
+    times.each_ms += each_ms
