@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from leanformer.model.conversion import convert
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
+    from leanformer.study.export import Exported, export
     from leanformer.study.inspect import Inspection, inspect
     from leanformer.study.run import StudyResult, run
 
 __all__ = [
     "DistillConfig",
+    "Exported",
     "FinetuneConfig",
     "Inspection",
     "LeanformerError",
@@ -30,6 +32,7 @@ __all__ = [
     "StudyResult",
     "convert",
     "distill",
+    "export",
     "inspect",
     "load",
     "make_study",
@@ -43,6 +46,7 @@ __all__ = [
 
 _HOMES = {
     "DistillConfig": "leanformer.config.base",
+    "Exported": "leanformer.study.export",
     "FinetuneConfig": "leanformer.config.base",
     "Inspection": "leanformer.study.inspect",
     "Site": "leanformer.blocks.kit.site",
@@ -50,6 +54,7 @@ _HOMES = {
     "StudyResult": "leanformer.study.run",
     "convert": "leanformer.model.conversion",
     "distill": "leanformer.learn.distill",
+    "export": "leanformer.study.export",
     "inspect": "leanformer.study.inspect",
     "load": "leanformer.model.students",
     "make_study": "leanformer.config.reader",

@@ -378,6 +378,55 @@ def inspect(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            parser=_given, help="A run directory, whose recommended model is taken; a model's directory, or a hub id."
+        ),
+    ],
+    to: Annotated[str, typer.Option(metavar="FORMAT", help="onnx, or ctranslate2 for translators.")],
+    precision: Annotated[str, typer.Option(metavar="PRECISION", help="float32, int8 or float16.")] = "float32",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="The directory to write; by default exports/ and the names of model, format and precision.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            parser=_given,
+            metavar="DATA",
+            help="What it is compared on: a data source, or a study file; by default the data of the model's study.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A key of --data, such as source_language=de. May be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Write a model for use without PyTorch, and check that it says the same there."""
+    from leanformer.config.reader import read_data
+
+    if set_ and data is None:
+        raise LeanformerError("--set: it sets keys of the data; give --data too")
+    section = None if data is None else read_data(data, set_ or ())
+
+    from leanformer.export.card import parity_line
+    from leanformer.study import export as exporting
+
+    written = exporting.export(model, to, precision, out, section)
+    console = Console()
+    console.print(Text(printable(f"exported: {written.directory} ({written.bytes:,} bytes)")), soft_wrap=True)
+    console.print(Text(printable(f"parity: {parity_line(written.manifest)}")), soft_wrap=True)
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(parser=_path, help="A run directory.")],
 ) -> None:

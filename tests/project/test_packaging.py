@@ -96,6 +96,11 @@ def test_the_wheel_holds_the_package_alone(distributions: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in about)
 
 
+def plain_environment() -> dict[str, str]:
+    """The environment's variables without those that change what Python imports and writes."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 @pytest.fixture(scope="module")
 def elsewhere(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment that has the wheel, and the libraries of this one, but not the checkout."""
@@ -116,12 +121,15 @@ def elsewhere(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.skipif(sys.platform == "win32", reason="the environment's layout is that of Unix")
 def test_the_wheel_works_without_the_checkout(elsewhere: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples" / "digits.yaml", tmp_path)
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
     def call(*command: str) -> str:
         program, *arguments = command
         told = subprocess.run(
-            [elsewhere / "bin" / program, *arguments], cwd=tmp_path, env=variables, capture_output=True, text=True
+            [elsewhere / "bin" / program, *arguments],
+            cwd=tmp_path,
+            env=plain_environment(),
+            capture_output=True,
+            text=True,
         )
         assert told.returncode == 0, told.stderr
         return told.stdout
@@ -137,3 +145,39 @@ def test_the_wheel_works_without_the_checkout(elsewhere: Path, tmp_path: Path) -
     page = (tmp_path / "runs" / "digits" / "report.html").read_text(encoding="utf-8")
     assert "symmetric-heads" in page
     assert "</html>" in page
+
+
+MOST = {"onnx": 200, "ctranslate2": 270}  # megabytes, the engine included: docs/installing.md
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other files")
+@pytest.mark.parametrize("extra", MOST)
+def test_a_deployed_environment_is_small(extra: str, distributions: Path, tmp_path: Path) -> None:
+    """Installed as docs/installing.md says; with the bytecode that running it leaves, without pip."""
+    environment = tmp_path / "environment"
+    python = str(environment / "bin" / "python")
+    constraints = tmp_path / "constraints.txt"
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    constraints.write_text("\n".join(line for line in pinned if not line.startswith("huggingface_hub")))
+
+    def call(*command: str) -> str:
+        """What a command prints."""
+        told = subprocess.run(command, cwd=tmp_path, env=plain_environment(), capture_output=True, text=True)
+        if "connection broken" in told.stderr:
+            pytest.skip("pip cannot reach the package index")
+        assert told.returncode == 0, told.stderr
+        return told.stdout
+
+    call(sys.executable, "-m", "venv", "--without-pip", str(environment))
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
+    wheel = next(distributions.glob("*.whl"))
+    call(*pip, "--no-compile", "-c", str(constraints), f"{wheel}[{extra}]", "huggingface-hub<0.32")
+
+    assert "translate" in call(str(environment / "bin" / "leanformer"), "--help")
+    engine = {"onnx": "onnxruntime"}.get(extra, extra)
+    call(python, "-c", f"import tokenizers, {engine}, leanformer.data.image_files, leanformer.runtime.manifest")
+    packages = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    size = int(call("du", "-sm", packages).split()[0])
+    print(f"{extra}: {size} MB")
+    assert size <= MOST[extra]

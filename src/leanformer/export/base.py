@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from leanformer.core.registry import Registry
 from leanformer.runtime.manifest import Precision
+
+Logits = NDArray[np.float32]
+"""A translation's logits, shape (subwords written, vocabulary)."""
 
 
 class Format(ABC):
@@ -21,10 +27,12 @@ class Format(ABC):
     Class attributes:
         name: Its name: ``onnx``.
         precisions: The precisions of weights that it can write.
+        packages: The distributions whose versions the manifest records: what writes it and what runs it.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
+    packages: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
@@ -49,6 +57,23 @@ class Format(ABC):
 
         Raises:
             LeanformerError: As ``check``.
+        """
+
+    @abstractmethod
+    def logits(
+        self, model: PreTrainedModel, directory: Path, sources: Sequence[Sequence[int]], max_tokens: int
+    ) -> list[Logits]:
+        """The logits of a translator that was written in float32, as it writes greedily, for the check of parity.
+
+        Args:
+            model: The translator.
+            directory: Where ``write`` has written it.
+            sources: Ids of the sources, each with its end mark; all are one batch.
+            max_tokens: Most ids of a translation, the end mark included.
+
+        Returns:
+            For each source the logits of every subword that is written, the end mark included where it is; those of
+            subwords that are never written may be minus infinity.
         """
 
 

@@ -87,7 +87,7 @@ def generate(
     Returns:
         For each source the ids, without the start mark, with the end mark where the translation has ended.
     """
-    settings = _settings(model, tokenizer, beam, min(max_tokens, most_tokens(model)[1]))
+    settings = settings_of(model, tokenizer, beam, min(max_tokens, most_tokens(model)[1]))
     where = device or model.device
     rows = [torch.tensor(ids) for ids in sources]
     inputs = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_id)  # (batch, length)
@@ -103,7 +103,7 @@ def most_tokens(model: PreTrainedModel) -> tuple[int, int]:
     return source, target
 
 
-def _settings(model: PreTrainedModel, tokenizer: Tokenizer, beam: int, max_tokens: int) -> GenerationConfig:
+def settings_of(model: PreTrainedModel, tokenizer: Tokenizer, beam: int, max_tokens: int) -> GenerationConfig:
     """The model's generation settings, with what ``translate`` decides."""
     settings = copy.deepcopy(model.generation_config)
     settings.do_sample = False

@@ -99,7 +99,6 @@ COSTS = {
             _per_second,
             better="more",
             preferable=True,
-            axis="{example}s a second in a large batch",
         ),
         Cost(
             "train_throughput",
@@ -114,9 +113,10 @@ COSTS = {
             ("peak_memory_mb",),
             formats.megabytes,
             preferable=True,
-            axis="memory of a large batch, MB",
         ),
-        Cost("bytes", "size of the files", ("bytes",), formats.size, preferable=True, axis="size of the files, bytes"),
+        Cost(
+            "bytes", "size of the files", ("bytes",), formats.size, preferable=True, axis="size of the files in bytes"
+        ),
         Cost("train_memory", "memory in training", ("train_peak_memory_mb",), formats.megabytes),
         # For models that write text.
         Cost("token_flops", "operations a subword", ("decoding", "flops_per_token"), formats.short),

@@ -90,7 +90,7 @@ def inspect(
         # 1. model and data
         loaded = load(source)
         _check_probes(loaded, {} if probes is None or probes is PROBES else probes)
-        study = _study(loaded, source, {"source": data} if isinstance(data, str) else data, device)
+        study = study_of_data(loaded, source, {"source": data} if isinstance(data, str) else data, device)
         del loaded  # the task loads the model again
         task = open_task(study, chosen)
         for note in task.notes:
@@ -168,7 +168,7 @@ def _check_probes(model: PreTrainedModel, probes: Mapping[str, Mapping[str, Any]
             raise LeanformerError(f"probe {name}: {KEPT if KEPT in problems else problems[0]}")
 
 
-def _study(model: PreTrainedModel, source: str, data: Mapping[str, Any], device: str) -> Study:
+def study_of_data(model: PreTrainedModel, source: str, data: Mapping[str, Any], device: str) -> Study:
     """A study whose task reads the data and measures; its candidate is never trained."""
     task = find_family(model).task
     sections = STUDIES[task].for_inspection(getattr(model.config, "max_position_embeddings", None))

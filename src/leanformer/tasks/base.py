@@ -126,6 +126,17 @@ class Task(ABC):
         """The validation split, with labels."""
 
     @abstractmethod
+    def samples(self, most: int) -> Iterator[Any]:
+        """Inputs of the validation and training data, spread over them; none of the test split.
+
+        Args:
+            most: How many, where there are as many; those of the validation split come first.
+
+        Yields:
+            A sentence to translate, or an image as the model reads it, (channels, height, width), float32.
+        """
+
+    @abstractmethod
     def save_companions(self, directory: Path) -> None:
         """Writes the files that are needed to use a saved model: the preparation of images, or the tokenizer."""
 

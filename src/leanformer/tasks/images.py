@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from leanformer.config.images import ImageStudy
@@ -33,6 +34,7 @@ from leanformer.results.metrics import METRICS, Labels, metrics_of
 from leanformer.runtime.classifier import Classifier
 from leanformer.tasks.base import TASKS, MakeStep, Outcome, Task
 
+SAMPLES_AT_ONCE = 32  # images in memory
 FEWEST_TESTED = 2  # one example has no variance
 
 
@@ -144,6 +146,15 @@ class ImageClassification(Task):
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self.data.validation)
+
+    def samples(self, most: int) -> Iterator[NDArray[np.float32]]:
+        for split in (self.data.validation, self.data.train):
+            count = min(most, len(split))
+            most -= count
+            if count:
+                spread = torch.arange(count) * len(split) // count
+                for batch in self.batches.chosen(split, spread, SAMPLES_AT_ONCE):
+                    yield from batch["pixel_values"].cpu().numpy()
 
     def training_settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {}

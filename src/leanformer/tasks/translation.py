@@ -205,6 +205,12 @@ class Translation(WritingTask):
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self._validation)
 
+    def samples(self, most: int) -> Iterator[str]:
+        for sentences in (self._validation_pairs.sources, self._train_sources):
+            count = min(most, len(sentences))
+            most -= count
+            yield from (sentences[number * len(sentences) // count] for number in range(count))
+
     def save_companions(self, directory: Path) -> None:
         self.tokenizer.save(directory)
 

@@ -64,6 +64,7 @@ class CTranslate2Translator:
                 [[self._source_tokens[number] for number in ids] for ids in sources],
                 beam_size=beam,
                 max_input_length=0,  # no limit
+                min_decoding_length=0,  # by default the end mark cannot come first
                 max_decoding_length=max_tokens - 1,  # the last place is the end mark's, as transformers forces it
             )
         except RuntimeError as error:
