@@ -66,7 +66,7 @@ class Times:
 def time_in_rounds(
     calls: Mapping[Setting, Sequence[Call]],
     rounds: int,
-    clock: Clock = Clock(),  # noqa: B008 - it is never changed
+    clock: Clock = Clock(),
     progress: Callable[[int], object] = lambda further: None,
 ) -> dict[Setting, list[Times]]:
     """Times every model's calls once a round, one model right after the other; each round starts with another one.

@@ -9,11 +9,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.core.fields import described
+from leanformer.core.fields import described, one_of
 from leanformer.core.paths import read_text
+from leanformer.results.costs import RUNTIMES
 from leanformer.results.rows import Amount, Count, Record
 
 VERSION: Literal[1] = 1
@@ -88,7 +89,8 @@ class TimedModel(Record):
 
     name: str
     """As it was given."""
-    runtime: Literal["torch", "onnx", "ctranslate2"]
+    runtime: Annotated[str, BeforeValidator(one_of(lambda: list(RUNTIMES)))]
+    """``torch``, or the format whose engine runs it."""
     precision: str
     """Of its weights."""
     weights: str

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import cast
 
@@ -105,12 +106,12 @@ def bench(
             raise LeanformerError(
                 f"{subjects[0].name} is for {task} and {subject.name} for {subject.task}; bench models of one task"
             )
-    settings = [Setting(batch, length) for length in dict.fromkeys(lengths or [None]) for batch in dict.fromkeys(batches)]
+    settings = [Setting(*pair) for pair in product(dict.fromkeys(batches), dict.fromkeys(lengths) or (None,))]
     if task == IMAGES:
         for option, given in (("--length", lengths), ("--data", data is not None), ("--beam", beam != 1)):
             if given:
                 raise LeanformerError(
-                    f"{option} does nothing here: the models classify images, whose content takes no time; leave it out"
+                    f"{option} does nothing here: the models classify images, whose content does not change the time; leave it out"
                 )
         inputs = "random pixels"
         calls = {setting: [_classify(subject, setting.batch) for subject in subjects] for setting in settings}
@@ -150,20 +151,34 @@ def _open(name: str, threads: int, device: str) -> _Subject:
     """
     model = open_model(name, device, threads)
     directory = Path(os.path.expanduser(name))
-    if is_exported(directory):
-        manifest = read_manifest(directory)
-        known = manifest.format, manifest.precision, manifest.source.weights
-    else:
-        from leanformer.model import directory as model_directory  # loads PyTorch, as opening has
+    if not is_exported(directory):
+        from leanformer.model.directory import SAFETENSORS, find_directory  # loads PyTorch, as opening has
 
-        directory = model_directory.find_directory(name, model_directory.SAFETENSORS)
-        known = "torch", model_directory.precision_of(name), model_directory.hash_of_weights(name)
+        directory = find_directory(name, SAFETENSORS)
     files = {
         file.relative_to(directory).as_posix(): file.stat().st_size
         for file in sorted(directory.rglob("*"))
         if file.is_file()
     }
-    return _Subject(name, model, *known, files)
+    return _Subject(name, model, *identity(name), files)
+
+
+def identity(name: str) -> tuple[str, str, str]:
+    """By what a model is known wherever it lies: what it runs in, its precision, and the SHA-256 of its weights.
+
+    Args:
+        name: An exported directory, another model's directory, or a hub id.
+
+    Raises:
+        LeanformerError: There is no such model.
+    """
+    directory = Path(os.path.expanduser(name))
+    if is_exported(directory):
+        manifest = read_manifest(directory)
+        return manifest.format, manifest.precision, manifest.source.weights
+    from leanformer.model.directory import hash_of_weights, precision_of  # loads PyTorch
+
+    return "torch", precision_of(name), hash_of_weights(name)
 
 
 def _classify(subject: _Subject, batch: int) -> Call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from leanformer.model.students import load, outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.runtime.loading import load as open_exported
 from leanformer.study.assemble import CandidateOutcome
+from leanformer.study.given_times import GivenTimes
 from leanformer.study.store import RunDirectory
 from leanformer.study.teaching import Teaching, lessons_of
 from leanformer.tasks.base import open_task
@@ -66,6 +67,10 @@ class PreparedStudy:
                 f"baseline.fresh does nothing here: the models of a family ({study.baseline.model}) have random "
                 "weights anyway; leave it out"
             )
+        self.given_times: GivenTimes | None = None
+        if study.measure.from_ is not None:
+            beam = self.task.evaluation_settings().get("beam", 1)
+            self.given_times = GivenTimes(study.measure.from_, study.task, beam)
         self.task.check_keys()
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
@@ -266,32 +271,66 @@ class PreparedStudy:
         Returns:
             Name -> ``training``, the costs of its training, and ``speeds``, which maps ``torch`` and forms of export,
             such as ``onnx-int8``, to the costs there.
+
+        Raises:
+            LeanformerError: ``measure.from`` names a file that lacks a model.
         """
         known = [outcome for outcome in outcomes if outcome.ok]
-        if not known:
-            return {}
-        subjects: dict[tuple[str, str], Callable[[], Subject | Exported]] = {}
-        settings: dict[str, Any] = {}
-        for outcome in known:
-            trial = self.directory.path / next(iter(outcome.directories.values()))
-            subjects[outcome.name, "torch"] = partial(self._subject, trial / "model")
-            settings[outcome.name] = {"torch": read_sealed(trial / "settings.json")}
+        if self.given_times is None or not known:
+            return self._measured(known, self.study.runtimes)
+        speeds = self.given_times.speeds(self._places(known, self.study.runtimes))
+        self.reporter.say(f"{self.study.name}: latency and throughput are those in {self.given_times.path}")
+        # An earlier run may have measured all of it here; if none has, only training is left to measure.
+        whole = self._known_costs(self._cost_settings(known, self.study.runtimes))
+        costs = self._measured(known, ()) if whole is None else whole
+        return {name: {**cost, "speeds": speeds[name]} for name, cost in costs.items()}
+
+    def _places(self, outcomes: Sequence[CandidateOutcome], runtimes: Sequence[Runtime]) -> dict[tuple[str, str], Path]:
+        """Name, and ``torch`` or a form of export -> the directory of the model that is measured there."""
+        places = {}
+        for outcome in outcomes:
+            if "torch" in runtimes:
+                places[outcome.name, "torch"] = self._trained(outcome)
             for export in outcome.exports:
-                if export.ok and export.format in self.study.runtimes:
-                    place = self.directory.path / export.directory
-                    subjects[outcome.name, export.runtime] = partial(self._exported, place)
-                    settings[outcome.name][export.runtime] = read_sealed(place.parent / "settings.json")
-        path = self.directory.path / "costs.json"
-        key = {
-            "measure": self.study.measure.model_dump(mode="json"),
-            "runtimes": list(self.study.runtimes),
+                if export.ok and export.format in runtimes:
+                    places[outcome.name, export.runtime] = self.directory.path / export.directory
+        return places
+
+    def _trained(self, outcome: CandidateOutcome) -> Path:
+        """The trained model that is measured: that of the first seed."""
+        return self.directory.path / next(iter(outcome.directories.values())) / "model"
+
+    def _cost_settings(self, outcomes: Sequence[CandidateOutcome], runtimes: Sequence[Runtime]) -> dict[str, Any]:
+        """What the measured costs follow from."""
+        settings: dict[str, Any] = {
+            outcome.name: {"torch": read_sealed(self._trained(outcome).parent / "settings.json")}
+            for outcome in outcomes
+        }
+        for (name, runtime), place in self._places(outcomes, runtimes).items():
+            settings[name][runtime] = read_sealed(place.parent / "settings.json")
+        return {
+            "measure": self.study.measure.model_dump(mode="json", exclude={"from_"}),
+            "runtimes": list(runtimes),
             "evaluation": self.task.evaluation_settings(),
             "figures": [figure.name for figure in fields(Cost)],  # a version with more figures measures again
             "models": settings,
         }
-        costs = self._known_costs(path, key)
+
+    def _measured(self, known: Sequence[CandidateOutcome], runtimes: Sequence[Runtime]) -> dict[str, dict[str, Any]]:
+        """The costs of training, and those in each runtime, measured now or by an earlier run; see ``costs``."""
+        if not known:
+            return {}
+        settings = self._cost_settings(known, runtimes)
+        costs = self._known_costs(settings)
         if costs is not None:
             return costs
+        subjects: dict[tuple[str, str], Callable[[], Subject | Exported]] = {
+            (outcome.name, "torch"): partial(self._subject, self._trained(outcome), "torch" in runtimes)
+            for outcome in known
+        }
+        for (name, runtime), place in self._places(known, runtimes).items():
+            if runtime != "torch":
+                subjects[name, runtime] = partial(self._exported, place)
         self.reporter.say(f"{self.study.name}: measuring time and memory of {len(known)} models in turn")
         measure = self.study.measure
         what = f"measuring {len(known)} models with measure.throughput_batch {measure.throughput_batch}"
@@ -305,11 +344,16 @@ class PreparedStudy:
             if speed is not None:
                 costs[name]["speeds"][runtime] = speed
         self.directory.check()
-        write_atomically(path, sealed({"settings": key, "costs": costs}))
+        write_atomically(self._cost_file, sealed({"settings": settings, "costs": costs}))
         return costs
 
-    def _known_costs(self, path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+    @property
+    def _cost_file(self) -> Path:
+        return self.directory.path / "costs.json"
+
+    def _known_costs(self, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
         """The costs that an earlier run measured with the same settings."""
+        path = self._cost_file
         if not path.exists():
             return None
         try:
@@ -322,10 +366,9 @@ class PreparedStudy:
         costs: dict[str, dict[str, Any]] = known["costs"]
         return costs
 
-    def _subject(self, saved: Path) -> Subject:
+    def _subject(self, saved: Path, infers: bool) -> Subject:
         """A saved model, loaded to be measured."""
-        subject = self.task.subject(load(saved).to(self.device), self._step)
-        return replace(subject, infers="torch" in self.study.runtimes)
+        return replace(self.task.subject(load(saved).to(self.device), self._step), infers=infers)
 
     def _exported(self, directory: Path) -> Exported:
         """An exported model, opened to be measured, with as many threads as PyTorch has."""

@@ -157,7 +157,8 @@ def run(
             # 4. measure
             costs = prepared.costs(outcomes)
             # 5. decide
-            results = assemble(study, prepared.task, outcomes, costs, environment(prepared.device, prepared.precision))
+            here = environment(prepared.device, prepared.precision)
+            results = assemble(study, prepared.task, outcomes, costs, here, prepared.given_times)
             run_directory.check()
             write_atomically(path / "results.json", to_json(results))
             reporter.wrote("results", path / "results.json")
