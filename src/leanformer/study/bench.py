@@ -110,9 +110,7 @@ def bench(
     if task == IMAGES:
         for option, given in (("--length", lengths), ("--data", data is not None), ("--beam", beam != 1)):
             if given:
-                raise LeanformerError(
-                    f"{option} does nothing here: the models classify images, whose content does not change the time; leave it out"
-                )
+                raise LeanformerError(f"{option} does nothing here: the models classify images; leave it out")
         inputs = "random pixels"
         calls = {setting: [_classify(subject, setting.batch) for subject in subjects] for setting in settings}
     else:
