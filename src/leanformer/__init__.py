@@ -9,6 +9,7 @@ from leanformer.core.errors import LeanformerError
 from leanformer.core.extras import not_installed
 
 if TYPE_CHECKING:
+    from leanformer import runtime
     from leanformer.blocks.kit.site import Site
     from leanformer.config.base import DistillConfig, FinetuneConfig, Study
     from leanformer.config.reader import make_study, read_study
@@ -40,6 +41,7 @@ __all__ = [
     "read_study",
     "reduce",
     "run",
+    "runtime",
     "save",
     "sites",
 ]
@@ -73,6 +75,8 @@ def __getattr__(name: str) -> Any:
     Raises:
         LeanformerError: The name needs a package that is not installed; the message says which extra installs it.
     """
+    if name == "runtime":  # a package, not a name in one
+        return import_module("leanformer.runtime")
     if name not in _HOMES:
         raise AttributeError(f"module 'leanformer' has no attribute {name!r}")
     try:

@@ -237,7 +237,10 @@ def convert(
 def translate(
     model: Annotated[
         str,
-        typer.Argument(parser=_given, help="A translator's directory (with its tokenizer), or a hub id."),
+        typer.Argument(
+            parser=_given,
+            help="An exported translator, another one's directory (with its tokenizer), or a hub id.",
+        ),
     ],
     text: Annotated[
         Path | None,
@@ -252,12 +255,59 @@ def translate(
         int, typer.Option(min=1, max=bounds.BATCH, help="Subwords per batch, padding included.")
     ] = 4096,
     max_tokens: Annotated[int, typer.Option(min=1, max=bounds.TOKENS, help="Longest translation in subwords.")] = 256,
-    device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=bounds.THREADS, help="CPU threads; by default the engine's choice.")
+    ] = None,
 ) -> None:
     """Translate lines of text, one translation a line."""
-    from leanformer.study.translate import translate_lines
+    from leanformer.serve.translate import translate_lines
 
-    translate_lines(model, text, out, beam, batch_tokens, max_tokens, device)
+    translate_lines(model, text, out, beam, batch_tokens, max_tokens, device, threads)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(parser=_given, help="An exported model, another model's directory, or a hub id.")
+    ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            parser=_path,
+            metavar="INPUT...",
+            help="Image files, or folders of them; for a translator files of lines or JSON Lines, by default standard "
+            "input.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="Where to write the lines; by default standard output."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, max=bounds.COUNT, help="Classes to write, the most probable first; by default all."),
+    ] = None,
+    format_: Annotated[
+        Literal["jsonl", "lines"],
+        typer.Option(
+            "--format", help="A JSON object a line; or plain lines: file, class, probability; or the translation."
+        ),
+    ] = "jsonl",
+    key: Annotated[
+        str | None,
+        typer.Option(parser=_given, metavar="KEY", help="Where objects hold their text; by default at text or source."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, max=bounds.BATCH, help="Images that are computed at once.")] = 32,
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=bounds.THREADS, help="CPU threads; by default the engine's choice.")
+    ] = None,
+) -> None:
+    """Classify images, or translate sentences: one line of JSON each."""
+    from leanformer.serve.predict import predict as predict_inputs
+
+    predict_inputs(model, inputs or [], out, batch, top, format_, key, device, threads)
 
 
 @app.command()

@@ -151,6 +151,7 @@ def export_model(
 
     def fill(directory: Path) -> None:
         form.write(ready, directory, precision)
+        size = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
         texts = None if tokenizer is None else _write_tokenizer(tokenizer, ready, directory)
         manifest = Manifest(
             format=form.name,
@@ -168,6 +169,7 @@ def export_model(
             plan=getattr(model.config, "plan", None) or {},
             images=images,
             texts=texts,
+            bytes=size,
             parity=_NOT_COMPARED,
             decision=origin.decision,
             versions=_versions(form),
@@ -243,9 +245,7 @@ def _compare(
     return compare_translators(
         model,
         cast(Generates, engine),
-        (lambda sources, most: form.logits(model, directory, sources, most))
-        if manifest.precision == "float32"
-        else None,
+        form.writer(model, directory) if manifest.precision == "float32" else None,
         tokenizer,
         TextTokenizer(directory, manifest.texts),
         cast(Iterable[str], samples.items),

@@ -102,7 +102,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise LeanformerError(f"{where}: not JSON ({first_line(error)}); each line must be an object") from None
     if not isinstance(found, dict):
-        raise LeanformerError(f'{where}: {quoted(found)} is no object; each line must be one, such as {{"text": ...}}')
+        raise LeanformerError(f"{where}: {quoted(found)} is no object; each line must be one, with a text in it")
     if ANSWER in found:
         raise LeanformerError(f"{where}: has a key {ANSWER!r} already, where the translation goes; rename it")
     return found
@@ -117,6 +117,10 @@ def _text(found: dict[str, Any], key: str | None, where: str) -> str:
     value = found[wanted]
     if not isinstance(value, str):
         raise LeanformerError(f"{where}: {wanted!r} is {quoted(value)}; it must be text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise LeanformerError(f"{where}: {wanted!r} holds half a character, {quoted(value)}; write it anew") from None
     return value
 
 
@@ -136,7 +140,7 @@ def image_files(inputs: Sequence[Path]) -> list[Path]:
                 raise LeanformerError(f"{place}: holds no images; give a folder with files such as .png or .jpg")
             found += inside
         else:
-            check_name(place.parent, place.name)
+            check_name(str(place.parent), place.name)
             found.append(place)
     return found
 

@@ -12,7 +12,7 @@ from leanformer.runtime import Classifier, Prediction
 from leanformer.serve.inputs import ANSWER, Texts, check_inputs, image_files, read_texts
 from leanformer.serve.opening import open_model
 from leanformer.serve.outputs import check_output, progress_bar, write
-from leanformer.serve.translate import one_line
+from leanformer.serve.translate import MAX_TOKENS, one_line
 
 
 def predict(
@@ -55,10 +55,10 @@ def predict(
         return
     if top is not None:
         raise LeanformerError(f"--top: {printable(model)} is a translator; --top is for classes of images")
-    texts = [read_texts(path, key) for path in inputs or [None]]
+    texts = [read_texts(path, key) for path in inputs] if inputs else [read_texts(None, key)]
     sentences = [sentence for read in texts for sentence in read.sentences]
     with progress_bar("translating", len(sentences)) as advance:
-        translations = opened.translate(sentences, progress=advance)
+        translations = opened.translate(sentences, max_tokens=MAX_TOKENS, progress=advance)
     write(out, _translated(texts, translations, form))
 
 
@@ -116,4 +116,9 @@ def _translated(texts: Sequence[Texts], translations: Sequence[str], form: str) 
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, in an object that was read: an escape alone can write it
+        text = json.dumps(value)
+    return text + "\n"

@@ -11,6 +11,9 @@ from leanformer.serve.inputs import read_lines
 from leanformer.serve.opening import open_model
 from leanformer.serve.outputs import check_output, progress_bar, write
 
+MAX_TOKENS = 256
+"""Longest translation in subwords, if nothing else is asked for."""
+
 
 def translate_lines(
     model: str,

@@ -11,7 +11,7 @@ from typing import Any
 from leanformer.config.base import BASELINE, Study
 from leanformer.core.warning import rows
 from leanformer.decide import judge
-from leanformer.decide.decision import Decision, decide, recommend, weak_baseline, without_acceptances
+from leanformer.decide.decision import decide, recommend, weak_baseline, without_acceptances
 from leanformer.decide.judge import difference_of
 from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio

@@ -12,7 +12,8 @@ import torch
 from leanformer.config.base import Precision, Runtime
 from leanformer.core.errors import LeanformerError
 from leanformer.core.json_files import read_sealed
-from leanformer.export.run import Origin, export_model
+from leanformer.export.parity import ENOUGH
+from leanformer.export.run import Origin, Samples, export_model
 from leanformer.model.students import load
 from leanformer.results.metrics import METRICS
 from leanformer.runtime.loading import load as open_exported
@@ -80,11 +81,11 @@ class ExportStep(RecordedStep):
             return
         prepared.reporter.start(self.title, 0)
         try:
-            model = chosen.directory(prepared) / "model"
+            model, source = chosen.directory(prepared) / "model", prepared.study.data.source
             manifest = export_model(
                 load(model),
                 str(model),
-                prepared.task.samples(),
+                Samples(prepared.task.samples(ENOUGH), f"of the training and validation data of {source}"),
                 directory / EXPORTED,
                 to=self.format,
                 precision=self.precision,

@@ -116,9 +116,7 @@ def _reshape(node: ir.Node, shape: list[int]) -> None:
 
 
 def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    value = ir.Value(
-        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype))
-    )
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
     value.const_value = ir.tensor(array, name=name)
     graph.register_initializer(value)
     return value
@@ -140,7 +138,8 @@ def _join_products(graph: ir.Graph) -> None:
         new = [ir.node("MatMul", [factor, joined])]
         if any(bias is not None for bias in biases):
             whole = [
-                np.zeros_like(weight[0]) if bias is None else bias[1] for bias, weight in zip(biases, weights, strict=True)
+                np.zeros_like(weight[0]) if bias is None else bias[1]
+                for bias, weight in zip(biases, weights, strict=True)
             ]
             new.append(ir.node("Add", [new[-1].outputs[0], _initializer(graph, f"{name}_bias", np.concatenate(whole))]))
         sizes = np.array([weight.shape[1] for weight in weights], dtype=np.int64)
