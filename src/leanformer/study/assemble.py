@@ -18,6 +18,7 @@ from leanformer.measure.cost import overdetermination_ratio
 from leanformer.results.costs import COSTS, RUNTIMES
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.schema import FORMAT, FORMS, VERSION
+from leanformer.study.given_times import GivenTimes
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
@@ -28,6 +29,10 @@ COST_METHOD = (
     "them, and of tuning. Memory is the peak of all tensors (weights, activations, and in training gradients and "
     "optimizer state) for a batch of {batch} (inference) or {train_batch} (training). Operations are those of matrix "
     "products and convolutions; a multiply-add counts as two."
+)
+GIVEN_METHOD = (
+    " Latency and throughput, though, were not measured here, but by leanformer bench {described}; memory was not "
+    "measured there."
 )
 ENGINE_METHOD = (
     " Latency, throughput and memory are those of the exported models in {engine}; there memory is the peak of a whole "
@@ -161,6 +166,7 @@ def assemble(
     outcomes: Sequence[CandidateOutcome],
     costs: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
+    given_times: GivenTimes | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, in the form of the study's task (``leanformer.results``).
 
@@ -170,6 +176,7 @@ def assemble(
         outcomes: The baseline's first, then the candidates'.
         costs: Name -> ``training`` and ``speeds``, which maps runtimes to costs, for measured models.
         environment: Versions and machine.
+        given_times: Where latency and throughput come from; None: they were measured here.
     """
     metric = METRICS[study.accept.metric]
     arms = _arms(study, outcomes)
@@ -213,11 +220,18 @@ def assemble(
             "cost": COST_METHOD.format(
                 repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.batch
             )
-            + (ENGINE_METHOD.format(engine=" and ".join(engines)) if engines else ""),
+            + _further_method(engines, given_times),
         },
         "study": study.model_dump(mode="json"),
     }
     return FORMS[study.task].model_validate(content).content()
+
+
+def _further_method(engines: Sequence[str], given_times: GivenTimes | None) -> str:
+    """How costs were measured if not in PyTorch, or not here."""
+    if given_times is not None:
+        return GIVEN_METHOD.format(described=given_times.described)
+    return ENGINE_METHOD.format(engine=" and ".join(engines)) if engines else ""
 
 
 class _Judged:

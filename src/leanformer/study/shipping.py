@@ -86,7 +86,7 @@ class ExportStep(RecordedStep):
                 load(model),
                 str(model),
                 Samples(
-                    prepared.task.samples(ENOUGH), f"of the training and validation data of {source}"
+                    prepared.task_of(self.name).samples(ENOUGH), f"of the training and validation data of {source}"
                 ),
                 directory / EXPORTED,
                 to=self.format,
