@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, printable
+from leanformer.core.extras import not_installed, require
 from leanformer.core.machine import keep_freed_memory
 from leanformer.core.stopping import Stopped, end, ignore_signals
 
@@ -26,6 +27,8 @@ USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+EngineDevice = Literal["auto", "cpu", "cuda", "mps", "tensorrt", "directml", "coreml"]
+"""Exported models have the engine's devices, and all others PyTorch's."""
 
 NOTHING_RECOMMENDED = 5
 """The exit code of a study that ran to its end but has no model to recommend, because trainings failed."""
@@ -64,6 +67,11 @@ class Commands(TyperGroup):
             _misused(error, ctx.invoked_subcommand)
         except LeanformerError as error:
             _refuse(error)
+        except ModuleNotFoundError as error:
+            missing = not_installed(error, f"leanformer {ctx.invoked_subcommand}")
+            if missing is None:
+                raise
+            _refuse(missing)
         except BrokenPipeError:
             _end_at_closed_pipe()
         except (Stopped, KeyboardInterrupt) as stopped:
@@ -160,6 +168,7 @@ def run(
 
     # Read before PyTorch is imported, which takes seconds: a mistake in the file shows at once.
     settings = read_study(study, set_ or ())
+    require("torch")
     print(f"{settings.name}: starting", file=sys.stderr, flush=True)
 
     from leanformer.report.summary import decision_lines, results_table
@@ -228,7 +237,10 @@ def convert(
 def translate(
     model: Annotated[
         str,
-        typer.Argument(parser=_given, help="A translator's directory (with its tokenizer), or a hub id."),
+        typer.Argument(
+            parser=_given,
+            help="An exported translator, another one's directory (with its tokenizer), or a hub id.",
+        ),
     ],
     text: Annotated[
         Path | None,
@@ -243,12 +255,130 @@ def translate(
         int, typer.Option(min=1, max=bounds.BATCH, help="Subwords per batch, padding included.")
     ] = 4096,
     max_tokens: Annotated[int, typer.Option(min=1, max=bounds.TOKENS, help="Longest translation in subwords.")] = 256,
-    device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=bounds.THREADS, help="CPU threads; by default the engine's choice.")
+    ] = None,
 ) -> None:
     """Translate lines of text, one translation a line."""
-    from leanformer.study.translate import translate_lines
+    from leanformer.serve.translate import translate_lines
 
-    translate_lines(model, text, out, beam, batch_tokens, max_tokens, device)
+    translate_lines(model, text, out, beam, batch_tokens, max_tokens, device, threads)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(parser=_given, help="An exported model, another model's directory, or a hub id.")
+    ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            parser=_path,
+            metavar="INPUT...",
+            help="Image files, or folders of them; for a translator files of lines or JSON Lines, by default standard "
+            "input.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="Where to write the lines; by default standard output."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, max=bounds.COUNT, help="Classes to write, the most probable first; by default all."),
+    ] = None,
+    format_: Annotated[
+        Literal["jsonl", "lines"],
+        typer.Option(
+            "--format", help="A JSON object a line; or plain lines: file, class, probability; or the translation."
+        ),
+    ] = "jsonl",
+    key: Annotated[
+        str | None,
+        typer.Option(parser=_given, metavar="KEY", help="Where objects hold their text; by default at text or source."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, max=bounds.BATCH, help="Images that are computed at once.")] = 32,
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=bounds.THREADS, help="CPU threads; by default the engine's choice.")
+    ] = None,
+) -> None:
+    """Classify images, or translate sentences: one line of JSON each."""
+    from leanformer.serve.predict import predict as predict_inputs
+
+    predict_inputs(model, inputs or [], out, batch, top, format_, key, device, threads)
+
+
+@app.command()
+def bench(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            parser=_given,
+            metavar="DIR...",
+            help="Exported models, other models' directories, or hub ids; the first is what the others are compared "
+            "with.",
+        ),
+    ],
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=bounds.BATCH, help="Images or sentences of a call; by default 1 and 32. May be repeated."
+        ),
+    ] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=2,
+            max=bounds.TOKENS,
+            help="Subwords that each source is cut or repeated to, the end mark included; by default sentences are as "
+            "they are. May be repeated.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="The sentences: a file of lines or JSON Lines, or a study file, whose test sentences are taken; by "
+            "default number words.",
+        ),
+    ] = None,
+    beam: Annotated[int, typer.Option(min=1, max=bounds.BEAM, help="Hypotheses per sentence; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, max=bounds.TOKENS, help="Longest translation in subwords.")] = 256,
+    threads: Annotated[int, typer.Option(min=1, max=bounds.THREADS, help="CPU threads.")] = 1,
+    rounds: Annotated[
+        int, typer.Option(min=6, max=bounds.ROUNDS, help="Rounds over all models; fewer than 6 have no interval.")
+    ] = 15,
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="Where to write the times as JSON, for measure.from."),
+    ] = None,
+) -> None:
+    """Time models and exported models in turn: latency and throughput, with intervals."""
+    from leanformer.report.bench import bench_tables, machine_line
+    from leanformer.study.bench import bench as bench_models
+
+    found = bench_models(
+        models,
+        batches=batch or (1, 32),
+        lengths=length or (),
+        data=data,
+        beam=beam,
+        max_tokens=max_tokens,
+        threads=threads,
+        rounds=rounds,
+        device=device,
+        out=out,
+    )
+    console = Console()
+    for table in bench_tables(found):
+        console.print(table)
+    console.print(Text(printable(machine_line(found)), style="dim"))
+    if out is not None:
+        console.print(Text(printable(f"json: {out}")), soft_wrap=True)
 
 
 @app.command()
@@ -285,7 +415,7 @@ def inspect(
     section = read_data(data, set_ or ())
     probes = read_probes(probe) if probe else None
 
-    from leanformer.report.inspection import LEGEND, inspection_table
+    from leanformer.report.inspection import LEGEND, LEGEND_OF_LAYERS, inspection_table, layers_table
     from leanformer.study import inspect as inspection
 
     teach = inspection.TEACHING.model_copy(update={"epochs": epochs})
@@ -293,6 +423,9 @@ def inspect(
     console = Console()
     console.print(inspection_table(found.results))
     console.print(Text(LEGEND))
+    layers = layers_table(found.results)
+    if layers is not None:
+        console.print(layers, Text(LEGEND_OF_LAYERS))
     console.print(Text(printable(f"json: {found.json}")), soft_wrap=True)
     console.print(Text(printable(f"page: {found.page}")), soft_wrap=True)
 

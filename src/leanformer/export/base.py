@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +16,10 @@ from leanformer.runtime.manifest import Precision
 
 Logits = NDArray[np.float32]
 """A translation's logits, shape (subwords written, vocabulary)."""
+WritesLogits = Callable[[Sequence[Sequence[int]], int], list[Logits]]
+"""Ids of the sources of one batch, each with its end mark, and most ids of a translation -> for each source the logits
+of every subword that is written, the end mark included. Those of subwords that are never written may be minus infinity.
+"""
 
 
 class Format(ABC):
@@ -60,20 +64,12 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def logits(
-        self, model: PreTrainedModel, directory: Path, sources: Sequence[Sequence[int]], max_tokens: int
-    ) -> list[Logits]:
-        """The logits of a translator that was written in float32, as it writes greedily, for the check of parity.
+    def writer(self, model: PreTrainedModel, directory: Path) -> WritesLogits:
+        """Writes greedily and tells the logits, for the check of parity of a translator in float32.
 
         Args:
             model: The translator.
             directory: Where ``write`` has written it.
-            sources: Ids of the sources, each with its end mark; all are one batch.
-            max_tokens: Most ids of a translation, the end mark included.
-
-        Returns:
-            For each source the logits of every subword that is written, the end mark included where it is; those of
-            subwords that are never written may be minus infinity.
         """
 
 

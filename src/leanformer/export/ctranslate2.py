@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from leanformer.blocks.kit.base import AttentionWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
-from leanformer.export.base import FORMATS, Format, Logits
+from leanformer.export.base import FORMATS, Format, Logits, WritesLogits
 from leanformer.export.generation import never_written
 from leanformer.model.family import Family, find_family
 from leanformer.model.layers import OpenLayer, Sublayer
@@ -102,22 +102,23 @@ class CTranslate2(Format):
             place.mkdir()
             spec.save(str(place))
 
-    def logits(
-        self, model: PreTrainedModel, directory: Path, sources: Sequence[Sequence[int]], max_tokens: int
-    ) -> list[Logits]:
-        engine = _library("ctranslate2")
-        translator = engine.Translator(str(directory / DIRECTORY), device="cpu", inter_threads=1)
-        results = translator.translate_batch(
-            [[str(token) for token in ids] for ids in sources],
-            beam_size=1,
-            max_batch_size=1,  # in a larger one the logits of what has ended are lost
-            max_input_length=0,
-            min_decoding_length=0,
-            max_decoding_length=max_tokens,
-            return_logits_vocab=True,
-            return_end_token=True,
-        )
-        return [np.stack([np.asarray(step) for step in result.logits[0]]) for result in results]
+    def writer(self, model: PreTrainedModel, directory: Path) -> WritesLogits:
+        translator = _library("ctranslate2").Translator(str(directory / DIRECTORY), device="cpu", inter_threads=1)
+
+        def write(sources: Sequence[Sequence[int]], max_tokens: int) -> list[Logits]:
+            results = translator.translate_batch(
+                [[str(token) for token in ids] for ids in sources],
+                beam_size=1,
+                max_batch_size=1,  # in a larger one the logits of what has ended are lost
+                max_input_length=0,
+                min_decoding_length=0,
+                max_decoding_length=max_tokens,
+                return_logits_vocab=True,
+                return_end_token=True,
+            )
+            return [np.stack([np.asarray(step) for step in result.logits[0]]) for result in results]
+
+        return write
 
 
 FORMATS.add(CTranslate2.name, CTranslate2())

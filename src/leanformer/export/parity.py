@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from leanformer.core.errors import LeanformerError
 from leanformer.core.translating import Ids, up_to_end
 from leanformer.data.tokenizers import TranslationTokenizer
-from leanformer.export.base import Logits
+from leanformer.export.base import Logits, WritesLogits
 from leanformer.export.generation import never_written
 from leanformer.model.generate import most_tokens, settings_of
 from leanformer.runtime.engines.base import Classifies, Generates
@@ -37,8 +37,6 @@ LONGER = 32
 """A translation is compared up to twice its batch's longest source and so many subwords more."""
 
 Item = TypeVar("Item")
-WritesLogits = Callable[[Ids, int], list[Logits]]
-"""Sources and most subwords -> the logits of what is written: ``Format.logits``."""
 Progress = Callable[[int], object]
 
 

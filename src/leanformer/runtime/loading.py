@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from typing import cast
 
+from leanformer.core.bounds import THREADS
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.paths import as_path
 from leanformer.runtime.classifier import Classifier
 from leanformer.runtime.engines.base import ENGINES, Classifies, EngineOptions, Generates
 from leanformer.runtime.manifest import read_manifest
 from leanformer.runtime.translator import TextTokenizer, Translator
-
-MOST_THREADS = 4096
 
 
 def load(directory: str | os.PathLike[str], threads: int | None = None, device: str = "cpu") -> Classifier | Translator:
@@ -32,8 +31,8 @@ def load(directory: str | os.PathLike[str], threads: int | None = None, device: 
             message says which extra installs it), or has no such device.
     """
     place = as_path(directory, "directory")
-    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS):
-        raise LeanformerError(f"threads: give a whole number from 1 to {MOST_THREADS:,}, not {quoted(threads)}")
+    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= THREADS):
+        raise LeanformerError(f"threads: give a whole number from 1 to {THREADS:,}, not {quoted(threads)}")
     manifest = read_manifest(place)
     if manifest.format not in ENGINES:
         raise LeanformerError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -135,6 +136,7 @@ class Manifest(Record):
         plan: Its resolved plan; empty where nothing was reduced.
         images: Of a classifier of images.
         texts: Of a translator.
+        bytes: Size of the engine's files, without tokenizer and card.
         parity: The comparison with the source.
         decision: What the study decided on this model: ``decision``, ``reason``, ``metric``, ``quality`` and
             ``difference``; None where it comes from no run.
@@ -150,6 +152,7 @@ class Manifest(Record):
     plan: dict[str, Any]
     images: ImageInput | None = None
     texts: TextInput | None = None
+    bytes: int
     parity: Parity
     decision: dict[str, Any] | None = None
     versions: dict[str, str]
@@ -158,7 +161,7 @@ class Manifest(Record):
 
 def is_exported(directory: Path) -> bool:
     """Whether a directory is an exported one."""
-    return (directory / MANIFEST).is_file()
+    return os.path.isfile(directory / MANIFEST)  # false for a path that no file can have
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from leanformer.core.bounds import BATCH, BEAM, TOKENS
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.core.translating import Ids, translate_with
+from leanformer.core.translating import Ids, Translated, translate_with
 from leanformer.runtime.engines.base import Generates
 from leanformer.runtime.manifest import TextInput
 
@@ -84,6 +84,11 @@ class Translator:
         self.tokenizer = tokenizer
         self._engine = engine
 
+    @property
+    def max_source_tokens(self) -> int:
+        """Most subwords of a source, the end mark included."""
+        return self.texts.max_source_tokens
+
     def translate(
         self,
         lines: Sequence[str] | str,
@@ -109,6 +114,17 @@ class Translator:
         Raises:
             LeanformerError: A sentence has more subwords than the model reads, or the engine cannot search with a beam.
         """
+        return self.translated(lines, beam, max_tokens, batch_tokens, progress).texts
+
+    def translated(
+        self,
+        lines: Sequence[str] | str,
+        beam: int = 1,
+        max_tokens: int | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        progress: Callable[[int], object] | None = None,
+    ) -> Translated:
+        """As ``translate``, with the number of subwords that were written."""
         sentences = [lines] if isinstance(lines, str) else list(lines)
         for index, sentence in enumerate(sentences):
             if not isinstance(sentence, str):
@@ -117,7 +133,7 @@ class Translator:
         _check("batch_tokens", batch_tokens, BATCH)
         if max_tokens is not None:
             _check("max_tokens", max_tokens, TOKENS)
-        translated = translate_with(
+        return translate_with(
             lambda sources: self.generate(sources, beam=beam, max_tokens=max_tokens),
             self.tokenizer,
             sentences,
@@ -126,7 +142,6 @@ class Translator:
             batch_tokens=batch_tokens // beam,
             progress=progress,
         )
-        return translated.texts
 
     def generate(self, sources: Sequence[Sequence[int]], *, beam: int = 1, max_tokens: int | None = None) -> Ids:
         """The ids of translations of one batch of sources.

@@ -11,13 +11,14 @@ from typing import Any
 from leanformer.config.base import BASELINE, Study
 from leanformer.core.warning import rows
 from leanformer.decide import judge
-from leanformer.decide.decision import Decision, decide, recommend, weak_baseline, without_acceptances
+from leanformer.decide.decision import decide, recommend, weak_baseline, without_acceptances
 from leanformer.decide.judge import difference_of
 from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
-from leanformer.results.costs import COSTS
+from leanformer.results.costs import COSTS, RUNTIMES
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.schema import FORMAT, FORMS, VERSION
+from leanformer.study.given_times import GivenTimes
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
@@ -29,6 +30,45 @@ COST_METHOD = (
     "optimizer state) for a batch of {batch} (inference) or {train_batch} (training). Operations are those of matrix "
     "products and convolutions; a multiply-add counts as two."
 )
+GIVEN_METHOD = (
+    " Latency and throughput, though, were not measured here, but by leanformer bench {described}; memory was not "
+    "measured there."
+)
+ENGINE_METHOD = (
+    " Latency, throughput and memory are those of the exported models in {engine}; there memory is the peak of a whole "
+    "process that opens the model and runs the batch."
+)
+
+
+@dataclass(frozen=True)
+class ExportOutcome:
+    """The outcome of one export of a candidate's or the baseline's trained model.
+
+    Args:
+        format: The format.
+        precision: The precision of the weights.
+        decides: Whether it is decided on; if not, it was only measured.
+        result: ``status``, and ``reason`` where that is ``failed``; else ``seed``, ``bytes`` and ``parity``.
+        answers: Its answers on the test split; None where it failed or is not decided on.
+        directory: The exported directory, relative to the run directory.
+    """
+
+    format: str
+    precision: str
+    decides: bool
+    result: Mapping[str, Any]
+    answers: Any
+    directory: str
+
+    @property
+    def runtime(self) -> str:
+        """What it runs in, with the precision: ``onnx-int8``."""
+        return f"{self.format}-{self.precision}"
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an exported model."""
+        return bool(self.result["status"] == "ok")
 
 
 @dataclass(frozen=True)
@@ -44,6 +84,8 @@ class CandidateOutcome:
         trials: Seed -> the trial's result.
         tested: The answers on the test split, of the trials that succeeded.
         directories: Seed -> the trial's directory, relative to the run directory.
+        bytes: Of a trained model's weights; None where the trials failed.
+        exports: Its exports.
     """
 
     name: str
@@ -54,11 +96,68 @@ class CandidateOutcome:
     trials: Mapping[int, Mapping[str, Any]]
     tested: Outcome
     directories: Mapping[int, str]
+    bytes: int | None = None
+    exports: Sequence[ExportOutcome] = ()
 
     @property
     def ok(self) -> bool:
         """Whether the trials of all seeds succeeded."""
         return len(self.tested.answers) == len(self.trials)
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """What a row is about: a recipe, which is a candidate with all its seeds, or one exported model.
+
+    Args:
+        name: The row's name.
+        outcome: The candidate's outcome, or the baseline's.
+        export: The exported model; None where the row is about the recipe.
+    """
+
+    name: str
+    outcome: CandidateOutcome
+    export: ExportOutcome | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are answers to compare."""
+        return self.outcome.ok and (self.export is None or self.export.ok)
+
+    @property
+    def tested(self) -> Outcome:
+        """The answers on the test split."""
+        if self.export is None:
+            return self.outcome.tested
+        return Outcome({self.export.result["seed"]: self.export.answers} if self.ok else {})
+
+    def beside(self, other: _Arm) -> Outcome:
+        """This arm's answers under the seeds of another: two exported models are compared, whatever their seeds."""
+        if self.export is None:
+            return self.tested
+        (answers,) = self.tested.each()
+        return Outcome(dict.fromkeys(other.tested.answers, answers))
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Why trainings failed, or the export did."""
+        failed = _failures(self.outcome)
+        if not failed and self.export is not None and not self.export.ok:
+            seed = self.export.result.get("seed", next(iter(self.outcome.trials)))
+            failed = [{"seed": seed, "reason": f"its export failed: {self.export.result['reason']}"}]
+        return failed
+
+
+def _arms(study: Study, outcomes: Sequence[CandidateOutcome]) -> list[_Arm]:
+    """The rows of the results, the baseline's first. A further precision of a model has a row after the model's own."""
+    if study.ship is None:
+        return [_Arm(outcome.name, outcome, None) for outcome in outcomes]
+    first = study.ship.precision[0]
+    return [
+        _Arm(outcome.name if export.precision == first else f"{outcome.name}-{export.precision}", outcome, export)
+        for outcome in outcomes
+        for export in outcome.exports
+        if export.decides
+    ]
 
 
 def assemble(
@@ -67,6 +166,7 @@ def assemble(
     outcomes: Sequence[CandidateOutcome],
     costs: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
+    given_times: GivenTimes | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, in the form of the study's task (``leanformer.results``).
 
@@ -74,39 +174,26 @@ def assemble(
         study: The study.
         task: Its task.
         outcomes: The baseline's first, then the candidates'.
-        costs: Name -> summary of the model's cost, for measured models.
+        costs: Name -> ``training`` and ``speeds``, which maps runtimes to costs, for measured models.
         environment: Versions and machine.
+        given_times: Where latency and throughput come from; None: they were measured here.
     """
-    baseline, *candidates = outcomes
-    comparisons: dict[str, Comparison] = {}
-    if baseline.ok:
-        for candidate in candidates:
-            if candidate.ok:
-                comparisons[candidate.name] = task.compare(baseline.tested, candidate.tested)
-    accept = study.accept
-    metric = METRICS[accept.metric]
-    decisions = decide(comparisons, accept.max_drop, accept.confidence, metric)
-    weak = None
-    if baseline.ok:
-        level = task.quality(baseline.tested).mean
-        weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
-    if weak is not None:
-        decisions = without_acceptances(decisions, weak)
-    models = [
-        _row(study, task, outcome, baseline, costs.get(outcome.name), comparisons.get(outcome.name), decisions)
-        for outcome in outcomes
-    ]
+    metric = METRICS[study.accept.metric]
+    arms = _arms(study, outcomes)
+    judged = _Judged(study, task, arms)
+    recipes = None if study.ship is None else _Judged(study, task, [_Arm(o.name, o, None) for o in outcomes])
+    models = [_row(study, task, arm, arms[0], costs.get(arm.outcome.name), judged, recipes) for arm in arms]
     prices = {row["name"]: COSTS[study.prefer].of(row) for row in models}
-    if baseline.ok:
-        recommended, sentence = recommend(prices, decisions, BASELINE, study.prefer)
-        sentence = sentence if weak is None else f"{sentence} {weak}"
-        chosen = next(outcome for outcome in outcomes if outcome.name == recommended)
-        # Chosen on the validation split: a choice on the test split would bias its result.
-        best = max(chosen.trials, key=lambda seed: _validated(chosen.trials[seed], metric))
-        ship = f"{chosen.directories[best]}/model"
+    ship = shipped = recommended = None
+    if arms[0].ok:
+        recommended, sentence = recommend(prices, judged.decisions, BASELINE, study.prefer)
+        sentence = sentence if judged.weak is None else f"{sentence} {judged.weak}"
+        chosen = next(arm for arm in arms if arm.name == recommended)
+        ship = f"{chosen.outcome.directories[_seed_that_ships(chosen, metric)]}/model"
+        shipped = None if chosen.export is None else chosen.export.directory
     else:
-        recommended, ship = None, None
-        sentence = f"Nothing can be recommended: the baseline failed ({_failures(baseline)[0]['reason']})."
+        sentence = f"Nothing can be recommended: the baseline failed ({arms[0].failures()[0]['reason']})."
+    engines = [RUNTIMES[runtime] for runtime in study.runtimes if runtime != "torch"]
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -124,40 +211,90 @@ def assemble(
         "recommended": recommended,
         "recommendation": sentence,
         "ship": ship,
+        "shipped": shipped,
         "environment": dict(environment),
         "method": {
-            "interval": judge.method(metric, len(study.seeds), FORMS[study.task].wording.example),
+            "interval": judge.method(
+                metric, len(study.seeds), FORMS[study.task].wording.example, exported=study.ship is not None
+            ),
             "cost": COST_METHOD.format(
                 repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.batch
-            ),
+            )
+            + _further_method(engines, given_times),
         },
         "study": study.model_dump(mode="json"),
     }
     return FORMS[study.task].model_validate(content).content()
 
 
-def _validated(trial: Mapping[str, Any], metric: Metric) -> float:
-    """A trial's quality on the validation split, the larger the better; the worst where an earlier version had none."""
-    value = trial["validation"].get(f"validation_{metric.key}")
-    return -math.inf if value is None else metric.sign * float(value)
+def _further_method(engines: Sequence[str], given_times: GivenTimes | None) -> str:
+    """How costs were measured if not in PyTorch, or not here."""
+    if given_times is not None:
+        return GIVEN_METHOD.format(described=given_times.described)
+    return ENGINE_METHOD.format(engine=" and ".join(engines)) if engines else ""
+
+
+class _Judged:
+    """The comparison of all arms with the first, and the decisions.
+
+    Args:
+        study: The study.
+        task: Its task.
+        arms: The baseline's first.
+    """
+
+    def __init__(self, study: Study, task: Task, arms: Sequence[_Arm]) -> None:
+        baseline, *others = arms
+        accept, metric = study.accept, METRICS[study.accept.metric]
+        self.arms = {arm.name: arm for arm in arms}
+        self.comparisons: dict[str, Comparison] = {
+            arm.name: task.compare(baseline.beside(arm), arm.tested) for arm in others if baseline.ok and arm.ok
+        }
+        self.decisions = decide(self.comparisons, accept.max_drop, accept.confidence, metric)
+        self.weak = None
+        if baseline.ok:
+            level = task.quality(baseline.tested).mean
+            self.weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
+        if self.weak is not None:
+            self.decisions = without_acceptances(self.decisions, self.weak)
+
+
+def best_seed(trials: Mapping[int, Mapping[str, Any]], metric: Metric) -> int:
+    """The seed of the best trial on the validation split: a choice on the test split would bias its result.
+
+    Args:
+        trials: Seed -> the trial's result.
+        metric: The study's metric.
+    """
+
+    def validated(seed: int) -> float:
+        value = trials[seed]["validation"].get(f"validation_{metric.key}")  # an earlier version had none
+        return -math.inf if value is None else metric.sign * float(value)
+
+    return max(trials, key=validated)
+
+
+def _seed_that_ships(arm: _Arm, metric: Metric) -> int:
+    return best_seed(arm.outcome.trials, metric) if arm.export is None else int(arm.export.result["seed"])
 
 
 def _row(
     study: Study,
     task: Task,
-    outcome: CandidateOutcome,
-    baseline: CandidateOutcome,
+    arm: _Arm,
+    baseline: _Arm,
     cost: Mapping[str, Any] | None,
-    comparison: Comparison | None,
-    decisions: Mapping[str, Decision],
+    judged: _Judged,
+    recipes: _Judged | None,
 ) -> dict[str, Any]:
-    structure, base = outcome.structure, baseline.structure
-    is_baseline = outcome.name == BASELINE
+    outcome = arm.outcome
+    structure, base = outcome.structure, baseline.outcome.structure
+    is_baseline = arm is baseline
     first = next(iter(outcome.trials.values()))
     row: dict[str, Any] = FORMS[study.task].blank_row() | {
-        "name": outcome.name,
+        "name": arm.name,
         "method": outcome.method,
-        "status": "ok" if outcome.ok else "failed",
+        "status": "ok" if arm.ok else "failed",
         "plan": dict(outcome.plan),
         "changes": [change | _explained(outcome, change["site"]) for change in structure["changes"]],
         "seeds": list(outcome.trials),
@@ -170,11 +307,12 @@ def _row(
         "flops_ratio": structure["flops_per_example"] / base["flops_per_example"],
         "decoding": structure["decoding"],
         "q_ratio": _q_ratio(task, structure["parameters"]),
-        "scope": "seeds and examples" if len(study.seeds) > 1 else "one trained pair",
+        "scope": "seeds and examples" if len(study.seeds) > 1 and arm.export is None else "one trained pair",
         "teaching": _teaching(outcome),
         "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
-        **(cost or {}),
-        "failures": _failures(outcome),
+        "bytes": outcome.bytes if arm.export is None else arm.export.result.get("bytes"),
+        **(_costs(study, arm, cost) if cost is not None else {}),
+        "failures": arm.failures(),
         "rollbacks": [
             {"seed": seed, "what": what}
             for seed, trial in outcome.trials.items()
@@ -182,29 +320,91 @@ def _row(
         ],
         "trials": list(outcome.directories.values()),
     }
-    if cost is not None and outcome.method == "distill":
-        row["train_seconds"] = statistics.median(_distilling_seconds(trial) for trial in outcome.trials.values())
-    elif cost is not None:
-        examples = statistics.median(trial["trained"]["examples"] for trial in outcome.trials.values())
-        row["train_seconds"] = examples / cost["train_examples_per_second"]
-    if outcome.ok:
-        row["quality"] = task.quality(outcome.tested)
-        row |= task.details(outcome.tested, baseline.tested if baseline.ok else None)
-    if not outcome.ok:
+    if arm.ok:
+        row["quality"] = task.quality(arm.tested)
+        row["artifact"] = _artifact(task, arm)
+        row |= task.details(
+            arm.tested, None if not baseline.ok else arm.tested if is_baseline else baseline.beside(arm)
+        )
+    if recipes is not None and arm.name in recipes.arms:
+        row["recipe"] = _recipe(task, recipes, arm.name, METRICS[study.accept.metric])
+    if not arm.ok:
         failure = row["failures"][0]
         row |= {
             "decision": None if is_baseline else "reject",
-            "reason": f"Its training failed with seed {failure['seed']}: {failure['reason']}.",
+            "reason": f"Its training failed with seed {failure['seed']}: {failure['reason']}."
+            if not outcome.ok
+            else f"{failure['reason'][0].upper()}{failure['reason'][1:]}.",
         }
     elif is_baseline:
         row["reason"] = "what the others are compared with"
-    elif comparison is None:
+    elif arm.name not in judged.comparisons:
         row |= {"decision": "undecided", "reason": "The baseline failed, so that there is nothing to compare with."}
     else:
-        row["difference"] = difference_of(METRICS[study.accept.metric], comparison)
-        row["scope"] = comparison.scope
-        row |= asdict(decisions[outcome.name])
+        row |= _decided(judged, arm.name, METRICS[study.accept.metric])
     return row
+
+
+def _decided(judged: _Judged, name: str, metric: Metric) -> dict[str, Any]:
+    """The difference to the baseline, and the decision."""
+    comparison = judged.comparisons[name]
+    return {
+        "difference": difference_of(metric, comparison),
+        "scope": comparison.scope,
+        **asdict(judged.decisions[name]),
+    }
+
+
+def _recipe(task: Task, recipes: _Judged, name: str, metric: Metric) -> dict[str, Any] | None:
+    """The decision on a recipe, beside the one on the exported model; None where a training failed."""
+    arm = recipes.arms[name]
+    if not arm.ok:
+        return None
+    decided = dict.fromkeys(
+        ("difference", "decision", "reason", "p_value", "p_adjusted", "more_seeds", "more_examples")
+    )
+    decided["scope"] = "seeds and examples" if len(arm.outcome.trials) > 1 else "one trained pair"
+    if name in recipes.comparisons:
+        decided |= _decided(recipes, name, metric)
+    return {"quality": task.quality(arm.tested), **decided}
+
+
+def _artifact(task: Task, arm: _Arm) -> dict[str, Any] | None:
+    """The exported model of a row, with its quality before it was exported."""
+    export = arm.export
+    if export is None:
+        return None
+    seed, parity = export.result["seed"], export.result["parity"]
+    return {
+        "format": export.format,
+        "precision": export.precision,
+        "directory": export.directory,
+        "seed": seed,
+        "before": task.quality(Outcome({seed: arm.outcome.tested.answers[seed]})),
+        "agreement": parity["agreement"],
+        "compared": parity["inputs"],
+        "largest_difference": parity["largest_difference"],
+    }
+
+
+def _costs(study: Study, arm: _Arm, cost: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's costs: in each runtime, those of the first once more on top, and those of training."""
+    speeds = []
+    for runtime in study.runtimes:
+        exported = f"{runtime}-float32" if arm.export is None or runtime != arm.export.format else arm.export.runtime
+        speed = cost["speeds"].get("torch" if runtime == "torch" else exported)
+        if speed is not None:
+            speeds.append({"runtime": runtime, **speed})
+    found: dict[str, Any] = {"speeds": speeds, **cost["training"]}
+    if speeds and speeds[0]["runtime"] == study.runtimes[0]:
+        found |= {key: value for key, value in speeds[0].items() if key != "runtime"}
+    trials = arm.outcome.trials.values()
+    if arm.outcome.method == "distill":
+        found["train_seconds"] = statistics.median(_distilling_seconds(trial) for trial in trials)
+    else:
+        examples = statistics.median(trial["trained"]["examples"] for trial in trials)
+        found["train_seconds"] = examples / cost["training"]["train_examples_per_second"]
+    return found
 
 
 def _failures(outcome: CandidateOutcome) -> list[dict[str, Any]]:

@@ -40,12 +40,15 @@ def attend(
     Returns:
         Shape (batch, tokens, channels).
     """
-    few = query.device.type == "cpu" and key.shape[-2] < FUSED_FROM_TOKENS_ON_CPU
-    if few and attention_mask is None and dropout == 0.0 and not torch.is_autocast_enabled("cpu"):
+    exporting = torch.compiler.is_exporting()  # to a graph for any number of tokens
+    if exporting and heads == 1:
+        return attend_plainly(query, key, value, None if attention_mask is None else attention_mask[:, 0], dropout)
+    few = exporting or (query.device.type == "cpu" and key.shape[-2] < FUSED_FROM_TOKENS_ON_CPU)
+    if few and not exporting and attention_mask is None and dropout == 0.0 and not torch.is_autocast_enabled("cpu"):
         return _attend_few(query, key, value, heads)
     query, key, value = (split_heads(side, heads) for side in (query, key, value))
     if few:
-        output = _attend_plainly(query, key, value, attention_mask, dropout)
+        output = attend_plainly(query, key, value, attention_mask, dropout)
     else:
         # Under autocast, tokens that went through no product are float32; inside a vmap it does not reach the kernel.
         key, value = key.to(query.dtype), value.to(query.dtype)
@@ -53,10 +56,10 @@ def attend(
     return output.transpose(1, 2).flatten(2)
 
 
-def _attend_plainly(
+def attend_plainly(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, dropout: float
 ) -> torch.Tensor:
-    """Attention by products, with PyTorch's own gradient; heads separate, (batch, heads, tokens, d_head)."""
+    """Attention by products, with PyTorch's own gradient; heads separate, (batch, heads, tokens, d_head), or one."""
     scores = (query @ key.mT) * query.shape[-1] ** -0.5
     if attention_mask is not None:
         # Not minus infinity, so that a row with nothing to attend to has a softmax.

@@ -18,10 +18,12 @@ def without_padding(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[to
         mask: Boolean, shape (batch, tokens), or with the tokens before them; None: no padding.
 
     Returns:
-        The states, and a boolean of shape (batch, tokens).
+        The states, and a boolean of shape (batch, tokens), without a mask in an exported graph (1, tokens).
     """
     if mask is None:
-        return states, states.new_ones(states.shape[:2], dtype=torch.bool)
+        # In a graph once for all sentences: then it is a constant, whatever the batch.
+        batch = 1 if torch.compiler.is_exporting() else states.shape[0]
+        return states, states.new_ones(batch, states.shape[1], dtype=torch.bool)
     real = mask[:, mask.shape[1] - states.shape[1] :].bool()
     return states.masked_fill(~real[..., None], 0), real
 
@@ -32,7 +34,7 @@ def repeats(*tensors: torch.Tensor) -> int:
     Args:
         tensors: All tensors of the sequences, batch first.
     """
-    if tensors[0].is_meta:  # shapes alone cannot be compared
+    if tensors[0].is_meta or torch.compiler.is_exporting():  # shapes alone cannot be compared
         return 1
     same = torch.stack([(tensor[1:] == tensor[:-1]).flatten(1).all(dim=1) for tensor in tensors]).all(dim=0)
     first = (~same).nonzero().flatten() + 1  # of each run of equal sequences, but for the first run
@@ -91,6 +93,8 @@ def check_length(site_name: str, block: str, max_length: int, length: int, what:
     Raises:
         LeanformerError: There are too many.
     """
+    if torch.compiler.is_exporting():  # the length is none yet: whoever runs the graph knows its limits
+        return
     if length > max_length:
         raise LeanformerError(
             f"{site_name}: its {block} block reads at most {max_length} {what}, not {length}; "

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from leanformer.core.errors import LeanformerError
+from leanformer.core.extras import not_installed
 from leanformer.core.registry import Registry
 from leanformer.runtime.manifest import Manifest
 
@@ -65,12 +65,11 @@ ENGINES: Registry[OpenEngine] = Registry("leanformer.runtime.engines", order=("o
 """Name of the format -> how its engine opens what is exported to it."""
 
 
-def library(name: str, extra: str, directory: Path) -> Any:
+def library(name: str, directory: Path) -> Any:
     """An engine's library, imported.
 
     Args:
         name: Of the module.
-        extra: The extra of leanformer that installs it.
         directory: The exported directory that needs it, for the message.
 
     Raises:
@@ -79,6 +78,7 @@ def library(name: str, extra: str, directory: Path) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:
+        missing = not_installed(error, str(directory))
+        if missing is None:
             raise
-        raise LeanformerError(f"{directory}: needs {name}; install it: pip install 'leanformer[{extra}]'") from None
+        raise missing from None

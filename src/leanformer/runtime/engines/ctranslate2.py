@@ -19,7 +19,7 @@ DEVICES = ("cpu", "cuda")
 @ENGINES.register("ctranslate2")
 def open_ctranslate2(directory: Path, manifest: Manifest, options: EngineOptions) -> Classifies | Generates:
     """Opens an exported directory's translator; see ``OpenEngine``."""
-    ctranslate2 = library("ctranslate2", "ctranslate2", directory)
+    ctranslate2 = library("ctranslate2", directory)
     present = DEVICES if ctranslate2.get_cuda_device_count() else DEVICES[:1]
     if options.device not in ("auto", *DEVICES):
         raise LeanformerError(f"device {options.device}: ctranslate2 runs on none of this name; choose auto, cpu, cuda")
@@ -64,7 +64,7 @@ class CTranslate2Translator:
                 [[self._source_tokens[number] for number in ids] for ids in sources],
                 beam_size=beam,
                 max_input_length=0,  # no limit
-                min_decoding_length=0,  # by default the end mark cannot come first
+                min_decoding_length=0,  # a translation may be empty
                 max_decoding_length=max_tokens - 1,  # the last place is the end mark's, as transformers forces it
             )
         except RuntimeError as error:

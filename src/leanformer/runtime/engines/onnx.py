@@ -36,7 +36,7 @@ ERRORS_ONLY = 3
 @ENGINES.register("onnx")
 def open_onnx(directory: Path, manifest: Manifest, options: EngineOptions) -> Classifies | Generates:
     """Opens an exported directory's graph; see ``OpenEngine``."""
-    onnxruntime = library("onnxruntime", "onnx", directory)
+    onnxruntime = library("onnxruntime", directory)
     session = None
     problem: Exception | None = None
     for device in _devices(onnxruntime, options.device):
@@ -143,19 +143,23 @@ class OnnxTranslator(_Graph):
                 f"beam {beam}: a model that is exported to ONNX searches greedily, with beam 1; for beams export it to "
                 "ctranslate2"
             )
-        shape = len(sources), max(map(len, sources))
-        input_ids = np.full(shape, self._pad_id, np.int64)
-        attention_mask = np.zeros(shape, np.int64)
-        for row, ids in enumerate(sources):
-            input_ids[row, : len(ids)] = ids
-            attention_mask[row, : len(ids)] = 1
-        tokens = self._run(
-            "tokens",
-            {
-                "input_ids": input_ids,
-                "attention_mask": attention_mask,
-                "max_new_tokens": np.array(max_tokens, np.int64),
-            },
-            len(sources),
-        )
+        tokens = self._run("tokens", translator_inputs(sources, self._pad_id, max_tokens), len(sources))
         return [up_to_end(row, self._eos_id) for row in tokens.tolist()]
+
+
+def translator_inputs(sources: Sequence[Sequence[int]], pad_id: int, max_tokens: int) -> dict[str, NDArray[np.int64]]:
+    """The inputs of a translator's graph.
+
+    Args:
+        sources: As of ``Generates.generate``.
+        pad_id: The id of padding.
+        max_tokens: Likewise.
+    """
+    shape = len(sources), max(map(len, sources))
+    input_ids = np.full(shape, pad_id, np.int64)
+    attention_mask = np.zeros(shape, np.int64)
+    for row, ids in enumerate(sources):
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+    max_new_tokens = np.array(max_tokens, np.int64)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "max_new_tokens": max_new_tokens}
