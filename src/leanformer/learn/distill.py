@@ -15,6 +15,7 @@ from leanformer.config.base import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.files import make_directory
 from leanformer.core.memory import memory_named
+from leanformer.learn.activity import find_activities
 from leanformer.learn.batch_checks import check_batches
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.lessons import Lesson, check_tokens_agree, explained, teachable, teaching_config, teaching_loss
@@ -91,7 +92,7 @@ def distill(
     opened = frozen_copy(reduce(teacher, vocabulary_of(plan)))
     check_batches(opened, given, "batches")
     check_batches(opened, validation, "validation")
-    student = reduce(teacher, plan)
+    student = reduce(teacher, plan, find_activities(teacher, new.items(), training))
     lessons = _lessons(student, new)
     precision = settle_precision("auto", device)
     accelerator = make_accelerator(precision, device)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import leanformer.model.auto_classes  # noqa: F401  (transformers knows students wherever they are made or loaded)
+from leanformer.blocks.kit.activity import Activity
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import add_to_directory
 from leanformer.core.progress import quiet_libraries
@@ -36,7 +37,7 @@ from leanformer.model.vocabulary import kept_ids, trimmed_generation, trimmed_se
 from leanformer.model.weights import check_weights_are_there, device_and_dtype, same_weights_other_modules
 
 
-def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity] | None = None) -> PreTrainedModel:
     """Makes the student that a plan describes.
 
     Every weight that the plan does not replace is kept; what it removes, norms included, is not among the student's
@@ -46,6 +47,8 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
         model: A Hugging Face model of a supported family, or a student. It is not changed.
         plan: Glob patterns over site names -> a block's name, or ``{"block": name, argument: value}``; later patterns
             override earlier ones.
+        activities: Site -> what its heads or neurons do on data (``learn/activity.py``), for blocks that keep the most
+            important of them. Without it they are judged by their weights. Studies and ``lf.distill`` look at data.
 
     Returns:
         A new model in the same precision, on the same device, in the same mode (training or evaluation), whose
@@ -61,7 +64,7 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     check_memory(outline(family.student_model_class, config), "plan")
     # Its new blocks are made among the argument's own weights, so that the student's are the only copy.
     opened = same_weights_other_modules(model)
-    install(opened, change, take_over=True)
+    install(opened, change, take_over=True, activities=activities)
     # Random weights first, which are overwritten: they advance the global generator, so that what draws from it next, a
     # dropout or the next student, gets the same numbers as ever. On "meta" it would have to be advanced by hand.
     student = family.student_model_class(config)

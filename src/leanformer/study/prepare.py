@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,22 +15,18 @@ from leanformer.blocks.kit.base import BlockModule
 from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, Runtime, Study
 from leanformer.core.errors import LeanformerError
 from leanformer.core.events import Reporter
-from leanformer.core.files import write_atomically
-from leanformer.core.json_files import DamagedError, read_sealed, sealed
 from leanformer.core.machine import pick_device
-from leanformer.core.memory import memory_named
 from leanformer.core.signatures import content_signature, files_signature
 from leanformer.export.base import FORMATS
 from leanformer.learn.lessons import check_tokens_agree
-from leanformer.learn.step import TrainingStep, make_accelerator, settle_precision
-from leanformer.measure.cost import Cost, Exported, Subject, forward_flops, measure_costs, parameters_by_kind
+from leanformer.learn.step import make_accelerator, settle_precision
+from leanformer.measure.cost import forward_flops, parameters_by_kind
 from leanformer.model.family import FAMILIES
 from leanformer.model.plan import TARGET_VOCABULARY, Plan, match
-from leanformer.model.students import load, outline_of_student
+from leanformer.model.students import outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.model.vocabulary import KEPT_SUBWORDS, target_parameters, target_vocabulary
-from leanformer.runtime.loading import load as open_exported
-from leanformer.study.assemble import CandidateOutcome
+from leanformer.study.given_times import GivenTimes
 from leanformer.study.store import RunDirectory
 from leanformer.study.teaching import Teaching, lessons_of
 from leanformer.tasks.base import Task, open_task
@@ -67,6 +59,10 @@ class PreparedStudy:
                 f"baseline.fresh does nothing here: the models of a family ({study.baseline.model}) have random "
                 "weights anyway; leave it out"
             )
+        self.given_times: GivenTimes | None = None
+        if study.measure.from_ is not None:
+            beam = self.task.evaluation_settings().get("beam", 1)
+            self.given_times = GivenTimes(study.measure.from_, study.task, beam)
         self.task.check_keys()
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
@@ -296,83 +292,6 @@ class PreparedStudy:
             "removed": max(0, before - after),
             "added": max(0, after - before),
         }
-
-    def costs(self, outcomes: list[CandidateOutcome]) -> dict[str, dict[str, Any]]:
-        """Time and memory of every model whose trials succeeded, measured together.
-
-        Returns:
-            Name -> ``training``, the costs of its training, and ``speeds``, which maps ``torch`` and forms of export,
-            such as ``onnx-int8``, to the costs there.
-        """
-        known = [outcome for outcome in outcomes if outcome.ok]
-        if not known:
-            return {}
-        subjects: dict[tuple[str, str], Callable[[], Subject | Exported]] = {}
-        settings: dict[str, Any] = {}
-        for outcome in known:
-            trial = self.directory.path / next(iter(outcome.directories.values()))
-            subjects[outcome.name, "torch"] = partial(self._subject, outcome.name, trial / "model")
-            settings[outcome.name] = {"torch": read_sealed(trial / "settings.json")}
-            for export in outcome.exports:
-                if export.ok and export.format in self.study.runtimes:
-                    place = self.directory.path / export.directory
-                    subjects[outcome.name, export.runtime] = partial(self._exported, outcome.name, place)
-                    settings[outcome.name][export.runtime] = read_sealed(place.parent / "settings.json")
-        path = self.directory.path / "costs.json"
-        key = {
-            "measure": self.study.measure.model_dump(mode="json"),
-            "runtimes": list(self.study.runtimes),
-            "evaluation": self.task.evaluation_settings(),
-            "figures": [figure.name for figure in fields(Cost)],  # a version with more figures measures again
-            "models": settings,
-        }
-        costs = self._known_costs(path, key)
-        if costs is not None:
-            return costs
-        self.reporter.say(f"{self.study.name}: measuring time and memory of {len(known)} models in turn")
-        measure = self.study.measure
-        what = f"measuring {len(known)} models with measure.throughput_batch {measure.throughput_batch}"
-        with memory_named(what, "lower measure.throughput_batch"):
-            measured = measure_costs(subjects, self.device, measure.repeats, measure.latency_calls)
-        costs = {outcome.name: {"training": {}, "speeds": {}} for outcome in known}
-        for (name, runtime), cost in measured.items():
-            if runtime == "torch":
-                costs[name]["training"] = cost.of_training()
-            speed = cost.speed()
-            if speed is not None:
-                costs[name]["speeds"][runtime] = speed
-        self.directory.check()
-        write_atomically(path, sealed({"settings": key, "costs": costs}))
-        return costs
-
-    def _known_costs(self, path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
-        """The costs that an earlier run measured with the same settings."""
-        if not path.exists():
-            return None
-        try:
-            known = read_sealed(path)
-        except DamagedError as error:
-            self.reporter.warn(f"{error}; it is measured again")
-            return None
-        if known.get("settings") != settings or "costs" not in known:
-            return None
-        costs: dict[str, dict[str, Any]] = known["costs"]
-        return costs
-
-    def _subject(self, name: str, saved: Path) -> Subject:
-        """A saved model, loaded to be measured."""
-        subject = self.task_of(name).subject(load(saved).to(self.device), self._step)
-        return replace(subject, infers="torch" in self.study.runtimes)
-
-    def _exported(self, name: str, directory: Path) -> Exported:
-        """An exported model, opened to be measured, with as many threads as PyTorch has."""
-        threads = torch.get_num_threads()
-        return self.task_of(name).exported(directory, open_exported(directory, threads))
-
-    def _step(self, model: PreTrainedModel) -> TrainingStep:
-        """A training step on a copy of the model, for timing."""
-        rate = self.study.train.learning_rate[0]
-        return TrainingStep(copy.deepcopy(model).train(), self.study.train, rate, self.accelerator, self.task.loss())
 
 
 def _taken_over(module: torch.nn.Module | None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from leanformer.core.files import replace_directory, write_atomically
+from leanformer.learn.activity import find_activities
 from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
 from leanformer.results.metrics import METRICS
@@ -150,5 +151,8 @@ def _model(prepared: PreparedStudy, step: TrainedStep) -> PreTrainedModel:
     """The model at the start of a training, on the study's device."""
     candidate = prepared.candidates[step.name]
     model = prepared.task.make_baseline(step.seed)
-    student = copy.deepcopy(model) if candidate is None else reduce(model, prepared.settled_plan(step.name))
-    return student.to(prepared.device)
+    if candidate is None:
+        return copy.deepcopy(model).to(prepared.device)
+    model = model.to(prepared.device)
+    activities = find_activities(model, prepared.plans[step.name].items(), prepared.task.teaching_batches(1))
+    return reduce(model, prepared.settled_plan(step.name), activities)
