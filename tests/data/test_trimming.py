@@ -175,7 +175,7 @@ def test_letters_that_the_texts_lack_are_unknown_where_a_tokenizer_has_no_bytes(
     whole = TranslationTokenizer.load(write_marian(tmp_path))
     assert whole.unknown_id not in whole.encode_target(["vier"])[0]
     trimmed = trim_target(whole, [text for text in GERMAN if "v" not in text], 60).tokenizer
-    assert trimmed.encode_target(["vier"])[0].count(trimmed.unknown_id) == 1
+    assert trimmed.unknown_id in trimmed.encode_target(["vier"])[0]
 
 
 # Errors

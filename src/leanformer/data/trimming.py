@@ -253,15 +253,15 @@ class _Fast(_Side):
 
     def _with_ids(self, new: Mapping[int, int]) -> Tokenizer:
         names = {place: piece for piece, one in self.pieces.items() if (place := new.get(one)) is not None}
+        # All marks are among the model's pieces: of one that is not, the library chooses the id itself.
         if self._unigram:
             scores = dict(self._model["vocab"])
-            last = max(place for place, piece in names.items() if piece in scores)
-            vocabulary: Any = [[names[place], scores.get(names[place], _NEVER)] for place in range(last + 1)]
+            vocabulary: Any = [[names[place], scores.get(names[place], _NEVER)] for place in range(len(names))]
             changed = {"unk_id": new.get(self._model["unk_id"]), "vocab": vocabulary}
         else:
-            of_model = {piece: place for place, piece in names.items() if piece in self._model["vocab"]}
-            merges = [[left, right] for left, right, whole in self._merges if {left, right, whole} <= of_model.keys()]
-            changed = {"vocab": of_model, "merges": merges}
+            places = {piece: place for place, piece in names.items()}
+            merges = [[left, right] for left, right, whole in self._merges if {left, right, whole} <= places.keys()]
+            changed = {"vocab": places, "merges": merges}
         added = [{**one, "id": new[one["id"]]} for one in self._content["added_tokens"] if one["id"] in new]
         content = {
             **self._content,

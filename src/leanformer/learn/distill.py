@@ -92,7 +92,7 @@ def distill(
     opened = frozen_copy(reduce(teacher, vocabulary_of(plan)))
     check_batches(opened, given, "batches")
     check_batches(opened, validation, "validation")
-    student = reduce(teacher, plan, find_activities(teacher, new.items(), training))
+    student = reduce(teacher, plan, find_activities(opened, new.items(), training))
     lessons = _lessons(student, new)
     precision = settle_precision("auto", device)
     accelerator = make_accelerator(precision, device)

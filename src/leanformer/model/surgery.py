@@ -187,6 +187,8 @@ def choosing_sites(entries: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str
     """
     found = []
     for name, entry in entries:
+        if name == TARGET_VOCABULARY:
+            continue
         arguments = dict(entry)
         block = find_block(arguments.pop("block"), name)
         if block.chooses(check_arguments(block, arguments, name)):
