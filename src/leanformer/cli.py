@@ -322,6 +322,77 @@ def predict(
 
 
 @app.command()
+def bench(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            parser=_given,
+            metavar="DIR...",
+            help="Exported models, other models' directories, or hub ids; the first is what the others are compared "
+            "with.",
+        ),
+    ],
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=bounds.BATCH, help="Images or sentences of a call; by default 1 and 32. May be repeated."
+        ),
+    ] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=2,
+            max=bounds.TOKENS,
+            help="Subwords that each source is cut or repeated to, the end mark included; by default sentences are as "
+            "they are. May be repeated.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="The sentences: a file of lines or JSON Lines, or a study file, whose test sentences are taken; by "
+            "default number words.",
+        ),
+    ] = None,
+    beam: Annotated[int, typer.Option(min=1, max=bounds.BEAM, help="Hypotheses per sentence; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, max=bounds.TOKENS, help="Longest translation in subwords.")] = 256,
+    threads: Annotated[int, typer.Option(min=1, max=bounds.THREADS, help="CPU threads.")] = 1,
+    rounds: Annotated[
+        int, typer.Option(min=6, max=bounds.ROUNDS, help="Rounds over all models; fewer than 6 have no interval.")
+    ] = 15,
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="Where to write the times as JSON, for measure.from."),
+    ] = None,
+) -> None:
+    """Time models and exported models in turn: latency and throughput, with intervals."""
+    from leanformer.report.bench import bench_tables, machine_line
+    from leanformer.study.bench import bench as bench_models
+
+    found = bench_models(
+        models,
+        batches=batch or (1, 32),
+        lengths=length or (),
+        data=data,
+        beam=beam,
+        max_tokens=max_tokens,
+        threads=threads,
+        rounds=rounds,
+        device=device,
+        out=out,
+    )
+    console = Console()
+    for table in bench_tables(found):
+        console.print(table)
+    console.print(Text(printable(machine_line(found)), style="dim"))
+    if out is not None:
+        console.print(Text(printable(f"json: {out}")), soft_wrap=True)
+
+
+@app.command()
 def inspect(
     model: Annotated[str, typer.Argument(parser=_given, help="A trained model's directory, or a hub id.")],
     data: Annotated[
@@ -358,7 +429,7 @@ def inspect(
     section = read_data(data, set_ or ())
     probes = read_probes(probe) if probe else None
 
-    from leanformer.report.inspection import LEGEND, inspection_table
+    from leanformer.report.inspection import LEGEND, LEGEND_OF_LAYERS, inspection_table, layers_table
     from leanformer.study import inspect as inspection
 
     teach = inspection.TEACHING.model_copy(update={"epochs": epochs})
@@ -366,6 +437,9 @@ def inspect(
     console = Console()
     console.print(inspection_table(found.results))
     console.print(Text(LEGEND))
+    layers = layers_table(found.results)
+    if layers is not None:
+        console.print(layers, Text(LEGEND_OF_LAYERS))
     console.print(Text(printable(f"json: {found.json}")), soft_wrap=True)
     console.print(Text(printable(f"page: {found.page}")), soft_wrap=True)
 

@@ -88,6 +88,11 @@ class Translator:
         self.tokenizer = tokenizer
         self._engine = engine
 
+    @property
+    def max_source_tokens(self) -> int:
+        """Most subwords of a source, the end mark included."""
+        return self.texts.max_source_tokens
+
     def translate(
         self,
         lines: Sequence[str] | str,
