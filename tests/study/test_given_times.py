@@ -77,8 +77,7 @@ def test_a_study_decides_on_times_of_another_machine(
     before = rows_of(finished)
     file = tmp_path / "bench.json"
     timed_elsewhere(finished, file)
-    monkeypatch.setattr("leanformer.study.prepare.measure_costs", None)  # nothing is measured again
-    monkeypatch.setattr("leanformer.learn.train.Trainer", None, raising=False)
+    monkeypatch.setattr("leanformer.study.prepare.measure_costs", None)  # training is not measured again either
     result, log = run(given(study, file), finished)
     after = rows_of(finished)
     for name, ms in zip(NAMES, (2.0, 5.0), strict=True):
@@ -105,11 +104,21 @@ def test_a_study_decides_on_times_of_another_machine(
         in (results_of(finished)["method"]["cost"])
     )
     assert "a small processor" in (finished / "report.html").read_text()
-    # Without the key, what was measured here is still known.
-    run(study, finished)
-    assert rows_of(finished)["no-mlp"]["latency_ms"] == before["no-mlp"]["latency_ms"]
 
 
+@pytest.mark.long
+def test_what_was_measured_here_is_kept(
+    finished: Path, study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows_of(finished)
+    timed_elsewhere(finished, tmp_path / "bench.json")
+    monkeypatch.setattr("leanformer.study.prepare.measure_costs", None)
+    for made, is_the_same in ((given(study, tmp_path / "bench.json"), False), (study, True)):
+        run(made, finished)
+        assert (rows_of(finished)["no-mlp"]["latency_ms"] == before["no-mlp"]["latency_ms"]) == is_the_same
+
+
+@pytest.mark.long
 def test_training_is_measured_here_where_it_was_not(finished: Path, study: dict[str, Any], tmp_path: Path) -> None:
     timed_elsewhere(finished, tmp_path / "bench.json")
     (finished / "costs.json").unlink()

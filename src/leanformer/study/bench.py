@@ -313,5 +313,5 @@ def _timed(subject: _Subject, times: dict[Setting, list[Times]], index: int) -> 
 
 def _versions() -> dict[str, str]:
     """The versions of the libraries that were used: those that are loaded."""
-    loaded = {name: sys.modules[name].__version__ for name in _LIBRARIES if name in sys.modules}
+    loaded = {name: module.__version__ for name in _LIBRARIES if (module := sys.modules.get(name)) is not None}
     return {"leanformer": importlib.metadata.version("leanformer"), **loaded}

@@ -20,7 +20,7 @@ from leanformer.learn.step import TrainingStep
 from leanformer.measure.cost import Cost, Exported, Subject, measure_costs
 from leanformer.model.students import load
 from leanformer.runtime.loading import load as open_exported
-from leanformer.study.assemble import CandidateOutcome
+from leanformer.study.arms import CandidateOutcome
 from leanformer.study.prepare import PreparedStudy
 
 

@@ -17,7 +17,7 @@ from leanformer.export.run import Origin, Samples, export_model
 from leanformer.model.students import load
 from leanformer.results.metrics import METRICS
 from leanformer.runtime.loading import load as open_exported
-from leanformer.study.assemble import best_seed
+from leanformer.study.arms import best_seed
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import RecordedStep, Step, ended_well
 from leanformer.study.training import PREDICTIONS, Trial, is_scored_otherwise, scored
