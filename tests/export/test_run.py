@@ -22,6 +22,7 @@ from leanformer.export.parity import Comparison
 from leanformer.export.run import Origin, Samples, export_model
 from leanformer.model.generate import translate
 from leanformer.runtime.manifest import Manifest
+from leanformer.runtime.translator import Translator
 
 WORDS = ("eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn")
 SENTENCES = [" ".join(WORDS[(3 * first + step) % 10] for step in range(1 + first % 5)) for first in range(40)]
@@ -75,7 +76,8 @@ def test_an_exported_translator(translator: Path, tmp_path: Path) -> None:
     assert {"leanformer", "torch", "transformers", "ctranslate2"} <= set(manifest.versions)
 
     own = translate(student, TranslationTokenizer.load(translator), SENTENCES, max_tokens=32, batch_tokens=64).texts
-    runtime = lf.runtime.load(out)  # type: ignore[attr-defined]
+    runtime = lf.runtime.load(out)
+    assert isinstance(runtime, Translator)
     assert runtime.translate(SENTENCES) == own
     assert len(set(own)) > 1
 
