@@ -1,9 +1,11 @@
-"""The commands: typed functions, no logic."""
+"""The commands: typed functions, no logic.
+
+A command imports what it needs when it runs, so that one that only runs an exported model starts at once.
+"""
 
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import os
 import signal
 import sys
@@ -11,9 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
 from leanformer.core import bounds
@@ -135,7 +134,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"leanformer {importlib.metadata.version('leanformer')}")
+        from importlib.metadata import version
+
+        print(f"leanformer {version('leanformer')}")
         raise typer.Exit
 
 
@@ -164,6 +165,9 @@ def run(
     ] = 1,
 ) -> None:
     """Run a study: train, measure, decide, report. Steps that are done are not run again."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.config.reader import read_study
 
     # Read before PyTorch is imported, which takes seconds: a mistake in the file shows at once.
@@ -198,6 +202,10 @@ def sites(
     ],
 ) -> None:
     """List the sites of a model: the names that a plan's patterns match."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from leanformer.core.progress import quiet_libraries
     from leanformer.model.baseline import fresh_model
     from leanformer.model.family import FAMILIES
@@ -225,6 +233,9 @@ def convert(
     out: Annotated[Path, typer.Argument(parser=_path, help="The directory to write; new or empty.")],
 ) -> None:
     """Write a model's pickled weights as safetensors. No pickled code is run."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.core.progress import quiet_libraries
     from leanformer.model.conversion import convert as convert_model
 
@@ -410,12 +421,15 @@ def inspect(
     device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
 ) -> None:
     """Inspect a trained model: how much of each site and head is linear or can be replaced."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.config.reader import read_data, read_probes
 
     section = read_data(data, set_ or ())
     probes = read_probes(probe) if probe else None
 
-    from leanformer.report.inspection import LEGEND, inspection_table
+    from leanformer.report.inspection import LEGEND, LEGEND_OF_LAYERS, inspection_table, layers_table
     from leanformer.study import inspect as inspection
 
     teach = inspection.TEACHING.model_copy(update={"epochs": epochs})
@@ -423,6 +437,9 @@ def inspect(
     console = Console()
     console.print(inspection_table(found.results))
     console.print(Text(LEGEND))
+    layers = layers_table(found.results)
+    if layers is not None:
+        console.print(layers, Text(LEGEND_OF_LAYERS))
     console.print(Text(printable(f"json: {found.json}")), soft_wrap=True)
     console.print(Text(printable(f"page: {found.page}")), soft_wrap=True)
 
@@ -461,6 +478,9 @@ def export(
     ] = None,
 ) -> None:
     """Write a model for use without PyTorch, and check that it says the same there."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.config.reader import read_data
 
     if set_ and data is None:
@@ -489,5 +509,6 @@ def report(
 def main() -> None:
     """Runs the commands; ``leanformer.__main__`` handles the signals around it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # or it looks through all installed packages for some
     keep_freed_memory()
     app(prog_name="leanformer")  # for python -m leanformer too: completion is installed for this name

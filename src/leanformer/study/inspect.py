@@ -61,7 +61,7 @@ def inspect(
     For each site it measures how much of its output the best linear map explains (a map of the token, and at an
     attention also of the mean of the tokens that it may read); how much each probe explains after a short teaching,
     for each head too; how the attention spreads; and what the model loses when this one site is emptied, made linear,
-    or replaced by a probe.
+    or replaced by a probe. For each stack it finds the order in which layers could go.
 
     Args:
         model: A directory or hub id, of any supported family; a student too.
@@ -106,6 +106,8 @@ def inspect(
             inspector.teach()
             # 4. what the model loses when a site is replaced
             inspector.replace()
+            # 5. in which order its layers could go
+            inspector.shrink()
         results = {
             "format": 1,
             "model": source,

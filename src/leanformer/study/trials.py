@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from leanformer.core.files import replace_directory, write_atomically
+from leanformer.learn.activity import find_activities
 from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
 from leanformer.results.metrics import METRICS
@@ -64,8 +65,8 @@ class SearchStep(TrainedStep):
             "trained": asdict(trained),
         }
         if trained.status == "ok":
-            save_model(prepared, model, directory / "model")
-            answers = prepared.task.validation_answers(model)
+            save_model(prepared, self.name, model, directory / "model")
+            answers = prepared.task_of(self.name).validation_answers(model)
             if answers is not None:
                 write_atomically(directory / VALIDATION, answers.to_bytes())
                 result["scoring"] = prepared.task.scoring_settings()
@@ -150,5 +151,8 @@ def _model(prepared: PreparedStudy, step: TrainedStep) -> PreTrainedModel:
     """The model at the start of a training, on the study's device."""
     candidate = prepared.candidates[step.name]
     model = prepared.task.make_baseline(step.seed)
-    student = copy.deepcopy(model) if candidate is None else reduce(model, candidate.plan)
-    return student.to(prepared.device)
+    if candidate is None:
+        return copy.deepcopy(model).to(prepared.device)
+    model = model.to(prepared.device)
+    activities = find_activities(model, prepared.plans[step.name].items(), prepared.task.teaching_batches(1))
+    return reduce(model, prepared.settled_plan(step.name), activities)
