@@ -125,7 +125,7 @@ def test_a_mask_of_four_dimensions_is_taken_as_it_is(make: MakeModel, implementa
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("place", ["encoder.0.self_attention", "decoder.0.self_attention", "decoder.0.cross_attention"])
 def test_an_attention_attends_as_a_block_would(make: MakeModel, place: str, implementation: str) -> None:
-    """By the softmax of the scores, with padding in the midst, without a mask, and in a decoder's without being causal."""
+    """By the softmax of the scores: with padding in the midst and without a mask, causal or not, whatever the site."""
     opened = lf.reduce(make("marian", attn_implementation=implementation), {})
     module: Any = module_at(opened, place)
     weights = find_family(opened).attention_weights(module)
@@ -136,7 +136,9 @@ def test_an_attention_attends_as_a_block_would(make: MakeModel, place: str, impl
     for mask in (None, torch.rand(2, read.shape[1]).argsort(dim=1) > 1):
         inputs = BlockInputs(x, None, source, mask) if crosses else BlockInputs(x, mask)
         for causal in (False, True):
-            seen = torch.ones(2, 5, read.shape[1], dtype=torch.bool) if mask is None else mask[:, None].expand(-1, 5, -1)
+            seen = (
+                torch.ones(2, 5, read.shape[1], dtype=torch.bool) if mask is None else mask[:, None].expand(-1, 5, -1)
+            )
             if causal and not crosses:
                 seen = seen & torch.ones(5, 5, dtype=torch.bool).tril()
             scores = weights.scores(x, read).masked_fill(~seen[:, None], torch.finfo(torch.float32).min)
