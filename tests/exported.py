@@ -43,6 +43,7 @@ def manifest(**changes: Any) -> Manifest:
         "task": "image-classification",
         "source": Source(model="m", weights="0", architecture="vit", parameters=1),
         "plan": {},
+        "bytes": 1,
         "parity": Parity(inputs=1, described="none", agreement=1.0, largest_difference=0.0, near_ties=0),
         "versions": {},
     }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from leanformer.config.reader import make_study, read_study
     from leanformer.data.image_files import read_image
     from leanformer.learn.distill import distill
+    from leanformer.learn.vocabulary import trim_target_vocabulary
     from leanformer.model.conversion import convert
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
@@ -44,6 +45,7 @@ __all__ = [
     "runtime",
     "save",
     "sites",
+    "trim_target_vocabulary",
 ]
 
 _HOMES = {
@@ -66,6 +68,7 @@ _HOMES = {
     "run": "leanformer.study.run",
     "save": "leanformer.model.students",
     "sites": "leanformer.model.surgery",
+    "trim_target_vocabulary": "leanformer.learn.vocabulary",
 }
 
 

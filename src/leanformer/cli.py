@@ -1,9 +1,11 @@
-"""The commands: typed functions, no logic."""
+"""The commands: typed functions, no logic.
+
+A command imports what it needs when it runs, so that one that only runs an exported model starts at once.
+"""
 
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import os
 import signal
 import sys
@@ -11,9 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
 from leanformer.core import bounds
@@ -135,7 +134,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"leanformer {importlib.metadata.version('leanformer')}")
+        from importlib.metadata import version
+
+        print(f"leanformer {version('leanformer')}")
         raise typer.Exit
 
 
@@ -164,6 +165,9 @@ def run(
     ] = 1,
 ) -> None:
     """Run a study: train, measure, decide, report. Steps that are done are not run again."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.config.reader import read_study
 
     # Read before PyTorch is imported, which takes seconds: a mistake in the file shows at once.
@@ -198,6 +202,10 @@ def sites(
     ],
 ) -> None:
     """List the sites of a model: the names that a plan's patterns match."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from leanformer.core.progress import quiet_libraries
     from leanformer.model.baseline import fresh_model
     from leanformer.model.family import FAMILIES
@@ -225,6 +233,9 @@ def convert(
     out: Annotated[Path, typer.Argument(parser=_path, help="The directory to write; new or empty.")],
 ) -> None:
     """Write a model's pickled weights as safetensors. No pickled code is run."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.core.progress import quiet_libraries
     from leanformer.model.conversion import convert as convert_model
 
@@ -311,6 +322,77 @@ def predict(
 
 
 @app.command()
+def bench(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            parser=_given,
+            metavar="DIR...",
+            help="Exported models, other models' directories, or hub ids; the first is what the others are compared "
+            "with.",
+        ),
+    ],
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=bounds.BATCH, help="Images or sentences of a call; by default 1 and 32. May be repeated."
+        ),
+    ] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=2,
+            max=bounds.TOKENS,
+            help="Subwords that each source is cut or repeated to, the end mark included; by default sentences are as "
+            "they are. May be repeated.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="The sentences: a file of lines or JSON Lines, or a study file, whose test sentences are taken; by "
+            "default number words.",
+        ),
+    ] = None,
+    beam: Annotated[int, typer.Option(min=1, max=bounds.BEAM, help="Hypotheses per sentence; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, max=bounds.TOKENS, help="Longest translation in subwords.")] = 256,
+    threads: Annotated[int, typer.Option(min=1, max=bounds.THREADS, help="CPU threads.")] = 1,
+    rounds: Annotated[
+        int, typer.Option(min=6, max=bounds.ROUNDS, help="Rounds over all models; fewer than 6 have no interval.")
+    ] = 15,
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="Where to write the times as JSON, for measure.from."),
+    ] = None,
+) -> None:
+    """Time models and exported models in turn: latency and throughput, with intervals."""
+    from leanformer.report.bench import bench_tables, machine_line
+    from leanformer.study.bench import bench as bench_models
+
+    found = bench_models(
+        models,
+        batches=batch or (1, 32),
+        lengths=length or (),
+        data=data,
+        beam=beam,
+        max_tokens=max_tokens,
+        threads=threads,
+        rounds=rounds,
+        device=device,
+        out=out,
+    )
+    console = Console()
+    for table in bench_tables(found):
+        console.print(table)
+    console.print(Text(printable(machine_line(found)), style="dim"))
+    if out is not None:
+        console.print(Text(printable(f"json: {out}")), soft_wrap=True)
+
+
+@app.command()
 def inspect(
     model: Annotated[str, typer.Argument(parser=_given, help="A trained model's directory, or a hub id.")],
     data: Annotated[
@@ -339,6 +421,9 @@ def inspect(
     device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
 ) -> None:
     """Inspect a trained model: how much of each site and head is linear or can be replaced."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.config.reader import read_data, read_probes
 
     section = read_data(data, set_ or ())
@@ -393,6 +478,9 @@ def export(
     ] = None,
 ) -> None:
     """Write a model for use without PyTorch, and check that it says the same there."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.config.reader import read_data
 
     if set_ and data is None:
@@ -421,5 +509,6 @@ def report(
 def main() -> None:
     """Runs the commands; ``leanformer.__main__`` handles the signals around it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # or it looks through all installed packages for some
     keep_freed_memory()
     app(prog_name="leanformer")  # for python -m leanformer too: completion is installed for this name

@@ -51,9 +51,10 @@ def modules(name):
     inside = pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}.") if name != "leanformer" else []
     return [name, *(module.name for module in inside)]
 
-rooms = ["leanformer.core", "leanformer.results", "leanformer.config", "leanformer.runtime", "leanformer.serve"]
+rooms = [f"leanformer.{name}" for name in ("core", "results", "config", "runtime")]
+others = [f"leanformer.{name}" for name in ("data.image_files", "serve.predict", "serve.translate", "cli", "__main__")]
 loaded, before = {}, set(sys.modules)
-for name in ["leanformer", *rooms, "leanformer.data.image_files", "leanformer.cli", "leanformer.__main__"]:
+for name in ["leanformer", *rooms, *others]:
     for module in modules(name):
         import_module(module)
         loaded[module] = sorted({name.partition(".")[0] for name in set(sys.modules) - before})
@@ -129,6 +130,8 @@ COMMANDS = {
     "sites": ["vit"],
     "convert": ["model", "out"],
     "translate": ["model", "text.txt"],
+    "predict": ["model", "text.txt"],
+    "export": ["model", "--to", "onnx"],
     "inspect": ["model", "digits"],
     "report": ["run"],
 }

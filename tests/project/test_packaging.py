@@ -176,7 +176,7 @@ def test_a_deployed_environment_is_small(extra: str, distributions: Path, tmp_pa
 
     assert "translate" in call(str(environment / "bin" / "leanformer"), "--help")
     engine = {"onnx": "onnxruntime"}.get(extra, extra)
-    call(python, "-c", f"import tokenizers, {engine}, leanformer.data.image_files, leanformer.runtime.manifest")
+    call(python, "-c", f"import tokenizers, {engine}, leanformer.runtime, leanformer.serve.predict")
     packages = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     size = int(call("du", "-sm", packages).split()[0])
     print(f"{extra}: {size} MB")

@@ -260,6 +260,9 @@ class MeasureConfig(Section):
     """Where models are trained and measured."""
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads; by default what PyTorch takes."""
+    from_: Annotated[Text | None, Field(alias="from"), OPERATIONAL] = None
+    """A file that ``leanformer bench --out`` wrote where the models are used: latency and throughput are those in it,
+    and it must hold every model of the study. None: they are measured here."""
 
 
 BASELINE = "baseline"
@@ -347,6 +350,15 @@ class Study(Section):
                         f"the name {taken!r} is that of {name} in {precision}, by ship.precision; choose another name "
                         "for this candidate"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _preferred_cost_is_measured(self) -> Study:
+        if self.measure.from_ is not None and self.prefer == "memory":
+            raise ValueError(
+                "prefer: memory is not in the file of measure.from, which holds times; leave measure.from out, or "
+                "prefer another cost"
+            )
         return self
 
     @model_validator(mode="after")

@@ -69,6 +69,11 @@ class TranslationTokenizer:
             )
 
     @property
+    def sides(self) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+        """The tokenizers of source and target; the same where one serves both."""
+        return self._source, self._target
+
+    @property
     def shared(self) -> bool:
         """Whether one tokenizer serves both sides."""
         return self._source is self._target

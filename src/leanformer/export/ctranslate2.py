@@ -12,6 +12,7 @@ cross-attention, MLP, each with its norm after it. A student that lacks some of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -94,7 +95,7 @@ class CTranslate2(Format):
 
     def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> None:
         with torch.no_grad():
-            spec = _specification(model)
+            spec = _specification(copy.deepcopy(model))  # quantization writes into the weights that it is given
             spec.validate()
             spec.optimize(quantization=QUANTIZATIONS[precision])
             place = directory / DIRECTORY
@@ -108,6 +109,7 @@ class CTranslate2(Format):
             results = translator.translate_batch(
                 [[str(token) for token in ids] for ids in sources],
                 beam_size=1,
+                max_batch_size=1,  # in a larger one the logits of what has ended are lost
                 max_input_length=0,
                 min_decoding_length=0,
                 max_decoding_length=max_tokens,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.metadata
 import os
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ from leanformer.export.base import FORMATS, Format
 from leanformer.export.card import card
 from leanformer.export.parity import Comparison, Progress, compare_classifiers, compare_translators
 from leanformer.measure.inputs import image_input
-from leanformer.model.directory import SAFETENSORS, find_directory, safetensors_files
+from leanformer.model.directory import hash_of_weights
 from leanformer.model.family import STUDENT_PREFIX, find_family
 from leanformer.model.generate import most_tokens
 from leanformer.model.surgery import parameter_count
@@ -160,7 +159,7 @@ def export_model(
             task=find_family(model).task,
             source=Source(
                 model=source,
-                weights=_hash_of_weights(source),
+                weights=hash_of_weights(source),
                 architecture=str(model.config.model_type).removeprefix(STUDENT_PREFIX),
                 parameters=parameter_count(model),
                 study=origin.study,
@@ -252,17 +251,6 @@ def _compare(
         cast(Iterable[str], samples.items),
         progress,
     )
-
-
-def _hash_of_weights(source: str) -> str:
-    """SHA-256 of a model's weights, file after file."""
-    directory = find_directory(source, [SAFETENSORS[0], SAFETENSORS[1], "model-*.safetensors"])
-    digest = hashlib.sha256()
-    for path in sorted(safetensors_files(directory, source)):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _versions(form: Format) -> dict[str, str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -20,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from leanformer.core.torch_internals import allocations, silence_profiler
+from leanformer.measure.rounds import in_turn, quick_collections
 from leanformer.model.surgery import parameter_count, sites
 
 T = TypeVar("T")
@@ -223,27 +223,15 @@ def measure_costs(
     """
     costs = {name: Cost() for name in subjects}
     names = list(subjects)
-    with _quick_collections():
+    with quick_collections():
         for done in range(-1, repeats):
-            start = done % len(names)
-            for name in names[start:] + names[:start]:
+            for name in in_turn(names, done):
                 if done < 0:
                     _warm_up(subjects[name](), device, latency_calls, training_steps, costs[name])
                 else:
                     _turn(subjects[name](), device, latency_calls, training_steps, costs[name])
             progress(done + 1, repeats)
     return costs
-
-
-@contextmanager
-def _quick_collections() -> Iterator[None]:
-    """Keeps existing objects out of garbage collection, which each turn needs and they would make slow."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _warm_up(

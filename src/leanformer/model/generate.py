@@ -44,22 +44,12 @@ def translate(
     Raises:
         LeanformerError: A sentence has more tokens than the model has positions, or than its blocks can read.
     """
-    source_limit, target_limit = most_tokens(model)
-    settings = settings_of(model, tokenizer, beam, min(max_tokens, target_limit))
-    where = device or model.device
-
-    def generate(sources: Ids) -> Ids:
-        rows = [torch.tensor(ids) for ids in sources]
-        inputs = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_id)  # (batch, length)
-        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        generated = model.generate(inputs.to(where), attention_mask=mask.to(where), generation_config=settings)
-        return [up_to_end(row[1:], tokenizer.eos_id) for row in generated.tolist()]  # without the start token
-
+    source_limit, _ = most_tokens(model)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         return translate_with(
-            generate,
+            lambda sources: generate(model, tokenizer, sources, beam=beam, max_tokens=max_tokens, device=device),
             tokenizer,
             sentences,
             longest=source_limit,
@@ -72,6 +62,38 @@ def translate(
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    sources: Sequence[Sequence[int]],
+    *,
+    beam: int = 1,
+    max_tokens: int,
+    device: torch.device | str | None = None,
+) -> Ids:
+    """The ids of translations of one batch of sources.
+
+    Args:
+        model: As of ``translate``, in evaluation mode.
+        tokenizer: Its tokenizer.
+        sources: Ids, each with its end mark; their lengths are not checked.
+        beam: As of ``translate``.
+        max_tokens: As of ``translate``.
+        device: As of ``translate``.
+
+    Returns:
+        For each source the ids, without the start mark, with the end mark where the translation has ended.
+    """
+    settings = settings_of(model, tokenizer, beam, min(max_tokens, most_tokens(model)[1]))
+    where = device or model.device
+    rows = [torch.tensor(ids) for ids in sources]
+    inputs = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_id)  # (batch, length)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    generated = model.generate(inputs.to(where), attention_mask=mask.to(where), generation_config=settings)
+    return [up_to_end(row[1:], tokenizer.eos_id) for row in generated.tolist()]  # without the start token
 
 
 def most_tokens(model: PreTrainedModel) -> tuple[int, int]:

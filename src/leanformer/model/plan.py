@@ -16,6 +16,8 @@ from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError, quoted
 
 LONGEST_PATTERN = 200
+TARGET_VOCABULARY = "target_vocabulary"
+"""The key of a plan that says which subwords a decoder keeps (``model/vocabulary.py``); it is no site."""
 
 Plan = Mapping[str, str | Mapping[str, Any]]
 
@@ -48,6 +50,8 @@ def match(plan: Plan, sites: Sequence[Site]) -> dict[str, Choice]:
         raise LeanformerError(f"a plan is a mapping of site patterns to blocks, not {quoted(plan)}")
     chosen: dict[str, Choice] = {}
     for pattern, entry in plan.items():
+        if pattern == TARGET_VOCABULARY:
+            continue
         if not isinstance(pattern, str) or not pattern or len(pattern) > LONGEST_PATTERN:
             raise LeanformerError(
                 f"plan {quoted(pattern)}: a pattern of site names is a text of 1 to {LONGEST_PATTERN} characters"

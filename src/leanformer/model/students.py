@@ -33,6 +33,7 @@ from leanformer.model.plan import Plan
 from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
 from leanformer.model.surgery import ResolvedPlan, combine, install, resolve, sites
+from leanformer.model.vocabulary import kept_ids, trimmed_generation, trimmed_settings
 from leanformer.model.weights import check_weights_are_there, device_and_dtype, same_weights_other_modules
 
 
@@ -69,7 +70,7 @@ def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity
     student = family.student_model_class(config)
     copy_attention_implementation(model, student)
     student.load_state_dict(opened.state_dict())
-    _settle_generation(student, model)
+    _settle_generation(student, model, change)
     device, dtype = device_and_dtype(model)
     return student.to(device=device, dtype=dtype).train(model.training)
 
@@ -89,9 +90,9 @@ def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
         LeanformerError: As in ``reduce``.
     """
     family = find_family(model)
-    config = _student_config(family, model, resolve(model, plan))
-    student = outline(family.student_model_class, config)
-    _settle_generation(student, model)
+    change = resolve(model, plan)
+    student = outline(family.student_model_class, _student_config(family, model, change))
+    _settle_generation(student, model, change)
     return student.train(model.training)
 
 
@@ -101,14 +102,17 @@ def _student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan
         key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")
     }
     settings["plan"] = combine(settings.get("plan") or {}, change)
+    if (ids := kept_ids(change)) is not None:
+        settings = trimmed_settings(settings, ids)
     return family.student_config_class(**settings)
 
 
-def _settle_generation(student: PreTrainedModel, model: PreTrainedModel) -> None:
+def _settle_generation(student: PreTrainedModel, model: PreTrainedModel, change: ResolvedPlan) -> None:
     """Gives a student that writes text the generation settings of its model, limited to what its blocks can read."""
     if not student.can_generate():
         return
-    student.generation_config = copy.deepcopy(model.generation_config)
+    ids, settings = kept_ids(change), model.generation_config
+    student.generation_config = copy.deepcopy(settings) if ids is None else trimmed_generation(settings, ids)
     _, limit = length_limits(student)
     if limit is not None:
         # One more than the decoder can read: the last token that is written is never read.

@@ -20,11 +20,14 @@ from leanformer.core.memory import memory_named
 from leanformer.model.family import Family, find_family
 from leanformer.model.hf import computed_tensors
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
-from leanformer.model.plan import Choice, Plan, match
+from leanformer.model.plan import TARGET_VOCABULARY, Choice, Plan, match
+from leanformer.model.vocabulary import check_kept, composed, resolve_vocabulary, trim_decoder
 from leanformer.model.weights import device_and_dtype
 
 ResolvedPlan = dict[str, dict[str, Any]]
-"""Site name -> {"block": name, every argument}: what was changed at a model, complete enough to rebuild it."""
+"""Site name -> {"block": name, every argument}: what was changed at a model, complete enough to rebuild it.
+
+``target_vocabulary``, which is no site, has an entry of the same form."""
 
 _KEPT: dict[SiteKind, str] = {
     "self_attention": "attention",
@@ -153,6 +156,8 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
         if not _may_read(choice.block, teacher, site):
             teacher, site = None, replace(site, block="attention of fewer heads")
         resolved[name] = {"block": choice.block.name, **choice.block.resolve(choice.arguments, site, teacher)}
+    if TARGET_VOCABULARY in plan:
+        resolved[TARGET_VOCABULARY] = resolve_vocabulary(model, family, plan[TARGET_VOCABULARY])
     return resolved
 
 
@@ -167,6 +172,8 @@ def _drops_special_tokens(pooling: Choice | None, places: Mapping[str, Site]) ->
 def combine(before: ResolvedPlan, change: ResolvedPlan) -> ResolvedPlan:
     """The plan of a student of a student: the later change wins, and one at a wide site replaces those in it."""
     kept = {name: entry for name, entry in before.items() if not any(holds(other, name) for other in change)}
+    if TARGET_VOCABULARY in before and TARGET_VOCABULARY in change:
+        change = {**change, TARGET_VOCABULARY: composed(before[TARGET_VOCABULARY], change[TARGET_VOCABULARY])}
     # Through JSON and back, so that a plan in memory equals what the file will give.
     merged: ResolvedPlan = json.loads(json.dumps({**kept, **change}))
     return merged
@@ -206,6 +213,12 @@ def install(
     family.open(model)
     places = {site.name: site for site in sites(model)}
     for name, entry in plan.items():
+        if name == TARGET_VOCABULARY and take_over:
+            trim_decoder(model, entry["ids"])
+            continue
+        if name == TARGET_VOCABULARY and family.has_decoder_vocabulary:
+            check_kept(entry, model.config)  # the structure follows from the configuration's sizes
+            continue
         if name not in places or "block" not in entry:
             raise LeanformerError(f"plan {name!r}: the model has no such site, or the entry names no block")
         put(model, places[name], build(model, places[name], entry, take_over, (activities or {}).get(name)))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING
 
 from leanformer.core.bounds import BATCH, BEAM, TOKENS
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.translating import Ids, Translated, translate_with
 from leanformer.runtime.engines.base import Generates
 from leanformer.runtime.manifest import TextInput
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 BATCH_TOKENS = 4096
 _CLEANED = {
@@ -58,6 +60,8 @@ class TextTokenizer:
 
 
 def _open(file: Path) -> Tokenizer:
+    from tokenizers import Tokenizer  # imported here: a classifier starts sooner without it
+
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -83,6 +87,11 @@ class Translator:
         self.texts = texts
         self.tokenizer = tokenizer
         self._engine = engine
+
+    @property
+    def max_source_tokens(self) -> int:
+        """Most subwords of a source, the end mark included."""
+        return self.texts.max_source_tokens
 
     def translate(
         self,

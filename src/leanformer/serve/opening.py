@@ -7,13 +7,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from leanformer.core.translating import Ids, Tokenizer
 from leanformer.runtime import Classifier, load
 from leanformer.runtime.manifest import is_exported
 from leanformer.runtime.translator import BATCH_TOKENS
 
 
 class Translates(Protocol):
-    """A translator, whatever runs it."""
+    """A translator, whatever runs it.
+
+    Attributes:
+        tokenizer: Of both sides.
+        max_source_tokens: Most subwords of a source, the end mark included.
+    """
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def max_source_tokens(self) -> int: ...
 
     def translate(
         self,
@@ -24,6 +36,9 @@ class Translates(Protocol):
         progress: Callable[[int], object] | None = None,
     ) -> list[str]:
         """As ``runtime.Translator.translate``."""
+
+    def generate(self, sources: Sequence[Sequence[int]], *, beam: int = 1, max_tokens: int | None = None) -> Ids:
+        """As ``runtime.Translator.generate``."""
 
 
 def open_model(model: str, device: str, threads: int | None) -> Classifier | Translates:

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from leanformer.core.machine import pick_device
 from leanformer.core.memory import memory_named
 from leanformer.core.progress import quiet_libraries
+from leanformer.core.translating import Ids
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.measure.inputs import image_input
-from leanformer.model.generate import most_tokens, translate
+from leanformer.model.generate import generate, most_tokens, translate
 from leanformer.model.students import load
 from leanformer.runtime import Classifier
 from leanformer.runtime.translator import BATCH_TOKENS
@@ -47,7 +48,8 @@ class TorchTranslator:
 
     def __init__(self, model: PreTrainedModel, tokenizer: TranslationTokenizer) -> None:
         self._model = model
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        self.max_source_tokens = most_tokens(model)[0]
 
     def translate(
         self,
@@ -60,13 +62,18 @@ class TorchTranslator:
         with memory_named(f"translating batches of {batch_tokens:,} subwords", "lower --batch-tokens or --beam"):
             return translate(
                 self._model,
-                self._tokenizer,
+                self.tokenizer,
                 lines,
                 beam=beam,
                 max_tokens=max_tokens or most_tokens(self._model)[1],
                 batch_tokens=batch_tokens,
                 progress=progress,
             ).texts
+
+    def generate(self, sources: Sequence[Sequence[int]], *, beam: int = 1, max_tokens: int | None = None) -> Ids:
+        most = max_tokens or most_tokens(self._model)[1]
+        with memory_named(f"translating {len(sources):,} sentences at once", "lower --batch or --beam"):
+            return generate(self._model, self.tokenizer, sources, beam=beam, max_tokens=most)
 
 
 def open_torch_model(name: str, device: str, threads: int | None) -> Classifier | TorchTranslator:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from leanformer.config.base import BASELINE, Study
 from leanformer.core.warning import rows
 from leanformer.decide import judge
-from leanformer.decide.decision import decide, recommend, weak_baseline, without_acceptances
+from leanformer.decide.decision import recommend
 from leanformer.decide.judge import difference_of
-from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
 from leanformer.results.costs import COSTS, RUNTIMES
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.schema import FORMAT, FORMS, VERSION
+from leanformer.study.arms import Arm, CandidateOutcome, Judged, arms_of, best_seed
+from leanformer.study.given_times import GivenTimes
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
@@ -29,130 +29,14 @@ COST_METHOD = (
     "optimizer state) for a batch of {batch} (inference) or {train_batch} (training). Operations are those of matrix "
     "products and convolutions; a multiply-add counts as two."
 )
+GIVEN_METHOD = (
+    " Latency and throughput, though, were not measured here, but by leanformer bench {described}; memory was not "
+    "measured there."
+)
 ENGINE_METHOD = (
     " Latency, throughput and memory are those of the exported models in {engine}; there memory is the peak of a whole "
     "process that opens the model and runs the batch."
 )
-
-
-@dataclass(frozen=True)
-class ExportOutcome:
-    """The outcome of one export of a candidate's or the baseline's trained model.
-
-    Args:
-        format: The format.
-        precision: The precision of the weights.
-        decides: Whether it is decided on; if not, it was only measured.
-        result: ``status``, and ``reason`` where that is ``failed``; else ``seed``, ``bytes`` and ``parity``.
-        answers: Its answers on the test split; None where it failed or is not decided on.
-        directory: The exported directory, relative to the run directory.
-    """
-
-    format: str
-    precision: str
-    decides: bool
-    result: Mapping[str, Any]
-    answers: Any
-    directory: str
-
-    @property
-    def runtime(self) -> str:
-        """What it runs in, with the precision: ``onnx-int8``."""
-        return f"{self.format}-{self.precision}"
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is an exported model."""
-        return bool(self.result["status"] == "ok")
-
-
-@dataclass(frozen=True)
-class CandidateOutcome:
-    """The outcome of one candidate's trials.
-
-    Args:
-        name: The candidate's name; ``baseline`` for the baseline.
-        method: ``scratch`` or ``distill``.
-        plan: As the study writes it; empty for the baseline.
-        structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``, ``decoding``.
-        search: One entry for each learning rate of the search.
-        trials: Seed -> the trial's result.
-        tested: The answers on the test split, of the trials that succeeded.
-        directories: Seed -> the trial's directory, relative to the run directory.
-        bytes: Of a trained model's weights; None where the trials failed.
-        exports: Its exports.
-    """
-
-    name: str
-    method: str
-    plan: Mapping[str, Any]
-    structure: Mapping[str, Any]
-    search: Sequence[Mapping[str, Any]]
-    trials: Mapping[int, Mapping[str, Any]]
-    tested: Outcome
-    directories: Mapping[int, str]
-    bytes: int | None = None
-    exports: Sequence[ExportOutcome] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether the trials of all seeds succeeded."""
-        return len(self.tested.answers) == len(self.trials)
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """What a row is about: a recipe, which is a candidate with all its seeds, or one exported model.
-
-    Args:
-        name: The row's name.
-        outcome: The candidate's outcome, or the baseline's.
-        export: The exported model; None where the row is about the recipe.
-    """
-
-    name: str
-    outcome: CandidateOutcome
-    export: ExportOutcome | None
-
-    @property
-    def ok(self) -> bool:
-        """Whether there are answers to compare."""
-        return self.outcome.ok and (self.export is None or self.export.ok)
-
-    @property
-    def tested(self) -> Outcome:
-        """The answers on the test split."""
-        if self.export is None:
-            return self.outcome.tested
-        return Outcome({self.export.result["seed"]: self.export.answers} if self.ok else {})
-
-    def beside(self, other: _Arm) -> Outcome:
-        """This arm's answers under the seeds of another: two exported models are compared, whatever their seeds."""
-        if self.export is None:
-            return self.tested
-        (answers,) = self.tested.each()
-        return Outcome(dict.fromkeys(other.tested.answers, answers))
-
-    def failures(self) -> list[dict[str, Any]]:
-        """Why trainings failed, or the export did."""
-        failed = _failures(self.outcome)
-        if not failed and self.export is not None and not self.export.ok:
-            seed = self.export.result.get("seed", next(iter(self.outcome.trials)))
-            failed = [{"seed": seed, "reason": f"its export failed: {self.export.result['reason']}"}]
-        return failed
-
-
-def _arms(study: Study, outcomes: Sequence[CandidateOutcome]) -> list[_Arm]:
-    """The rows of the results, the baseline's first. A further precision of a model has a row after the model's own."""
-    if study.ship is None:
-        return [_Arm(outcome.name, outcome, None) for outcome in outcomes]
-    first = study.ship.precision[0]
-    return [
-        _Arm(outcome.name if export.precision == first else f"{outcome.name}-{export.precision}", outcome, export)
-        for outcome in outcomes
-        for export in outcome.exports
-        if export.decides
-    ]
 
 
 def assemble(
@@ -161,6 +45,7 @@ def assemble(
     outcomes: Sequence[CandidateOutcome],
     costs: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
+    given_times: GivenTimes | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, in the form of the study's task (``leanformer.results``).
 
@@ -170,11 +55,12 @@ def assemble(
         outcomes: The baseline's first, then the candidates'.
         costs: Name -> ``training`` and ``speeds``, which maps runtimes to costs, for measured models.
         environment: Versions and machine.
+        given_times: Where latency and throughput come from; None: they were measured here.
     """
     metric = METRICS[study.accept.metric]
-    arms = _arms(study, outcomes)
-    judged = _Judged(study, task, arms)
-    recipes = None if study.ship is None else _Judged(study, task, [_Arm(o.name, o, None) for o in outcomes])
+    arms = arms_of(study, outcomes)
+    judged = Judged(study, task, arms)
+    recipes = None if study.ship is None else Judged(study, task, [Arm(o.name, o, None) for o in outcomes])
     models = [_row(study, task, arm, arms[0], costs.get(arm.outcome.name), judged, recipes) for arm in arms]
     prices = {row["name"]: COSTS[study.prefer].of(row) for row in models}
     ship = shipped = recommended = None
@@ -213,65 +99,32 @@ def assemble(
             "cost": COST_METHOD.format(
                 repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.batch
             )
-            + (ENGINE_METHOD.format(engine=" and ".join(engines)) if engines else ""),
+            + _further_method(engines, given_times),
         },
         "study": study.model_dump(mode="json"),
     }
     return FORMS[study.task].model_validate(content).content()
 
 
-class _Judged:
-    """The comparison of all arms with the first, and the decisions.
-
-    Args:
-        study: The study.
-        task: Its task.
-        arms: The baseline's first.
-    """
-
-    def __init__(self, study: Study, task: Task, arms: Sequence[_Arm]) -> None:
-        baseline, *others = arms
-        accept, metric = study.accept, METRICS[study.accept.metric]
-        self.arms = {arm.name: arm for arm in arms}
-        self.comparisons: dict[str, Comparison] = {
-            arm.name: task.compare(baseline.beside(arm), arm.tested) for arm in others if baseline.ok and arm.ok
-        }
-        self.decisions = decide(self.comparisons, accept.max_drop, accept.confidence, metric)
-        self.weak = None
-        if baseline.ok:
-            level = task.quality(baseline.tested).mean
-            self.weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
-        if self.weak is not None:
-            self.decisions = without_acceptances(self.decisions, self.weak)
+def _further_method(engines: Sequence[str], given_times: GivenTimes | None) -> str:
+    """How costs were measured if not in PyTorch, or not here."""
+    if given_times is not None:
+        return GIVEN_METHOD.format(described=given_times.described)
+    return ENGINE_METHOD.format(engine=" and ".join(engines)) if engines else ""
 
 
-def best_seed(trials: Mapping[int, Mapping[str, Any]], metric: Metric) -> int:
-    """The seed of the best trial on the validation split: a choice on the test split would bias its result.
-
-    Args:
-        trials: Seed -> the trial's result.
-        metric: The study's metric.
-    """
-
-    def validated(seed: int) -> float:
-        value = trials[seed]["validation"].get(f"validation_{metric.key}")  # an earlier version had none
-        return -math.inf if value is None else metric.sign * float(value)
-
-    return max(trials, key=validated)
-
-
-def _seed_that_ships(arm: _Arm, metric: Metric) -> int:
+def _seed_that_ships(arm: Arm, metric: Metric) -> int:
     return best_seed(arm.outcome.trials, metric) if arm.export is None else int(arm.export.result["seed"])
 
 
 def _row(
     study: Study,
     task: Task,
-    arm: _Arm,
-    baseline: _Arm,
+    arm: Arm,
+    baseline: Arm,
     cost: Mapping[str, Any] | None,
-    judged: _Judged,
-    recipes: _Judged | None,
+    judged: Judged,
+    recipes: Judged | None,
 ) -> dict[str, Any]:
     outcome = arm.outcome
     structure, base = outcome.structure, baseline.outcome.structure
@@ -331,7 +184,7 @@ def _row(
     return row
 
 
-def _decided(judged: _Judged, name: str, metric: Metric) -> dict[str, Any]:
+def _decided(judged: Judged, name: str, metric: Metric) -> dict[str, Any]:
     """The difference to the baseline, and the decision."""
     comparison = judged.comparisons[name]
     return {
@@ -341,7 +194,7 @@ def _decided(judged: _Judged, name: str, metric: Metric) -> dict[str, Any]:
     }
 
 
-def _recipe(task: Task, recipes: _Judged, name: str, metric: Metric) -> dict[str, Any] | None:
+def _recipe(task: Task, recipes: Judged, name: str, metric: Metric) -> dict[str, Any] | None:
     """The decision on a recipe, beside the one on the exported model; None where a training failed."""
     arm = recipes.arms[name]
     if not arm.ok:
@@ -355,7 +208,7 @@ def _recipe(task: Task, recipes: _Judged, name: str, metric: Metric) -> dict[str
     return {"quality": task.quality(arm.tested), **decided}
 
 
-def _artifact(task: Task, arm: _Arm) -> dict[str, Any] | None:
+def _artifact(task: Task, arm: Arm) -> dict[str, Any] | None:
     """The exported model of a row, with its quality before it was exported."""
     export = arm.export
     if export is None:
@@ -373,7 +226,7 @@ def _artifact(task: Task, arm: _Arm) -> dict[str, Any] | None:
     }
 
 
-def _costs(study: Study, arm: _Arm, cost: Mapping[str, Any]) -> dict[str, Any]:
+def _costs(study: Study, arm: Arm, cost: Mapping[str, Any]) -> dict[str, Any]:
     """A row's costs: in each runtime, those of the first once more on top, and those of training."""
     speeds = []
     for runtime in study.runtimes:
@@ -391,14 +244,6 @@ def _costs(study: Study, arm: _Arm, cost: Mapping[str, Any]) -> dict[str, Any]:
         examples = statistics.median(trial["trained"]["examples"] for trial in trials)
         found["train_seconds"] = examples / cost["training"]["train_examples_per_second"]
     return found
-
-
-def _failures(outcome: CandidateOutcome) -> list[dict[str, Any]]:
-    return [
-        {"seed": seed, "reason": trial["trained"]["reason"]}
-        for seed, trial in outcome.trials.items()
-        if trial["trained"]["status"] != "ok"
-    ]
 
 
 def _q_ratio(task: Task, parameters: int) -> float | None:

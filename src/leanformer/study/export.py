@@ -125,10 +125,12 @@ def _found(given: str) -> tuple[str, Origin, Study | None]:
         if ship is None:
             raise LeanformerError(f"{given}: the study has no model to recommend; give a model's directory in it")
         given = str(directory / ship)
-    match = re.fullmatch(r"(.+?)/+([^/]+)/+seed-(\d+)/+model/*", str(Path(given).expanduser().absolute()))
-    if match is None or not (Path(match[1]) / STUDY).is_file():
+    parts = Path(given).expanduser().absolute().parts
+    trial = re.fullmatch(r"trials/([^/]+)/seed-(\d+)/model", "/".join(parts[-4:]))
+    run = Path(*parts[:-4])
+    if trial is None or not (run / STUDY).is_file():
         return given, Origin(), None
-    run, candidate, seed = Path(match[1]), match[2], int(match[3])
+    candidate, seed = trial[1], int(trial[2])
     study = read_study(run / STUDY)
     return given, Origin(study.name, candidate, seed, _decision(run, candidate)), study
 

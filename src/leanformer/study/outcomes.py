@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from leanformer.core.files import remove
-from leanformer.study.assemble import CandidateOutcome, ExportOutcome
+from leanformer.study.arms import CandidateOutcome, ExportOutcome
 from leanformer.study.graph import exports_of, trials_of
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.shipping import EXPORTED

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,24 +15,21 @@ from leanformer.blocks.kit.base import BlockModule
 from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, Runtime, Study
 from leanformer.core.errors import LeanformerError
 from leanformer.core.events import Reporter
-from leanformer.core.files import write_atomically
-from leanformer.core.json_files import DamagedError, read_sealed, sealed
 from leanformer.core.machine import pick_device
-from leanformer.core.memory import memory_named
 from leanformer.core.signatures import content_signature, files_signature
 from leanformer.export.base import FORMATS
 from leanformer.learn.lessons import check_tokens_agree
-from leanformer.learn.step import TrainingStep, make_accelerator, settle_precision
-from leanformer.measure.cost import Cost, Exported, Subject, forward_flops, measure_costs, parameters_by_kind
+from leanformer.learn.step import make_accelerator, settle_precision
+from leanformer.measure.cost import forward_flops, parameters_by_kind
 from leanformer.model.family import FAMILIES
-from leanformer.model.plan import match
-from leanformer.model.students import load, outline_of_student
+from leanformer.model.plan import TARGET_VOCABULARY, Plan, match
+from leanformer.model.students import outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
-from leanformer.runtime.loading import load as open_exported
-from leanformer.study.assemble import CandidateOutcome
+from leanformer.model.vocabulary import KEPT_SUBWORDS, target_parameters, target_vocabulary
+from leanformer.study.given_times import GivenTimes
 from leanformer.study.store import RunDirectory
 from leanformer.study.teaching import Teaching, lessons_of
-from leanformer.tasks.base import open_task
+from leanformer.tasks.base import Task, open_task
 
 
 class PreparedStudy:
@@ -66,21 +59,30 @@ class PreparedStudy:
                 f"baseline.fresh does nothing here: the models of a family ({study.baseline.model}) have random "
                 "weights anyway; leave it out"
             )
+        self.given_times: GivenTimes | None = None
+        if study.measure.from_ is not None:
+            beam = self.task.evaluation_settings().get("beam", 1)
+            self.given_times = GivenTimes(study.measure.from_, study.task, beam)
         self.task.check_keys()
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
+        self._settled: dict[str, Plan] = {}
+        self._tasks: dict[str, Task] = {BASELINE: self.task}
         self._outline = self.task.baseline_outline
         self._exportable: dict[tuple[str, Runtime], bool] = {}
         for name, candidate in study.candidates.items():
             where = f"candidates.{name}"
             try:
-                plan = resolve(self._outline, candidate.plan)
+                self._settled[name] = self.task.settle_plan(candidate.plan)
+                plan = resolve(self._outline, self._settled[name])
                 if not plan:
                     self._check_control(candidate)
             except LeanformerError as error:
                 raise LeanformerError(f"{where}: {error}") from None
-            self.task.check_plan(plan, where)
+            self._tasks[name] = self.task.for_plan(plan, where)
+            for task in dict.fromkeys((self.task, self._tasks[name])):  # blocks are taught on the baseline's tokens
+                task.check_plan(plan, where)
             if candidate.method == "distill":
                 check_tokens_agree(plan, self.finetune(candidate), where)
                 if self.finetune(candidate).targets == "teacher" and not study.writes:
@@ -89,10 +91,11 @@ class PreparedStudy:
                         "finetune.logits a weight"
                     )
             learns = candidate.method == "scratch" or self.finetune(candidate).epochs > 0
-            if not learns and all(entry["block"] == "none" for entry in plan.values()):
+            if not learns and all(entry["block"] in ("none", KEPT_SUBWORDS) for entry in plan.values()):
+                only = "leaves out subwords" if TARGET_VOCABULARY in plan else "empties sites"
                 raise LeanformerError(
-                    f"{where}: the plan only empties sites, so that there is no block to teach; give finetune "
-                    "epochs, or take method scratch"
+                    f"{where}: the plan only {only}, so that there is no block to teach; give finetune epochs, or take "
+                    "method scratch"
                 )
             self.plans[name] = plan
         self._check_exports()
@@ -166,6 +169,14 @@ class PreparedStudy:
         if finetune.targets != "auto":
             return finetune
         return finetune.model_copy(update={"targets": "teacher" if self.study.writes else "data"})
+
+    def settled_plan(self, name: str) -> Plan:
+        """A candidate's plan as the study writes it, with what depends on the data written out."""
+        return self._settled[name]
+
+    def task_of(self, name: str) -> Task:
+        """The task as a candidate or the baseline sees it, which may have a tokenizer of its own."""
+        return self._tasks[name]
 
     def is_distilled(self, name: str) -> bool:
         """Whether a candidate's blocks are taught by the baseline."""
@@ -249,6 +260,8 @@ class PreparedStudy:
                     "added": parameters[1] - kept if changed else 0,
                 }
             )
+        if TARGET_VOCABULARY in plan:
+            changes.append(self._change_of_vocabulary(name, student))
         with torch.random.fork_rng(devices=[]):
             # With random weights; without any, steps that depend on a mask could not be counted.
             whole = type(student)(student.config).eval()
@@ -256,86 +269,29 @@ class PreparedStudy:
             "changes": changes,
             "parameters": parameter_count(student),
             "parameters_by_kind": parameters_by_kind(student),
-            "flops_per_example": forward_flops(whole, self.task.example()),
-            "decoding": self.task.decoding(whole),
+            "flops_per_example": forward_flops(whole, self.task_of(name).example()),
+            "decoding": self.task_of(name).decoding(whole),
         }
 
-    def costs(self, outcomes: list[CandidateOutcome]) -> dict[str, dict[str, Any]]:
-        """Time and memory of every model whose trials succeeded, measured together.
+    def _change_of_vocabulary(self, name: str, student: PreTrainedModel) -> dict[str, Any]:
+        """What leaving out target subwords changed: rows of the embeddings and of the output projection.
 
-        Returns:
-            Name -> ``training``, the costs of its training, and ``speeds``, which maps ``torch`` and forms of export,
-            such as ``onnx-int8``, to the costs there.
+        A baseline whose sides share one matrix keeps it for the source, and its student has a second, smaller one.
         """
-        known = [outcome for outcome in outcomes if outcome.ok]
-        if not known:
-            return {}
-        subjects: dict[tuple[str, str], Callable[[], Subject | Exported]] = {}
-        settings: dict[str, Any] = {}
-        for outcome in known:
-            trial = self.directory.path / next(iter(outcome.directories.values()))
-            subjects[outcome.name, "torch"] = partial(self._subject, trial / "model")
-            settings[outcome.name] = {"torch": read_sealed(trial / "settings.json")}
-            for export in outcome.exports:
-                if export.ok and export.format in self.study.runtimes:
-                    place = self.directory.path / export.directory
-                    subjects[outcome.name, export.runtime] = partial(self._exported, place)
-                    settings[outcome.name][export.runtime] = read_sealed(place.parent / "settings.json")
-        path = self.directory.path / "costs.json"
-        key = {
-            "measure": self.study.measure.model_dump(mode="json"),
-            "runtimes": list(self.study.runtimes),
-            "evaluation": self.task.evaluation_settings(),
-            "figures": [figure.name for figure in fields(Cost)],  # a version with more figures measures again
-            "models": settings,
+        candidate = self.candidates[name]
+        assert candidate is not None  # the baseline is not changed
+        before, after = target_parameters(self._outline), target_parameters(student)
+        return {
+            "site": TARGET_VOCABULARY,
+            "kind": TARGET_VOCABULARY,
+            "block": KEPT_SUBWORDS,
+            "arguments": {**candidate.plan[TARGET_VOCABULARY], "kept": target_vocabulary(student.config)},
+            "changed": True,
+            "parameters_before": before,
+            "parameters_after": after,
+            "removed": max(0, before - after),
+            "added": max(0, after - before),
         }
-        costs = self._known_costs(path, key)
-        if costs is not None:
-            return costs
-        self.reporter.say(f"{self.study.name}: measuring time and memory of {len(known)} models in turn")
-        measure = self.study.measure
-        what = f"measuring {len(known)} models with measure.throughput_batch {measure.throughput_batch}"
-        with memory_named(what, "lower measure.throughput_batch"):
-            measured = measure_costs(subjects, self.device, measure.repeats, measure.latency_calls)
-        costs = {outcome.name: {"training": {}, "speeds": {}} for outcome in known}
-        for (name, runtime), cost in measured.items():
-            if runtime == "torch":
-                costs[name]["training"] = cost.of_training()
-            speed = cost.speed()
-            if speed is not None:
-                costs[name]["speeds"][runtime] = speed
-        self.directory.check()
-        write_atomically(path, sealed({"settings": key, "costs": costs}))
-        return costs
-
-    def _known_costs(self, path: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
-        """The costs that an earlier run measured with the same settings."""
-        if not path.exists():
-            return None
-        try:
-            known = read_sealed(path)
-        except DamagedError as error:
-            self.reporter.warn(f"{error}; it is measured again")
-            return None
-        if known.get("settings") != settings or "costs" not in known:
-            return None
-        costs: dict[str, dict[str, Any]] = known["costs"]
-        return costs
-
-    def _subject(self, saved: Path) -> Subject:
-        """A saved model, loaded to be measured."""
-        subject = self.task.subject(load(saved).to(self.device), self._step)
-        return replace(subject, infers="torch" in self.study.runtimes)
-
-    def _exported(self, directory: Path) -> Exported:
-        """An exported model, opened to be measured, with as many threads as PyTorch has."""
-        threads = torch.get_num_threads()
-        return self.task.exported(directory, open_exported(directory, threads))
-
-    def _step(self, model: PreTrainedModel) -> TrainingStep:
-        """A training step on a copy of the model, for timing."""
-        rate = self.study.train.learning_rate[0]
-        return TrainingStep(copy.deepcopy(model).train(), self.study.train, rate, self.accelerator, self.task.loss())
 
 
 def _taken_over(module: torch.nn.Module | None) -> int:

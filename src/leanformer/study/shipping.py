@@ -17,7 +17,7 @@ from leanformer.export.run import Origin, Samples, export_model
 from leanformer.model.students import load
 from leanformer.results.metrics import METRICS
 from leanformer.runtime.loading import load as open_exported
-from leanformer.study.assemble import best_seed
+from leanformer.study.arms import best_seed
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import RecordedStep, Step, ended_well
 from leanformer.study.training import PREDICTIONS, Trial, is_scored_otherwise, scored
@@ -85,7 +85,9 @@ class ExportStep(RecordedStep):
             manifest = export_model(
                 load(model),
                 str(model),
-                Samples(prepared.task.samples(ENOUGH), f"of the training and validation data of {source}"),
+                Samples(
+                    prepared.task_of(self.name).samples(ENOUGH), f"of the training and validation data of {source}"
+                ),
                 directory / EXPORTED,
                 to=self.format,
                 precision=self.precision,
@@ -104,7 +106,7 @@ class ExportStep(RecordedStep):
         prepared.reporter.wrote("model", directory / EXPORTED)
         if self.decides:
             exported = open_exported(directory / EXPORTED, torch.get_num_threads())
-            answers = prepared.task.evaluate_exported(exported)
+            answers = prepared.task_of(self.name).evaluate_exported(exported)
             prepared.directory.replace_file(directory / PREDICTIONS, answers.to_bytes())
             result |= {"evaluation": prepared.task.evaluation_settings(), **scored(prepared, answers)}
         prepared.reporter.done(f"{manifest.parity.agreement:.2%} of {manifest.parity.inputs:,} answers as before")

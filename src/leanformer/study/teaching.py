@@ -37,6 +37,7 @@ from leanformer.learn.lessons import (
 from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed, frozen_copy
 from leanformer.learn.train import Trained, train
+from leanformer.model.plan import TARGET_VOCABULARY
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
 from leanformer.study.store import RunDirectory
@@ -54,7 +55,7 @@ def lessons_of(plans: Sequence[ResolvedPlan]) -> dict[str, tuple[str, Mapping[st
         lesson_key(name, entry): (name, entry)
         for plan in plans
         for name, entry in plan.items()
-        if name != "pooling" and entry["block"] != "none"
+        if name not in ("pooling", TARGET_VOCABULARY) and entry["block"] != "none"
     }
 
 

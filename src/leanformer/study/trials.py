@@ -65,8 +65,8 @@ class SearchStep(TrainedStep):
             "trained": asdict(trained),
         }
         if trained.status == "ok":
-            save_model(prepared, model, directory / "model")
-            answers = prepared.task.validation_answers(model)
+            save_model(prepared, self.name, model, directory / "model")
+            answers = prepared.task_of(self.name).validation_answers(model)
             if answers is not None:
                 write_atomically(directory / VALIDATION, answers.to_bytes())
                 result["scoring"] = prepared.task.scoring_settings()
@@ -155,4 +155,4 @@ def _model(prepared: PreparedStudy, step: TrainedStep) -> PreTrainedModel:
         return copy.deepcopy(model).to(prepared.device)
     model = model.to(prepared.device)
     activities = find_activities(model, prepared.plans[step.name].items(), prepared.task.teaching_batches(1))
-    return reduce(model, candidate.plan, activities)
+    return reduce(model, prepared.settled_plan(step.name), activities)

@@ -21,6 +21,7 @@ from leanformer.learn.losses import Batch, Loss
 from leanformer.learn.step import TrainingStep
 from leanformer.learn.train import TrainingBatches
 from leanformer.measure.cost import Exported, Subject
+from leanformer.model.plan import Plan
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.rows import Quality
@@ -102,6 +103,23 @@ class Task(ABC):
         Raises:
             LeanformerError: The data do not suit a block.
         """
+
+    def settle_plan(self, plan: Plan) -> Plan:
+        """A plan as the study writes it, with what depends on the data written out, such as which subwords are kept.
+
+        Raises:
+            LeanformerError: It does not fit the data.
+        """
+        return plan
+
+    def for_plan(self, plan: ResolvedPlan, where: str) -> Task:
+        """The task as models of a plan see it: with a tokenizer of their own, where the plan changes that.
+
+        Args:
+            plan: The plan, resolved.
+            where: The candidate, for notes and warnings.
+        """
+        return self
 
     def check_keys(self) -> None:  # noqa: B027 - all keys may have an effect
         """Checks that the study's keys have an effect with this baseline.

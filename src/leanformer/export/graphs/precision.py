@@ -163,7 +163,7 @@ def _quantize_embeddings(quantized: onnx.ModelProto, graph: onnx.ModelProto) -> 
                 tables[table] = _own_rows(quantized, arrays[table], table) if twin is None else _shared(quantized, twin)
             numbers, scales = tables[table]
             at, output = list(part.node).index(node), node.output[0]
-            rows = [f"{output}_{what}" for what in ("int8", "float", "scale")]
+            rows = [f"{output}_rows_{what}" for what in ("int8", "float", "scale")]
             part.node.remove(node)
             for offset, new in enumerate(
                 (

@@ -39,10 +39,10 @@ def trace(
         outputs: Their names.
     """
     with _quiet(), torch.no_grad():
+        # In two steps: from a module, the second would freeze a dimension that it cannot keep dynamic.
+        exported = torch.export.export(module, (), dict(inputs), dynamic_shapes=dict(dynamic))
         program = torch.onnx.export(
-            module,
-            kwargs=dict(inputs),
-            dynamic_shapes=dict(dynamic),
+            exported,
             input_names=list(inputs),
             output_names=list(outputs),
             opset_version=OPSET,
