@@ -63,7 +63,9 @@ def test_an_exported_translator(translator: Path, tmp_path: Path) -> None:
     assert json.loads((out / "manifest.json").read_text())["source"]["candidate"] == "lean"
     student = lf.load(translator)
     assert manifest.plan == student.config.plan
-    assert manifest.source.parameters == sum(weight.numel() for weight in student.parameters()) - 2 * 32 * 16  # positions
+    assert (
+        manifest.source.parameters == sum(weight.numel() for weight in student.parameters()) - 2 * 32 * 16
+    )  # positions
     assert manifest.source.architecture == "marian"
     assert manifest.texts is not None
     assert (manifest.texts.max_source_tokens, manifest.texts.eos_id) == (32, 0)
@@ -90,9 +92,7 @@ def test_an_exported_translator(translator: Path, tmp_path: Path) -> None:
     assert "the same translation for 40 of 40 inputs, logits within" in card
 
 
-def test_a_changed_weight_is_noticed(
-    translator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_weight_is_noticed(translator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     form = FORMATS["ctranslate2"]
     write = form.write
 
