@@ -124,7 +124,8 @@ def test_export_says_what_it_wrote_and_how_it_was_compared(
     texts = ["eins", "zwei", "drei"]
     tokenizer = train_tokenizer(TokenizerConfig(vocabulary=270), texts, texts)
     size = tokenizer.source_vocabulary
-    lf.save(make_translator("marian", vocab_size=size, decoder_vocab_size=size), tmp_path / "model")
+    marks = {"pad_token_id": tokenizer.pad_id, "decoder_start_token_id": tokenizer.pad_id}
+    lf.save(make_translator("marian", vocab_size=size, decoder_vocab_size=size, **marks), tmp_path / "model")
     tokenizer.save(tmp_path / "model")
     (tmp_path / "data").mkdir()
     for split, lines in {"train": 12, "validation": 3, "test": 3}.items():
