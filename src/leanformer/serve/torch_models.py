@@ -53,6 +53,7 @@ class TorchTranslator:
         self.tokenizer = tokenizer
         self.max_source_tokens = most_tokens(model)[0]
 
+    @quiet_libraries()
     def translate(
         self,
         lines: Sequence[str],
@@ -61,10 +62,7 @@ class TorchTranslator:
         batch_tokens: int = BATCH_TOKENS,
         progress: Callable[[int], object] | None = None,
     ) -> list[str]:
-        running_out = memory_named(
-            f"translating batches of {batch_tokens:,} subwords", "lower --batch-tokens or --beam"
-        )
-        with quiet_libraries(), running_out:
+        with memory_named(f"translating batches of {batch_tokens:,} subwords", "lower --batch-tokens or --beam"):
             return translate(
                 self._model,
                 self.tokenizer,
@@ -81,6 +79,7 @@ class TorchTranslator:
             return generate(self._model, self.tokenizer, sources, beam=beam, max_tokens=most)
 
 
+@quiet_libraries()
 def open_torch_model(name: str, device: str, threads: int | None) -> Classifier | TorchTranslator:
     """Opens a model with the images' preparation or the tokenizer that lie beside it; see ``open_model``."""
     model = _load(name, device, threads)
@@ -89,6 +88,7 @@ def open_torch_model(name: str, device: str, threads: int | None) -> Classifier 
     return Classifier(image_input(name, model), TorchClassifier(model))
 
 
+@quiet_libraries()
 def open_torch_translator(name: str, device: str, threads: int | None) -> TorchTranslator:
     """Opens a translator with its tokenizer; see ``open_translator``."""
     model = _load(name, device, threads)
@@ -100,5 +100,4 @@ def open_torch_translator(name: str, device: str, threads: int | None) -> TorchT
 def _load(name: str, device: str, threads: int | None) -> PreTrainedModel:
     if threads is not None:
         torch.set_num_threads(threads)  # of this process, which does nothing else
-    with quiet_libraries():
-        return load(name).to(pick_device(device, "--device"))
+    return load(name).to(pick_device(device, "--device"))
