@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from leanformer.export.base import FORMATS, Format, WritesLogits
 from leanformer.results.reader import read_results
 from leanformer.runtime.engines.base import ENGINES
 from leanformer.runtime.manifest import Precision
+from leanformer.study.export import export
 
 MakeStudy = Callable[..., dict[str, Any]]
 
@@ -140,3 +143,8 @@ def test_a_run_without_results(tmp_path: Path, run_directory: Path) -> None:
 def test_data_of_a_wrong_type(run_directory: Path) -> None:
     with pytest.raises(LeanformerError, match="data: give a source or a mapping of its keys, not 3"):
         lf.export(run_directory, "ctranslate2", data=3)  # type: ignore[arg-type]
+
+
+def test_the_room_export_does_not_hide_the_function() -> None:
+    assert isinstance(sys.modules["leanformer.export"], ModuleType)
+    assert lf.export is export
