@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from exported import write_translator
 from PIL import Image
 from transformers import PreTrainedModel
 
@@ -158,6 +159,37 @@ def test_sites_of_a_family_and_of_a_student(
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert lines["encoder.0.mlp"] == ["none", "0"]
     assert lines["encoder.2.self_attention"] == ["attention", f"{4 * (24 * 24 + 24):,}"]
+
+
+def test_bench_prints_models_times_and_the_machine(
+    leanformer: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("leanformer.measure.bench.LEAST_SECONDS", 0)
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("a", "b" * 100)
+    for name in names:
+        write_translator(tmp_path / name)
+    (tmp_path / "text.txt").write_text("one two\nthree\n")
+    options = ("--data", "text.txt", "--batch", "1", "--batch", "64", "--length", "5", "--rounds", "6")
+    assert leanformer("bench", *names, *options, "--out", "bench.json") == 0
+    output = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in output.splitlines())
+    assert output.count("ONNX Runtime float32") == 2
+    for words in (
+        " 1x5 1 ",
+        "64x5 1 ",
+        " 5 ",
+        " 320 ",
+        "text.txt; medians of 6 rounds",
+        "threads 1",
+        "json: bench.json",
+    ):
+        assert words in output
+    sizes = [sum(model["files"].values()) for model in json.loads((tmp_path / "bench.json").read_text())["models"]]
+    assert sizes == [sum(file.stat().st_size for file in (tmp_path / name).iterdir()) for name in names]
 
 
 def test_version(leanformer: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
