@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from leanformer.core.errors import LeanformerError
 from leanformer.export.base import FORMATS, Format
 from leanformer.model.family import find_family
-from leanformer.runtime.manifest import PRECISIONS, Precision
+from leanformer.runtime.manifest import Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +30,7 @@ class Onnx(Format):
     """
 
     name = "onnx"
-    precisions = PRECISIONS
+    precisions = ("float32", "int8", "float16")
 
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
         """Every model can be held, where the packages are there; see ``Format``."""
