@@ -152,7 +152,8 @@ def tiny(task: str) -> dict[str, Any]:
 
 def keys_of(form: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every key of a section, those of the sections in it too."""
-    for name, field in form.model_fields.items():
+    for field_name, field in form.model_fields.items():
+        name = field.alias or field_name  # "from" cannot be a name in Python
         yield (*prefix, name)
         if name == "candidates":
             yield from keys_of(CandidateConfig, (*prefix, name, "lean"))
@@ -667,6 +668,9 @@ COMMANDS: dict[str, list[str]] = {
     "the data of inspect": ["inspect", "./nowhere", "PLACE"],
     "the directory of inspect": ["inspect", "./nowhere", "digits", "--out", "PLACE"],
     "the directory of report": ["report", "PLACE"],
+    "the model of bench": ["bench", "PLACE"],
+    "the result of bench": ["bench", "./nowhere", "--out", "PLACE"],
+    "the data of bench": ["bench", "./nowhere", "--data", "PLACE"],
 }
 
 
@@ -745,6 +749,13 @@ OPTIONS: list[list[str]] = [
     ["inspect", "m", "digits", "--epochs"],
     ["inspect", "m", "digits", "--device"],
     ["inspect", "m", "digits", "--probe"],
+    ["bench", "m", "--batch"],
+    ["bench", "m", "--length"],
+    ["bench", "m", "--beam"],
+    ["bench", "m", "--max-tokens"],
+    ["bench", "m", "--threads"],
+    ["bench", "m", "--rounds"],
+    ["bench", "m", "--device"],
     ["run", "s", "--nonsense"],
     ["nonsense"],
 ]

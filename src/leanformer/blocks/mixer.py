@@ -79,7 +79,10 @@ class MixerModule(HeadsModule):
         else:
             mixed = mix_pairs(self._weights(states.shape[1], values.shape[1]), values)
         if self.max_distance is not None:
-            near = self._near(states, real if state is None else inputs.padding_mask, values.shape[1])
+            if state is not None and torch.compiler.is_exporting():
+                near = torch.full((1, 1), state.length + 1, device=states.device).clamp(max=self.max_distance + 1)
+            else:
+                near = self._near(states, real if state is None else inputs.padding_mask, values.shape[1])
             near = near.to(torch.promote_types(mixed.dtype, torch.float32))
             mixed = mixed * (USUAL_TOKENS / near).sqrt().to(mixed.dtype)[..., None]
         if self.gate is None:
@@ -90,6 +93,11 @@ class MixerModule(HeadsModule):
     def _with_earlier(self, values: torch.Tensor, state: DecodingState) -> torch.Tensor:
         """The new values after the earlier ones that are near enough; the state keeps those that later tokens need."""
         assert self.max_distance is not None
+        if torch.compiler.is_exporting():  # as many as a token may read, zeros in front of the first
+            earlier = state.tensors or {"values": values.new_zeros(len(values), self.max_distance, values.shape[2])}
+            values = torch.cat([earlier["values"], values], dim=1)
+            state.tensors = {"values": values[:, 1:]}
+            return values
         if state.tensors:
             values = torch.cat([state.tensors["values"], values], dim=1)
         near = values[:, max(0, values.shape[1] - self.max_distance) :]
@@ -112,6 +120,12 @@ class MixerModule(HeadsModule):
             assert self.max_length is not None
             check_length(self.site_name, "mixer", self.max_length, tokens, "tokens")
             return self.mixing[:, :tokens, :tokens]
+        if torch.compiler.is_exporting():  # to a graph for any number of tokens
+            own, other = (torch.arange(length, device=self.mixing.device) for length in (tokens, read))
+            distances = other - own[:, None] + (read - tokens + self.max_distance)  # from the least with a weight on
+            padded = F.pad(self.mixing, (1, 1))
+            index = (distances + 1).clamp(min=0, max=padded.shape[1] - 1)
+            return padded.index_select(1, index.flatten()).unflatten(1, (tokens, read))
         # How many distances in the text, before and after, have no weight; below 0: how many weights are not used.
         before, after = read - 1 - self.max_distance, tokens - 1 - (0 if self.causal else self.max_distance)
         by_distance = F.pad(self.mixing, (before, after))  # (groups, read + tokens - 1)

@@ -52,6 +52,9 @@ class FactoredMap(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, d_model) -> (heads, batch, tokens, width): heads first, as the products give them."""
+        if torch.compiler.is_exporting():  # as one matrix, which quantizers want
+            mapped = F.linear(self.down(states), torch.block_diag(*self.up).T, self.bias)
+            return mapped.unflatten(-1, (len(self.up), -1)).movedim(2, 0)
         parts = self.down(states).flatten(0, 1).unflatten(1, (len(self.up), -1)).transpose(0, 1)
         if self.bias is None:
             mapped = torch.bmm(parts, self.up)  # (heads, batch * tokens, width)
@@ -125,6 +128,8 @@ class SlotsModule(HeadsModule):
     def mix(self, inputs: BlockInputs) -> torch.Tensor:
         """The heads; see ``HeadsModule``."""
         hidden_states, padding_mask, state = inputs.hidden_states, inputs.padding_mask, inputs.state
+        if state is not None and torch.compiler.is_exporting():
+            return self._exported_step(inputs, state)
         if state is not None and state.tensors and hidden_states.shape[1] == 1:
             real = None if padding_mask is None else padding_mask[:, -1:, None].bool()  # (batch, 1, 1)
             return self._step(hidden_states if real is None else hidden_states.masked_fill(~real, 0), real, state)
@@ -181,6 +186,30 @@ class SlotsModule(HeadsModule):
             return self._mix_one(shares, numerator)
         with without_autocast(states.device):
             return self._mix_one(shares, numerator).to(parts.dtype)
+
+    def _exported_step(self, inputs: BlockInputs, state: DecodingState) -> torch.Tensor:
+        """As ``_step``, but the first token too, and in as few operations of a graph as possible."""
+        if self.cross and not state.tensors:
+            self._source_slots(inputs)
+        states, shared = inputs.hidden_states, self._join(state)
+        state.shared = {}  # it is made of weights alone
+        maps = F.linear(states, shared["weight"], shared["bias"])
+        values, maps = maps.tensor_split([self.value.out_features if self.causal else 0], dim=-1)
+        if "up" in shared:
+            maps = F.linear(maps, torch.block_diag(*shared["up"]).T, shared["up_bias"].flatten())
+        scores, gates = maps.tensor_split([self.heads * self.slots if self.causal else 0], dim=-1)
+        if isinstance(self.gate, nn.Sequential):
+            gates = self.gate(states)
+        shape = (len(states), self.heads, 1, self.slots)
+        shares = wide(gates).view(shape).softmax(dim=-1)
+        if self.causal:
+            weights = bounded_exp(wide(scores)).view(shape)
+            sums = {"numerator": wide(values).view(*shape[:2], -1, 1) * weights, "denominator": weights}
+            state.tensors = {name: state.tensors[name] + new if state.tensors else new for name, new in sums.items()}
+            shares, slots = shares / state.tensors["denominator"], state.tensors["numerator"]
+        else:
+            slots = state.tensors["slots"]
+        return (shares @ slots.mT).view(len(states), 1, -1)  # the slots: (batch, heads, d_head, slots)
 
     def _join(self, state: DecodingState) -> dict[str, torch.Tensor]:
         """The weights of a step's linear maps side by side, kept in the state for the steps to come.

@@ -78,7 +78,7 @@ class SynthesizerModule(HeadsModule):
         if state is not None:
             state.tensors = {"scores": scores, "values": values}
         scores = self._scores(states, values.shape[1]) + scores[:, :, None]  # (batch, heads, tokens, read)
-        if self.causal:
+        if self.causal and states.shape[1] > 1:
             later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(before + 1)
             scores = scores.masked_fill(later, UNREAD)
         weights = scores.softmax(dim=-1).to(values.dtype)
@@ -87,6 +87,9 @@ class SynthesizerModule(HeadsModule):
 
     def _scores(self, states: torch.Tensor, read: int) -> torch.Tensor:
         """Each token's scores for the first positions: (batch, tokens, d) -> (batch, heads, tokens, read)."""
+        if torch.compiler.is_exporting():  # the weights stay one matrix, as quantizers want it
+            scores = wide(self.score(torch.relu(self.hidden(states))))
+            return scores.unflatten(-1, (self.heads, -1))[..., :read].transpose(1, 2)
         weight = self.score.weight.unflatten(0, (self.heads, -1))[:, :read]  # (heads, read, hidden)
         bias = self.score.bias.unflatten(0, (self.heads, -1))[:, :read]
         hidden = torch.relu(self.hidden(states))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -145,3 +146,22 @@ def allocations(record: torch.profiler.profile) -> Iterator[int]:
     events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):
         yield int(event.nbytes())
+
+
+# Exporting
+
+
+@contextmanager
+def as_if_exporting() -> Iterator[None]:
+    """A context in which models compute as while they are exported to a graph.
+
+    Relies on ``torch.compiler._is_exporting_flag``, which ``torch.compiler.is_exporting`` returns.
+    """
+    import torch
+
+    before = torch.compiler._is_exporting_flag
+    torch.compiler._is_exporting_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_exporting_flag = before

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
-from leanformer.export.base import FORMATS, Format
+from leanformer.core.translating import up_to_end
+from leanformer.export.base import FORMATS, Format, Logits, WritesLogits
 from leanformer.model.family import find_family
-from leanformer.runtime.manifest import Precision
+from leanformer.runtime.engines.onnx import translator_inputs
+from leanformer.runtime.manifest import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +34,8 @@ class Onnx(Format):
     """
 
     name = "onnx"
-    precisions = ("float32", "int8", "float16")
+    precisions = PRECISIONS
+    packages = ("onnx", "onnxscript", "onnxruntime")
 
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
         """Every model can be held, where the packages are there; see ``Format``."""
@@ -57,6 +62,24 @@ class Onnx(Format):
             graph = to_float16(graph)
         large = graph.ByteSize() > LARGEST_FILE
         onnx.save(graph, directory / FILE, save_as_external_data=large, location=f"{FILE}.data" if large else None)
+
+    def writer(self, model: PreTrainedModel, directory: Path) -> WritesLogits:
+        """By the same graph with one output more; see ``Format``."""
+        import onnxruntime
+
+        from leanformer.export.graphs.translator import translator_graph
+
+        pad_id, end_id = model.generation_config.pad_token_id, model.generation_config.eos_token_id
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = torch.get_num_threads()
+        graph = translator_graph(model, with_logits=True).SerializeToString()
+        session = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
+
+        def write(sources: Sequence[Sequence[int]], max_tokens: int) -> list[Logits]:
+            tokens, logits = session.run(["tokens", "logits"], translator_inputs(sources, pad_id, max_tokens))
+            return [rows[: len(up_to_end(ids, end_id))] for ids, rows in zip(tokens.tolist(), logits, strict=True)]
+
+        return write
 
 
 def _graph(model: PreTrainedModel) -> onnx.ModelProto:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from leanformer.blocks.kit.base import BlockModule
-from leanformer.blocks.kit.dot_product import attend, split_heads
+from leanformer.blocks.kit.dot_product import attend, attend_plainly, split_heads
 from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.state import DecodingState
 
@@ -51,6 +51,8 @@ class SoftmaxAttention(BlockModule):
     def forward(self, inputs: BlockInputs) -> torch.Tensor:
         """(batch, tokens, d_model) -> (batch, tokens or 1, d_model): see ``BlockModule``."""
         state = inputs.state
+        if state is not None and torch.compiler.is_exporting():
+            return self._exported_step(inputs, state)
         asking = inputs.hidden_states[:, :1] if inputs.first_token else inputs.hidden_states
         query = self.queries(asking)
         if not self.cross:
@@ -71,6 +73,28 @@ class SoftmaxAttention(BlockModule):
                     state.tensors = {"key": key, "value": value}
         query, key = self.sharpened(query, key)
         return self.projected(attend(query, key, value, self.heads, mask, self.dropout if self.training else 0.0))
+
+    def _exported_step(self, inputs: BlockInputs, state: DecodingState) -> torch.Tensor:
+        """The output for one token of each sequence, (batch, 1, d_model), in as few operations of a graph as possible.
+
+        Keys and values are kept by head, and keys as they are multiplied: nothing is done twice to an earlier token.
+        """
+        query = self.queries(inputs.hidden_states)
+        if self.cross and state.tensors:
+            query, _ = self.sharpened(query, query)
+            key, value = _kept(state)
+        else:
+            read = inputs.source if self.cross else inputs.hidden_states
+            assert read is not None
+            key, value = self.keys_and_values(read, None if self.cross else query)
+            query, key = self.sharpened(query, key)
+            key, value = split_heads(key, self.heads), split_heads(value, self.heads)
+            if state.tensors:
+                key, value = (torch.cat((old, new), 2) for old, new in zip(_kept(state), (key, value), strict=True))
+            state.tensors = {"key": key, "value": value}
+        mask = _source_mask(inputs) if self.cross else None
+        mixed = attend_plainly(split_heads(query, self.heads), key, value, mask, 0.0)
+        return self.projected(mixed.transpose(1, 2).flatten(2))
 
     def attention_weights(self, inputs: BlockInputs) -> torch.Tensor:
         """The weights with which it averages; see ``BlockModule``."""

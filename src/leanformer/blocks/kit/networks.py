@@ -217,6 +217,10 @@ class CausalNetwork(Network):
     def _slots(self, sources: int, first: int, tokens: int) -> tuple[Slots, Slots]:
         """The shares of the source's tokens, and of the decoder's that are read now."""
         rest = self.norm.weight.shape[1] - self.sources
+        if torch.compiler.is_exporting() and not self.token_alone:  # where the cuts are is not known yet
+            tensors = (self.norm.weight, self.norm.bias, self.first.weight)
+            source = [whole.narrow(1, 0, sources) for whole in tensors]
+            return self.slots(*source), self.slots(*(w.narrow(1, self.sources + first, tokens) for w in tensors))
         own = [0, rest, 0] if self.token_alone else [first, tokens, rest - first - tokens]
         # Cut at once: each single cut would have a gradient of the whole size.
         cuts = [

@@ -34,7 +34,7 @@ def repeats(*tensors: torch.Tensor) -> int:
     Args:
         tensors: All tensors of the sequences, batch first.
     """
-    if tensors[0].is_meta:  # shapes alone cannot be compared
+    if tensors[0].is_meta or torch.compiler.is_exporting():  # shapes alone cannot be compared
         return 1
     same = torch.stack([(tensor[1:] == tensor[:-1]).flatten(1).all(dim=1) for tensor in tensors]).all(dim=0)
     first = (~same).nonzero().flatten() + 1  # of each run of equal sequences, but for the first run
@@ -93,6 +93,8 @@ def check_length(site_name: str, block: str, max_length: int, length: int, what:
     Raises:
         LeanformerError: There are too many.
     """
+    if torch.compiler.is_exporting():  # the length is none yet: whoever runs the graph knows its limits
+        return
     if length > max_length:
         raise LeanformerError(
             f"{site_name}: its {block} block reads at most {max_length} {what}, not {length}; "

@@ -1,0 +1,306 @@
+"""A translator as one graph: the encoder, and the greedy loop that writes a token at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from leanformer.core.errors import LeanformerError
+from leanformer.export.graphs.decoding import LEAST_TOKENS, Programs, programs
+from leanformer.export.graphs.rewriting import finish, simplify
+from leanformer.model.generate import most_tokens
+
+OPSET = 20
+
+# Settings of generation that change what a greedy search writes and that the graph does not follow, and the values with
+# which they change nothing.
+WITHOUT = {
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "exponential_decay_length_penalty": (None,),
+    "guidance_scale": (None, 1),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "no_repeat_ngram_size": (None, 0),
+    "repetition_penalty": (None, 1.0),
+    "sequence_bias": (None,),
+    "watermarking_config": (None,),
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a greedy search needs to know beside the model.
+
+    Args:
+        start: The token that starts a translation.
+        end: The token that ends one.
+        padding: The token after the end.
+        never: Tokens that are never written.
+        never_first: Tokens that are not written first.
+        first: The token that is always written first, or None.
+    """
+
+    start: int
+    end: int
+    padding: int
+    never: frozenset[int]
+    never_first: frozenset[int]
+    first: int | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Search:
+        """What a model's generation settings say.
+
+        Raises:
+            LeanformerError: They ask for something that the graph does not do.
+        """
+        settings: GenerationConfig = model.generation_config
+        for name, neutral in WITHOUT.items():
+            value = getattr(settings, name, None)
+            if value not in neutral:
+                raise LeanformerError(
+                    f"generation setting {name} = {value}: a graph's greedy search does not follow it; remove it from "
+                    "generation_config.json"
+                )
+        end = settings.eos_token_id if settings.eos_token_id is not None else model.config.eos_token_id
+        ends = end if isinstance(end, list) else [end]
+        if len(ends) != 1:
+            raise LeanformerError(f"generation setting eos_token_id = {end}: a graph's search has one end; give one")
+        bad = settings.bad_words_ids or []
+        for words in bad:
+            if len(words) != 1:
+                raise LeanformerError(
+                    f"generation setting bad_words_ids: {words} has {len(words)} tokens, and a graph's greedy search "
+                    "leaves out single tokens alone; remove it from generation_config.json"
+                )
+        never = {word for (word,) in bad if word != ends[0]} | set(settings.suppress_tokens or ())
+        padding = settings.pad_token_id if settings.pad_token_id is not None else model.config.pad_token_id
+        start = settings.decoder_start_token_id
+        return cls(
+            start=int(model.config.decoder_start_token_id if start is None else start),
+            end=int(ends[0]),
+            padding=int(padding),
+            never=frozenset(never),
+            never_first=frozenset(settings.begin_suppress_tokens or ()),
+            first=settings.forced_bos_token_id,
+        )
+
+    def biases(self, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is added to the logits of the first token, and to those of the others: shape (vocabulary,) each."""
+        bias = model.final_logits_bias.detach()[0].clone()
+        bias[list(self.never)] = -torch.inf
+        first = bias.clone()
+        first[list(self.never_first)] = -torch.inf
+        if self.first is not None:
+            others = torch.arange(len(first)) != self.first
+            first = model.final_logits_bias.detach()[0].masked_fill(others, -torch.inf)
+        return first, bias
+
+
+def translator_graph(model: PreTrainedModel, with_logits: bool = False) -> onnx.ModelProto:
+    """The graph of a translator with the whole greedy search in it, in float32.
+
+    Its inputs, of any batch and any length that the model takes:
+
+    - ``input_ids``, int64, (batch, source): each source with its end mark, padded at the right;
+    - ``attention_mask``, int64, likewise: 1 at tokens, 0 at padding;
+    - ``max_new_tokens``, int64, a scalar: most tokens of a translation, the end mark included.
+
+    Its outputs:
+
+    - ``tokens``, int64, (batch, written): the translations without the start mark, up to the end mark, then padding.
+      They are what ``generate`` writes greedily; one of the greatest length ends with a forced end mark.
+    - ``logits``, with ``with_logits``, float32, (batch, chosen, vocabulary): what each token was chosen by, minus
+      infinity at tokens that may not be written. ``chosen`` is ``written``, or one less where the end was forced.
+
+    Args:
+        model: A Marian or BART, or a student of one, on the CPU, in float32 and evaluation mode. It is not changed.
+        with_logits: Whether the graph has the second output, with which it can be compared with the model.
+
+    Raises:
+        LeanformerError: The model's generation settings ask for what the graph does not do, or it reads too few tokens.
+    """
+    limits = most_tokens(model)
+    if min(limits) < LEAST_TOKENS:
+        raise LeanformerError(
+            f"the model reads at most {min(limits)} tokens, and a graph is made for {LEAST_TOKENS} or more; "
+            "make the model's blocks with a greater max_length"
+        )
+    search = Search.of(model)
+    traced = programs(model, search.start, *search.biases(model))
+    first, following = _trace(traced)
+    graph = _Stitching(traced, first.graph, following.graph, search, with_logits).graph()
+    whole = ir.Model(graph, ir_version=10, producer_name="leanformer")
+    finish(whole)
+    return ir.serde.serialize_model(whole)
+
+
+def _trace(traced: Programs) -> tuple[ir.Model, ir.Model]:
+    """The graphs of both programs, their constants folded."""
+    any_size = torch.export.Dim.DYNAMIC
+    batch, source, read = {0: any_size}, {0: any_size, 1: any_size}, {0: any_size}
+    state = [dict.fromkeys(dimensions, any_size) for dimensions in traced.dynamic]
+    return (
+        _exported(traced.first, traced.first_inputs, (source, source)),
+        _exported(traced.following, traced.following_inputs, (batch, source, read, state)),
+    )
+
+
+def _exported(program: torch.nn.Module, inputs: tuple[Any, ...], dynamic: tuple[Any, ...]) -> ir.Model:
+    with torch.no_grad(), _quiet():
+        exported = torch.onnx.export(
+            program, inputs, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET, optimize=False, verbose=False
+        )
+    assert exported is not None
+    simplify(exported.model)
+    return exported.model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter prints about itself and about libraries that are not installed."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+class _Stitching:
+    """Puts both programs into one graph: the second as the body of a loop."""
+
+    def __init__(
+        self, traced: Programs, first: ir.Graph, following: ir.Graph, search: Search, with_logits: bool
+    ) -> None:
+        self.traced = traced
+        self.first = first
+        self.following = following
+        self.search = search
+        self.with_logits = with_logits
+
+    def graph(self) -> ir.Graph:
+        """The whole graph; both programs' own are used up."""
+        outer = self.first
+        ids, mask = outer.inputs
+        ids.name, mask.name = "input_ids", "attention_mask"
+        for value in (ids, mask):
+            value.shape = ir.Shape(["batch", "source"])
+        most = _input("max_new_tokens", ir.DataType.INT64, [])
+        outer.inputs.append(most)
+        logits, *state = outer.outputs
+        outer.outputs.clear()
+        op = _Operations(outer)
+        one_more = op("Equal", most, op.constant(1))
+        token = op("Where", one_more, op.constant(self.search.end), op("ArgMax", logits, axis=1, keepdims=0))
+        ended = op("Equal", token, op.constant(self.search.end))
+        body, carried = self._body(mask, dict(zip(self.traced.following.entries, state, strict=True)))
+        # The token at the greatest length is forced: no step is needed for it.
+        loop = ir.node(
+            "Loop",
+            [op("Sub", most, op.constant(2)), op("Not", op("ReduceMin", ended, keepdims=0)), token, ended, *carried],
+            attributes={"body": body},
+            num_outputs=len(carried) + (4 if self.with_logits else 3),
+        )
+        outer.append(loop)
+        _, ended_then, *rest = loop.outputs
+        rows = op("Shape", token)  # (batch,)
+        later = rest[len(carried)]  # (steps, batch); (0, 0) where there was no step
+        written = [op("Unsqueeze", token, op.constant([0])), op.rows(later, rows)]
+        last = op("Where", ended_then, op.constant(self.search.padding), op.constant(self.search.end))
+        unended = op("Cast", op("Not", op("ReduceMin", ended_then, keepdims=1)), to=ir.DataType.INT64)  # (1,): 0 or 1
+        written.append(op("Slice", op("Unsqueeze", last, op.constant([0])), op.constant([0]), unended))
+        tokens = op("Concat", *written, axis=0)  # (written, batch)
+        ends = op("Cast", op("Equal", tokens, op.constant(self.search.end)), to=ir.DataType.INT64)
+        before = op("CumSum", ends, op.constant(0), exclusive=1)
+        tokens = op("Where", op("Cast", before, to=ir.DataType.BOOL), op.constant(self.search.padding), tokens)
+        outer.outputs.append(op.output("tokens", op("Transpose", tokens, perm=[1, 0]), ["batch", "written"]))
+        if self.with_logits:
+            sizes = op("Shape", logits)  # (batch, vocabulary)
+            every = op("Concat", op("Unsqueeze", logits, op.constant([0])), op.rows(rest[-1], sizes), axis=0)
+            shape = ["batch", "chosen", logits.shape[1] if logits.shape is not None else "vocabulary"]
+            outer.outputs.append(op.output("logits", op("Transpose", every, perm=[1, 0, 2]), shape))
+        return outer
+
+    def _body(self, mask: ir.Value, state: dict[Any, ir.Value]) -> tuple[ir.Graph, list[ir.Value]]:
+        """The loop's body, and what the entries of the state that change start with."""
+        body = self.following
+        token, source_mask, read, *inputs = body.inputs
+        logits, *changed = body.outputs
+        body.inputs.clear()
+        body.outputs.clear()
+        changing = self.traced.following.changing
+        # What never changes is read from the graph around the loop.
+        entries = dict(zip(self.traced.following.entries, inputs, strict=True))
+        for entry, value in entries.items():
+            if entry not in changing:
+                value.replace_all_uses_with(state[entry])
+        source_mask.replace_all_uses_with(mask)
+        number, going = _input("number", ir.DataType.INT64, []), _input("going", ir.DataType.BOOL, [])
+        ended = _input("ended", ir.DataType.BOOL, ["batch"])
+        body.inputs.extend([number, going, token, ended, *(entries[entry] for entry in changing)])
+        op = _Operations(body)
+        next_token = op("ArgMax", logits, axis=1, keepdims=0)
+        ends = op("Or", ended, op("Equal", next_token, op.constant(self.search.end)))
+        body.outputs.append(op("Not", op("ReduceMin", ends, keepdims=0)))
+        body.outputs.extend([next_token, ends, *changed, op("Identity", next_token)])
+        if self.with_logits:
+            body.outputs.append(op("Identity", logits))
+        self._count(read, number)
+        return body, [state[entry] for entry in changing]
+
+    def _count(self, read: ir.Value, number: ir.Value) -> None:
+        """Puts the loop's count in place of the length of what was read: one more than the steps before this one."""
+        shapes = [node for node in self.following if node.op_type == "Shape" and node.inputs[0] is read]
+        op = _Operations(self.following, before=self.following[0])
+        length = op("Add", number, op.constant([1]))
+        for node in shapes:
+            node.outputs[0].replace_all_uses_with(length)
+            self.following.remove(node, safe=True)
+
+
+def _input(name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+
+
+class _Operations:
+    """Adds nodes to a graph."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node | None = None) -> None:
+        self.graph = graph
+        self.before = before
+
+    def __call__(self, kind: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        node = ir.node(kind, list(inputs), attributes=attributes)
+        if self.before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self.before, node)
+        return node.outputs[0]
+
+    def constant(self, value: int | list[int]) -> ir.Value:
+        return self("Constant", value=ir.tensor(np.array(value, dtype=np.int64)))
+
+    def rows(self, value: ir.Value, sizes: ir.Value) -> ir.Value:
+        """A loop's output, (steps, *sizes): a loop without a step does not know the sizes."""
+        return self("Reshape", value, self("Concat", self.constant([-1]), sizes, axis=0))
+
+    def output(self, name: str, value: ir.Value, shape: list[int | str]) -> ir.Value:
+        value.name, value.shape = name, ir.Shape(shape)
+        value.type = ir.TensorType(ir.DataType.INT64 if name == "tokens" else ir.DataType.FLOAT)
+        return value
