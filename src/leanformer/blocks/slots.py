@@ -206,7 +206,8 @@ class SlotsModule(HeadsModule):
             sizes.insert(0, self.value.out_features)
         parts = list(maps.split_with_sizes(sizes, dim=-1)) if len(sizes) > 1 else [maps]
         gates = parts.pop() if linear_gate else self.gate(states)
-        shape = (len(states), self.heads, 1, self.slots)
+        # Not len(states), which would freeze the batch of the example.
+        shape = (states.shape[0], self.heads, 1, self.slots)
         shares = wide(gates).view(shape).softmax(dim=-1)
         if self.causal:
             weights = bounded_exp(wide(parts.pop())).view(shape)
@@ -216,7 +217,7 @@ class SlotsModule(HeadsModule):
             shares, slots = shares / state.tensors["denominator"], state.tensors["numerator"]
         else:
             slots = state.tensors["slots"]
-        return (shares @ slots.mT).view(len(states), 1, -1)  # the slots: (batch, heads, d_head, slots)
+        return (shares @ slots.mT).view(states.shape[0], 1, -1)  # the slots: (batch, heads, d_head, slots)
 
     def _join(self, state: DecodingState) -> dict[str, torch.Tensor]:
         """The weights of a step's linear maps side by side, kept in the state for the steps to come.

@@ -99,7 +99,7 @@ class SynthesizerModule(HeadsModule):
     def _read(self, states: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of tokens that are read, (batch, heads or 1, tokens), and their values, (batch, tokens, channels)."""
         if self.source_score is None:
-            scores = wide(states.new_zeros(len(states), 1, states.shape[1]))
+            scores = wide(states.new_zeros(states.shape[0], 1, states.shape[1]))
         else:
             scores = wide(self.source_score(states)).transpose(1, 2)
         return scores.masked_fill(~real[:, None], UNREAD), self.value(states)

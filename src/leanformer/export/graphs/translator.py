@@ -160,9 +160,8 @@ def _trace(traced: Programs) -> tuple[ir.Model, ir.Model]:
 
 def _exported(program: torch.nn.Module, inputs: tuple[Any, ...], dynamic: tuple[Any, ...]) -> ir.Model:
     with torch.no_grad(), _quiet():
-        exported = torch.onnx.export(
-            program, inputs, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET, optimize=False, verbose=False
-        )
+        traced = torch.export.export(program, inputs, dynamic_shapes=dynamic)
+        exported = torch.onnx.export(traced, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
     assert exported is not None
     simplify(exported.model)
     return exported.model
