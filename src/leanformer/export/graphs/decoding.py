@@ -123,7 +123,7 @@ def _step(
 ) -> torch.Tensor:
     """The logits after one further token of each sequence; the cache is changed."""
     decoder: Any = model.base_model.decoder
-    states = decoder.embed(token[:, None], length)
+    states = decoder.embed(token, length).unsqueeze(1)
     source_mask = real_tokens(attention_mask)
     for layer in decoder.layers:
         states = layer(states, encoder_hidden_states=source, past_key_values=cache, source_mask=source_mask)
