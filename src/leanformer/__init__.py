@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from leanformer.core.errors import LeanformerError
@@ -89,3 +91,14 @@ def __getattr__(name: str) -> Any:
         if missing is None:
             raise
         raise missing from error
+
+
+class _Package(ModuleType):
+    """This package: the import of its room ``export`` does not hide the public function of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -369,6 +369,9 @@ def bench(
     ] = None,
 ) -> None:
     """Time models and exported models in turn: latency and throughput, with intervals."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.report.bench import bench_tables, machine_line
     from leanformer.study.bench import bench as bench_models
 

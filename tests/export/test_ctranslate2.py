@@ -78,7 +78,7 @@ def check_exact(model: PreTrainedModel, directory: Path) -> None:
     FORMAT.write(model, directory, "float32")
     own = written(model)
     assert translations(directory) == own
-    for source, target, found in zip(SOURCES, own, FORMAT.logits(model, directory, SOURCES, MOST), strict=True):
+    for source, target, found in zip(SOURCES, own, FORMAT.writer(model, directory)(SOURCES, MOST), strict=True):
         assert len(found) == min(len(target) + 1, MOST)  # the end mark is written too
         assert np.abs(logits(model, source, target)[: len(found)] - found).max() < 1e-4
 
@@ -162,9 +162,7 @@ def test_heads_and_vocabularies_of_encoder_and_decoder_may_differ(
     assert sizes == [40, 23]
 
 
-def test_forbidden_subwords_are_never_written(
-    make_translator: Callable[..., PreTrainedModel], tmp_path: Path
-) -> None:
+def test_forbidden_subwords_are_never_written(make_translator: Callable[..., PreTrainedModel], tmp_path: Path) -> None:
     model = make_translator("marian")
     first = written(model)[0][0]
     model.generation_config.bad_words_ids = [[first], [END]]  # the end mark stays possible, as transformers has it
@@ -173,7 +171,7 @@ def test_forbidden_subwords_are_never_written(
     assert first not in np.concatenate(own)
     FORMAT.write(model, tmp_path, "float32")
     assert translations(tmp_path) == own
-    assert np.isneginf(FORMAT.logits(model, tmp_path, SOURCES[:1], 2)[0][0, [1, first]]).all()
+    assert np.isneginf(FORMAT.writer(model, tmp_path)(SOURCES[:1], 2)[0][0, [1, first]]).all()
 
 
 def test_a_translation_may_be_empty(make_translator: Callable[..., PreTrainedModel], tmp_path: Path) -> None:
@@ -181,7 +179,7 @@ def test_a_translation_may_be_empty(make_translator: Callable[..., PreTrainedMod
     model.final_logits_bias[0, END] += 100
     FORMAT.write(model, tmp_path, "float32")
     assert written(model) == translations(tmp_path) == [[]] * len(SOURCES)
-    assert [len(found) for found in FORMAT.logits(model, tmp_path, SOURCES, MOST)] == [1] * len(SOURCES)
+    assert [len(found) for found in FORMAT.writer(model, tmp_path)(SOURCES, MOST)] == [1] * len(SOURCES)
 
 
 def test_precisions(make_translator: Callable[..., PreTrainedModel], tmp_path: Path) -> None:
@@ -196,9 +194,7 @@ def test_precisions(make_translator: Callable[..., PreTrainedModel], tmp_path: P
     assert sizes["int8"] < 0.35 * sizes["float32"]
 
 
-def test_writing_changes_nothing_in_the_model(
-    make_translator: Callable[..., PreTrainedModel], tmp_path: Path
-) -> None:
+def test_writing_changes_nothing_in_the_model(make_translator: Callable[..., PreTrainedModel], tmp_path: Path) -> None:
     student = lf.reduce(make_translator("marian"), {"*.mlp": "none"})
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     settings = student.config.to_dict(), student.generation_config.to_dict()

@@ -189,7 +189,8 @@ def test_a_study_is_not_needed_and_neither_is_pytorch(tmp_path: Path, sentences:
     )
     arguments = ["bench", "t", "--data", str(sentences), "--rounds", "6", "--batch", "1", "--out", "bench.json"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stderr == ""
+    assert done.returncode == 0
     assert "json: bench.json" in done.stdout
     assert "torch" not in read_bench(tmp_path / "bench.json").environment
 

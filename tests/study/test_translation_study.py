@@ -38,7 +38,6 @@ from leanformer.measure import cost
 from leanformer.measure.translation import Translations
 from leanformer.model.generate import translate
 from leanformer.model.surgery import parameter_count
-from leanformer.serve import inputs as translator
 from leanformer.study import teaching
 from leanformer.study.executors import InThisProcess
 from leanformer.study.graph import run_steps
@@ -1002,24 +1001,6 @@ def test_translate_names_a_bad_line(
 ) -> None:
     assert translate_command(monkeypatch, str(whole[0] / "trials/encoder/seed-0/model"), text=text) == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_translate_reads_text_from_any_system(tmp_path: Path, end: str, encoding: str) -> None:
-    lines = ["eins", "", "  ", "zwei\u2028und", ""]
-    (tmp_path / "in.txt").write_bytes("".join(line + end for line in lines).encode(encoding))
-    assert translator.read_lines(tmp_path / "in.txt") == lines
-    assert translator.read_lines(Path(os.devnull)) == []
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(lf.LeanformerError, match=r"pipe: cannot be read: it is a pipe, .*; give a file, or < "):
-        translator.read_lines(tmp_path / "pipe")
-
-
-def test_translate_names_what_cannot_be_read(tmp_path: Path) -> None:
-    for path, message in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file or directory")):
-        with pytest.raises(lf.LeanformerError, match=rf"^{re.escape(str(path))}: cannot be read \({message}\)$"):
-            translator.read_lines(path)
 
 
 def test_translate_writes_to_a_pipe_and_leaves_it_there(

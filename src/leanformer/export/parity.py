@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 """By how much a logit in float32 may differ, in units of the greatest logit of its token where that is more than 1."""
 AGREEMENT = 0.999
 """Least share of inputs with the same answer, in float32. The others must be near ties."""
-BATCHES = (1, 3, 8, 32)
+BATCHES = (1, 3, 16, 64)
 """Inputs of a batch, in turn, so that the sizes differ from the example that a graph was made with."""
 LOGITS_AT_ONCE = 50_000_000
 """Logits of a batch of translations that are held at once."""

@@ -77,7 +77,7 @@ def _cells(number: int, model: TimedModel, timing: Timing, writes: bool) -> Iter
     yield _interval(timing.wall_ms)
     yield _number(timing.cpu_ms.median)
     yield formats.count(timing.per_second)
-    yield formats.times(timing.speed.median) if number > 1 else ""
+    yield _number(timing.speed.median) if number > 1 else ""
     yield _interval(timing.speed) if number > 1 else ""
     if writes:
         yield formats.MISSING if timing.tokens is None else formats.count(timing.tokens)
