@@ -368,7 +368,7 @@ def bench(
         typer.Option(parser=_path, metavar="PATH", help="Where to write the times as JSON, for measure.from."),
     ] = None,
 ) -> None:
-    """Time models in turn: latency and throughput, with intervals."""
+    """Time models and exported models in turn: latency and throughput, with intervals."""
     from rich.console import Console
     from rich.text import Text
 

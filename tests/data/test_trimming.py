@@ -115,7 +115,7 @@ PAIRS = [("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc"), ("abc", "d"), ("x", "
 def pairs_tokenizer() -> TranslationTokenizer:
     """Byte pairs where ``abc`` is made of ``ab`` and ``c``, although it is also the merge of ``a`` and ``bc``."""
     pieces = [*"abcdxyz", *dict.fromkeys("".join(pair) for pair in PAIRS)]
-    return words_tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, PAIRS, unk_token="<unk>"))
+    return words_tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, PAIRS))
 
 
 def test_a_merge_keeps_the_parts_that_it_is_really_made_of() -> None:

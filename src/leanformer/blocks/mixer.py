@@ -94,7 +94,7 @@ class MixerModule(HeadsModule):
         """The new values after the earlier ones that are near enough; the state keeps those that later tokens need."""
         assert self.max_distance is not None
         if torch.compiler.is_exporting():  # as many as a token may read, zeros in front of the first
-            earlier = state.tensors or {"values": values.new_zeros(len(values), self.max_distance, values.shape[2])}
+            earlier = state.tensors or {"values": values.new_zeros(values.shape[0], self.max_distance, values.shape[2])}
             values = torch.cat([earlier["values"], values], dim=1)
             state.tensors = {"values": values[:, 1:]}
             return values

@@ -193,23 +193,31 @@ class SlotsModule(HeadsModule):
             self._source_slots(inputs)
         states, shared = inputs.hidden_states, self._join(state)
         state.shared = {}  # it is made of weights alone
-        maps = F.linear(states, shared["weight"], shared["bias"])
-        values, maps = maps.tensor_split([self.value.out_features if self.causal else 0], dim=-1)
+        maps, values = F.linear(states, shared["weight"], shared["bias"]), None
+        linear_gate = not isinstance(self.gate, nn.Sequential)
+        each = self.heads * self.slots
         if "up" in shared:
+            if self.causal:
+                width = self.value.out_features
+                values, maps = maps.split_with_sizes([width, maps.shape[-1] - width], dim=-1)
             maps = F.linear(maps, torch.block_diag(*shared["up"]).T, shared["up_bias"].flatten())
-        scores, gates = maps.tensor_split([self.heads * self.slots if self.causal else 0], dim=-1)
-        if isinstance(self.gate, nn.Sequential):
-            gates = self.gate(states)
-        shape = (len(states), self.heads, 1, self.slots)
+        sizes = [each] * (self.causal + linear_gate)
+        if self.causal and values is None:
+            sizes.insert(0, self.value.out_features)
+        parts = list(maps.split_with_sizes(sizes, dim=-1)) if len(sizes) > 1 else [maps]
+        gates = parts.pop() if linear_gate else self.gate(states)
+        # Not len(states), which would freeze the batch of the example.
+        shape = (states.shape[0], self.heads, 1, self.slots)
         shares = wide(gates).view(shape).softmax(dim=-1)
         if self.causal:
-            weights = bounded_exp(wide(scores)).view(shape)
+            weights = bounded_exp(wide(parts.pop())).view(shape)
+            values = parts.pop() if values is None else values
             sums = {"numerator": wide(values).view(*shape[:2], -1, 1) * weights, "denominator": weights}
             state.tensors = {name: state.tensors[name] + new if state.tensors else new for name, new in sums.items()}
             shares, slots = shares / state.tensors["denominator"], state.tensors["numerator"]
         else:
             slots = state.tensors["slots"]
-        return (shares @ slots.mT).view(len(states), 1, -1)  # the slots: (batch, heads, d_head, slots)
+        return (shares @ slots.mT).view(states.shape[0], 1, -1)  # the slots: (batch, heads, d_head, slots)
 
     def _join(self, state: DecodingState) -> dict[str, torch.Tensor]:
         """The weights of a step's linear maps side by side, kept in the state for the steps to come.

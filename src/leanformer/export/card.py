@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,6 +15,10 @@ PIPELINES = {"image-classification": "image-classification", "translation": "tra
 """The study's task -> the hub's name of it."""
 ENGINES = {"onnx": "ONNX Runtime", "ctranslate2": "CTranslate2"}
 """Format -> its engine, as it is called."""
+
+
+LONG = 20
+"""Of a list with more numbers, the card says how many they are."""
 
 
 def card(manifest: Manifest, directory: Path) -> str:
@@ -115,9 +120,14 @@ def _structure(manifest: Manifest, directory: Path) -> Iterator[str]:
     yield "What stands at the sites that were changed:"
     yield ""
     for site, entry in manifest.plan.items():
-        arguments = {key: value for key, value in entry.items() if key != "block" and value is not None}
+        arguments = {key: _shown(value) for key, value in entry.items() if key != "block" and value is not None}
         yield f"- `{site}`: `{entry.get('block')}`" + (f" `{json.dumps(arguments)}`" if arguments else "")
     yield ""
+
+
+def _shown(value: Any) -> Any:
+    """An argument; of a long list, such as the subwords that a decoder keeps, the length alone."""
+    return f"{len(value):,} numbers" if isinstance(value, list) and len(value) > LONG else value
 
 
 def _parity(manifest: Manifest) -> Iterator[str]:

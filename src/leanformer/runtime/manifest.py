@@ -17,9 +17,10 @@ from leanformer.core.json_files import read_sealed, sealed
 
 MANIFEST = "manifest.json"
 VERSION: Literal[1] = 1
-PRECISIONS = ("float32", "int8", "float16")
 
 Precision = Literal["float32", "int8", "float16"]
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "float16")
 
 
 class Record(BaseModel):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from leanformer.core.errors import LeanformerError
 from leanformer.core.translating import Ids, Tokenizer
 from leanformer.runtime import Classifier, load
 from leanformer.runtime.manifest import is_exported
@@ -57,3 +58,19 @@ def open_model(model: str, device: str, threads: int | None) -> Classifier | Tra
     from leanformer.serve.torch_models import open_torch_model  # loads PyTorch, which takes seconds
 
     return open_torch_model(model, device, threads)
+
+
+def open_translator(model: str, device: str, threads: int | None) -> Translates:
+    """Opens a translator; arguments as of ``open_model``.
+
+    Raises:
+        LeanformerError: As of ``open_model``; or the model is no translator.
+    """
+    if is_exported(Path(os.path.expanduser(model))):
+        opened = load(model, threads, device)
+        if isinstance(opened, Classifier):
+            raise LeanformerError(f"{model}: a model for image-classification, not a translator")
+        return opened
+    from leanformer.serve.torch_models import open_torch_translator
+
+    return open_torch_translator(model, device, threads)

@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from leanformer.core.errors import LeanformerError
 from leanformer.core.machine import pick_device
 from leanformer.core.memory import memory_named
 from leanformer.core.progress import quiet_libraries
 from leanformer.core.translating import Ids
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.measure.inputs import image_input
+from leanformer.model.family import find_family
 from leanformer.model.generate import generate, most_tokens, translate
 from leanformer.model.students import load
 from leanformer.runtime import Classifier
@@ -51,6 +53,7 @@ class TorchTranslator:
         self.tokenizer = tokenizer
         self.max_source_tokens = most_tokens(model)[0]
 
+    @quiet_libraries()
     def translate(
         self,
         lines: Sequence[str],
@@ -76,12 +79,25 @@ class TorchTranslator:
             return generate(self._model, self.tokenizer, sources, beam=beam, max_tokens=most)
 
 
+@quiet_libraries()
 def open_torch_model(name: str, device: str, threads: int | None) -> Classifier | TorchTranslator:
     """Opens a model with the images' preparation or the tokenizer that lie beside it; see ``open_model``."""
+    model = _load(name, device, threads)
+    if model.config.is_encoder_decoder:
+        return TorchTranslator(model, TranslationTokenizer.load(name))
+    return Classifier(image_input(name, model), TorchClassifier(model))
+
+
+@quiet_libraries()
+def open_torch_translator(name: str, device: str, threads: int | None) -> TorchTranslator:
+    """Opens a translator with its tokenizer; see ``open_translator``."""
+    model = _load(name, device, threads)
+    if not model.config.is_encoder_decoder:
+        raise LeanformerError(f"{name}: a model for {find_family(model).task}, not a translator")
+    return TorchTranslator(model, TranslationTokenizer.load(name))
+
+
+def _load(name: str, device: str, threads: int | None) -> PreTrainedModel:
     if threads is not None:
         torch.set_num_threads(threads)  # of this process, which does nothing else
-    with quiet_libraries():
-        model = load(name).to(pick_device(device, "--device"))
-        if model.config.is_encoder_decoder:
-            return TorchTranslator(model, TranslationTokenizer.load(name))
-        return Classifier(image_input(name, model), TorchClassifier(model))
+    return load(name).to(pick_device(device, "--device"))

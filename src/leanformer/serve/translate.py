@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 from leanformer.core.errors import LeanformerError
-from leanformer.runtime import Classifier
 from leanformer.serve.inputs import read_lines
-from leanformer.serve.opening import open_model
+from leanformer.serve.opening import open_translator
 from leanformer.serve.outputs import check_output, progress_bar, write
 
 MAX_TOKENS = 256
@@ -45,9 +44,7 @@ def translate_lines(
     if text is None and sys.stdin is None:
         raise LeanformerError("standard input is closed; give a file")
     lines = read_lines(text) if text is not None else None
-    translator = open_model(model, device, threads)
-    if isinstance(translator, Classifier):
-        raise LeanformerError(f"{model}: a model for image-classification, not a translator")
+    translator = open_translator(model, device, threads)
     if lines is None:
         lines = read_lines(None)
     with progress_bar("translating", len(lines)) as advance:

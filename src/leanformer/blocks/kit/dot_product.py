@@ -61,7 +61,12 @@ def attend_plainly(
 ) -> torch.Tensor:
     """Attention by products, with PyTorch's own gradient; heads separate, (batch, heads, tokens, d_head), or one."""
     scores = (query @ key.mT) * query.shape[-1] ** -0.5
-    if attention_mask is not None:
+    if attention_mask is not None and torch.compiler.is_exporting():
+        # The same numbers by an addition: what is added is made once for all layers and all tokens to be written.
+        scores = scores + torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill(
+            ~attention_mask, torch.finfo(scores.dtype).min
+        )
+    elif attention_mask is not None:
         # Not minus infinity, so that a row with nothing to attend to has a softmax.
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     return F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0.0) @ value

@@ -172,7 +172,7 @@ class Sums(NamedTuple):
         batch = self.products.shape[-2]
         for name, sums in self._asdict().items():
             last = sums[..., -1, :, :].movedim(-2, 0)
-            kept = state.shared if len(last) < batch else state.tensors
+            kept = state.shared if last.shape[0] < batch else state.tensors
             kept[name] = last if sums.shape[-3] == 1 else last.clone()  # the other positions would stay in memory
 
     @classmethod

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def classifier_graph(model: PreTrainedModel) -> onnx.ModelProto:
     """The graph of an image classifier, for any number of images of its size.
 
-    Its input is ``pixel_values``, shape (batch, channels, height, width), its output ``logits``, shape (batch, classes).
-    A model without a plan becomes a student with an empty one: the convolution that cuts the patches is a product
-    there, and the last layer computes the class token alone where nothing else is read.
+    Its input is ``pixel_values``, shape (batch, channels, height, width), its output ``logits``, shape (batch,
+    classes). A model without a plan becomes a student with an empty one: there, the convolution that cuts the patches
+    is a product, and the last layer computes the class token alone where nothing else is read.
 
     Args:
         model: A Hugging Face image classifier or its student, in float32 and evaluation mode. It is not changed.

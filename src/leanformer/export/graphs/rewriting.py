@@ -30,6 +30,10 @@ def simplify(model: ir.Model) -> None:
     common.RemoveUnusedNodesPass()(model)
     optimize_ir(model, input_size_limit=ANY_SIZE, output_size_limit=ANY_SIZE)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _flatten_tokens(model.graph)
+    for node in list(model.graph):
+        _split_after_reshape(node)
+    common.RemoveUnusedNodesPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
 
 
@@ -49,6 +53,7 @@ def finish(model: ir.Model) -> None:
                     _hoist(node, attribute.as_graph())
         common.CommonSubexpressionEliminationPass()(model)
         common.RemoveUnusedNodesPass()(model)
+    common.ClearMetadataAndDocStringPass()(model)
     common.NameFixPass()(model)
 
 
@@ -143,6 +148,11 @@ def _join_products(graph: ir.Graph) -> None:
             ]
             new.append(ir.node("Add", [new[-1].outputs[0], _initializer(graph, f"{name}_bias", np.concatenate(whole))]))
         sizes = np.array([weight.shape[1] for weight in weights], dtype=np.int64)
+        for node in new:
+            output, like = node.outputs[0], products[0].outputs[0]
+            output.type = like.type
+            if like.shape is not None:
+                output.shape = ir.Shape([*like.shape[:-1], int(sizes.sum())])
         split = ir.node(
             "Split",
             [new[-1].outputs[0], _initializer(graph, f"{name}_sizes", sizes)],
@@ -154,6 +164,163 @@ def _join_products(graph: ir.Graph) -> None:
         for node, output in zip(old, split.outputs, strict=True):
             output.shape, output.type = node.outputs[0].shape, node.outputs[0].type
             node.outputs[0].replace_all_uses_with(output, replace_graph_outputs=True)
+
+
+# Operations on each number by itself, and on each token by itself.
+_ELEMENTWISE = {
+    *("Add", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Min", "Mul"),
+    *("Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "Mish", "Selu"),
+}
+_TOKENWISE = {"LayerNormalization", "MatMul", "Softmax", "Split"}
+
+
+def _flatten_tokens(graph: ir.Graph) -> None:
+    """Lets maps of single tokens compute with matrices, (all tokens, channels), in place of (batch, tokens, channels).
+
+    ONNX Runtime multiplies matrices and adds a bias at once, but not with three dimensions, where it joins additions
+    and norms instead, in an operation that takes longer than both.
+    """
+    flat: dict[ir.Value, ir.Value] = {}  # a value of three dimensions -> its matrix
+    done: list[ir.Node] = []
+
+    def matrix_of(value: ir.Value, user: ir.Node) -> ir.Value:
+        if value not in flat:
+            producer, sizes = value.producer(), _sizes(value)
+            assert sizes is not None
+            if producer is not None and producer.op_type == "Unsqueeze" and sizes[1] == 1:
+                matrix = producer.inputs[0]
+                assert matrix is not None
+            else:
+                shape = _initializer(graph, f"{value.name}_matrix", np.array([-1, sizes[2]], dtype=np.int64))
+                source: ir.Value | None = value
+                while producer is not None and producer.op_type == "Reshape":
+                    source = producer.inputs[0]
+                    producer = None if source is None else source.producer()
+                node = ir.node("Reshape", [source, shape])
+                graph.insert_before(user, node)
+                matrix = node.outputs[0]
+            flat[value] = matrix
+        return flat[value]
+
+    for node in list(graph):
+        tokens = _tokenwise_over(node, flat)
+        if tokens is None:
+            continue
+        inputs = [matrix_of(value, node) if value in tokens else value for value in node.inputs]
+        attributes = {**node.attributes}
+        if node.op_type in _TOKENWISE - {"MatMul"}:
+            attributes["axis"] = ir.AttrInt64("axis", -1)
+        new = ir.node(node.op_type, inputs, attributes, num_outputs=len(node.outputs))
+        graph.insert_before(node, new)
+        flat.update(zip(node.outputs, new.outputs, strict=True))
+        done.append(node)
+    replaced = set(done)
+    for node in done:
+        for value in node.outputs:
+            users = [use for use in value.uses() if use.node not in replaced]
+            if users or value.is_graph_output():
+                _shape_again(graph, value, flat[value], node, [use.node for use in users])
+    graph.remove(done, safe=True)
+
+
+def _tokenwise_over(node: ir.Node, flat: dict[ir.Value, ir.Value]) -> set[ir.Value] | None:
+    """The values of three dimensions whose tokens a node maps each by itself; None where it does something else."""
+    if node.op_type not in _ELEMENTWISE | _TOKENWISE or node.domain not in ("", "ai.onnx"):
+        return None
+    whole = _sizes(node.outputs[0])
+    if whole is None or len(whole) != 3:
+        return None
+    tokens: set[ir.Value] = set()
+    for place, value in enumerate(node.inputs):
+        sizes = _sizes(value)
+        if value is None:
+            continue
+        if sizes is None:
+            return None
+        if len(sizes) == 3 and sizes[:2] == whole[:2] and isinstance(sizes[2], int) and not value.is_initializer():
+            tokens.add(value)
+        elif len(sizes) > 1 and not (node.op_type == "MatMul" and place == 1 and _matrix(value) is not None):
+            return None
+    if node.inputs[0] not in tokens and node.op_type in _TOKENWISE:
+        return None
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+    if node.op_type in _TOKENWISE and axis not in (-1, 2):
+        return None
+    # A node that computes number by number is not worth two reshapes.
+    worth = node.op_type in ("MatMul", "LayerNormalization") or any(value in flat for value in tokens)
+    return tokens if tokens and worth else None
+
+
+def _shape_again(graph: ir.Graph, value: ir.Value, matrix: ir.Value, after: ir.Node, users: list[ir.Node]) -> None:
+    """Gives those who take a value of three dimensions what they need, made from its matrix."""
+    sizes = _sizes(value)
+    assert sizes is not None
+    for user in users:
+        shape = user.inputs[1].const_value if user.op_type == "Reshape" and user.inputs[1] is not None else None
+        if user.op_type == "Squeeze" and sizes[1] == 1:
+            user.outputs[0].replace_all_uses_with(matrix, replace_graph_outputs=True)
+        elif shape is not None and 0 not in shape.numpy()[1:]:
+            user.replace_input_with(0, matrix)
+    if not value.uses() and not value.is_graph_output():
+        return
+    names = [size for size in sizes[:2] if isinstance(size, str)]
+    if len(names) < 2:
+        constant = np.array([size if isinstance(size, int) else -1 for size in sizes], dtype=np.int64)
+        shape_of: ir.Value = _initializer(graph, f"{value.name}_tokens", constant)
+        new = []
+    else:
+        lengths = []
+        for place, name in enumerate(names):
+            source, dimension = _sized(graph, name)
+            lengths.append(ir.node("Shape", [source], {"start": dimension, "end": dimension + 1}))
+        channels = _initializer(graph, f"{value.name}_channels", np.array([sizes[2]], dtype=np.int64))
+        joined = ir.node("Concat", [*(node.outputs[0] for node in lengths), channels], {"axis": 0})
+        new, shape_of = [*lengths, joined], joined.outputs[0]
+    new.append(ir.node("Reshape", [matrix, shape_of]))
+    output = new[-1].outputs[0]
+    output.shape, output.type = value.shape, value.type
+    graph.insert_after(after, new)
+    value.replace_all_uses_with(output, replace_graph_outputs=True)
+
+
+def _sized(graph: ir.Graph, name: str) -> tuple[ir.Value, int]:
+    """An input that has a size of this name, and in which dimension."""
+    for value in graph.inputs:
+        sizes = _sizes(value) or []
+        if name in sizes:
+            return value, sizes.index(name)
+    raise ValueError(f"no input has a dimension {name}")
+
+
+def _split_after_reshape(node: ir.Node) -> None:
+    """Reshapes a token once before it is split into parts of whole heads, in place of each part afterwards."""
+    if node.op_type != "Split" or node.inputs[1] is None or node.inputs[1].const_value is None:
+        return
+    assert node.graph is not None
+    sizes = [int(size) for size in node.inputs[1].const_value.numpy()]
+    reshapes = []
+    for output in node.outputs:
+        uses = output.uses()
+        if len(uses) != 1 or uses[0].node.op_type != "Reshape" or output.is_graph_output():
+            return
+        reshapes.append(uses[0].node)
+    shapes = [None if r.inputs[1] is None or r.inputs[1].const_value is None else r.inputs[1].const_value.numpy() for r in reshapes]
+    first = shapes[0]
+    if first is None or any(shape is None or list(shape) != list(first) for shape in shapes):
+        return
+    if len(first) != 4 or first[0] not in (0, -1) or first[2] != 1 or min(first[1], first[3]) < 1:
+        return
+    width = int(first[3])
+    heads = [size // width for size in sizes]
+    name = node.outputs[0].name
+    shape = _initializer(node.graph, f"{name}_heads", np.array([-1, sum(heads), 1, width], dtype=np.int64))
+    whole = ir.node("Reshape", [node.inputs[0], shape])
+    each = _initializer(node.graph, f"{name}_each", np.array(heads, dtype=np.int64))
+    split = ir.node("Split", [whole.outputs[0], each], {"axis": 1}, num_outputs=len(heads))
+    node.graph.insert_before(node, [whole, split])
+    for reshape, output in zip(reshapes, split.outputs, strict=True):
+        output.shape, output.type = reshape.outputs[0].shape, reshape.outputs[0].type
+        reshape.outputs[0].replace_all_uses_with(output, replace_graph_outputs=True)
 
 
 def _matrix(value: ir.Value | None) -> np.ndarray | None:

@@ -111,7 +111,8 @@ def _unstack(model: ir.Model) -> None:
         if node.op_type != "MatMul":
             continue
         states, weight = node.inputs
-        assert states is not None and weight is not None
+        assert states is not None
+        assert weight is not None
         stack = weight.const_value
         if stack is None or states.shape is None or len(states.shape) < 3 or len(stack.shape) != 3:
             continue

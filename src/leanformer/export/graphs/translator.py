@@ -160,9 +160,8 @@ def _trace(traced: Programs) -> tuple[ir.Model, ir.Model]:
 
 def _exported(program: torch.nn.Module, inputs: tuple[Any, ...], dynamic: tuple[Any, ...]) -> ir.Model:
     with torch.no_grad(), _quiet():
-        exported = torch.onnx.export(
-            program, inputs, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET, optimize=False, verbose=False
-        )
+        traced = torch.export.export(program, inputs, dynamic_shapes=dynamic)
+        exported = torch.onnx.export(traced, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
     assert exported is not None
     simplify(exported.model)
     return exported.model
@@ -266,12 +265,13 @@ class _Stitching:
 
     def _count(self, read: ir.Value, number: ir.Value) -> None:
         """Puts the loop's count in place of the length of what was read: one more than the steps before this one."""
-        shapes = [node for node in self.following if node.op_type == "Shape" and node.inputs[0] is read]
         op = _Operations(self.following, before=self.following[0])
-        length = op("Add", number, op.constant([1]))
-        for node in shapes:
-            node.outputs[0].replace_all_uses_with(length)
-            self.following.remove(node, safe=True)
+        length = op("Add", number, op.constant(1))
+        for shape in [use.node for use in read.uses()]:
+            for use in shape.outputs[0].uses():
+                if use.node.op_type == "Squeeze":  # to a scalar, as the count is
+                    use.node.outputs[0].replace_all_uses_with(length)
+            shape.outputs[0].replace_all_uses_with(op("Unsqueeze", length, op.constant([0])))
 
 
 def _input(name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
