@@ -77,7 +77,7 @@ def test_a_study_decides_on_times_of_another_machine(
     before = rows_of(finished)
     file = tmp_path / "bench.json"
     timed_elsewhere(finished, file)
-    monkeypatch.setattr("leanformer.study.prepare.measure_costs", None)  # training is not measured again either
+    monkeypatch.setattr("leanformer.study.costing.measure_costs", None)  # training is not measured again either
     result, log = run(given(study, file), finished)
     after = rows_of(finished)
     for name, ms in zip(NAMES, (2.0, 5.0), strict=True):
@@ -112,7 +112,7 @@ def test_what_was_measured_here_is_kept(
 ) -> None:
     before = rows_of(finished)
     timed_elsewhere(finished, tmp_path / "bench.json")
-    monkeypatch.setattr("leanformer.study.prepare.measure_costs", None)
+    monkeypatch.setattr("leanformer.study.costing.measure_costs", None)
     for made, is_the_same in ((given(study, tmp_path / "bench.json"), False), (study, True)):
         run(made, finished)
         assert (rows_of(finished)["no-mlp"]["latency_ms"] == before["no-mlp"]["latency_ms"]) == is_the_same
