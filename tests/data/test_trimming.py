@@ -173,6 +173,7 @@ def test_a_marian_tokenizer(tmp_path: Path) -> None:
 @no_sacremoses
 def test_letters_that_the_texts_lack_are_unknown_where_a_tokenizer_has_no_bytes(tmp_path: Path) -> None:
     whole = TranslationTokenizer.load(write_marian(tmp_path))
+    assert whole.unknown_id is not None
     assert whole.unknown_id not in whole.encode_target(["vier"])[0]
     trimmed = trim_target(whole, [text for text in GERMAN if "v" not in text], 60).tokenizer
     assert trimmed.unknown_id in trimmed.encode_target(["vier"])[0]

@@ -81,7 +81,7 @@ def check(model: PreTrainedModel) -> onnx.ModelProto:
 
 
 def test_answers_are_as_in_pytorch_for_any_batch(make_model: MakeModel) -> None:
-    plan = {
+    plan: dict[str, Any] = {
         "encoder.0.self_attention": {"block": "minimal_attention", "qk": "symmetric"},
         "encoder.0.mlp": "none",
         "encoder.1.self_attention": {"block": "mixer", "positions": "grid"},

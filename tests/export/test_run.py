@@ -126,7 +126,7 @@ def test_the_gate() -> None:
         with pytest.raises(LeanformerError, match="it: not exported, as it does not say the same as the model"):
             failing.check("it")
     broken, logits = Comparison(), torch.zeros(2, 3).numpy()
-    broken.add_logits(logits, logits * float("nan"))
+    broken.add_logits(logits, torch.full((2, 3), float("nan")).numpy())
     with pytest.raises(LeanformerError, match="logits differ by up to inf on"):
         broken.check("it")
 

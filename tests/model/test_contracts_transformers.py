@@ -141,6 +141,8 @@ def test_an_attention_attends_as_a_block_would(make: MakeModel, place: str, impl
             )
             if causal and not crosses:
                 seen = seen & torch.ones(5, 5, dtype=torch.bool).tril()
+            assert weights.value_bias is not None
+            assert weights.output_bias is not None
             scores = weights.scores(x, read).masked_fill(~seen[:, None], torch.finfo(torch.float32).min)
             values = (read @ weights.value + weights.value_bias).unflatten(-1, (4, -1)).transpose(1, 2)
             mixed = (scores.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)

@@ -60,7 +60,7 @@ def weights(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of the format of these tests, which is known for the test alone."""
     for registry, item in ((FORMATS, Weights()), (ENGINES, Runs)):
         assert len(registry) > 0
-        monkeypatch.setitem(registry._items, "weights", item)  # type: ignore[attr-defined]
+        monkeypatch.setitem(registry._items, "weights", item)
     return "weights"
 
 
@@ -130,7 +130,8 @@ def test_a_model_of_no_run_is_compared_on_what_is_built_in(run_directory: Path, 
     shutil.copytree(run_directory / "trials/no-mlp/seed-0/model", tmp_path / "model")
     manifest = lf.export(tmp_path / "model", weights, out=tmp_path / "exported").manifest
     assert (manifest.parity.inputs, manifest.parity.described) == (1000, "built-in images of digits")
-    assert manifest.source.study is manifest.decision is None
+    assert manifest.source.study is None
+    assert manifest.decision is None
     assert manifest.plan == {"encoder.0.mlp": {"block": "none"}}
 
 

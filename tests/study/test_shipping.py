@@ -241,5 +241,5 @@ def test_images_ship_to_onnx_and_are_measured_in_both(digits_study: Any, tmp_pat
             assert row["artifact"]["agreement"] >= 0.999
             assert row["artifact"]["largest_difference"] < 1e-4
             assert row["quality"]["mean"] == pytest.approx(row["artifact"]["before"]["mean"], abs=0.01)
-    shipped: Any = lf.runtime.load(result.directory / result.results["shipped"])  # type: ignore[attr-defined]
+    shipped: Any = lf.runtime.load(result.directory / result.results["shipped"])
     assert len(shipped.classes) == 10
