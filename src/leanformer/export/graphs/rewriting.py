@@ -295,7 +295,7 @@ def _sized(graph: ir.Graph, name: str) -> tuple[ir.Value, int]:
 
 def _split_after_reshape(node: ir.Node) -> None:
     """Reshapes a token once before it is split into parts of whole heads, in place of each part afterwards."""
-    if node.op_type != "Split" or node.inputs[1] is None or node.inputs[1].const_value is None:
+    if node.op_type != "Split" or len(node.inputs) < 2 or node.inputs[1] is None or node.inputs[1].const_value is None:
         return
     assert node.graph is not None
     sizes = [int(size) for size in node.inputs[1].const_value.numpy()]
