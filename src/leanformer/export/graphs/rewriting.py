@@ -121,9 +121,7 @@ def _reshape(node: ir.Node, shape: list[int]) -> None:
 
 
 def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    value = ir.Value(
-        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype))
-    )
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
     value.const_value = ir.tensor(array, name=name)
     graph.register_initializer(value)
     return value
@@ -139,13 +137,14 @@ def _join_products(graph: ir.Graph) -> None:
         if len(products) == 1:
             continue
         biases = [_bias_after(node) for node in products]
-        weights = [_matrix(node.inputs[1]) for node in products]
+        weights = [matrix for node in products if (matrix := _matrix(node.inputs[1])) is not None]
         name = products[0].outputs[0].name
         joined = _initializer(graph, f"{name}_weight", np.concatenate(weights, axis=1))
         new = [ir.node("MatMul", [factor, joined])]
         if any(bias is not None for bias in biases):
             whole = [
-                np.zeros_like(weight[0]) if bias is None else bias[1] for bias, weight in zip(biases, weights, strict=True)
+                np.zeros_like(weight[0]) if bias is None else bias[1]
+                for bias, weight in zip(biases, weights, strict=True)
             ]
             new.append(ir.node("Add", [new[-1].outputs[0], _initializer(graph, f"{name}_bias", np.concatenate(whole))]))
         sizes = np.array([weight.shape[1] for weight in weights], dtype=np.int64)
@@ -271,7 +270,7 @@ def _shape_again(graph: ir.Graph, value: ir.Value, matrix: ir.Value, after: ir.N
         new = []
     else:
         lengths = []
-        for place, name in enumerate(names):
+        for name in names:
             source, dimension = _sized(graph, name)
             lengths.append(ir.node("Shape", [source], {"start": dimension, "end": dimension + 1}))
         channels = _initializer(graph, f"{value.name}_channels", np.array([sizes[2]], dtype=np.int64))
@@ -301,11 +300,14 @@ def _split_after_reshape(node: ir.Node) -> None:
     sizes = [int(size) for size in node.inputs[1].const_value.numpy()]
     reshapes = []
     for output in node.outputs:
-        uses = output.uses()
+        uses = list(output.uses())
         if len(uses) != 1 or uses[0].node.op_type != "Reshape" or output.is_graph_output():
             return
         reshapes.append(uses[0].node)
-    shapes = [None if r.inputs[1] is None or r.inputs[1].const_value is None else r.inputs[1].const_value.numpy() for r in reshapes]
+    shapes = [
+        None if r.inputs[1] is None or r.inputs[1].const_value is None else r.inputs[1].const_value.numpy()
+        for r in reshapes
+    ]
     first = shapes[0]
     if first is None or any(shape is None or list(shape) != list(first) for shape in shapes):
         return
@@ -333,7 +335,7 @@ def _matrix(value: ir.Value | None) -> np.ndarray | None:
 
 def _bias_after(product: ir.Node) -> tuple[ir.Node, np.ndarray] | None:
     """The addition of a constant vector after a product, where the product serves nothing else."""
-    uses = product.outputs[0].uses()
+    uses = list(product.outputs[0].uses())
     if len(uses) != 1 or product.outputs[0].is_graph_output():
         return None
     node = uses[0].node
