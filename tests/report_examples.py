@@ -91,6 +91,8 @@ def example_row(
         "quality": {"mean": mean, "low": mean - 0.012, "high": mean + 0.012, "per_seed": per_seed},
         "difference": None if decision is None else {"mean": gap, "low": gap - width, "high": gap + width},
         "scope": "seeds and examples" if seeds > 1 else "one trained pair",
+        "artifact": None,
+        "recipe": None,
         "teaching": None,
         "per_class": [
             {
@@ -123,6 +125,8 @@ def example_row(
         "latency_ms": {"p50": 1.93 / speed**0.6, "p95": 2.31 / speed**0.6},
         "throughput_per_second": 7_410 * speed,
         "peak_memory_mb": 21.4 / speed**0.5,
+        "speeds": [],
+        "bytes": 4 * parameters + 3_000,
         "train_peak_memory_mb": 154.2 / speed,
         "mcnemar": []
         if decision is None
@@ -190,6 +194,7 @@ def example_results(seeds: int = 3, classes: int = 10) -> dict[str, Any]:
         "recommended": "four-heads",
         "recommendation": "Ship four-heads, the cheapest accepted candidate by parameters.",
         "ship": "trials/four-heads/seed-1/model",
+        "shipped": None,
         "environment": {
             "leanformer": "0.1.0",
             "torch": "2.13.0",
@@ -279,6 +284,7 @@ def without_baseline() -> dict[str, Any]:
     results = example_results() | {
         "recommended": None,
         "ship": None,
+        "shipped": None,
         "recommendation": "Nothing can be recommended: the baseline failed.",
     }
     failed(results["baseline"])
@@ -446,6 +452,10 @@ def translation_row(
         "quality": {**interval(bleu), "per_seed": [bleu] * seeds},
         "difference": None if decision is None else {"mean": gap, "low": gap - width, "high": gap + width},
         "scope": "seeds and examples" if seeds > 1 else "one trained pair",
+        "artifact": None,
+        "recipe": None,
+        "speeds": [],
+        "bytes": None,
         "teaching": {
             "seconds": 61.3,
             "blocks": len(taught),
@@ -589,6 +599,7 @@ def translation_results(seeds: int = 3) -> dict[str, Any]:
         "recommended": "both-M-tuned",
         "recommendation": "Ship both-M-tuned, the cheapest accepted candidate by latency.",
         "ship": "trials/both-M-tuned/seed-0/model",
+        "shipped": None,
         "study": {"name": "multi30k", "task": "translation", "data": {"source": "multi30k"}},
     }
 
@@ -612,6 +623,7 @@ def without_translation_baseline() -> dict[str, Any]:
     results = translation_results() | {
         "recommended": None,
         "ship": None,
+        "shipped": None,
         "recommendation": "Nothing can be recommended: the baseline failed.",
     }
     for row in rows_of(results):
@@ -619,3 +631,47 @@ def without_translation_baseline() -> dict[str, Any]:
         row |= {"teaching": None, "curves": [{"seed": seed, "epochs": []} for seed in range(3)], "rollbacks": []}
         row["changes"] = [change | {"r2": None, "r2_per_seed": []} for change in row["changes"]]
     return results
+
+
+def exported_results() -> dict[str, Any]:
+    """What a study of the digits writes whose models are exported to ONNX, in float32 and in int8."""
+    results = example_results()
+    rows = []
+    for row in rows_of(results):
+        quality = row["quality"]
+        whole = {key: row[key] for key in ("latency_ms", "throughput_per_second", "peak_memory_mb")}
+        exported = row | {
+            "artifact": {
+                "format": "onnx",
+                "precision": "float32",
+                "directory": f"exports/{row['name']}/onnx-float32/exported",
+                "seed": 1,
+                "before": {**quality, "per_seed": [quality["mean"]]},
+                "agreement": 1.0,
+                "compared": 1_000,
+                "largest_difference": 3.1e-6,
+            },
+            "quality": {**quality, "per_seed": [quality["mean"]]},
+            "recipe": {"quality": quality}
+            | {key: row[key] for key in ("difference", "scope", "decision", "reason", "p_value", "p_adjusted")}
+            | {key: row[key] for key in ("more_seeds", "more_examples")},
+            "speeds": [
+                {"runtime": "onnx", "ms_per_token": None, "tokens_per_second": None, **whole},
+                {"runtime": "torch", "ms_per_token": None, "tokens_per_second": None, **whole},
+            ],
+            "scope": "one trained pair",
+        }
+        rows.append(exported)
+        if row["name"] in ("baseline", "four-heads"):
+            int8 = copy.deepcopy(exported) | {"name": f"{row['name']}-int8", "recipe": None}
+            int8["artifact"] |= {"precision": "int8", "agreement": 0.9923, "largest_difference": None}
+            int8["bytes"] = row["bytes"] // 4
+            if row["name"] == "baseline":
+                template = results["candidates"][0]
+                int8 |= {key: template[key] for key in ("decision", "difference", "reason", "p_value", "p_adjusted")}
+            rows.append(int8)
+    return results | {
+        "baseline": rows[0],
+        "candidates": rows[1:],
+        "shipped": "exports/four-heads/onnx-float32/exported",
+    }

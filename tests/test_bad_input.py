@@ -152,7 +152,8 @@ def tiny(task: str) -> dict[str, Any]:
 
 def keys_of(form: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every key of a section, those of the sections in it too."""
-    for name, field in form.model_fields.items():
+    for field_name, field in form.model_fields.items():
+        name = field.alias or field_name  # "from" cannot be a name in Python
         yield (*prefix, name)
         if name == "candidates":
             yield from keys_of(CandidateConfig, (*prefix, name, "lean"))
@@ -663,10 +664,19 @@ COMMANDS: dict[str, list[str]] = {
     "the model of translate": ["translate", "PLACE", "text.txt"],
     "the text of translate": ["translate", "./nowhere", "PLACE"],
     "the result of translate": ["translate", "./nowhere", "text.txt", "--out", "PLACE"],
+    "the model of predict": ["predict", "PLACE", "image.png"],
+    "the input of predict": ["predict", "./nowhere", "PLACE"],
+    "the result of predict": ["predict", "./nowhere", "text.txt", "--out", "PLACE"],
     "the model of inspect": ["inspect", "PLACE", "digits"],
     "the data of inspect": ["inspect", "./nowhere", "PLACE"],
     "the directory of inspect": ["inspect", "./nowhere", "digits", "--out", "PLACE"],
+    "the model of export": ["export", "PLACE", "--to", "ctranslate2"],
+    "the directory of export": ["export", "./nowhere", "--to", "ctranslate2", "--out", "PLACE"],
+    "the data of export": ["export", "./nowhere", "--to", "ctranslate2", "--data", "PLACE"],
     "the directory of report": ["report", "PLACE"],
+    "the model of bench": ["bench", "PLACE"],
+    "the result of bench": ["bench", "./nowhere", "--out", "PLACE"],
+    "the data of bench": ["bench", "./nowhere", "--data", "PLACE"],
 }
 
 
@@ -742,9 +752,22 @@ OPTIONS: list[list[str]] = [
     ["translate", "m", "--batch-tokens"],
     ["translate", "m", "--max-tokens"],
     ["translate", "m", "--device"],
+    ["translate", "m", "--threads"],
+    ["predict", "m", "--batch"],
+    ["predict", "m", "--top"],
+    ["predict", "m", "--threads"],
+    ["predict", "m", "--format"],
+    ["predict", "m", "--device"],
     ["inspect", "m", "digits", "--epochs"],
     ["inspect", "m", "digits", "--device"],
     ["inspect", "m", "digits", "--probe"],
+    ["bench", "m", "--batch"],
+    ["bench", "m", "--length"],
+    ["bench", "m", "--beam"],
+    ["bench", "m", "--max-tokens"],
+    ["bench", "m", "--threads"],
+    ["bench", "m", "--rounds"],
+    ["bench", "m", "--device"],
     ["run", "s", "--nonsense"],
     ["nonsense"],
 ]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from exported import write_translator
 from PIL import Image
 from transformers import PreTrainedModel
 
@@ -112,6 +113,37 @@ def test_run_ends_with_table_decision_and_report(
     assert "no-mlp" in (tmp_path / "runs/tiny/report.html").read_text()
 
 
+def test_export_says_what_it_wrote_and_how_it_was_compared(
+    leanformer: Callable[..., int],
+    make_translator: Callable[..., PreTrainedModel],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from leanformer.config.translation import TokenizerConfig
+    from leanformer.data.tokenizers import train_tokenizer
+
+    texts = ["eins", "zwei", "drei"]
+    tokenizer = train_tokenizer(TokenizerConfig(vocabulary=270), texts, texts)
+    size = tokenizer.source_vocabulary
+    marks = {"pad_token_id": tokenizer.pad_id, "decoder_start_token_id": tokenizer.pad_id}
+    lf.save(make_translator("marian", vocab_size=size, decoder_vocab_size=size, **marks), tmp_path / "model")
+    tokenizer.save(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    for split, lines in {"train": 12, "validation": 3, "test": 3}.items():
+        rows = [{"de": f"{texts[row % 3]} {row} {split}", "en": f"word {row} {split}"} for row in range(lines)]
+        (tmp_path / "data" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["export", "model", "--to", "ctranslate2", "--precision", "int8", "--data", "data"]
+    assert leanformer(*arguments) == 0, capsys.readouterr().err
+    out = tmp_path / "exports/model-ctranslate2-int8"
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    exported, parity = capsys.readouterr().out.splitlines()
+    assert exported == f"exported: exports/model-ctranslate2-int8 ({size:,} bytes)"
+    assert parity.startswith("parity: the same translation for ")
+    assert parity.partition(" of ")[2].startswith("15 inputs")
+    assert leanformer("export", "model", "--to", "ctranslate2", "--set", "test_limit=1") == 2
+    assert "--set: it sets keys of the data; give --data too" in capsys.readouterr().err
+
+
 def test_sites_of_a_family_and_of_a_student(
     leanformer: Callable[..., int],
     make_model: Callable[..., PreTrainedModel],
@@ -127,6 +159,37 @@ def test_sites_of_a_family_and_of_a_student(
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert lines["encoder.0.mlp"] == ["none", "0"]
     assert lines["encoder.2.self_attention"] == ["attention", f"{4 * (24 * 24 + 24):,}"]
+
+
+def test_bench_prints_models_times_and_the_machine(
+    leanformer: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("leanformer.measure.bench.LEAST_SECONDS", 0)
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("a", "b" * 100)
+    for name in names:
+        write_translator(tmp_path / name)
+    (tmp_path / "text.txt").write_text("one two\nthree\n")
+    options = ("--data", "text.txt", "--batch", "1", "--batch", "64", "--length", "5", "--rounds", "6")
+    assert leanformer("bench", *names, *options, "--out", "bench.json") == 0
+    output = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in output.splitlines())
+    assert output.count("ONNX Runtime float32") == 2
+    for words in (
+        " 1x5 1 ",
+        "64x5 1 ",
+        " 5 ",
+        " 320 ",
+        "text.txt; medians of 6 rounds",
+        "threads 1",
+        "json: bench.json",
+    ):
+        assert words in output
+    sizes = [sum(model["files"].values()) for model in json.loads((tmp_path / "bench.json").read_text())["models"]]
+    assert sizes == [sum(file.stat().st_size for file in (tmp_path / name).iterdir()) for name in names]
 
 
 def test_version(leanformer: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
     [
         (["re"], ["report"]),
         (["run", "--j"], ["--jobs"]),
-        (["translate", "model", "--device", "c"], ["cpu", "cuda"]),
+        (["translate", "model", "--device", "c"], ["cpu", "cuda", "coreml"]),
         (["run", "stu"], [""]),  # nothing: bash then completes the names of files
     ],
 )

@@ -1,9 +1,11 @@
-"""The commands: typed functions, no logic."""
+"""The commands: typed functions, no logic.
+
+A command imports what it needs when it runs, so that one that only runs an exported model starts at once.
+"""
 
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import os
 import signal
 import sys
@@ -11,13 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
 from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, printable
+from leanformer.core.extras import not_installed, require
 from leanformer.core.machine import keep_freed_memory
 from leanformer.core.stopping import Stopped, end, ignore_signals
 
@@ -26,6 +26,8 @@ USERS_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 UsageError: Any = typer.BadParameter.__base__  # of typer's own copy of click
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+EngineDevice = Literal["auto", "cpu", "cuda", "mps", "tensorrt", "directml", "coreml"]
+"""Exported models have the engine's devices, and all others PyTorch's."""
 
 NOTHING_RECOMMENDED = 5
 """The exit code of a study that ran to its end but has no model to recommend, because trainings failed."""
@@ -64,6 +66,11 @@ class Commands(TyperGroup):
             _misused(error, ctx.invoked_subcommand)
         except LeanformerError as error:
             _refuse(error)
+        except ModuleNotFoundError as error:
+            missing = not_installed(error, f"leanformer {ctx.invoked_subcommand}")
+            if missing is None:
+                raise
+            _refuse(missing)
         except BrokenPipeError:
             _end_at_closed_pipe()
         except (Stopped, KeyboardInterrupt) as stopped:
@@ -127,7 +134,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"leanformer {importlib.metadata.version('leanformer')}")
+        from importlib.metadata import version
+
+        print(f"leanformer {version('leanformer')}")
         raise typer.Exit
 
 
@@ -156,10 +165,14 @@ def run(
     ] = 1,
 ) -> None:
     """Run a study: train, measure, decide, report. Steps that are done are not run again."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.config.reader import read_study
 
     # Read before PyTorch is imported, which takes seconds: a mistake in the file shows at once.
     settings = read_study(study, set_ or ())
+    require("torch")
     print(f"{settings.name}: starting", file=sys.stderr, flush=True)
 
     from leanformer.report.summary import decision_lines, results_table
@@ -189,6 +202,10 @@ def sites(
     ],
 ) -> None:
     """List the sites of a model: the names that a plan's patterns match."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from leanformer.core.progress import quiet_libraries
     from leanformer.model.baseline import fresh_model
     from leanformer.model.family import FAMILIES
@@ -216,6 +233,9 @@ def convert(
     out: Annotated[Path, typer.Argument(parser=_path, help="The directory to write; new or empty.")],
 ) -> None:
     """Write a model's pickled weights as safetensors. No pickled code is run."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.core.progress import quiet_libraries
     from leanformer.model.conversion import convert as convert_model
 
@@ -228,7 +248,10 @@ def convert(
 def translate(
     model: Annotated[
         str,
-        typer.Argument(parser=_given, help="A translator's directory (with its tokenizer), or a hub id."),
+        typer.Argument(
+            parser=_given,
+            help="An exported translator, another one's directory (with its tokenizer), or a hub id.",
+        ),
     ],
     text: Annotated[
         Path | None,
@@ -243,12 +266,133 @@ def translate(
         int, typer.Option(min=1, max=bounds.BATCH, help="Subwords per batch, padding included.")
     ] = 4096,
     max_tokens: Annotated[int, typer.Option(min=1, max=bounds.TOKENS, help="Longest translation in subwords.")] = 256,
-    device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=bounds.THREADS, help="CPU threads; by default the engine's choice.")
+    ] = None,
 ) -> None:
     """Translate lines of text, one translation a line."""
-    from leanformer.study.translate import translate_lines
+    from leanformer.serve.translate import translate_lines
 
-    translate_lines(model, text, out, beam, batch_tokens, max_tokens, device)
+    translate_lines(model, text, out, beam, batch_tokens, max_tokens, device, threads)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(parser=_given, help="An exported model, another model's directory, or a hub id.")
+    ],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            parser=_path,
+            metavar="INPUT...",
+            help="Image files, or folders of them; for a translator files of lines or JSON Lines, by default standard "
+            "input.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="Where to write the lines; by default standard output."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, max=bounds.COUNT, help="Classes to write, the most probable first; by default all."),
+    ] = None,
+    format_: Annotated[
+        Literal["jsonl", "lines"],
+        typer.Option(
+            "--format", help="A JSON object a line; or plain lines: file, class, probability; or the translation."
+        ),
+    ] = "jsonl",
+    key: Annotated[
+        str | None,
+        typer.Option(parser=_given, metavar="KEY", help="Where objects hold their text; by default at text or source."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, max=bounds.BATCH, help="Images that are computed at once.")] = 32,
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=bounds.THREADS, help="CPU threads; by default the engine's choice.")
+    ] = None,
+) -> None:
+    """Classify images, or translate sentences: one line of JSON each."""
+    from leanformer.serve.predict import predict as predict_inputs
+
+    predict_inputs(model, inputs or [], out, batch, top, format_, key, device, threads)
+
+
+@app.command()
+def bench(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            parser=_given,
+            metavar="DIR...",
+            help="Exported models, other models' directories, or hub ids; the first is what the others are compared "
+            "with.",
+        ),
+    ],
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=bounds.BATCH, help="Images or sentences of a call; by default 1 and 32. May be repeated."
+        ),
+    ] = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=2,
+            max=bounds.TOKENS,
+            help="Subwords that each source is cut or repeated to, the end mark included; by default sentences are as "
+            "they are. May be repeated.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="The sentences: a file of lines or JSON Lines, or a study file, whose test sentences are taken; by "
+            "default number words.",
+        ),
+    ] = None,
+    beam: Annotated[int, typer.Option(min=1, max=bounds.BEAM, help="Hypotheses per sentence; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, max=bounds.TOKENS, help="Longest translation in subwords.")] = 256,
+    threads: Annotated[int, typer.Option(min=1, max=bounds.THREADS, help="CPU threads.")] = 1,
+    rounds: Annotated[
+        int, typer.Option(min=6, max=bounds.ROUNDS, help="Rounds over all models; fewer than 6 have no interval.")
+    ] = 15,
+    device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="Where to write the times as JSON, for measure.from."),
+    ] = None,
+) -> None:
+    """Time models and exported models in turn: latency and throughput, with intervals."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from leanformer.report.bench import bench_tables, machine_line
+    from leanformer.study.bench import bench as bench_models
+
+    found = bench_models(
+        models,
+        batches=batch or (1, 32),
+        lengths=length or (),
+        data=data,
+        beam=beam,
+        max_tokens=max_tokens,
+        threads=threads,
+        rounds=rounds,
+        device=device,
+        out=out,
+    )
+    console = Console()
+    for table in bench_tables(found):
+        console.print(table)
+    console.print(Text(printable(machine_line(found)), style="dim"))
+    if out is not None:
+        console.print(Text(printable(f"json: {out}")), soft_wrap=True)
 
 
 @app.command()
@@ -280,12 +424,15 @@ def inspect(
     device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
 ) -> None:
     """Inspect a trained model: how much of each site and head is linear or can be replaced."""
+    from rich.console import Console
+    from rich.text import Text
+
     from leanformer.config.reader import read_data, read_probes
 
     section = read_data(data, set_ or ())
     probes = read_probes(probe) if probe else None
 
-    from leanformer.report.inspection import LEGEND, inspection_table
+    from leanformer.report.inspection import LEGEND, LEGEND_OF_LAYERS, inspection_table, layers_table
     from leanformer.study import inspect as inspection
 
     teach = inspection.TEACHING.model_copy(update={"epochs": epochs})
@@ -293,8 +440,63 @@ def inspect(
     console = Console()
     console.print(inspection_table(found.results))
     console.print(Text(LEGEND))
+    layers = layers_table(found.results)
+    if layers is not None:
+        console.print(layers, Text(LEGEND_OF_LAYERS))
     console.print(Text(printable(f"json: {found.json}")), soft_wrap=True)
     console.print(Text(printable(f"page: {found.page}")), soft_wrap=True)
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            parser=_given, help="A run directory, whose recommended model is taken; a model's directory, or a hub id."
+        ),
+    ],
+    to: Annotated[str, typer.Option(metavar="FORMAT", help="onnx, or ctranslate2 for translators.")],
+    precision: Annotated[str, typer.Option(metavar="PRECISION", help="float32, int8 or float16.")] = "float32",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="The directory to write; by default exports/ and the names of model, format and precision.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            parser=_given,
+            metavar="DATA",
+            help="What it is compared on: a data source, or a study file; by default the data of the model's study.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A key of --data, such as source_language=de. May be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Write a model for use without PyTorch, and check that it says the same there."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from leanformer.config.reader import read_data
+
+    if set_ and data is None:
+        raise LeanformerError("--set: it sets keys of the data; give --data too")
+    section = None if data is None else read_data(data, set_ or ())
+
+    from leanformer.export.card import parity_line
+    from leanformer.study import export as exporting
+
+    written = exporting.export(model, to, precision, out, section)
+    console = Console()
+    console.print(Text(printable(f"exported: {written.directory} ({written.bytes:,} bytes)")), soft_wrap=True)
+    console.print(Text(printable(f"parity: {parity_line(written.manifest)}")), soft_wrap=True)
 
 
 @app.command()
@@ -310,5 +512,6 @@ def report(
 def main() -> None:
     """Runs the commands; ``leanformer.__main__`` handles the signals around it."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # or it looks through all installed packages for some
     keep_freed_memory()
     app(prog_name="leanformer")  # for python -m leanformer too: completion is installed for this name

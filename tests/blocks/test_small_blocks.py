@@ -22,6 +22,7 @@ from leanformer.blocks.kit.tokens import repeats
 from leanformer.blocks.linear_attention import LinearAttention, LinearAttentionModule
 from leanformer.blocks.mixer import Mixer, MixerModule
 from leanformer.blocks.slots import FactoredMap, Slots, SlotsModule
+from leanformer.blocks.ssru import Ssru, SsruModule, scan
 from leanformer.blocks.synthesizer import Synthesizer, SynthesizerModule
 from leanformer.core.errors import LeanformerError
 
@@ -30,7 +31,9 @@ SITES: dict[str, tuple[SiteKind, bool, bool]] = {  # kind, causal, reads_source
     "decoder self": ("self_attention", True, False),
     "cross": ("cross_attention", True, True),
 }
-BLOCKS: dict[str, type[Block]] = {block.name: block for block in (Mixer, Synthesizer, Slots, LinearAttention, Average)}
+BLOCKS: dict[str, type[Block]] = {
+    block.name: block for block in (Mixer, Synthesizer, Slots, LinearAttention, Average, Ssru)
+}
 Form = dict[str, Any]
 ABSOLUTE: Form = {"block": "mixer", "positions": "absolute"}
 ABSOLUTES: list[Form] = [ABSOLUTE, {**ABSOLUTE, "heads": [0, 2]}]
@@ -58,9 +61,10 @@ SLOTS: list[Form] = [
 ]
 LINEAR_ATTENTION: Form = {"block": "linear_attention"}
 AVERAGE: Form = {"block": "average"}
+SSRUS: list[Form] = [{"block": "ssru"}, {"block": "ssru", "output": True}]
 ANYWHERE = [*SYNTHESIZERS, *SLOTS, LINEAR_ATTENTION, AVERAGE]
 CAUSAL = [(place, form) for place in ("decoder self", "cross") for form in ANYWHERE]
-CAUSAL += [("decoder self", form) for form in RELATIVES]
+CAUSAL += [("decoder self", form) for form in RELATIVES + SSRUS]
 ALL = [("encoder self", form) for form in ABSOLUTES + RELATIVES + ANYWHERE] + CAUSAL
 LIMITED = [(place, form) for place, form in ALL if form["block"] == "synthesizer" or "positions" in form]
 
@@ -147,6 +151,8 @@ def count(module: nn.Module) -> int:
         ("cross", {"block": "slots", "gate": "linear", "slots": 64, "rank": 8}, 57_984),
         ("cross", LINEAR_ATTENTION, 65_920),
         ("cross", AVERAGE, 32_896),
+        ("decoder self", SSRUS[0], 32_896),
+        ("decoder self", SSRUS[1], 49_408),
     ],
 )
 def test_counts_at_the_usual_size(place: str, form: Form, parameters: int) -> None:
@@ -183,6 +189,9 @@ def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, lengt
         module = build(site(place, d, model_heads), max_length=length, hidden=hidden, **form)
         of_source = {"none": 0, "linear": d * h, "network": d * units + units + units * h}[form["source_score"]]
         expected = rest + value + d * units + units + h * length * (units + 1) + of_source
+    elif form["block"] == "ssru":
+        module = build(site(place, d, h), **form)
+        expected = 2 * d * d + d + form.get("output", False) * (d * d + d)
     elif form["block"] in OF_WIDTH:
         module = build(site(place, d, h), **form)
         expected = OF_WIDTH[form["block"]](d)
@@ -236,6 +245,7 @@ WHOLE: Form = {"special_tokens": None, "vo": "separate", "gate": True}
         ("decoder self", {"block": "linear_attention"}, {"heads": 4}),
         ("cross", {"block": "linear_attention", "heads": 2}, {"heads": 2}),
         ("cross", {"block": "average"}, {}),
+        ("decoder self", {"block": "ssru"}, {"output": False}),
         (
             "decoder self",
             {"block": "slots", "heads": [2, 0, 1]},
@@ -267,7 +277,7 @@ def naive(
         tokens = []
         for position, token in enumerate(sentence):
             allowed = mask.clone()
-            if source is None and getattr(mixing(module), "causal", False):
+            if source is None and getattr(mixing(module), "causal", isinstance(module, SsruModule)):
                 allowed[position + 1 :] = False
             if not allowed.any():
                 tokens.append(torch.full_like(token, float("nan")))  # not compared
@@ -353,6 +363,17 @@ def naive_average(
     return (read @ module.value.weight.T).mean(dim=0)
 
 
+def naive_ssru(
+    module: Any, token: torch.Tensor, position: int, read: torch.Tensor, where: torch.Tensor
+) -> torch.Tensor:
+    forget_weight, weight = module.maps.weight.chunk(2)
+    cell = torch.zeros_like(token)
+    for one in read:
+        forget = torch.sigmoid(forget_weight @ one + module.forget_bias)
+        cell = forget * cell + (1 - forget) * (weight @ one)
+    return torch.relu(cell)
+
+
 def naive_some_heads(
     module: Any, token: torch.Tensor, position: int, read: torch.Tensor, where: torch.Tensor
 ) -> torch.Tensor:
@@ -372,6 +393,7 @@ NAIVE: dict[type, Any] = {
     SlotsModule: naive_slots,
     LinearAttentionModule: naive_linear_attention,
     AverageModule: naive_average,
+    SsruModule: naive_ssru,
     SomeHeadsModule: naive_some_heads,
 }
 
@@ -777,7 +799,7 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
     """Numbers a sentence.
 
     Of slots K d, running K (d + h); of a synthesizer d and a head's scores for each token; of a linear attention
-    d (d_head + 1); of an average d, running d + 1; of a mixer d for each token that is near enough.
+    d (d_head + 1); of an average d, running d + 1; of an ssru d; of a mixer d for each token that is near enough.
     """
     module = scrambled(place, form)
     state, x = DecodingState(), torch.randn(2, 30, 16)
@@ -800,6 +822,8 @@ def test_decoding_state_is_as_large_as_stated(place: str, form: Form) -> None:
             assert numbers() == 16 * (4 + 1)
         elif form["block"] == "average":
             assert numbers() == 16 + (1 if place == "decoder self" else 0)
+        elif form["block"] == "ssru":
+            assert numbers() == 16
         elif form["block"] == "mixer":
             assert numbers() == kept + min(read, form["max_distance"]) * 4 * heads
         else:
@@ -824,7 +848,7 @@ def test_bfloat16_comes_close_to_float32(place: str, form: Form) -> None:
     assert (half - expected).square().mean() / expected.var() < 1e-3
 
 
-@pytest.mark.parametrize("form", [SLOTS[1], LINEAR_ATTENTION, AVERAGE])
+@pytest.mark.parametrize("form", [SLOTS[1], LINEAR_ATTENTION, AVERAGE, SSRUS[0]])
 def test_running_sums_are_kept_in_float32(form: Form) -> None:
     module, state = scrambled("decoder self", form), DecodingState()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -832,7 +856,7 @@ def test_running_sums_are_kept_in_float32(form: Form) -> None:
     assert {tensor.dtype for tensor in state.tensors.values()} == {torch.float32}
 
 
-@forms([(place, form) for place, form in ALL if form not in (LINEAR_ATTENTION, AVERAGE)])
+@forms([(place, form) for place, form in ALL if form not in (LINEAR_ATTENTION, AVERAGE, *SSRUS)])
 def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
     module: Any = mixing(build(site(place, d_model=128, heads=8), **form))
     x = torch.randn(1, 500, 128)
@@ -870,6 +894,8 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
     elif form["block"] == "linear_attention":
         expected = 2 * d * d * (n + read)
         expected += n * n * (2 * d + h) if place == "decoder self" else (n + read) * d * (d // h + 1)
+    elif form["block"] == "ssru":
+        expected = (2 + form.get("output", False)) * d * d * n
     elif form["block"] == "average":
         expected = 2 * d * d * (n if place == "decoder self" else 1)
     else:
@@ -987,6 +1013,13 @@ def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, b
         ("cross", {"block": "average", "heads": 2}, "block 'average' has no argument 'heads'; its arguments: none"),
         ("cross", {"block": "linear_attention", "heads": 3}, "heads = 3 does not divide the model's width; .* of 16"),
         ("cross", {"block": "linear_attention", "heads": 0}, "argument 'heads' of block 'linear_attention': .* not 0"),
+        (
+            "encoder self",
+            SSRUS[0],
+            r"encoder\.0\.self_attention: an ssru reads only a token and those before it, as a decoder does; take it "
+            r"at decoder\.\*\.self_attention, and another block here",
+        ),
+        ("decoder self", {"block": "ssru", "heads": 4}, "block 'ssru' has no argument 'heads'; its arguments: output"),
         ("cross", {"block": "slots", "max_length": 50}, "block 'slots' has no argument 'max_length'; its arguments: "),
     ],
 )
@@ -1103,3 +1136,17 @@ def test_linear_attention_bears_features_that_vanish(place: str) -> None:
 def test_a_model_without_a_limit_gives_none() -> None:
     where = site("encoder self", max_positions=None)
     assert resolve(where, **ABSOLUTE, max_length=1000)["max_length"] == 1000
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 64, 100])
+@pytest.mark.parametrize("factor", [0.0, 1e-6, 0.5, 1.0])
+def test_a_scan_is_the_recurrence(tokens: int, factor: float) -> None:
+    """With factors around this one; products of the small ones are far below what float32 can hold."""
+    factors, terms = factor * torch.rand(3, tokens, 4) ** 0.01, torch.randn(3, tokens, 4)
+    cells, kept = scan(factors, terms)
+    cell, product = torch.zeros(3, 4, dtype=torch.double), torch.ones(3, 4, dtype=torch.double)
+    for position in range(tokens):
+        cell = factors[:, position] * cell + terms[:, position]
+        product = factors[:, position] * product
+        torch.testing.assert_close(cells[:, position].double(), cell, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(kept[:, position].double(), product, rtol=1e-4, atol=1e-30)

@@ -19,7 +19,7 @@ from image_files import error_of, load, pixels_of, random_image, write_folder, w
 from PIL import Image
 
 from leanformer.core.warning import StudyWarning
-from leanformer.data.folders import image_suffixes
+from leanformer.data.image_files import image_suffixes
 from leanformer.data.images import ImageData
 from leanformer.data.splits import role_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -11,39 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sentencepiece
 import torch
-from num2words import num2words
-from transformers import AutoTokenizer, BartTokenizer, MarianTokenizer
+from transformers import AutoTokenizer, BartTokenizer
+from word_tokenizers import ENGLISH, GERMAN, ODD_TEXTS, trained, write_marian
 
 from leanformer.config.translation import TokenizerConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 
-ENGLISH = [num2words(number) for number in range(0, 6000, 7)]
-GERMAN = [num2words(number, lang="de") for number in range(0, 6000, 7)]
 KINDS = [(kind, shared) for kind in ("bpe", "unigram") for shared in (True, False)]
-
-ODD_TEXTS = [
-    "",
-    " ",
-    "  leading, double  and trailing spaces ",
-    "tab\tline\nfeed\r\n",
-    "12,345.67 % of 0007",
-    "e\u0301 is not composed, \u00e9 is",
-    "Straße, ǅ, İstanbul, ﬁ, ½",
-    "日本語と한국어、العربية, עברית, ไทย",
-    "👩‍👩‍👧‍👦 \U0001f600 \ufe0f",
-    "\x00 \x7f \u2028 \u200b \ufeff \xa0 \u3000",
-    "</s> <pad> <unk> are text here",
-    "\u2581 and Ġ and \u0120",
-    "don't won't 'ts",
-]
-
-
-def trained(kind: Any = "bpe", shared: bool = True, vocabulary: int = 400, **keys: Any) -> TranslationTokenizer:
-    config = TokenizerConfig(kind=kind, shared=shared, vocabulary=vocabulary, **keys)
-    return train_tokenizer(config, ENGLISH, GERMAN)
 
 
 @pytest.mark.parametrize(("kind", "shared"), KINDS)
@@ -94,10 +69,10 @@ def test_it_is_kept_with_the_model(kind: str, shared: bool, tmp_path: Path) -> N
 
 
 def in_a_fresh_process(script: str, *arguments: str, **environment: str) -> str:
-    """What a script prints in a new interpreter that finds this file's directory."""
+    """What a script prints in a new interpreter that finds what tests share."""
     run = subprocess.run(
         [sys.executable, "-c", script, *arguments],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         env={"OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
@@ -109,7 +84,7 @@ def in_a_fresh_process(script: str, *arguments: str, **environment: str) -> str:
 def test_training_it_again_gives_the_same_in_another_process() -> None:
     own = [trained(kind, shared).signature() for kind, shared in KINDS]
     assert len(set(own)) == 4
-    script = "import test_tokenizers as t\nprint([t.trained(kind, shared).signature() for kind, shared in t.KINDS])\n"
+    script = f"from word_tokenizers import trained\nprint([trained(*kind).signature() for kind in {KINDS}])\n"
     assert in_a_fresh_process(script, PYTHONHASHSEED="7", TOKENIZERS_PARALLELISM="false") == f"{own}\n"
 
 
@@ -159,42 +134,9 @@ def test_transformers_reads_it_beside_a_models_configuration(tmp_path: Path) -> 
 # Tokenizers that trained models bring
 
 
-def write_pieces(file: Path, texts: list[str]) -> list[str]:
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=model,
-        vocab_size=120,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        minloglevel=2,
-    )
-    file.write_bytes(model.getvalue())
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    return [processor.id_to_piece(index) for index in range(len(processor))]
-
-
 @pytest.fixture
 def marian_directory(tmp_path: Path) -> Path:
-    """Files as Hugging Face's own ``save_pretrained`` of a trained Marian writes them."""
-    files = tmp_path / "files"
-    files.mkdir()
-    pieces = [*write_pieces(files / "source.spm", ENGLISH), *write_pieces(files / "target.spm", GERMAN)]
-    names = dict.fromkeys(
-        ["</s>", "<unk>", *(piece for piece in pieces if piece not in ("<s>", "</s>", "<unk>")), "<pad>"]
-    )
-    (files / "vocab.json").write_text(json.dumps({piece: index for index, piece in enumerate(names)}))
-    tokenizer = MarianTokenizer(
-        str(files / "source.spm"),
-        str(files / "target.spm"),
-        str(files / "vocab.json"),
-        source_lang="en",
-        target_lang="de",
-    )
-    directory = tmp_path / "model"
-    tokenizer.save_pretrained(directory)
-    (directory / "config.json").write_text(json.dumps({"model_type": "marian"}))
-    return directory
+    return write_marian(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")

@@ -120,7 +120,7 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
             model(torch.zeros(1, 3))
             return 8
 
-        return Subject(model, NoStep, training, one, many)
+        return Subject(model=model, make_step=NoStep, training=training, call_one=one, call_batch=many)
 
     subjects = {name: partial(subject, name) for name in "abc"}
     costs: dict[str, Any] = measure_costs(subjects, CPU, repeats=3, latency_calls=2)
@@ -136,7 +136,7 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
         assert cost.ms_per_token == pytest.approx([milliseconds / 8 for milliseconds in cost.latency_ms])
         assert len(cost.throughput_per_second) == len(cost.train_examples_per_second) == 3
         assert cost.tokens_per_second == pytest.approx([2 * speed for speed in cost.throughput_per_second])
-        summary = cost.summary()
+        summary = {**cost.speed(), **cost.of_training()}
         assert summary["ms_per_token"]["one"] == pytest.approx(summary["latency_ms"]["p50"] / 8)
         assert summary["ms_per_token"]["batch"] == pytest.approx(1000 / summary["tokens_per_second"])
         # Weights, and the one tensor that the forward pass of the large batch makes.
@@ -173,7 +173,7 @@ def test_one_model_is_there_at_a_time(make_model: MakeModel) -> None:
         def step() -> TrainingStep:
             return TrainingStep(note(copy.deepcopy(model).train()), ImageTrainConfig(), 1e-3, accelerator)
 
-        return Subject(model, step, training, one, many)
+        return Subject(model=model, make_step=step, training=training, call_one=one, call_batch=many)
 
     gc.disable()  # a model must be freed after its turn, without help of the garbage collector
     try:

@@ -22,9 +22,11 @@ from transformers.utils import output_capturing
 
 import leanformer as lf
 from leanformer.blocks.basic import ACTIVATIONS
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.model import hf
-from leanformer.model.family import FAMILIES
+from leanformer.model.family import FAMILIES, find_family
+from leanformer.model.surgery import module_at
 
 MakeModel = Callable[..., PreTrainedModel]
 IMAGES = [name for name, family in FAMILIES.items() if family.task == "image-classification"]
@@ -118,6 +120,35 @@ def test_a_mask_of_four_dimensions_is_taken_as_it_is(make: MakeModel, implementa
     config = make("bart", attn_implementation=implementation).config
     states = torch.randn(2, 3, 16)
     assert create_bidirectional_mask(config, states, hf.NO_MASK, states) is hf.NO_MASK
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("place", ["encoder.0.self_attention", "decoder.0.self_attention", "decoder.0.cross_attention"])
+def test_an_attention_attends_as_a_block_would(make: MakeModel, place: str, implementation: str) -> None:
+    """By the softmax of the scores: with padding in the midst and without a mask, causal or not, whatever the site."""
+    opened = lf.reduce(make("marian", attn_implementation=implementation), {})
+    module: Any = module_at(opened, place)
+    weights = find_family(opened).attention_weights(module)
+    assert weights is not None
+    x, source = torch.randn(2, 5, 16), torch.randn(2, 6, 16)
+    crosses = place.endswith("cross_attention")
+    read = source if crosses else x
+    for mask in (None, torch.rand(2, read.shape[1]).argsort(dim=1) > 1):
+        inputs = BlockInputs(x, None, source, mask) if crosses else BlockInputs(x, mask)
+        for causal in (False, True):
+            seen = (
+                torch.ones(2, 5, read.shape[1], dtype=torch.bool) if mask is None else mask[:, None].expand(-1, 5, -1)
+            )
+            if causal and not crosses:
+                seen = seen & torch.ones(5, 5, dtype=torch.bool).tril()
+            assert weights.value_bias is not None
+            assert weights.output_bias is not None
+            scores = weights.scores(x, read).masked_fill(~seen[:, None], torch.finfo(torch.float32).min)
+            values = (read @ weights.value + weights.value_bias).unflatten(-1, (4, -1)).transpose(1, 2)
+            mixed = (scores.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)
+            expected = mixed @ weights.output + weights.output_bias
+            asks = seen.any(dim=-1)  # a token that may read none has no meaning
+            torch.testing.assert_close(hf.attend(module, inputs, causal)[asks], expected[asks], rtol=1e-4, atol=1e-4)
 
 
 def test_a_source_mask_lets_real_tokens_through(make: MakeModel) -> None:

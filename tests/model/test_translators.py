@@ -60,6 +60,8 @@ ENCODER_PLANS: dict[str, Plan] = {
     },
     "mlp": {"encoder.*.mlp": {"block": "mlp", "hidden": 5}, "decoder.1.mlp": {"block": "mlp", "hidden": 7}},
     "no mlp": {"*.mlp": "none"},
+    "some neurons": {"*.mlp": {"block": "mlp", "hidden": 9, "init": "teacher"}},
+    "encoder, few heads": {"encoder.*.self_attention": {"block": "attention", "keep_heads": 3}},
     "encoder layer none": {"encoder.0.layer": "none"},
 }
 DECODER_PLANS: dict[str, Plan] = {
@@ -88,11 +90,18 @@ DECODER_PLANS: dict[str, Plan] = {
     "low rank": {"*attention": {**FF, "rank": 2}},
     "linear attention": {"decoder.*attention": "linear_attention"},
     "average": {"decoder.*attention": "average"},
+    "ssru": {"decoder.0.self_attention": "ssru", "decoder.1.self_attention": {"block": "ssru", "output": True}},
     "mixer": {"decoder.*.self_attention": MIXER},
     "slots": {"decoder.*attention": SLOTS},
     "synthesizer": {"decoder.*attention": SYNTHESIZER},
     "slots, some heads": {"decoder.*attention": {**SLOTS, "heads": [0, 2]}},
     "synthesizer, some heads": {"decoder.*attention": {**SYNTHESIZER, "heads": [3]}},
+    "few heads": {"decoder.*attention": {"block": "attention", "keep_heads": 2}},
+    "few heads, one layer": {
+        "decoder.0.self_attention": {"block": "attention", "keep_heads": [3, 1]},
+        "decoder.1.cross_attention": {"block": "attention", "keep_heads": 1},
+    },
+    "one layer": {"decoder.layers": {"keep": 1}},
     "mixer, some heads": {"decoder.*.self_attention": {**MIXER, "heads": [0, 3]}},
     "some heads, one layer": {
         "decoder.1.self_attention": {**SLOTS, "heads": [3, 1, 2], "gate": "linear", "rank": 2},
@@ -109,7 +118,7 @@ PLANS = {**ENCODER_PLANS, **DECODER_PLANS}
 EACH = [
     *(("marian", name) for name in PLANS),
     *(("bart", name) for name in ("encoder layer", "cross, gate", "layer", "minimal everywhere", "everything")),
-    *(("bart", name) for name in ("encoder, some heads", "slots, some heads")),
+    *(("bart", name) for name in ("encoder, some heads", "slots, some heads", "few heads", "encoder, few heads")),
 ]
 EACH_DECODER = [(family, name) for family, name in EACH if name in DECODER_PLANS]
 EACH_FAMILY = pytest.mark.parametrize("family", ["marian", "bart"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,22 +12,22 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from places import ROOT
 
+from leanformer.core.extras import extra_of
 from leanformer.core.sinks.tracking import TRACKERS
+from leanformer.runtime.engines.base import ENGINES
 
 FOLDERS = ["benchmarks", "docs", "examples", "src", "tests"]
 FILES = ["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"]
 FILES += ["constraints.txt", "mkdocs.yml", "pyproject.toml"]
 JUNK = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".ipynb_checkpoints")
-
-
-def plain(name: str) -> str:
-    """A distribution's name as all spellings of it come out."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_all_that_is_imported_is_required() -> None:
@@ -42,10 +41,13 @@ def test_all_that_is_imported_is_required() -> None:
                 imported.add(node.module.partition(".")[0])
     homes = importlib.metadata.packages_distributions()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    trackers = [line for name in TRACKERS for line in project["optional-dependencies"][name]]
-    required = {plain(re.split(r"[^\w.-]", line)[0]) for line in [*project["dependencies"], *trackers]}
-    elsewhere = imported - set(sys.stdlib_module_names) - {"leanformer"}
-    assert not {name for name in elsewhere if not {plain(home) for home in homes.get(name, ())} & required}
+    base = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    extras = [project["optional-dependencies"][name] for name in ("train", *ENGINES, *TRACKERS)]
+    required = base | {canonicalize_name(Requirement(line).name) for line in chain.from_iterable(extras)}
+    for name in sorted(imported - set(sys.stdlib_module_names) - {"leanformer"}):
+        found = {canonicalize_name(home) for home in homes.get(name, ())} & required
+        assert found, name
+        assert found <= base or extra_of(name) is not None, name  # so that an error can say what to install
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,11 @@ def test_the_wheel_holds_the_package_alone(distributions: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in about)
 
 
+def plain_environment() -> dict[str, str]:
+    """The environment's variables without those that change what Python imports and writes."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 @pytest.fixture(scope="module")
 def elsewhere(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment that has the wheel, and the libraries of this one, but not the checkout."""
@@ -114,12 +121,15 @@ def elsewhere(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.skipif(sys.platform == "win32", reason="the environment's layout is that of Unix")
 def test_the_wheel_works_without_the_checkout(elsewhere: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "examples" / "digits.yaml", tmp_path)
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
     def call(*command: str) -> str:
         program, *arguments = command
         told = subprocess.run(
-            [elsewhere / "bin" / program, *arguments], cwd=tmp_path, env=variables, capture_output=True, text=True
+            [elsewhere / "bin" / program, *arguments],
+            cwd=tmp_path,
+            env=plain_environment(),
+            capture_output=True,
+            text=True,
         )
         assert told.returncode == 0, told.stderr
         return told.stdout
@@ -135,3 +145,39 @@ def test_the_wheel_works_without_the_checkout(elsewhere: Path, tmp_path: Path) -
     page = (tmp_path / "runs" / "digits" / "report.html").read_text(encoding="utf-8")
     assert "symmetric-heads" in page
     assert "</html>" in page
+
+
+MOST = {"onnx": 200, "ctranslate2": 270}  # megabytes, the engine included: docs/installing.md
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other files")
+@pytest.mark.parametrize("extra", MOST)
+def test_a_deployed_environment_is_small(extra: str, distributions: Path, tmp_path: Path) -> None:
+    """Installed as docs/installing.md says; with the bytecode that running it leaves, without pip."""
+    environment = tmp_path / "environment"
+    python = str(environment / "bin" / "python")
+    constraints = tmp_path / "constraints.txt"
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    constraints.write_text("\n".join(line for line in pinned if not line.startswith("huggingface_hub")))
+
+    def call(*command: str) -> str:
+        """What a command prints."""
+        told = subprocess.run(command, cwd=tmp_path, env=plain_environment(), capture_output=True, text=True)
+        if "connection broken" in told.stderr:
+            pytest.skip("pip cannot reach the package index")
+        assert told.returncode == 0, told.stderr
+        return told.stdout
+
+    call(sys.executable, "-m", "venv", "--without-pip", str(environment))
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--retries", "1"]
+    wheel = next(distributions.glob("*.whl"))
+    call(*pip, "--no-compile", "-c", str(constraints), f"{wheel}[{extra}]", "huggingface-hub<0.32")
+
+    assert "translate" in call(str(environment / "bin" / "leanformer"), "--help")
+    engine = {"onnx": "onnxruntime"}.get(extra, extra)
+    call(python, "-c", f"import tokenizers, {engine}, leanformer.runtime, leanformer.serve.predict")
+    packages = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    size = int(call("du", "-sm", packages).split()[0])
+    print(f"{extra}: {size} MB")
+    assert size <= MOST[extra]

@@ -1,4 +1,4 @@
-"""The rooms of the package: what they may import, what the map says of it, and what is light to import."""
+"""The rooms of the package: what they may import, and what the map says of it."""
 
 from __future__ import annotations
 
@@ -89,6 +89,7 @@ def test_the_contracts_are_kept() -> None:
         ("learn.train", "leanformer.measure.cost", "who imports measure"),
         ("learn.train", "leanformer.blocks.basic", "who imports blocks"),
         ("learn.train", "leanformer.results.schema", "who imports results"),
+        ("core.files", "torch", "the runtime reaches no heavy package"),  # through the manifest
         ("config.base", "leanformer.results.schema", "of results, config knows metrics and costs alone"),
         ("report.page", "leanformer.config.base", "imports run downwards only"),
         ("blocks.kit.base", "leanformer.blocks.basic", "no circles, neither between rooms nor inside one"),
@@ -110,20 +111,3 @@ def test_a_module_at_the_root_needs_a_floor(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "leanformer", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "leanformer" / "attic.py").write_text("")
     assert "leanformer.attic" in lint(tmp_path).stdout
-
-
-def test_what_reads_a_study_loads_neither_pytorch_nor_transformers() -> None:
-    code = """
-import pkgutil, sys
-from importlib import import_module
-
-for name in ("leanformer", "leanformer.core", "leanformer.results", "leanformer.config.reader", "leanformer.cli"):
-    package = import_module(name)
-    inside = [] if name == "leanformer" else pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}.")
-    for module in [name, *(found.name for found in inside)]:
-        import_module(module)
-        heavy = {"torch", "transformers"} & set(sys.modules)
-        assert not heavy, f"{module} loads {heavy}"
-"""
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr

@@ -382,7 +382,12 @@ def test_cost_figures_leave_out_what_was_not_measured() -> None:
     results = example_results() | {"prefer": "latency"}
     for row in rows_of(results):
         row["flops_per_example"] = None
-    assert list(figures.quality_against_cost(results)) == ["latency", "parameters", "training time"]
+    assert list(figures.quality_against_cost(results)) == [
+        "latency",
+        "parameters",
+        "training time",
+        "size of the files",
+    ]
 
 
 def test_models_of_the_same_cost_stand_side_by_side() -> None:

@@ -87,9 +87,9 @@ def test_a_metric_says_one_thing_once() -> None:
         METRICS.add("bleu", METRICS["chrf"])
 
 
-def test_a_study_chooses_by_costs_of_which_less_is_better() -> None:
-    assert preferences() == ["parameters", "latency", "train_seconds"]
-    assert {COSTS[key].better for key in preferences()} == {"less"}
+def test_a_study_chooses_by_costs() -> None:
+    assert preferences() == ["parameters", "latency", "train_seconds", "throughput", "memory", "bytes"]
+    assert [key for key in preferences() if COSTS[key].is_better(2.0, 1.0)] == ["throughput"]
     row = {"latency_ms": {"p50": 2.0, "p95": 3.0}, "train_seconds": None, "decoding": None}
     assert [COSTS[key].of(row) for key in ("latency", "train_seconds", "state")] == [2.0, None, None]
     assert COSTS["latency"].part(row, {"latency_ms": {"p50": 4.0}}) == "50.0 %"

@@ -39,7 +39,13 @@ def test_a_file_of_version_1_keeps_all_that_it_says(name: str, tmp_path: Path) -
     content = old(name)
     assert "version" not in content
     migrated = read(content, tmp_path)
-    assert json.loads(json.dumps(migrated)) == {**content, "version": VERSION}
+    assert migrated["version"] == VERSION
+    for row, known in zip(rows_of(migrated), rows_of(content), strict=True):
+        assert {key: json.loads(json.dumps(row[key])) for key in known} == known
+    assert {key: value for key, value in migrated.items() if key not in ("version", "baseline", "candidates")} == {
+        **{key: value for key, value in content.items() if key not in ("baseline", "candidates")},
+        "shipped": None,
+    }
     path = page.write_report(tmp_path)
     assert content["recommendation"] in path.read_text(encoding="utf-8")
 
@@ -63,10 +69,10 @@ def test_migrating_leaves_the_content_alone() -> None:
     assert [(change["removed"], change["added"]) for change in changes] == [(0, 0)] * len(changes)
 
 
-@pytest.mark.parametrize("version", [0, 3, True, "2", None, 2.5])
+@pytest.mark.parametrize("version", [0, 4, True, "2", None, 2.5])
 def test_files_of_other_versions_are_refused(version: object, tmp_path: Path) -> None:
     with pytest.raises(
-        LeanformerError, match=r"its version is .*, and this version of leanformer reads versions 1 to 2"
+        LeanformerError, match=r"its version is .*, and this version of leanformer reads versions 1 to 3"
     ):
         read({**example_results(), "version": version}, tmp_path)
 

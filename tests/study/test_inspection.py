@@ -21,6 +21,7 @@ from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.config.reader import read_probes
 from leanformer.config.translation import NumberWordsConfig, TextDataConfig, TokenizerConfig
+from leanformer.core.events import Reporter
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import train_tokenizer
 from leanformer.learn.lessons import Explained
@@ -30,7 +31,8 @@ from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.model.baseline import fresh_model
 from leanformer.model.family import find_family
 from leanformer.model.surgery import build, module_at, resolve
-from leanformer.report.inspection import inspection_table
+from leanformer.report.inspection import inspection_table, layers_table
+from leanformer.study.inspector import Inspector
 
 MakeModel = Callable[..., PreTrainedModel]
 TEACH = lf.DistillConfig(epochs=2, learning_rate=3e-3)
@@ -220,7 +222,7 @@ def test_a_probe_of_heads_is_its_block(make_translator: MakeModel, entry: dict[s
     name = "encoder.1.self_attention"
     where = site(opened, name)
     block = build(opened, where, resolve(opened, {name: entry})[name], take_over=True)
-    attention = find_family(opened).attention_weights(module_at(opened, name))  # type: ignore[arg-type]
+    attention = find_family(opened).attention_weights(module_at(opened, name))
     assert attention is not None
     assert attention.output_bias is not None
     probe = HeadsProbe(block, attention)  # type: ignore[arg-type]
@@ -272,6 +274,9 @@ def test_an_image_classifier(digits: tuple[PreTrainedModel, dict[str, Any]], tmp
     assert set(found["order"]) == {"encoder.0.self_attention", "encoder.1.self_attention"}
     # Emptying the site does what a reduced model does.
     emptied = lf.reduce(model, {"encoder.0.mlp": "none"})
+    [step] = found["layers"]["encoder"]
+    assert {step["left_out"], *step["keep"]} in ({"encoder.0.layer", 1}, {"encoder.1.layer", 0})
+    assert f"&#34;encoder.layers&#34;: {{keep: {step['keep']}}}" in (tmp_path / "found/inspection.html").read_text()
     assert set(found["quality"]) == {"loss", "accuracy"}
     assert rows["encoder.0.mlp"]["replaced"]["none"]["loss"] != 0
     assert sum(parameter.numel() for parameter in emptied.parameters()) < sum(p.numel() for p in model.parameters())
@@ -363,6 +368,45 @@ def test_a_translator(words: tuple[PreTrainedModel, dict[str, Any]], tmp_path: P
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 6
     assert "decoder.0.cross_attention" in lines[4]
+
+
+def test_layers_go_in_the_order_in_which_they_are_missed_least(make_translator: MakeModel) -> None:
+    """Of all sets of layers that one more could leave, and what is left after each, by models made of a plan."""
+    model = make_translator(decoder_layers=4)
+    ids = torch.randint(2, 40, (8, 6), generator=torch.Generator().manual_seed(0))
+
+    class Task:
+        def validate(self, model: Any, last: bool) -> dict[str, float]:
+            with torch.no_grad():
+                return {"validation_loss": float(model(input_ids=ids, labels=ids).loss)}
+
+    task: Any = Task()
+    inspector = Inspector(task, model, None, TEACH, Reporter("x", []))
+    inspector.quality = task.validate(model, last=False)
+    before = {name: tensor.clone() for name, tensor in inspector.opened.state_dict().items()}
+    inspector.shrink()
+    after = inspector.opened.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [len(step["keep"]) for step in inspector.layers["decoder"]] == [3, 2, 1]
+    assert [len(step["keep"]) for step in inspector.layers["encoder"]] == [1]
+    left = {0, 1, 2, 3}
+    for step in inspector.layers["decoder"]:
+        losses = {}
+        for layer in left:
+            student = lf.reduce(model, {"decoder.layers": {"keep": sorted(left - {layer})}})
+            losses[layer] = task.validate(student, last=False)["validation_loss"]
+        least = min(losses, key=lambda layer: losses[layer])
+        left.remove(least)
+        assert (step["left_out"], step["keep"]) == (f"decoder.{least}.layer", sorted(left))
+        assert step["change"]["loss"] == pytest.approx(losses[least] - inspector.quality["validation_loss"], abs=1e-5)
+    console = Console(width=80, file=io.StringIO())
+    console.print(layers_table({"layers": inspector.layers}))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 5
+    assert f'"decoder.layers": {{keep: [{left.pop()}]}}' in lines[4]
+    assert layers_table({"layers": {"encoder": []}}) is None
 
 
 def inspect_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -32,13 +32,13 @@ from leanformer.blocks.kit.site import Site
 from leanformer.config.translation import NumberWordsConfig, TextDataConfig, TokenizerConfig
 from leanformer.core.signatures import files_signature
 from leanformer.data.number_words import number_words
+from leanformer.data.text_sources import load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.measure import cost
 from leanformer.measure.translation import Translations
 from leanformer.model.generate import translate
 from leanformer.model.surgery import parameter_count
 from leanformer.study import teaching
-from leanformer.study import translate as translator
 from leanformer.study.executors import InThisProcess
 from leanformer.study.graph import run_steps
 from leanformer.study.prepare import PreparedStudy
@@ -632,6 +632,85 @@ def test_another_metric_judges_without_training(tmp_path: Path) -> None:
     assert "epoch" not in log
 
 
+# Fewer target subwords
+
+
+@pytest.fixture(scope="module")
+def trimmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The directory and the log of a study whose students write with fewer subwords than their teacher."""
+    directory = tmp_path_factory.mktemp("trimmed") / "run"
+    subwords = {"target_vocabulary": {"limit": 280}}
+    candidates = {
+        # As good as not tuned: what is left is the teacher, trimmed.
+        "as_it_was": {"method": "distill", "plan": subwords, "finetune": {"epochs": 1, "learning_rate": 1e-12}},
+        "smaller": {
+            "method": "distill",
+            "plan": {**subwords, "decoder.1.mlp": "none", "encoder.*.self_attention": ALR},
+            "finetune": {"epochs": 1, "teacher_beam": 1, "hidden_states": 0.1},
+        },
+        "scratch": {"plan": subwords},
+    }
+    train = {**words_study()["train"], "epochs": 1}
+    _, log = run(words_study(candidates=candidates, seeds=[0], train=train, distill={"epochs": 1}), directory)
+    return directory, log
+
+
+def test_students_with_fewer_subwords_have_a_tokenizer_of_their_own(trimmed: tuple[Path, str]) -> None:
+    directory, log = trimmed
+    assert "candidates.smaller: 280 target subwords, with which targets have" in log
+    assert "candidates.smaller: 22 of 40 test references have more than the 12 subwords" in log
+    for name in ("as_it_was", "smaller", "scratch"):
+        trial = directory / "trials" / name / "seed-0"
+        assert (trial / "model/target_tokenizer/tokenizer.json").is_file()
+        answers = Translations.read(trial / "predictions.parquet")
+        model, tokenizer = lf.load(trial / "model"), TranslationTokenizer.load(trial / "model")
+        assert tokenizer.target_vocabulary == model.config.decoder_vocab_size == 280
+        again = translate(model, tokenizer, answers.sources, max_tokens=12, batch_tokens=4096).texts
+        assert tuple(again) == answers.hypotheses
+
+
+def test_the_teacher_is_trimmed_as_by_hand(trimmed: tuple[Path, str]) -> None:
+    """The subwords that stay are those that the targets of the training split need."""
+    directory, _ = trimmed
+    targets = load_text(TextDataConfig(**words_study()["data"])).train.targets
+    baseline, student = (directory / "trials" / name / "seed-0/model" for name in ("baseline", "as_it_was"))
+    by_hand, tokenizer = lf.trim_target_vocabulary(lf.load(baseline), baseline, targets, 280)
+    found = lf.load(student)
+    assert found.config.plan == by_hand.config.plan
+    assert TranslationTokenizer.load(student).signature() == tokenizer.signature()
+    for name, tensor in by_hand.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+def test_rows_show_the_subwords_that_are_kept(trimmed: tuple[Path, str]) -> None:
+    rows = rows_of(trimmed[0])
+    assert rows["as_it_was"]["plan"] == {"target_vocabulary": {"limit": 280}}
+    for name in ("as_it_was", "scratch"):
+        change = rows[name]["changes"][-1]
+        assert (change["site"], change["block"]) == ("target_vocabulary", "subwords")
+        assert change["arguments"] == {"limit": 280, "kept": 280}
+        # The matrix that both sides shared stays the source's.
+        assert (change["removed"], change["added"]) == (0, 280 * 16)
+        assert rows[name]["parameters"] == rows["baseline"]["parameters"] + 280 * 16
+        saved = 2 * (300 - 280) * 16  # a product of the output projection for each subword, counted as two operations
+        assert rows["baseline"]["decoding"]["flops_per_token"] - rows[name]["decoding"]["flops_per_token"] == saved
+    assert {taught["site"] for taught in rows["smaller"]["teaching"]["curves"]} == {
+        "encoder.0.self_attention",
+        "encoder.1.self_attention",
+    }
+    assert "target_vocabulary" in (trimmed[0] / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_a_finished_study_with_fewer_subwords_is_not_run_again(trimmed: tuple[Path, str]) -> None:
+    study = lf.read_study(trimmed[0] / "study.yaml")
+    before = without_timings(results_of(trimmed[0]))
+    _, log = run(study, trimmed[0])
+    assert "again" not in log
+    assert "[1/" not in log
+    assert without_timings(results_of(trimmed[0])) == before
+
+
 # Interrupted
 
 
@@ -765,6 +844,42 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "block 'feed_forward' cannot stand at encoder.0.mlp",
     ),
     "nothing to teach": (lambda _: plan({"plan": {"*.mlp": "none"}}), "the plan only empties sites"),
+    "too few subwords": (
+        lambda _: plan({"plan": {"target_vocabulary": {"limit": 20}}}),
+        "candidates.bad: target_vocabulary: limit 20 is less than the 259 subwords that have to stay",
+    ),
+    "as many subwords as there are": (
+        lambda _: plan({"plan": {"target_vocabulary": {"limit": 300}}}),
+        "candidates.bad: target_vocabulary: limit 300 leaves nothing out of the 300 target subwords",
+    ),
+    "a list of limits": (
+        lambda _: plan({"plan": {"target_vocabulary": {"limit": [280]}}}),
+        "target_vocabulary: limit is [280]; it must be a whole number",
+    ),
+    "subwords without a limit": (
+        lambda _: plan({"plan": {"target_vocabulary": "none"}}),
+        "plan 'target_vocabulary': write {limit: 2000}, the most subwords to keep, not 'none'",
+    ),
+    "fewer subwords of bart": (
+        lambda _: plan(
+            {"plan": {"target_vocabulary": {"limit": 280}}},
+            baseline={"model": "bart", "config": words_study()["baseline"]["config"]},
+        ),
+        "candidates.bad: plan 'target_vocabulary': bart has one vocabulary for both sides",
+    ),
+    "fewer subwords, not tuned": (
+        lambda _: plan({"plan": {"target_vocabulary": {"limit": 280}}}),
+        "the plan only leaves out subwords, so that there is no block to teach",
+    ),
+    "fewer subwords of images": (
+        lambda _: {
+            "name": "words",
+            "task": "image-classification",
+            "baseline": {"model": "vit", "config": {"hidden_size": 16, "num_attention_heads": 2, "patch_size": 4}},
+            "candidates": {"bad": {"plan": {"target_vocabulary": {"limit": 280}}}},
+        },
+        "plan 'target_vocabulary': vit is for image-classification and writes no subwords",
+    ),
     "a control that is not tuned": (
         lambda _: plan({"plan": {}, "finetune": {"epochs": 0}}),
         "to see what tuning alone does, take method distill with finetune epochs",
@@ -886,24 +1001,6 @@ def test_translate_names_a_bad_line(
 ) -> None:
     assert translate_command(monkeypatch, str(whole[0] / "trials/encoder/seed-0/model"), text=text) == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_translate_reads_text_from_any_system(tmp_path: Path, end: str, encoding: str) -> None:
-    lines = ["eins", "", "  ", "zwei\u2028und", ""]
-    (tmp_path / "in.txt").write_bytes("".join(line + end for line in lines).encode(encoding))
-    assert translator.read_lines(tmp_path / "in.txt") == lines
-    assert translator.read_lines(Path(os.devnull)) == []
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(lf.LeanformerError, match=r"pipe: cannot be read: it is a pipe, .*; give a file, or < "):
-        translator.read_lines(tmp_path / "pipe")
-
-
-def test_translate_names_what_cannot_be_read(tmp_path: Path) -> None:
-    for path, message in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file or directory")):
-        with pytest.raises(lf.LeanformerError, match=rf"^{re.escape(str(path))}: cannot be read \({message}\)$"):
-            translator.read_lines(path)
 
 
 def test_translate_writes_to_a_pipe_and_leaves_it_there(

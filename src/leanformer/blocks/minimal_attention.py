@@ -42,6 +42,11 @@ class TriangularLinear(nn.Module):
 
     def matrix(self) -> torch.Tensor:
         """T, shape (d_model, d_model), differentiable in the stored numbers."""
+        if torch.compiler.is_exporting():
+            # By a formula, so that no table of positions is stored: row i starts at the i-th triangular number.
+            index = torch.arange(self.d_model, device=self.weight.device)
+            places = (index * (index + 1) // 2)[:, None] + index
+            return self.weight[places.clamp(max=len(self.weight) - 1)].tril()
         # Not a buffer: it holds no state, and saved files are for state alone.
         if self._index is None or self._index.device != self.weight.device:
             with torch.inference_mode(False):  # it may be used in training later

@@ -220,9 +220,37 @@ Repeats = Annotated[int, Field(ge=1, le=10**4)]
 Calls = Annotated[int, Field(ge=1, le=10**6)]
 
 
+Runtime = Literal["torch", "onnx", "ctranslate2"]
+"""What runs a model: PyTorch, or the engine of a format."""
+
+Precision = Literal["float32", "int8", "float16"]
+
+
+class ShipConfig(Section):
+    """The form in which models are shipped: decisions and costs are then those of the exported files."""
+
+    to: Literal["onnx", "ctranslate2"]
+    """The format."""
+    precision: Annotated[
+        tuple[Precision, ...],
+        BeforeValidator(_as_list),
+        Field(min_length=1),
+        AfterValidator(no_repeats("precisions")),
+    ] = ("float32",)
+    """The precision of the weights, or a list. The baseline has the first; each model in each further precision, the
+    baseline too, is one more candidate, called by its name and the precision (``small-int8``)."""
+
+
 class MeasureConfig(Section):
     """How cost is measured."""
 
+    runtimes: Annotated[
+        tuple[Runtime, ...] | None,
+        BeforeValidator(lambda value: value if value is None else _as_list(value)),
+        AfterValidator(lambda value: value if value is None else no_repeats("runtimes")(value)),
+    ] = None
+    """What models run in while latency, throughput and memory are measured. Tables and ``prefer`` look at the first; by
+    default the engine of ``ship.to``, or PyTorch where there is no ``ship``."""
     repeats: Repeats = 5
     """Rounds over all models; medians are reported."""
     latency_calls: Calls = 50
@@ -232,6 +260,9 @@ class MeasureConfig(Section):
     """Where models are trained and measured."""
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads; by default what PyTorch takes."""
+    from_: Annotated[Text | None, Field(alias="from"), OPERATIONAL] = None
+    """A file that ``leanformer bench --out`` wrote where the models are used: latency and throughput are those in it,
+    and it must hold every model of the study. None: they are measured here."""
 
 
 BASELINE = "baseline"
@@ -280,6 +311,9 @@ class Study(Section):
     prefer: Annotated[str, BeforeValidator(one_of(preferences))] = preferences()[0]
     """The cost that decides which accepted candidate is the cheapest, and so recommended."""
     measure: MeasureConfig = MeasureConfig()
+    ship: ShipConfig | None = None
+    """The format in which models are exported; the decisions are on the exported files. None: decisions are on the
+    trained models in PyTorch."""
     report_to: Annotated[
         tuple[Annotated[str, AfterValidator(_is_tracker)], ...], AfterValidator(no_repeats("trackers"))
     ] = ()
@@ -306,9 +340,36 @@ class Study(Section):
         return candidates
 
     @model_validator(mode="after")
+    def _precisions_make_names(self) -> Study:
+        """A model in a further precision is a candidate of its own, whose name must be free."""
+        for name in (BASELINE, *self.candidates):
+            for precision in self.ship.precision[1:] if self.ship else ():
+                taken = f"{name}-{precision}"
+                if taken.lower() in {other.lower() for other in self.candidates}:
+                    raise ValueError(
+                        f"the name {taken!r} is that of {name} in {precision}, by ship.precision; choose another name "
+                        "for this candidate"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _preferred_cost_is_measured(self) -> Study:
+        if self.measure.from_ is not None and self.prefer == "memory":
+            raise ValueError(
+                "prefer: memory is not in the file of measure.from, which holds times; leave measure.from out, or "
+                "prefer another cost"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Study:
         check_effects(self)
         return self
+
+    @property
+    def runtimes(self) -> tuple[Runtime, ...]:
+        """What models run in while they are measured; the first is what tables and ``prefer`` look at."""
+        return self.measure.runtimes or (("torch",) if self.ship is None else (self.ship.to,))
 
     @classmethod
     def for_inspection(cls, longest: int | None) -> dict[str, dict[str, Any]]:

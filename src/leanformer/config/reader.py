@@ -175,4 +175,4 @@ def _known_keys(path: list[str], form: type[Study]) -> list[str]:
             for part in (annotation, *get_args(annotation)):
                 if isinstance(part, type) and issubclass(part, BaseModel):
                     section = part
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]

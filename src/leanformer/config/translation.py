@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-)
+from pydantic import AfterValidator, Field, model_validator
 
 from leanformer.config.base import (
     STUDIES,
@@ -178,6 +175,16 @@ class TranslationStudy(Study):
     accept: TranslationAcceptConfig = TranslationAcceptConfig()
     decode: DecodeConfig = DecodeConfig()
     measure: TranslationMeasureConfig = TranslationMeasureConfig()
+
+    @model_validator(mode="after")
+    def _the_engine_has_a_beam(self) -> TranslationStudy:
+        engines = {*self.runtimes, *([self.ship.to] if self.ship else [])}
+        if self.decode.beam > 1 and "onnx" in engines:
+            raise ValueError(
+                f"decode.beam {self.decode.beam}: a translator that is exported to onnx searches greedily; set "
+                "decode.beam to 1, or take ctranslate2"
+            )
+        return self
 
     @classmethod
     def for_inspection(cls, longest: int | None) -> dict[str, dict[str, Any]]:

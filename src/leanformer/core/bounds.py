@@ -11,7 +11,11 @@ BEAM = 1_000
 """Hypotheses kept for each sentence."""
 TOKENS = 10**5
 """Subwords of a sentence."""
+ROUNDS = 10**4
+"""Rounds of measurement."""
 PIXELS = 10**4
 """The side of an image."""
 JOBS = 256
 """Trainings that run at once."""
+THREADS = 4_096
+"""CPU threads of one process."""

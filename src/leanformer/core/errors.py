@@ -49,6 +49,14 @@ def quoted(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:70]}...{text[-27:]}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a library's or the system's error message, for a message of one line."""
+    if isinstance(error, OSError) and error.strerror:  # without its number
+        return str(error.strerror)
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 _LONGEST = 470
 """Most characters that a message has."""
 

@@ -23,7 +23,8 @@ class Section(BaseModel):
         LeanformerError: A key is unknown or missing, or a value is wrong; the message names it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # A key that is a word of Python, such as "from", has another name there, and its own in what is written.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
     def __init__(self, /, *arguments: object, **data: Any) -> None:
         name = type(self).__name__
@@ -36,7 +37,7 @@ class Section(BaseModel):
 
     def settings(self) -> dict[str, Any]:
         """Everything that outcomes follow from, as plain data: all keys but those that are ``OPERATIONAL``."""
-        plain = self.model_dump(mode="json")
+        plain = self.model_dump(mode="json", by_alias=False)
         settings = {}
         for name, field in type(self).model_fields.items():
             if OPERATIONAL not in field.metadata:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST = 2**31 - 1  # bytes that mallopt accepts
 
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""Instructions by which processors differ most in speed: wide vectors and products of 8-bit numbers, of x86 and of ARM,
+as Linux calls them."""
+
 
 def pick_device(wanted: str, where: str = "measure.device") -> torch.device:
     """The device by its name; ``auto`` is a GPU where there is one.
@@ -66,22 +70,31 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
     packages = ("leanformer", "torch", "transformers", "accelerate", "datasets", "numpy", "scipy")
     return {
         **{name: importlib.metadata.version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
+        **machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "precision": precision,
     }
 
 
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def machine() -> dict[str, str]:
+    """The machine in words: Python, the system, the processor, and which of ``CPU_FLAGS`` it has."""
+    information = _cpuinfo()
+    flags = information.get("flags", information.get("Features"))
+    known = None if flags is None else " ".join(name for name in CPU_FLAGS if name in flags.split())
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": information.get("model name") or platform.processor() or platform.machine(),
+        "cpu_flags": "not known" if known is None else known or "none",
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor; empty elsewhere."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().partition("\n\n")[0].splitlines() if file.exists() else []
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def keep_freed_memory() -> bool:

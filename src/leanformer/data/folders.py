@@ -9,22 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import datasets
-from PIL import Image
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.warning import StudyWarning
 from leanformer.data.hub import SourceSplit
+from leanformer.data.image_files import is_image
 from leanformer.data.labels import class_name
 from leanformer.data.splits import role_of
 from leanformer.data.walking import subdirectories
-
-NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-"""Formats that Pillow lists but cannot read, or only with another program."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +30,6 @@ class Opened:
     splits: dict[str, SourceSplit]
     notes: tuple[str, ...] = ()
     warnings: tuple[StudyWarning, ...] = ()
-
-
-@cache
-def image_suffixes() -> frozenset[str]:
-    """The endings of the image files that the installed Pillow reads, in lower case."""
-    formats = Image.registered_extensions()
-    # Pillow reads .mpo as the JPEG that it begins with, without saying so.
-    return frozenset(end for end, name in formats.items() if name in Image.OPEN and name not in NO_IMAGES) | {".mpo"}
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file's name ends like that of an image that can be read."""
-    return path.suffix.lower() in image_suffixes()
 
 
 def labeled_images(images: list[dict[str, Any]], labels: list[int], classes: list[str]) -> datasets.Dataset:

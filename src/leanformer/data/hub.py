@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from leanformer.core.errors import LeanformerError
+from leanformer.core.errors import LeanformerError, first_line
 
 HUB_SECONDS = 10  # to wait for the hub's first answer
 JSON = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
@@ -246,11 +246,3 @@ def _json_problem(file: Path) -> str | None:
         if not isinstance(value, dict):
             return f", line {number}: holds no JSON object; write one object on each line"
     return None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's or the system's error message, for a message of one line."""
-    if isinstance(error, OSError) and error.strerror:  # without its number
-        return str(error.strerror)
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -11,15 +11,16 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from leanformer.core.errors import LeanformerError, quoted
+from leanformer.core.errors import LeanformerError, first_line, quoted
 from leanformer.core.paths import as_path, read_text
-from leanformer.data.hub import first_line
 from leanformer.data.walking import check_plain
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
@@ -29,6 +30,8 @@ ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif
 SIDEWAYS = frozenset({5, 6, 7, 8})  # the tag's values that rotate an image by 90 degrees
 SIXTEEN_BITS = 16
 LARGEST_SETTINGS = 2**20  # bytes of a file that says how images are prepared
+NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""Formats that Pillow lists but cannot read, or only with another program."""
 BITS_KEY = "bits_used"  # in preprocessor_config.json: the bits in use of images of 16 bits
 
 
@@ -109,6 +112,19 @@ class MisfitError(LeanformerError):
     """An image of another size, of 16 bits, or in color, where all were expected to be like the first."""
 
 
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The endings of the image files that the installed Pillow reads, in lower case."""
+    formats = Image.registered_extensions()
+    # Pillow reads .mpo as the JPEG that it begins with, without saying so.
+    return frozenset(end for end, name in formats.items() if name in Image.OPEN and name not in NO_IMAGES) | {".mpo"}
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name ends like that of an image that can be read."""
+    return path.suffix.lower() in image_suffixes()
+
+
 def read_header(image: Image.Image) -> tuple[int, int, int, int]:
     """Channels, height and width as they will be after decoding, and the file's bits a channel (8 or 16)."""
     width, height = image.size
@@ -153,8 +169,13 @@ def decode(image: Image.Image, form: ImageForm) -> NDArray[np.uint8]:
         image = form.resizing(image)
     if image.size != (form.width, form.height):
         raise MisfitError(f"not {form.height}x{form.width} pixels (height x width) as others; set data.image_size")
+    return pixels_of(image)
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """The (C, H, W) pixels of an image of mode ``L`` or ``RGB``."""
     pixels = np.frombuffer(image.tobytes(), np.uint8)  # a third faster than np.asarray
-    return pixels.reshape(form.height, form.width, form.channels).transpose(2, 0, 1)
+    return pixels.reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
 
 def prepare(image: Image.Image, channels: int, bits: int | None, on_white: bool) -> Image.Image:
@@ -249,11 +270,24 @@ def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> I
             "the directory that a study shipped"
         )
     bits = checked_bits(settings.get(BITS_KEY), f"{file}: says") or SIXTEEN_BITS
+    return read_prepared(image_file, len(mean), bits, bool(settings.get("do_convert_rgb")))
+
+
+def read_prepared(file: Path, channels: int, bits: int | None, on_white: bool) -> Image.Image:
+    """An image file as ``prepare`` leaves it.
+
+    Args:
+        file: the image file; of several frames, the first is read.
+        channels, bits, on_white: as in ``ImageForm``.
+
+    Raises:
+        LeanformerError: the image cannot be read; the message names the file.
+    """
     try:
-        check_plain(image_file)
-        with warnings.catch_warnings(action="ignore"), Image.open(image_file) as image:
-            return prepare(image, len(mean), bits, bool(settings.get("do_convert_rgb")))
+        check_plain(file)
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
+            return prepare(image, channels, bits, on_white)
     except LeanformerError as error:
-        raise LeanformerError(f"{path}: {error}") from None
+        raise LeanformerError(f"{file}: {error}") from None
     except Exception as error:  # damaged files make the decoders raise nearly anything
-        raise LeanformerError(f"{path}: not a readable image ({reason_of(error)}); replace it") from None
+        raise LeanformerError(f"{file}: not a readable image ({reason_of(error)}); replace it") from None

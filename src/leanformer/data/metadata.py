@@ -14,10 +14,10 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from leanformer.core.errors import LeanformerError
+from leanformer.core.errors import LeanformerError, first_line
 from leanformer.core.paths import other_kind
 from leanformer.data.folders import Opened, unread_files, unread_tables
-from leanformer.data.hub import SourceSplit, check_json_depth, first_line
+from leanformer.data.hub import SourceSplit, check_json_depth
 from leanformer.data.splits import role_of
 from leanformer.data.walking import subdirectories
 

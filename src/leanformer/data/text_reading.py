@@ -13,8 +13,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from leanformer.core.errors import LeanformerError
-from leanformer.data.hub import first_line
+from leanformer.core.errors import LeanformerError, first_line
 
 GZIP = b"\x1f\x8b"  # how packed files begin, whatever they are called
 AT_A_TIME = 2**20  # bytes

@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, MarianTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from leanformer.config.translation import TokenizerConfig
-from leanformer.core.errors import LeanformerError
-from leanformer.data.hub import first_line
+from leanformer.core.errors import LeanformerError, first_line
 from leanformer.data.normalization import Normalize, normalizer_of
+from leanformer.data.sentence_pieces import source_form, target_form
 
 END, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"  # with the ids 0, 1 and 2
 SIDES = ("source_tokenizer", "target_tokenizer")  # directories, where each side has its own
@@ -69,6 +69,11 @@ class TranslationTokenizer:
             )
 
     @property
+    def sides(self) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+        """The tokenizers of source and target; the same where one serves both."""
+        return self._source, self._target
+
+    @property
     def shared(self) -> bool:
         """Whether one tokenizer serves both sides."""
         return self._source is self._target
@@ -112,6 +117,30 @@ class TranslationTokenizer:
         """Whether target texts come out in lower case."""
         return self.normalize("A") == "a"
 
+    def library_forms(self) -> tuple[Tokenizer, Tokenizer]:
+        """The sides in the form of the library ``tokenizers``, which needs no transformers: source and target.
+
+        The target's is for decoding; where one tokenizer serves both sides, it is the same object.
+
+        Raises:
+            LeanformerError: A side has no such form.
+        """
+        source = _source_form(self._source)
+        if self.shared and not isinstance(self._source, MarianTokenizer):
+            return source, source
+        target = self._target
+        return source, target_form(target) if isinstance(target, MarianTokenizer) else _source_form(target)
+
+    @property
+    def splits_marks(self) -> bool:
+        """Whether a mark in a source, such as ``</s>``, is text like any other."""
+        return bool(self._source.split_special_tokens)
+
+    @property
+    def cleans_up(self) -> bool:
+        """Whether spaces before punctuation are taken out of translations."""
+        return bool(self._target.clean_up_tokenization_spaces)
+
     def save(self, directory: Path | str) -> None:
         """Writes the tokenizer's files into a model's directory, or those of each side into a directory below it."""
         if self.shared:
@@ -154,6 +183,23 @@ def _check_files(directory: Path) -> None:
             f"{directory}: holds no tokenizer ({', '.join(TOKENIZER_FILES[:4])} or the like); copy it from where the "
             "model was trained"
         )
+
+
+def _source_form(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A tokenizer in the form of the library ``tokenizers``: a copy.
+
+    Raises:
+        LeanformerError: It has none.
+    """
+    if isinstance(tokenizer, MarianTokenizer):
+        return source_form(tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise LeanformerError(
+            f"the tokenizer of {tokenizer.name_or_path or 'the model'} is a {type(tokenizer).__name__}, which has no "
+            "form for the library tokenizers; take a model with a tokenizer.json"
+        )
+    return Tokenizer.from_str(backend.to_str())
 
 
 def _load(path: str) -> PreTrainedTokenizerBase:

@@ -34,7 +34,7 @@ def _walk(root: Path) -> Iterator[Path]:
         ]
         shown = [name for name in files if not is_hidden(name) and name.lower() not in NO_DATA]
         for name in (*folders, *shown):
-            _check_name(base, name)
+            check_name(base, name)
         yield from (Path(base, name) for name in shown)
 
 
@@ -44,7 +44,7 @@ def _unreadable(error: OSError) -> NoReturn:
     ) from error
 
 
-def _check_name(base: str, name: str) -> None:
+def check_name(base: str, name: str) -> None:
     """Refuses a name that is not UTF-8, which tables of arrow and JSON cannot hold."""
     try:
         name.encode()

@@ -129,7 +129,7 @@ def without_acceptances(decisions: Mapping[str, Decision], reason: str) -> dict[
 def recommend(
     prices: Mapping[str, float | None], decisions: Mapping[str, Decision], baseline: str, prefer: str
 ) -> tuple[str, str]:
-    """The cheapest accepted candidate that is cheaper than the baseline, or the baseline.
+    """The accepted candidate of the best cost, if that is better than the baseline's, or the baseline.
 
     Args:
         prices: Name -> cost, the baseline's included; None where it was not measured.
@@ -140,26 +140,27 @@ def recommend(
     Returns:
         The recommended name, and the reason in one sentence.
     """
-    cost = COSTS[prefer].name
+    cost = COSTS[prefer]
+    less, least = ("less", "least") if cost.better == "less" else ("more", "most")
     accepted = [name for name, decision in decisions.items() if decision.decision == "accept"]
     priced = {name: price for name in accepted if (price := prices[name]) is not None}
     limit = prices[baseline]
-    cheaper = {name: price for name, price in priced.items() if limit is not None and price < limit}
-    if cheaper:
-        best = min(cheaper, key=lambda name: cheaper[name])
+    better = {name: price for name, price in priced.items() if limit is not None and cost.is_better(price, limit)}
+    if better:
+        best = (min if cost.better == "less" else max)(better, key=lambda name: better[name])
         others = len(accepted) - 1
-        among = f", the least of {others + 1} accepted candidates" if others else ""
+        among = f", the {least} of {others + 1} accepted candidates" if others else ""
         return (
             best,
-            f"Ship {best}: it is accepted, with {cheaper[best] / (limit or 1):.2g} x the baseline's {cost}{among}.",
+            f"Ship {best}: it is accepted, with {better[best] / (limit or 1):.2g} x the baseline's {cost.name}{among}.",
         )
     if accepted and (limit is None or not priced):
         return (
             baseline,
-            f"Keep the baseline: candidates are accepted, but their {cost} or the baseline's was not measured.",
+            f"Keep the baseline: candidates are accepted, but their {cost.name} or the baseline's was not measured.",
         )
     if accepted:
-        return baseline, f"Keep the baseline: no accepted candidate has less {cost}."
+        return baseline, f"Keep the baseline: no accepted candidate has {less} {cost.name}."
     if any(decision.decision == "undecided" for decision in decisions.values()):
         return baseline, "Keep the baseline: no candidate is shown to be good enough yet."
     return baseline, "Keep the baseline: no candidate is good enough."

@@ -84,13 +84,14 @@ def _outcomes(trainings: Trainings) -> np.ndarray:
     return np.stack([training[:, 0] for training in trainings])
 
 
-def method(metric: Metric, seeds: int, example: str) -> str:
+def method(metric: Metric, seeds: int, example: str, exported: bool = False) -> str:
     """How intervals and decisions are made, in sentences for the report.
 
     Args:
         metric: What quality is.
         seeds: The number of seeds.
         example: The word for a test example.
+        exported: Whether the decisions are on exported models, one of each candidate.
     """
     corpus_scores, resampled = "", ""
     if isinstance(metric, CorpusMetric):
@@ -109,6 +110,12 @@ def method(metric: Metric, seeds: int, example: str) -> str:
         intervals = (
             "There is one seed, so that nothing can be said about other seeds: intervals and decisions hold for these "
             f"trained models alone, and {choice}."
+        )
+    if exported:
+        intervals = (
+            f"Quality and difference are those of one exported model of each candidate and of the baseline"
+            f"{corpus_scores}. Their intervals account for the choice of test {example}s (as for one seed). Of the "
+            f"recipe, which is the plan and the training over the seeds: {intervals[0].lower()}{intervals[1:]}"
         )
     decision = "The decision is a one-sided non-inferiority test, corrected for several candidates by Holm's method."
     return f"{intervals} {decision}"

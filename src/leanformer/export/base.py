@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from leanformer.core.registry import Registry
 from leanformer.runtime.manifest import Precision
+
+Logits = NDArray[np.float32]
+"""A translation's logits, shape (subwords written, vocabulary)."""
+WritesLogits = Callable[[Sequence[Sequence[int]], int], list[Logits]]
+"""Ids of the sources of one batch, each with its end mark, and most ids of a translation -> for each source the logits
+of every subword that is written, the end mark included. Those of subwords that are never written may be minus infinity.
+"""
 
 
 class Format(ABC):
@@ -21,10 +31,12 @@ class Format(ABC):
     Class attributes:
         name: Its name: ``onnx``.
         precisions: The precisions of weights that it can write.
+        packages: The distributions whose versions the manifest records: what writes it and what runs it.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
+    packages: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
@@ -49,6 +61,15 @@ class Format(ABC):
 
         Raises:
             LeanformerError: As ``check``.
+        """
+
+    @abstractmethod
+    def writer(self, model: PreTrainedModel, directory: Path) -> WritesLogits:
+        """Writes greedily and tells the logits, for the check of parity of a translator in float32.
+
+        Args:
+            model: The translator.
+            directory: Where ``write`` has written it.
         """
 
 

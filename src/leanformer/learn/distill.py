@@ -15,6 +15,7 @@ from leanformer.config.base import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.files import make_directory
 from leanformer.core.memory import memory_named
+from leanformer.learn.activity import find_activities
 from leanformer.learn.batch_checks import check_batches
 from leanformer.learn.checkpoint import Snapshot
 from leanformer.learn.lessons import Lesson, check_tokens_agree, explained, teachable, teaching_config, teaching_loss
@@ -27,6 +28,7 @@ from leanformer.model.family import find_family
 from leanformer.model.plan import Plan
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, module_at, resolve, sites
+from leanformer.model.vocabulary import vocabulary_of
 from leanformer.model.weights import HALF, check_weights_are_there, device_and_dtype, in_float32
 
 
@@ -50,7 +52,8 @@ def distill(
             float32 for the teaching, because small updates are lost in half precision.
         plan: As for ``reduce``.
         batches: Training data on the teacher's device: batches of the model's named inputs with ``labels`` (-100 at
-            padding), all checked before anything is taught, or an object that gives them epoch by epoch.
+            padding), all checked before anything is taught, or an object that gives them epoch by epoch. For a plan
+            with ``target_vocabulary`` they hold the ids of the student's own tokenizer.
         validation: Held-out batches, on which R² is measured after each epoch.
         teach: Epochs, learning rate and other settings of the teaching.
         finetune: How the assembled student is tuned as a whole afterwards; by default it is not tuned.
@@ -85,10 +88,11 @@ def distill(
     torch.manual_seed(seed)
     new = resolve(teacher, plan)
     check_tokens_agree(new, finetune or FinetuneConfig(), "plan")
-    opened = frozen_copy(reduce(teacher, {}))
+    # A student with fewer target subwords reads other tokens; so does its teacher, whose decoder is trimmed alike.
+    opened = frozen_copy(reduce(teacher, vocabulary_of(plan)))
     check_batches(opened, given, "batches")
     check_batches(opened, validation, "validation")
-    student = reduce(teacher, plan)
+    student = reduce(teacher, plan, find_activities(opened, new.items(), training))
     lessons = _lessons(student, new)
     precision = settle_precision("auto", device)
     accelerator = make_accelerator(precision, device)

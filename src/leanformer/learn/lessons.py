@@ -17,6 +17,7 @@ from leanformer.config.base import DistillConfig, FinetuneConfig, TrainConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.learn.losses import Batch, Loss, relative_error
 from leanformer.learn.observe import Observed, Seen, Target
+from leanformer.model.hf import attend
 from leanformer.model.surgery import ResolvedPlan
 
 
@@ -86,14 +87,19 @@ def answer(lesson: Lesson, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
     given: torch.Tensor
     if isinstance(lesson.block, BlockModule):
         given = lesson.block.taught(seen.inputs_at(lesson.site))
-    else:
+    elif lesson.site.kind == "mlp":
         given = lesson.block(seen.inputs[lesson.site.name])
+    else:
+        given = attend(lesson.block, seen.inputs_at(lesson.site), lesson.site.causal)
     target = seen.targets[lesson.site.name, lesson.target]
     if isinstance(lesson.block, BlockModule) and lesson.block.channels is not None:
         target = target[..., list(lesson.block.channels)]
-    if mask is None:
-        return given.flatten(0, -2).float(), target.flatten(0, -2).float()
-    return given[mask].float(), target[mask].float()
+    return at_real_positions(given, mask).float(), at_real_positions(target, mask).float()
+
+
+def at_real_positions(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """(batch, tokens, channels) -> (real positions, channels); without a mask all are real."""
+    return states.flatten(0, 1) if mask is None else states[mask]
 
 
 def teaching_config(config: DistillConfig) -> TrainConfig:

@@ -21,9 +21,10 @@ from leanformer.model.family import find_family
 from leanformer.model.stacks import real_tokens
 from leanformer.model.surgery import module_at
 
-Target = Literal["output", "heads"]
-"""What is recorded at a site: its output, shape (batch, tokens, d_model), or an attention's heads side by side, before
-the output projection, shape (batch, tokens, heads * head_dim)."""
+Target = Literal["output", "heads", "neurons"]
+"""What is recorded at a site: its output, shape (batch, tokens, d_model), or what goes into its output projection: an
+attention's heads side by side, shape (batch, tokens, heads * head_dim), or an MLP's neurons after their activation,
+shape (batch, tokens, neurons)."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,15 @@ class Observed:
                 module = module_at(self.teacher, name)
                 if module is None:
                     raise LeanformerError(f"the teacher has nothing to teach at {name}: the site is empty")
-                self._watch(module, name, None if target == "heads" else target)
+                self._watch(module, name, target if target == "output" else None)
+                if target == "neurons":
+                    self._watch_inputs(module.fc2, name, target)
                 if target == "heads":
                     if not isinstance(module, family.attention_class):
                         raise LeanformerError(
                             f"the teacher has no attention of its own at {name}, and so no heads to learn from"
                         )
-                    self._watch_heads(family.output_projection(module), name)
+                    self._watch_inputs(family.output_projection(module), name, target)
             self._hooks = self._hooks.pop_all()
         return self
 
@@ -111,9 +114,9 @@ class Observed:
 
         self._hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
 
-    def _watch_heads(self, projection: nn.Module, name: str) -> None:
+    def _watch_inputs(self, projection: Any, name: str, target: Target) -> None:
         def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            self._targets[name, "heads"] = arguments[0] if arguments else named["input"]
+            self._targets[name, target] = arguments[0] if arguments else named["input"]
 
         self._hooks.callback(projection.register_forward_pre_hook(hook, with_kwargs=True).remove)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -20,9 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from leanformer.core.torch_internals import allocations, silence_profiler
+from leanformer.measure.rounds import in_turn, quick_collections
 from leanformer.model.surgery import parameter_count, sites
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 class Step(Protocol):
@@ -95,24 +96,46 @@ def peak_memory(action: Callable[[], object], device: torch.device) -> int:
     return most
 
 
-@dataclass
-class Subject:
-    """A model whose cost is measured.
+@dataclass(kw_only=True)
+class Calls:
+    """The calls of a model that are timed.
+
+    Args:
+        call_one: Runs the model on one example; returns the number of written tokens (0 for a classifier).
+        call_batch: Runs the model on a large batch; returns the numbers of examples and of written tokens.
+    """
+
+    call_one: Callable[[], int]
+    call_batch: Callable[[], tuple[int, int]]
+
+
+@dataclass(kw_only=True)
+class Exported(Calls):
+    """An exported model whose cost is measured, in its engine.
+
+    Args:
+        memory: The peak memory of a process that runs the large batch, in 10^6 bytes; None where it is not known.
+    """
+
+    memory: Callable[[], float | None]
+
+
+@dataclass(kw_only=True)
+class Subject(Calls):
+    """A PyTorch model whose cost is measured.
 
     Args:
         model: On its device.
         make_step: Makes a training step, which is closed after its use. It changes the model: give it a copy where the
             weights matter.
         training: Gives the study's training batches, prepared for training (shuffled, augmented, normalized).
-        call_one: Runs the model on one example; returns the number of written tokens (0 for a classifier).
-        call_batch: Runs the model on a large batch; returns the numbers of examples and of written tokens.
+        infers: Whether its calls are measured; if not, training alone is.
     """
 
     model: nn.Module
     make_step: Callable[[], Step]
     training: Callable[[], Iterator[dict[str, torch.Tensor]]]
-    call_one: Callable[[], int]
-    call_batch: Callable[[], tuple[int, int]]
+    infers: bool = True
 
 
 @dataclass
@@ -125,8 +148,11 @@ class Cost:
         throughput_per_second: Examples per second in large batches, one entry per round.
         tokens_per_second: Written tokens per second in the same batches; empty for a classifier.
         train_examples_per_second: Examples per second in training steps, data included, one entry per round.
-        peak_memory_mb: Peak of all tensors in a forward pass of the large batch, weights included, in 10^6 bytes.
-        train_peak_memory_mb: Likewise in training steps, with gradients and optimizer state.
+        peak_memory_mb: In PyTorch the peak of all tensors in a forward pass of the large batch, weights included, in
+            10^6 bytes; of an exported model the peak of the whole process that runs it.
+        train_peak_memory_mb: Peak of all tensors in training steps, with gradients and optimizer state.
+
+    What was not measured is empty or None.
     """
 
     latency_ms: list[float] = field(default_factory=list)
@@ -134,16 +160,19 @@ class Cost:
     throughput_per_second: list[float] = field(default_factory=list)
     tokens_per_second: list[float] = field(default_factory=list)
     train_examples_per_second: list[float] = field(default_factory=list)
-    peak_memory_mb: float = 0.0
-    train_peak_memory_mb: float = 0.0
+    peak_memory_mb: float | None = None
+    train_peak_memory_mb: float | None = None
 
-    def summary(self) -> dict[str, float | dict[str, float] | None]:
+    def speed(self) -> dict[str, float | dict[str, float] | None] | None:
         """Medians, and the latency's 50th and 95th percentile, under the names of ``results.json``.
 
-        The time per token is given for one example at a time and for large batches.
+        The time per token is given for one example at a time and for large batches. None where only training was
+        measured.
         """
+        if not self.latency_ms:
+            return None
         p50, p95 = np.percentile(self.latency_ms, [50, 95])
-        tokens_per_second = statistics.median(self.tokens_per_second) if self.tokens_per_second else None
+        tokens_per_second = _median(self.tokens_per_second)
         ms_per_token = None
         if self.ms_per_token and tokens_per_second:
             ms_per_token = {"one": statistics.median(self.ms_per_token), "batch": 1000 / tokens_per_second}
@@ -152,20 +181,29 @@ class Cost:
             "ms_per_token": ms_per_token,
             "throughput_per_second": statistics.median(self.throughput_per_second),
             "tokens_per_second": tokens_per_second,
-            "train_examples_per_second": statistics.median(self.train_examples_per_second),
             "peak_memory_mb": self.peak_memory_mb,
+        }
+
+    def of_training(self) -> dict[str, float | None]:
+        """The medians of training, likewise."""
+        return {
+            "train_examples_per_second": _median(self.train_examples_per_second),
             "train_peak_memory_mb": self.train_peak_memory_mb,
         }
 
 
+def _median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
 def measure_costs(
-    subjects: Mapping[str, Callable[[], Subject]],
+    subjects: Mapping[K, Callable[[], Subject | Exported]],
     device: torch.device,
     repeats: int,
     latency_calls: int,
     training_steps: int = 5,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Cost]:
+) -> dict[K, Cost]:
     """Measures all models in one process, in rounds, so that the order of the models does not favor any of them.
 
     Each round measures every model, and starts with another one. The median over rounds ignores a round in which the
@@ -177,7 +215,7 @@ def measure_costs(
     Args:
         subjects: Name -> a function that loads the model with its data; it is called once per round, and keeps no
             model.
-        device: The device of the models.
+        device: The device of the PyTorch models.
         repeats: The number of rounds.
         latency_calls: Calls with one example per round.
         training_steps: Training steps per round.
@@ -185,10 +223,9 @@ def measure_costs(
     """
     costs = {name: Cost() for name in subjects}
     names = list(subjects)
-    with _quick_collections():
+    with quick_collections():
         for done in range(-1, repeats):
-            start = done % len(names)
-            for name in names[start:] + names[:start]:
+            for name in in_turn(names, done):
                 if done < 0:
                     _warm_up(subjects[name](), device, latency_calls, training_steps, costs[name])
                 else:
@@ -197,39 +234,41 @@ def measure_costs(
     return costs
 
 
-@contextmanager
-def _quick_collections() -> Iterator[None]:
-    """Keeps existing objects out of garbage collection, which each turn needs and they would make slow."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def _warm_up(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, cost: Cost) -> None:
+def _warm_up(
+    subject: Subject | Exported, device: torch.device, latency_calls: int, training_steps: int, cost: Cost
+) -> None:
     """The first turn of a model, of which only the memory is recorded."""
     _measure_memory(subject, device, cost)
     _turn(subject, device, latency_calls, training_steps, Cost())
 
 
-def _turn(subject: Subject, device: torch.device, latency_calls: int, training_steps: int, cost: Cost) -> None:
+def _turn(
+    subject: Subject | Exported, device: torch.device, latency_calls: int, training_steps: int, cost: Cost
+) -> None:
     """Adds one round's times of a model that has just been loaded."""
-    subject.model.eval()
-    with torch.inference_mode():
-        subject.call_batch()
-        for _ in range(latency_calls):
-            seconds, tokens = _seconds(subject.call_one, device)
-            cost.latency_ms.append(1000 * seconds)
-            if tokens:
-                cost.ms_per_token.append(1000 * seconds / tokens)
-        seconds, (examples, tokens) = _seconds(subject.call_batch, device)
-        cost.throughput_per_second.append(examples / seconds)
-        if tokens:
-            cost.tokens_per_second.append(tokens / seconds)
+    if isinstance(subject, Exported):
+        _time_calls(subject, device, latency_calls, cost)
+        return
+    if subject.infers:
+        subject.model.eval()
+        with torch.inference_mode():
+            _time_calls(subject, device, latency_calls, cost)
     with closing(subject.make_step()) as step:
         cost.train_examples_per_second.append(_training_speed(step, subject, device, training_steps))
+
+
+def _time_calls(calls: Calls, device: torch.device, latency_calls: int, cost: Cost) -> None:
+    """Adds one round's times of a model's calls."""
+    calls.call_batch()
+    for _ in range(latency_calls):
+        seconds, tokens = _seconds(calls.call_one, device)
+        cost.latency_ms.append(1000 * seconds)
+        if tokens:
+            cost.ms_per_token.append(1000 * seconds / tokens)
+    seconds, (examples, tokens) = _seconds(calls.call_batch, device)
+    cost.throughput_per_second.append(examples / seconds)
+    if tokens:
+        cost.tokens_per_second.append(tokens / seconds)
 
 
 def _training_speed(step: Step, subject: Subject, device: torch.device, training_steps: int) -> float:
@@ -251,11 +290,15 @@ def _training_speed(step: Step, subject: Subject, device: torch.device, training
     return examples / seconds
 
 
-def _measure_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
+def _measure_memory(subject: Subject | Exported, device: torch.device, cost: Cost) -> None:
+    if isinstance(subject, Exported):
+        cost.peak_memory_mb = subject.memory()
+        return
     weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.state_dict().values())
-    subject.model.eval()
-    with torch.inference_mode():
-        cost.peak_memory_mb = (weights + peak_memory(subject.call_batch, device)) / 1e6
+    if subject.infers:
+        subject.model.eval()
+        with torch.inference_mode():
+            cost.peak_memory_mb = (weights + peak_memory(subject.call_batch, device)) / 1e6
     batch = next(subject.training())
 
     def two_steps() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leanformer.core.parquet import read_columns, to_parquet
+from leanformer.measure.parquet import read_columns, to_parquet
 from leanformer.results.metrics import METRICS, Labels
 
 
@@ -75,8 +75,10 @@ class Predictions:
         return cls(*(column.to_numpy() for column in columns))
 
 
-@torch.inference_mode()
-def predict(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> Predictions:
+Batch = Mapping[str, torch.Tensor]
+
+
+def predict(model: nn.Module, batches: Iterable[Batch]) -> Predictions:
     """A classifier's predictions for batches of named inputs with ``labels``. Leaves the model in evaluation mode.
 
     Args:
@@ -84,10 +86,20 @@ def predict(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> Pre
         batches: Inputs on the model's device.
     """
     model.eval()
+    return predict_with(lambda inputs: model(**inputs).logits.float(), batches)
+
+
+@torch.inference_mode()
+def predict_with(logits_of: Callable[[Batch], torch.Tensor], batches: Iterable[Batch]) -> Predictions:
+    """The predictions of whatever gives logits, such as an exported classifier.
+
+    Args:
+        logits_of: A batch without its labels -> logits, shape (batch, classes).
+        batches: As in ``predict``.
+    """
     labels, predictions, losses = [], [], []
     for batch in batches:
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits = model(**inputs).logits.float()  # (batch, classes)
+        logits = logits_of({name: tensor for name, tensor in batch.items() if name != "labels"})
         labels.append(batch["labels"])
         predictions.append(logits.argmax(dim=-1))
         losses.append(F.cross_entropy(logits, batch["labels"], reduction="none"))

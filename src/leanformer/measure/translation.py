@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from leanformer.core.parquet import read_columns, to_parquet
+from leanformer.measure.parquet import read_columns, to_parquet
 from leanformer.measure.scoring import Scoring
 from leanformer.results.metrics import METRICS, Texts, judging
 

@@ -18,6 +18,7 @@ from leanformer.core.errors import LeanformerError, quoted
 from leanformer.model.directory import ATTENTIONS, RECOMMENDED
 from leanformer.model.family import FAMILIES, Family, find_family
 from leanformer.model.fresh_settings import check_fresh_settings, with_decimal_points
+from leanformer.model.shapes.image import class_names
 from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
 from leanformer.model.students import load
 from leanformer.model.weights import HALF, device_and_dtype, in_float32
@@ -223,8 +224,7 @@ class ImageBaseline(Baseline):
     def classes(self) -> tuple[str, ...]:
         """The names of a trained model's outputs, in their order."""
         assert self.trained is not None
-        config = self.trained.config
-        return tuple(str(config.id2label.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
+        return class_names(self.trained.config)
 
     def check(self, geometry: ImageGeometry) -> None:
         """Checks that the model fits the data.

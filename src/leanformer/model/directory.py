@@ -6,6 +6,7 @@ that its weights are safetensors in this directory.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -237,6 +238,34 @@ def safetensors_files(directory: Path, name: str) -> list[Path]:
     others = sorted(path.name for path in directory.iterdir() if path.suffix in _OTHER_WEIGHTS)[:3]
     found = f", only {', '.join(others)}, which leanformer does not read" if others else ""
     raise LeanformerError(f"it holds no model.safetensors{found}; save it with save_pretrained of transformers")
+
+
+def hash_of_weights(source: str | os.PathLike[str]) -> str:
+    """SHA-256 of a model's weights, file after file: by it a model is known wherever it lies.
+
+    Args:
+        source: Its directory or hub id.
+
+    Raises:
+        LeanformerError: There is no such model.
+    """
+    digest = hashlib.sha256()
+    for path in files_of_weights(source):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def files_of_weights(source: str | os.PathLike[str]) -> list[Path]:
+    """The files of a model's weights, sorted; arguments and errors as of ``hash_of_weights``."""
+    directory = find_directory(source, [*SAFETENSORS, "model-*.safetensors"])
+    return sorted(safetensors_files(directory, os.fspath(source)))
+
+
+def precision_of(source: str | os.PathLike[str]) -> str:
+    """The type in which a model is loaded, such as ``float32``; arguments and errors as of ``hash_of_weights``."""
+    return str(stored_in(files_of_weights(source)).precision).removeprefix("torch.")
 
 
 _OTHER_WEIGHTS = (".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".pt", ".pth", ".safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from leanformer.blocks.kit.base import AttentionWeights
+from leanformer.blocks.kit.base import AttentionWeights, MlpWeights, set_linear
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
 from leanformer.model.layers import OpenLayer
@@ -43,6 +44,9 @@ class Family:
         has_pooling: Whether a classifier reads the last layer's tokens at a site of its own.
         shape_keys: The configuration keys that say how large a model is; each is 1 or more.
         without_effect: Configuration key -> why it would do nothing in a fresh model; besides those of every family.
+        projections: The attributes of the attention module that project queries, keys, values and output.
+        heads_attribute: Its attribute that says how many heads it has.
+        activation_key: The configuration key of the MLPs' activation.
     """
 
     name: str
@@ -61,6 +65,9 @@ class Family:
     has_pooling: ClassVar[bool] = False
     shape_keys: ClassVar[tuple[str, ...]]
     without_effect: ClassVar[Mapping[str, str]]
+    projections: ClassVar[tuple[str, str, str, str]]
+    heads_attribute: ClassVar[str]
+    activation_key: ClassVar[str]
 
     def stacks(self, model: PreTrainedModel) -> dict[str, nn.ModuleList]:
         """``encoder`` (and ``decoder``) -> its layers."""
@@ -108,12 +115,12 @@ class Family:
             for index, layer in enumerate(layers):
                 layers[index] = self.open_layer(layer, stack, index)
 
-    def attention_weights(self, module: nn.Module) -> AttentionWeights | None:
+    def attention_weights(self, module: nn.Module | None) -> AttentionWeights | None:
         """The weights of this family's own attention in the common layout; None for any other module."""
         if not isinstance(module, self.attention_class):
             return None
         attention: Any = module
-        query, key, value, output = self._projections(attention)
+        query, key, value, output = (getattr(attention, name) for name in self.projections)
 
         def weight(projection: nn.Linear) -> torch.Tensor:
             return projection.weight.detach().T
@@ -130,21 +137,49 @@ class Family:
             key_bias=bias(key),
             value_bias=bias(value),
             output_bias=bias(output),
-            num_heads=self._num_heads(attention),
+            num_heads=int(getattr(attention, self.heads_attribute)),
             scaling=attention.scaling,
             dropout=self._attention_dropout(attention),
         )
 
     def output_projection(self, module: Any) -> nn.Module:
         """The output projection of the family's own attention, which its heads, side by side, go through."""
-        return self._projections(module)[3]
+        projection: nn.Module = getattr(module, self.projections[3])
+        return projection
 
-    def _projections(self, attention: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
-        """The projections of queries, keys, values and output."""
-        raise NotImplementedError
+    def with_heads(self, attention: Any, heads: AttentionWeights) -> nn.Module:
+        """The family's own attention with some of its heads: smaller projections, heads as wide as before.
 
-    def _num_heads(self, attention: Any) -> int:
-        raise NotImplementedError
+        Args:
+            attention: The present attention, which is not changed. The new one has its settings and its configuration.
+            heads: The weights of the heads that stay.
+        """
+        # The configuration is not copied: it says, also later, by which implementation all layers attend.
+        narrow = copy.deepcopy(attention, {id(attention.config): attention.config})
+        weights = (heads.query, heads.key, heads.value, heads.output)
+        biases = (heads.query_bias, heads.key_bias, heads.value_bias, heads.output_bias)
+        for name, weight, bias in zip(self.projections, weights, biases, strict=True):
+            channels_in, channels_out = weight.shape
+            projection = nn.Linear(channels_in, channels_out, bias is not None, weight.device, weight.dtype)
+            set_linear(projection, weight, bias)
+            setattr(narrow, name, projection)
+        setattr(narrow, self.heads_attribute, heads.num_heads)
+        return narrow
+
+    def mlp_weights(self, mlp: Any, config: Any) -> MlpWeights:
+        """The weights of an MLP, the family's own or a block's, in the common layout.
+
+        Args:
+            mlp: The MLP, whose linear maps are ``fc1`` and ``fc2``; a block's has the attribute ``activation_name``.
+            config: The model's configuration.
+        """
+        return MlpWeights(
+            inner=mlp.fc1.weight.detach().T,
+            output=mlp.fc2.weight.detach().T,
+            inner_bias=mlp.fc1.bias.detach(),
+            output_bias=mlp.fc2.bias.detach(),
+            activation=getattr(mlp, "activation_name", None) or getattr(config, self.activation_key),
+        )
 
     def _attention_dropout(self, attention: Any) -> float:
         """Probability with which an attention weight is dropped in training."""

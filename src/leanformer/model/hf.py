@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderD
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputRecorder
 
+from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.blocks.kit.tokens import repeats, stays
 from leanformer.core.errors import LeanformerError
@@ -113,6 +114,29 @@ def source_attention_mask(
         source: The encoder's output.
     """
     return create_bidirectional_mask(config, hidden_states, mask, source)
+
+
+def attend(attention: nn.Module, inputs: BlockInputs, causal: bool) -> torch.Tensor:
+    """The output of Hugging Face's attention for the inputs of a block, without a state.
+
+    Relies on masks of shape (batch or 1, 1, tokens, tokens read), added to the scores, which ``eager`` and ``sdpa``
+    take; on the arguments ``attention_mask`` and ``key_value_states``; and on two results, the output first.
+
+    Args:
+        attention: The attention.
+        inputs: The tokens, with masks; where there is a source, it is read instead.
+        causal: Whether a token of its own reads only itself and earlier ones.
+    """
+    states, source = inputs.hidden_states, inputs.source
+    read = inputs.padding_mask if source is None else inputs.source_mask
+    seen = states.new_ones(1, 1, 1, 1, dtype=torch.bool) if read is None else read[:, None, None]
+    if causal and source is None:
+        seen = seen & states.new_ones(states.shape[1], states.shape[1], dtype=torch.bool).tril()
+    # Never without a mask: ``sdpa`` would then take a decoder's attention to be causal, and ``eager`` would not.
+    mask = torch.zeros_like(seen, dtype=states.dtype).masked_fill_(~seen, torch.finfo(states.dtype).min)
+    reads_source = {} if source is None else {"key_value_states": source}
+    output: torch.Tensor = attention(states, attention_mask=mask, **reads_source)[0]
+    return output
 
 
 # Positions

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import leanformer.model.auto_classes  # noqa: F401  (transformers knows students wherever they are made or loaded)
+from leanformer.blocks.kit.activity import Activity
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import add_to_directory
 from leanformer.core.progress import quiet_libraries
@@ -32,10 +33,11 @@ from leanformer.model.plan import Plan
 from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
 from leanformer.model.surgery import ResolvedPlan, combine, install, resolve, sites
+from leanformer.model.vocabulary import kept_ids, trimmed_generation, trimmed_settings
 from leanformer.model.weights import check_weights_are_there, device_and_dtype, same_weights_other_modules
 
 
-def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity] | None = None) -> PreTrainedModel:
     """Makes the student that a plan describes.
 
     Every weight that the plan does not replace is kept; what it removes, norms included, is not among the student's
@@ -45,6 +47,8 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
         model: A Hugging Face model of a supported family, or a student. It is not changed.
         plan: Glob patterns over site names -> a block's name, or ``{"block": name, argument: value}``; later patterns
             override earlier ones.
+        activities: Site -> what its heads or neurons do on data (``learn/activity.py``), for blocks that keep the most
+            important of them. Without it they are judged by their weights. Studies and ``lf.distill`` look at data.
 
     Returns:
         A new model in the same precision, on the same device, in the same mode (training or evaluation), whose
@@ -60,13 +64,13 @@ def reduce(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     check_memory(outline(family.student_model_class, config), "plan")
     # Its new blocks are made among the argument's own weights, so that the student's are the only copy.
     opened = same_weights_other_modules(model)
-    install(opened, change, take_over=True)
+    install(opened, change, take_over=True, activities=activities)
     # Random weights first, which are overwritten: they advance the global generator, so that what draws from it next, a
     # dropout or the next student, gets the same numbers as ever. On "meta" it would have to be advanced by hand.
     student = family.student_model_class(config)
     copy_attention_implementation(model, student)
     student.load_state_dict(opened.state_dict())
-    _settle_generation(student, model)
+    _settle_generation(student, model, change)
     device, dtype = device_and_dtype(model)
     return student.to(device=device, dtype=dtype).train(model.training)
 
@@ -86,9 +90,9 @@ def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
         LeanformerError: As in ``reduce``.
     """
     family = find_family(model)
-    config = _student_config(family, model, resolve(model, plan))
-    student = outline(family.student_model_class, config)
-    _settle_generation(student, model)
+    change = resolve(model, plan)
+    student = outline(family.student_model_class, _student_config(family, model, change))
+    _settle_generation(student, model, change)
     return student.train(model.training)
 
 
@@ -98,14 +102,17 @@ def _student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan
         key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")
     }
     settings["plan"] = combine(settings.get("plan") or {}, change)
+    if (ids := kept_ids(change)) is not None:
+        settings = trimmed_settings(settings, ids)
     return family.student_config_class(**settings)
 
 
-def _settle_generation(student: PreTrainedModel, model: PreTrainedModel) -> None:
+def _settle_generation(student: PreTrainedModel, model: PreTrainedModel, change: ResolvedPlan) -> None:
     """Gives a student that writes text the generation settings of its model, limited to what its blocks can read."""
     if not student.can_generate():
         return
-    student.generation_config = copy.deepcopy(model.generation_config)
+    ids, settings = kept_ids(change), model.generation_config
+    student.generation_config = copy.deepcopy(settings) if ids is None else trimmed_generation(settings, ids)
     _, limit = length_limits(student)
     if limit is not None:
         # One more than the decoder can read: the last token that is written is never read.

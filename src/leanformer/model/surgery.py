@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from leanformer.blocks.kit.base import AttentionWeights, BlockModule, check_arguments, find_block
+from leanformer.blocks.kit.activity import Activity
+from leanformer.blocks.kit.base import AttentionWeights, Block, BlockModule, MlpWeights, check_arguments, find_block
 from leanformer.blocks.kit.site import Site, SiteKind
 from leanformer.blocks.kit.some_heads import replace_heads
 from leanformer.core.errors import LeanformerError
@@ -18,11 +20,14 @@ from leanformer.core.memory import memory_named
 from leanformer.model.family import Family, find_family
 from leanformer.model.hf import computed_tensors
 from leanformer.model.layers import OpenLayer, Slot, Sublayer
-from leanformer.model.plan import Choice, Plan, match
+from leanformer.model.plan import TARGET_VOCABULARY, Choice, Plan, match
+from leanformer.model.vocabulary import check_kept, composed, resolve_vocabulary, trim_decoder
 from leanformer.model.weights import device_and_dtype
 
 ResolvedPlan = dict[str, dict[str, Any]]
-"""Site name -> {"block": name, every argument}: what was changed at a model, complete enough to rebuild it."""
+"""Site name -> {"block": name, every argument}: what was changed at a model, complete enough to rebuild it.
+
+``target_vocabulary``, which is no site, has an entry of the same form."""
 
 _KEPT: dict[SiteKind, str] = {
     "self_attention": "attention",
@@ -148,7 +153,11 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
                 f"plan {choice.pattern!r}: {name} was emptied when this student was made; reduce the teacher instead"
             )
         teacher = _teacher(model, family, site)
+        if not _may_read(choice.block, teacher, site):
+            teacher, site = None, replace(site, block="attention of fewer heads")
         resolved[name] = {"block": choice.block.name, **choice.block.resolve(choice.arguments, site, teacher)}
+    if TARGET_VOCABULARY in plan:
+        resolved[TARGET_VOCABULARY] = resolve_vocabulary(model, family, plan[TARGET_VOCABULARY])
     return resolved
 
 
@@ -163,12 +172,36 @@ def _drops_special_tokens(pooling: Choice | None, places: Mapping[str, Site]) ->
 def combine(before: ResolvedPlan, change: ResolvedPlan) -> ResolvedPlan:
     """The plan of a student of a student: the later change wins, and one at a wide site replaces those in it."""
     kept = {name: entry for name, entry in before.items() if not any(holds(other, name) for other in change)}
+    if TARGET_VOCABULARY in before and TARGET_VOCABULARY in change:
+        change = {**change, TARGET_VOCABULARY: composed(before[TARGET_VOCABULARY], change[TARGET_VOCABULARY])}
     # Through JSON and back, so that a plan in memory equals what the file will give.
     merged: ResolvedPlan = json.loads(json.dumps({**kept, **change}))
     return merged
 
 
-def install(model: PreTrainedModel, plan: Mapping[str, Mapping[str, Any]], take_over: bool) -> None:
+def choosing_sites(entries: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """The sites where a block chooses, by what they do on data, which heads or neurons it keeps.
+
+    Args:
+        entries: Sites with their entries of resolved plans.
+    """
+    found = []
+    for name, entry in entries:
+        if name == TARGET_VOCABULARY:
+            continue
+        arguments = dict(entry)
+        block = find_block(arguments.pop("block"), name)
+        if block.chooses(check_arguments(block, arguments, name)):
+            found.append(name)
+    return found
+
+
+def install(
+    model: PreTrainedModel,
+    plan: Mapping[str, Mapping[str, Any]],
+    take_over: bool,
+    activities: Mapping[str, Activity] | None = None,
+) -> None:
     """Opens a model's layers and puts a resolved plan's blocks in place. Changes the model.
 
     Args:
@@ -176,18 +209,38 @@ def install(model: PreTrainedModel, plan: Mapping[str, Mapping[str, Any]], take_
         plan: A resolved plan.
         take_over: Whether blocks take over weights that stand there now (``init: teacher``, a kept projection); False
             builds the structure alone, for weights that are about to be loaded.
+        activities: As of ``reduce``.
     """
     family = find_family(model)
     family.open(model)
     places = {site.name: site for site in sites(model)}
     for name, entry in plan.items():
+        if name == TARGET_VOCABULARY and take_over:
+            trim_decoder(model, entry["ids"])
+            continue
+        if name == TARGET_VOCABULARY and family.has_decoder_vocabulary:
+            check_kept(entry, model.config)  # the structure follows from the configuration's sizes
+            continue
         if name not in places or "block" not in entry:
             raise LeanformerError(f"plan {name!r}: the model has no such site, or the entry names no block")
-        put(model, places[name], build(model, places[name], entry, take_over))
+        put(model, places[name], build(model, places[name], entry, take_over, (activities or {}).get(name)))
 
 
-def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_over: bool) -> nn.Module | None:
+def build(
+    model: PreTrainedModel,
+    site: Site,
+    entry: Mapping[str, Any],
+    take_over: bool,
+    activity: Activity | None = None,
+) -> nn.Module | None:
     """The module that an entry of a resolved plan makes for a site, on the model's device and in its precision.
+
+    Args:
+        model: A model with open layers.
+        site: The site.
+        entry: Its entry.
+        take_over: As of ``install``.
+        activity: What the heads or neurons that stand there do on data.
 
     Raises:
         LeanformerError: The entry is wrong, or the module does not fit into the memory.
@@ -195,14 +248,21 @@ def build(model: PreTrainedModel, site: Site, entry: Mapping[str, Any], take_ove
     arguments = dict(entry)
     block = find_block(arguments.pop("block"), site.name)
     checked = check_arguments(block, arguments, site.name)
-    attention = _teacher(model, find_family(model), site)
+    family = find_family(model)
+    teacher = _teacher(model, family, site, activity)
+    if not _may_read(block, teacher, site):
+        teacher = None
     device, dtype = device_and_dtype(model)
     with memory_named(f"making block {block.name!r} at {site.name}", "give it smaller arguments"):
+        module: nn.Module | None
         if isinstance(entry.get("heads"), list):
-            assert attention is not None  # the plan was resolved against it
-            module: nn.Module | None = replace_heads(block, checked, site, attention, take_over)
+            assert isinstance(teacher, AttentionWeights)  # the plan was resolved against it
+            module = replace_heads(block, checked, site, teacher, take_over)
+        elif block.own_attention:
+            assert isinstance(teacher, AttentionWeights)
+            module = family.with_heads(module_at(model, site.name), block.kept_heads(checked, teacher, take_over))
         else:
-            module = block.build(checked, site, attention if take_over else None)
+            module = block.build(checked, site, teacher if take_over else None)
         return None if module is None else module.to(device=device, dtype=dtype)
 
 
@@ -238,6 +298,26 @@ def put(model: PreTrainedModel, site: Site, module: nn.Module | None) -> None:
         slot.block = module
 
 
+@contextmanager
+def without_layers(model: PreTrainedModel, names: Iterable[str]) -> Iterator[None]:
+    """Takes layers out of a model with open layers, and puts them back at the end of the context.
+
+    Args:
+        model: The model.
+        names: The layers' sites, such as ``decoder.1.layer``.
+    """
+    held = [(layer, layer.block, layer.slots()) for layer in (_layer(model, name)[0] for name in names)]
+    for layer, _, _ in held:
+        layer.replace(None)
+    try:
+        yield
+    finally:
+        for layer, block, slots in held:
+            layer.block = block
+            for kind, slot in slots.items():
+                setattr(layer, kind, slot)
+
+
 def _layer(model: PreTrainedModel, name: str) -> tuple[OpenLayer, str]:
     """The open layer of a site, and the site's kind."""
     stack, number, kind = name.split(".")
@@ -246,10 +326,29 @@ def _layer(model: PreTrainedModel, name: str) -> tuple[OpenLayer, str]:
     return layer, kind
 
 
-def _teacher(model: PreTrainedModel, family: Family, site: Site) -> AttentionWeights | None:
-    """The trained attention at a site, where the family's own attention stands there."""
-    if site.kind not in _SUBLAYER_KINDS:
+def _teacher(
+    model: PreTrainedModel, family: Family, site: Site, activity: Activity | None = None
+) -> AttentionWeights | MlpWeights | None:
+    """The weights of the family's own attention, or of an MLP, where one stands at a site.
+
+    Args:
+        model: The model, with layers open or not.
+        family: Its family.
+        site: The site.
+        activity: What its heads or neurons do on data.
+    """
+    if site.kind not in _SUBLAYER_KINDS and site.kind != "mlp":
         return None
     stack, number, kind = site.name.split(".")
     slot = family.open_layer(family.stacks(model)[stack][int(number)], stack, int(number)).slots()[kind]  # type: ignore[index]
-    return family.attention_weights(slot.block) if isinstance(slot, Sublayer) else None
+    if not isinstance(slot, Sublayer):
+        return None
+    weights: AttentionWeights | MlpWeights | None
+    weights = family.mlp_weights(slot.block, model.config) if kind == "mlp" else family.attention_weights(slot.block)
+    return None if weights is None else replace(weights, activity=activity)
+
+
+def _may_read(block: type[Block], weights: AttentionWeights | MlpWeights | None, site: Site) -> bool:
+    """Whether a block can start from a trained part: one that replaces an attention needs all d_model channels."""
+    narrow = isinstance(weights, AttentionWeights) and len(weights.output) < site.d_model
+    return not narrow or block.own_attention

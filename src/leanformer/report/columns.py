@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from leanformer.report.cells import interval, verdict
 from leanformer.results import formats
-from leanformer.results.costs import COSTS
+from leanformer.results.costs import COSTS, RUNTIMES
 from leanformer.results.formats import MISSING, or_missing
 from leanformer.results.metrics import Metric, find_metric, metrics_of
 from leanformer.results.schema import form_of, rows_of
@@ -73,6 +73,7 @@ def result_columns(results: Mapping[str, Any]) -> dict[str, Column]:
             metric.name,
             lambda row: interval(row["quality"], metric.number),
             metric.unit,
+            lambda row: [before] if (before := _before(row, metric)) else [],
             label=metric.titled,
             brief=lambda row: MISSING if row["quality"] is None else metric.number(row["quality"]["mean"]),
         ),
@@ -96,6 +97,78 @@ def _failures(row: Row) -> list[str]:
         for failure in row["failures"]
         if failure["reason"] not in (row["reason"] or "")
     ]
+
+
+def _before(row: Row, metric: Metric) -> str:
+    """The quality of an exported model before it was exported, in words; empty where nothing was exported."""
+    return "" if row["artifact"] is None else f"{metric.number(row['artifact']['before']['mean'])} before export"
+
+
+def export_columns(results: Mapping[str, Any]) -> list[Column]:
+    """The columns of the table of exported models.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    metric = find_metric(results)
+
+    def of_artifact(write: Callable[[Row], str]) -> Callable[[Row], str]:
+        return lambda row: MISSING if row["artifact"] is None else write(row["artifact"])
+
+    def of_recipe(write: Callable[[Row], str]) -> Callable[[Row], str]:
+        return lambda row: MISSING if row["recipe"] is None else write(row["recipe"])
+
+    return [
+        Column("precision", of_artifact(lambda artifact: artifact["precision"])),
+        Column("before", of_artifact(lambda artifact: metric.number(artifact["before"]["mean"])), metric.titled),
+        Column("after", lambda row: MISSING if row["quality"] is None else metric.number(row["quality"]["mean"])),
+        Column(
+            "same answers",
+            of_artifact(lambda artifact: formats.share(artifact["agreement"])),
+            "before and after",
+            lambda row: [] if row["artifact"] is None else [f"of {formats.count(row['artifact']['compared'])}"],
+        ),
+        Column("files", COSTS["bytes"].text, details=lambda row: [COSTS["bytes"].part(row, results["baseline"])]),
+        Column(
+            "recipe",
+            of_recipe(lambda recipe: recipe["decision"] or "baseline"),
+            "all seeds, not exported",
+            lambda row: [] if row["recipe"] is None else [interval(row["recipe"]["difference"], metric.signed)],
+        ),
+    ]
+
+
+def speed_columns(results: Mapping[str, Any]) -> list[Column]:
+    """The columns of the table of speed in each runtime; empty where there was one.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    runtimes = list(dict.fromkeys(speed["runtime"] for row in rows_of(results) for speed in row["speeds"]))
+    if len(runtimes) < 2:
+        return []
+    example = form_of(results).wording.example
+
+    def of(row: Row, runtime: str) -> Row | None:
+        """A row with the costs of one runtime."""
+        found = [speed for speed in row["speeds"] if speed["runtime"] == runtime]
+        return {**row, **found[0]} if found else None
+
+    def column(runtime: str, head: str, key: str) -> Column:
+        cost, baseline = COSTS[key], of(results["baseline"], runtime)
+
+        def value(row: Row) -> str:
+            found = of(row, runtime)
+            return MISSING if found is None else cost.text(found)
+
+        def ratio(row: Row) -> list[str]:
+            found = of(row, runtime)
+            return [] if found is None or baseline is None else [cost.part(found, baseline)]
+
+        return Column(head, value, RUNTIMES[runtime], ratio, f"{head}, {RUNTIMES[runtime]}")
+
+    heads = (("latency", f"one {example}"), ("throughput", "large batch"))
+    return [column(runtime, head, key) for runtime in runtimes for key, head in heads]
 
 
 def scored_metrics(results: Mapping[str, Any]) -> list[Metric]:

@@ -49,11 +49,37 @@ def inspection_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def layers_table(results: Mapping[str, Any]) -> Table | None:
+    """One line for each number of layers of a stack, as a plan says it; None where every stack has a single layer."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("layers that stay", no_wrap=True, overflow="fold")
+    table.add_column("loss", justify="right")
+    for stack, step in layer_steps(results):
+        table.add_row(Text(layers_plan(stack, step)), formats.signed(step["change"]["loss"], 2))
+    return table if table.row_count else None
+
+
+def layer_steps(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The stacks' names with the numbers of layers that were tried, the most first."""
+    return [(stack, step) for stack, steps in results["layers"].items() for step in steps]
+
+
+def layers_plan(stack: str, step: Mapping[str, Any]) -> str:
+    """The line of a plan in a study file that keeps the layers of a step."""
+    return f'"{stack}.layers": {{keep: [{", ".join(map(str, step["keep"]))}]}}'
+
+
 LEGEND = (
     "R² of the best linear map and of the best probe; entropy (1: all weights equal) and effective rank, mean over "
     "heads; rise of the loss where the site is emptied, and where the best probe (least rise) replaces it."
 )
 """The meaning of the table's columns."""
+
+LEGEND_OF_LAYERS = (
+    "A plan's line for each number of layers, and the rise of the loss with these alone, before any tuning; one more "
+    "layer goes each time, the one that is missed least."
+)
+"""The meaning of the table of layers."""
 
 
 def write_page(results: Mapping[str, Any], path: Path) -> Path:
@@ -76,6 +102,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> Path:
         chosen=None,
         best=lambda row: best_probe(row, results["probes"]),
         mean=_mean,
+        layers=[(layers_plan(stack, step), step) for stack, step in layer_steps(results)],
         signed=lambda value: formats.signed(value, 3),
         plotly=Markup(get_plotlyjs()),
     )

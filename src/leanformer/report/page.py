@@ -19,9 +19,11 @@ from leanformer.report.cells import interval, one_pair_only, verdict
 from leanformer.report.columns import (
     PAGE,
     cost_columns,
+    export_columns,
     result_columns,
     score_columns,
     scored_metrics,
+    speed_columns,
     writing_columns,
 )
 from leanformer.report.curves import learning_curves
@@ -109,6 +111,8 @@ def render(results: Mapping[str, Any]) -> str:
         columns_shown=[columns[key] for key in PAGE],
         score_columns=score_columns(results),
         cost_columns=cost_columns(results),
+        export_columns=export_columns(results),
+        speed_columns=speed_columns(results),
         writing_columns=writing_columns(results),
         scored=scored_metrics(results),
         costs=COSTS,
@@ -116,7 +120,7 @@ def render(results: Mapping[str, Any]) -> str:
         chosen=chosen,
         headline=headline,
         lines=lines,
-        one_pair=one_pair_only(results),
+        one_pair=one_pair_only(results) and results["shipped"] is None,
         places=places,
         verdict=verdict,
         marks=MARKS,

@@ -12,7 +12,7 @@ from leanformer.core.errors import printable
 from leanformer.report.cells import one_pair_only, verdict
 from leanformer.report.columns import TERMINAL, result_columns
 from leanformer.results import formats
-from leanformer.results.costs import COSTS
+from leanformer.results.costs import COSTS, RUNTIMES
 from leanformer.results.metrics import Metric, find_metric
 from leanformer.results.schema import form_of, rows_of
 
@@ -38,7 +38,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         caption=(
             f"{metric.titled}; difference to the baseline in {metric.difference_unit}, with its {confidence} interval; "
             f"speed is {form_of(results).wording.example}s per second relative to the baseline; > marks the model to "
-            "ship" + ("; one seed: this holds for this one trained pair only" if one_pair_only(results) else "")
+            "ship" + _scope(results)
         ),
     )
     found = result_columns(results)
@@ -62,6 +62,13 @@ def results_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def _scope(results: Mapping[str, Any]) -> str:
+    """What the numbers hold for, after a semicolon; empty where they hold for the recipe."""
+    if results["shipped"] is not None:
+        return "; all of the exported models"
+    return "; one seed: this holds for this one trained pair only" if one_pair_only(results) else ""
+
+
 def decision_lines(results: Mapping[str, Any]) -> list[str]:
     """The decision in plain words: which model to ship, what it saves, what quality it loses and how sure that is, what
     is undecided and what would decide it. One statement per line, the most important first.
@@ -77,12 +84,18 @@ def decision_lines(results: Mapping[str, Any]) -> list[str]:
     lines = [results["recommendation"]]
     if chosen is not None and chosen is not baseline:
         lines += [_savings(chosen, baseline, example), _quality(chosen, baseline, results, metric)]
+    if chosen is not None and chosen["artifact"] is not None:
+        lines += _exported(chosen, metric)
     lines += _undecided(results, metric, chosen, example)
     failed = [row for row in rows.values() if row["status"] == "failed"]
     for row in failed:
         reasons = "; ".join(f"seed {failure['seed']}: {failure['reason']}" for failure in row["failures"])
         lines.append(f"Failed: {row['name']}" + (f" ({reasons})." if reasons else "."))
-    if one_pair_only(results):
+    if results["shipped"] is not None:
+        lines.append(
+            "All of this holds for these exported models; what it says of other trainings is the recipe's part."
+        )
+    elif one_pair_only(results):
         lines.append(
             "There is one seed: all of this holds for this one trained pair only, and says nothing about other "
             "trainings."
@@ -127,6 +140,21 @@ def _quality(chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Ma
             f"the limit is {1 - accept['confidence']:.3g})."
         ).replace("p = <", "p < ")
     return sentence
+
+
+def _exported(chosen: Mapping[str, Any], metric: Metric) -> list[str]:
+    """What the export changed, and what is decided on the recipe."""
+    artifact, recipe = chosen["artifact"], chosen["recipe"]
+    lines = [
+        f"Exported to {RUNTIMES[artifact['format']]} in {artifact['precision']}: {metric.name} "
+        f"{metric.value(artifact['before']['mean'])} before, {metric.value(chosen['quality']['mean'])} after; "
+        f"{formats.share(artifact['agreement'])} of {formats.count(artifact['compared'])} answers are the same."
+    ]
+    if recipe is not None and recipe["decision"] is not None and len(chosen["seeds"]) > 1:
+        lines.append(
+            f"Its recipe, over {len(chosen['seeds'])} seeds before export: {recipe['decision']}; {recipe['reason']}"
+        )
+    return lines
 
 
 def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, Any] | None, example: str) -> list[str]:

@@ -34,9 +34,9 @@ class Cost:
     preferable: bool = False
     axis: str = ""
 
-    def __post_init__(self) -> None:
-        if self.preferable and self.better != "less":
-            raise ValueError(f"{self.key}: a study chooses what costs least")
+    def is_better(self, value: float, other: float) -> bool:
+        """Whether a value is better than another."""
+        return value < other if self.better == "less" else value > other
 
     def of(self, row: Row) -> float | None:
         """The value in a row; None where it was not measured.
@@ -92,7 +92,14 @@ COSTS = {
         ),
         Cost("operations", "operations", ("flops_per_example",), formats.short, axis="operations of one {example}"),
         Cost("latency_p95", "95th percentile of latency", ("latency_ms", "p95"), formats.milliseconds),
-        Cost("throughput", "throughput", ("throughput_per_second",), _per_second, better="more"),
+        Cost(
+            "throughput",
+            "throughput",
+            ("throughput_per_second",),
+            _per_second,
+            better="more",
+            preferable=True,
+        ),
         Cost(
             "train_throughput",
             "throughput in training",
@@ -100,7 +107,16 @@ COSTS = {
             _per_second,
             better="more",
         ),
-        Cost("memory", "memory", ("peak_memory_mb",), formats.megabytes),
+        Cost(
+            "memory",
+            "memory",
+            ("peak_memory_mb",),
+            formats.megabytes,
+            preferable=True,
+        ),
+        Cost(
+            "bytes", "size of the files", ("bytes",), formats.size, preferable=True, axis="size of the files in bytes"
+        ),
         Cost("train_memory", "memory in training", ("train_peak_memory_mb",), formats.megabytes),
         # For models that write text.
         Cost("token_flops", "operations a subword", ("decoding", "flops_per_token"), formats.short),
@@ -118,3 +134,7 @@ COSTS = {
 def preferences() -> list[str]:
     """The costs by which a study may choose among accepted candidates, the default first."""
     return [cost.key for cost in COSTS.values() if cost.preferable]
+
+
+RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "ctranslate2": "CTranslate2"}
+"""What models run in: PyTorch, or the engine of a format; and its name in tables and sentences."""

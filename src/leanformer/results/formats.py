@@ -29,6 +29,11 @@ def percent(ratio: float) -> str:
     return f"{value:,.0f} %" if value >= 99.95 else f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
 
 
+def share(value: float) -> str:
+    """A share of all, rounded down so that only all is ``100 %``: ``99.96 %``."""
+    return f"{math.floor(value * 10_000) / 100:g} %"
+
+
 def brief_percent(ratio: float) -> str:
     """At most five characters: ``100%``, ``34%``, ``9.3%``, ``0.42%``"""
     value = 100 * ratio

@@ -59,5 +59,22 @@ def _with_changes(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "changes": changes}
 
 
-_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2}
+def _to_3(content: dict[str, Any]) -> dict[str, Any]:
+    """Adds what came with exported models: none is in the file, and what was measured ran in PyTorch."""
+    content = {"shipped": None, **content}
+    if isinstance(content.get("baseline"), dict):
+        content["baseline"] = _with_speeds(content["baseline"])
+    if isinstance(content.get("candidates"), list):
+        content["candidates"] = [_with_speeds(row) if isinstance(row, dict) else row for row in content["candidates"]]
+    return content
+
+
+def _with_speeds(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its speed in PyTorch."""
+    measured = ("latency_ms", "ms_per_token", "throughput_per_second", "tokens_per_second", "peak_memory_mb")
+    speeds = [] if row.get("latency_ms") is None else [{"runtime": "torch", **{key: row.get(key) for key in measured}}]
+    return {"artifact": None, "recipe": None, "bytes": None, "speeds": speeds, **row}
+
+
+_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: _to_3}
 """Version -> the function that converts a file of it to the next."""

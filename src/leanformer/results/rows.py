@@ -163,8 +163,56 @@ class Rollback(Record):
     what: str
 
 
+class Speed(Record):
+    """Latency, throughput and memory of one model in one runtime."""
+
+    runtime: str
+    """``torch``, or a format."""
+    latency_ms: Latency
+    ms_per_token: TokenTime | None
+    throughput_per_second: Amount
+    tokens_per_second: Amount | None
+    peak_memory_mb: Amount | None
+
+
+class Artifact(Record):
+    """The exported model whose quality, difference, decision and costs a row has."""
+
+    format: str
+    precision: str
+    directory: str
+    """The exported directory, inside the run directory."""
+    seed: Seed
+    """The trained model that was exported: of its candidate's, the best on the validation split."""
+    before: Quality
+    """The quality of that trained model, before it was exported."""
+    agreement: PartOfOne
+    """The share of the compared inputs with the same answer before and after."""
+    compared: Count
+    """Inputs that were compared."""
+    largest_difference: Amount | None
+    """The largest difference between logits; null where the precision is not float32."""
+
+
+class Recipe(Record):
+    """The decision on a candidate's recipe, which is its plan and training over the seeds, beside the artifact's."""
+
+    quality: Quality
+    difference: Interval | None
+    scope: Literal["seeds and examples", "one trained pair"]
+    decision: Literal["accept", "reject", "undecided"] | None
+    reason: str | None
+    p_value: PartOfOne | None
+    p_adjusted: PartOfOne | None
+    more_seeds: Count | None
+    more_examples: Count | None
+
+
 class Row(Record):
-    """The results of one model that every task has. A null value was not measured or does not apply."""
+    """The results of one model that every task has. A null value was not measured or does not apply.
+
+    In a study that ships, quality, difference and decision are those of the exported model.
+    """
 
     name: Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     method: Literal["scratch", "distill"]
@@ -185,6 +233,9 @@ class Row(Record):
     difference: Interval | None
     """The quality minus the baseline's."""
     scope: Literal["seeds and examples", "one trained pair"]
+    artifact: Artifact | None
+    recipe: Recipe | None
+    """Null where the decision above is on the recipe itself, and for a further precision of the same model."""
     teaching: Teaching | None
     curves: list[Curve]
     train_seconds: Amount | None
@@ -192,6 +243,10 @@ class Row(Record):
     ms_per_token: TokenTime | None
     throughput_per_second: Amount | None
     tokens_per_second: Amount | None
+    speeds: list[Speed]
+    """In each runtime that was measured; latency, throughput and memory above and below are those of the first."""
+    bytes: Count | None
+    """Of the files that ship: the weights, or what the engine reads."""
     train_examples_per_second: Amount | None
     peak_memory_mb: Amount | None
     train_peak_memory_mb: Amount | None

@@ -24,7 +24,7 @@ from leanformer.results.rows import ROUNDING, Amount, Count, Record, Row, Seeds
 
 FORMAT = 1
 """The value of ``format`` in every results file so far; only a form that cannot be converted would change it."""
-VERSION = 2
+VERSION = 3
 """The version of the forms in this module; ``migrate`` converts older files to it."""
 
 
@@ -126,7 +126,7 @@ class Results(Record):
     wording: ClassVar[Wording]
 
     format: Literal[1]
-    version: Literal[2]
+    version: Literal[3]
     name: Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     task: str
     metric: str
@@ -140,6 +140,9 @@ class Results(Record):
     recommended: str | None
     recommendation: str
     ship: Annotated[str, AfterValidator(_inside)] | None
+    """The recommended trained model."""
+    shipped: Annotated[str, AfterValidator(_inside)] | None
+    """The directory that it was exported to; null in a study without ``ship``."""
     environment: dict[str, Any]
     method: Method
     study: dict[str, Any]
@@ -213,8 +216,10 @@ def _check_rows(results: Results, rows: Sequence[Row], most: float) -> None:
         if row.quality is not None:
             if not all(0 <= value <= most + ROUNDING for value in (row.quality.mean, *row.quality.per_seed)):
                 raise ValueError(f"{row.name}: its quality is {row.quality.mean:g}; it goes from 0 to {most:g}")
-            if len(row.quality.per_seed) != len(row.seeds):
-                raise ValueError(f"{row.name}: {len(row.quality.per_seed)} qualities for {len(row.seeds)} seeds")
+            expected = len(row.seeds) if row.artifact is None else 1
+            if len(row.quality.per_seed) != expected:
+                models = f"{expected} seeds" if row.artifact is None else "one exported model"
+                raise ValueError(f"{row.name}: {len(row.quality.per_seed)} qualities for {models}")
         if row.difference is not None and not -most - ROUNDING <= row.difference.mean <= most + ROUNDING:
             raise ValueError(
                 f"{row.name}: its difference is {row.difference.mean:g}; it goes from -{most:g} to {most:g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +17,10 @@ from leanformer.core.json_files import read_sealed, sealed
 
 MANIFEST = "manifest.json"
 VERSION: Literal[1] = 1
-PRECISIONS = ("float32", "int8", "float16")
 
 Precision = Literal["float32", "int8", "float16"]
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "float16")
 
 
 class Record(BaseModel):
@@ -67,6 +69,9 @@ class TextInput(Record):
         eos_id: The id of the end mark, on both sides.
         max_source_tokens: Most subwords of a source, the end mark included.
         max_target_tokens: Most subwords of a translation, the end mark included.
+        split_special_tokens: Whether a mark such as ``</s>`` in a source is text like any other.
+        clean_up: Whether spaces before punctuation are removed from translations, as older tokenizers of transformers
+            ask for (``clean_up_tokenization_spaces``).
     """
 
     source_tokenizer: str
@@ -75,6 +80,8 @@ class TextInput(Record):
     eos_id: int
     max_source_tokens: int
     max_target_tokens: int
+    split_special_tokens: bool = False
+    clean_up: bool = False
 
 
 class Source(Record):
@@ -130,6 +137,7 @@ class Manifest(Record):
         plan: Its resolved plan; empty where nothing was reduced.
         images: Of a classifier of images.
         texts: Of a translator.
+        bytes: Size of the engine's files, without tokenizer and card.
         parity: The comparison with the source.
         decision: What the study decided on this model: ``decision``, ``reason``, ``metric``, ``quality`` and
             ``difference``; None where it comes from no run.
@@ -145,6 +153,7 @@ class Manifest(Record):
     plan: dict[str, Any]
     images: ImageInput | None = None
     texts: TextInput | None = None
+    bytes: int
     parity: Parity
     decision: dict[str, Any] | None = None
     versions: dict[str, str]
@@ -153,7 +162,7 @@ class Manifest(Record):
 
 def is_exported(directory: Path) -> bool:
     """Whether a directory is an exported one."""
-    return (directory / MANIFEST).is_file()
+    return os.path.isfile(directory / MANIFEST)  # false for a path that no file can have
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from leanformer.config.base import BASELINE, Study
 from leanformer.core.warning import rows
 from leanformer.decide import judge
-from leanformer.decide.decision import Decision, decide, recommend, weak_baseline, without_acceptances
+from leanformer.decide.decision import recommend
 from leanformer.decide.judge import difference_of
-from leanformer.decide.statistics import Comparison
 from leanformer.measure.cost import overdetermination_ratio
-from leanformer.results.costs import COSTS
+from leanformer.results.costs import COSTS, RUNTIMES
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.schema import FORMAT, FORMS, VERSION
+from leanformer.study.arms import Arm, CandidateOutcome, Judged, arms_of, best_seed
+from leanformer.study.given_times import GivenTimes
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
@@ -29,36 +29,14 @@ COST_METHOD = (
     "optimizer state) for a batch of {batch} (inference) or {train_batch} (training). Operations are those of matrix "
     "products and convolutions; a multiply-add counts as two."
 )
-
-
-@dataclass(frozen=True)
-class CandidateOutcome:
-    """The outcome of one candidate's trials.
-
-    Args:
-        name: The candidate's name; ``baseline`` for the baseline.
-        method: ``scratch`` or ``distill``.
-        plan: As the study writes it; empty for the baseline.
-        structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``, ``decoding``.
-        search: One entry for each learning rate of the search.
-        trials: Seed -> the trial's result.
-        tested: The answers on the test split, of the trials that succeeded.
-        directories: Seed -> the trial's directory, relative to the run directory.
-    """
-
-    name: str
-    method: str
-    plan: Mapping[str, Any]
-    structure: Mapping[str, Any]
-    search: Sequence[Mapping[str, Any]]
-    trials: Mapping[int, Mapping[str, Any]]
-    tested: Outcome
-    directories: Mapping[int, str]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the trials of all seeds succeeded."""
-        return len(self.tested.answers) == len(self.trials)
+GIVEN_METHOD = (
+    " Latency and throughput, though, were not measured here, but by leanformer bench {described}; memory was not "
+    "measured there."
+)
+ENGINE_METHOD = (
+    " Latency, throughput and memory are those of the exported models in {engine}; there memory is the peak of a whole "
+    "process that opens the model and runs the batch."
+)
 
 
 def assemble(
@@ -67,6 +45,7 @@ def assemble(
     outcomes: Sequence[CandidateOutcome],
     costs: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
+    given_times: GivenTimes | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, in the form of the study's task (``leanformer.results``).
 
@@ -74,39 +53,26 @@ def assemble(
         study: The study.
         task: Its task.
         outcomes: The baseline's first, then the candidates'.
-        costs: Name -> summary of the model's cost, for measured models.
+        costs: Name -> ``training`` and ``speeds``, which maps runtimes to costs, for measured models.
         environment: Versions and machine.
+        given_times: Where latency and throughput come from; None: they were measured here.
     """
-    baseline, *candidates = outcomes
-    comparisons: dict[str, Comparison] = {}
-    if baseline.ok:
-        for candidate in candidates:
-            if candidate.ok:
-                comparisons[candidate.name] = task.compare(baseline.tested, candidate.tested)
-    accept = study.accept
-    metric = METRICS[accept.metric]
-    decisions = decide(comparisons, accept.max_drop, accept.confidence, metric)
-    weak = None
-    if baseline.ok:
-        level = task.quality(baseline.tested).mean
-        weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
-    if weak is not None:
-        decisions = without_acceptances(decisions, weak)
-    models = [
-        _row(study, task, outcome, baseline, costs.get(outcome.name), comparisons.get(outcome.name), decisions)
-        for outcome in outcomes
-    ]
+    metric = METRICS[study.accept.metric]
+    arms = arms_of(study, outcomes)
+    judged = Judged(study, task, arms)
+    recipes = None if study.ship is None else Judged(study, task, [Arm(o.name, o, None) for o in outcomes])
+    models = [_row(study, task, arm, arms[0], costs.get(arm.outcome.name), judged, recipes) for arm in arms]
     prices = {row["name"]: COSTS[study.prefer].of(row) for row in models}
-    if baseline.ok:
-        recommended, sentence = recommend(prices, decisions, BASELINE, study.prefer)
-        sentence = sentence if weak is None else f"{sentence} {weak}"
-        chosen = next(outcome for outcome in outcomes if outcome.name == recommended)
-        # Chosen on the validation split: a choice on the test split would bias its result.
-        best = max(chosen.trials, key=lambda seed: _validated(chosen.trials[seed], metric))
-        ship = f"{chosen.directories[best]}/model"
+    ship = shipped = recommended = None
+    if arms[0].ok:
+        recommended, sentence = recommend(prices, judged.decisions, BASELINE, study.prefer)
+        sentence = sentence if judged.weak is None else f"{sentence} {judged.weak}"
+        chosen = next(arm for arm in arms if arm.name == recommended)
+        ship = f"{chosen.outcome.directories[_seed_that_ships(chosen, metric)]}/model"
+        shipped = None if chosen.export is None else chosen.export.directory
     else:
-        recommended, ship = None, None
-        sentence = f"Nothing can be recommended: the baseline failed ({_failures(baseline)[0]['reason']})."
+        sentence = f"Nothing can be recommended: the baseline failed ({arms[0].failures()[0]['reason']})."
+    engines = [RUNTIMES[runtime] for runtime in study.runtimes if runtime != "torch"]
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -124,40 +90,50 @@ def assemble(
         "recommended": recommended,
         "recommendation": sentence,
         "ship": ship,
+        "shipped": shipped,
         "environment": dict(environment),
         "method": {
-            "interval": judge.method(metric, len(study.seeds), FORMS[study.task].wording.example),
+            "interval": judge.method(
+                metric, len(study.seeds), FORMS[study.task].wording.example, exported=study.ship is not None
+            ),
             "cost": COST_METHOD.format(
                 repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.batch
-            ),
+            )
+            + _further_method(engines, given_times),
         },
         "study": study.model_dump(mode="json"),
     }
     return FORMS[study.task].model_validate(content).content()
 
 
-def _validated(trial: Mapping[str, Any], metric: Metric) -> float:
-    """A trial's quality on the validation split, the larger the better; the worst where an earlier version had none."""
-    value = trial["validation"].get(f"validation_{metric.key}")
-    return -math.inf if value is None else metric.sign * float(value)
+def _further_method(engines: Sequence[str], given_times: GivenTimes | None) -> str:
+    """How costs were measured if not in PyTorch, or not here."""
+    if given_times is not None:
+        return GIVEN_METHOD.format(described=given_times.described)
+    return ENGINE_METHOD.format(engine=" and ".join(engines)) if engines else ""
+
+
+def _seed_that_ships(arm: Arm, metric: Metric) -> int:
+    return best_seed(arm.outcome.trials, metric) if arm.export is None else int(arm.export.result["seed"])
 
 
 def _row(
     study: Study,
     task: Task,
-    outcome: CandidateOutcome,
-    baseline: CandidateOutcome,
+    arm: Arm,
+    baseline: Arm,
     cost: Mapping[str, Any] | None,
-    comparison: Comparison | None,
-    decisions: Mapping[str, Decision],
+    judged: Judged,
+    recipes: Judged | None,
 ) -> dict[str, Any]:
-    structure, base = outcome.structure, baseline.structure
-    is_baseline = outcome.name == BASELINE
+    outcome = arm.outcome
+    structure, base = outcome.structure, baseline.outcome.structure
+    is_baseline = arm is baseline
     first = next(iter(outcome.trials.values()))
     row: dict[str, Any] = FORMS[study.task].blank_row() | {
-        "name": outcome.name,
+        "name": arm.name,
         "method": outcome.method,
-        "status": "ok" if outcome.ok else "failed",
+        "status": "ok" if arm.ok else "failed",
         "plan": dict(outcome.plan),
         "changes": [change | _explained(outcome, change["site"]) for change in structure["changes"]],
         "seeds": list(outcome.trials),
@@ -170,11 +146,12 @@ def _row(
         "flops_ratio": structure["flops_per_example"] / base["flops_per_example"],
         "decoding": structure["decoding"],
         "q_ratio": _q_ratio(task, structure["parameters"]),
-        "scope": "seeds and examples" if len(study.seeds) > 1 else "one trained pair",
+        "scope": "seeds and examples" if len(study.seeds) > 1 and arm.export is None else "one trained pair",
         "teaching": _teaching(outcome),
         "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
-        **(cost or {}),
-        "failures": _failures(outcome),
+        "bytes": outcome.bytes if arm.export is None else arm.export.result.get("bytes"),
+        **(_costs(study, arm, cost) if cost is not None else {}),
+        "failures": arm.failures(),
         "rollbacks": [
             {"seed": seed, "what": what}
             for seed, trial in outcome.trials.items()
@@ -182,37 +159,91 @@ def _row(
         ],
         "trials": list(outcome.directories.values()),
     }
-    if cost is not None and outcome.method == "distill":
-        row["train_seconds"] = statistics.median(_distilling_seconds(trial) for trial in outcome.trials.values())
-    elif cost is not None:
-        examples = statistics.median(trial["trained"]["examples"] for trial in outcome.trials.values())
-        row["train_seconds"] = examples / cost["train_examples_per_second"]
-    if outcome.ok:
-        row["quality"] = task.quality(outcome.tested)
-        row |= task.details(outcome.tested, baseline.tested if baseline.ok else None)
-    if not outcome.ok:
+    if arm.ok:
+        row["quality"] = task.quality(arm.tested)
+        row["artifact"] = _artifact(task, arm)
+        row |= task.details(
+            arm.tested, None if not baseline.ok else arm.tested if is_baseline else baseline.beside(arm)
+        )
+    if recipes is not None and arm.name in recipes.arms:
+        row["recipe"] = _recipe(task, recipes, arm.name, METRICS[study.accept.metric])
+    if not arm.ok:
         failure = row["failures"][0]
         row |= {
             "decision": None if is_baseline else "reject",
-            "reason": f"Its training failed with seed {failure['seed']}: {failure['reason']}.",
+            "reason": f"Its training failed with seed {failure['seed']}: {failure['reason']}."
+            if not outcome.ok
+            else f"{failure['reason'][0].upper()}{failure['reason'][1:]}.",
         }
     elif is_baseline:
         row["reason"] = "what the others are compared with"
-    elif comparison is None:
+    elif arm.name not in judged.comparisons:
         row |= {"decision": "undecided", "reason": "The baseline failed, so that there is nothing to compare with."}
     else:
-        row["difference"] = difference_of(METRICS[study.accept.metric], comparison)
-        row["scope"] = comparison.scope
-        row |= asdict(decisions[outcome.name])
+        row |= _decided(judged, arm.name, METRICS[study.accept.metric])
     return row
 
 
-def _failures(outcome: CandidateOutcome) -> list[dict[str, Any]]:
-    return [
-        {"seed": seed, "reason": trial["trained"]["reason"]}
-        for seed, trial in outcome.trials.items()
-        if trial["trained"]["status"] != "ok"
-    ]
+def _decided(judged: Judged, name: str, metric: Metric) -> dict[str, Any]:
+    """The difference to the baseline, and the decision."""
+    comparison = judged.comparisons[name]
+    return {
+        "difference": difference_of(metric, comparison),
+        "scope": comparison.scope,
+        **asdict(judged.decisions[name]),
+    }
+
+
+def _recipe(task: Task, recipes: Judged, name: str, metric: Metric) -> dict[str, Any] | None:
+    """The decision on a recipe, beside the one on the exported model; None where a training failed."""
+    arm = recipes.arms[name]
+    if not arm.ok:
+        return None
+    decided = dict.fromkeys(
+        ("difference", "decision", "reason", "p_value", "p_adjusted", "more_seeds", "more_examples")
+    )
+    decided["scope"] = "seeds and examples" if len(arm.outcome.trials) > 1 else "one trained pair"
+    if name in recipes.comparisons:
+        decided |= _decided(recipes, name, metric)
+    return {"quality": task.quality(arm.tested), **decided}
+
+
+def _artifact(task: Task, arm: Arm) -> dict[str, Any] | None:
+    """The exported model of a row, with its quality before it was exported."""
+    export = arm.export
+    if export is None:
+        return None
+    seed, parity = export.result["seed"], export.result["parity"]
+    return {
+        "format": export.format,
+        "precision": export.precision,
+        "directory": export.directory,
+        "seed": seed,
+        "before": task.quality(Outcome({seed: arm.outcome.tested.answers[seed]})),
+        "agreement": parity["agreement"],
+        "compared": parity["inputs"],
+        "largest_difference": parity["largest_difference"],
+    }
+
+
+def _costs(study: Study, arm: Arm, cost: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's costs: in each runtime, those of the first once more on top, and those of training."""
+    speeds = []
+    for runtime in study.runtimes:
+        exported = f"{runtime}-float32" if arm.export is None or runtime != arm.export.format else arm.export.runtime
+        speed = cost["speeds"].get("torch" if runtime == "torch" else exported)
+        if speed is not None:
+            speeds.append({"runtime": runtime, **speed})
+    found: dict[str, Any] = {"speeds": speeds, **cost["training"]}
+    if speeds and speeds[0]["runtime"] == study.runtimes[0]:
+        found |= {key: value for key, value in speeds[0].items() if key != "runtime"}
+    trials = arm.outcome.trials.values()
+    if arm.outcome.method == "distill":
+        found["train_seconds"] = statistics.median(_distilling_seconds(trial) for trial in trials)
+    else:
+        examples = statistics.median(trial["trained"]["examples"] for trial in trials)
+        found["train_seconds"] = examples / cost["training"]["train_examples_per_second"]
+    return found
 
 
 def _q_ratio(task: Task, parameters: int) -> float | None:

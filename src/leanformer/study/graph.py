@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from itertools import islice
 
 from leanformer.study.prepare import PreparedStudy
+from leanformer.study.shipping import ExportStep
 from leanformer.study.steps import Step
 from leanformer.study.students import StudentStep
 from leanformer.study.training import Trial
@@ -23,6 +24,26 @@ def trials_of(prepared: PreparedStudy, name: str) -> list[Trial]:
     return [kind(name, seed) for seed in prepared.study.seeds]
 
 
+def exports_of(prepared: PreparedStudy, name: str) -> list[ExportStep]:
+    """The exports of a candidate or the baseline: those that are decided on, then those that are only measured."""
+    trials = tuple(trials_of(prepared, name))
+    ship = prepared.study.ship
+    decided = [] if ship is None else [ExportStep(name, trials, ship.to, form, True) for form in ship.precision]
+    measured = [
+        ExportStep(name, trials, runtime, "float32", False)
+        for runtime in prepared.study.runtimes
+        if runtime != "torch" and (ship is None or runtime != ship.to) and prepared.can_export(name, runtime)
+    ]
+    return [*decided, *measured]
+
+
+def _wanted(prepared: PreparedStudy) -> list[Step]:
+    """The steps that the study's results are made of, in its order."""
+    names = prepared.candidates
+    trials = [step for name in names for step in trials_of(prepared, name)]
+    return [*trials, *(step for name in names for step in exports_of(prepared, name))]
+
+
 def all_steps(prepared: PreparedStudy) -> list[Step]:
     """All steps that the study may run, each after the steps that it depends on."""
     found: dict[Step, None] = {}
@@ -33,9 +54,8 @@ def all_steps(prepared: PreparedStudy) -> list[Step]:
                 add(other)
             found[step] = None
 
-    for name in prepared.candidates:
-        for step in trials_of(prepared, name):
-            add(step)
+    for step in _wanted(prepared):
+        add(step)
     return list(found)
 
 
@@ -45,7 +65,7 @@ def announce(prepared: PreparedStudy) -> None:
 
 
 def run_steps(prepared: PreparedStudy, executor: Executor, do: Do, at_a_time: int) -> None:
-    """Runs all trials of a study that are not done yet, and the steps that they need.
+    """Runs all trials and exports of a study that are not done yet, and the steps that they need.
 
     A step that nothing else can run beside runs in this process, where it has all threads.
 
@@ -85,7 +105,7 @@ class _Walk:
 
     def __init__(self, prepared: PreparedStudy) -> None:
         self._prepared = prepared
-        self._wanted = [step for name in prepared.candidates for step in trials_of(prepared, name)]
+        self._wanted = _wanted(prepared)
         self._done: set[Step] = set()
         self._running: set[Step] = set()
         self._missing: set[Step] = set()  # steps whose results were looked for and not found

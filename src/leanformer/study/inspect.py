@@ -61,7 +61,7 @@ def inspect(
     For each site it measures how much of its output the best linear map explains (a map of the token, and at an
     attention also of the mean of the tokens that it may read); how much each probe explains after a short teaching,
     for each head too; how the attention spreads; and what the model loses when this one site is emptied, made linear,
-    or replaced by a probe.
+    or replaced by a probe. For each stack it finds the order in which layers could go.
 
     Args:
         model: A directory or hub id, of any supported family; a student too.
@@ -90,7 +90,7 @@ def inspect(
         # 1. model and data
         loaded = load(source)
         _check_probes(loaded, {} if probes is None or probes is PROBES else probes)
-        study = _study(loaded, source, {"source": data} if isinstance(data, str) else data, device)
+        study = study_of_data(loaded, source, {"source": data} if isinstance(data, str) else data, device)
         del loaded  # the task loads the model again
         task = open_task(study, chosen)
         for note in task.notes:
@@ -106,6 +106,8 @@ def inspect(
             inspector.teach()
             # 4. what the model loses when a site is replaced
             inspector.replace()
+            # 5. in which order its layers could go
+            inspector.shrink()
         results = {
             "format": 1,
             "model": source,
@@ -168,7 +170,7 @@ def _check_probes(model: PreTrainedModel, probes: Mapping[str, Mapping[str, Any]
             raise LeanformerError(f"probe {name}: {KEPT if KEPT in problems else problems[0]}")
 
 
-def _study(model: PreTrainedModel, source: str, data: Mapping[str, Any], device: str) -> Study:
+def study_of_data(model: PreTrainedModel, source: str, data: Mapping[str, Any], device: str) -> Study:
     """A study whose task reads the data and measures; its candidate is never trained."""
     task = find_family(model).task
     sections = STUDIES[task].for_inspection(getattr(model.config, "max_position_embeddings", None))

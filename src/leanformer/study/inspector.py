@@ -15,6 +15,7 @@ from leanformer.blocks.kit.site import Site
 from leanformer.config.base import DistillConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.events import Reporter
+from leanformer.learn.activity import find_activities
 from leanformer.learn.lessons import Explained, Lesson, answer, teachable, teaching_config, teaching_loss
 from leanformer.learn.observe import Observed, Seen, frozen_copy
 from leanformer.learn.probes import HeadsProbe, LeastSquares, LinearModule, features
@@ -24,7 +25,7 @@ from leanformer.measure.attention import HeadSpread, weights_of
 from leanformer.model.family import Family, find_family
 from leanformer.model.plan import Choice, match
 from leanformer.model.students import reduce
-from leanformer.model.surgery import build, module_at, put, resolve, sites
+from leanformer.model.surgery import build, module_at, put, resolve, sites, without_layers
 from leanformer.results.inspection import best_probe
 from leanformer.tasks.base import Task
 
@@ -95,6 +96,7 @@ class Inspector:
         self.by_head: dict[tuple[str, str], list[float]] = {}
         self.changes: dict[tuple[str, str], dict[str, float]] = {}
         self.quality: dict[str, float] = {}
+        self.layers: dict[str, list[dict[str, Any]]] = {}
         self.longest = 1
 
     def _module(self, site: Site) -> nn.Module:
@@ -211,24 +213,35 @@ class Inspector:
                 self.by_head[name, probe] = heads[name, probe].r2_by(count)
 
     def _make_lessons(self) -> None:
+        resolved: dict[tuple[str, str], Mapping[str, Any]] = {}
+        problems: dict[str, list[str]] = {probe: [] for probe in self.given_probes}
         for probe, entry in self.given_probes.items():
-            stands, problems = 0, []
-            for number, site in enumerate(self.sites):
+            for site in self.sites:
                 try:
-                    resolved = self._resolve(site, entry)
+                    resolved[site.name, probe] = self._resolve(site, entry)
                 except LeanformerError as error:
-                    problems.append(str(error))
+                    problems[probe].append(str(error))
+        entries = [(name, entry) for (name, _), entry in resolved.items()]
+        activities = find_activities(self.trained, entries, self.task.teaching_batches(1))
+        for probe in self.given_probes:
+            for number, site in enumerate(self.sites):
+                if (site.name, probe) not in resolved:
                     continue
                 torch.manual_seed(number)
-                block = build(self.opened, site, resolved, take_over=True)
+                entry = resolved[site.name, probe]
+                block = build(self.opened, site, entry, take_over=True, activity=activities.get(site.name))
                 if block is None or not any(True for _ in block.parameters()):
                     continue
-                stands += 1
-                if isinstance(block, HeadsModule) and block.output is not None and site.name in self.attentions:
+                if isinstance(block, HeadsModule) and block.output is not None and self._is_whole(site):
                     block = HeadsProbe(block, self.attentions[site.name])
                 self.lessons[site.name, probe] = Lesson(f"{site.name} {probe}", site, block.to(self.task.device))
-            if not stands and self.given_probes is not PROBES:
-                raise LeanformerError(f"probe {probe}: {problems[0] if problems else 'it has nothing to learn'}")
+            if self.given_probes is not PROBES and not any(name == probe for _, name in self.lessons):
+                first = problems[probe][0] if problems[probe] else "it has nothing to learn"
+                raise LeanformerError(f"probe {probe}: {first}")
+
+    def _is_whole(self, site: Site) -> bool:
+        """Whether the model's own attention stands at a site, with as many channels in all heads as a token has."""
+        return site.name in self.attentions and len(self.attentions[site.name].output) == site.d_model
 
     def _resolve(self, site: Site, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         written = choice_at(site, entry).arguments
@@ -253,6 +266,37 @@ class Inspector:
                 self.changes[site.name, name] = self._change(self.opened, before)
             put(self.opened, site, original)
             self.reporter.step(number, 1, 1)
+        self.reporter.done(" ")
+
+    @torch.no_grad()
+    def shrink(self) -> None:
+        """Finds in which order the layers of each stack could go, down to one.
+
+        Each time it is the layer without which, those before it being gone, the loss is least. A layer's own worth
+        says less: of two that do the same, either can go alone.
+        """
+        stacks: dict[str, list[str]] = {}
+        for site in sites(self.opened):
+            if site.kind == "layer" and site.block != "none":
+                stacks.setdefault(site.name.split(".")[0], []).append(site.name)
+        self.layers = {stack: [] for stack in stacks}
+        steps = sum(len(left) - 1 for left in stacks.values())
+        if not steps:
+            return
+        self.reporter.start("leaving out one layer after the other", steps)
+        for stack, left in stacks.items():
+            gone: list[str] = []
+            while len(left) > 1:
+                changes = {}
+                for name in left:
+                    with without_layers(self.opened, [*gone, name]):
+                        changes[name] = self._change(self.opened, self.quality)
+                least = min(left, key=lambda name: changes[name]["loss"])
+                left.remove(least)
+                gone.append(least)
+                keep = [int(name.split(".")[1]) for name in left]
+                self.layers[stack].append({"left_out": least, "keep": keep, "change": changes[least]})
+                self.reporter.step(sum(map(len, self.layers.values())) - 1, 1, 1)
         self.reporter.done(" ")
 
     def _change(self, model: PreTrainedModel, before: Mapping[str, float]) -> dict[str, float]:
@@ -289,6 +333,7 @@ class Inspector:
             "quality": {key.removeprefix("validation_"): value for key, value in self.quality.items()},
             "sites": rows,
             "order": self._order(rows),
+            "layers": self.layers,
         }
 
     def _order(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:

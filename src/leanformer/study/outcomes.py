@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from leanformer.core.files import remove
-from leanformer.study.assemble import CandidateOutcome
-from leanformer.study.graph import trials_of
+from leanformer.study.arms import CandidateOutcome, ExportOutcome
+from leanformer.study.graph import exports_of, trials_of
 from leanformer.study.prepare import PreparedStudy
+from leanformer.study.shipping import EXPORTED
 from leanformer.study.steps import ended_well
 from leanformer.study.training import PREDICTIONS
 from leanformer.study.trials import search_of
@@ -43,4 +46,24 @@ def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:
         trials,
         Outcome(answers),
         directories,
+        _bytes(prepared, directories) if len(answers) == len(trials) else None,
+        _exports(prepared, name),
     )
+
+
+def _bytes(prepared: PreparedStudy, directories: Mapping[int, str]) -> int:
+    """The bytes of a trained model's weights; they are the same for all seeds."""
+    model = prepared.directory.path / next(iter(directories.values())) / "model"
+    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
+
+
+def _exports(prepared: PreparedStudy, name: str) -> list[ExportOutcome]:
+    found = []
+    for step in exports_of(prepared, name):
+        directory, result = step.directory(prepared), step.known_result(prepared)
+        answers = None
+        if step.decides and result["status"] == "ok":
+            answers = prepared.task.read_answers(directory / PREDICTIONS)
+        place = (directory / EXPORTED).relative_to(prepared.directory.path).as_posix()
+        found.append(ExportOutcome(step.format, step.precision, step.decides, result, answers, place))
+    return found

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from dataclasses import fields
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,25 +12,24 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.base import BlockModule
-from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, Study
+from leanformer.config.base import BASELINE, CandidateConfig, FinetuneConfig, Runtime, Study
 from leanformer.core.errors import LeanformerError
 from leanformer.core.events import Reporter
-from leanformer.core.files import write_atomically
-from leanformer.core.json_files import DamagedError, read_sealed, sealed
 from leanformer.core.machine import pick_device
-from leanformer.core.memory import memory_named
 from leanformer.core.signatures import content_signature, files_signature
+from leanformer.export.base import FORMATS
 from leanformer.learn.lessons import check_tokens_agree
-from leanformer.learn.step import TrainingStep, make_accelerator, settle_precision
-from leanformer.measure.cost import Cost, Subject, forward_flops, measure_costs, parameters_by_kind
+from leanformer.learn.step import make_accelerator, settle_precision
+from leanformer.measure.cost import forward_flops, parameters_by_kind
 from leanformer.model.family import FAMILIES
-from leanformer.model.plan import match
-from leanformer.model.students import load, outline_of_student
+from leanformer.model.plan import TARGET_VOCABULARY, Plan, match
+from leanformer.model.students import outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
-from leanformer.study.assemble import CandidateOutcome
+from leanformer.model.vocabulary import KEPT_SUBWORDS, target_parameters, target_vocabulary
+from leanformer.study.given_times import GivenTimes
 from leanformer.study.store import RunDirectory
 from leanformer.study.teaching import Teaching, lessons_of
-from leanformer.tasks.base import open_task
+from leanformer.tasks.base import Task, open_task
 
 
 class PreparedStudy:
@@ -63,20 +59,30 @@ class PreparedStudy:
                 f"baseline.fresh does nothing here: the models of a family ({study.baseline.model}) have random "
                 "weights anyway; leave it out"
             )
+        self.given_times: GivenTimes | None = None
+        if study.measure.from_ is not None:
+            beam = self.task.evaluation_settings().get("beam", 1)
+            self.given_times = GivenTimes(study.measure.from_, study.task, beam)
         self.task.check_keys()
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
+        self._settled: dict[str, Plan] = {}
+        self._tasks: dict[str, Task] = {BASELINE: self.task}
         self._outline = self.task.baseline_outline
+        self._exportable: dict[tuple[str, Runtime], bool] = {}
         for name, candidate in study.candidates.items():
             where = f"candidates.{name}"
             try:
-                plan = resolve(self._outline, candidate.plan)
+                self._settled[name] = self.task.settle_plan(candidate.plan)
+                plan = resolve(self._outline, self._settled[name])
                 if not plan:
                     self._check_control(candidate)
             except LeanformerError as error:
                 raise LeanformerError(f"{where}: {error}") from None
-            self.task.check_plan(plan, where)
+            self._tasks[name] = self.task.for_plan(plan, where)
+            for task in dict.fromkeys((self.task, self._tasks[name])):  # blocks are taught on the baseline's tokens
+                task.check_plan(plan, where)
             if candidate.method == "distill":
                 check_tokens_agree(plan, self.finetune(candidate), where)
                 if self.finetune(candidate).targets == "teacher" and not study.writes:
@@ -85,13 +91,48 @@ class PreparedStudy:
                         "finetune.logits a weight"
                     )
             learns = candidate.method == "scratch" or self.finetune(candidate).epochs > 0
-            if not learns and all(entry["block"] == "none" for entry in plan.values()):
+            if not learns and all(entry["block"] in ("none", KEPT_SUBWORDS) for entry in plan.values()):
+                only = "leaves out subwords" if TARGET_VOCABULARY in plan else "empties sites"
                 raise LeanformerError(
-                    f"{where}: the plan only empties sites, so that there is no block to teach; give finetune "
-                    "epochs, or take method scratch"
+                    f"{where}: the plan only {only}, so that there is no block to teach; give finetune epochs, or take "
+                    "method scratch"
                 )
             self.plans[name] = plan
+        self._check_exports()
         self._check_differ()
+
+    def _check_exports(self) -> None:
+        """Refuses candidates that the format in which the study ships cannot hold, before anything is trained.
+
+        Raises:
+            LeanformerError: It names the candidate and the site that stands in the way.
+        """
+        if self.study.ship is None:
+            return
+        for name in self.plans:
+            for precision in self.study.ship.precision:
+                try:
+                    FORMATS[self.study.ship.to].check(self._outline_of(name), precision)
+                except LeanformerError as error:
+                    where = "baseline" if name == BASELINE else f"candidates.{name}"
+                    raise LeanformerError(f"{where}: {error}") from None
+
+    def can_export(self, name: str, runtime: Runtime) -> bool:
+        """Whether a format can hold a model that is to be measured in its engine; where not, the log says why."""
+        if (name, runtime) not in self._exportable:
+            try:
+                FORMATS[runtime].check(self._outline_of(name), "float32")
+                reason = None
+            except LeanformerError as error:
+                reason = str(error)
+                self.reporter.say(f"{self.study.name}: {name} is not measured in {runtime}: {error}")
+            self._exportable[name, runtime] = reason is None
+        return self._exportable[name, runtime]
+
+    def _outline_of(self, name: str) -> PreTrainedModel:
+        """A model of the study without its weights."""
+        plan = self.plans[name]
+        return outline_of_student(self._outline, plan) if plan else self._outline
 
     def _check_differ(self) -> None:
         """Refuses two equal candidates, which would be trained twice and counted twice in the correction for several.
@@ -128,6 +169,14 @@ class PreparedStudy:
         if finetune.targets != "auto":
             return finetune
         return finetune.model_copy(update={"targets": "teacher" if self.study.writes else "data"})
+
+    def settled_plan(self, name: str) -> Plan:
+        """A candidate's plan as the study writes it, with what depends on the data written out."""
+        return self._settled[name]
+
+    def task_of(self, name: str) -> Task:
+        """The task as a candidate or the baseline sees it, which may have a tokenizer of its own."""
+        return self._tasks[name]
 
     def is_distilled(self, name: str) -> bool:
         """Whether a candidate's blocks are taught by the baseline."""
@@ -183,7 +232,7 @@ class PreparedStudy:
         """The model's structure, and what the plan changed, site by site."""
         before = {site.name: site for site in sites(self._outline)}
         plan = self.plans[name]
-        student = outline_of_student(self._outline, plan) if plan else self._outline
+        student = self._outline_of(name)
         candidate = self.candidates[name]
         written = {} if candidate is None else match(candidate.plan, list(before.values()))
         changes = []
@@ -211,6 +260,8 @@ class PreparedStudy:
                     "added": parameters[1] - kept if changed else 0,
                 }
             )
+        if TARGET_VOCABULARY in plan:
+            changes.append(self._change_of_vocabulary(name, student))
         with torch.random.fork_rng(devices=[]):
             # With random weights; without any, steps that depend on a mask could not be counted.
             whole = type(student)(student.config).eval()
@@ -218,56 +269,29 @@ class PreparedStudy:
             "changes": changes,
             "parameters": parameter_count(student),
             "parameters_by_kind": parameters_by_kind(student),
-            "flops_per_example": forward_flops(whole, self.task.example()),
-            "decoding": self.task.decoding(whole),
+            "flops_per_example": forward_flops(whole, self.task_of(name).example()),
+            "decoding": self.task_of(name).decoding(whole),
         }
 
-    def costs(self, outcomes: list[CandidateOutcome]) -> dict[str, dict[str, Any]]:
-        """Time and memory of every model whose trials succeeded, measured together."""
-        names = {outcome.name: outcome.directories for outcome in outcomes if outcome.ok}
-        settings = {
-            "measure": self.study.measure.model_dump(mode="json"),
-            "evaluation": self.task.evaluation_settings(),
-            "figures": [figure.name for figure in fields(Cost)],  # a version with more figures measures again
-            "models": {
-                name: read_sealed(self.directory.path / next(iter(directories.values())) / "settings.json")
-                for name, directories in names.items()
-            },
-        }
-        path = self.directory.path / "costs.json"
-        if path.exists():
-            try:
-                known = read_sealed(path)
-            except DamagedError as error:
-                self.reporter.warn(f"{error}; it is measured again")
-                known = {}
-            if known.get("settings") == settings and "costs" in known:
-                costs: dict[str, dict[str, Any]] = known["costs"]
-                return costs
-        if not names:
-            return {}
-        self.reporter.say(f"{self.study.name}: measuring time and memory of {len(names)} models in turn")
-        subjects = {
-            name: partial(self._subject, self.directory.path / next(iter(directories.values())) / "model")
-            for name, directories in names.items()
-        }
-        measure = self.study.measure
-        what = f"measuring {len(names)} models with measure.throughput_batch {measure.throughput_batch}"
-        with memory_named(what, "lower measure.throughput_batch"):
-            measured = measure_costs(subjects, self.device, measure.repeats, measure.latency_calls)
-        costs = {name: cost.summary() for name, cost in measured.items()}
-        self.directory.check()
-        write_atomically(path, sealed({"settings": settings, "costs": costs}))
-        return costs
+    def _change_of_vocabulary(self, name: str, student: PreTrainedModel) -> dict[str, Any]:
+        """What leaving out target subwords changed: rows of the embeddings and of the output projection.
 
-    def _subject(self, saved: Path) -> Subject:
-        """A saved model, loaded to be measured."""
-        return self.task.subject(load(saved).to(self.device), self._step)
-
-    def _step(self, model: PreTrainedModel) -> TrainingStep:
-        """A training step on a copy of the model, for timing."""
-        rate = self.study.train.learning_rate[0]
-        return TrainingStep(copy.deepcopy(model).train(), self.study.train, rate, self.accelerator, self.task.loss())
+        A baseline whose sides share one matrix keeps it for the source, and its student has a second, smaller one.
+        """
+        candidate = self.candidates[name]
+        assert candidate is not None  # the baseline is not changed
+        before, after = target_parameters(self._outline), target_parameters(student)
+        return {
+            "site": TARGET_VOCABULARY,
+            "kind": TARGET_VOCABULARY,
+            "block": KEPT_SUBWORDS,
+            "arguments": {**candidate.plan[TARGET_VOCABULARY], "kept": target_vocabulary(student.config)},
+            "changed": True,
+            "parameters_before": before,
+            "parameters_after": after,
+            "removed": max(0, before - after),
+            "added": max(0, after - before),
+        }
 
 
 def _taken_over(module: torch.nn.Module | None) -> int:

@@ -27,6 +27,7 @@ from leanformer.core.stopping import listening
 from leanformer.model.students import load
 from leanformer.report.page import write_report
 from leanformer.study.assemble import assemble
+from leanformer.study.costing import Costing
 from leanformer.study.executors import InThisProcess
 from leanformer.study.graph import announce, run_steps
 from leanformer.study.outcomes import read_outcomes
@@ -155,9 +156,10 @@ def run(
                 run_steps(prepared, InThisProcess(), lambda step: step.run(prepared), jobs)
             outcomes = read_outcomes(prepared)
             # 4. measure
-            costs = prepared.costs(outcomes)
+            costs = Costing(prepared, outcomes).costs()
             # 5. decide
-            results = assemble(study, prepared.task, outcomes, costs, environment(prepared.device, prepared.precision))
+            here = environment(prepared.device, prepared.precision)
+            results = assemble(study, prepared.task, outcomes, costs, here, prepared.given_times)
             run_directory.check()
             write_atomically(path / "results.json", to_json(results))
             reporter.wrote("results", path / "results.json")

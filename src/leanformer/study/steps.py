@@ -17,11 +17,9 @@ class Step(ABC):
 
     Args:
         name: The candidate, or ``baseline``, also for lessons and answers, whose teacher is the baseline.
-        seed: The seed of the trial or the search.
     """
 
     name: str
-    seed: int
 
     def after(self, prepared: PreparedStudy) -> Sequence[Step]:
         """Steps that must be done before it is known whether this one is."""
@@ -47,8 +45,23 @@ class Step(ABC):
         return True
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """The step's name in progress messages."""
+
+
+@dataclass(frozen=True)
+class SeedStep(Step):
+    """A step of one seed.
+
+    Args:
+        seed: The seed of the trial or the search.
+    """
+
+    seed: int
+
+    @property
+    def title(self) -> str:
         return f"{self.name} · seed {self.seed}"
 
     def __str__(self) -> str:
@@ -90,7 +103,12 @@ class RecordedStep(Step):
         return None
 
 
-def scratch_settings(prepared: PreparedStudy, step: Step, rate: float, epochs: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TrainedStep(SeedStep, RecordedStep):
+    """A training, with its directory and result."""
+
+
+def scratch_settings(prepared: PreparedStudy, step: TrainedStep, rate: float, epochs: int) -> dict[str, Any]:
     """All settings that determine a model that is trained without a teacher.
 
     Args:

@@ -184,6 +184,10 @@ class RunDirectory:
         """The directory of one learning rate in a candidate's search."""
         return self.path / "trials" / candidate / "search" / f"rate-{learning_rate:g}"
 
+    def exported(self, candidate: str, form: str) -> Path:
+        """The directory of a candidate's export in one form, such as ``onnx-int8``."""
+        return self.path / "exports" / candidate / form
+
     def taught(self, seed: int, name: str) -> Path:
         """The path of a taught block's directory, or of a checkpoint, of one seed."""
         return self.path / "teaching" / f"seed-{seed}" / name

@@ -17,8 +17,9 @@ from leanformer.learn.losses import tuning_loss
 from leanformer.learn.observe import frozen_copy
 from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
+from leanformer.model.vocabulary import vocabulary_of
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.steps import Step, ended_well
+from leanformer.study.steps import SeedStep, Step, ended_well
 from leanformer.study.teaching import Taught, failed_lesson, lesson_key
 from leanformer.study.training import Trial, train_model
 from leanformer.study.trials import TrialStep
@@ -26,7 +27,7 @@ from leanformer.tasks.base import WritingTask
 
 
 @dataclass(frozen=True)
-class _TeacherStep(Step):
+class _TeacherStep(SeedStep):
     """A step that a teacher takes for its students; nothing is left to do where the teacher's own training failed."""
 
     def after(self, prepared: PreparedStudy) -> Sequence[Step]:
@@ -148,7 +149,7 @@ class StudentStep(Trial):
         self, prepared: PreparedStudy, teacher: PreTrainedModel, taught: Sequence[Taught]
     ) -> PreTrainedModel:
         torch.manual_seed(self.seed)
-        student = reduce(teacher, self._candidate(prepared).plan)
+        student = reduce(teacher, prepared.settled_plan(self.name))
         for block in taught:
             block.put_into(student)
         return student
@@ -163,18 +164,21 @@ class StudentStep(Trial):
         """
         finetune = prepared.finetune(self._candidate(prepared))
         train = prepared.study.train
-        batches, answering = prepared.task.batches, 0.0
+        task, answering = prepared.task_of(self.name), 0.0
+        batches = task.batches
         if finetune.targets == "teacher":
             answers = prepared.teaching.answers(finetune.teacher_beam, self.seed, teacher_settings(prepared, self.seed))
             assert answers is not None  # ``needs`` has asked for them
-            assert isinstance(prepared.task, WritingTask)
+            assert isinstance(task, WritingTask)
             answering = answers.seconds
             try:
-                batches = prepared.task.batches_with(answers.texts)
+                batches = task.batches_with(answers.texts)
             except LeanformerError as error:  # no answer is usable
                 return Trained(status="failed", reason=str(error)), answering
         asks = finetune.logits > 0 or finetune.hidden_states > 0
-        loss = tuning_loss(frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing)
+        # A teacher of a student with fewer target subwords chooses among these alone.
+        alike = vocabulary_of(prepared.settled_plan(self.name))
+        loss = tuning_loss(frozen_copy(reduce(teacher, alike)) if asks else None, finetune, train.label_smoothing)
         trained = train_model(
             prepared,
             self,

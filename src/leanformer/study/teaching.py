@@ -23,6 +23,7 @@ from leanformer.core.events import Reporter
 from leanformer.core.files import write_atomically
 from leanformer.core.json_files import read_sealed
 from leanformer.core.memory import memory_named
+from leanformer.learn.activity import find_activities
 from leanformer.learn.checkpoint import going_on
 from leanformer.learn.lessons import (
     Lesson,
@@ -36,6 +37,7 @@ from leanformer.learn.lessons import (
 from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed, frozen_copy
 from leanformer.learn.train import Trained, train
+from leanformer.model.plan import TARGET_VOCABULARY
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
 from leanformer.study.store import RunDirectory
@@ -53,7 +55,7 @@ def lessons_of(plans: Sequence[ResolvedPlan]) -> dict[str, tuple[str, Mapping[st
         lesson_key(name, entry): (name, entry)
         for plan in plans
         for name, entry in plan.items()
-        if name != "pooling" and entry["block"] != "none"
+        if name not in ("pooling", TARGET_VOCABULARY) and entry["block"] != "none"
     }
 
 
@@ -160,13 +162,14 @@ class Teaching:
         opened = frozen_copy(reduce(teacher, {}))
         places = {site.name: site for site in sites(opened)}
         wanted = lessons_of(plans)
+        activities = find_activities(teacher, [wanted[key] for key in keys], self._task.teaching_batches(1))
         lessons: list[Lesson] = []
         finished: list[Lesson] = []
         for key in keys:
             name, entry = wanted[key]
             # The initial weights depend on the seed and the block alone, not on the blocks beside it.
             torch.manual_seed(int(hashlib.sha256(f"{seed} {key}".encode()).hexdigest()[:8], 16))
-            block = build(opened, places[name], entry, take_over=True)
+            block = build(opened, places[name], entry, take_over=True, activity=activities.get(name))
             assert block is not None  # lessons_of leaves out empty sites
             learns = any(True for _ in block.parameters())
             (lessons if learns else finished).append(Lesson(key, places[name], block))

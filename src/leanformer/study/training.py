@@ -19,16 +19,17 @@ from leanformer.learn.losses import Loss
 from leanformer.learn.train import Trained, TrainingBatches, train
 from leanformer.model.students import load, save
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.steps import RecordedStep, ended_well
+from leanformer.study.steps import TrainedStep, ended_well
 from leanformer.study.store import CHECKPOINT, differences
 from leanformer.study.teaching import Taught, taught_numbers
+from leanformer.tasks.base import Task
 
 PREDICTIONS = "predictions.parquet"
 
 
 def train_model(
     prepared: PreparedStudy,
-    step: RecordedStep,
+    step: TrainedStep,
     model: PreTrainedModel,
     rate: float,
     epochs: int,
@@ -50,13 +51,14 @@ def train_model(
     """
     directory = step.directory(prepared)
     prepared.reporter.start(step.title, epochs, settings=read_sealed(directory / "settings.json"))
-    observer = TrialObserver(prepared, epochs)
+    task = prepared.task_of(step.name)
+    observer = TrialObserver(prepared, task, epochs)
     checkpoint = directory / CHECKPOINT
 
     def training() -> Trained:
         return train(
             model,
-            batches or prepared.task.batches,
+            batches or task.batches,
             config or prepared.study.train,
             rate,
             step.seed,
@@ -64,31 +66,31 @@ def train_model(
             prepared.accelerator,
             checkpoint,
             epochs,
-            loss or prepared.task.loss(),
+            loss or task.loss(),
         )
 
-    key = prepared.task.batch_key
-    with memory_named(f"training {step.title} with {key} {prepared.task.batch}", f"lower {key}"):
+    key = task.batch_key
+    with memory_named(f"training {step.title} with {key} {task.batch}", f"lower {key}"):
         trained = going_on(checkpoint, training, prepared.reporter.warn)
     note = "as it is" if epochs == 0 else ""
     prepared.reporter.done(note if trained.status == "ok" else f"failed: {trained.reason}")
     return trained
 
 
-def save_model(prepared: PreparedStudy, model: PreTrainedModel, directory: Path) -> None:
-    """Writes a model, with the files that are needed to use it elsewhere, such as its tokenizer."""
+def save_model(prepared: PreparedStudy, name: str, model: PreTrainedModel, directory: Path) -> None:
+    """Writes a candidate's or the baseline's model, with the files that are needed to use it, such as its tokenizer."""
     prepared.directory.check()
 
     def fill(temporary: Path) -> None:
         save(model, temporary)
-        prepared.task.save_companions(temporary)
+        prepared.task_of(name).save_companions(temporary)
 
     replace_directory(directory, fill)
     prepared.reporter.wrote("model", directory)
 
 
 @dataclass(frozen=True)
-class Trial(RecordedStep):
+class Trial(TrainedStep):
     """A training with one seed whose model is evaluated on the test split: of a candidate, or of the baseline."""
 
     def directory(self, prepared: PreparedStudy) -> Path:
@@ -103,7 +105,7 @@ class Trial(RecordedStep):
         if changed:
             prepared.reporter.warn(f"{self} is evaluated again: {'; '.join(changed)}")
             model = load(directory / "model").to(prepared.device)
-            prepared.directory.finish(directory, result | _evaluated(prepared, model, directory))
+            prepared.directory.finish(directory, result | _evaluated(prepared, self.name, model, directory))
         elif is_scored_otherwise(prepared, result):
             path = directory / PREDICTIONS
             answers = prepared.task.read_answers(path)
@@ -141,10 +143,11 @@ class Trial(RecordedStep):
         }
         if trained.status == "ok":
             assert model is not None
-            save_model(prepared, model, directory / "model")
-            last = trained.epochs[-1] if trained.epochs else prepared.task.validate(model, last=True)
+            save_model(prepared, self.name, model, directory / "model")
+            task = prepared.task_of(self.name)
+            last = trained.epochs[-1] if trained.epochs else task.validate(model, last=True)
             result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
-            scores = _evaluated(prepared, model, directory)
+            scores = _evaluated(prepared, self.name, model, directory)
             result |= scores
             measured = {f"test_{key}": value for key, value in scores.items() if isinstance(value, float)}
             prepared.reporter.measured(self.title, measured)
@@ -162,11 +165,11 @@ def scored(prepared: PreparedStudy, answers: Any) -> dict[str, Any]:
     return {"scoring": prepared.task.scoring_settings(), **prepared.task.scores(answers)}
 
 
-def _evaluated(prepared: PreparedStudy, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
+def _evaluated(prepared: PreparedStudy, name: str, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
     """Evaluates a model on the test split and saves its answers; returns their scores and the settings."""
     key = prepared.task.answer_key
     with memory_named(f"answering the test split in batches of {key}", f"lower {key}"):
-        answers = prepared.task.evaluate(model)
+        answers = prepared.task_of(name).evaluate(model)
     prepared.directory.replace_file(directory / PREDICTIONS, answers.to_bytes())
     return {"evaluation": prepared.task.evaluation_settings(), **scored(prepared, answers)}
 
@@ -175,18 +178,20 @@ class TrialObserver:
     """Validates after each epoch and shows a training's progress.
 
     Args:
-        prepared: The study, with its data and reporter.
+        prepared: The study, with its reporter.
+        task: The task as the model sees it.
         epochs: Epochs of the training.
     """
 
-    def __init__(self, prepared: PreparedStudy, epochs: int) -> None:
+    def __init__(self, prepared: PreparedStudy, task: Task, epochs: int) -> None:
         self._prepared = prepared
+        self._task = task
         self._epochs = epochs
 
     def validate(self, model: torch.nn.Module, last: bool) -> dict[str, float]:
         """Loss and quality on the validation split."""
         assert isinstance(model, PreTrainedModel)
-        return self._prepared.task.validate(model, last)
+        return self._task.validate(model, last)
 
     def step_ended(self, epoch: int, step: int, steps_per_epoch: int) -> None:
         """Advances the progress bar, and checks at intervals that the run directory still exists."""
@@ -195,7 +200,7 @@ class TrialObserver:
 
     def epoch_ended(self, record: dict[str, float], examples_per_second: float) -> None:
         """Shows the epoch's numbers."""
-        self._prepared.reporter.epoch(record, self._epochs, examples_per_second, self._prepared.task.progress(record))
+        self._prepared.reporter.epoch(record, self._epochs, examples_per_second, self._task.progress(record))
 
     def rolled_back(self, reason: str) -> None:
         """Reports that training went back to its last good state."""

@@ -14,11 +14,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from leanformer.core.files import replace_directory, write_atomically
+from leanformer.learn.activity import find_activities
 from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
 from leanformer.results.metrics import METRICS
 from leanformer.study.prepare import PreparedStudy
-from leanformer.study.steps import RecordedStep, Step, ended_well, scratch_settings
+from leanformer.study.steps import Step, TrainedStep, ended_well, scratch_settings
 from leanformer.study.training import (
     Trial,
     is_scored_otherwise,
@@ -31,7 +32,7 @@ VALIDATION = "validation.parquet"  # the answers of a search, by which its rate 
 
 
 @dataclass(frozen=True)
-class SearchStep(RecordedStep):
+class SearchStep(TrainedStep):
     """A training at one learning rate of the search, judged on the validation split.
 
     Args:
@@ -64,8 +65,8 @@ class SearchStep(RecordedStep):
             "trained": asdict(trained),
         }
         if trained.status == "ok":
-            save_model(prepared, model, directory / "model")
-            answers = prepared.task.validation_answers(model)
+            save_model(prepared, self.name, model, directory / "model")
+            answers = prepared.task_of(self.name).validation_answers(model)
             if answers is not None:
                 write_atomically(directory / VALIDATION, answers.to_bytes())
                 result["scoring"] = prepared.task.scoring_settings()
@@ -146,9 +147,12 @@ def best_rate(prepared: PreparedStudy, name: str) -> float:
     return float(max(good or search[:1], key=quality)["learning_rate"])
 
 
-def _model(prepared: PreparedStudy, step: Step) -> PreTrainedModel:
+def _model(prepared: PreparedStudy, step: TrainedStep) -> PreTrainedModel:
     """The model at the start of a training, on the study's device."""
     candidate = prepared.candidates[step.name]
     model = prepared.task.make_baseline(step.seed)
-    student = copy.deepcopy(model) if candidate is None else reduce(model, candidate.plan)
-    return student.to(prepared.device)
+    if candidate is None:
+        return copy.deepcopy(model).to(prepared.device)
+    model = model.to(prepared.device)
+    activities = find_activities(model, prepared.plans[step.name].items(), prepared.task.teaching_batches(1))
+    return reduce(model, prepared.settled_plan(step.name), activities)

@@ -20,7 +20,8 @@ from leanformer.decide.statistics import Comparison
 from leanformer.learn.losses import Batch, Loss
 from leanformer.learn.step import TrainingStep
 from leanformer.learn.train import TrainingBatches
-from leanformer.measure.cost import Subject
+from leanformer.measure.cost import Exported, Subject
+from leanformer.model.plan import Plan
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.rows import Quality
@@ -103,6 +104,23 @@ class Task(ABC):
             LeanformerError: The data do not suit a block.
         """
 
+    def settle_plan(self, plan: Plan) -> Plan:
+        """A plan as the study writes it, with what depends on the data written out, such as which subwords are kept.
+
+        Raises:
+            LeanformerError: It does not fit the data.
+        """
+        return plan
+
+    def for_plan(self, plan: ResolvedPlan, where: str) -> Task:
+        """The task as models of a plan see it: with a tokenizer of their own, where the plan changes that.
+
+        Args:
+            plan: The plan, resolved.
+            where: The candidate, for notes and warnings.
+        """
+        return self
+
     def check_keys(self) -> None:  # noqa: B027 - all keys may have an effect
         """Checks that the study's keys have an effect with this baseline.
 
@@ -124,6 +142,17 @@ class Task(ABC):
     @abstractmethod
     def validation_batches(self) -> Iterator[Batch]:
         """The validation split, with labels."""
+
+    @abstractmethod
+    def samples(self, most: int) -> Iterator[Any]:
+        """Inputs of the validation and training data, spread over them; none of the test split.
+
+        Args:
+            most: How many, where there are as many; those of the validation split come first.
+
+        Yields:
+            A sentence to translate, or an image as the model reads it, (channels, height, width), float32.
+        """
 
     @abstractmethod
     def save_companions(self, directory: Path) -> None:
@@ -202,6 +231,25 @@ class Task(ABC):
     @abstractmethod
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
         """The calls of a model that are timed."""
+
+    # Exported models
+
+    @abstractmethod
+    def evaluate_exported(self, model: Any) -> Answers:
+        """An exported model's answers on the test split.
+
+        Args:
+            model: The result of ``runtime.load``.
+        """
+
+    @abstractmethod
+    def exported(self, directory: Path, model: Any) -> Exported:
+        """The calls of an exported model that are timed, on the examples of ``subject``.
+
+        Args:
+            directory: The exported directory.
+            model: The result of ``runtime.load`` for it.
+        """
 
     # Deciding
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from leanformer.config.images import ImageStudy
@@ -22,15 +23,18 @@ from leanformer.data.image_files import Resizing
 from leanformer.data.images import ImageData, load_images
 from leanformer.data.preprocessing import Preprocessing, read_preprocessing, shipped_processor
 from leanformer.decide.statistics import mcnemar_exact
-from leanformer.learn.losses import Batch, inputs_of
-from leanformer.measure.cost import Subject
-from leanformer.measure.quality import Predictions, predict
+from leanformer.learn.losses import Batch
+from leanformer.measure.cost import Exported, Subject
+from leanformer.measure.engine_memory import classifying_memory
+from leanformer.measure.quality import Predictions, predict, predict_with
 from leanformer.model.baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.images import ClassQuality
 from leanformer.results.metrics import METRICS, Labels, metrics_of
+from leanformer.runtime.classifier import Classifier
 from leanformer.tasks.base import TASKS, MakeStep, Outcome, Task
 
+SAMPLES_AT_ONCE = 32  # images in memory
 FEWEST_TESTED = 2  # one example has no variance
 
 
@@ -143,6 +147,15 @@ class ImageClassification(Task):
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self.data.validation)
 
+    def samples(self, most: int) -> Iterator[NDArray[np.float32]]:
+        for split in (self.data.validation, self.data.train):
+            count = min(most, len(split))
+            most -= count
+            if count:
+                spread = torch.arange(count) * len(split) // count
+                for batch in self.batches.chosen(split, spread, SAMPLES_AT_ONCE):
+                    yield from batch["pixel_values"].cpu().numpy()
+
     def training_settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {}
         if self._baseline.keeps_weights:
@@ -197,26 +210,54 @@ class ImageClassification(Task):
         return {"pixel_values": torch.zeros(1, self.data.channels, self.data.height, self.data.width)}
 
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
-        size = self.study.measure.throughput_batch
-        wanted = torch.arange(size) % len(self.data.test)  # a small test split is repeated
-        (batch,) = self.batches.chosen(self.data.test, wanted)
-        examples = inputs_of(batch)
-        one = {name: tensor[:1] for name, tensor in examples.items()}
+        examples = self._timed()
+        one = examples[:1]
 
         def call_one() -> int:
-            model(**one)
+            model(pixel_values=one)
             return 0
 
         def call_batch() -> tuple[int, int]:
-            model(**examples)
-            return size, 0
+            model(pixel_values=examples)
+            return len(examples), 0
 
         return Subject(
-            model,
-            lambda: make_step(model),
-            lambda: self.batches.training(seed=0, epoch=0),
-            call_one,
-            call_batch,
+            model=model,
+            make_step=lambda: make_step(model),
+            training=lambda: self.batches.training(seed=0, epoch=0),
+            call_one=call_one,
+            call_batch=call_batch,
+        )
+
+    def _timed(self) -> torch.Tensor:
+        """The images that are classified while a model is timed; a small test split is repeated."""
+        wanted = torch.arange(self.study.measure.throughput_batch) % len(self.data.test)
+        (batch,) = self.batches.chosen(self.data.test, wanted)
+        return batch["pixel_values"]
+
+    def evaluate_exported(self, model: Classifier) -> Predictions:
+        def logits_of(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            pixel_values = inputs["pixel_values"]
+            return torch.from_numpy(model.logits(pixel_values.cpu().numpy())).to(pixel_values.device)
+
+        return predict_with(logits_of, self.batches.evaluation(self.data.test))
+
+    def exported(self, directory: Path, model: Classifier) -> Exported:
+        examples = self._timed().cpu().numpy()
+        one = examples[:1]
+
+        def call_one() -> int:
+            model.logits(one)
+            return 0
+
+        def call_batch() -> tuple[int, int]:
+            model.logits(examples)
+            return len(examples), 0
+
+        return Exported(
+            call_one=call_one,
+            call_batch=call_batch,
+            memory=lambda: classifying_memory(directory, len(examples), torch.get_num_threads()),
         )
 
     @property

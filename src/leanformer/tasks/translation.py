@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,28 +17,37 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from leanformer.config.translation import TokenizerConfig, TranslationStudy
-from leanformer.core.errors import LeanformerError
+from leanformer.core.errors import LeanformerError, quoted
+from leanformer.core.translating import Translated
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, check_limit, encode_pairs
 from leanformer.data.text_sources import load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
+from leanformer.data.trimming import Trimmed, check_trim
 from leanformer.decide import judge
 from leanformer.decide.corpus import paired_bootstrap
 from leanformer.learn.losses import Batch, inputs_of
-from leanformer.measure.cost import Subject
+from leanformer.learn.vocabulary import trim_for
+from leanformer.measure.cost import Exported, Subject
+from leanformer.measure.engine_memory import translating_memory
 from leanformer.measure.scoring import Scoring, choose_tokenizer
 from leanformer.measure.translation import Translations
 from leanformer.measure.writing import Lengths, decoding_costs
 from leanformer.model.baseline import TextBaseline, TextGeometry
-from leanformer.model.generate import Translated, most_tokens, translate
+from leanformer.model.family import find_family
+from leanformer.model.generate import most_tokens, translate
+from leanformer.model.plan import TARGET_VOCABULARY, Plan
 from leanformer.model.surgery import ResolvedPlan
+from leanformer.model.vocabulary import check_can_be_trimmed, kept_ids
 from leanformer.results.metrics import METRICS, Metric, metrics_of
 from leanformer.results.rows import Quality
 from leanformer.results.translation import SeedScores
+from leanformer.runtime.translator import Translator
 from leanformer.tasks.base import TASKS, MakeStep, Outcome, WritingTask
 from leanformer.tasks.translation_checks import (
     check_positions,
     check_test_split,
+    cut_warning,
     left_out_warnings,
     scoring_notes,
     test_warnings,
@@ -59,6 +69,7 @@ class Translation(WritingTask):
 
     batch_key = "train.batch_tokens"
     answer_key = "decode.batch_tokens"
+    tokenizer: TranslationTokenizer
     batches: TextBatches
     _validated: tuple[weakref.ref[PreTrainedModel], Translations] | None = None
 
@@ -112,6 +123,7 @@ class Translation(WritingTask):
             *self.data.warnings,
             *left_out_warnings(self.data, counts, config.max_tokens),
         ]
+        self._trimmed: dict[int, Trimmed] = {}  # by the limit on target subwords
         self._start_id: int = config_of_model.decoder_start_token_id
         self.batches = self.teaching_batches(1)
 
@@ -136,6 +148,50 @@ class Translation(WritingTask):
     @cached_property
     def baseline_outline(self) -> PreTrainedModel:
         return self._baseline.outline(self._geometry)
+
+    def settle_plan(self, plan: Plan) -> Plan:
+        entry = plan.get(TARGET_VOCABULARY)
+        if entry is None:
+            return plan
+        check_can_be_trimmed(self.baseline_outline, find_family(self.baseline_outline))
+        if not isinstance(entry, Mapping) or set(entry) != {"limit"}:
+            raise LeanformerError(
+                f"plan {TARGET_VOCABULARY!r}: write {{limit: 2000}}, the most subwords to keep, not {quoted(entry)}"
+            )
+        limit = entry["limit"]
+        check_trim(limit, self.tokenizer.target_vocabulary)
+        if limit not in self._trimmed:
+            texts = self.data.train.without(self._left_out).targets
+            self._trimmed[limit] = trim_for(self.baseline_outline, self.tokenizer, texts, limit)
+        return {**plan, TARGET_VOCABULARY: {"ids": list(self._trimmed[limit].ids)}}
+
+    def for_plan(self, plan: ResolvedPlan, where: str) -> Translation:
+        ids = kept_ids(plan)
+        if ids is None:
+            return self
+        task = copy.copy(self)
+        task.tokenizer = next(one.tokenizer for one in self._trimmed.values() if list(one.ids) == ids)
+        task._start_id = ids.index(self._start_id)
+        task._validated = None
+        most = self.study.data.max_tokens
+        train, validation, task._test = (
+            encode_pairs(pairs, task.tokenizer)
+            for pairs in (self.data.train.without(self._left_out), self._validation_pairs, self.data.test)
+        )
+        check_limit({f"training (as {where} has them)": train, f"validation (as {where} has them)": validation}, most)
+        # Texts have more of fewer subwords, and some are too long now. Translations of all are scored as of any model.
+        task._train, task._validation = (pairs.without(pairs.too_long(most, most)) for pairs in (train, validation))
+        task.batches = task.teaching_batches(1)
+        more = len(task._train.targets.tokens) / len(task._train) / (len(self._train.targets.tokens) / len(self._train))
+        note = f"{where}: {len(ids):,} target subwords, with which targets have {more - 1:.1%} more tokens"
+        if len(task._train) < len(self._train):
+            note += f"; {len(self._train) - len(task._train):,} pairs are too long for it, and left out of its training"
+        self.notes = [*self.notes, note]
+        limit = min(self.evaluation_settings()["max_tokens"], self._positions)
+        cut, before = (int((test.targets.lengths > limit).sum()) for test in (task._test, self._test))
+        if cut > before:
+            self.warnings = [*self.warnings, cut_warning(task._test.targets.lengths, limit, self._positions, where)]
+        return task
 
     def check_plan(self, plan: ResolvedPlan, where: str) -> None:
         for name, entry in plan.items():
@@ -201,6 +257,12 @@ class Translation(WritingTask):
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self._validation)
+
+    def samples(self, most: int) -> Iterator[str]:
+        for sentences in (self._validation_pairs.sources, self._train_sources):
+            count = min(most, len(sentences))
+            most -= count
+            yield from (sentences[number * len(sentences) // count] for number in range(count))
 
     def save_companions(self, directory: Path) -> None:
         self.tokenizer.save(directory)
@@ -316,21 +378,43 @@ class Translation(WritingTask):
         return decoding_costs(model, median, longest)
 
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
-        sentences = self.data.test.sources
-        by_length = np.argsort(self._test.sources.lengths, kind="stable")
-        one = [sentences[by_length[len(by_length) // 2]]]  # of median length
-        chosen = np.arange(self.study.measure.throughput_batch) * len(sentences) // self.study.measure.throughput_batch
-        many = [sentences[index] for index in chosen]
-
-        def call_batch() -> tuple[int, int]:
-            return len(many), self._translate_as_asked(model, many).tokens
-
+        call_one, call_batch = self._timed(lambda sentences: self._translate_as_asked(model, sentences))
         return Subject(
-            model,
-            lambda: make_step(model),
-            lambda: self.batches.training(seed=0, epoch=0),
-            lambda: self._translate_as_asked(model, one).tokens,
-            call_batch,
+            model=model,
+            make_step=lambda: make_step(model),
+            training=lambda: self.batches.training(seed=0, epoch=0),
+            call_one=call_one,
+            call_batch=call_batch,
+        )
+
+    def _timed(
+        self, translate: Callable[[Sequence[str]], Translated]
+    ) -> tuple[Callable[[], int], Callable[[], tuple[int, int]]]:
+        """The calls with one sentence, of median length, and with many, spread over the test split."""
+        sentences, many = self.data.test.sources, self._many()
+        by_length = np.argsort(self._test.sources.lengths, kind="stable")
+        one = [sentences[by_length[len(by_length) // 2]]]
+        return lambda: translate(one).tokens, lambda: (len(many), translate(many).tokens)
+
+    def _many(self) -> list[str]:
+        sentences, size = self.data.test.sources, self.study.measure.throughput_batch
+        return [sentences[index] for index in np.arange(size) * len(sentences) // size]
+
+    def evaluate_exported(self, model: Translator) -> Translations:
+        texts = self._translate_exported(model, self.data.test.sources).texts
+        return Translations(self.data.test.sources, self.data.test.targets, tuple(texts), self.scoring)
+
+    def _translate_exported(self, model: Translator, sentences: Sequence[str]) -> Translated:
+        batch_tokens = self.study.decode.batch_tokens
+        return model.translated(sentences, batch_tokens=batch_tokens, **self.evaluation_settings())
+
+    def exported(self, directory: Path, model: Translator) -> Exported:
+        call_one, call_batch = self._timed(lambda sentences: self._translate_exported(model, sentences))
+        settings = {**self.evaluation_settings(), "batch_tokens": self.study.decode.batch_tokens}
+        return Exported(
+            call_one=call_one,
+            call_batch=call_batch,
+            memory=lambda: translating_memory(directory, self._many(), settings, torch.get_num_threads()),
         )
 
     # Deciding

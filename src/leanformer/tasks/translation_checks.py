@@ -171,18 +171,8 @@ def test_warnings(
                 short,
             )
         )
-    cut = int((lengths > most).sum())
-    if cut:
-        longest = int(lengths.max())
-        remedy = f"set decode.max_tokens to {longest}" if longest <= positions else "the model has no more positions"
-        found.append(
-            StudyWarning(
-                "cut-translations",
-                f"{cut:,} of {len(references):,} test references have more than the {most} subwords at which "
-                f"translations are cut off; {remedy}",
-                cut,
-            )
-        )
+    if (lengths > most).any():
+        found.append(cut_warning(lengths, most, positions))
     unreached = 0 if unknown is None else encoded.containing(unknown)
     if unreached > MUCH * len(references):
         found.append(
@@ -207,6 +197,26 @@ def test_warnings(
             )
         )
     return found
+
+
+def cut_warning(lengths: NDArray[np.int64], most: int, positions: int, candidate: str | None = None) -> StudyWarning:
+    """The warning that some test references have more subwords than a translation may have.
+
+    Args:
+        lengths: The subwords of each reference, with the end mark.
+        most: The most subwords of a translation.
+        positions: The model's positions.
+        candidate: The candidate whose tokenizer cuts them so; None for the baseline's.
+    """
+    cut, longest = int((lengths > most).sum()), int(lengths.max())
+    remedy = f"set decode.max_tokens to {longest}" if longest <= positions else "the model has no more positions"
+    where = "" if candidate is None else f"{candidate}: "
+    return StudyWarning(
+        "cut-translations",
+        f"{where}{cut:,} of {len(lengths):,} test references have more than the {most} subwords at which translations "
+        f"are cut off; {remedy}",
+        cut,
+    )
 
 
 def _lossy_warning(

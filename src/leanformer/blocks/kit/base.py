@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from torch import nn
 
+from leanformer.blocks.kit.activity import Activity, most_important
 from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError, quoted
@@ -42,13 +43,14 @@ class AttentionWeights:
 
     Args:
         query: Weight of shape (d_model, channels), head ``i`` in the ``i``-th group of columns; ``key`` and ``value``
-            likewise. All heads together have d_model channels.
+            likewise. All heads together have d_model channels, or fewer where an attention has lost some of its heads.
         output: Weight of shape (channels, d_model), head ``i`` in the ``i``-th group of rows.
         query_bias: Shape (channels,), or None where the model has none; ``key_bias`` and ``value_bias`` likewise.
         output_bias: Shape (d_model,), or None.
         num_heads: Number of heads.
         scaling: The factor of the scores before the softmax.
         dropout: Probability with which a weight is dropped in training.
+        activity: What its heads do on data, a group each; None where no data were looked at.
     """
 
     query: torch.Tensor
@@ -62,6 +64,7 @@ class AttentionWeights:
     num_heads: int
     scaling: float
     dropout: float = 0.0
+    activity: Activity | None = None
 
     def channels_of(self, heads: Sequence[int]) -> list[int]:
         """The channels of some heads, head by head in the given order."""
@@ -85,7 +88,25 @@ class AttentionWeights:
             key_bias=of(self.key_bias),
             value_bias=of(self.value_bias),
             num_heads=len(heads),
+            activity=None,
         )
+
+    def most_important(self, count: int) -> list[int]:
+        """The so many heads that contribute most: on data, or else by the norm of value and output maps together."""
+        if self.activity is not None:
+            return most_important(self.activity.importance(self.output), count)
+        value = self.value.unflatten(1, (self.num_heads, -1)).transpose(0, 1)  # (heads, d_model, d_head)
+        output = self.output.unflatten(0, (self.num_heads, -1))  # (heads, d_head, d_model)
+        # The squared norm of value @ output, without that product of two large matrices.
+        return most_important(((value.mT @ value) * (output @ output.mT)).sum(dim=(1, 2)), count)
+
+    def without_others(self, heads: Sequence[int]) -> AttentionWeights:
+        """Some heads alone as a whole attention: what the others gave on average, where that is known, is its bias."""
+        kept = self.of_heads(heads)
+        if self.activity is None or self.output_bias is None:
+            return kept
+        mean = self.activity.mean_without(list(heads), self.output)
+        return replace(kept, output_bias=self.output_bias + mean.to(self.output_bias.dtype))
 
     def scores(self, asking: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """The input of the softmax, before any mask.
@@ -114,6 +135,52 @@ class AttentionWeights:
     def has_bias(self) -> bool:
         """Whether any of the four projections has a bias."""
         return any(b is not None for b in (self.query_bias, self.key_bias, self.value_bias, self.output_bias))
+
+
+@dataclass(frozen=True)
+class MlpWeights:
+    """A trained MLP in one layout, whatever the family: ``activation(x @ inner + inner_bias) @ output + output_bias``.
+
+    Args:
+        inner: Shape (d_model, neurons).
+        output: Shape (neurons, d_model).
+        inner_bias: Shape (neurons,).
+        output_bias: Shape (d_model,).
+        activation: A name of transformers' activations.
+        activity: What its neurons do on data, a group each; None where no data were looked at.
+    """
+
+    inner: torch.Tensor
+    output: torch.Tensor
+    inner_bias: torch.Tensor
+    output_bias: torch.Tensor
+    activation: str
+    activity: Activity | None = None
+
+    @property
+    def neurons(self) -> int:
+        """How many neurons it has."""
+        return len(self.output)
+
+    def most_important(self, count: int) -> list[int]:
+        """The so many neurons that contribute most: on data, or else by the norms of their weights in and out."""
+        if self.activity is not None:
+            return most_important(self.activity.importance(self.output), count)
+        return most_important(self.inner.norm(dim=0) * self.output.norm(dim=1), count)
+
+    def without_others(self, neurons: Sequence[int]) -> MlpWeights:
+        """Some neurons alone; what the others gave on average, where that is known, goes into the bias."""
+        own, output_bias = list(neurons), self.output_bias
+        if self.activity is not None:
+            output_bias = output_bias + self.activity.mean_without(own, self.output).to(output_bias.dtype)
+        return replace(
+            self,
+            inner=self.inner[:, own],
+            output=self.output[own],
+            inner_bias=self.inner_bias[own],
+            output_bias=output_bias,
+            activity=None,
+        )
 
 
 @torch.no_grad()
@@ -216,10 +283,13 @@ class Block:
         name: Its name in plans.
         kinds: The kinds of site that it can stand at.
         Arguments: The arguments that a plan may give with the name.
+        own_attention: Whether the family's own attention stands there then, with the weights that ``kept_heads`` gives,
+            so that ``build`` is not called.
     """
 
     name: ClassVar[str]
     kinds: ClassVar[frozenset[str]]
+    own_attention: ClassVar[bool] = False
     Arguments: ClassVar[type[Arguments]] = Arguments
 
     @classmethod
@@ -228,13 +298,19 @@ class Block:
         return False
 
     @classmethod
-    def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
+    def chooses(cls, arguments: Any) -> bool:
+        """Whether the block, with these arguments, keeps some heads or neurons of what stands there: those that do most
+        on data, where there are data (``activity`` of the weights that it is given)."""
+        return False
+
+    @classmethod
+    def resolve(cls, arguments: Any, site: Site, teacher: Any) -> dict[str, Any]:
         """Writes out what the arguments leave to the site, so that a saved plan says everything.
 
         Args:
             arguments: A validated instance of ``Arguments``.
             site: Where the block is to stand.
-            teacher: The attention that stands there now; None where there is none.
+            teacher: The ``AttentionWeights`` or ``MlpWeights`` of what stands there now; None where there is neither.
 
         Raises:
             LeanformerError: An argument does not fit this site.
@@ -242,16 +318,27 @@ class Block:
         return dict(arguments.model_dump())
 
     @classmethod
-    def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
+    def build(cls, arguments: Any, site: Site, teacher: Any) -> nn.Module | None:
         """The module for the site; None leaves the site empty. Not called where ``keeps`` is true.
 
         Args:
             arguments: A validated instance of ``Arguments``, resolved.
             site: Where it is to stand.
-            teacher: The weights of an attention that stands there now. None where there is none, and where only the
-                structure is wanted because saved weights are about to be loaded.
+            teacher: As for ``resolve``. None also where only the structure is wanted because saved weights are about to
+                be loaded.
         """
         raise NotImplementedError(f"{cls.name} only ever keeps what stands there")
+
+    @classmethod
+    def kept_heads(cls, arguments: Any, teacher: AttentionWeights, take_over: bool) -> AttentionWeights:
+        """The weights of the family's own attention with these arguments, where ``own_attention`` is true.
+
+        Args:
+            arguments: A validated instance of ``Arguments``, resolved.
+            teacher: The attention that stands there now.
+            take_over: Whether its weights count; False where only the structure is wanted.
+        """
+        raise NotImplementedError(f"{cls.name} builds a module of its own")
 
 
 BLOCKS: Registry[type[Block]] = Registry("leanformer.blocks")

@@ -41,6 +41,8 @@ def attend(
         Shape (batch, tokens, channels).
     """
     exporting = torch.compiler.is_exporting()  # to a graph for any number of tokens
+    if exporting and heads == 1:
+        return attend_plainly(query, key, value, None if attention_mask is None else attention_mask[:, 0], dropout)
     few = exporting or (query.device.type == "cpu" and key.shape[-2] < FUSED_FROM_TOKENS_ON_CPU)
     if few and not exporting and attention_mask is None and dropout == 0.0 and not torch.is_autocast_enabled("cpu"):
         return _attend_few(query, key, value, heads)
@@ -57,7 +59,7 @@ def attend(
 def attend_plainly(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, dropout: float
 ) -> torch.Tensor:
-    """Attention by products, with PyTorch's own gradient; heads separate, (batch, heads, tokens, d_head)."""
+    """Attention by products, with PyTorch's own gradient; heads separate, (batch, heads, tokens, d_head), or one."""
     scores = (query @ key.mT) * query.shape[-1] ** -0.5
     if attention_mask is not None and torch.compiler.is_exporting():
         # The same numbers by an addition: what is added is made once for all layers and all tokens to be written.

@@ -113,6 +113,10 @@ def mix_pairs(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """
     groups, tokens, read = weights.shape
     batch, _, channels = values.shape
+    if torch.compiler.is_exporting():  # one product for each group in the graph, whatever the batch
+        by_group = values.permute(2, 0, 1).unflatten(0, (groups, -1)).flatten(1, 2)  # (groups, channels * batch, read)
+        mixed = (by_group @ weights.mT).unflatten(1, (channels // groups, batch))
+        return mixed.permute(2, 3, 0, 1).flatten(2)
     if channels > THIN * groups:
         return torch.einsum("gij,bjgc->bigc", weights, values.unflatten(-1, (groups, -1))).flatten(2)
     by_channel = _Transposed.apply(values.flatten(0, 1)).view(groups, -1, read)  # a group's channels, of the batch

@@ -59,15 +59,34 @@ def settle_heads(site: Site, heads: int | list[int] | None, teacher: AttentionWe
         heads = heads or site.num_heads
         check_divides(site, "heads", heads)
         return heads
-    where = f"{site.name}: heads = {heads}"
+    return check_heads(site, "heads", heads, "replaces", teacher)
+
+
+def check_heads(site: Site, argument: str, heads: list[int], does: str, teacher: AttentionWeights | None) -> list[int]:
+    """Checks a list of an attention's heads.
+
+    Args:
+        site: Where the attention stands.
+        argument: The name of the list, for messages.
+        heads: The list.
+        does: What is done to them, in the third person.
+        teacher: The attention that stands there now; None where there is none.
+
+    Returns:
+        The heads in their order.
+
+    Raises:
+        LeanformerError: As in ``settle_heads``, of a list.
+    """
+    where = f"{site.name}: {argument} = {heads}"
     if teacher is None:
         raise LeanformerError(
-            f"{where} replaces heads of the model's own attention, but {site.block!r} stands there; reduce the teacher "
+            f"{where} {does} heads of the model's own attention, but {site.block!r} stands there; reduce the teacher "
             "instead"
         )
     there = f"the attention there has heads 0 to {teacher.num_heads - 1}"
     if not heads:
-        raise LeanformerError(f"{where} replaces no head; {there}")
+        raise LeanformerError(f"{where} {does} no head; {there}")
     for head in heads:
         if not 0 <= head < teacher.num_heads:
             raise LeanformerError(f"{where} names a head {head}, but {there}")

@@ -18,10 +18,12 @@ def without_padding(states: torch.Tensor, mask: torch.Tensor | None) -> tuple[to
         mask: Boolean, shape (batch, tokens), or with the tokens before them; None: no padding.
 
     Returns:
-        The states, and a boolean of shape (batch, tokens).
+        The states, and a boolean of shape (batch, tokens), without a mask in an exported graph (1, tokens).
     """
     if mask is None:
-        return states, states.new_ones(states.shape[:2], dtype=torch.bool)
+        # In a graph once for all sentences: then it is a constant, whatever the batch.
+        batch = 1 if torch.compiler.is_exporting() else states.shape[0]
+        return states, states.new_ones(batch, states.shape[1], dtype=torch.bool)
     real = mask[:, mask.shape[1] - states.shape[1] :].bool()
     return states.masked_fill(~real[..., None], 0), real
 

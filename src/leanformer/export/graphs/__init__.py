@@ -1,1 +1,1 @@
-"""Graphs of models for ONNX, as they are before they are written."""
+"""ONNX graphs of models, and their precisions."""

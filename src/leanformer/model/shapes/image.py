@@ -44,6 +44,9 @@ class ImageFamily(Family):
         "pooler_act": _NO_POOLER,
         "pooler_output_size": _NO_POOLER,
     }
+    projections: ClassVar[tuple[str, str, str, str]] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    heads_attribute: ClassVar[str] = "num_attention_heads"
+    activation_key: ClassVar[str] = "hidden_act"
 
     def stacks(self, model: PreTrainedModel) -> dict[str, nn.ModuleList]:
         return {"encoder": model.base_model.layers}
@@ -90,12 +93,6 @@ class ImageFamily(Family):
         if not isinstance(body.embeddings, PatchTokens):
             body.embeddings = PatchTokens(body.embeddings, self.special_tokens)
 
-    def _projections(self, attention: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
-        return attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
-
-    def _num_heads(self, attention: Any) -> int:
-        return int(attention.num_attention_heads)
-
     def _attention_dropout(self, attention: Any) -> float:
         return float(attention.attention_dropout)
 
@@ -103,6 +100,11 @@ class ImageFamily(Family):
 def _sides(size: Any) -> tuple[int, int]:
     """Height and width."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def class_names(config: Any) -> tuple[str, ...]:
+    """The names of a classifier's outputs, in their order."""
+    return tuple(str(config.id2label.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
 
 
 class ImageStudent(Student):

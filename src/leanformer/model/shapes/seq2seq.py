@@ -53,6 +53,9 @@ class Seq2SeqFamily(Family):
         "id2label": _NO_CLASSES,
         "num_labels": _NO_CLASSES,
     }
+    projections: ClassVar[tuple[str, str, str, str]] = ("q_proj", "k_proj", "v_proj", "out_proj")
+    heads_attribute: ClassVar[str] = "num_heads"
+    activation_key: ClassVar[str] = "activation_function"
 
     def stacks(self, model: PreTrainedModel) -> dict[str, nn.ModuleList]:
         return {"encoder": model.base_model.encoder.layers, "decoder": model.base_model.decoder.layers}
@@ -91,12 +94,6 @@ class Seq2SeqFamily(Family):
         # The same modules with one more method: they need not be made again.
         change_class(model.base_model.encoder, self.encoder_class)
         change_class(model.base_model.decoder, self.decoder_class)
-
-    def _projections(self, attention: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
-        return attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj
-
-    def _num_heads(self, attention: Any) -> int:
-        return int(attention.num_heads)
 
     def _attention_dropout(self, attention: Any) -> float:
         return float(attention.dropout)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanformer.core.extras import not_installed
 from leanformer.core.registry import Registry
 from leanformer.runtime.manifest import Manifest
 
@@ -61,3 +63,22 @@ Raises a ``LeanformerError`` where the engine is not installed (the message name
 
 ENGINES: Registry[OpenEngine] = Registry("leanformer.runtime.engines", order=("onnx", "ctranslate2"))
 """Name of the format -> how its engine opens what is exported to it."""
+
+
+def library(name: str, directory: Path) -> Any:
+    """An engine's library, imported.
+
+    Args:
+        name: Of the module.
+        directory: The exported directory that needs it, for the message.
+
+    Raises:
+        LeanformerError: It is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        missing = not_installed(error, str(directory))
+        if missing is None:
+            raise
+        raise missing from None

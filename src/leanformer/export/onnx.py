@@ -1,0 +1,96 @@
+"""ONNX: one file, which ONNX Runtime and others run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+
+from leanformer.core.errors import LeanformerError
+from leanformer.core.translating import up_to_end
+from leanformer.export.base import FORMATS, Format, Logits, WritesLogits
+from leanformer.model.family import find_family
+from leanformer.runtime.engines.onnx import translator_inputs
+from leanformer.runtime.manifest import PRECISIONS, Precision
+
+if TYPE_CHECKING:
+    import onnx
+
+FILE = "model.onnx"
+
+LARGEST_FILE = 2**31 - 1
+"""Bytes that a file of this form can have; a larger model's weights are in a second one."""
+
+
+class Onnx(Format):
+    """A graph of standard operations, for classifiers and translators with any block.
+
+    A classifier's takes ``pixel_values`` and gives ``logits`` (``graphs/classifier.py``); a translator's writes the
+    whole translation (``graphs/translator.py``).
+    """
+
+    name = "onnx"
+    precisions = PRECISIONS
+    packages = ("onnx", "onnxscript", "onnxruntime")
+
+    def check(self, model: PreTrainedModel, precision: Precision) -> None:
+        """Every model can be held, where the packages are there; see ``Format``."""
+        find_family(model)
+        needed = ["onnx", "onnxscript"] if precision == "float32" else ["onnx", "onnxscript", "onnxruntime"]
+        missing = [package for package in needed if find_spec(package) is None]
+        if missing:
+            raise LeanformerError(
+                f"exporting to onnx in {precision} needs packages that are not installed ({', '.join(missing)}); "
+                "install them: pip install 'leanformer[train,onnx]'"
+            )
+
+    def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> None:
+        """Writes ``model.onnx``, and beyond 2 GB ``model.onnx.data`` with its weights; see ``Format``."""
+        self.check(model, precision)
+        import onnx
+
+        from leanformer.export.graphs.precision import to_float16, to_int8
+
+        graph = _graph(model)
+        if precision == "int8":
+            graph = to_int8(graph)
+        elif precision == "float16":
+            graph = to_float16(graph)
+        large = graph.ByteSize() > LARGEST_FILE
+        onnx.save(graph, directory / FILE, save_as_external_data=large, location=f"{FILE}.data" if large else None)
+
+    def writer(self, model: PreTrainedModel, directory: Path) -> WritesLogits:
+        """By the same graph with one output more; see ``Format``."""
+        import onnxruntime
+
+        from leanformer.export.graphs.translator import translator_graph
+
+        pad_id, end_id = model.generation_config.pad_token_id, model.generation_config.eos_token_id
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = torch.get_num_threads()
+        graph = translator_graph(model, with_logits=True).SerializeToString()
+        session = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
+
+        def write(sources: Sequence[Sequence[int]], max_tokens: int) -> list[Logits]:
+            tokens, logits = session.run(["tokens", "logits"], translator_inputs(sources, pad_id, max_tokens))
+            return [rows[: len(up_to_end(ids, end_id))] for ids, rows in zip(tokens.tolist(), logits, strict=True)]
+
+        return write
+
+
+def _graph(model: PreTrainedModel) -> onnx.ModelProto:
+    """The graph in float32."""
+    if find_family(model).task == "translation":
+        from leanformer.export.graphs.translator import translator_graph
+
+        return translator_graph(model)
+    from leanformer.export.graphs.classifier import classifier_graph
+
+    return classifier_graph(model)
+
+
+FORMATS.add(Onnx.name, Onnx())

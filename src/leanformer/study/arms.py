@@ -1,0 +1,183 @@
+"""What a study compares: the outcomes of its candidates, and of their exports, each with the baseline's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from leanformer.config.base import Study
+from leanformer.decide.decision import decide, weak_baseline, without_acceptances
+from leanformer.decide.statistics import Comparison
+from leanformer.results.metrics import METRICS, Metric
+from leanformer.tasks.base import Outcome, Task
+
+
+@dataclass(frozen=True)
+class ExportOutcome:
+    """The outcome of one export of a candidate's or the baseline's trained model.
+
+    Args:
+        format: The format.
+        precision: The precision of the weights.
+        decides: Whether it is decided on; if not, it was only measured.
+        result: ``status``, and ``reason`` where that is ``failed``; else ``seed``, ``bytes`` and ``parity``.
+        answers: Its answers on the test split; None where it failed or is not decided on.
+        directory: The exported directory, relative to the run directory.
+    """
+
+    format: str
+    precision: str
+    decides: bool
+    result: Mapping[str, Any]
+    answers: Any
+    directory: str
+
+    @property
+    def runtime(self) -> str:
+        """What it runs in, with the precision: ``onnx-int8``."""
+        return f"{self.format}-{self.precision}"
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an exported model."""
+        return bool(self.result["status"] == "ok")
+
+
+@dataclass(frozen=True)
+class CandidateOutcome:
+    """The outcome of one candidate's trials.
+
+    Args:
+        name: The candidate's name; ``baseline`` for the baseline.
+        method: ``scratch`` or ``distill``.
+        plan: As the study writes it; empty for the baseline.
+        structure: ``changes``, ``parameters``, ``parameters_by_kind``, ``flops_per_example``, ``decoding``.
+        search: One entry for each learning rate of the search.
+        trials: Seed -> the trial's result.
+        tested: The answers on the test split, of the trials that succeeded.
+        directories: Seed -> the trial's directory, relative to the run directory.
+        bytes: Of a trained model's weights; None where the trials failed.
+        exports: Its exports.
+    """
+
+    name: str
+    method: str
+    plan: Mapping[str, Any]
+    structure: Mapping[str, Any]
+    search: Sequence[Mapping[str, Any]]
+    trials: Mapping[int, Mapping[str, Any]]
+    tested: Outcome
+    directories: Mapping[int, str]
+    bytes: int | None = None
+    exports: Sequence[ExportOutcome] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the trials of all seeds succeeded."""
+        return len(self.tested.answers) == len(self.trials)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a row is about: a recipe, which is a candidate with all its seeds, or one exported model.
+
+    Args:
+        name: The row's name.
+        outcome: The candidate's outcome, or the baseline's.
+        export: The exported model; None where the row is about the recipe.
+    """
+
+    name: str
+    outcome: CandidateOutcome
+    export: ExportOutcome | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are answers to compare."""
+        return self.outcome.ok and (self.export is None or self.export.ok)
+
+    @property
+    def tested(self) -> Outcome:
+        """The answers on the test split."""
+        if self.export is None:
+            return self.outcome.tested
+        return Outcome({self.export.result["seed"]: self.export.answers} if self.ok else {})
+
+    def beside(self, other: Arm) -> Outcome:
+        """This arm's answers under the seeds of another: two exported models are compared, whatever their seeds."""
+        if self.export is None:
+            return self.tested
+        (answers,) = self.tested.each()
+        return Outcome(dict.fromkeys(other.tested.answers, answers))
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Why trainings failed, or the export did."""
+        failed = failures_of(self.outcome)
+        if not failed and self.export is not None and not self.export.ok:
+            seed = self.export.result.get("seed", next(iter(self.outcome.trials)))
+            failed = [{"seed": seed, "reason": f"its export failed: {self.export.result['reason']}"}]
+        return failed
+
+
+def arms_of(study: Study, outcomes: Sequence[CandidateOutcome]) -> list[Arm]:
+    """The rows of the results, the baseline's first. A further precision of a model has a row after the model's own."""
+    if study.ship is None:
+        return [Arm(outcome.name, outcome, None) for outcome in outcomes]
+    first = study.ship.precision[0]
+    return [
+        Arm(outcome.name if export.precision == first else f"{outcome.name}-{export.precision}", outcome, export)
+        for outcome in outcomes
+        for export in outcome.exports
+        if export.decides
+    ]
+
+
+class Judged:
+    """The comparison of all arms with the first, and the decisions.
+
+    Args:
+        study: The study.
+        task: Its task.
+        arms: The baseline's first.
+    """
+
+    def __init__(self, study: Study, task: Task, arms: Sequence[Arm]) -> None:
+        baseline, *others = arms
+        accept, metric = study.accept, METRICS[study.accept.metric]
+        self.arms = {arm.name: arm for arm in arms}
+        self.comparisons: dict[str, Comparison] = {
+            arm.name: task.compare(baseline.beside(arm), arm.tested) for arm in others if baseline.ok and arm.ok
+        }
+        self.decisions = decide(self.comparisons, accept.max_drop, accept.confidence, metric)
+        self.weak = None
+        if baseline.ok:
+            level = task.quality(baseline.tested).mean
+            self.weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
+        if self.weak is not None:
+            self.decisions = without_acceptances(self.decisions, self.weak)
+
+
+def best_seed(trials: Mapping[int, Mapping[str, Any]], metric: Metric) -> int:
+    """The seed of the best trial on the validation split: a choice on the test split would bias its result.
+
+    Args:
+        trials: Seed -> the trial's result.
+        metric: The study's metric.
+    """
+
+    def validated(seed: int) -> float:
+        value = trials[seed]["validation"].get(f"validation_{metric.key}")  # an earlier version had none
+        return -math.inf if value is None else metric.sign * float(value)
+
+    return max(trials, key=validated)
+
+
+def failures_of(outcome: CandidateOutcome) -> list[dict[str, Any]]:
+    """Why trainings of a candidate failed, seed by seed."""
+    return [
+        {"seed": seed, "reason": trial["trained"]["reason"]}
+        for seed, trial in outcome.trials.items()
+        if trial["trained"]["status"] != "ok"
+    ]

@@ -1,0 +1,120 @@
+"""Steps that export trained models: those that ship, and those that are only measured in an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leanformer.config.base import Precision, Runtime
+from leanformer.core.errors import LeanformerError
+from leanformer.core.json_files import read_sealed
+from leanformer.export.parity import ENOUGH
+from leanformer.export.run import Origin, Samples, export_model
+from leanformer.model.students import load
+from leanformer.results.metrics import METRICS
+from leanformer.runtime.loading import load as open_exported
+from leanformer.study.arms import best_seed
+from leanformer.study.prepare import PreparedStudy
+from leanformer.study.steps import RecordedStep, Step, ended_well
+from leanformer.study.training import PREDICTIONS, Trial, is_scored_otherwise, scored
+
+EXPORTED = "exported"
+"""The exported directory, inside the step's."""
+
+
+@dataclass(frozen=True)
+class ExportStep(RecordedStep):
+    """The export of a candidate's or the baseline's trained model, and its answers on the test split.
+
+    Args:
+        trials: The trials of all its seeds; the best on the validation split is exported.
+        format: The format.
+        precision: The precision of the weights.
+        decides: Whether it is decided on; if not, it is there to be measured, and answers nothing.
+    """
+
+    trials: tuple[Trial, ...]
+    format: Runtime
+    precision: Precision
+    decides: bool
+
+    def directory(self, prepared: PreparedStudy) -> Path:
+        return prepared.directory.exported(self.name, f"{self.format}-{self.precision}")
+
+    def after(self, prepared: PreparedStudy) -> Sequence[Step]:
+        return self.trials
+
+    def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
+        chosen = self._chosen(prepared)
+        return {
+            "trial": None if chosen is None else read_sealed(chosen.directory(prepared) / "settings.json"),
+            "format": self.format,
+            "precision": self.precision,
+            "evaluation": prepared.task.evaluation_settings() if self.decides else None,
+        }
+
+    def _chosen(self, prepared: PreparedStudy) -> Trial | None:
+        """The trial whose model is exported, chosen on the validation split; None where a training failed."""
+        results = {trial.seed: trial.known_result(prepared) for trial in self.trials}
+        if not all(ended_well(result) for result in results.values()):
+            return None
+        best = best_seed(results, METRICS[prepared.study.accept.metric])
+        return next(trial for trial in self.trials if trial.seed == best)
+
+    def bring_up_to_date(self, prepared: PreparedStudy) -> None:
+        result = self.known_result(prepared)
+        if self.decides and result["status"] == "ok" and is_scored_otherwise(prepared, result):
+            path = self.directory(prepared) / PREDICTIONS
+            answers = prepared.task.read_answers(path)
+            prepared.directory.replace_file(path, answers.to_bytes())
+            prepared.directory.finish(self.directory(prepared), result | scored(prepared, answers))
+
+    def run(self, prepared: PreparedStudy) -> None:
+        directory = self.directory(prepared)
+        chosen = self._chosen(prepared)
+        if chosen is None:
+            prepared.directory.finish(directory, {"status": "failed", "reason": "a training failed"})
+            return
+        prepared.reporter.start(self.title, 0)
+        try:
+            model, source = chosen.directory(prepared) / "model", prepared.study.data.source
+            manifest = export_model(
+                load(model),
+                str(model),
+                Samples(
+                    prepared.task_of(self.name).samples(ENOUGH), f"of the training and validation data of {source}"
+                ),
+                directory / EXPORTED,
+                to=self.format,
+                precision=self.precision,
+                origin=Origin(prepared.study.name, self.name, chosen.seed),
+            )
+        except LeanformerError as error:
+            prepared.reporter.done(f"failed: {error}")
+            prepared.directory.finish(directory, {"status": "failed", "reason": str(error)})
+            return
+        result: dict[str, Any] = {
+            "status": "ok",
+            "seed": chosen.seed,
+            "bytes": manifest.bytes,
+            "parity": manifest.parity.model_dump(mode="json"),
+        }
+        prepared.reporter.wrote("model", directory / EXPORTED)
+        if self.decides:
+            exported = open_exported(directory / EXPORTED, torch.get_num_threads())
+            answers = prepared.task_of(self.name).evaluate_exported(exported)
+            prepared.directory.replace_file(directory / PREDICTIONS, answers.to_bytes())
+            result |= {"evaluation": prepared.task.evaluation_settings(), **scored(prepared, answers)}
+        prepared.reporter.done(f"{manifest.parity.agreement:.2%} of {manifest.parity.inputs:,} answers as before")
+        prepared.directory.finish(directory, result)
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} · {self.format} {self.precision}"
+
+    def __str__(self) -> str:
+        return f"{self.name}, exported to {self.format} in {self.precision}"

@@ -1,0 +1,211 @@
+"""Opening exported directories: what is refused, what is imported, where it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+from exported import change_manifest, manifest, write_classifier, write_translator
+
+import leanformer as lf
+from leanformer.core.errors import LeanformerError
+from leanformer.runtime.manifest import read_manifest, write_manifest
+
+
+def without_manifest(directory: Path) -> None:
+    (directory / "manifest.json").unlink()
+
+
+def with_a_changed_file(directory: Path) -> None:
+    with (directory / "model.onnx").open("ab") as file:
+        file.write(b"x")
+
+
+def without_a_file(directory: Path) -> None:
+    (directory / "model.onnx").unlink()
+
+
+def with_a_changed_manifest(directory: Path) -> None:
+    file = directory / "manifest.json"
+    file.write_text(file.read_text().replace('"cat"', '"cow"'))
+
+
+def of_a_later_version(directory: Path) -> None:
+    (directory / "manifest.json").write_text(json.dumps({"version": 2}))
+
+
+def of_another_format(directory: Path) -> None:
+    change_manifest(directory, format="coreml-package")
+
+
+def for_nothing(directory: Path) -> None:
+    change_manifest(directory, images=None)
+
+
+def with_a_graph_of_a_later_version(directory: Path) -> None:
+    content = bytearray((directory / "model.onnx").read_bytes())
+    assert content[:2] == b"\x08\x0a"  # the IR's version, 10
+    content[1] = 120
+    (directory / "model.onnx").write_bytes(content)
+    change_manifest(directory, versions={"onnxruntime": "99.0"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_manifest, "not an exported directory: it has no manifest.json; make one: leanformer export"),
+        (
+            with_a_changed_file,
+            "model.onnx: changed since it was exported (its SHA-256 differs); export the model again",
+        ),
+        (without_a_file, "model.onnx: missing from the exported directory; export the model again"),
+        (with_a_changed_manifest, "manifest.json: damaged (its SHA-256 does not match); export the model again"),
+        (of_a_later_version, "manifest.json: its version is 2, and this leanformer reads version 1"),
+        (
+            of_another_format,
+            "of the format 'coreml-package', which this leanformer does not know; it runs onnx, ctranslate2",
+        ),
+        (for_nothing, "its manifest says neither images nor texts; export the model again"),
+        (with_a_graph_of_a_later_version, "cannot open it on device cpu"),
+        (with_a_graph_of_a_later_version, "install onnxruntime 99.0, or export the model again"),
+    ],
+)
+def test_a_bad_directory_gets_one_line(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(LeanformerError, match=rf"^{re.escape(str(tmp_path))}.*{re.escape(message)}"):
+        lf.runtime.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"directory": 5}, "directory: give a path, not 5"),
+        ({"threads": 0}, "threads: give a whole number from 1 to 4,096, not 0"),
+        ({"device": "gpu"}, "device gpu: onnxruntime has none of this name; choose auto, coreml, cpu, cuda, directml"),
+        (
+            {"device": "tensorrt"},
+            "device tensorrt: the installed onnxruntime has no TensorrtExecutionProvider; it has cpu",
+        ),
+    ],
+)
+def test_bad_arguments_get_one_line(
+    arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    write_classifier(tmp_path)
+    with pytest.raises(LeanformerError, match=f"^{re.escape(message)}"):
+        lf.runtime.load(**{"directory": tmp_path, **arguments})
+
+
+class Sessions:
+    """ONNX Runtime with a GPU's provider, which starts or not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, problem: str | None = None, started: bool = True) -> None:
+        self.asked: list[list[str]] = []
+        session = onnxruntime.InferenceSession
+
+        def open_session(model: str, settings: Any, providers: list[str], enable_fallback: int) -> Any:
+            self.asked.append(providers)
+            assert settings.intra_op_num_threads == 3
+            if problem and len(providers) > 1:
+                raise RuntimeError(problem)
+            opened = session(model, settings, providers=["CPUExecutionProvider"])
+            if started:
+                opened.get_providers = lambda: providers
+            return opened
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+        monkeypatch.setattr(
+            onnxruntime,
+            "get_available_providers",
+            lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+        )
+
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("device", "asked"),
+    [("auto", [CUDA, CPU]), ("cpu", [CPU]), ("cuda", [CUDA, CPU]), ("tensorrt", [TENSORRT, CUDA, CPU])],
+)
+def test_a_device_is_a_provider_and_those_that_help_it(
+    device: str, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_classifier(tmp_path)
+    sessions = Sessions(monkeypatch)
+    lf.runtime.load(tmp_path, threads=3, device=device)
+    assert sessions.asked == [asked]
+
+
+def test_a_gpu_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error where it was asked for, and the CPU takes its place where it was not."""
+    write_classifier(tmp_path)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"problem": "CUDA failure 100"}, r"cannot open it on device cuda \(CUDA failure 100\); take another device"),
+        ({"started": False}, "^device cuda: onnxruntime has the provider for it, but could not start it"),
+    ]
+    for settings, message in cases:
+        with monkeypatch.context() as patch:
+            sessions = Sessions(patch, **settings)
+            with pytest.raises(LeanformerError, match=message):
+                lf.runtime.load(tmp_path, threads=3, device="cuda")
+            del sessions.asked[:]
+            lf.runtime.load(tmp_path, threads=3, device="auto")
+            assert sessions.asked == [[CUDA, CPU], [CPU]]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "ctranslate2"])
+def test_an_engine_that_is_not_installed(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = engine.removesuffix("runtime")
+    write_classifier(tmp_path)
+    change_manifest(tmp_path, format=name)
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: [f"{engine}>=1; extra == '{name}'"])
+    monkeypatch.setitem(sys.modules, engine, None)
+    with pytest.raises(LeanformerError, match=rf"{tmp_path} needs .*{engine}.*: pip install 'leanformer\[{name}\]'$"):
+        lf.runtime.load(tmp_path)
+    with_a_changed_file(tmp_path)  # files are checked first
+    with pytest.raises(LeanformerError, match=r"changed since it was exported"):
+        lf.runtime.load(tmp_path)
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    found = read_manifest(tmp_path)
+    assert set(found.files) == {"model.onnx"}
+    assert write_manifest(tmp_path, manifest(images=found.images)) == found == read_manifest(tmp_path)
+
+
+ALONE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "datasets", "huggingface_hub", "pyarrow", "pandas"):
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Missing())
+import numpy as np
+import leanformer as lf
+
+classifier, translator = (lf.runtime.load(directory) for directory in sys.argv[1:])
+print(classifier.predict([np.zeros((4, 5), np.uint8)])[0].label, translator.translate(["one two"]))
+print(sorted(name for name in ("rich", "typer", "yaml") if name in sys.modules))
+"""
+
+
+def test_it_needs_neither_pytorch_nor_transformers(tmp_path: Path) -> None:
+    write_classifier(tmp_path / "images")
+    write_translator(tmp_path / "texts")
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "images"), str(tmp_path / "texts")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["dog ['uno dos']", "[]"]

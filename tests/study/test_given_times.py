@@ -1,0 +1,175 @@
+"""``measure.from``: a study takes the times of ``leanformer bench`` in place of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studies import results_of, rows_of, run
+
+import leanformer as lf
+from leanformer.core.errors import LeanformerError
+from leanformer.study.bench import bench
+from leanformer.study.given_times import GivenTimes
+
+MakeStudy = Callable[..., dict[str, Any]]
+NAMES = ("baseline", "no-mlp")
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leanformer.measure.bench.LEAST_SECONDS", 0)
+
+
+@pytest.fixture
+def study(digits_study: MakeStudy) -> dict[str, Any]:
+    """One candidate, one seed, one short training."""
+    made = digits_study(seeds=[0], prefer="latency", accept={"max_drop": 0.5})
+    made["train"] |= {"epochs": 1, "learning_rate": 3e-3}
+    del made["candidates"]["minimal"]
+    return made
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("study") / "run"
+
+
+@pytest.fixture
+def finished(template: Path, study: dict[str, Any], tmp_path: Path) -> Path:
+    if not template.exists():
+        run(study, template)
+    return Path(shutil.copytree(template, tmp_path / "run"))
+
+
+def given(study: dict[str, Any], path: Path) -> dict[str, Any]:
+    return {**study, "measure": {**study["measure"], "from": str(path)}}
+
+
+def models(directory: Path, names: tuple[str, ...] = NAMES) -> list[str]:
+    return [str(directory / "trials" / name / "seed-0" / "model") for name in names]
+
+
+def timed_elsewhere(directory: Path, path: Path, **settings: Any) -> dict[str, Any]:
+    """The file of another machine, on which copies of the models lie and the baseline is faster."""
+    copies = []
+    for number, model in enumerate(models(directory)):
+        copies.append(str(shutil.copytree(model, path.parent / f"copy-{number}", dirs_exist_ok=True)))
+    bench(copies, **{"batches": [1, 2, 4], "rounds": 6, **settings}, out=path)
+    content: dict[str, Any] = json.loads(path.read_text())
+    content["environment"]["processor"] = "a small processor"
+    for model, ms in zip(content["models"], (2.0, 5.0), strict=True):
+        for timing in model["timings"]:
+            wall = ms * timing["batch"]
+            timing["wall_ms"] = {"median": wall, "low": wall, "high": wall}
+            timing["p95_ms"] = 3 * wall
+    path.write_text(json.dumps(content))
+    return content
+
+
+def test_a_study_decides_on_times_of_another_machine(
+    finished: Path, study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows_of(finished)
+    file = tmp_path / "bench.json"
+    timed_elsewhere(finished, file)
+    monkeypatch.setattr("leanformer.study.costing.measure_costs", None)  # training is not measured again either
+    result, log = run(given(study, file), finished)
+    after = rows_of(finished)
+    for name, ms in zip(NAMES, (2.0, 5.0), strict=True):
+        row = after[name]
+        assert row["latency_ms"] == {"p50": ms, "p95": 3 * ms}
+        assert row["throughput_per_second"] == pytest.approx(1000 / ms)  # of the largest batch, whose call takes 4 ms
+        assert (row["peak_memory_mb"], row["ms_per_token"]) == (None, None)
+        assert row["speeds"] == [
+            {
+                "runtime": "torch",
+                "latency_ms": row["latency_ms"],
+                "ms_per_token": None,
+                "throughput_per_second": row["throughput_per_second"],
+                "tokens_per_second": None,
+                "peak_memory_mb": None,
+            }
+        ]
+        for key in ("train_examples_per_second", "train_seconds", "quality"):
+            assert row[key] == before[name][key]
+    assert result.recommended == "baseline"
+    assert f"latency and throughput are those in {file}" in log
+    assert (
+        "by leanformer bench with random pixels, as medians of 6 rounds, on a small processor ("
+        in (results_of(finished)["method"]["cost"])
+    )
+    assert "a small processor" in (finished / "report.html").read_text()
+
+
+@pytest.mark.long
+def test_what_was_measured_here_is_kept(
+    finished: Path, study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows_of(finished)
+    timed_elsewhere(finished, tmp_path / "bench.json")
+    monkeypatch.setattr("leanformer.study.costing.measure_costs", None)
+    for made, is_the_same in ((given(study, tmp_path / "bench.json"), False), (study, True)):
+        run(made, finished)
+        assert (rows_of(finished)["no-mlp"]["latency_ms"] == before["no-mlp"]["latency_ms"]) == is_the_same
+
+
+@pytest.mark.long
+def test_training_is_measured_here_where_it_was_not(finished: Path, study: dict[str, Any], tmp_path: Path) -> None:
+    timed_elsewhere(finished, tmp_path / "bench.json")
+    (finished / "costs.json").unlink()
+    run(given(study, tmp_path / "bench.json"), finished)
+    row = rows_of(finished)["no-mlp"]
+    assert row["latency_ms"]["p50"] == 5.0
+    assert row["train_examples_per_second"] > 0
+
+
+def test_a_file_without_a_model_of_the_study(finished: Path, study: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "b.json"
+    bench(models(finished, ("baseline",)), batches=[1], rounds=6, out=file)
+    before = (finished / "results.json").read_bytes()
+    with pytest.raises(lf.LeanformerError) as refused:
+        run(given(study, file), finished)
+    assert f"measure.from {file}: has no times of no-mlp (torch) as they are now; measure all where they run" in str(
+        refused.value
+    )
+    assert str(refused.value).endswith(f" --out {file}")
+    assert (finished / "results.json").read_bytes() == before
+
+
+def test_a_file_of_other_calls(tmp_path: Path, finished: Path) -> None:
+    file = tmp_path / "b.json"
+    content = timed_elsewhere(finished, file, batches=[2])
+    with pytest.raises(LeanformerError, match="has no calls with one example, whose time is the latency"):
+        GivenTimes(str(file), "image-classification", 1)
+    with pytest.raises(LeanformerError, match="holds models for image-classification, and the study's are for trans"):
+        GivenTimes(str(file), "translation", 1)
+    content["beam"] = 4
+    file.write_text(json.dumps(content))
+    with pytest.raises(LeanformerError, match=r"measured with a beam of 4, and the study has decode\.beam 1"):
+        GivenTimes(str(file), "image-classification", 1)
+
+
+def test_a_missing_file_is_said_before_anything_is_trained(study: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(lf.LeanformerError, match=r"measure\.from: .*b\.json: cannot be read: No such file"):
+        run(given(study, tmp_path / "b.json"), tmp_path / "run")
+    assert not (tmp_path / "run" / "trials").exists()
+
+
+def test_memory_is_not_among_the_times(study: dict[str, Any]) -> None:
+    made = {**given(study, Path("b.json")), "prefer": "memory"}
+    with pytest.raises(lf.LeanformerError, match=r"memory is not in the file of measure\.from, which holds times"):
+        lf.make_study(made)
+
+
+def test_the_key_is_written_as_it_is_read(study: dict[str, Any], tmp_path: Path) -> None:
+    made = lf.make_study(given(study, Path("b.json")))
+    (tmp_path / "study.yaml").write_text(made.to_yaml())
+    assert "  from: b.json\n" in made.to_yaml()
+    assert lf.read_study(tmp_path / "study.yaml") == made
+    with pytest.raises(lf.LeanformerError, match=r"unknown key 'measure\.form'; did you mean 'from'\?"):
+        lf.make_study({**study, "measure": {"form": "b.json"}})

@@ -1,0 +1,245 @@
+"""Studies that ship: every model is exported, and decisions and costs are those of the exported files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+from studies import results_of, rows_of, run
+
+import leanformer as lf
+from leanformer.config.base import Precision, Runtime, ShipConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.decide.decision import Decision, recommend
+from leanformer.export.base import FORMATS
+from leanformer.export.run import export_model
+from leanformer.measure.translation import Translations
+from leanformer.results.costs import RUNTIMES
+from leanformer.results.metrics import METRICS
+from leanformer.runtime.loading import load as open_exported
+from leanformer.runtime.manifest import PRECISIONS
+from leanformer.study import shipping
+from leanformer.study.arms import best_seed
+
+COMPARED = 24
+
+
+def words_study(**changes: Any) -> dict[str, Any]:
+    """A study on number words that ships to CTranslate2, in seconds."""
+    study: dict[str, Any] = {
+        "name": "shipped",
+        "task": "translation",
+        "data": {
+            "source": "number-words",
+            "numbers": {"train": 600, "validation": 30, "test": 40, "largest": 2000},
+            "tokenizer": {"vocabulary": 300},
+            "max_tokens": 30,
+        },
+        "baseline": {
+            "model": "marian",
+            "config": {
+                "d_model": 16,
+                "encoder_layers": 1,
+                "decoder_layers": 2,
+                "encoder_attention_heads": 2,
+                "decoder_attention_heads": 2,
+                "encoder_ffn_dim": 32,
+                "decoder_ffn_dim": 32,
+                "dropout": 0.0,
+                "init_std": 0.1,
+            },
+        },
+        "candidates": {"lean": {"plan": {"decoder.*.mlp": "none"}}},
+        "train": {"epochs": 2, "batch_tokens": 512, "learning_rate": 1e-2, "label_smoothing": 0.0},
+        "seeds": [0, 1],
+        "accept": {"metric": "bleu", "max_drop": 30.0},
+        "ship": {"to": "ctranslate2", "precision": ["float32", "int8"]},
+        "prefer": "bytes",
+        "measure": {"repeats": 1, "latency_calls": 1, "throughput_batch": 4, "threads": 1},
+    }
+    return study | changes
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The run directory of ``words_study``."""
+    directory = tmp_path_factory.mktemp("runs") / "shipped"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipping, "ENOUGH", COMPARED)
+        run(words_study(), directory)
+        yield directory
+
+
+def test_the_keys_are_those_of_the_formats() -> None:
+    assert set(FORMATS) == set(RUNTIMES) - {"torch"}
+    assert set(RUNTIMES) == set(Runtime.__args__)  # type: ignore[attr-defined]
+    assert set(PRECISIONS) == set(Precision.__args__)  # type: ignore[attr-defined]
+    assert set(FORMATS) == set(ShipConfig.model_fields["to"].annotation.__args__)  # type: ignore[union-attr]
+
+
+def test_each_precision_is_a_candidate(finished: Path) -> None:
+    rows = rows_of(finished)
+    assert list(rows) == ["baseline", "baseline-int8", "lean", "lean-int8"]
+    for name, row in rows.items():
+        assert row["artifact"]["precision"] == ("int8" if name.endswith("int8") else "float32")
+        assert row["artifact"]["compared"] == COMPARED
+        assert len(row["quality"]["per_seed"]) == 1
+        assert row["scope"] == "one trained pair"
+        assert row["bytes"] == lf_bytes(finished / row["artifact"]["directory"])
+    assert rows["lean-int8"]["bytes"] < rows["lean"]["bytes"] < rows["baseline"]["bytes"]
+    assert rows["lean-int8"]["parameters"] == rows["lean"]["parameters"]
+    # The recipe has no precision.
+    assert [name for name, row in rows.items() if row["recipe"] is not None] == ["baseline", "lean"]
+    # Holm's correction counts all three.
+    tested = sorted(row["p_value"] for row in rows.values() if row["p_value"] is not None)
+    adjusted = sorted(row["p_adjusted"] for row in rows.values() if row["p_adjusted"] is not None)
+    assert len(tested) == 3
+    assert adjusted[0] == pytest.approx(min(1.0, 3 * tested[0]))
+
+
+def lf_bytes(directory: Path) -> int:
+    """The bytes of the engine's files of an exported directory."""
+    return sum(file.stat().st_size for file in (directory / "ctranslate2").rglob("*") if file.is_file())
+
+
+def test_the_quality_is_that_of_the_files(finished: Path) -> None:
+    for name, row in rows_of(finished).items():
+        directory = finished / row["artifact"]["directory"]
+        kept = Translations.read(directory.parent / "predictions.parquet")
+        translator: Any = open_exported(directory)
+        assert translator.translate(list(kept.sources), max_tokens=30) == list(kept.hypotheses), name
+        score = sacrebleu.corpus_bleu(list(kept.hypotheses), [list(kept.references)]).score
+        assert row["quality"]["mean"] == pytest.approx(score)
+
+
+def test_the_best_seed_on_validation_ships_and_the_recipe_has_all(finished: Path) -> None:
+    rows = rows_of(finished)
+    for name in ("baseline", "lean"):
+        trials = {
+            seed: json.loads((finished / "trials" / name / f"seed-{seed}" / "result.json").read_text())
+            for seed in (0, 1)
+        }
+        best = max(trials, key=lambda seed: trials[seed]["validation"]["validation_bleu"])
+        for form in (name, f"{name}-int8"):
+            assert rows[form]["artifact"]["seed"] == best
+            assert rows[form]["artifact"]["before"]["mean"] == pytest.approx(trials[best]["bleu"])
+        recipe = rows[name]["recipe"]
+        assert recipe["quality"]["per_seed"] == pytest.approx([trials[seed]["bleu"] for seed in (0, 1)])
+        assert recipe["scope"] == "seeds and examples"
+    assert rows["lean"]["recipe"]["decision"] in ("accept", "undecided", "reject")
+
+
+def test_a_tie_on_validation_goes_to_the_first_seed() -> None:
+    trials = {3: {"validation": {"validation_bleu": 1.0}}, 1: {"validation": {"validation_bleu": 1.0}}}
+    assert best_seed(trials, METRICS["bleu"]) == 3
+    assert best_seed({0: {"validation": {}}, **trials}, METRICS["bleu"]) == 3  # an earlier version wrote no quality
+
+
+def test_costs_are_those_of_the_engine(finished: Path) -> None:
+    results = results_of(finished)
+    for row in rows_of(finished).values():
+        (speed,) = row["speeds"]
+        assert speed["runtime"] == "ctranslate2"
+        assert speed["latency_ms"] == row["latency_ms"]
+        assert speed["peak_memory_mb"] == row["peak_memory_mb"] > 20  # of a whole process
+        assert row["train_examples_per_second"] > 0
+    assert "exported models in CTranslate2" in results["method"]["cost"]
+    assert results["shipped"] == rows_of(finished)[results["recommended"]]["artifact"]["directory"]
+    assert results["ship"].startswith(f"trials/{results['recommended'].removesuffix('-int8')}/seed-")
+
+
+def test_nothing_is_exported_twice(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = results_of(finished)
+
+    def never(*arguments: Any, **settings: Any) -> None:
+        raise AssertionError("exported again")
+
+    monkeypatch.setattr(shipping, "export_model", never)
+    run(words_study(), finished)
+    assert results_of(finished) == before
+
+
+def test_a_damaged_file_is_exported_again(finished: Path) -> None:
+    model = finished / "exports" / "lean" / "ctranslate2-int8" / "exported" / "ctranslate2" / "model.bin"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    _, log = run(words_study(), finished)
+    assert "lean, exported to ctranslate2 in int8 runs again" in log
+    assert model.read_bytes() == whole
+
+
+def test_a_failed_export_fails_its_candidate_alone(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any, **settings: Any) -> Any:
+        if settings["precision"] == "float16":
+            raise LeanformerError("it says something else")
+        return export_model(*arguments, **settings)
+
+    monkeypatch.setattr(shipping, "export_model", fails)
+    ship = {"to": "ctranslate2", "precision": ["float32", "float16"]}
+    run(words_study(ship=ship), finished)
+    rows = rows_of(finished)
+    assert [rows[name]["status"] for name in ("lean", "lean-float16")] == ["ok", "failed"]
+    assert rows["lean-float16"]["decision"] == "reject"
+    assert rows["lean-float16"]["reason"] == "Its export failed: it says something else."
+    assert results_of(finished)["shipped"] is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"candidates": {"slots": {"plan": {"encoder.*.self_attention": "slots"}}}},
+            r"candidates.slots: .*encoder.0.self_attention",
+        ),
+        ({"ship": {"to": "onnx"}, "decode": {"beam": 4}}, "decode.beam 4: a translator that is exported to onnx"),
+        (
+            {"measure": {"runtimes": ["torch", "onnx"]}, "decode": {"beam": 4}},
+            "searches greedily; set decode.beam to 1",
+        ),
+        ({"ship": {"to": "tflite"}}, "ship.to: input should be 'onnx' or 'ctranslate2', not 'tflite'"),
+        ({"ship": {"to": "onnx", "precision": ["int8", "int8"]}}, "precisions must be distinct"),
+        (
+            {"candidates": {"a": {"plan": {"*.mlp": "none"}}, "a-int8": {"plan": {"decoder.*.mlp": "none"}}}},
+            "the name 'a-int8' is that of a in int8",
+        ),
+    ],
+)
+def test_what_cannot_ship_is_refused_before_anything_is_trained(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LeanformerError, match=message):
+        run(words_study(**changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "trials").exists()
+
+
+def test_the_most_may_be_the_best() -> None:
+    def accepted(p_value: float) -> Decision:
+        return Decision("accept", "", p_value, p_value, None, None)
+
+    decisions = {"slow": accepted(0.01), "fast": accepted(0.02)}
+    name, sentence = recommend({"base": 100.0, "slow": 150.0, "fast": 300.0}, decisions, "base", "throughput")
+    assert (name, sentence) == (
+        "fast",
+        "Ship fast: it is accepted, with 3 x the baseline's throughput, the most of 2 accepted candidates.",
+    )
+    name, sentence = recommend({"base": 400.0, "slow": 150.0, "fast": 300.0}, decisions, "base", "throughput")
+    assert (name, sentence) == ("base", "Keep the baseline: no accepted candidate has more throughput.")
+
+
+@pytest.mark.long
+def test_images_ship_to_onnx_and_are_measured_in_both(digits_study: Any, tmp_path: Path) -> None:
+    study = digits_study(ship={"to": "onnx", "precision": ["float32", "int8"]}, prefer="latency")
+    study["measure"] |= {"runtimes": ["onnx", "torch"]}
+    result, _ = run(study, tmp_path / "run")
+    for row in rows_of(tmp_path / "run").values():
+        assert [speed["runtime"] for speed in row["speeds"]] == ["onnx", "torch"]
+        if row["artifact"]["precision"] == "float32":
+            assert row["artifact"]["agreement"] >= 0.999
+            assert row["artifact"]["largest_difference"] < 1e-4
+            assert row["quality"]["mean"] == pytest.approx(row["artifact"]["before"]["mean"], abs=0.01)
+    shipped: Any = lf.runtime.load(result.directory / result.results["shipped"])
+    assert len(shipped.classes) == 10
