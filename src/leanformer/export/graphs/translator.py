@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +15,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from leanformer.core.errors import LeanformerError
 from leanformer.export.graphs.decoding import LEAST_TOKENS, Programs, programs
 from leanformer.export.graphs.rewriting import finish, simplify
+from leanformer.export.graphs.trace import OPSET, quiet
 from leanformer.model.generate import most_tokens
-
-OPSET = 20
 
 BOOL, FLOAT, INT64 = ir.DataType.BOOL, ir.DataType.FLOAT, ir.DataType.INT64
 
@@ -146,7 +141,7 @@ def translator_graph(model: PreTrainedModel, with_logits: bool = False) -> onnx.
     first, following = _trace(traced)
     graph = _Stitching(traced, first.graph, following.graph, search, with_logits).graph()
     whole = ir.Model(graph, ir_version=10, producer_name="leanformer")
-    with _quiet():
+    with quiet():
         finish(whole)
     return ir.serde.serialize_model(whole)
 
@@ -163,25 +158,12 @@ def _trace(traced: Programs) -> tuple[ir.Model, ir.Model]:
 
 
 def _exported(program: torch.nn.Module, inputs: tuple[Any, ...], dynamic: tuple[Any, ...]) -> ir.Model:
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         traced = torch.export.export(program, inputs, dynamic_shapes=dynamic)
         exported = torch.onnx.export(traced, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
         assert exported is not None
         simplify(exported.model)
     return exported.model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what exporters say about themselves, libraries that are not installed, and what they leave as it is."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 class _Stitching:
