@@ -119,3 +119,10 @@ def test_the_profiler_is_silenced() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "KINETO_LOG_LEVEL"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     assert done.stderr == ""
+
+
+def test_models_compute_as_while_they_are_exported() -> None:
+    assert not torch.compiler.is_exporting()
+    with torch_internals.as_if_exporting():
+        assert torch.compiler.is_exporting()
+    assert not torch.compiler.is_exporting()

@@ -122,7 +122,7 @@ class MixerModule(HeadsModule):
             return self.mixing[:, :tokens, :tokens]
         if torch.compiler.is_exporting():  # to a graph for any number of tokens
             own, other = (torch.arange(length, device=self.mixing.device) for length in (tokens, read))
-            distances = other - own[:, None] + (read - tokens + self.max_distance)  # from the least with a weight on
+            distances = other - own[:, None] - (read - tokens) + self.max_distance  # from the least with a weight on
             padded = F.pad(self.mixing, (1, 1))
             index = (distances + 1).clamp(min=0, max=padded.shape[1] - 1)
             return padded.index_select(1, index.flatten()).unflatten(1, (tokens, read))

@@ -52,6 +52,7 @@ class FirstToken(nn.Module):
     def __init__(self, model: PreTrainedModel, start: int, bias: torch.Tensor) -> None:
         super().__init__()
         self.model = model
+        self.bias: torch.Tensor
         self.start = start
         self.register_buffer("bias", bias)
 
@@ -85,6 +86,7 @@ class NextToken(nn.Module):
     def __init__(self, model: PreTrainedModel, entries: Sequence[Entry], bias: torch.Tensor) -> None:
         super().__init__()
         self.model = model
+        self.bias: torch.Tensor
         self.entries = tuple(entries)
         self.register_buffer("bias", bias)
         self.changing: tuple[Entry, ...] = self.entries

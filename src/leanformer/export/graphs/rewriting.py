@@ -137,7 +137,7 @@ def _join_products(graph: ir.Graph) -> None:
         if len(products) == 1:
             continue
         biases = [_bias_after(node) for node in products]
-        weights = [_matrix(node.inputs[1]) for node in products]
+        weights = [matrix for node in products if (matrix := _matrix(node.inputs[1])) is not None]
         name = products[0].outputs[0].name
         joined = _initializer(graph, f"{name}_weight", np.concatenate(weights, axis=1))
         new = [ir.node("MatMul", [factor, joined])]
@@ -270,7 +270,7 @@ def _shape_again(graph: ir.Graph, value: ir.Value, matrix: ir.Value, after: ir.N
         new = []
     else:
         lengths = []
-        for place, name in enumerate(names):
+        for name in names:
             source, dimension = _sized(graph, name)
             lengths.append(ir.node("Shape", [source], {"start": dimension, "end": dimension + 1}))
         channels = _initializer(graph, f"{value.name}_channels", np.array([sizes[2]], dtype=np.int64))
@@ -294,17 +294,20 @@ def _sized(graph: ir.Graph, name: str) -> tuple[ir.Value, int]:
 
 def _split_after_reshape(node: ir.Node) -> None:
     """Reshapes a token once before it is split into parts of whole heads, in place of each part afterwards."""
-    if node.op_type != "Split" or node.inputs[1] is None or node.inputs[1].const_value is None:
+    if node.op_type != "Split" or len(node.inputs) < 2 or node.inputs[1] is None or node.inputs[1].const_value is None:
         return
     assert node.graph is not None
     sizes = [int(size) for size in node.inputs[1].const_value.numpy()]
     reshapes = []
     for output in node.outputs:
-        uses = output.uses()
+        uses = list(output.uses())
         if len(uses) != 1 or uses[0].node.op_type != "Reshape" or output.is_graph_output():
             return
         reshapes.append(uses[0].node)
-    shapes = [None if r.inputs[1] is None or r.inputs[1].const_value is None else r.inputs[1].const_value.numpy() for r in reshapes]
+    shapes = [
+        None if r.inputs[1] is None or r.inputs[1].const_value is None else r.inputs[1].const_value.numpy()
+        for r in reshapes
+    ]
     first = shapes[0]
     if first is None or any(shape is None or list(shape) != list(first) for shape in shapes):
         return
@@ -332,7 +335,7 @@ def _matrix(value: ir.Value | None) -> np.ndarray | None:
 
 def _bias_after(product: ir.Node) -> tuple[ir.Node, np.ndarray] | None:
     """The addition of a constant vector after a product, where the product serves nothing else."""
-    uses = product.outputs[0].uses()
+    uses = list(product.outputs[0].uses())
     if len(uses) != 1 or product.outputs[0].is_graph_output():
         return None
     node = uses[0].node

@@ -38,7 +38,7 @@ def trace(
         dynamic: Name of an input -> its dynamic dimensions, as ``torch.export`` takes them.
         outputs: Their names.
     """
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         # In two steps: from a module, the second would freeze a dimension that it cannot keep dynamic.
         exported = torch.export.export(module, (), dict(inputs), dynamic_shapes=dict(dynamic))
         program = torch.onnx.export(
@@ -124,7 +124,7 @@ def _unstack(model: ir.Model) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what the exporters print and warn of: packages that are not needed here, and their own progress."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

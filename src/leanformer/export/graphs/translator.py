@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +15,10 @@ from transformers import GenerationConfig, PreTrainedModel
 from leanformer.core.errors import LeanformerError
 from leanformer.export.graphs.decoding import LEAST_TOKENS, Programs, programs
 from leanformer.export.graphs.rewriting import finish, simplify
+from leanformer.export.graphs.trace import OPSET, quiet
 from leanformer.model.generate import most_tokens
 
-OPSET = 20
+BOOL, FLOAT, INT64 = ir.DataType.BOOL, ir.DataType.FLOAT, ir.DataType.INT64
 
 # Settings of generation that change what a greedy search writes and that the graph does not follow, and the values with
 # which they change nothing.
@@ -123,7 +120,8 @@ def translator_graph(model: PreTrainedModel, with_logits: bool = False) -> onnx.
     - ``tokens``, int64, (batch, written): the translations without the start mark, up to the end mark, then padding.
       They are what ``generate`` writes greedily; one of the greatest length ends with a forced end mark.
     - ``logits``, with ``with_logits``, float32, (batch, chosen, vocabulary): what each token was chosen by, minus
-      infinity at tokens that may not be written. ``chosen`` is ``written``, or one less where the end was forced.
+      infinity at tokens that may not be written. ``chosen`` is ``written``, or one less where the end was forced, which
+      takes no step of the decoder (but for ``max_new_tokens`` 1, where both are 1).
 
     Args:
         model: A Marian or BART, or a student of one, on the CPU, in float32 and evaluation mode. It is not changed.
@@ -143,7 +141,8 @@ def translator_graph(model: PreTrainedModel, with_logits: bool = False) -> onnx.
     first, following = _trace(traced)
     graph = _Stitching(traced, first.graph, following.graph, search, with_logits).graph()
     whole = ir.Model(graph, ir_version=10, producer_name="leanformer")
-    finish(whole)
+    with quiet():
+        finish(whole)
     return ir.serde.serialize_model(whole)
 
 
@@ -159,26 +158,12 @@ def _trace(traced: Programs) -> tuple[ir.Model, ir.Model]:
 
 
 def _exported(program: torch.nn.Module, inputs: tuple[Any, ...], dynamic: tuple[Any, ...]) -> ir.Model:
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         traced = torch.export.export(program, inputs, dynamic_shapes=dynamic)
         exported = torch.onnx.export(traced, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
-    assert exported is not None
-    simplify(exported.model)
+        assert exported is not None
+        simplify(exported.model)
     return exported.model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter prints about itself and about libraries that are not installed."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
 
 
 class _Stitching:
@@ -200,7 +185,7 @@ class _Stitching:
         ids.name, mask.name = "input_ids", "attention_mask"
         for value in (ids, mask):
             value.shape = ir.Shape(["batch", "source"])
-        most = _input("max_new_tokens", ir.DataType.INT64, [])
+        most = _typed(ir.Value(), "max_new_tokens", INT64, [])
         outer.inputs.append(most)
         logits, *state = outer.outputs
         outer.outputs.clear()
@@ -222,18 +207,18 @@ class _Stitching:
         later = rest[len(carried)]  # (steps, batch); (0, 0) where there was no step
         written = [op("Unsqueeze", token, op.constant([0])), op.rows(later, rows)]
         last = op("Where", ended_then, op.constant(self.search.padding), op.constant(self.search.end))
-        unended = op("Cast", op("Not", op("ReduceMin", ended_then, keepdims=1)), to=ir.DataType.INT64)  # (1,): 0 or 1
+        unended = op("Cast", op("Not", op("ReduceMin", ended_then, keepdims=1)), to=INT64)  # (1,): 0 or 1
         written.append(op("Slice", op("Unsqueeze", last, op.constant([0])), op.constant([0]), unended))
         tokens = op("Concat", *written, axis=0)  # (written, batch)
-        ends = op("Cast", op("Equal", tokens, op.constant(self.search.end)), to=ir.DataType.INT64)
+        ends = op("Cast", op("Equal", tokens, op.constant(self.search.end)), to=INT64)
         before = op("CumSum", ends, op.constant(0), exclusive=1)
-        tokens = op("Where", op("Cast", before, to=ir.DataType.BOOL), op.constant(self.search.padding), tokens)
-        outer.outputs.append(op.output("tokens", op("Transpose", tokens, perm=[1, 0]), ["batch", "written"]))
+        tokens = op("Where", op("Cast", before, to=BOOL), op.constant(self.search.padding), tokens)
+        outer.outputs.append(_typed(op("Transpose", tokens, perm=[1, 0]), "tokens", INT64, ["batch", "written"]))
         if self.with_logits:
             sizes = op("Shape", logits)  # (batch, vocabulary)
             every = op("Concat", op("Unsqueeze", logits, op.constant([0])), op.rows(rest[-1], sizes), axis=0)
-            shape = ["batch", "chosen", logits.shape[1] if logits.shape is not None else "vocabulary"]
-            outer.outputs.append(op.output("logits", op("Transpose", every, perm=[1, 0, 2]), shape))
+            shape: list[int | str] = ["batch", "chosen", self.traced.following.bias.numel()]
+            outer.outputs.append(_typed(op("Transpose", every, perm=[1, 0, 2]), "logits", FLOAT, shape))
         return outer
 
     def _body(self, mask: ir.Value, state: dict[Any, ir.Value]) -> tuple[ir.Graph, list[ir.Value]]:
@@ -250,16 +235,24 @@ class _Stitching:
             if entry not in changing:
                 value.replace_all_uses_with(state[entry])
         source_mask.replace_all_uses_with(mask)
-        number, going = _input("number", ir.DataType.INT64, []), _input("going", ir.DataType.BOOL, [])
-        ended = _input("ended", ir.DataType.BOOL, ["batch"])
+        number, going = _typed(ir.Value(), "number", INT64, []), _typed(ir.Value(), "going", BOOL, [])
+        ended = _typed(ir.Value(), "ended", BOOL, ["batch"])
         body.inputs.extend([number, going, token, ended, *(entries[entry] for entry in changing)])
         op = _Operations(body)
         next_token = op("ArgMax", logits, axis=1, keepdims=0)
         ends = op("Or", ended, op("Equal", next_token, op.constant(self.search.end)))
-        body.outputs.append(op("Not", op("ReduceMin", ends, keepdims=0)))
-        body.outputs.extend([next_token, ends, *changed, op("Identity", next_token)])
+        body.outputs.extend(
+            [
+                _typed(op("Not", op("ReduceMin", ends, keepdims=0)), "going_on", BOOL, []),
+                _typed(next_token, "next_token", INT64, ["batch"]),
+                _typed(ends, "ended_now", BOOL, ["batch"]),
+                *changed,
+                _typed(op("Identity", next_token), "written", INT64, ["batch"]),
+            ]
+        )
         if self.with_logits:
-            body.outputs.append(op("Identity", logits))
+            shape: list[int | str] = ["batch", self.traced.following.bias.numel()]
+            body.outputs.append(_typed(op("Identity", logits), "chosen_by", FLOAT, shape))
         self._count(read, number)
         return body, [state[entry] for entry in changing]
 
@@ -274,8 +267,10 @@ class _Stitching:
             shape.outputs[0].replace_all_uses_with(op("Unsqueeze", length, op.constant([0])))
 
 
-def _input(name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+def _typed(value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+    """The value, with a name, a type and a shape."""
+    value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
+    return value
 
 
 class _Operations:
@@ -299,8 +294,3 @@ class _Operations:
     def rows(self, value: ir.Value, sizes: ir.Value) -> ir.Value:
         """A loop's output, (steps, *sizes): a loop without a step does not know the sizes."""
         return self("Reshape", value, self("Concat", self.constant([-1]), sizes, axis=0))
-
-    def output(self, name: str, value: ir.Value, shape: list[int | str]) -> ir.Value:
-        value.name, value.shape = name, ir.Shape(shape)
-        value.type = ir.TensorType(ir.DataType.INT64 if name == "tokens" else ir.DataType.FLOAT)
-        return value

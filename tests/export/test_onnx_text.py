@@ -1,0 +1,216 @@
+"""Translators as graphs: what they write in ONNX Runtime is what ``generate`` writes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import leanformer as lf
+from leanformer.blocks.kit.base import BLOCKS
+from leanformer.core.errors import LeanformerError
+from leanformer.core.torch_internals import as_if_exporting
+from leanformer.export.graphs.decoding import programs
+from leanformer.export.graphs.translator import translator_graph
+from leanformer.model.hf import force_end, limit_length
+
+MakeModel = Callable[..., PreTrainedModel]
+Plan = dict[str, Any]
+
+END, PADDING, VOCABULARY, POSITIONS = 0, 1, 40, 64  # of ``make_translator``, but for the positions
+TOLERANCE = 1e-4
+
+# Every block at every kind of site of a translator, at all such sites of the encoder and the decoder at once.
+KINDS = (
+    *("self_attention", "cross_attention", "mlp", "layer"),
+    *("self_attention_sublayer", "cross_attention_sublayer"),
+)
+EVERYWHERE: dict[str, Plan] = {
+    f"{name} at {kind}": {f"*.{kind}": name}
+    for name, block in BLOCKS.items()
+    for kind in KINDS
+    if kind in block.kinds and not block.keeps(block.Arguments())
+}
+# Their forms that compute in another way.
+FORMS: dict[str, Plan] = {
+    "feed_forward, padding in norm": {"*attention": {"block": "feed_forward", "hidden": 9, "padding_in_norm": True}},
+    "feed_forward, a head each": {"*attention": {"block": "feed_forward", "hidden": 5, "per_head": True}},
+    "feed_forward, token": {"decoder.*.cross_attention": {"block": "feed_forward", "reads": "token", "hidden": 9}},
+    "feed_forward, gate": {"decoder.*.layer": {"block": "feed_forward", "reads": "token", "gate": True, "hidden": 9}},
+    "feed_forward, low rank": {"*attention": {"block": "feed_forward", "hidden": 9, "rank": 2}},
+    "minimal, all matrices": {"*attention": {"block": "minimal_attention", "qk": "separate", "vo": "separate"}},
+    "minimal, symmetric": {
+        "*attention": {"block": "minimal_attention", "qk": "symmetric", "qk_norm": True, "temperature": True}
+    },
+    "mixer, absolute": {"encoder.*.self_attention": {"block": "mixer", "positions": "absolute"}},
+    "mixer, near": {"*.self_attention": {"block": "mixer", "max_distance": 3}},
+    "slots, linear gate": {"*attention": {"block": "slots", "slots": 3, "gate": "linear"}},
+    "slots, low rank": {"*attention": {"block": "slots", "slots": 3, "gate": "linear", "rank": 2}},
+    "synthesizer, source": {"*attention": {"block": "synthesizer", "source_score": "linear"}},
+    "some heads": {"*attention": {"block": "slots", "heads": [0, 2], "slots": 3}},
+    "some heads of mixers": {"*.self_attention": {"block": "mixer", "heads": [1], "max_distance": 3}},
+    "mlp, narrow": {"*.mlp": {"block": "mlp", "hidden": 5}},
+}
+PLANS = {"teacher": {}, **EVERYWHERE, **FORMS}
+
+
+@pytest.fixture
+def make(make_translator: MakeModel) -> Callable[..., PreTrainedModel]:
+    """A tiny translator of one layer each, or its student, whose new weights are far from their initial values."""
+
+    def made(plan: Plan, family: str = "marian", **settings: Any) -> PreTrainedModel:
+        sizes = {"encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": POSITIONS}
+        model = make_translator(family, **{**sizes, **settings})
+        if not plan:
+            return model
+        model = lf.reduce(model, plan)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        return model.eval()
+
+    return made
+
+
+def sources(batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sentences of several lengths, and their mask; the first is as long as the batch."""
+    generator = torch.Generator().manual_seed(100 * batch + length)
+    ids = torch.randint(2, VOCABULARY, (batch, length), generator=generator)
+    lengths = torch.randint(1, length + 1, (batch,), generator=generator)
+    lengths[0] = length
+    mask = torch.arange(length) < lengths[:, None]
+    return ids.where(mask, PADDING), mask.long()
+
+
+def generated(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, most: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What ``generate`` writes greedily, and the scores that it chose by: (batch, tokens), (batch, tokens, words)."""
+    settings = copy.deepcopy(model.generation_config)
+    settings.update(num_beams=1, do_sample=False, output_scores=True, return_dict_in_generate=True)
+    force_end(settings, END)
+    limit_length(settings, most)
+    output = model.generate(ids, attention_mask=mask, generation_config=settings)
+    return output.sequences[:, 1:], torch.stack(output.scores, dim=1)
+
+
+def check(model: PreTrainedModel) -> onnx.ModelProto:
+    """Compares a model's graph with the model: other batches and lengths than the graph was made with, and forced ends.
+
+    Returns:
+        The graph.
+    """
+    graph = translator_graph(model, with_logits=True)
+    onnx.checker.check_model(graph, full_check=True)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    for batch, length, most in [(1, 1, 12), (1, 12, 5), (3, 6, 12), (7, 12, 11), (2, 3, 1), (2, 3, 2), (2, 40, 40)]:
+        ids, mask = sources(batch, length)
+        expected, scores = generated(model, ids, mask, most)
+        inputs = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "max_new_tokens": np.array(most)}
+        tokens, logits = session.run(["tokens", "logits"], inputs)
+        assert tokens.tolist() == expected.tolist()
+        chosen = logits.shape[1]
+        if most > 1:  # else the only score is that of the forced end
+            ended = (expected == END).cumsum(dim=1)[:, :chosen] - (expected == END).int()[:, :chosen]
+            real = (ended == 0)[..., None].numpy() & np.isfinite(scores[:, :chosen].numpy())
+            assert np.isfinite(logits[real]).all()
+            assert np.abs(logits[real] - scores[:, :chosen].numpy()[real]).max() < TOLERANCE
+    return graph
+
+
+def body_of(graph: onnx.ModelProto) -> onnx.GraphProto:
+    """The body of the loop."""
+    (loop,) = (node for node in graph.graph.node if node.op_type == "Loop")
+    return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@torch.no_grad()
+def test_steps_of_a_graph_are_the_models(plan: str, make: MakeModel) -> None:
+    model = make(PLANS[plan])
+    bias = model.final_logits_bias[0]
+    traced = programs(model, PADDING, bias, bias)
+    ids, mask = sources(3, 7)
+    written = torch.randint(2, VOCABULARY, (3, 6), generator=torch.Generator().manual_seed(2))
+    written[:, 0] = PADDING
+    with as_if_exporting():
+        logits, state = traced.first.with_entries(ids, mask)
+        steps = [logits]
+        for read in range(1, 6):
+            logits, state = traced.following.with_entries(written[:, read], mask, torch.zeros(read), state)
+            steps.append(logits)
+    expected = model(input_ids=ids, attention_mask=mask, decoder_input_ids=written).logits
+    torch.testing.assert_close(torch.stack(steps, dim=1), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_a_graph_writes_what_the_model_writes(make: MakeModel) -> None:
+    plan = {"encoder.0.self_attention": {"block": "mixer", "max_distance": 3}, "decoder.0.self_attention": "slots"}
+    # A decoder with words of its own, of which two are never written.
+    model = make(plan, decoder_vocab_size=30, share_encoder_decoder_embeddings=False)
+    model.generation_config.bad_words_ids = [[PADDING], [7]]
+    graph = check(model)
+    outer, body = graph.graph, body_of(graph)
+    assert not body.initializer  # what the steps share with the encoder's graph is stored once
+    assert len(body.node) < 60
+    stored = sum(int(np.prod(tensor.dims)) for tensor in outer.initializer)
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    assert stored < 1.1 * numbers + 200
+    assert all(len(tensor.dims) <= 2 for tensor in outer.initializer if np.prod(tensor.dims) > 200)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("plan", PLANS)
+def test_graphs_of_all_blocks_write_what_the_models_write(plan: str, make: MakeModel) -> None:
+    check(make(PLANS[plan]))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("plan", [{}, {"*attention": {"block": "slots", "slots": 3}}, {"decoder.1.layer": "none"}])
+def test_graphs_of_bart_write_what_the_models_write(plan: Plan, make: MakeModel) -> None:
+    model = make(plan, "bart", encoder_layers=2, decoder_layers=2)
+    model.generation_config.suppress_tokens = [9, 11]
+    model.generation_config.begin_suppress_tokens = [int(generated(model, *sources(1, 12), 5)[0][0, 0])]
+    check(model)
+
+
+@pytest.mark.long
+def test_a_first_token_may_be_forced(make: MakeModel) -> None:
+    model = make({})
+    model.generation_config.forced_bos_token_id = 5
+    graph = translator_graph(model)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    ids, mask = sources(3, 6)
+    inputs = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "max_new_tokens": np.array(9)}
+    (tokens,) = session.run(None, inputs)
+    assert tokens.tolist() == generated(model, ids, mask, 9)[0].tolist()
+    assert set(tokens[:, 0]) == {5}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"repetition_penalty": 1.5}, "generation setting repetition_penalty = 1.5"),
+        ({"min_length": 3}, "generation setting min_length = 3"),
+        ({"bad_words_ids": [[1], [3, 4]]}, r"bad_words_ids: \[3, 4\] has 2 tokens"),
+        ({"eos_token_id": [0, 2]}, r"eos_token_id = \[0, 2\]: a graph's search has one end"),
+    ],
+)
+def test_settings_that_a_graph_does_not_follow(settings: dict[str, Any], message: str, make: MakeModel) -> None:
+    model = make({})
+    model.generation_config.update(**settings)
+    with pytest.raises(LeanformerError, match=message):
+        translator_graph(model)
+
+
+def test_a_model_that_reads_almost_nothing(make: MakeModel) -> None:
+    model = make({"encoder.0.self_attention": {"block": "feed_forward", "max_length": 2}})
+    with pytest.raises(LeanformerError, match="the model reads at most 2 tokens, and a graph is made for 3 or more"):
+        translator_graph(model)
