@@ -75,10 +75,11 @@ def translations(directory: Path, beam: int = 1) -> list[list[int]]:
 def check_exact(model: PreTrainedModel, directory: Path) -> None:
     """What is written in float32 says the same as the model, greedily, subword by subword."""
     FORMAT.check(model, "float32")
-    FORMAT.write(model, directory, "float32")
+    opener = FORMAT.write(model, directory, "float32")
+    assert opener is not None
     own = written(model)
     assert translations(directory) == own
-    for source, target, found in zip(SOURCES, own, FORMAT.writer(model, directory)(SOURCES, MOST), strict=True):
+    for source, target, found in zip(SOURCES, own, opener()(SOURCES, MOST), strict=True):
         assert len(found) == min(len(target) + 1, MOST)  # the end mark is written too
         assert np.abs(logits(model, source, target)[: len(found)] - found).max() < 1e-4
 
@@ -169,17 +170,19 @@ def test_forbidden_subwords_are_never_written(make_translator: Callable[..., Pre
     model.generation_config.suppress_tokens = [1]
     own = written(model)
     assert first not in np.concatenate(own)
-    FORMAT.write(model, tmp_path, "float32")
+    opener = FORMAT.write(model, tmp_path, "float32")
+    assert opener is not None
     assert translations(tmp_path) == own
-    assert np.isneginf(FORMAT.writer(model, tmp_path)(SOURCES[:1], 2)[0][0, [1, first]]).all()
+    assert np.isneginf(opener()(SOURCES[:1], 2)[0][0, [1, first]]).all()
 
 
 def test_a_translation_may_be_empty(make_translator: Callable[..., PreTrainedModel], tmp_path: Path) -> None:
     model = make_translator("marian")
     model.final_logits_bias[0, END] += 100
-    FORMAT.write(model, tmp_path, "float32")
+    opener = FORMAT.write(model, tmp_path, "float32")
+    assert opener is not None
     assert written(model) == translations(tmp_path) == [[]] * len(SOURCES)
-    assert [len(found) for found in FORMAT.writer(model, tmp_path)(SOURCES, MOST)] == [1] * len(SOURCES)
+    assert [len(found) for found in opener()(SOURCES, MOST)] == [1] * len(SOURCES)
 
 
 def test_precisions(make_translator: Callable[..., PreTrainedModel], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from leanformer.blocks.kit.base import BLOCKS
 from leanformer.core.errors import LeanformerError
 from leanformer.core.torch_internals import as_if_exporting
 from leanformer.export.graphs.decoding import programs
-from leanformer.export.graphs.translator import translator_graph
+from leanformer.export.graphs.translator import TranslatorGraphs
 from leanformer.model.hf import force_end, limit_length
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -108,7 +108,7 @@ def check(model: PreTrainedModel) -> onnx.ModelProto:
     Returns:
         The graph.
     """
-    graph = translator_graph(model, with_logits=True)
+    graph = TranslatorGraphs(model).graph(with_logits=True)
     onnx.checker.check_model(graph, full_check=True)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch, length, most in [(1, 1, 12), (1, 12, 5), (3, 6, 12), (7, 12, 11), (2, 3, 1), (2, 3, 2), (2, 40, 40)]:
@@ -185,7 +185,7 @@ def test_graphs_of_bart_write_what_the_models_write(plan: Plan, make: MakeModel)
 def test_a_first_token_may_be_forced(make: MakeModel) -> None:
     model = make({})
     model.generation_config.forced_bos_token_id = 5
-    graph = translator_graph(model)
+    graph = TranslatorGraphs(model).graph()
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     ids, mask = sources(3, 6)
     inputs = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "max_new_tokens": np.array(9)}
@@ -207,10 +207,10 @@ def test_settings_that_a_graph_does_not_follow(settings: dict[str, Any], message
     model = make({})
     model.generation_config.update(**settings)
     with pytest.raises(LeanformerError, match=message):
-        translator_graph(model)
+        TranslatorGraphs(model)
 
 
 def test_a_model_that_reads_almost_nothing(make: MakeModel) -> None:
     model = make({"encoder.0.self_attention": {"block": "feed_forward", "max_length": 2}})
     with pytest.raises(LeanformerError, match="the model reads at most 2 tokens, and a graph is made for 3 or more"):
-        translator_graph(model)
+        TranslatorGraphs(model)

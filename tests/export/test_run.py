@@ -17,7 +17,7 @@ from leanformer.config.translation import TokenizerConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import sha256
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
-from leanformer.export.base import FORMATS
+from leanformer.export.base import FORMATS, OpenWriter
 from leanformer.export.parity import Comparison
 from leanformer.export.run import Origin, Samples, export_model
 from leanformer.model.generate import translate
@@ -96,11 +96,11 @@ def test_a_changed_weight_is_noticed(translator: Path, tmp_path: Path, monkeypat
     form = FORMATS["ctranslate2"]
     write = form.write
 
-    def write_another(model: PreTrainedModel, directory: Path, precision: Any) -> None:
+    def write_another(model: PreTrainedModel, directory: Path, precision: Any) -> OpenWriter | None:
         changed = lf.load(translator)
         with torch.no_grad():
             changed.model.decoder.layers[0].cross_attention.norm.bias[0] += 0.1
-        write(changed, directory, precision)
+        return write(changed, directory, precision)
 
     out = tmp_path / "exported"
     exported(translator, out)

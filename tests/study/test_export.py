@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
-from leanformer.export.base import FORMATS, Format, WritesLogits
+from leanformer.export.base import FORMATS, Format
 from leanformer.results.reader import read_results
 from leanformer.runtime.engines.base import ENGINES
 from leanformer.runtime.manifest import Precision
@@ -38,9 +38,6 @@ class Weights(Format):
 
     def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> None:
         lf.save(model, directory / "weights")
-
-    def writer(self, model: PreTrainedModel, directory: Path) -> WritesLogits:
-        raise AssertionError("a classifier writes nothing")
 
 
 class Runs:

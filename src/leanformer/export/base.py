@@ -20,6 +20,7 @@ WritesLogits = Callable[[Sequence[Sequence[int]], int], list[Logits]]
 """Ids of the sources of one batch, each with its end mark, and most ids of a translation -> for each source the logits
 of every subword that is written, the end mark included. Those of subwords that are never written may be minus infinity.
 """
+OpenWriter = Callable[[], WritesLogits]
 
 
 class Format(ABC):
@@ -51,7 +52,7 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> None:
+    def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> OpenWriter | None:
         """Writes the engine's files. Tokenizers, manifest and card are written by the caller.
 
         Args:
@@ -59,17 +60,11 @@ class Format(ABC):
             directory: It exists, and is empty or holds other files.
             precision: The precision of the weights.
 
+        Returns:
+            Of a translator, what opens it in the engine to see its logits, for the check of parity in float32.
+
         Raises:
             LeanformerError: As ``check``.
-        """
-
-    @abstractmethod
-    def writer(self, model: PreTrainedModel, directory: Path) -> WritesLogits:
-        """Writes greedily and tells the logits, for the check of parity of a translator in float32.
-
-        Args:
-            model: The translator.
-            directory: Where ``write`` has written it.
         """
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from transformers import PreTrainedModel
 from leanformer.blocks.kit.base import AttentionWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
-from leanformer.export.base import FORMATS, Format, Logits, WritesLogits
+from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLogits
 from leanformer.export.generation import never_written
 from leanformer.model.family import Family, find_family
 from leanformer.model.layers import OpenLayer, Sublayer
@@ -93,7 +94,7 @@ class CTranslate2(Format):
         _stacks(model)
         never_written(model)
 
-    def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> None:
+    def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> OpenWriter:
         with torch.no_grad():
             spec = _specification(copy.deepcopy(model))  # quantization writes into the weights that it is given
             spec.validate()
@@ -101,24 +102,27 @@ class CTranslate2(Format):
             place = directory / DIRECTORY
             place.mkdir()
             spec.save(str(place))
+        return partial(_writer, place)
 
-    def writer(self, model: PreTrainedModel, directory: Path) -> WritesLogits:
-        translator = _library("ctranslate2").Translator(str(directory / DIRECTORY), device="cpu", inter_threads=1)
 
-        def write(sources: Sequence[Sequence[int]], max_tokens: int) -> list[Logits]:
-            results = translator.translate_batch(
-                [[str(token) for token in ids] for ids in sources],
-                beam_size=1,
-                max_batch_size=1,  # in a larger one the logits of what has ended are lost
-                max_input_length=0,
-                min_decoding_length=0,
-                max_decoding_length=max_tokens,
-                return_logits_vocab=True,
-                return_end_token=True,
-            )
-            return [np.stack([np.asarray(step) for step in result.logits[0]]) for result in results]
+def _writer(place: Path) -> WritesLogits:
+    """Writes with what was saved, a source at a time: in a larger batch the logits of what has ended are lost."""
+    translator = _library("ctranslate2").Translator(str(place), device="cpu", inter_threads=1)
 
-        return write
+    def write(sources: Sequence[Sequence[int]], max_tokens: int) -> list[Logits]:
+        results = translator.translate_batch(
+            [[str(token) for token in ids] for ids in sources],
+            beam_size=1,
+            max_batch_size=1,
+            max_input_length=0,
+            min_decoding_length=0,
+            max_decoding_length=max_tokens,
+            return_logits_vocab=True,
+            return_end_token=True,
+        )
+        return [np.stack([np.asarray(step) for step in result.logits[0]]) for result in results]
+
+    return write
 
 
 FORMATS.add(CTranslate2.name, CTranslate2())

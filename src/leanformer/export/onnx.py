@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +13,13 @@ from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.translating import up_to_end
-from leanformer.export.base import FORMATS, Format, Logits, WritesLogits
+from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLogits
 from leanformer.model.family import find_family
 from leanformer.runtime.engines.onnx import translator_inputs
 from leanformer.runtime.manifest import PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    import onnx
+    from leanformer.export.graphs.translator import TranslatorGraphs
 
 FILE = "model.onnx"
 
@@ -48,49 +49,47 @@ class Onnx(Format):
                 "install them: pip install 'leanformer[train,onnx]'"
             )
 
-    def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> None:
+    def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> OpenWriter | None:
         """Writes ``model.onnx``, and beyond 2 GB ``model.onnx.data`` with its weights; see ``Format``."""
         self.check(model, precision)
         import onnx
 
         from leanformer.export.graphs.precision import to_float16, to_int8
 
-        graph = _graph(model)
+        opener: OpenWriter | None = None
+        if find_family(model).task == "translation":
+            from leanformer.export.graphs.translator import TranslatorGraphs
+
+            traced = TranslatorGraphs(model)
+            graph, opener = traced.graph(), partial(_writer, traced, model)
+        else:
+            from leanformer.export.graphs.classifier import classifier_graph
+
+            graph = classifier_graph(model)
         if precision == "int8":
             graph = to_int8(graph)
         elif precision == "float16":
             graph = to_float16(graph)
         large = graph.ByteSize() > LARGEST_FILE
         onnx.save(graph, directory / FILE, save_as_external_data=large, location=f"{FILE}.data" if large else None)
-
-    def writer(self, model: PreTrainedModel, directory: Path) -> WritesLogits:
-        """By the same graph with one output more; see ``Format``."""
-        import onnxruntime
-
-        from leanformer.export.graphs.translator import translator_graph
-
-        pad_id, end_id = model.generation_config.pad_token_id, model.generation_config.eos_token_id
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = torch.get_num_threads()
-        graph = translator_graph(model, with_logits=True).SerializeToString()
-        session = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
-
-        def write(sources: Sequence[Sequence[int]], max_tokens: int) -> list[Logits]:
-            tokens, logits = session.run(["tokens", "logits"], translator_inputs(sources, pad_id, max_tokens))
-            return [rows[: len(up_to_end(ids, end_id))] for ids, rows in zip(tokens.tolist(), logits, strict=True)]
-
-        return write
+        return opener
 
 
-def _graph(model: PreTrainedModel) -> onnx.ModelProto:
-    """The graph in float32."""
-    if find_family(model).task == "translation":
-        from leanformer.export.graphs.translator import translator_graph
+def _writer(traced: TranslatorGraphs, model: PreTrainedModel) -> WritesLogits:
+    """Writes with the same graph, which has one output more."""
+    import onnxruntime
 
-        return translator_graph(model)
-    from leanformer.export.graphs.classifier import classifier_graph
+    pad_id, end_id = model.generation_config.pad_token_id, model.generation_config.eos_token_id
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    graph = traced.graph(with_logits=True).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
 
-    return classifier_graph(model)
+    def write(sources: Sequence[Sequence[int]], max_tokens: int) -> list[Logits]:
+        tokens, logits = session.run(["tokens", "logits"], translator_inputs(sources, pad_id, max_tokens))
+        return [rows[: len(up_to_end(ids, end_id))] for ids, rows in zip(tokens.tolist(), logits, strict=True)]
+
+    return write
 
 
 FORMATS.add(Onnx.name, Onnx())

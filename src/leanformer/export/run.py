@@ -19,7 +19,7 @@ from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.files import replace_directory, write_atomically
 from leanformer.core.paths import check_directory
 from leanformer.data.tokenizers import TranslationTokenizer
-from leanformer.export.base import FORMATS, Format
+from leanformer.export.base import FORMATS, Format, OpenWriter
 from leanformer.export.card import card
 from leanformer.export.parity import Comparison, Progress, compare_classifiers, compare_translators
 from leanformer.measure.inputs import image_input
@@ -150,7 +150,7 @@ def export_model(
     written: list[Manifest] = []
 
     def fill(directory: Path) -> None:
-        form.write(ready, directory, precision)
+        opener = form.write(ready, directory, precision)
         size = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
         texts = None if tokenizer is None else _write_tokenizer(tokenizer, ready, directory)
         manifest = Manifest(
@@ -174,7 +174,7 @@ def export_model(
             decision=origin.decision,
             versions=_versions(form),
         )
-        found = _compare(form, ready, directory, manifest, tokenizer, samples, progress)
+        found = _compare(opener, ready, directory, manifest, tokenizer, samples, progress)
         if not found.inputs:
             raise LeanformerError(f"{samples.described}: holds no input that the model can read; give other data")
         if precision == "float32":
@@ -228,7 +228,7 @@ def _write_tokenizer(tokenizer: TranslationTokenizer, model: PreTrainedModel, di
 
 
 def _compare(
-    form: Format,
+    opener: OpenWriter | None,
     model: PreTrainedModel,
     directory: Path,
     manifest: Manifest,
@@ -237,7 +237,7 @@ def _compare(
     progress: Progress,
 ) -> Comparison:
     """Compares what was written with its model, in its engine."""
-    engine = ENGINES[form.name](directory, manifest, EngineOptions(threads=torch.get_num_threads()))
+    engine = ENGINES[manifest.format](directory, manifest, EngineOptions(threads=torch.get_num_threads()))
     if tokenizer is None:
         images = cast(Iterable[NDArray[np.float32]], samples.items)
         return compare_classifiers(model, cast(Classifies, engine), images, progress)
@@ -245,7 +245,7 @@ def _compare(
     return compare_translators(
         model,
         cast(Generates, engine),
-        form.writer(model, directory) if manifest.precision == "float32" else None,
+        opener() if opener is not None and manifest.precision == "float32" else None,
         tokenizer,
         TextTokenizer(directory, manifest.texts),
         cast(Iterable[str], samples.items),

@@ -106,44 +106,53 @@ class Search:
         return first, bias
 
 
-def translator_graph(model: PreTrainedModel, with_logits: bool = False) -> onnx.ModelProto:
-    """The graph of a translator with the whole greedy search in it, in float32.
-
-    Its inputs, of any batch and any length that the model takes:
-
-    - ``input_ids``, int64, (batch, source): each source with its end mark, padded at the right;
-    - ``attention_mask``, int64, likewise: 1 at tokens, 0 at padding;
-    - ``max_new_tokens``, int64, a scalar: most tokens of a translation, the end mark included.
-
-    Its outputs:
-
-    - ``tokens``, int64, (batch, written): the translations without the start mark, up to the end mark, then padding.
-      They are what ``generate`` writes greedily; one of the greatest length ends with a forced end mark.
-    - ``logits``, with ``with_logits``, float32, (batch, chosen, vocabulary): what each token was chosen by, minus
-      infinity at tokens that may not be written. ``chosen`` is ``written``, or one less where the end was forced, which
-      takes no step of the decoder (but for ``max_new_tokens`` 1, where both are 1).
+class TranslatorGraphs:
+    """A translator that is traced, from which graphs are made.
 
     Args:
         model: A Marian or BART, or a student of one, on the CPU, in float32 and evaluation mode. It is not changed.
-        with_logits: Whether the graph has the second output, with which it can be compared with the model.
 
     Raises:
-        LeanformerError: The model's generation settings ask for what the graph does not do, or it reads too few tokens.
+        LeanformerError: The model's generation settings ask for what a graph does not do, or it reads too few tokens.
     """
-    limits = most_tokens(model)
-    if min(limits) < LEAST_TOKENS:
-        raise LeanformerError(
-            f"the model reads at most {min(limits)} tokens, and a graph is made for {LEAST_TOKENS} or more; "
-            "make the model's blocks with a greater max_length"
-        )
-    search = Search.of(model)
-    traced = programs(model, search.start, *search.biases(model))
-    first, following = _trace(traced)
-    graph = _Stitching(traced, first.graph, following.graph, search, with_logits).graph()
-    whole = ir.Model(graph, ir_version=10, producer_name="leanformer")
-    with quiet():
-        finish(whole)
-    return ir.serde.serialize_model(whole)
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        limits = most_tokens(model)
+        if min(limits) < LEAST_TOKENS:
+            raise LeanformerError(
+                f"the model reads at most {min(limits)} tokens, and a graph is made for {LEAST_TOKENS} or more; "
+                "make the model's blocks with a greater max_length"
+            )
+        self._search = Search.of(model)
+        self._programs = programs(model, self._search.start, *self._search.biases(model))
+        self._first, self._following = _trace(self._programs)
+
+    def graph(self, with_logits: bool = False) -> onnx.ModelProto:
+        """The graph with the whole greedy search in it, in float32.
+
+        Its inputs, of any batch and any length that the model takes:
+
+        - ``input_ids``, int64, (batch, source): each source with its end mark, padded at the right;
+        - ``attention_mask``, int64, likewise: 1 at tokens, 0 at padding;
+        - ``max_new_tokens``, int64, a scalar: most tokens of a translation, the end mark included.
+
+        Its outputs:
+
+        - ``tokens``, int64, (batch, written): the translations without the start mark, up to the end mark, then
+          padding. They are what ``generate`` writes greedily; one of the greatest length ends with a forced end mark.
+        - ``logits``, with ``with_logits``, float32, (batch, chosen, vocabulary): what each token was chosen by, minus
+          infinity at tokens that may not be written. ``chosen`` is ``written``, or one less where the end was forced,
+          which takes no step of the decoder (but for ``max_new_tokens`` 1, where both are 1).
+
+        Args:
+            with_logits: Whether the graph has the second output, with which it can be compared with the model.
+        """
+        first, following = (traced.graph.clone() for traced in (self._first, self._following))
+        graph = _Stitching(self._programs, first, following, self._search, with_logits).graph()
+        whole = ir.Model(graph, ir_version=10, producer_name="leanformer")
+        with quiet():
+            finish(whole)
+        return ir.serde.serialize_model(whole)
 
 
 def _trace(traced: Programs) -> tuple[ir.Model, ir.Model]:
