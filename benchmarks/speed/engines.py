@@ -12,6 +12,7 @@ import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,7 +82,8 @@ class Group:
     """Models that are compared with one another; the first is the reference of ``speed``.
 
     Args:
-        name: In the table.
+        key: The table's name.
+        name: In words.
         make: Makes the model.
         ways: What is measured; the first is the reference.
         batches: Images or sentences of a call.
@@ -89,6 +91,7 @@ class Group:
         written: Subwords that are written for each.
     """
 
+    key: str
     name: str
     make: Callable[[], PreTrainedModel]
     ways: Sequence[Way]
@@ -130,26 +133,13 @@ def _marian(
     return model
 
 
-def _layers(kept: int, of: int) -> Plan:
-    return {} if kept == of else {"decoder.layers": {"keep": kept}}
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 
 
-def groups(quick: bool) -> list[Group]:
-    """What is measured; with ``quick`` on tiny models."""
-    if quick:
-        mnist, deit = (lambda: _vit(16, 6, 4, 7, 28, 1)), (lambda: _vit(192, 1, 3, 16, 32, 3))
-        small, large = (lambda: _marian(16, (1, 3), 2, 32, 300, 64)), (lambda: _marian(32, (1, 6), 2, 64, 300, 64))
-        lengths, long, targets, kept = (8, 6), (16, 12), (200, 150), 150
-        grid = {**THIN_GRID, "*.self_attention": {**GRID, "groups": 16}}
-    else:
-        mnist, deit = (lambda: _vit(64, 6, 4, 7, 28, 1)), (lambda: _vit(192, 12, 3, 16, 224, 3))
-        small = lambda: _marian(128, (3, 3), 8, 512, 8000, 512)  # noqa: E731
-        large = lambda: _marian(512, (6, 6), 8, 2048, 58101, 512)  # noqa: E731
-        lengths, long, targets, kept = (16, 20), (400, 400), (4000, 2000), 8000
-        grid = THIN_GRID
-    few, fewest = targets
-    one, two = _layers(1, 3), _layers(2, 3)
-    students: list[tuple[str, Plan, int | None]] = [
+def _students(few: int, fewest: int) -> list[tuple[str, Plan, int | None]]:
+    """Name, plan and target subwords of translators that CTranslate2 can hold."""
+    one, two = {"decoder.layers": {"keep": 1}}, {"decoder.layers": {"keep": 2}}
+    return [
         ("the whole teacher", {}, None),
         ("decoder without MLP", NO_DECODER_MLP, None),
         ("two decoder layers without MLP", {**two, **NO_DECODER_MLP}, None),
@@ -162,62 +152,86 @@ def groups(quick: bool) -> list[Group]:
         (f"the whole teacher, {fewest:,} targets", {}, fewest),
         (f"one decoder layer without MLP, {fewest:,} targets", {**one, **NO_DECODER_MLP}, fewest),
     ]
-    precisions: tuple[Precision, ...] = ("float32", "int8")
-    ships = {**_layers(2, 6), **NO_DECODER_MLP}
+
+
+def quick_groups() -> list[Group]:
+    """The first and the third of ``groups`` on tiny models, with few ways."""
+    grid = {**THIN_GRID, "*.self_attention": {**GRID, "groups": 16}}
+    vit, marian = partial(_vit, 16, 6, 4, 7, 28, 1), partial(_marian, 16, (1, 3), 2, 32, 300, 64)
+    names = [_students(200, 150)[number] for number in (0, 8)]
+    return [
+        Group("mnist", "tiny", vit, [Way("ViT, eager", "torch"), Way("grid", "onnx", plan=grid)], (1, 2)),
+        Group("small", "tiny", marian, [Way(name, "ctranslate2", "int8", *what) for name, *what in names], (1,), 8, 6),
+    ]
+
+
+def groups() -> list[Group]:
+    """What is measured."""
+    small = partial(_marian, 128, (3, 3), 8, 512, 8000, 512)
+    one = {"decoder.layers": {"keep": 1}, **NO_DECODER_MLP}
+    two = {"decoder.layers": {"keep": 2}, **NO_DECODER_MLP}
+    kept = 8000
     return [
         Group(
+            "mnist",
             "MNIST's shape (d = 64, 6 layers, 17 tokens)",
-            mnist,
+            partial(_vit, 64, 6, 4, 7, 28, 1),
             [
                 Way("ViT, eager", "torch"),
                 Way("ViT", "onnx"),
-                Way("grid with a thin MLP, eager", "torch", plan=grid),
-                Way("grid with a thin MLP", "onnx", plan=grid),
+                Way("grid with a thin MLP, eager", "torch", plan=THIN_GRID),
+                Way("grid with a thin MLP", "onnx", plan=THIN_GRID),
                 Way("extreme form", "onnx", plan=EXTREME),
             ],
             (1, 32),
         ),
         Group(
+            "deit",
             "DeiT-tiny's shape (d = 192, 12 layers, 197 tokens)",
-            deit,
+            partial(_vit, 192, 12, 3, 16, 224, 3),
             [
                 Way("ViT, eager", "torch"),
-                *(Way("ViT", "onnx", precision) for precision in precisions),
-                *(Way("grid with a thin MLP", "onnx", precision, TINY_GRID) for precision in precisions),
-                *(Way("extreme form", "onnx", precision, EXTREME) for precision in precisions),
+                *(Way("ViT", "onnx", precision) for precision in PRECISIONS),
+                *(Way("grid with a thin MLP", "onnx", precision, TINY_GRID) for precision in PRECISIONS),
+                *(Way("extreme form", "onnx", precision, EXTREME) for precision in PRECISIONS),
             ],
             (1,),
         ),
         Group(
+            "small",
             "translator, d = 128, 3 + 3 layers, 8,000 subwords",
             small,
             [
-                *(Way(name, "ctranslate2", "float32", plan, words) for name, plan, words in students),
-                *(Way(name, "ctranslate2", "int8", plan, words) for name, plan, words in students),
-                *(Way("the whole teacher", "onnx", precision) for precision in precisions),
-                Way("one decoder layer without MLP", "onnx", plan={**one, **NO_DECODER_MLP}),
+                *(Way(name, "ctranslate2", "float32", *what) for name, *what in _students(4000, 2000)),
+                *(Way(name, "ctranslate2", "int8", *what) for name, *what in _students(4000, 2000)),
+                *(Way("the whole teacher", "onnx", precision) for precision in PRECISIONS),
+                Way("one decoder layer without MLP", "onnx", plan=one),
                 Way("ssru in the decoder", "onnx", plan={"decoder.*.self_attention": "ssru"}),
                 Way("all attention by slots", "onnx", plan=SLOTS),
             ],
             (1, 32),
-            *lengths,
+            16,
+            20,
         ),
         Group(
+            "large",
             "translator, d = 512, 6 + 6 layers, 58,101 subwords",
-            large,
+            partial(_marian, 512, (6, 6), 8, 2048, 58101, 512),
             [
-                *(Way("the whole teacher", "ctranslate2", precision) for precision in precisions),
-                *(Way(f"the whole teacher, {kept:,} targets", "ctranslate2", p, {}, kept) for p in precisions),
+                *(Way("the whole teacher", "ctranslate2", precision) for precision in PRECISIONS),
+                *(Way(f"the whole teacher, {kept:,} targets", "ctranslate2", p, {}, kept) for p in PRECISIONS),
                 *(
-                    Way(f"two decoder layers without MLP, {kept:,} targets", "ctranslate2", p, ships, kept)
-                    for p in precisions
+                    Way(f"two decoder layers without MLP, {kept:,} targets", "ctranslate2", p, two, kept)
+                    for p in PRECISIONS
                 ),
             ],
             (1, 32),
-            *lengths,
+            16,
+            20,
         ),
         Group(
-            f"translator, d = 128, texts of {long[0]} tokens",
+            "long",
+            "translator, d = 128, texts of 400 tokens",
             small,
             [
                 Way("the whole teacher", "onnx"),
@@ -225,7 +239,8 @@ def groups(quick: bool) -> list[Group]:
                 Way("the whole teacher", "ctranslate2"),
             ],
             (8,),
-            *long,
+            400,
+            400,
         ),
     ]
 
@@ -327,15 +342,15 @@ def _bytes(directory: Path) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", type=int, nargs="+", help="the numbers of groups, from 0; by default all")
+    parser.add_argument("--only", nargs="+", choices=[group.key for group in groups()], help="by default all groups")
 
 
 def measure(arguments: argparse.Namespace) -> Result:
     """The times of all groups."""
     rounds = max(arguments.rounds, fewest_rounds())
     found = []
-    for number, group in enumerate(groups(arguments.quick)):
-        if arguments.only is None or number in arguments.only:
+    for group in quick_groups() if arguments.quick else groups():
+        if arguments.only is None or group.key in arguments.only:
             found.append(_measured(group, rounds, arguments.threads))
             progress(f"{group.name}: done")
     return {"groups": found, "machine": machine()}
@@ -373,7 +388,7 @@ def _measured(group: Group, rounds: int, threads: int) -> dict[str, Any]:
                     "tokens": own.tokens,
                     "rounds": {"wall_ms": own.wall_ms, "cpu_ms": own.cpu_ms},
                 }
-    return {"name": group.name, "source": group.source, "written": group.written, "rows": rows}
+    return {"key": group.key, "name": group.name, "source": group.source, "written": group.written, "rows": rows}
 
 
 # The page
@@ -381,9 +396,7 @@ def _measured(group: Group, rounds: int, threads: int) -> dict[str, Any]:
 
 def tables(result: Result) -> Tables:
     """A table for each group."""
-    names = ("mnist", "deit", "small", "large", "long")
-    known = [group.name for group in groups(result["quick"])]
-    return {names[known.index(group["name"])]: _table(group) for group in result["groups"]}
+    return {group["key"]: _table(group) for group in result["groups"]}
 
 
 def _table(group: Mapping[str, Any]) -> str:
