@@ -70,7 +70,10 @@ def make(make_translator: MakeModel) -> Callable[..., PreTrainedModel]:
         model = make_translator(family, **{**sizes, **settings})
         if not plan:
             return model
-        model = lf.reduce(model, plan)
+        try:
+            model = lf.reduce(model, plan)
+        except LeanformerError:  # a block may be for a decoder alone
+            model = lf.reduce(model, {site.replace("*", "decoder.*", 1): block for site, block in plan.items()})
         generator = torch.Generator().manual_seed(1)
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -152,7 +155,8 @@ def test_steps_of_a_graph_are_the_models(plan: str, make: MakeModel) -> None:
 
 
 def test_a_graph_writes_what_the_model_writes(make: MakeModel) -> None:
-    plan = {"encoder.0.self_attention": {"block": "mixer", "max_distance": 3}, "decoder.0.self_attention": "slots"}
+    # As little as is enough, because tracing takes seconds: a block's state and an attention that reads the source.
+    plan = {"encoder.0.layer": "none", "decoder.0.self_attention": "slots", "decoder.0.mlp": "none"}
     # A decoder with words of its own, of which two are never written.
     model = make(plan, decoder_vocab_size=30, share_encoder_decoder_embeddings=False)
     model.generation_config.bad_words_ids = [[PADDING], [7]]

@@ -40,7 +40,8 @@ class AverageModule(SumsModule):
         states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
         if not self.causal:
             return self.pooled(inputs, states, real)
-        entries = torch.cat([wide(states), real[..., None].to(wide(states).dtype)], dim=-1)  # the last one counts
+        counts = real[..., None].to(wide(states).dtype).expand_as(states[..., :1])
+        entries = torch.cat([wide(states), counts], dim=-1)
         start = state.tensors["sums"] if state is not None and state.tensors else entries.new_zeros(1, 1, 1)
         sums = running_sum(entries[:, :, None], start[:, None])[:, :, 0]  # (batch, tokens, d_model + 1)
         if state is not None:

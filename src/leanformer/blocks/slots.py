@@ -305,6 +305,8 @@ class SlotsModule(HeadsModule):
         padding = torch.zeros_like(real, dtype=scores.dtype).masked_fill_(~real, torch.finfo(scores.dtype).min)
         scores += padding[..., None]
         values = self._by_head(self.value(states))
+        if torch.compiler.is_exporting():  # engines are slow with a softmax over any dimension but the last
+            return (scores.mT.softmax(dim=-1).to(values.dtype) @ values).mT
         # Slots last: a decoding step's product with the gates takes a third of the time so.
         return values.mT @ scores.softmax(dim=2).to(values.dtype)
 
