@@ -154,6 +154,7 @@ def test_steps_of_a_graph_are_the_models(plan: str, make: MakeModel) -> None:
     torch.testing.assert_close(torch.stack(steps, dim=1), expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.long
 def test_a_graph_writes_what_the_model_writes(make: MakeModel) -> None:
     # As little as is enough, because tracing takes seconds: a block's state and an attention that reads the source.
     plan = {"encoder.0.layer": "none", "decoder.0.self_attention": "slots", "decoder.0.mlp": "none"}
