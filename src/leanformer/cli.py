@@ -189,6 +189,8 @@ def run(
         console.print(Text(printable(line)))
     if result.results["ship"] is not None:
         console.print(Text(printable(f"model:  {result.directory / result.results['ship']}")), soft_wrap=True)
+    if result.results["shipped"] is not None:
+        console.print(Text(printable(f"shipped: {result.directory / result.results['shipped']}")), soft_wrap=True)
     console.print(Text(printable(f"report: {result.report}")), soft_wrap=True)
     if result.recommended is None:
         raise typer.Exit(NOTHING_RECOMMENDED)

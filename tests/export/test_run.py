@@ -90,6 +90,9 @@ def test_an_exported_translator(translator: Path, tmp_path: Path) -> None:
     for part in ("**accept**", "It loses little.", "| 40 | 39 to 41 |", "study `words`", "`decoder.1.layer`: `none`"):
         assert part in card
     assert "the same translation for 40 of 40 inputs, logits within" in card
+    assert "decision on the trained model, before it was exported:" in card
+    exported(translator, out, origin=Origin("words", "lean", 3, decision | {"exported": True}))
+    assert "decision on this exported model:" in (out / "README.md").read_text()
 
 
 def test_a_changed_weight_is_noticed(translator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

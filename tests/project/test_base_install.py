@@ -133,6 +133,7 @@ COMMANDS = {
     "predict": ["model", "text.txt"],
     "export": ["model", "--to", "onnx"],
     "inspect": ["model", "digits"],
+    "bench": ["model"],
     "report": ["run"],
 }
 RUNS = """
@@ -172,8 +173,9 @@ def commands(python: Callable[..., Any], tmp_path_factory: pytest.TempPathFactor
         (directory / name).mkdir()
     (directory / "model" / "config.json").write_text('{"model_type": "marian"}')
     before = sorted(directory.rglob("*"))
+    mistyped = [["predict", "modle", "text.txt"], ["translate", "modle", "text.txt"]]
     helps = [["--version"], ["--help"], *([name, "--help"] for name in COMMANDS)]
-    lines = [*helps, ["run", "wrong.yaml"], *([name, *arguments] for name, arguments in COMMANDS.items())]
+    lines = [*helps, ["run", "wrong.yaml"], *mistyped, *([name, *arguments] for name, arguments in COMMANDS.items())]
     told = python(RUNS, json.dumps(lines), cwd=directory)
     assert sorted(directory.rglob("*")) == before
     return {" ".join(line): Told(*ended) for line, ended in zip(lines, told, strict=True)}
@@ -208,6 +210,16 @@ def test_a_mistake_is_told_before_a_missing_package(commands: dict[str, Told]) -
     told = commands["run wrong.yaml"]
     assert told.code == 2
     assert told.error.startswith("leanformer: error: wrong.yaml: unknown key 'nonsense'")
+
+
+@pytest.mark.parametrize("name", ["predict", "translate"])
+def test_a_mistyped_directory_is_told_with_a_missing_package(name: str, commands: dict[str, Told]) -> None:
+    told = commands[f"{name} modle text.txt"]
+    assert (told.code, told.out) == (2, "")
+    assert told.error == (
+        "leanformer: error: modle: not an exported directory (it has no manifest.json), and any other model needs "
+        "packages that are not installed (torch); install them: pip install 'leanformer[train]'\n"
+    )
 
 
 def test_completion_needs_nothing_more(python: Callable[..., Any], tmp_path: Path) -> None:

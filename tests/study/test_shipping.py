@@ -12,6 +12,7 @@ import sacrebleu
 from studies import results_of, rows_of, run
 
 import leanformer as lf
+from leanformer.__main__ import main
 from leanformer.config.base import Precision, Runtime, ShipConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.decide.decision import Decision, recommend
@@ -150,6 +151,37 @@ def test_costs_are_those_of_the_engine(finished: Path) -> None:
     assert "exported models in CTranslate2" in results["method"]["cost"]
     assert results["shipped"] == rows_of(finished)[results["recommended"]]["artifact"]["directory"]
     assert results["ship"].startswith(f"trials/{results['recommended'].removesuffix('-int8')}/seed-")
+
+
+def test_an_export_by_hand_says_what_was_decided_on_it(finished: Path, tmp_path: Path) -> None:
+    rows = {name: row for name, row in rows_of(finished).items() if name.startswith("lean")}
+    seed = rows["lean"]["artifact"]["seed"]
+    other = 1 - seed
+
+    numbers = {"train": 20, "validation": 2, "test": 2, "largest": 100}
+    data = {"source": "number-words", "numbers": numbers}
+
+    def decision(seed: int, precision: str) -> Any:
+        model = finished / f"trials/lean/seed-{seed}/model"
+        return lf.export(model, "ctranslate2", precision, tmp_path / "out", data).manifest.decision
+
+    of_exported = decision(seed, "float32")
+    assert of_exported["exported"]
+    assert all(of_exported[key] == rows["lean"][key] for key in ("decision", "reason", "quality", "difference"))
+    assert decision(seed, "int8")["quality"] == rows["lean-int8"]["quality"]
+    of_trained = decision(other, "float32")
+    assert not of_trained["exported"]
+    assert of_trained["quality"] == rows["lean"]["recipe"]["quality"]
+
+
+def test_the_command_names_what_to_deploy(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["leanformer", "run", str(finished / "study.yaml"), "--out", str(finished)])
+    with pytest.raises(SystemExit):
+        main()
+    shipped = results_of(finished)["shipped"]
+    assert f"shipped: {finished / shipped}\n" in capsys.readouterr().out
 
 
 def test_nothing_is_exported_twice(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

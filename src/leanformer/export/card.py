@@ -86,7 +86,8 @@ def _decision(manifest: Manifest) -> Iterator[str]:
     yield "## Decision"
     yield ""
     if decision.get("decision"):
-        yield f"The study's decision on the trained model, before it was exported: **{decision['decision']}**."
+        what = "this exported model" if decision.get("exported") else "the trained model, before it was exported"
+        yield f"The study's decision on {what}: **{decision['decision']}**."
     if decision.get("reason"):
         yield str(decision["reason"])
     yield ""

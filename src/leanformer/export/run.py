@@ -68,7 +68,8 @@ class Origin:
         study: The study's name.
         candidate: The candidate's.
         seed: The training's.
-        decision: The keys ``decision``, ``reason``, ``metric``, ``quality`` and ``difference`` of its results.
+        decision: The keys ``decision``, ``reason``, ``metric``, ``quality`` and ``difference`` of its results,
+            and ``exported``: whether it is on this very export, else on the trained model.
     """
 
     study: str | None = None

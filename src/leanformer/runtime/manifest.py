@@ -139,8 +139,9 @@ class Manifest(Record):
         texts: Of a translator.
         bytes: Size of the engine's files, without tokenizer and card.
         parity: The comparison with the source.
-        decision: What the study decided on this model: ``decision``, ``reason``, ``metric``, ``quality`` and
-            ``difference``; None where it comes from no run.
+        decision: What the study decided on this model: ``decision``, ``reason``, ``metric``, ``quality``,
+            ``difference`` and ``exported``, which says whether it was decided on the exported model; None where it
+            comes from no run.
         versions: Package -> version that made it.
         files: File -> SHA-256 of all other files of the directory, paths relative to it.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from leanformer.core.errors import LeanformerError
+from leanformer.core.extras import not_installed, require
 from leanformer.core.translating import Ids, Tokenizer
 from leanformer.runtime import Classifier, load
 from leanformer.runtime.manifest import is_exported
@@ -55,6 +56,7 @@ def open_model(model: str, device: str, threads: int | None) -> Classifier | Tra
     """
     if is_exported(Path(os.path.expanduser(model))):
         return load(model, threads, device)
+    _require_torch(model)
     from leanformer.serve.torch_models import open_torch_model  # loads PyTorch, which takes seconds
 
     return open_torch_model(model, device, threads)
@@ -71,6 +73,23 @@ def open_translator(model: str, device: str, threads: int | None) -> Translates:
         if isinstance(opened, Classifier):
             raise LeanformerError(f"{model}: a model for image-classification, not a translator")
         return opened
+    _require_torch(model)
     from leanformer.serve.torch_models import open_torch_translator
 
     return open_torch_translator(model, device, threads)
+
+
+def _require_torch(model: str) -> None:
+    """Without PyTorch a path may as well be mistyped, unless a model for it is there: then both are told.
+
+    Raises:
+        LeanformerError: PyTorch is not installed, and there is no such model's directory.
+        ModuleNotFoundError: PyTorch is not installed.
+    """
+    try:
+        require("torch")
+    except ModuleNotFoundError as error:
+        if Path(os.path.expanduser(model), "config.json").is_file():
+            raise
+        what = f"{model}: not an exported directory (it has no manifest.json), and any other model"
+        raise not_installed(error, what) or error from None

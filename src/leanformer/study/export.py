@@ -34,6 +34,7 @@ from leanformer.runtime.classifier import Classifier
 from leanformer.runtime.engines.base import Classifies
 from leanformer.runtime.manifest import Manifest
 from leanformer.study.inspect import study_of_data
+from leanformer.study.shipping import EXPORTED
 from leanformer.tasks.base import open_task
 
 STUDY, RESULTS = "study.yaml", "results.json"
@@ -87,7 +88,7 @@ def export(
     if data is not None and not isinstance(data, str | Mapping):
         raise LeanformerError(f"data: give a source or a mapping of its keys, not {quoted(data)}")
     _, chosen = find_format(to, precision)
-    source, origin, study = _found(fspath(model))
+    source, origin, study = _found(fspath(model), (to, precision))
     place = Path("exports") / f"{_name(source, origin)}-{to}-{precision}" if out is None else as_path(out, "out")
     check_place(place)
     console = console or Console(stderr=True)
@@ -113,8 +114,12 @@ def export(
 # Where a model comes from
 
 
-def _found(given: str) -> tuple[str, Origin, Study | None]:
+def _found(given: str, form: tuple[str, str]) -> tuple[str, Origin, Study | None]:
     """The model's directory or hub id, the run that it comes from, and that run's study.
+
+    Args:
+        given: A run directory, or the model's directory or hub id.
+        form: Format and precision of the export.
 
     Raises:
         LeanformerError: A run directory has no results, or recommends nothing.
@@ -132,23 +137,36 @@ def _found(given: str) -> tuple[str, Origin, Study | None]:
         return given, Origin(), None
     candidate, seed = trial[1], int(trial[2])
     study = read_study(run / STUDY)
-    return given, Origin(study.name, candidate, seed, _decision(run, candidate)), study
+    return given, Origin(study.name, candidate, seed, _decision(run, candidate, seed, form)), study
 
 
-def _decision(run: Path, candidate: str) -> dict[str, Any] | None:
-    """What a study decided on a model; None where it has not decided yet, or knows no such model."""
+def _decision(run: Path, candidate: str, seed: int, form: tuple[str, str]) -> dict[str, Any] | None:
+    """What a study decided on a model; None where it has not decided on it.
+
+    A study that ships decides on exports. Where it has none of this model in this format and precision, its decision
+    on the recipe is taken, which is the one on the trained models.
+    """
     if not (run / RESULTS).is_file():
         return None
     results = read_results(run)
-    row = next((row for row in rows_of(results) if row["name"] == candidate), None)
-    if row is None:
+    rows = rows_of(results)
+    place = f"exports/{candidate}/{'-'.join(form)}/{EXPORTED}"
+    shipped = [row["artifact"] for row in rows]
+    exported = [a is not None and (a["directory"], a["seed"]) == (place, seed) for a in shipped]
+    if True in exported:
+        decided = rows[exported.index(True)]
+    else:
+        row = next((row for row in rows if row["name"] == candidate), None)
+        decided = row if row is None or row["artifact"] is None else row["recipe"]
+    if decided is None:
         return None
     return {
-        "decision": row["decision"],
-        "reason": row["reason"],
+        "decision": decided["decision"],
+        "reason": decided["reason"],
         "metric": results["metric"],
-        "quality": row["quality"],
-        "difference": row["difference"],
+        "quality": decided["quality"],
+        "difference": decided["difference"],
+        "exported": True in exported,
     }
 
 
