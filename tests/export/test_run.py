@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from exported import write_classifier
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -19,7 +20,7 @@ from leanformer.core.files import sha256
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.export.base import FORMATS, OpenWriter
 from leanformer.export.parity import Comparison
-from leanformer.export.run import Origin, Samples, export_model
+from leanformer.export.run import Origin, Samples, check_place, export_model
 from leanformer.model.generate import translate
 from leanformer.runtime.manifest import Manifest
 from leanformer.runtime.translator import Translator
@@ -150,9 +151,23 @@ def test_unknown_names(translator: Path, tmp_path: Path, settings: dict[str, Any
 
 def test_a_directory_with_other_files_is_kept(translator: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(LeanformerError, match="holds files that are no exported model; give a new or empty directory"):
+    refused = r"holds files that are no part of an exported model \({}\); give a new or empty directory"
+    with pytest.raises(LeanformerError, match=refused.format("letter.txt")):
         exported(translator, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    (tmp_path / "letter.txt").rename(tmp_path / "manifest.json")  # as other programs call theirs
+    with pytest.raises(LeanformerError, match=refused.format("manifest.json")):
+        exported(translator, tmp_path)
+    assert (tmp_path / "manifest.json").read_text() == "dear"
+
+
+def test_a_file_beside_an_earlier_export_is_kept(tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    check_place(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "letter.txt").write_text("dear")
+    with pytest.raises(LeanformerError, match=r"no part of an exported model \(notes/letter.txt\)"):
+        check_place(tmp_path)
 
 
 def test_a_model_in_another_precision(translator: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from leanformer.runtime.manifest import (
     Precision,
     Source,
     TextInput,
-    is_exported,
+    files_of_others,
     write_manifest,
 )
 from leanformer.runtime.translator import TextTokenizer
@@ -96,14 +96,17 @@ def find_format(name: object, precision: object) -> tuple[Format, Precision]:
 
 
 def check_place(out: Path) -> None:
-    """Makes sure that a directory can be written: it is new, empty, or an earlier export, which is replaced.
+    """Makes sure that a directory can be written: it is new, empty, or an earlier export alone, which is replaced.
 
     Raises:
         LeanformerError: It is something else.
     """
     check_directory(out)
-    if os.path.lexists(out) and not is_exported(out) and any(out.iterdir()):
-        raise LeanformerError(f"{out}: holds files that are no exported model; give a new or empty directory")
+    other = next(files_of_others(out), None) if os.path.lexists(out) else None
+    if other is not None:
+        raise LeanformerError(
+            f"{out}: holds files that are no part of an exported model ({other}); give a new or empty directory"
+        )
 
 
 def export_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,6 +185,25 @@ def read_manifest(directory: Path) -> Manifest:
     Raises:
         LeanformerError: There is no manifest, it is of a later version or damaged, or a file was changed.
     """
+    manifest = _read(directory)
+    for name, expected in manifest.files.items():
+        _check_file(directory, name, expected)
+    return manifest
+
+
+def files_of_others(directory: Path) -> Iterator[str]:
+    """What lies in a directory and is no part of an exported model, relative to it; all of it without a manifest."""
+    try:
+        own = {MANIFEST, *_read(directory).files}
+    except LeanformerError:  # another program's manifest.json, or a damaged one
+        own = set()
+    for place in directory.rglob("*"):
+        name = place.relative_to(directory).as_posix()
+        if name not in own and (place.is_symlink() or not place.is_dir() or not any(place.iterdir())):
+            yield name
+
+
+def _read(directory: Path) -> Manifest:
     path = directory / MANIFEST
     if not path.is_file():
         raise LeanformerError(
@@ -197,13 +216,6 @@ def read_manifest(directory: Path) -> Manifest:
             f"{path}: its version is {quoted(version)}, and this leanformer reads version {VERSION}; export the model "
             "again"
         )
-    manifest = _parsed(content, path)
-    for name, expected in manifest.files.items():
-        _check_file(directory, name, expected)
-    return manifest
-
-
-def _parsed(content: Mapping[str, Any], path: Path) -> Manifest:
     try:
         # Through JSON, where lists stand for tuples.
         return Manifest.model_validate_json(json.dumps(content))

@@ -28,15 +28,17 @@ def measure(request: dict[str, Any]) -> float | None:
         model.logits(np.zeros(shape, dtype=np.float32))
     else:
         model.translate(request["sentences"], **request["settings"])
-    return peak_memory()
+    return peak()
 
 
-def peak_memory() -> float | None:
-    """The peak memory of this process so far, in 10^6 bytes; None where the system does not tell."""
-    if sys.platform == "linux":
-        # Not by getrusage: there a process begins with the peak of the one that started it, here a whole study.
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(status["VmHWM"].split()[0]) * 1024 / 1e6  # kibibytes
+def peak() -> float | None:
+    """The most memory that this process has had, in 10^6 bytes; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # On Linux ``getrusage`` says no less than the memory of the process that started this one.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        if "VmHWM" in lines:
+            return int(lines["VmHWM"].split()[0]) * 1024 / 1e6  # in kibibytes
     try:
         import resource
     except ImportError:  # Windows
