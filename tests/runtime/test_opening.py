@@ -16,6 +16,7 @@ from exported import change_manifest, manifest, write_classifier, write_translat
 
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
+from leanformer.runtime.classifier import Classifier
 from leanformer.runtime.manifest import read_manifest, write_manifest
 
 
@@ -83,6 +84,15 @@ def test_a_bad_directory_gets_one_line(damage: Callable[[Path], None], message: 
     start = str(tmp_path)[:40]  # long paths are cut
     with pytest.raises(LeanformerError, match=rf"^{re.escape(start)}.*{re.escape(message)}"):
         lf.runtime.load(tmp_path)
+
+
+def test_the_card_may_be_changed(tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    (tmp_path / "README.md").write_text("# A model\n")
+    write_manifest(tmp_path, read_manifest(tmp_path))
+    assert "README.md" in read_manifest(tmp_path).files
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    assert isinstance(lf.runtime.load(tmp_path), Classifier)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from leanformer.model.generate import most_tokens
 from leanformer.model.surgery import parameter_count
 from leanformer.runtime.engines.base import ENGINES, Classifies, EngineOptions, Generates
 from leanformer.runtime.manifest import (
+    CARD,
     PRECISIONS,
     ImageInput,
     Manifest,
@@ -41,7 +42,6 @@ from leanformer.runtime.manifest import (
 )
 from leanformer.runtime.translator import TextTokenizer
 
-CARD = "README.md"
 TOKENIZERS = ("tokenizer.json", "target_tokenizer.json")
 """The tokenizer's files: of the source side or of both, and of the target side."""
 _NOT_COMPARED = Parity(inputs=0, described="", agreement=0.0, largest_difference=None, near_ties=0)

@@ -16,6 +16,7 @@ from leanformer.core.files import sha256, write_atomically
 from leanformer.core.json_files import read_sealed, sealed
 
 MANIFEST = "manifest.json"
+CARD = "README.md"
 VERSION: Literal[1] = 1
 
 Precision = Literal["float32", "int8", "float16"]
@@ -180,14 +181,15 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Reads a directory's manifest, and checks that every file is there, unchanged.
+    """Reads a directory's manifest, and checks that every file but the card is there, unchanged.
 
     Raises:
         LeanformerError: There is no manifest, it is of a later version or damaged, or a file was changed.
     """
     manifest = _read(directory)
     for name, expected in manifest.files.items():
-        _check_file(directory, name, expected)
+        if name != CARD:  # whoever publishes the model adds its license there
+            _check_file(directory, name, expected)
     return manifest
 
 
