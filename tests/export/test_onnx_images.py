@@ -254,16 +254,6 @@ def test_the_format_writes_one_file(make_model: MakeModel, tmp_path: Path) -> No
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_packages_that_are_not_installed_are_named(
-    precision: Any, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("leanformer.export.onnx.find_spec", lambda name: None if name != "onnx" else object())
-    missing = "onnxscript" if precision == "float32" else "onnxscript, onnxruntime"
-    with pytest.raises(LeanformerError, match=rf"in {precision} needs .* \({missing}\); .*'leanformer\[train,onnx\]'"):
-        FORMATS["onnx"].check(make_model(), precision)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("family", ["vit", "deit"])
 @pytest.mark.parametrize("kind", KINDS)

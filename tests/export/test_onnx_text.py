@@ -17,6 +17,7 @@ import leanformer as lf
 from leanformer.blocks.kit.base import BLOCKS
 from leanformer.core.errors import LeanformerError
 from leanformer.core.torch_internals import as_if_exporting
+from leanformer.export.base import FORMATS
 from leanformer.export.graphs.decoding import programs
 from leanformer.export.graphs.translator import TranslatorGraphs
 from leanformer.model.hf import force_end, limit_length
@@ -202,17 +203,16 @@ def test_a_first_token_may_be_forced(make: MakeModel) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"repetition_penalty": 1.5}, "generation setting repetition_penalty = 1.5"),
-        ({"min_length": 3}, "generation setting min_length = 3"),
-        ({"bad_words_ids": [[1], [3, 4]]}, r"bad_words_ids: \[3, 4\] has 2 tokens"),
-        ({"eos_token_id": [0, 2]}, r"eos_token_id = \[0, 2\]: a graph's search has one end"),
+        ({"repetition_penalty": 1.5}, "generation_config.json sets repetition_penalty: 1.5, which an exported model"),
+        ({"min_length": 3}, "generation_config.json sets min_length: 3, which an exported model would not follow"),
+        ({"bad_words_ids": [[1], [3, 4]]}, r"bad_words_ids with \[3, 4\], several subwords"),
     ],
 )
 def test_settings_that_a_graph_does_not_follow(settings: dict[str, Any], message: str, make: MakeModel) -> None:
     model = make({})
     model.generation_config.update(**settings)
     with pytest.raises(LeanformerError, match=message):
-        TranslatorGraphs(model)
+        FORMATS["onnx"].check(model, "float32")
 
 
 def test_a_model_that_reads_almost_nothing(make: MakeModel) -> None:

@@ -23,5 +23,5 @@ def test_the_memory_of_the_process_that_asks_does_not_count(tmp_path: Path) -> N
 
 
 def test_a_process_that_fails(tmp_path: Path) -> None:
-    with pytest.raises(LeanformerError, match="its memory could not be measured: .*not an exported directory"):
+    with pytest.raises(LeanformerError, match=r"its memory could not be measured: .*not an exported directory"):
         classifying_memory(tmp_path, 2, 1)

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,7 +82,7 @@ def find_format(name: object, precision: object) -> tuple[Format, Precision]:
     """The format and the precision of these names.
 
     Raises:
-        LeanformerError: There is no such format, or it has no such precision.
+        LeanformerError: There is no such format, it has no such precision, or its packages are not installed.
     """
     if not isinstance(name, str) or name not in FORMATS:
         raise LeanformerError(f"there is no format {quoted(name)}; formats: {', '.join(FORMATS)}")
@@ -91,6 +92,7 @@ def find_format(name: object, precision: object) -> tuple[Format, Precision]:
         if precision in PRECISIONS:
             raise LeanformerError(f"{name} does not write {precision}; {known}")
         raise LeanformerError(f"there is no precision {quoted(precision)}; {known}")
+    found.check_installed()
     return found, precision
 
 
@@ -146,7 +148,9 @@ def export_model(
     ready = _ready(model)
     if model.config.is_encoder_decoder:
         tokenizer = TranslationTokenizer.load(source)
-        ready.generation_config.eos_token_id = tokenizer.eos_id  # as ``translate`` has it
+        # As ``translate`` has them.
+        ready.generation_config.eos_token_id = tokenizer.eos_id
+        ready.generation_config.pad_token_id = tokenizer.pad_id
     else:
         images = image_input(source, model)
     origin = origin or Origin()
@@ -259,4 +263,11 @@ def _compare(
 def _versions(form: Format) -> dict[str, str]:
     """The versions of what made an exported directory."""
     packages = ("leanformer", "torch", "transformers", "tokenizers", *form.packages)
-    return {name: importlib.metadata.version(name) for name in packages}
+    return {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # of a distribution with another name, such as onnxruntime-gpu
+        return str(import_module(package).__version__)
