@@ -196,10 +196,23 @@ def test_the_version_of_a_distribution_with_another_name(monkeypatch: pytest.Mon
     assert _versions(FORMATS["onnx"]) == before
 
 
-def test_a_model_in_another_precision(translator: Path, tmp_path: Path) -> None:
-    model = lf.load(translator).to(torch.bfloat16)
+def test_a_model_in_half_precision_is_exported_as_its_numbers_in_float32(translator: Path, tmp_path: Path) -> None:
+    files = []
+    for name, model in (
+        ("half", lf.load(translator).to(torch.bfloat16)),
+        ("whole", lf.load(translator).to(torch.bfloat16).float()),
+    ):
+        samples = Samples(SENTENCES, "of this test")
+        manifest = export_model(model, str(translator), samples, tmp_path / name, to="ctranslate2")
+        assert manifest.parity.agreement == 1.0
+        files.append((tmp_path / name / "ctranslate2/model.bin").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_model_in_double_precision(translator: Path, tmp_path: Path) -> None:
+    model = lf.load(translator).to(torch.float64)
     samples = Samples(SENTENCES, "of this test")
-    with pytest.raises(LeanformerError, match="the model's weights are in bfloat16; models in float32 are exported"):
+    with pytest.raises(LeanformerError, match="the model's weights are in float64; models in float32 are exported"):
         export_model(model, str(translator), samples, tmp_path / "exported", to="ctranslate2")
 
 

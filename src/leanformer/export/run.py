@@ -28,6 +28,7 @@ from leanformer.model.directory import hash_of_weights
 from leanformer.model.family import STUDENT_PREFIX, find_family
 from leanformer.model.generate import most_tokens
 from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import HALF, in_float32
 from leanformer.runtime.engines.base import ENGINES, Classifies, EngineOptions, Generates
 from leanformer.runtime.manifest import (
     PRECISIONS,
@@ -127,7 +128,8 @@ def export_model(
     beside its place and renamed: on any error nothing is left, and an earlier export is kept.
 
     Args:
-        model: In float32. It is not changed.
+        model: In float32, float16 or bfloat16; in the latter two it is written, and compared, as the same numbers in
+            float32. It is not changed.
         source: Its directory or hub id, which has the tokenizer, or the preparation of images.
         samples: What it is compared on with its model.
         out: The directory; new, empty or an earlier export.
@@ -199,11 +201,14 @@ def _ready(model: PreTrainedModel) -> PreTrainedModel:
     """The model on the CPU, in float32 and evaluation mode, with generation settings that may be changed.
 
     Raises:
-        LeanformerError: Its weights are in another precision.
+        LeanformerError: Its weights are in a precision that float32 does not hold.
     """
+    if model.dtype in HALF:
+        model = in_float32(model)  # exactly
     if model.dtype != torch.float32:
         raise LeanformerError(
-            f"the model's weights are in {str(model.dtype).removeprefix('torch.')}; models in float32 are exported"
+            f"the model's weights are in {str(model.dtype).removeprefix('torch.')}; models in float32 are "
+            "exported, and those in float16 and bfloat16"
         )
     ready = copy.copy(model) if model.device.type == "cpu" and not model.training else copy.deepcopy(model).cpu().eval()
     if ready.can_generate():
