@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,14 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer.blocks.kit.base import BLOCKS
+from leanformer.config.translation import TokenizerConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.torch_internals import as_if_exporting
+from leanformer.data.tokenizers import train_tokenizer
 from leanformer.export.base import FORMATS
 from leanformer.export.graphs.decoding import programs
 from leanformer.export.graphs.translator import TranslatorGraphs
+from leanformer.export.run import Samples, export_model
 from leanformer.model.hf import force_end, limit_length
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -198,6 +202,21 @@ def test_a_first_token_may_be_forced(make: MakeModel) -> None:
     (tokens,) = session.run(None, inputs)
     assert tokens.tolist() == generated(model, ids, mask, 9)[0].tolist()
     assert set(tokens[:, 0]) == {5}
+
+
+@pytest.mark.long
+def test_a_model_whose_first_token_is_forced_passes_the_gate(make: MakeModel, tmp_path: Path) -> None:
+    sentences = ["eins zwei drei", "vier", "zwei drei vier fünf", "drei drei"] * 3
+    tokenizer = train_tokenizer(TokenizerConfig(vocabulary=280), sentences, sentences)
+    marks = {"pad_token_id": tokenizer.pad_id, "decoder_start_token_id": tokenizer.pad_id}
+    size = tokenizer.source_vocabulary
+    model = make({}, "bart", vocab_size=size, encoder_layers=1, decoder_layers=1, **marks)
+    model.generation_config.update(forced_bos_token_id=5, bad_words_ids=[[tokenizer.pad_id]], **marks)
+    lf.save(model, tmp_path / "model")
+    tokenizer.save(tmp_path / "model")
+    samples = Samples(sentences, "of this test")
+    written = export_model(lf.load(tmp_path / "model"), str(tmp_path / "model"), samples, tmp_path / "it", to="onnx")
+    assert (written.parity.inputs, written.parity.agreement) == (len(sentences), 1.0)
 
 
 @pytest.mark.parametrize(

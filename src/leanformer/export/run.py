@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -39,6 +40,7 @@ from leanformer.runtime.manifest import (
     Source,
     TextInput,
     files_of_others,
+    read_manifest,
     write_manifest,
 )
 from leanformer.runtime.translator import TextTokenizer
@@ -70,7 +72,7 @@ class Origin:
         study: The study's name.
         candidate: The candidate's.
         seed: The training's.
-        decision: The keys ``decision``, ``reason``, ``metric``, ``quality`` and ``difference`` of its results.
+        decision: As in ``Manifest``.
     """
 
     study: str | None = None
@@ -195,6 +197,36 @@ def export_model(
 
     replace_directory(out, fill)
     return written[-1]
+
+
+def tell_decision(directory: Path, decision: dict[str, Any]) -> bool:
+    """Writes what a study decided on an exported model into its manifest and its card.
+
+    Args:
+        directory: The exported directory, which is replaced.
+        decision: As in ``Manifest``.
+
+    Returns:
+        False where the manifest says it already, and nothing was done.
+
+    Raises:
+        LeanformerError: The directory is damaged, or cannot be written.
+    """
+    manifest = read_manifest(directory)
+    decided = manifest.model_copy(update={"decision": decision})
+    if decided.model_dump(mode="json") == manifest.model_dump(mode="json"):
+        return False
+
+    def fill(place: Path) -> None:
+        for name in manifest.files:
+            if name != CARD:
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(directory / name, place / name)
+        write_atomically(place / CARD, card(decided, place))
+        write_manifest(place, decided)
+
+    replace_directory(directory, fill)
+    return True
 
 
 def _ready(model: PreTrainedModel) -> PreTrainedModel:

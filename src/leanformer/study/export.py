@@ -32,8 +32,9 @@ from leanformer.results.reader import read_results
 from leanformer.results.schema import rows_of
 from leanformer.runtime.classifier import Classifier
 from leanformer.runtime.engines.base import Classifies
-from leanformer.runtime.manifest import Manifest, Precision
+from leanformer.runtime.manifest import EXPORTED_MODEL, TRAINED_MODELS, Manifest
 from leanformer.study.inspect import study_of_data
+from leanformer.study.shipping import decision_told
 from leanformer.tasks.base import open_task
 
 STUDY, RESULTS = "study.yaml", "results.json"
@@ -113,7 +114,7 @@ def export(
 # Where a model comes from
 
 
-def _found(given: str, to: str, precision: Precision) -> tuple[str, Origin, Study | None]:
+def _found(given: str, to: str, precision: str) -> tuple[str, Origin, Study | None]:
     """The model's directory or hub id, the run that it comes from, and that run's study.
 
     Args:
@@ -144,7 +145,7 @@ def _found(given: str, to: str, precision: Precision) -> tuple[str, Origin, Stud
     )
 
 
-def _decision(run: Path, trial: str, to: str, precision: Precision) -> dict[str, Any] | None:
+def _decision(run: Path, trial: str, to: str, precision: str) -> dict[str, Any] | None:
     """What a study decided on a model; None where it has not decided yet, or knows no such model.
 
     A study that ships decides on exported models, one of each candidate and precision. On any other export of its
@@ -155,13 +156,14 @@ def _decision(run: Path, trial: str, to: str, precision: Precision) -> dict[str,
     results = read_results(run)
     rows = [row for row in rows_of(results) if trial in row["trials"]]
     made = to, precision, int(trial.rpartition("-")[2])
-    decided = next((row for row in rows if (known := row["artifact"]) is None or _made(known) == made), None)
-    if decided is None:
-        decided = next((row["recipe"] for row in rows if row["recipe"] is not None), None)
-    if decided is None:
-        return None
-    keys = ("decision", "reason", "quality", "difference")
-    return {"metric": results["metric"], **{key: decided[key] for key in keys}}
+    for row in rows:
+        if row["artifact"] is not None and _made(row["artifact"]) == made:
+            return decision_told(row, results["metric"], EXPORTED_MODEL)
+    for row in rows:
+        decided = row if row["artifact"] is None else row["recipe"]
+        if decided is not None:
+            return decision_told(decided, results["metric"], TRAINED_MODELS)
+    return None
 
 
 def _made(artifact: Mapping[str, Any]) -> tuple[str, str, int]:
