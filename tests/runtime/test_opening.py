@@ -80,7 +80,8 @@ def with_a_graph_of_a_later_version(directory: Path) -> None:
 def test_a_bad_directory_gets_one_line(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
     write_classifier(tmp_path)
     damage(tmp_path)
-    with pytest.raises(LeanformerError, match=rf"^{re.escape(str(tmp_path))}.*{re.escape(message)}"):
+    start = str(tmp_path)[:40]  # long paths are cut
+    with pytest.raises(LeanformerError, match=rf"^{re.escape(start)}.*{re.escape(message)}"):
         lf.runtime.load(tmp_path)
 
 

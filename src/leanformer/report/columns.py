@@ -75,7 +75,7 @@ def result_columns(results: Mapping[str, Any]) -> dict[str, Column]:
             metric.unit,
             lambda row: [before] if (before := _before(row, metric)) else [],
             label=metric.titled,
-            brief=lambda row: MISSING if row["quality"] is None else metric.number(row["quality"]["mean"]),
+            brief=lambda row: _brief_quality(row, metric),
         ),
         "difference": Column(
             "difference",
@@ -97,6 +97,14 @@ def _failures(row: Row) -> list[str]:
         for failure in row["failures"]
         if failure["reason"] not in (row["reason"] or "")
     ]
+
+
+def _brief_quality(row: Row, metric: Metric) -> str:
+    """The quality; of an exported model ``97.1→97.0``, before and after the export."""
+    if row["quality"] is None:
+        return MISSING
+    before = "" if row["artifact"] is None else f"{metric.number(row['artifact']['before']['mean'])}→"
+    return before + metric.number(row["quality"]["mean"])
 
 
 def _before(row: Row, metric: Metric) -> str:

@@ -65,7 +65,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
 def _scope(results: Mapping[str, Any]) -> str:
     """What the numbers hold for, after a semicolon; empty where they hold for the recipe."""
     if results["shipped"] is not None:
-        return "; all of the exported models"
+        return f"; all of the exported models, {find_metric(results).name} before→after export"
     return "; one seed: this holds for this one trained pair only" if one_pair_only(results) else ""
 
 

@@ -42,6 +42,8 @@ def finish(model: ir.Model) -> None:
 
     Constants are kept in the outer graph, each once.
     """
+    for node in list(model.graph.all_nodes()):
+        _product_with_transposed(node)
     for _ in range(2):  # the rounds after a first pass see its constants
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.LiftSubgraphInitializersToMainGraphPass()(model)
@@ -55,6 +57,27 @@ def finish(model: ir.Model) -> None:
         common.RemoveUnusedNodesPass()(model)
     common.ClearMetadataAndDocStringPass()(model)
     common.NameFixPass()(model)
+
+
+def _product_with_transposed(node: ir.Node) -> None:
+    """Multiplies by a matrix that is transposed in the graph, in place of one that the product reads transposed.
+
+    A table of words that is read by rows too, and multiplied with in the loop and before it, is then stored once, and a
+    quantizer, which would store it transposed for each product, meets one matrix. The engine transposes it once.
+    """
+    if node.op_type != "Gemm" or node.inputs[1] is None or not node.inputs[1].is_initializer():
+        return
+    if node.attributes.get_int("transB", 0) != 1 or node.attributes.get_int("transA", 0) != 0:
+        return
+    assert node.graph is not None
+    transposed = ir.node("Transpose", [node.inputs[1]], {"perm": [1, 0]})
+    product = ir.node("MatMul", [node.inputs[0], transposed.outputs[0]])
+    new = [transposed, product]
+    if len(node.inputs) > 2:
+        new.append(ir.node("Add", [product.outputs[0], node.inputs[2]]))
+    old, given = node.outputs[0], new[-1].outputs[0]
+    given.shape, given.type = old.shape, old.type
+    ir.convenience.replace_nodes_and_values(node.graph, node, [node], new, [old], [given])
 
 
 def _hoist(loop: ir.Node, body: ir.Graph) -> None:
