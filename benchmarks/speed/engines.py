@@ -161,7 +161,15 @@ def quick_groups() -> list[Group]:
     names = [_students(200, 150)[number] for number in (0, 8)]
     return [
         Group("mnist", "tiny", vit, [Way("ViT, eager", "torch"), Way("grid", "onnx", plan=grid)], (1, 2)),
-        Group("small", "tiny", marian, [Way(name, "ctranslate2", "int8", *what) for name, *what in names], (1,), 8, 6),
+        Group(
+            "small",
+            "tiny",
+            marian,
+            [Way(name, "ctranslate2", "int8", plan, targets) for name, plan, targets in names],
+            (1,),
+            8,
+            6,
+        ),
     ]
 
 
@@ -202,8 +210,8 @@ def groups() -> list[Group]:
             "translator, d = 128, 3 + 3 layers, 8,000 subwords",
             small,
             [
-                *(Way(name, "ctranslate2", "float32", *what) for name, *what in _students(4000, 2000)),
-                *(Way(name, "ctranslate2", "int8", *what) for name, *what in _students(4000, 2000)),
+                *(Way(name, "ctranslate2", "float32", plan, targets) for name, plan, targets in _students(4000, 2000)),
+                *(Way(name, "ctranslate2", "int8", plan, targets) for name, plan, targets in _students(4000, 2000)),
                 *(Way("the whole teacher", "onnx", precision) for precision in PRECISIONS),
                 Way("one decoder layer without MLP", "onnx", plan=one),
                 Way("ssru in the decoder", "onnx", plan={"decoder.*.self_attention": "ssru"}),

@@ -55,7 +55,9 @@ def write(study: dict[str, Any], path: Path) -> str:
 
 
 @posix
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long), (signal.SIGHUP, 129)]
+)
 def test_a_request_to_end_writes_a_checkpoint(
     digits_study: MakeStudy, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -210,6 +210,7 @@ def mlflow_runs(directory: Path, experiment: str) -> Mapping[str, Any]:
 
 
 @pytest.mark.usefixtures("no_server")
+@pytest.mark.long
 def test_a_study_in_tensorboard_and_mlflow(
     digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

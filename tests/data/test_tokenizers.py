@@ -81,6 +81,7 @@ def in_a_fresh_process(script: str, *arguments: str, **environment: str) -> str:
     return run.stdout
 
 
+@pytest.mark.long
 def test_training_it_again_gives_the_same_in_another_process() -> None:
     own = [trained(kind, shared).signature() for kind, shared in KINDS]
     assert len(set(own)) == 4

@@ -254,7 +254,6 @@ def test_classifiers_are_refused(make_model: Callable[..., PreTrainedModel]) -> 
     ("key", "value", "named"),
     [
         ("no_repeat_ngram_size", 3, "no_repeat_ngram_size: 3"),
-        ("forced_bos_token_id", 0, "forced_bos_token_id: 0"),
         ("repetition_penalty", 1.5, "repetition_penalty: 1.5"),
         ("bad_words_ids", [[4], [5, 6]], r"bad_words_ids with \[5, 6\]"),
     ],
@@ -268,9 +267,11 @@ def test_generation_settings_that_no_engine_follows(
         FORMAT.check(model, "float32")
 
 
-def test_a_missing_engine_names_the_extra(
-    make_translator: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("key", "value"), [("forced_bos_token_id", 0), ("begin_suppress_tokens", [4])])
+def test_generation_settings_that_this_engine_does_not_follow(
+    make_translator: Callable[..., PreTrainedModel], key: str, value: Any
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ctranslate2", None)
-    with pytest.raises(LeanformerError, match=r"needs ctranslate2, .* pip install 'leanformer\[ctranslate2\]'"):
-        FORMAT.check(make_translator("marian"), "float32")
+    model = make_translator("marian")
+    setattr(model.generation_config, key, value)
+    with pytest.raises(LeanformerError, match=f"generation_config.json sets {key}: .*, which it .*; export to onnx"):
+        FORMAT.check(model, "float32")

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.base import BLOCKS, blocks_at
 from leanformer.core.errors import LeanformerError
-from leanformer.export import onnx as onnx_format
 from leanformer.export.base import FORMATS
 from leanformer.export.graphs.classifier import classifier_graph
 from leanformer.export.graphs.precision import to_float16, to_int8
@@ -253,16 +252,6 @@ def test_the_format_writes_one_file(make_model: MakeModel, tmp_path: Path) -> No
         expected = model(images).logits
     torch.testing.assert_close(answers(onnx.load(tmp_path / "model.onnx"), images), expected, atol=1e-4, rtol=1e-5)
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
-
-
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_packages_that_are_not_installed_are_named(
-    precision: Any, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(onnx_format, "find_spec", lambda name: None if name != "onnx" else object())
-    missing = "onnxscript" if precision == "float32" else "onnxscript, onnxruntime"
-    with pytest.raises(LeanformerError, match=rf"in {precision} needs .* \({missing}\); .*'leanformer\[train,onnx\]'"):
-        FORMATS["onnx"].check(make_model(), precision)
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer.blocks.kit.base import BLOCKS
+from leanformer.config.translation import TokenizerConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.torch_internals import as_if_exporting
+from leanformer.data.tokenizers import train_tokenizer
+from leanformer.export.base import FORMATS
 from leanformer.export.graphs.decoding import programs
 from leanformer.export.graphs.translator import TranslatorGraphs
+from leanformer.export.run import Samples, export_model
 from leanformer.model.hf import force_end, limit_length
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -199,20 +204,34 @@ def test_a_first_token_may_be_forced(make: MakeModel) -> None:
     assert set(tokens[:, 0]) == {5}
 
 
+@pytest.mark.long
+def test_a_model_whose_first_token_is_forced_passes_the_gate(make: MakeModel, tmp_path: Path) -> None:
+    sentences = ["eins zwei drei", "vier", "zwei drei vier fünf", "drei drei"] * 3
+    tokenizer = train_tokenizer(TokenizerConfig(vocabulary=280), sentences, sentences)
+    marks = {"pad_token_id": tokenizer.pad_id, "decoder_start_token_id": tokenizer.pad_id}
+    size = tokenizer.source_vocabulary
+    model = make({}, "bart", vocab_size=size, encoder_layers=1, decoder_layers=1, **marks)
+    model.generation_config.update(forced_bos_token_id=5, bad_words_ids=[[tokenizer.pad_id]], **marks)
+    lf.save(model, tmp_path / "model")
+    tokenizer.save(tmp_path / "model")
+    samples = Samples(sentences, "of this test")
+    written = export_model(lf.load(tmp_path / "model"), str(tmp_path / "model"), samples, tmp_path / "it", to="onnx")
+    assert (written.parity.inputs, written.parity.agreement) == (len(sentences), 1.0)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"repetition_penalty": 1.5}, "generation setting repetition_penalty = 1.5"),
-        ({"min_length": 3}, "generation setting min_length = 3"),
-        ({"bad_words_ids": [[1], [3, 4]]}, r"bad_words_ids: \[3, 4\] has 2 tokens"),
-        ({"eos_token_id": [0, 2]}, r"eos_token_id = \[0, 2\]: a graph's search has one end"),
+        ({"repetition_penalty": 1.5}, "generation_config.json sets repetition_penalty: 1.5, which an exported model"),
+        ({"min_length": 3}, "generation_config.json sets min_length: 3, which an exported model would not follow"),
+        ({"bad_words_ids": [[1], [3, 4]]}, r"bad_words_ids with \[3, 4\], several subwords"),
     ],
 )
 def test_settings_that_a_graph_does_not_follow(settings: dict[str, Any], message: str, make: MakeModel) -> None:
     model = make({})
     model.generation_config.update(**settings)
     with pytest.raises(LeanformerError, match=message):
-        TranslatorGraphs(model)
+        FORMATS["onnx"].check(model, "float32")
 
 
 def test_a_model_that_reads_almost_nothing(make: MakeModel) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from leanformer.core.files import sha256
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.export.base import FORMATS, OpenWriter
 from leanformer.export.parity import Comparison
-from leanformer.export.run import Origin, Samples, check_place, export_model
+from leanformer.export.run import Origin, Samples, _versions, check_place, export_model
 from leanformer.model.generate import translate
 from leanformer.runtime.manifest import Manifest
 from leanformer.runtime.translator import Translator
@@ -91,9 +93,6 @@ def test_an_exported_translator(translator: Path, tmp_path: Path) -> None:
     for part in ("**accept**", "It loses little.", "| 40 | 39 to 41 |", "study `words`", "`decoder.1.layer`: `none`"):
         assert part in card
     assert "the same translation for 40 of 40 inputs, logits within" in card
-    assert "decision on the trained model, before it was exported:" in card
-    exported(translator, out, origin=Origin("words", "lean", 3, decision | {"exported": True}))
-    assert "decision on this exported model:" in (out / "README.md").read_text()
 
 
 def test_a_changed_weight_is_noticed(translator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +169,50 @@ def test_a_file_beside_an_earlier_export_is_kept(tmp_path: Path) -> None:
         check_place(tmp_path)
 
 
-def test_a_model_in_another_precision(translator: Path, tmp_path: Path) -> None:
-    model = lf.load(translator).to(torch.bfloat16)
+@pytest.mark.parametrize(
+    ("form", "package", "extra"),
+    [("onnx", "onnxscript", "train"), ("onnx", "onnxruntime", "onnx"), ("ctranslate2", "ctranslate2", "ctranslate2")],
+)
+def test_a_missing_package_is_named_before_anything_is_written(
+    form: str, package: str, extra: str, translator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"exporting to {form} needs .* \({package}\); install them: pip install 'leanformer\[{extra}\]'"
+    with pytest.raises(LeanformerError, match=message):
+        lf.export(translator, form, out=tmp_path / "exported")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_version_of_a_distribution_with_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.metadata.version
+
+    def version(name: str) -> str:  # as where onnxruntime-gpu is installed
+        if name == "onnxruntime":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found(name)
+
+    before = _versions(FORMATS["onnx"])
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert _versions(FORMATS["onnx"]) == before
+
+
+def test_a_model_in_half_precision_is_exported_as_its_numbers_in_float32(translator: Path, tmp_path: Path) -> None:
+    files = []
+    for name, model in (
+        ("half", lf.load(translator).to(torch.bfloat16)),
+        ("whole", lf.load(translator).to(torch.bfloat16).float()),
+    ):
+        samples = Samples(SENTENCES, "of this test")
+        manifest = export_model(model, str(translator), samples, tmp_path / name, to="ctranslate2")
+        assert manifest.parity.agreement == 1.0
+        files.append((tmp_path / name / "ctranslate2/model.bin").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_model_in_double_precision(translator: Path, tmp_path: Path) -> None:
+    model = lf.load(translator).to(torch.float64)
     samples = Samples(SENTENCES, "of this test")
-    with pytest.raises(LeanformerError, match="the model's weights are in bfloat16; models in float32 are exported"):
+    with pytest.raises(LeanformerError, match="the model's weights are in float64; models in float32 are exported"):
         export_model(model, str(translator), samples, tmp_path / "exported", to="ctranslate2")
 
 

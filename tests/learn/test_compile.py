@@ -113,6 +113,7 @@ def test_a_second_seed_finds_it_compiled(precision: str) -> None:
 
 
 @pytest.mark.usefixtures("only_traced")
+@pytest.mark.long
 def test_batches_of_text_of_other_shapes_are_not_compiled_anew() -> None:
     settings = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 20, "pad_token_id": 0}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}

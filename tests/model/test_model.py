@@ -202,6 +202,7 @@ def test_save_pretrained_and_auto_model_do_as_well(teacher: PreTrainedModel, tmp
     assert torch.equal(logits(loaded), logits(student))
 
 
+@pytest.mark.long
 def test_a_fresh_process_loads_the_same(make_model: MakeModel, tmp_path: Path) -> None:
     student = lf.reduce(make_model(), MINIMAL)
     lf.save(student, tmp_path / "model")

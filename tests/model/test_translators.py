@@ -567,6 +567,7 @@ def test_a_translator_saved_by_transformers_goes_in(
     assert torch.equal(logits(loaded), logits(student))
 
 
+@pytest.mark.long
 def test_a_fresh_process_translates_the_same(students: Students, tmp_path: Path) -> None:
     student = students("marian", "everything")
     lf.save(student, tmp_path / "model")

@@ -132,6 +132,7 @@ COMMANDS = {
     "translate": ["model", "text.txt"],
     "predict": ["model", "text.txt"],
     "export": ["model", "--to", "onnx"],
+    "bench": ["model"],
     "inspect": ["model", "digits"],
     "bench": ["model"],
     "report": ["run"],

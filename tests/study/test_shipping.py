@@ -22,9 +22,10 @@ from leanformer.measure.translation import Translations
 from leanformer.results.costs import RUNTIMES
 from leanformer.results.metrics import METRICS
 from leanformer.runtime.loading import load as open_exported
-from leanformer.runtime.manifest import PRECISIONS
+from leanformer.runtime.manifest import PRECISIONS, read_manifest
 from leanformer.study import shipping
 from leanformer.study.arms import best_seed
+from leanformer.study.export import _decision
 
 COMPARED = 24
 
@@ -134,6 +135,40 @@ def test_the_best_seed_on_validation_ships_and_the_recipe_has_all(finished: Path
     assert rows["lean"]["recipe"]["decision"] in ("accept", "undecided", "reject")
 
 
+def test_the_exported_directories_tell_what_was_decided_on_them(finished: Path) -> None:
+    for row in rows_of(finished).values():
+        directory = finished / row["artifact"]["directory"]
+        told = read_manifest(directory).decision
+        assert told is not None
+        assert (told["of"], told["decision"], told["reason"]) == ("exported model", row["decision"], row["reason"])
+        assert told["quality"]["mean"] == row["quality"]["mean"]
+        if row["decision"] is not None:
+            assert f"decision on this exported model: **{row['decision']}**" in (directory / "README.md").read_text()
+
+
+def test_an_export_by_hand_names_the_decision_on_the_same_model(finished: Path) -> None:
+    rows = rows_of(finished)
+    best = rows["lean"]["artifact"]["seed"]
+    for name, precision in (("lean", "float32"), ("lean-int8", "int8")):
+        found = _decision(finished, f"trials/lean/seed-{best}", "ctranslate2", precision)
+        assert found is not None
+        assert {key: rows[name][key] for key in ("decision", "reason", "quality", "difference")} == {
+            key: value for key, value in found.items() if key not in ("metric", "of")
+        }
+        assert (found["of"], found["metric"]) == ("exported model", "bleu")
+    # On another precision, format or seed there is no decision but the recipe's.
+    for trial, form, precision in (
+        (best, "ctranslate2", "float16"),
+        (best, "onnx", "int8"),
+        (1 - best, "onnx", "int8"),
+    ):
+        found = _decision(finished, f"trials/lean/seed-{trial}", form, precision)
+        assert found is not None
+        assert (found["of"], found["reason"]) == ("trained models", rows["lean"]["recipe"]["reason"])
+        assert len(found["quality"]["per_seed"]) == 2
+    assert _decision(finished, "trials/other/seed-0", "onnx", "int8") is None
+
+
 def test_a_tie_on_validation_goes_to_the_first_seed() -> None:
     trials = {3: {"validation": {"validation_bleu": 1.0}}, 1: {"validation": {"validation_bleu": 1.0}}}
     assert best_seed(trials, METRICS["bleu"]) == 3
@@ -151,27 +186,6 @@ def test_costs_are_those_of_the_engine(finished: Path) -> None:
     assert "exported models in CTranslate2" in results["method"]["cost"]
     assert results["shipped"] == rows_of(finished)[results["recommended"]]["artifact"]["directory"]
     assert results["ship"].startswith(f"trials/{results['recommended'].removesuffix('-int8')}/seed-")
-
-
-def test_an_export_by_hand_says_what_was_decided_on_it(finished: Path, tmp_path: Path) -> None:
-    rows = {name: row for name, row in rows_of(finished).items() if name.startswith("lean")}
-    seed = rows["lean"]["artifact"]["seed"]
-    other = 1 - seed
-
-    numbers = {"train": 20, "validation": 2, "test": 2, "largest": 100}
-    data = {"source": "number-words", "numbers": numbers}
-
-    def decision(seed: int, precision: str) -> Any:
-        model = finished / f"trials/lean/seed-{seed}/model"
-        return lf.export(model, "ctranslate2", precision, tmp_path / "out", data).manifest.decision
-
-    of_exported = decision(seed, "float32")
-    assert of_exported["exported"]
-    assert all(of_exported[key] == rows["lean"][key] for key in ("decision", "reason", "quality", "difference"))
-    assert decision(seed, "int8")["quality"] == rows["lean-int8"]["quality"]
-    of_trained = decision(other, "float32")
-    assert not of_trained["exported"]
-    assert of_trained["quality"] == rows["lean"]["recipe"]["quality"]
 
 
 def test_the_command_names_what_to_deploy(

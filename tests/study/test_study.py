@@ -38,7 +38,7 @@ from leanformer.learn.train import Trained, train
 from leanformer.measure.quality import predict
 from leanformer.model.surgery import parameter_count
 from leanformer.report.summary import decision_lines, results_table
-from leanformer.study import prepare, training
+from leanformer.study import costing, training
 from leanformer.study.store import RunDirectory
 
 MakeStudy = Callable[..., dict[str, Any]]
@@ -183,7 +183,7 @@ def test_nothing_is_done_twice(finished: Path, digits_study: MakeStudy, monkeypa
         raise AssertionError("trained again")
 
     monkeypatch.setattr(training, "train", never)
-    monkeypatch.setattr(prepare, "measure_costs", never)
+    monkeypatch.setattr(costing, "measure_costs", never)
     run(digits_study(), finished)
     assert results_of(finished) == before
     assert sizes(finished / "trials") == trials
@@ -339,6 +339,7 @@ def test_a_trained_baseline_is_taken_as_it_is(whole: Path, digits_study: MakeStu
     assert rows["teacher-start"]["quality"]["mean"] > 0.3
 
 
+@pytest.mark.long
 def test_images_too_many_for_memory_are_streamed(digits_study: MakeStudy, tmp_path: Path) -> None:
     study = digits_study(
         candidates={"no-mlp": {"plan": {"*.mlp": "none"}}},
@@ -352,6 +353,7 @@ def test_images_too_many_for_memory_are_streamed(digits_study: MakeStudy, tmp_pa
     assert without_timings(streamed.results["candidates"]) == without_timings(in_memory.results["candidates"])
 
 
+@pytest.mark.long
 def test_deit_runs_alike(digits_study: MakeStudy, tmp_path: Path) -> None:
     study = digits_study(train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}, seeds=[0])
     study["baseline"]["model"] = "deit"
@@ -408,6 +410,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_results(
     assert not list(directory.rglob("*.partial"))
 
 
+@pytest.mark.long
 def test_trainings_side_by_side_give_the_same_results(whole: Path, digits_study: MakeStudy, tmp_path: Path) -> None:
     _, log = run(digits_study(), tmp_path / "run", jobs=2)
     assert without_timings(results_of(tmp_path / "run")) == without_timings(results_of(whole))

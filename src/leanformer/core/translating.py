@@ -77,7 +77,7 @@ def translate_with(
     for batch in _batches([len(ids) for ids in encoded], batch_tokens):
         hypotheses = generate([encoded[index] for index in batch])
         tokens += sum(map(len, hypotheses))
-        decoded = tokenizer.decode([ids[:-1] if ids[-1] == tokenizer.eos_id else ids for ids in hypotheses])
+        decoded = tokenizer.decode([without_end(ids, tokenizer.eos_id) for ids in hypotheses])
         for index, text in zip(batch, decoded, strict=True):
             texts[written[index]] = text
         if progress is not None:
@@ -98,3 +98,8 @@ def _batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
 def up_to_end(ids: list[int], eos_id: int) -> list[int]:
     """The ids up to the end mark, with it."""
     return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
+
+
+def without_end(ids: list[int], eos_id: int) -> list[int]:
+    """The ids without the end mark that they end with, if they do."""
+    return ids[:-1] if ids[-1] == eos_id else ids

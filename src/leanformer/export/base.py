@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from leanformer.core.extras import not_installed, require
 from leanformer.core.registry import Registry
 from leanformer.runtime.manifest import Precision
 
@@ -32,12 +33,24 @@ class Format(ABC):
     Class attributes:
         name: Its name: ``onnx``.
         precisions: The precisions of weights that it can write.
-        packages: The distributions whose versions the manifest records: what writes it and what runs it.
+        packages: The packages that write it and run it. The manifest records their versions.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
     packages: ClassVar[tuple[str, ...]]
+
+    def check_installed(self) -> None:
+        """Checks that the format's packages are there: a model is written by some, and then compared in the engine.
+
+        Raises:
+            LeanformerError: One is not; the message says which extra installs it.
+        """
+        for package in self.packages:
+            try:
+                require(package)
+            except ModuleNotFoundError as error:
+                raise not_installed(error, f"exporting to {self.name}") or error from None
 
     @abstractmethod
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
@@ -48,7 +61,7 @@ class Format(ABC):
             precision: The precision of the weights.
 
         Raises:
-            LeanformerError: It cannot; the message names the site that stands in the way, or the missing package.
+            LeanformerError: It cannot; the message names the site that stands in the way.
         """
 
     @abstractmethod

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from leanformer.runtime.manifest import Manifest
+from leanformer.runtime.manifest import EXPORTED_MODEL, Manifest
 
 PIPELINES = {"image-classification": "image-classification", "translation": "translation"}
 """The study's task -> the hub's name of it."""
@@ -86,8 +86,8 @@ def _decision(manifest: Manifest) -> Iterator[str]:
     yield "## Decision"
     yield ""
     if decision.get("decision"):
-        what = "this exported model" if decision.get("exported") else "the trained model, before it was exported"
-        yield f"The study's decision on {what}: **{decision['decision']}**."
+        subject = "this exported model" if decision.get("of") == EXPORTED_MODEL else "its trained models, before export"
+        yield f"The study's decision on {subject}: **{decision['decision']}**."
     if decision.get("reason"):
         yield str(decision["reason"])
     yield ""

@@ -29,14 +29,13 @@ from leanformer.blocks.kit.base import AttentionWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLogits
-from leanformer.export.generation import never_written
+from leanformer.export.generation import Search, check_followed
 from leanformer.model.family import Family, find_family
 from leanformer.model.layers import OpenLayer, Sublayer
 from leanformer.model.surgery import sites
+from leanformer.runtime.engines.ctranslate2 import MODEL
 from leanformer.runtime.manifest import Precision
 
-DIRECTORY = "ctranslate2"
-"""The engine's files lie in this directory of an exported one."""
 QUANTIZATIONS: Mapping[Precision, str] = {"float32": "float32", "int8": "int8_float32", "float16": "float16"}
 """Precision -> CTranslate2's name of it."""
 ACTIVATIONS = {
@@ -90,16 +89,22 @@ class CTranslate2(Format):
     packages: ClassVar[tuple[str, ...]] = ("ctranslate2",)
 
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
-        _library("ctranslate2")
         _stacks(model)
-        never_written(model)
+        settings = model.generation_config
+        check_followed(settings)
+        for key in ("begin_suppress_tokens", "forced_bos_token_id"):
+            value = getattr(settings, key, None)
+            if value not in (None, []):
+                raise LeanformerError(
+                    f"{_NOT} generation_config.json sets {key}: {value!r}, which it does not follow; {_INSTEAD}"
+                )
 
     def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> OpenWriter:
         with torch.no_grad():
             spec = _specification(copy.deepcopy(model))  # quantization writes into the weights that it is given
             spec.validate()
             spec.optimize(quantization=QUANTIZATIONS[precision])
-            place = directory / DIRECTORY
+            place = directory / MODEL
             place.mkdir()
             spec.save(str(place))
         return partial(_writer, place)
@@ -107,7 +112,7 @@ class CTranslate2(Format):
 
 def _writer(place: Path) -> WritesLogits:
     """Writes with what was saved, a source at a time: in a larger batch the logits of what has ended are lost."""
-    translator = _library("ctranslate2").Translator(str(place), device="cpu", inter_threads=1)
+    translator = import_module("ctranslate2").Translator(str(place), device="cpu", inter_threads=1)
 
     def write(sources: Sequence[Sequence[int]], max_tokens: int) -> list[Logits]:
         results = translator.translate_batch(
@@ -126,22 +131,6 @@ def _writer(place: Path) -> WritesLogits:
 
 
 FORMATS.add(CTranslate2.name, CTranslate2())
-
-
-def _library(name: str) -> Any:
-    """A module of CTranslate2.
-
-    Raises:
-        LeanformerError: It is not installed.
-    """
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != "ctranslate2":
-            raise
-        raise LeanformerError(
-            "exporting to ctranslate2 needs ctranslate2, which is not installed: pip install 'leanformer[ctranslate2]'"
-        ) from None
 
 
 # What can be written
@@ -239,9 +228,9 @@ def _body(model: PreTrainedModel, stack: str) -> Any:
 def _specification(model: PreTrainedModel) -> Any:
     """The model in the form of CTranslate2's converters, with the ids of subwords for their names."""
     family = find_family(model)
-    specs = _library("ctranslate2.specs.transformer_spec")
-    activations = _library("ctranslate2.specs.common_spec").Activation
-    loader = _library("ctranslate2.converters.transformers").BartLoader()
+    specs = import_module("ctranslate2.specs.transformer_spec")
+    activations = import_module("ctranslate2.specs.common_spec").Activation
+    loader = import_module("ctranslate2.converters.transformers").BartLoader()
     stacks = _stacks(model)
     encoder, decoder = stacks
     spec = specs.TransformerSpec.from_config(
@@ -256,16 +245,14 @@ def _specification(model: PreTrainedModel) -> Any:
         part.activation = np.int8(activations[stack.activation])
         _Writer(part, stack, family, int(model.config.hidden_size), loader).write()
     loader.set_linear(spec.decoder.projection, model.lm_head)
-    bias = model.final_logits_bias.squeeze(0).clone()
-    bias[never_written(model)] = -torch.inf
+    search = Search.of(model)
+    _, bias = search.biases(model)
     if bias.any():
         spec.decoder.projection.bias = bias
     spec.register_source_vocabulary(_numbers(spec.encoder.embeddings[0].weight))
     spec.register_target_vocabulary(_numbers(spec.decoder.embeddings.weight))
-    settings = model.generation_config
-    end = str(settings.eos_token_id)
-    spec.config.bos_token = spec.config.unk_token = spec.config.eos_token = end
-    spec.config.decoder_start_token = str(settings.decoder_start_token_id)
+    spec.config.bos_token = spec.config.unk_token = spec.config.eos_token = str(search.end)
+    spec.config.decoder_start_token = str(search.start)
     spec.config.layer_norm_epsilon = next(iter(encoder.layers[0].values())).norm.eps
     return spec
 
@@ -316,11 +303,11 @@ class _Writer:
         found = self.attentions[number].get(kind)
         weights = _filled_up(found or self._no_attention(), self.heads)
         channels = weights.query.shape[1]
-        spec = _library("ctranslate2.specs.attention_spec").MultiHeadAttentionSpec(
+        spec = import_module("ctranslate2.specs.attention_spec").MultiHeadAttentionSpec(
             self_attention=kind == "self_attention",
             head_dim=None if channels == self.width else channels // self.heads,
         )
-        linear, bias = _library("ctranslate2.specs.common_spec").LinearSpec, weights.has_bias
+        linear, bias = import_module("ctranslate2.specs.common_spec").LinearSpec, weights.has_bias
         read = [
             _linear(linear(), weight, (torch.zeros(channels) if shift is None else shift) if bias else None)
             for weight, shift in (
@@ -329,7 +316,7 @@ class _Writer:
                 (weights.value, weights.value_bias),
             )
         ]
-        fuse = _library("ctranslate2.converters.utils").fuse_linear
+        fuse = import_module("ctranslate2.converters.utils").fuse_linear
         if kind == "self_attention":
             fuse(spec.linear[0], read)
         else:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedModel
+import torch
+from transformers import GenerationConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 
 NOT_FOLLOWED: dict[str, Any] = {
-    "begin_suppress_tokens": None,
     "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
     "exponential_decay_length_penalty": None,
-    "forced_bos_token_id": None,
     "guidance_scale": 1.0,
     "max_time": None,
     "min_length": 0,
@@ -28,16 +28,15 @@ NOT_FOLLOWED: dict[str, Any] = {
 """Setting of a GenerationConfig that changes what is written, greedily too -> the value with which it does not."""
 
 
-def never_written(model: PreTrainedModel) -> list[int]:
-    """The subwords that a translator's generation settings forbid it to write, such as a Marian's padding.
+def check_followed(settings: GenerationConfig) -> None:
+    """Checks that an exported model can do what generation settings ask for.
 
     Args:
-        model: A translator, or one on the device ``meta``.
+        settings: A translator's.
 
     Raises:
-        LeanformerError: The settings ask for what no exported model does.
+        LeanformerError: They ask for what no exported model does.
     """
-    settings = model.generation_config
     for key, neutral in NOT_FOLLOWED.items():
         value = getattr(settings, key, None)
         if value is not None and value != neutral:
@@ -45,13 +44,68 @@ def never_written(model: PreTrainedModel) -> list[int]:
                 f"generation_config.json sets {key}: {value!r}, which an exported model would not follow; remove the "
                 "key, and measure the model without it"
             )
-    forbidden = list(settings.suppress_tokens or ())
     for words in settings.bad_words_ids or ():
         if len(words) != 1:
             raise LeanformerError(
                 f"generation_config.json sets bad_words_ids with {words}, several subwords, which an exported model "
                 "would not follow; remove the entry, and measure the model without it"
             )
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a greedy search needs to know beside the model.
+
+    Args:
+        start: The subword that starts a translation.
+        end: The subword that ends one.
+        padding: The subword after the end.
+        never: Subwords that are never written, such as a Marian's padding.
+        never_first: Subwords that are not written first.
+        first: The subword that is always written first, or None.
+    """
+
+    start: int
+    end: int
+    padding: int
+    never: frozenset[int]
+    never_first: frozenset[int]
+    first: int | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Search:
+        """What a translator's generation settings say.
+
+        Args:
+            model: Its generation settings name one end mark.
+
+        Raises:
+            LeanformerError: As of ``check_followed``.
+        """
+        settings = model.generation_config
+        check_followed(settings)
+        start = settings.decoder_start_token_id
         # The end mark can always be written: transformers ignores it here.
-        forbidden += [word for word in words if word != settings.eos_token_id]
-    return sorted(set(forbidden))
+        bad = {word for (word,) in settings.bad_words_ids or () if word != settings.eos_token_id}
+        return cls(
+            start=int(settings.bos_token_id if start is None else start),  # as transformers does
+            end=int(settings.eos_token_id),
+            padding=int(settings.pad_token_id),
+            never=frozenset(bad | set(settings.suppress_tokens or ())),
+            never_first=frozenset(settings.begin_suppress_tokens or ()),
+            first=settings.forced_bos_token_id,
+        )
+
+    def biases(self, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is added to the logits of the first subword, and to those of the others: shape (vocabulary,) each.
+
+        It is minus infinity at what may not be written.
+        """
+        bias = model.final_logits_bias.detach()[0].clone()
+        bias[list(self.never)] = -torch.inf
+        first = bias.clone()
+        first[list(self.never_first)] = -torch.inf
+        if self.first is not None:
+            others = torch.arange(len(first)) != self.first
+            first = model.final_logits_bias.detach()[0].masked_fill(others, -torch.inf)
+        return first, bias

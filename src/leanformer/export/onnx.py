@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel
 
-from leanformer.core.errors import LeanformerError
 from leanformer.core.translating import up_to_end
 from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLogits
+from leanformer.export.generation import check_followed
 from leanformer.model.family import find_family
-from leanformer.runtime.engines.onnx import translator_inputs
+from leanformer.runtime.engines.onnx import MODEL, translator_inputs
 from leanformer.runtime.manifest import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from leanformer.export.graphs.translator import TranslatorGraphs
-
-FILE = "model.onnx"
 
 LARGEST_FILE = 2**31 - 1
 """Bytes that a file of this form can have; a larger model's weights are in a second one."""
@@ -39,19 +36,13 @@ class Onnx(Format):
     packages = ("onnx", "onnxscript", "onnxruntime")
 
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
-        """Every model can be held, where the packages are there; see ``Format``."""
+        """Every model can be held whose generation settings can be followed; see ``Format``."""
         find_family(model)
-        needed = ["onnx", "onnxscript"] if precision == "float32" else ["onnx", "onnxscript", "onnxruntime"]
-        missing = [package for package in needed if find_spec(package) is None]
-        if missing:
-            raise LeanformerError(
-                f"exporting to onnx in {precision} needs packages that are not installed ({', '.join(missing)}); "
-                "install them: pip install 'leanformer[train,onnx]'"
-            )
+        if model.config.is_encoder_decoder:
+            check_followed(model.generation_config)
 
     def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> OpenWriter | None:
         """Writes ``model.onnx``, and beyond 2 GB ``model.onnx.data`` with its weights; see ``Format``."""
-        self.check(model, precision)
         import onnx
 
         from leanformer.export.graphs.precision import to_float16, to_int8
@@ -71,7 +62,7 @@ class Onnx(Format):
         elif precision == "float16":
             graph = to_float16(graph)
         large = graph.ByteSize() > LARGEST_FILE
-        onnx.save(graph, directory / FILE, save_as_external_data=large, location=f"{FILE}.data" if large else None)
+        onnx.save(graph, directory / MODEL, save_as_external_data=large, location=f"{MODEL}.data" if large else None)
         return opener
 
 

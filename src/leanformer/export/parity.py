@@ -14,10 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
-from leanformer.core.translating import Ids, up_to_end
+from leanformer.core.translating import Ids, up_to_end, without_end
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.export.base import Logits, WritesLogits
-from leanformer.export.generation import never_written
+from leanformer.export.generation import Search
 from leanformer.model.generate import most_tokens, settings_of
 from leanformer.runtime.engines.base import Classifies, Generates
 from leanformer.runtime.manifest import Parity
@@ -111,7 +111,7 @@ class Comparison:
                 f"allowed), and {others:,} answers differ; please report this model"
             )
         # Of fewer than a thousand inputs, one near tie is allowed.
-        if others > max(1, round((1 - AGREEMENT) * self.inputs)) or others > self.near_ties:
+        if others > max(1, int((1 - AGREEMENT) * self.inputs + 1e-6)) or others > self.near_ties:
             raise LeanformerError(
                 f"{what}: not exported, as it does not say the same as the model: {others:,} of {self.inputs:,} "
                 f"answers differ, {self.near_ties:,} of them near ties (near ties in {1 - AGREEMENT:.1%} are allowed); "
@@ -169,18 +169,18 @@ def compare_translators(
     """
     found = Comparison()
     longest, most = most_tokens(model)
-    forbidden = never_written(model)
-    vocabulary = int(model.lm_head.weight.shape[0])
+    # What may not be written has no logits in an engine: first, and later.
+    never_first, never = (torch.isneginf(bias).numpy() for bias in Search.of(model).biases(model))
     for batch in _batches(sentences):
         sources = tokenizer.encode_source(batch)
         _check_same(batch, sources, exported.encode_source(batch), "ids")
         readable = [ids for ids in sources if len(ids) <= longest]
         limit = min(most, 2 * max(map(len, readable), default=0) + LONGER)
-        size = max(1, LOGITS_AT_ONCE // (vocabulary * limit))
+        size = max(1, LOGITS_AT_ONCE // (len(never) * limit))
         for start in range(0, len(readable), size):
             part = readable[start : start + size]
             own, logits = _written(model, tokenizer, part, limit)
-            texts = [ids[:-1] if ids[-1] == tokenizer.eos_id else ids for ids in own]
+            texts = [without_end(ids, tokenizer.eos_id) for ids in own]
             _check_same(texts, tokenizer.decode(texts), exported.decode(texts), "text")
             others = engine.generate(part, beam=1, max_tokens=limit)
             if logits_of is not None:
@@ -188,7 +188,8 @@ def compare_translators(
                     # Up to the first step at which they have not written the same before.
                     steps = min(_common(own[row], others[row]) + 1, len(logits[row]), len(other_logits))
                     compared = np.stack([logits[row][:steps], other_logits[:steps]])
-                    compared[:, :, forbidden] = 0
+                    compared[:, :, never] = 0
+                    compared[:, :1, never_first] = 0
                     found.add_logits(*compared)
             for ids, other, known in zip(own, others, logits, strict=True):
                 at = _common(ids, other)
@@ -230,10 +231,6 @@ def _written(
     ids = [up_to_end(row[1:], tokenizer.eos_id) for row in generated.sequences.tolist()]
     logits = torch.stack(generated.logits, dim=1).numpy()  # (batch, tokens, vocabulary)
     return ids, [logits[row, : len(own)] for row, own in enumerate(ids)]
-
-
-def _unended(rows: Ids, tokenizer: TranslationTokenizer) -> Ids:
-    return [ids[:-1] if ids[-1] == tokenizer.eos_id else ids for ids in rows]
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

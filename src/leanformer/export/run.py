@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +29,7 @@ from leanformer.model.directory import hash_of_weights
 from leanformer.model.family import STUDENT_PREFIX, find_family
 from leanformer.model.generate import most_tokens
 from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import HALF, in_float32
 from leanformer.runtime.engines.base import ENGINES, Classifies, EngineOptions, Generates
 from leanformer.runtime.manifest import (
     CARD,
@@ -38,6 +41,7 @@ from leanformer.runtime.manifest import (
     Source,
     TextInput,
     files_of_others,
+    read_manifest,
     write_manifest,
 )
 from leanformer.runtime.translator import TextTokenizer
@@ -68,8 +72,7 @@ class Origin:
         study: The study's name.
         candidate: The candidate's.
         seed: The training's.
-        decision: The keys ``decision``, ``reason``, ``metric``, ``quality`` and ``difference`` of its results,
-            and ``exported``: whether it is on this very export, else on the trained model.
+        decision: As in ``Manifest``.
     """
 
     study: str | None = None
@@ -82,7 +85,7 @@ def find_format(name: object, precision: object) -> tuple[Format, Precision]:
     """The format and the precision of these names.
 
     Raises:
-        LeanformerError: There is no such format, or it has no such precision.
+        LeanformerError: There is no such format, it has no such precision, or its packages are not installed.
     """
     if not isinstance(name, str) or name not in FORMATS:
         raise LeanformerError(f"there is no format {quoted(name)}; formats: {', '.join(FORMATS)}")
@@ -92,6 +95,7 @@ def find_format(name: object, precision: object) -> tuple[Format, Precision]:
         if precision in PRECISIONS:
             raise LeanformerError(f"{name} does not write {precision}; {known}")
         raise LeanformerError(f"there is no precision {quoted(precision)}; {known}")
+    found.check_installed()
     return found, precision
 
 
@@ -126,7 +130,8 @@ def export_model(
     beside its place and renamed: on any error nothing is left, and an earlier export is kept.
 
     Args:
-        model: In float32. It is not changed.
+        model: In float32, float16 or bfloat16; in the latter two it is written, and compared, as the same numbers in
+            float32. It is not changed.
         source: Its directory or hub id, which has the tokenizer, or the preparation of images.
         samples: What it is compared on with its model.
         out: The directory; new, empty or an earlier export.
@@ -147,7 +152,9 @@ def export_model(
     ready = _ready(model)
     if model.config.is_encoder_decoder:
         tokenizer = TranslationTokenizer.load(source)
-        ready.generation_config.eos_token_id = tokenizer.eos_id  # as ``translate`` has it
+        # As ``translate`` has them.
+        ready.generation_config.eos_token_id = tokenizer.eos_id
+        ready.generation_config.pad_token_id = tokenizer.pad_id
     else:
         images = image_input(source, model)
     origin = origin or Origin()
@@ -192,15 +199,48 @@ def export_model(
     return written[-1]
 
 
+def tell_decision(directory: Path, decision: dict[str, Any]) -> bool:
+    """Writes what a study decided on an exported model into its manifest and its card.
+
+    Args:
+        directory: The exported directory, which is replaced.
+        decision: As in ``Manifest``.
+
+    Returns:
+        False where the manifest says it already, and nothing was done.
+
+    Raises:
+        LeanformerError: The directory is damaged, or cannot be written.
+    """
+    manifest = read_manifest(directory)
+    decided = manifest.model_copy(update={"decision": decision})
+    if decided.model_dump(mode="json") == manifest.model_dump(mode="json"):
+        return False
+
+    def fill(place: Path) -> None:
+        for name in manifest.files:
+            if name != CARD:
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(directory / name, place / name)
+        write_atomically(place / CARD, card(decided, place))
+        write_manifest(place, decided)
+
+    replace_directory(directory, fill)
+    return True
+
+
 def _ready(model: PreTrainedModel) -> PreTrainedModel:
     """The model on the CPU, in float32 and evaluation mode, with generation settings that may be changed.
 
     Raises:
-        LeanformerError: Its weights are in another precision.
+        LeanformerError: Its weights are in a precision that float32 does not hold.
     """
+    if model.dtype in HALF:
+        model = in_float32(model)  # exactly
     if model.dtype != torch.float32:
         raise LeanformerError(
-            f"the model's weights are in {str(model.dtype).removeprefix('torch.')}; models in float32 are exported"
+            f"the model's weights are in {str(model.dtype).removeprefix('torch.')}; models in float32 are "
+            "exported, and those in float16 and bfloat16"
         )
     ready = copy.copy(model) if model.device.type == "cpu" and not model.training else copy.deepcopy(model).cpu().eval()
     if ready.can_generate():
@@ -260,4 +300,11 @@ def _compare(
 def _versions(form: Format) -> dict[str, str]:
     """The versions of what made an exported directory."""
     packages = ("leanformer", "torch", "transformers", "tokenizers", *form.packages)
-    return {name: importlib.metadata.version(name) for name in packages}
+    return {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # of a distribution with another name, such as onnxruntime-gpu
+        return str(import_module(package).__version__)

@@ -19,6 +19,9 @@ MANIFEST = "manifest.json"
 CARD = "README.md"
 VERSION: Literal[1] = 1
 
+EXPORTED_MODEL, TRAINED_MODELS = "exported model", "trained models"
+"""What a decision is on; see ``Manifest``."""
+
 Precision = Literal["float32", "int8", "float16"]
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "float16")
@@ -140,9 +143,9 @@ class Manifest(Record):
         texts: Of a translator.
         bytes: Size of the engine's files, without tokenizer and card.
         parity: The comparison with the source.
-        decision: What the study decided on this model: ``decision``, ``reason``, ``metric``, ``quality``,
-            ``difference`` and ``exported``, which says whether it was decided on the exported model; None where it
-            comes from no run.
+        decision: What the study decided: ``decision``, ``reason``, ``metric``, ``quality``, ``difference``, and ``of``,
+            which is ``exported model`` for a decision on this very model and ``trained models`` for one on those that
+            its recipe gives. None where it comes from no run, or the study has not decided yet.
         versions: Package -> version that made it.
         files: File -> SHA-256 of all other files of the directory, paths relative to it.
     """

@@ -34,8 +34,8 @@ GIVEN_METHOD = (
     "measured there."
 )
 ENGINE_METHOD = (
-    " Latency, throughput and memory are those of the exported models in {engine}; there memory is the peak of a whole "
-    "process that opens the model and runs the batch."
+    " Latency, throughput and memory are those of the exported models in {engine}, on the CPU; there memory is the "
+    "peak of a whole process that opens the model and runs the batch."
 )
 
 

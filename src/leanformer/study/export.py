@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import PreTrainedModel
 
-from leanformer.config.base import STUDIES, Study
+from leanformer.config.base import Study
 from leanformer.config.reader import read_study
-from leanformer.config.translation import TextDataConfig
+from leanformer.config.translation import NumberWordsConfig, TextDataConfig
 from leanformer.core.errors import LeanformerError, printable, quoted
 from leanformer.core.paths import as_path
 from leanformer.core.progress import quiet_libraries
@@ -32,9 +32,9 @@ from leanformer.results.reader import read_results
 from leanformer.results.schema import rows_of
 from leanformer.runtime.classifier import Classifier
 from leanformer.runtime.engines.base import Classifies
-from leanformer.runtime.manifest import Manifest
+from leanformer.runtime.manifest import EXPORTED_MODEL, TRAINED_MODELS, Manifest
 from leanformer.study.inspect import study_of_data
-from leanformer.study.shipping import EXPORTED
+from leanformer.study.shipping import decision_told
 from leanformer.tasks.base import open_task
 
 STUDY, RESULTS = "study.yaml", "results.json"
@@ -88,7 +88,7 @@ def export(
     if data is not None and not isinstance(data, str | Mapping):
         raise LeanformerError(f"data: give a source or a mapping of its keys, not {quoted(data)}")
     _, chosen = find_format(to, precision)
-    source, origin, study = _found(fspath(model), (to, precision))
+    source, origin, study = _found(fspath(model), to, chosen)
     place = Path("exports") / f"{_name(source, origin)}-{to}-{precision}" if out is None else as_path(out, "out")
     check_place(place)
     console = console or Console(stderr=True)
@@ -114,12 +114,13 @@ def export(
 # Where a model comes from
 
 
-def _found(given: str, form: tuple[str, str]) -> tuple[str, Origin, Study | None]:
+def _found(given: str, to: str, precision: str) -> tuple[str, Origin, Study | None]:
     """The model's directory or hub id, the run that it comes from, and that run's study.
 
     Args:
-        given: A run directory, or the model's directory or hub id.
-        form: Format and precision of the export.
+        given: The model or the run, as the user names it.
+        to: The format, for the decision of a study that ships.
+        precision: The precision of the weights, likewise.
 
     Raises:
         LeanformerError: A run directory has no results, or recommends nothing.
@@ -137,37 +138,37 @@ def _found(given: str, form: tuple[str, str]) -> tuple[str, Origin, Study | None
         return given, Origin(), None
     candidate, seed = trial[1], int(trial[2])
     study = read_study(run / STUDY)
-    return given, Origin(study.name, candidate, seed, _decision(run, candidate, seed, form)), study
+    return (
+        given,
+        Origin(study.name, candidate, seed, _decision(run, trial[0].removesuffix("/model"), to, precision)),
+        study,
+    )
 
 
-def _decision(run: Path, candidate: str, seed: int, form: tuple[str, str]) -> dict[str, Any] | None:
-    """What a study decided on a model; None where it has not decided on it.
+def _decision(run: Path, trial: str, to: str, precision: str) -> dict[str, Any] | None:
+    """What a study decided on a model; None where it has not decided yet, or knows no such model.
 
-    A study that ships decides on exports. Where it has none of this model in this format and precision, its decision
-    on the recipe is taken, which is the one on the trained models.
+    A study that ships decides on exported models, one of each candidate and precision. On any other export of its
+    models there is the decision on the recipe alone.
     """
     if not (run / RESULTS).is_file():
         return None
     results = read_results(run)
-    rows = rows_of(results)
-    place = f"exports/{candidate}/{'-'.join(form)}/{EXPORTED}"
-    shipped = [row["artifact"] for row in rows]
-    exported = [a is not None and (a["directory"], a["seed"]) == (place, seed) for a in shipped]
-    if True in exported:
-        decided = rows[exported.index(True)]
-    else:
-        row = next((row for row in rows if row["name"] == candidate), None)
-        decided = row if row is None or row["artifact"] is None else row["recipe"]
-    if decided is None:
-        return None
-    return {
-        "decision": decided["decision"],
-        "reason": decided["reason"],
-        "metric": results["metric"],
-        "quality": decided["quality"],
-        "difference": decided["difference"],
-        "exported": True in exported,
-    }
+    rows = [row for row in rows_of(results) if trial in row["trials"]]
+    made = to, precision, int(trial.rpartition("-")[2])
+    for row in rows:
+        if row["artifact"] is not None and _made(row["artifact"]) == made:
+            return decision_told(row, results["metric"], EXPORTED_MODEL)
+    for row in rows:
+        decided = row if row["artifact"] is None else row["recipe"]
+        if decided is not None:
+            return decision_told(decided, results["metric"], TRAINED_MODELS)
+    return None
+
+
+def _made(artifact: Mapping[str, Any]) -> tuple[str, str, int]:
+    """How an exported model was made: format, precision, seed."""
+    return artifact["format"], artifact["precision"], artifact["seed"]
 
 
 def _name(source: str, origin: Origin) -> str:
@@ -194,9 +195,8 @@ def _samples(model: PreTrainedModel, source: str, study: Study | None, data: str
 def _built_in(model: PreTrainedModel, source: str) -> Samples:
     """Inputs that need no data: written digits, resized as the model takes images, or German numbers in words."""
     if model.config.is_encoder_decoder:
-        config = cast(Any, STUDIES["translation"]).model_fields["data"].default
-        assert isinstance(config, TextDataConfig)
-        return Samples(number_words(config)["train"].sources[:ENOUGH], "built-in German numbers in words")
+        few = NumberWordsConfig(train=ENOUGH, validation=1, test=1)
+        return Samples(number_words(TextDataConfig(numbers=few))["train"].sources, "built-in German numbers in words")
     return Samples(_digits(model, source), "built-in images of digits")
 
 

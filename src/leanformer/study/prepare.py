@@ -105,8 +105,11 @@ class PreparedStudy:
         """Refuses candidates that the format in which the study ships cannot hold, before anything is trained.
 
         Raises:
-            LeanformerError: It names the candidate and the site that stands in the way.
+            LeanformerError: It names the candidate and the site that stands in the way, or a package that is missing.
         """
+        engines = {*self.study.runtimes, *([self.study.ship.to] if self.study.ship else [])} - {"torch"}
+        for engine in sorted(engines):
+            FORMATS[engine].check_installed()
         if self.study.ship is None:
             return
         for name in self.plans:

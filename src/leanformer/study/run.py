@@ -32,6 +32,7 @@ from leanformer.study.executors import InThisProcess
 from leanformer.study.graph import announce, run_steps
 from leanformer.study.outcomes import read_outcomes
 from leanformer.study.prepare import PreparedStudy
+from leanformer.study.shipping import tell_decisions
 from leanformer.study.side_by_side import check_script, run_side_by_side
 from leanformer.study.store import RunDirectory
 
@@ -163,6 +164,7 @@ def run(
             run_directory.check()
             write_atomically(path / "results.json", to_json(results))
             reporter.wrote("results", path / "results.json")
+            tell_decisions(prepared, results)
             if results["ship"] is not None:
                 run_directory.check_shipped(path / results["ship"])
             for row in (results["baseline"], *results["candidates"]):

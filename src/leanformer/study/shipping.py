@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from leanformer.config.base import Precision, Runtime
 from leanformer.core.errors import LeanformerError
 from leanformer.core.json_files import read_sealed
 from leanformer.export.parity import ENOUGH
-from leanformer.export.run import Origin, Samples, export_model
+from leanformer.export.run import Origin, Samples, export_model, tell_decision
 from leanformer.model.students import load
 from leanformer.results.metrics import METRICS
+from leanformer.results.schema import rows_of
 from leanformer.runtime.loading import load as open_exported
+from leanformer.runtime.manifest import EXPORTED_MODEL
 from leanformer.study.arms import best_seed
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import RecordedStep, Step, ended_well
@@ -118,3 +120,32 @@ class ExportStep(RecordedStep):
 
     def __str__(self) -> str:
         return f"{self.name}, exported to {self.format} in {self.precision}"
+
+
+def tell_decisions(prepared: PreparedStudy, results: Mapping[str, Any]) -> None:
+    """Writes what was decided on each exported model into its directory, which was made before.
+
+    Args:
+        prepared: The study.
+        results: The content of its ``results.json``.
+    """
+    store = prepared.directory
+    for row in rows_of(results):
+        if row["artifact"] is not None:
+            directory = store.path / row["artifact"]["directory"]
+            result = store.finished(directory.parent)
+            assert result is not None
+            if tell_decision(directory, decision_told(row, results["metric"], EXPORTED_MODEL)):
+                store.finish(directory.parent, result)
+
+
+def decision_told(decided: Mapping[str, Any], metric: str, subject: str) -> dict[str, Any]:
+    """A decision as a manifest tells it.
+
+    Args:
+        decided: A row of the results, or its ``recipe``.
+        metric: The study's metric.
+        subject: ``EXPORTED_MODEL`` or ``TRAINED_MODELS``.
+    """
+    keys = ("decision", "reason", "quality", "difference")
+    return {"of": subject, "metric": metric, **{key: decided[key] for key in keys}}

@@ -3,107 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
+from leanformer.export.generation import Search
 from leanformer.export.graphs.decoding import LEAST_TOKENS, Programs, programs
 from leanformer.export.graphs.rewriting import finish, simplify
 from leanformer.export.graphs.trace import OPSET, quiet
 from leanformer.model.generate import most_tokens
 
 BOOL, FLOAT, INT64 = ir.DataType.BOOL, ir.DataType.FLOAT, ir.DataType.INT64
-
-# Settings of generation that change what a greedy search writes and that the graph does not follow, and the values with
-# which they change nothing.
-WITHOUT = {
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "encoder_repetition_penalty": (None, 1.0),
-    "exponential_decay_length_penalty": (None,),
-    "guidance_scale": (None, 1),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
-    "no_repeat_ngram_size": (None, 0),
-    "repetition_penalty": (None, 1.0),
-    "sequence_bias": (None,),
-    "watermarking_config": (None,),
-}
-
-
-@dataclass(frozen=True)
-class Search:
-    """What a greedy search needs to know beside the model.
-
-    Args:
-        start: The token that starts a translation.
-        end: The token that ends one.
-        padding: The token after the end.
-        never: Tokens that are never written.
-        never_first: Tokens that are not written first.
-        first: The token that is always written first, or None.
-    """
-
-    start: int
-    end: int
-    padding: int
-    never: frozenset[int]
-    never_first: frozenset[int]
-    first: int | None
-
-    @classmethod
-    def of(cls, model: PreTrainedModel) -> Search:
-        """What a model's generation settings say.
-
-        Raises:
-            LeanformerError: They ask for something that the graph does not do.
-        """
-        settings: GenerationConfig = model.generation_config
-        for name, neutral in WITHOUT.items():
-            value = getattr(settings, name, None)
-            if value not in neutral:
-                raise LeanformerError(
-                    f"generation setting {name} = {value}: a graph's greedy search does not follow it; remove it from "
-                    "generation_config.json"
-                )
-        end = settings.eos_token_id if settings.eos_token_id is not None else model.config.eos_token_id
-        ends = end if isinstance(end, list) else [end]
-        if len(ends) != 1:
-            raise LeanformerError(f"generation setting eos_token_id = {end}: a graph's search has one end; give one")
-        bad = settings.bad_words_ids or []
-        for words in bad:
-            if len(words) != 1:
-                raise LeanformerError(
-                    f"generation setting bad_words_ids: {words} has {len(words)} tokens, and a graph's greedy search "
-                    "leaves out single tokens alone; remove it from generation_config.json"
-                )
-        never = {word for (word,) in bad if word != ends[0]} | set(settings.suppress_tokens or ())
-        padding = settings.pad_token_id if settings.pad_token_id is not None else model.config.pad_token_id
-        start = settings.decoder_start_token_id
-        return cls(
-            start=int(model.config.decoder_start_token_id if start is None else start),
-            end=int(ends[0]),
-            padding=int(padding),
-            never=frozenset(never),
-            never_first=frozenset(settings.begin_suppress_tokens or ()),
-            first=settings.forced_bos_token_id,
-        )
-
-    def biases(self, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is added to the logits of the first token, and to those of the others: shape (vocabulary,) each."""
-        bias = model.final_logits_bias.detach()[0].clone()
-        bias[list(self.never)] = -torch.inf
-        first = bias.clone()
-        first[list(self.never_first)] = -torch.inf
-        if self.first is not None:
-            others = torch.arange(len(first)) != self.first
-            first = model.final_logits_bias.detach()[0].masked_fill(others, -torch.inf)
-        return first, bias
 
 
 class TranslatorGraphs:
