@@ -134,7 +134,6 @@ COMMANDS = {
     "export": ["model", "--to", "onnx"],
     "bench": ["model"],
     "inspect": ["model", "digits"],
-    "bench": ["model"],
     "report": ["run"],
 }
 RUNS = """
