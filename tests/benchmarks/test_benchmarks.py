@@ -30,7 +30,13 @@ from leanformer.measure import cost
 from leanformer.measure.translation import Translations
 
 
-@pytest.mark.parametrize("name", kit.names())
+SECONDS = ("decoder_block", "engines", "simulate_decisions")
+"""Benchmarks of each kind that --quick runs in seconds; the others are among the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SECONDS else pytest.mark.long) for name in kit.names()]
+)
 def test_quick(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A study's costliest measurement, which tests/measure/test_cost.py covers.
     monkeypatch.setattr(cost, "peak_memory", lambda action, device: 0)
