@@ -34,7 +34,7 @@ demo: $(READY)
 	@echo "== running examples/digits.yaml: a vision transformer and its minimal forms on handwritten digits"
 	@$(BIN)/leanformer run examples/digits.yaml --out runs/digits --jobs 2
 	@echo "== running examples/number-words.yaml: a translator, and students taught by it that attend less"
-	@$(BIN)/leanformer run examples/number-words.yaml --out runs/number-words
+	@$(BIN)/leanformer run examples/number-words.yaml --out runs/number-words --jobs 2
 
 # Both at once: mypy alone would leave all cores but one idle for most of a minute.
 test: $(READY)
