@@ -206,7 +206,10 @@ def test_nothing_is_exported_twice(finished: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(shipping, "export_model", never)
     run(words_study(), finished)
-    assert results_of(finished) == before
+    after = results_of(finished)
+    assert {key: after[key] for key in after if key != "environment"} == {
+        key: before[key] for key in before if key != "environment"
+    }
 
 
 def test_a_damaged_file_is_exported_again(finished: Path) -> None:

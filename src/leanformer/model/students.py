@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 import leanformer.model.auto_classes  # noqa: F401  (transformers knows students wherever they are made or loaded)
 from leanformer.blocks.kit.activity import Activity
-from leanformer.core.errors import LeanformerError
+from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.files import add_to_directory
 from leanformer.core.progress import quiet_libraries
 from leanformer.model.directory import (
@@ -59,6 +59,12 @@ def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity
     """
     family = find_family(model)
     check_weights_are_there(model)
+    if activities is not None and not (
+        isinstance(activities, Mapping) and all(isinstance(found, Activity) for found in activities.values())
+    ):
+        raise LeanformerError(
+            f"activities: a mapping of site names to what find_activities gives, not {quoted(activities)}"
+        )
     change = resolve(model, plan)
     config = _student_config(family, model, change)
     check_memory(outline(family.student_model_class, config), "plan")
