@@ -31,6 +31,7 @@ FIGURES = {
         ("decoder_block", "passes", "`padding_in_norm: true` | forward and backward |"),
     ],
     "decoding": [("decoding", "figures", "speed of the students whose attention is replaced |")],
+    "engines": [("engines", "mnist", "grid with a thin MLP | ONNX Runtime |")],
     "growth": [("growth", "figures", "curves")],
     "lengths": [("lengths", "r2", f"{block} |") for block in ("`slots` 64, linear gate, rank 8", MIXER)],
     "minimal": [("minimal", "figures", "MNIST: the best small form")],
