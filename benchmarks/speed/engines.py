@@ -3,7 +3,7 @@
 Models have random weights: what they compute does not change what it costs. Translators cannot write their end mark, so
 that all write the same number of tokens. In each group all models are timed in turn, in rounds; a figure is the median
 over the rounds of the ratio to the group's reference in the same round, with an interval that holds for any
-distribution. Wall time, and CPU time beside it. Where the issue is quality too, ``shipping`` has trained models.
+distribution. Wall time, and CPU time beside it.
 """
 
 from __future__ import annotations
