@@ -116,8 +116,12 @@ class Arm:
         """Why trainings failed, or the export did."""
         failed = failures_of(self.outcome)
         if not failed and self.export is not None and not self.export.ok:
-            seed = self.export.result.get("seed", next(iter(self.outcome.trials)))
-            failed = [{"seed": seed, "reason": f"its export failed: {self.export.result['reason']}"}]
+            failed = [
+                {
+                    "seed": next(iter(self.outcome.trials)),
+                    "reason": f"its export failed: {self.export.result['reason']}",
+                }
+            ]
         return failed
 
 

@@ -123,13 +123,12 @@ class PreparedStudy:
     def can_export(self, name: str, runtime: Runtime) -> bool:
         """Whether a format can hold a model that is to be measured in its engine; where not, the log says why."""
         if (name, runtime) not in self._exportable:
+            self._exportable[name, runtime] = True
             try:
                 FORMATS[runtime].check(self._outline_of(name), "float32")
-                reason = None
             except LeanformerError as error:
-                reason = str(error)
+                self._exportable[name, runtime] = False
                 self.reporter.say(f"{self.study.name}: {name} is not measured in {runtime}: {error}")
-            self._exportable[name, runtime] = reason is None
         return self._exportable[name, runtime]
 
     def _outline_of(self, name: str) -> PreTrainedModel:

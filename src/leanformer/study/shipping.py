@@ -22,7 +22,7 @@ from leanformer.runtime.manifest import EXPORTED_MODEL
 from leanformer.study.arms import best_seed
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import RecordedStep, Step, ended_well
-from leanformer.study.training import PREDICTIONS, Trial, is_scored_otherwise, scored
+from leanformer.study.training import PREDICTIONS, Trial, is_scored_otherwise, score_again, scored
 
 EXPORTED = "exported"
 """The exported directory, inside the step's."""
@@ -70,10 +70,7 @@ class ExportStep(RecordedStep):
     def bring_up_to_date(self, prepared: PreparedStudy) -> None:
         result = self.known_result(prepared)
         if self.decides and result["status"] == "ok" and is_scored_otherwise(prepared, result):
-            path = self.directory(prepared) / PREDICTIONS
-            answers = prepared.task.read_answers(path)
-            prepared.directory.replace_file(path, answers.to_bytes())
-            prepared.directory.finish(self.directory(prepared), result | scored(prepared, answers))
+            score_again(prepared, self.directory(prepared), result)
 
     def run(self, prepared: PreparedStudy) -> None:
         directory = self.directory(prepared)

@@ -107,10 +107,7 @@ class Trial(TrainedStep):
             model = load(directory / "model").to(prepared.device)
             prepared.directory.finish(directory, result | _evaluated(prepared, self.name, model, directory))
         elif is_scored_otherwise(prepared, result):
-            path = directory / PREDICTIONS
-            answers = prepared.task.read_answers(path)
-            prepared.directory.replace_file(path, answers.to_bytes())
-            prepared.directory.finish(directory, result | scored(prepared, answers))
+            score_again(prepared, directory, result)
 
     def end(
         self,
@@ -163,6 +160,14 @@ def is_scored_otherwise(prepared: PreparedStudy, result: Mapping[str, Any]) -> b
 def scored(prepared: PreparedStudy, answers: Any) -> dict[str, Any]:
     """The scores of answers, and the settings of the scoring."""
     return {"scoring": prepared.task.scoring_settings(), **prepared.task.scores(answers)}
+
+
+def score_again(prepared: PreparedStudy, directory: Path, result: dict[str, Any]) -> None:
+    """Scores the answers of a finished step with the study's settings."""
+    path = directory / PREDICTIONS
+    answers = prepared.task.read_answers(path)
+    prepared.directory.replace_file(path, answers.to_bytes())
+    prepared.directory.finish(directory, result | scored(prepared, answers))
 
 
 def _evaluated(prepared: PreparedStudy, name: str, model: PreTrainedModel, directory: Path) -> dict[str, Any]:
