@@ -5,6 +5,7 @@ The time of a small model's step is the number of its operations: each rule here
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 
 import numpy as np
@@ -49,14 +50,38 @@ def finish(model: ir.Model) -> None:
         common.LiftSubgraphInitializersToMainGraphPass()(model)
         common.IdentityEliminationPass()(model)
         common.DeduplicateInitializersPass(size_limit=ANY_SIZE)(model)
-        for node in list(model.graph):
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.GRAPH:
-                    _hoist(node, attribute.as_graph())
+        for loop, body in _bodies(model.graph):
+            _hoist(loop, body)
         common.CommonSubexpressionEliminationPass()(model)
         common.RemoveUnusedNodesPass()(model)
     common.ClearMetadataAndDocStringPass()(model)
     common.NameFixPass()(model)
+    _names_of_all_graphs(model)
+
+
+def _bodies(graph: ir.Graph) -> list[tuple[ir.Node, ir.Graph]]:
+    """The loops of a graph, each with its body."""
+    return [
+        (node, attribute.as_graph())
+        for node in graph
+        for attribute in node.attributes.values()
+        if attribute.type == ir.AttributeType.GRAPH
+    ]
+
+
+def _names_of_all_graphs(model: ir.Model) -> None:
+    """Gives what a loop computes names that the graph around it does not have.
+
+    The names of a loop must differ from all around it, from those that come after it too, which ``NameFixPass`` does
+    not see (ONNX, "Names within a graph").
+    """
+    values = [value for node in model.graph for value in node.outputs]
+    taken = {value.name for value in [*model.graph.inputs, *model.graph.initializers.values(), *values]}
+    for _, body in _bodies(model.graph):
+        for value in [*body.inputs, *(value for node in body for value in node.outputs)]:
+            if value.name in taken:
+                value.name = next(name for n in itertools.count(1) if (name := f"{value.name}_{n}") not in taken)
+            taken.add(value.name)
 
 
 def _product_with_transposed(node: ir.Node) -> None:
