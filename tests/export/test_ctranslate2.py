@@ -242,11 +242,11 @@ def test_other_plans_are_refused(
         FORMAT.check(student, "float32")
     assert str(refused.value).startswith("not shippable in the format ctranslate2: ")
     assert message in str(refused.value)
-    assert "export to onnx" in str(refused.value)
+    assert "the format onnx can hold it" in str(refused.value)
 
 
 def test_classifiers_are_refused(make_model: Callable[..., PreTrainedModel]) -> None:
-    with pytest.raises(LeanformerError, match="it runs translators, and this is an image classifier; export to onnx"):
+    with pytest.raises(LeanformerError, match="it runs translators, and this is an image classifier; the format onnx"):
         FORMAT.check(make_model(), "float32")
 
 
@@ -273,5 +273,5 @@ def test_generation_settings_that_this_engine_does_not_follow(
 ) -> None:
     model = make_translator("marian")
     setattr(model.generation_config, key, value)
-    with pytest.raises(LeanformerError, match=f"generation_config.json sets {key}: .*, which it .*; export to onnx"):
+    with pytest.raises(LeanformerError, match=f"generation_config.json sets {key}: .*, which it .*; the format onnx"):
         FORMAT.check(model, "float32")

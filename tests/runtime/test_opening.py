@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 from exported import change_manifest, manifest, write_classifier, write_translator
@@ -172,6 +173,20 @@ def test_a_gpu_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             del sessions.asked[:]
             lf.runtime.load(tmp_path, threads=3, device="auto")
             assert sessions.asked == [[CUDA, CPU], [CPU]]
+
+
+@pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="needs onnxruntime-gpu and a GPU")
+def test_a_gpu_answers_as_the_cpu_does(tmp_path: Path) -> None:
+    write_classifier(tmp_path / "images")
+    write_translator(tmp_path / "texts")
+    images = [np.random.default_rng(seed).integers(0, 256, (4, 5), np.uint8) for seed in range(3)]
+    (classifier, translator), (on_gpu, writing) = (
+        [lf.runtime.load(tmp_path / name, device=device) for name in ("images", "texts")] for device in ("cpu", "cuda")
+    )
+    for own, other in zip(classifier.predict(images), on_gpu.predict(images), strict=True):
+        assert own.label == other.label
+        np.testing.assert_allclose([*own.probabilities.values()], [*other.probabilities.values()], atol=1e-3)
+    assert translator.translate(["one two"]) == writing.translate(["one two"])
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "ctranslate2"])

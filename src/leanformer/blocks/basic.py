@@ -75,9 +75,10 @@ class Attention(Block):
                 f"{site.name}: keep_heads = {keep} keeps heads of the model's own attention, but {site.block!r} stands "
                 "there; reduce the teacher instead"
             )
-        if keep > teacher.num_heads:
+        if keep >= teacher.num_heads:
             raise LeanformerError(
-                f"{site.name}: keep_heads = {keep} is more than the {teacher.num_heads} heads of the attention there"
+                f"{site.name}: keep_heads = {keep}, and the attention there has {teacher.num_heads} heads; keep fewer, "
+                "or leave it out"
             )
         return {"keep_heads": keep}
 

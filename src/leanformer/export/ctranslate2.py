@@ -155,7 +155,7 @@ def _stacks(model: PreTrainedModel) -> list[_Stack]:
 
 
 _NOT = "not shippable in the format ctranslate2:"
-_INSTEAD = "export to onnx"
+_INSTEAD = "the format onnx can hold it"
 
 
 def _stack(model: PreTrainedModel, family: Family, name: str) -> _Stack:
