@@ -51,6 +51,8 @@ TINY_GRID: Plan = {
     "pooling": "mean",
 }
 """The same in DeiT-tiny's width, in all twelve layers."""
+SHALLOW_GRID: Plan = {**TINY_GRID, **{f"encoder.{layer}.layer": "none" for layer in range(8, 12)}}
+"""The same without the last third of the layers, as on MNIST's shape."""
 SLOTS: Plan = {
     "*.self_attention": {"block": "slots", "slots": 16, "gate": "linear", "rank": 8},
     "*.cross_attention": {"block": "slots", "slots": 16, "gate": "linear", "rank": 8},
@@ -139,6 +141,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 def _students(few: int, fewest: int) -> list[tuple[str, Plan, int | None]]:
     """Name, plan and target subwords of translators that CTranslate2 can hold."""
     one, two = {"decoder.layers": {"keep": 1}}, {"decoder.layers": {"keep": 2}}
+    half = {"decoder.*attention": {"block": "attention", "keep_heads": 4}}
     return [
         ("the whole teacher", {}, None),
         ("decoder without MLP", NO_DECODER_MLP, None),
@@ -146,10 +149,12 @@ def _students(few: int, fewest: int) -> list[tuple[str, Plan, int | None]]:
         ("one decoder layer", one, None),
         ("one decoder layer without MLP", {**one, **NO_DECODER_MLP}, None),
         (f"the whole teacher, {few:,} targets", {}, few),
-        (f"decoder without MLP, {few:,} targets", NO_DECODER_MLP, few),
         (f"two decoder layers without MLP, {few:,} targets", {**two, **NO_DECODER_MLP}, few),
         (f"one decoder layer without MLP, {few:,} targets", {**one, **NO_DECODER_MLP}, few),
         (f"the whole teacher, {fewest:,} targets", {}, fewest),
+        (f"decoder without MLP, {fewest:,} targets", NO_DECODER_MLP, fewest),
+        (f"two decoder layers without MLP, {fewest:,} targets", {**two, **NO_DECODER_MLP}, fewest),
+        (f"the same, half the decoder's heads, {fewest:,} targets", {**two, **NO_DECODER_MLP, **half}, fewest),
         (f"one decoder layer without MLP, {fewest:,} targets", {**one, **NO_DECODER_MLP}, fewest),
     ]
 
@@ -158,7 +163,7 @@ def quick_groups() -> list[Group]:
     """The first and the third of ``groups`` on tiny models, with few ways."""
     grid = {**THIN_GRID, "*.self_attention": {**GRID, "groups": 16}}
     vit, marian = partial(_vit, 16, 6, 4, 7, 28, 1), partial(_marian, 16, (1, 3), 2, 32, 300, 64)
-    names = [_students(200, 150)[number] for number in (0, 8)]
+    names = [_students(200, 150)[number] for number in (0, 7)]
     return [
         Group("mnist", "tiny", vit, [Way("ViT, eager", "torch"), Way("grid", "onnx", plan=grid)], (1, 2)),
         Group(
@@ -201,6 +206,7 @@ def groups() -> list[Group]:
                 Way("ViT, eager", "torch"),
                 *(Way("ViT", "onnx", precision) for precision in PRECISIONS),
                 *(Way("grid with a thin MLP", "onnx", precision, TINY_GRID) for precision in PRECISIONS),
+                *(Way("grid with a thin MLP, eight layers", "onnx", p, SHALLOW_GRID) for p in PRECISIONS),
                 *(Way("extreme form", "onnx", precision, EXTREME) for precision in PRECISIONS),
             ],
             (1,),
