@@ -31,8 +31,10 @@ def _command(arguments: list[str], errors: Path, largest_file: int | None) -> No
     from leanformer.__main__ import main
 
     gc.freeze()
-    # As from a terminal; a shell's background job, which the tests may be run in, ignores Ctrl-C.
+    # As from a terminal; the tests may be run in a shell's background job, which ignores Ctrl-C, or under nohup.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
     if largest_file is not None:
         import resource

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 import leanformer as lf
@@ -25,10 +26,25 @@ TIMINGS = {
 }
 
 
-def run(study: dict[str, Any] | lf.Study, directory: Path, jobs: int = 1) -> tuple[lf.StudyResult, str]:
-    """The study's result, and what it wrote to a console that is no terminal."""
+def run(
+    study: dict[str, Any] | lf.Study, directory: Path, jobs: int = 1, *, report: bool = False
+) -> tuple[lf.StudyResult, str]:
+    """The study's result, and what it wrote to a console that is no terminal.
+
+    Args:
+        report: Whether the page is written, which takes longer than a tiny study trains; else it is an empty file.
+    """
     log = io.StringIO()
-    return lf.run(study, directory, Console(file=log, width=120), jobs), log.getvalue()
+    with pytest.MonkeyPatch.context() as patch:
+        if not report:
+            patch.setattr("leanformer.study.run.write_report", _empty_report)
+        return lf.run(study, directory, Console(file=log, width=120), jobs), log.getvalue()
+
+
+def _empty_report(directory: Path) -> Path:
+    path = directory / "report.html"
+    path.write_text("", encoding="utf-8")
+    return path
 
 
 def without_timings(results: Any) -> str:

@@ -56,6 +56,7 @@ def test_forms_have_the_replications_parameters_but_for_what_the_page_names() ->
         assert parameter_count(row.model()) - published == differences, row.name
 
 
+@pytest.mark.long
 def test_the_table_has_a_usual_transformers_parameters() -> None:
     rows = rows_of("table")
     assert {(row.data, *row.says.values()) for row in rows} == {
@@ -75,6 +76,7 @@ def test_the_best_forms_keep_to_the_budget() -> None:
         assert parameter_count(row.model()) <= {"mnist": 31_500, "cifar10": 40_650}[row.data], row.name
 
 
+@pytest.mark.long
 def test_a_row_is_the_same_model_as_candidate_beside_its_reference() -> None:
     # The plans of tables and forms are the same on both data sets.
     for rows in (rows for rows in STUDIES.values() if rows[0].data == "mnist" or rows[0].group == "best"):
@@ -254,6 +256,7 @@ def test_a_row_without_a_finite_rate_has_failed_and_nothing_is_held_against_it()
     assert BENCHMARK.verdicts(result) == []
 
 
+@pytest.mark.long
 def test_rows_trained_side_by_side_are_rows_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["--rows", "attention", "attention-no-mlp"]
     options = ["--quick", "--side-by-side", "2", "--stacked", "0", "--runs", str(tmp_path), *names]

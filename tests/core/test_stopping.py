@@ -251,7 +251,7 @@ def killed_in_deletions(
 
 
 @posix
-@pytest.mark.parametrize("which", [0, 4])
+@pytest.mark.parametrize("which", [0, pytest.param(4, marks=pytest.mark.long)])
 def test_a_kill_inside_a_deletion_leaves_nothing_half(
     whole: Path, digits_study: MakeStudy, tmp_path: Path, which: int
 ) -> None:

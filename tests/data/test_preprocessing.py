@@ -102,9 +102,13 @@ PROCESSORS: dict[str, tuple[str, Any]] = {
     "deit, cut alone": ("deit", DeiTImageProcessorPil(do_resize=False, crop_size=SQUARE)),
     "vit of a deit": ("deit", ViTImageProcessorPil(size=SQUARE, resample=0)),
 }
+SOME_PROCESSORS = ("vit", "vit, not scaled", "deit, uneven", "deit, shorter side")
+"""One of each kind; the others are among the slow tests."""
 
 
-@pytest.mark.parametrize("case", PROCESSORS)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in SOME_PROCESSORS else pytest.mark.long) for case in PROCESSORS]
+)
 def test_images_are_prepared_as_transformers_does(case: str, make_model: MakeModel, tmp_path: Path) -> None:
     family, processor = PROCESSORS[case]
     source = write_photos(tmp_path / "photos")

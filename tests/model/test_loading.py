@@ -693,6 +693,7 @@ def test_a_wrong_head_is_one_line_and_no_report(saved: Path, capfd: pytest.Captu
 # Auto classes
 
 
+@pytest.mark.long
 def test_auto_classes_name_what_they_miss_and_importing_leanformer_is_light(
     make_model: MakeModel, tmp_path: Path
 ) -> None:

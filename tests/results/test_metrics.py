@@ -182,6 +182,7 @@ def told(directory: Path) -> tuple[str, str]:
     return "\n".join([written, *decision_lines(results)]), write_report(directory).read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_a_mean_of_which_less_is_better_is_one_file(
     add_metric: Callable[..., metrics.Metric], digits_study: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_score_of_labels_is_one_file(
     assert "Quality is macro F1 in %" in page
 
 
+@pytest.mark.long
 def test_a_score_of_texts_of_which_less_is_better_is_one_file(
     add_metric: Callable[..., metrics.Metric], tmp_path: Path
 ) -> None:

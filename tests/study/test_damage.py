@@ -51,26 +51,31 @@ def cut(path: Path) -> None:
     ("damage", "file"),
     [
         (flip, "model/model.safetensors"),
-        (lambda path: flip(path, 0.99), "model/model.safetensors"),
-        (lambda path: flip(path, 0.01), "model/model.safetensors"),
-        (cut, "model/model.safetensors"),
-        (flip, "model/config.json"),
         (Path.unlink, "model/config.json"),
-        (Path.unlink, "model/model.safetensors"),
-        (lambda path: shutil.rmtree(path.parent), "model/config.json"),
-        (lambda path: path.write_text("{}"), "model/adapter_config.json"),
-        (lambda path: path.write_bytes(b""), "model/pytorch_model.bin"),
-        (flip, "predictions.parquet"),
-        (cut, "predictions.parquet"),
         (Path.unlink, "predictions.parquet"),
         (cut, "result.json"),
-        (lambda path: path.write_text(path.read_text().replace("0", "1", 1)), "result.json"),
-        (lambda path: path.write_text("[1]"), "result.json"),
-        (lambda path: path.write_text("[" * 100_000), "result.json"),
-        (cut, "settings.json"),
-        (lambda path: path.write_text(path.read_text().replace("digits", "digitr", 1)), "settings.json"),
-        (Path.unlink, "settings.json"),
         (lambda path: shutil.copy(path.parents[2] / "seed-1" / "model" / path.name, path), "model/model.safetensors"),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in (
+                (lambda path: flip(path, 0.99), "model/model.safetensors"),
+                (lambda path: flip(path, 0.01), "model/model.safetensors"),
+                (cut, "model/model.safetensors"),
+                (flip, "model/config.json"),
+                (Path.unlink, "model/model.safetensors"),
+                (lambda path: shutil.rmtree(path.parent), "model/config.json"),
+                (lambda path: path.write_text("{}"), "model/adapter_config.json"),
+                (lambda path: path.write_bytes(b""), "model/pytorch_model.bin"),
+                (flip, "predictions.parquet"),
+                (cut, "predictions.parquet"),
+                (lambda path: path.write_text(path.read_text().replace("0", "1", 1)), "result.json"),
+                (lambda path: path.write_text("[1]"), "result.json"),
+                (lambda path: path.write_text("[" * 100_000), "result.json"),
+                (cut, "settings.json"),
+                (lambda path: path.write_text(path.read_text().replace("digits", "digitr", 1)), "settings.json"),
+                (Path.unlink, "settings.json"),
+            )
+        ),
     ],
 )
 def test_a_damaged_trial_is_named_set_aside_and_trained_again(
@@ -97,6 +102,7 @@ def test_a_note_beside_a_model_is_left_alone(finished: Path, digits_study: MakeS
     assert "again" not in log
 
 
+@pytest.mark.long
 def test_damage_is_set_aside_each_time_under_a_name_of_its_own(finished: Path, digits_study: MakeStudy) -> None:
     trial = finished / "trials" / "no-mlp" / "seed-1"
     for name in ("seed-1.damaged", "seed-1.damaged-2"):
@@ -105,6 +111,7 @@ def test_damage_is_set_aside_each_time_under_a_name_of_its_own(finished: Path, d
         assert (trial.parent / name / "predictions.parquet").is_file()
 
 
+@pytest.mark.long
 def test_a_damaged_model_of_the_search_is_not_taken_over(
     digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,8 +204,12 @@ def cut_off(finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyP
     "damage",
     [
         cut,
-        *(lambda path, part=part: flip(path, part) for part in (0.02, 0.2, 0.4, 0.6, 0.8, 0.9, 0.999)),
-        lambda path: path.write_bytes(b""),
+        lambda path: flip(path, 0.4),
+        *(
+            pytest.param(lambda path, part=part: flip(path, part), marks=pytest.mark.long)
+            for part in (0.02, 0.2, 0.6, 0.8, 0.9, 0.999)
+        ),
+        pytest.param(lambda path: path.write_bytes(b""), marks=pytest.mark.long),
     ],
 )
 def test_a_damaged_checkpoint_is_set_aside_and_training_starts_again(

@@ -78,7 +78,7 @@ def test_a_study_decides_on_times_of_another_machine(
     file = tmp_path / "bench.json"
     timed_elsewhere(finished, file)
     monkeypatch.setattr("leanformer.study.costing.measure_costs", None)  # training is not measured again either
-    result, log = run(given(study, file), finished)
+    result, log = run(given(study, file), finished, report=True)
     after = rows_of(finished)
     for name, ms in zip(NAMES, (2.0, 5.0), strict=True):
         row = after[name]

@@ -64,7 +64,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(template: Path, digits_study: MakeStudy) -> Path:
     """The directory of a study that ran to its end."""
     if not template.exists():
-        _, log = run(digits_study(), template)
+        _, log = run(digits_study(), template, report=True)
         (template / "log.txt").write_text(log)
     return template
 
@@ -279,7 +279,8 @@ def test_a_failed_candidate_does_not_stop_the_study(
         return train(model, *arguments)
 
     monkeypatch.setattr(training, "train", fails_without_mlp)
-    result, log = run(digits_study(train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}), tmp_path / "run")
+    train_once = {"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}
+    result, log = run(digits_study(train=train_once), tmp_path / "run", report=True)
     rows = rows_of(tmp_path / "run")
     assert (rows["no-mlp"]["status"], rows["no-mlp"]["decision"]) == ("failed", "reject")
     assert "the loss was not finite" in rows["no-mlp"]["reason"]
@@ -306,9 +307,8 @@ def test_a_failed_baseline_recommends_nothing(
 
 
 def test_one_seed_speaks_of_one_trained_pair(digits_study: MakeStudy, tmp_path: Path) -> None:
-    result, _ = run(
-        digits_study(seeds=[7], train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3}), tmp_path / "run"
-    )
+    study = digits_study(seeds=[7], train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3})
+    result, _ = run(study, tmp_path / "run", report=True)
     assert {row["scope"] for row in result.results["candidates"]} == {"one trained pair"}
     console = Console(file=io.StringIO(), width=80)
     console.print(results_table(result.results))

@@ -192,6 +192,7 @@ def test_rows_say_what_writing_costs(whole: tuple[Path, str]) -> None:
     assert both["state_bytes"] == 4 * (layers * 2 * source * d + sums + slots + kept)
 
 
+@pytest.mark.long
 def test_costs_of_a_version_that_measured_less_are_measured_anew(whole: tuple[Path, str], tmp_path: Path) -> None:
     directory = Path(shutil.copytree(whole[0], tmp_path / "run"))
     costs = json.loads((directory / "costs.json").read_text())
@@ -217,6 +218,7 @@ def test_blocks_that_candidates_share_are_taught_once(whole: tuple[Path, str]) -
     assert first["encoder.0.self_attention"] == second["encoder.0.self_attention"]
 
 
+@pytest.mark.long
 def test_students_side_by_side_come_out_the_same(whole: tuple[Path, str], tmp_path: Path) -> None:
     _, log = run(words_study(), tmp_path / "run", jobs=2)
     assert without_timings(results_of(tmp_path / "run")) == without_timings(results_of(whole[0]))
@@ -272,6 +274,7 @@ def test_a_finished_study_is_not_run_again_and_a_new_candidate_reuses_blocks(
     assert rows_of(directory)["decoder"]["status"] == "ok"
 
 
+@pytest.mark.long
 def test_what_touches_teaching_runs_again_and_says_why(whole: tuple[Path, str], tmp_path: Path) -> None:
     directory = Path(shutil.copytree(whole[0], tmp_path / "run"))
     _, log = run(words_study(distill={"epochs": 1}), directory)
@@ -280,6 +283,7 @@ def test_what_touches_teaching_runs_again_and_says_why(whole: tuple[Path, str], 
     assert "scratch, seed 0 runs again" not in log
 
 
+@pytest.mark.long
 def test_another_way_to_decode_trains_nothing_anew(whole: tuple[Path, str], tmp_path: Path) -> None:
     directory = Path(shutil.copytree(whole[0], tmp_path / "run"))
     before = rows_of(directory)
@@ -303,6 +307,7 @@ def test_another_way_to_decode_trains_nothing_anew(whole: tuple[Path, str], tmp_
     assert "again" not in log
 
 
+@pytest.mark.long
 def test_tuning_averages_as_it_says_itself(tmp_path: Path) -> None:
     """It does not follow the settings of the teacher's training."""
     plan = {"encoder.*.self_attention": ALR}
@@ -330,7 +335,7 @@ def test_a_plan_that_changes_nothing_is_the_control_of_tuning(tmp_path: Path) ->
     study["candidates"] = {
         "control": {"method": "distill", "plan": {}, "finetune": {"epochs": 1, "learning_rate": 1e-3}}
     }
-    result, log = run(study, tmp_path / "run")
+    result, log = run(study, tmp_path / "run", report=True)
     assert "teaching" not in log
     (row,) = result.results["candidates"]
     assert row["status"] == "ok"
@@ -406,6 +411,7 @@ def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, mon
     assert without_timings(results_of(tmp_path / "run")) == without_timings(before)
 
 
+@pytest.mark.long
 def test_a_teacher_without_usable_translations_fails_its_student_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,6 +460,7 @@ def run_until_teaching_is_cut_off(study: dict[str, Any], directory: Path) -> Non
             run(study, directory)
 
 
+@pytest.mark.long
 def test_a_teaching_cut_off_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     study = words_study(seeds=[0], train={"epochs": 1, "batch_tokens": 512, "checkpoint_seconds": 0})
     study["candidates"] = {"encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}}}
@@ -475,6 +482,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leanformer.study.run.run_side_by_side", one_by_one)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("in_this_process")
 def test_a_group_that_was_cut_off_goes_on_though_another_has_ended(
     whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -502,6 +510,7 @@ def test_a_group_that_was_cut_off_goes_on_though_another_has_ended(
         assert (tmp_path / "run" / block.relative_to(whole[0])).read_bytes() == block.read_bytes()
 
 
+@pytest.mark.long
 def test_candidates_in_another_order_take_over_no_moments(whole: tuple[Path, str], tmp_path: Path) -> None:
     """An optimizer identifies its parameters only by their order."""
     study = words_study(seeds=[0])
@@ -535,6 +544,7 @@ class Halving(Block):
         return Halved()
 
 
+@pytest.mark.long
 def test_a_block_without_parameters_is_measured_once(
     whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -622,6 +632,7 @@ def test_sources_that_changed_are_noticed(tmp_path: Path) -> None:
     assert files_signature("owner/name", ("de", "en")) is None
 
 
+@pytest.mark.long
 def test_another_metric_judges_without_training(tmp_path: Path) -> None:
     study = words_study(seeds=[0], train={"epochs": 1, "batch_tokens": 512, "learning_rate": [3e-3, 1e-2]})
     study["candidates"] = {"scratch": study["candidates"]["scratch"]}
@@ -651,7 +662,8 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "scratch": {"plan": subwords},
     }
     train = {**words_study()["train"], "epochs": 1}
-    _, log = run(words_study(candidates=candidates, seeds=[0], train=train, distill={"epochs": 1}), directory)
+    study = words_study(candidates=candidates, seeds=[0], train=train, distill={"epochs": 1})
+    _, log = run(study, directory, report=True)
     return directory, log
 
 

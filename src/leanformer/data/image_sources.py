@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def _parquet_directory(directory: Path, files: Sequence[Path], config: ImageData
     return Opened(splits, tuple(notes), tuple(warnings))
 
 
+@cache
 def _digits() -> datasets.Dataset:
     """Scikit-learn's copy of the UCI handwritten digits: 1,797 images of 8x8 pixels, here 0..255 for its 0..16."""
     from sklearn.datasets import load_digits  # imported here: it takes longer than most sources do to open

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from leanformer.report.taught import teaching_figures
 from leanformer.results import formats
 from leanformer.results.costs import COSTS
 from leanformer.results.formats import or_missing
-from leanformer.results.metrics import find_metric, finest
+from leanformer.results.metrics import Metric, find_metric, finest
 from leanformer.results.reader import read_results
 from leanformer.results.schema import form_of, rows_of
 
@@ -76,13 +77,9 @@ def make_environment() -> Environment:
     return environment
 
 
-def render(results: Mapping[str, Any]) -> str:
-    """The page's HTML.
-
-    Args:
-        results: The content of ``results.json``.
-    """
-    metric = find_metric(results)
+@cache
+def _environment(metric: Metric) -> Environment:
+    """The environment of a study's page, which compiles its templates once in a process."""
     environment = make_environment()
     environment.filters |= {
         "change": or_missing(formats.change),
@@ -95,13 +92,23 @@ def render(results: Mapping[str, Any]) -> str:
         "signed": or_missing(metric.signed),
         "difference": lambda value: interval(value, metric.signed),
     }
+    return environment
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """The page's HTML.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    metric = find_metric(results)
     rows = rows_of(results)
     chosen = next((row for row in rows if row["name"] == results["recommended"]), None)
     places = number_of(results)
     plots = _plots(results)
     headline, *lines = decision_lines(results)
     columns = result_columns(results)
-    template = environment.get_template("page.html.jinja")
+    template = _environment(metric).get_template("page.html.jinja")
     return template.render(
         results=results,
         metric=metric,
