@@ -39,9 +39,10 @@ LABELS = {
     TEACHER: "the whole teacher",
     CONTROL: "the teacher tuned alike",
     TRIMMED: "the teacher, 2,000 targets",
-    "lean": "decoder without MLP, 2,000 targets",
+    "half-heads": "decoder without MLP, half its heads, 2,000 targets",
     "two": "two decoder layers without MLP, 2,000 targets",
-    "two-half-heads": "the same, half the decoder's heads",
+    "two-half-heads": "two decoder layers without MLP, half the heads, 2,000 targets",
+    "one": "one decoder layer without MLP, 2,000 targets",
 }
 """Candidate -> in words."""
 
@@ -280,7 +281,7 @@ def _facts(result: Result, rows: Rows) -> dict[str, str]:
         "beam": str(result["decode"]["beam"]),
         "beam of the teacher's translations": str(study["finetune"]["teacher_beam"]),
     }
-    for name in (TEACHER, "lean"):
+    for name in (TEACHER, "two"):
         if (name, "int8") in rows:
             facts[f"answers of {LABELS[name]} that int8 leaves as they are"] = f"{rows[name, 'int8']['agreement']:.1%}"
     return facts
@@ -294,11 +295,11 @@ BENCHMARK = register(
         measure=measure,
         tables=tables,
         quick={
-            "only": [CONTROL, "lean"],
+            "only": [CONTROL, "two"],
             "rounds": 6,
             "set": [
                 *TINY_TEXT,
-                "candidates.lean.plan.target_vocabulary.limit=280",
+                "candidates.two.plan.target_vocabulary.limit=280",
                 "finetune.epochs=1",
                 "finetune.targets=data",
                 "finetune.average_last=null",
