@@ -27,6 +27,7 @@ from leanformer.measure.translation import Translations
 from leanformer.results.formats import signed
 from leanformer.results.metrics import METRICS
 from leanformer.results.schema import rows_of
+from leanformer.runtime import Translator
 from leanformer.study.bench import bench
 from leanformer.study.training import PREDICTIONS
 from leanformer.tasks.base import open_task
@@ -99,14 +100,14 @@ def measure(arguments: argparse.Namespace) -> Result:
         task = open_task(study, CPU)
         assert isinstance(task, Translation)
         data, beam = task.data, results["decode"]["beam"]
-        answers = [
-            Translations.read(run.directory / row["artifact"]["directory"] / ".." / PREDICTIONS) for row in models
-        ]
+        directories = [run.directory / row["artifact"]["directory"] for row in models]
+        answers = [Translations.read(directory.parent / PREDICTIONS) for directory in directories]
         whole, control = (_float32(models, answers, who) for who in (TEACHER, CONTROL))
         rows = []
-        for row, own in zip(models, answers, strict=True):
+        for row, directory, own in zip(models, directories, answers, strict=True):
             artifact = row["artifact"]
-            exported = lf.runtime.load(run.directory / artifact["directory"], arguments.threads)
+            exported = lf.runtime.load(directory, arguments.threads)
+            assert isinstance(exported, Translator)
             hypotheses = exported.translate(data.validation.sources, beam=beam)
             validated = Translations(data.validation.sources, data.validation.targets, tuple(hypotheses), task.scoring)
             rows.append(
@@ -124,7 +125,6 @@ def measure(arguments: argparse.Namespace) -> Result:
                 }
             )
             progress(f"{row['name']}: {rows[-1]['validation_bleu']:.2f} BLEU on the validation split")
-        directories = [run.directory / row["artifact"]["directory"] for row in models]
         timed = _timed(directories, data.validation.sources, beam, arguments)
     for row, times in zip(rows, timed, strict=True):
         row["rounds"] = times

@@ -180,13 +180,12 @@ def test_a_gpu_answers_as_the_cpu_does(tmp_path: Path) -> None:
     write_classifier(tmp_path / "images")
     write_translator(tmp_path / "texts")
     images = [np.random.default_rng(seed).integers(0, 256, (4, 5), np.uint8) for seed in range(3)]
-    (classifier, translator), (on_gpu, writing) = (
-        [lf.runtime.load(tmp_path / name, device=device) for name in ("images", "texts")] for device in ("cpu", "cuda")
-    )
-    for own, other in zip(classifier.predict(images), on_gpu.predict(images), strict=True):
+    on_cpu: list[Any] = [lf.runtime.load(tmp_path / name, device="cpu") for name in ("images", "texts")]
+    on_gpu: list[Any] = [lf.runtime.load(tmp_path / name, device="cuda") for name in ("images", "texts")]
+    for own, other in zip(on_cpu[0].predict(images), on_gpu[0].predict(images), strict=True):
         assert own.label == other.label
         np.testing.assert_allclose([*own.probabilities.values()], [*other.probabilities.values()], atol=1e-3)
-    assert translator.translate(["one two"]) == writing.translate(["one two"])
+    assert on_cpu[1].translate(["one two"]) == on_gpu[1].translate(["one two"])
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "ctranslate2"])
