@@ -16,6 +16,7 @@ import pytest
 
 import leanformer as lf
 from leanformer.core.files import (
+    PARTIAL,
     add_to_directory,
     make_directory,
     remove,
@@ -207,3 +208,21 @@ def test_what_is_set_aside_replaces_nothing(tmp_path: Path) -> None:
     for expected in ("it.damaged", "it.damaged-2", "it.damaged-3"):
         (tmp_path / "it").touch()
         assert set_aside(tmp_path / "it") == tmp_path / expected
+
+
+def test_a_directory_that_cannot_take_the_place_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, rename = tmp_path / "model", os.rename
+    replace_directory(place, lambda directory: (directory / "a").write_text("old"))
+
+    def fails(source: Path, target: Path) -> None:
+        if source.name.endswith(PARTIAL):
+            raise OSError("the disk is gone")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises(lf.LeanformerError, match="model: cannot be written: the disk is gone"):
+        replace_directory(place, lambda directory: (directory / "a").write_text("new"))
+    assert (place / "a").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]

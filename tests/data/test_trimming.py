@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 from word_tokenizers import ENGLISH, GERMAN, ODD_TEXTS, trained, write_marian
 
@@ -217,3 +217,31 @@ def test_ids_are_those_of_the_whole() -> None:
     trimmed = trim_target(trained("bpe"), GERMAN, LIMIT, keep=(399,))
     assert isinstance(trimmed, Trimmed)
     assert 399 in trimmed.ids
+
+
+@pytest.mark.parametrize("form", ["prefix", "suffix", "bytes and suffix"])
+def test_letters_that_have_another_form_inside_a_word_stay_writable(form: str) -> None:
+    of_bytes = "bytes" in form
+    mark: dict[str, Any] = {"continuing_subword_prefix": "##"} if form == "prefix" else {"end_of_word_suffix": "</w>"}
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", **mark))
+    tokenizer.pre_tokenizer = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False) if of_bytes else pre_tokenizers.WhitespaceSplit()
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=900,
+        special_tokens=["<unk>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if of_bytes else [],
+        **mark,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(ENGLISH, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    whole = TranslationTokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
+    )
+    limit = whole.target_vocabulary - 60
+    trimmed = trim_target(whole, ENGLISH, limit)
+    assert len(trimmed.ids) <= limit
+    assert not any(0 in sentence for sentence in trimmed.tokenizer.encode_target(ENGLISH))
+    with pytest.raises(LeanformerError, match="subwords that have to stay"):
+        trim_target(whole, ENGLISH, 20)

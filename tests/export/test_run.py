@@ -23,6 +23,7 @@ from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.export.base import FORMATS, OpenWriter
 from leanformer.export.parity import Comparison
 from leanformer.export.run import Origin, Samples, _versions, check_place, export_model
+from leanformer.measure.inputs import _told_apart
 from leanformer.model.generate import translate
 from leanformer.runtime.manifest import Manifest
 from leanformer.runtime.translator import Translator
@@ -231,3 +232,14 @@ def test_a_tokenizer_that_does_something_else(
     with pytest.raises(LeanformerError, match=r"the tokenizer is not exported: .* it makes other ids of '"):
         exported(translator, tmp_path / "exported")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_working_directory_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "sub/..", str(tmp_path), str(tmp_path.parent)):
+        with pytest.raises(LeanformerError, match="the directory that this runs in cannot be replaced"):
+            check_place(Path(name))
+
+
+def test_classes_of_one_name_are_told_apart() -> None:
+    assert _told_apart(("crane", "dog", "crane")) == ("crane (0)", "dog", "crane (2)")

@@ -40,7 +40,7 @@ def with_a_changed_manifest(directory: Path) -> None:
 
 
 def of_a_later_version(directory: Path) -> None:
-    (directory / "manifest.json").write_text(json.dumps({"version": 2}))
+    change_manifest(directory, version=2)
 
 
 def of_another_format(directory: Path) -> None:
@@ -234,3 +234,50 @@ def test_it_needs_neither_pytorch_nor_transformers(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["dog ['uno dos']", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({"classes": ("cat", "dog", "cat")}, "two classes have one name"),
+        ({"classes": ()}, "classes"),
+        ({"std": (0.0,)}, "std"),
+        ({"std": (0.5, 0.5)}, "std has 2 numbers for 1 channels"),
+        ({"resample": 99}, "resample"),
+        ({"size": (0, 5)}, "size"),
+    ],
+)
+def test_an_impossible_manifest_is_damaged(images: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    whole = read_manifest(tmp_path).images
+    assert whole is not None
+    change_manifest(tmp_path, images=whole.model_copy(update=images))
+    with pytest.raises(LeanformerError, match=rf"manifest\.json: damaged \(.*{message}.*; export the model again"):
+        lf.runtime.load(tmp_path)
+
+
+def test_a_manifest_names_files_of_its_directory_alone(tmp_path: Path) -> None:
+    inside = "is not the name of a file inside the directory"
+    for name, message in (
+        ("../other.json", inside),
+        ("/etc/passwd", inside),
+        ("C:tokenizer.json", inside),
+        ("other.json", r"damaged \(no SHA-256 of other\.json\)"),
+    ):
+        write_translator(tmp_path)
+        texts = read_manifest(tmp_path).texts
+        assert texts is not None
+        change_manifest(tmp_path, texts=texts.model_copy(update={"source_tokenizer": name}))
+        with pytest.raises(LeanformerError, match=message):
+            lf.runtime.load(tmp_path)
+
+
+def test_a_manifest_without_its_sum_is_damaged(tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    file = tmp_path / "manifest.json"
+    content = json.loads(file.read_text())
+    del content["sha256"]
+    content["images"]["classes"].reverse()
+    file.write_text(json.dumps(content))
+    with pytest.raises(LeanformerError, match=r"manifest\.json: damaged \(it has no SHA-256\); export the model again"):
+        lf.runtime.load(tmp_path)

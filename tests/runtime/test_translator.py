@@ -57,6 +57,7 @@ def test_ids_go_through_padded_and_masked(tmp_path: Path) -> None:
             "sentence 2 has 7 tokens, and the model takes at most 6 (max_source_tokens",
         ),
         ({"lines": ["one", 2]}, "sentence 2: give text, not 2"),
+        ({"lines": ["one \ud800"]}, "sentence 1: holds half a character, "),
         ({"lines": ["one"], "beam": 4}, "beam 4: a model that is exported to ONNX searches greedily"),
         ({"lines": ["one"], "beam": 0}, "beam: give a whole number from 1 to 1,000, not 0"),
         ({"lines": ["one"], "max_tokens": 0}, "max_tokens: give a whole number from 1 to 100,000, not 0"),
@@ -196,3 +197,20 @@ def test_what_ctranslate2_cannot_open_is_named(converted: tuple[PreTrainedModel,
         LeanformerError, match=r"ctranslate2: ctranslate2 .* cannot open it \(.*; install ctranslate2 9\.9"
     ):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sources": [[3, 0]], "beam": 0}, "beam: give a whole number from 1 to 1,000, not 0"),
+        ({"sources": [[3, 0]], "max_tokens": -1}, "max_tokens: give a whole number from 1 to 100,000, not -1"),
+        ({"sources": [[3, 9, 0]]}, "sources: give ids from 0 to 8, one at least for each source"),
+        ({"sources": [[-1, 0]]}, "sources: give ids from 0 to 8"),
+        ({"sources": [[3, 0], []]}, "sources: give ids from 0 to 8, one at least"),
+    ],
+)
+def test_ids_that_cannot_be_are_refused(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    translator = opened(tmp_path)
+    with pytest.raises(LeanformerError, match=f"^{re.escape(message)}"):
+        translator.generate(**arguments)
+    assert translator.generate([]) == []

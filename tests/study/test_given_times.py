@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from studies import results_of, rows_of, run
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
 from leanformer.study.bench import bench
+from leanformer.study.costing import Costing
 from leanformer.study.given_times import GivenTimes
 
 MakeStudy = Callable[..., dict[str, Any]]
@@ -148,6 +150,18 @@ def test_a_file_of_other_calls(tmp_path: Path, finished: Path) -> None:
         GivenTimes(str(file), "image-classification", 1)
     with pytest.raises(LeanformerError, match="holds models for image-classification, and the study's are for trans"):
         GivenTimes(str(file), "translation", 1)
+    with pytest.raises(LeanformerError, match=r"at most None subwords, and the study has decode\.max_tokens 9"):
+        GivenTimes(str(file), "image-classification", 1, 9)
+    content["environment"].pop("processor")
+    file.write_text(json.dumps(content))
+    with pytest.raises(LeanformerError, match=r"environment.*: processor is missing"):
+        GivenTimes(str(file), "image-classification", 1)
+    content["environment"]["processor"] = "a processor"
+    content["models"][0]["timings"][0]["wall_ms"] = {"median": 0.0, "low": 0.0, "high": 1.0}
+    file.write_text(json.dumps(content))
+    with pytest.raises(LeanformerError, match=r"wall_ms.*a call takes more than 0 ms"):
+        GivenTimes(str(file), "image-classification", 1)
+    content["models"][0]["timings"][0]["wall_ms"]["median"] = 0.5
     content["beam"] = 4
     file.write_text(json.dumps(content))
     with pytest.raises(LeanformerError, match=r"measured with a beam of 4, and the study has decode\.beam 1"):
@@ -173,3 +187,16 @@ def test_the_key_is_written_as_it_is_read(study: dict[str, Any], tmp_path: Path)
     assert lf.read_study(tmp_path / "study.yaml") == made
     with pytest.raises(lf.LeanformerError, match=r"unknown key 'measure\.form'; did you mean 'from'\?"):
         lf.make_study({**study, "measure": {"form": "b.json"}})
+
+
+def test_a_model_that_the_engine_does_not_hold_has_no_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: Any = SimpleNamespace(
+        study=SimpleNamespace(runtimes=("onnx",), name="s"),
+        given_times=SimpleNamespace(speeds=lambda places: {}, path="b.json"),
+        reporter=SimpleNamespace(say=lambda line: None),
+        directory=SimpleNamespace(path=tmp_path),
+    )
+    outcome: Any = SimpleNamespace(ok=True, name="slots", exports=())
+    monkeypatch.setattr(Costing, "_settings", lambda self, runtimes: {})
+    monkeypatch.setattr(Costing, "_measured", lambda self, runtimes: {"slots": {"training": None, "speeds": {}}})
+    assert Costing(prepared, [outcome]).costs() == {"slots": {"training": None, "speeds": {}}}

@@ -205,11 +205,36 @@ def test_nothing_is_exported_twice(finished: Path, monkeypatch: pytest.MonkeyPat
         raise AssertionError("exported again")
 
     monkeypatch.setattr(shipping, "export_model", never)
+    card = finished / "exports" / "lean" / "ctranslate2-float32" / "exported" / "README.md"
+    card.write_text(card.read_text().replace("# license:", "license: mit #"))  # as its owner does
+    _, log = run(words_study(accept={"metric": "bleu", "max_drop": 29.0}), finished)  # decided anew
+    assert "again" not in log
+    told = read_manifest(card.parent).decision
+    assert told is not None
+    assert "29" in told["reason"]
+    assert "license: mit" in card.read_text()
     run(words_study(), finished)
     after = results_of(finished)
     assert {key: after[key] for key in after if key != "environment"} == {
         key: before[key] for key in before if key != "environment"
     }
+
+
+def test_a_full_disk_stops_the_study_and_decides_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fills_the_disk(*arguments: Any, **settings: Any) -> Any:
+        raise LeanformerError("exported: cannot be written") from OSError("No space left on device")
+
+    monkeypatch.setattr(shipping, "export_model", fills_the_disk)
+    with pytest.raises(LeanformerError, match="exported: cannot be written"):
+        run(words_study(ship={"to": "ctranslate2", "precision": ["float32", "float16"]}), finished)
+    assert not list(finished.glob("exports/*/ctranslate2-float16/result.json"))
+
+
+def test_an_export_knows_the_weights_that_it_was_made_of(finished: Path) -> None:
+    best = rows_of(finished)["lean"]["artifact"]["seed"]
+    trial = json.loads((finished / "trials" / "lean" / f"seed-{best}" / "result.json").read_text())
+    settings = json.loads((finished / "exports" / "lean" / "ctranslate2-float32" / "settings.json").read_text())
+    assert settings["weights"] == {"model/model.safetensors": trial["files"]["model/model.safetensors"]}
 
 
 def test_a_damaged_file_is_exported_again(finished: Path) -> None:
@@ -234,6 +259,10 @@ def test_a_failed_export_fails_its_candidate_alone(finished: Path, monkeypatch: 
     assert [rows[name]["status"] for name in ("lean", "lean-float16")] == ["ok", "failed"]
     assert rows["lean-float16"]["decision"] == "reject"
     assert rows["lean-float16"]["reason"] == "Its export failed: it says something else."
+    # By hand it is exported with the recipe's decision, which that says nothing about.
+    found = _decision(finished, f"trials/lean/seed-{rows['lean']['artifact']['seed']}", "ctranslate2", "float16")
+    assert found is not None
+    assert (found["of"], found["reason"]) == ("trained models", rows["lean"]["recipe"]["reason"])
     assert results_of(finished)["shipped"] is not None
 
 

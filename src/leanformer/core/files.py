@@ -92,9 +92,19 @@ def replace_directory(path: Path, fill: Callable[[Path], object]) -> None:
         LeanformerError: It cannot be written; an earlier one is kept.
     """
     with _cannot_be_written(path), _filled_beside(path, fill) as temporary:
-        remove(path)
-        os.rename(temporary, path)
+        doomed = path.with_name(f".{path.name}{REMOVED}")
+        _discard(doomed)
+        there = os.path.lexists(path)
+        if there:
+            os.rename(path, doomed)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if there:
+                os.rename(doomed, path)
+            raise
         flush_directory(path.parent)
+        _discard(doomed)
 
 
 def add_to_directory(path: Path, fill: Callable[[Path], object]) -> None:

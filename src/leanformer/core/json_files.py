@@ -23,12 +23,13 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_sealed(path: Path, remedy: str = "") -> dict[str, Any]:
+def read_sealed(path: Path, remedy: str = "", *, required: bool = False) -> dict[str, Any]:
     """Reads a JSON object; one that ``sealed`` wrote is checked against its SHA-256, which is left out.
 
     Args:
         path: The file.
         remedy: What to do if it is damaged, for the message.
+        required: Whether one without a SHA-256 is damaged.
 
     Raises:
         DamagedError: It is damaged.
@@ -44,6 +45,8 @@ def read_sealed(path: Path, remedy: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DamagedError(f"{path}: damaged (not a JSON object){remedy}")
     seal = content.pop(SEAL, None)
+    if seal is None and required:
+        raise DamagedError(f"{path}: damaged (it has no SHA-256){remedy}")
     if seal is not None and seal != _seal(content):
         raise DamagedError(f"{path}: damaged (its SHA-256 does not match){remedy}")
     return content

@@ -46,7 +46,7 @@ def _signature(source: str, endings: Sequence[str], of: Callable[[Path], str]) -
 
 def _files(source: str, endings: Sequence[str]) -> tuple[Path, list[Path]]:
     """The files that a source names, and the directory that they are in."""
-    root = Path(source).expanduser()
+    root = Path(os.path.expanduser(source))
     if root.is_dir():
         return root, [path for path in sorted(root.rglob("*")) if path.is_file()]
     named = (root, *(root.with_name(f"{root.name}.{end}{packed}") for end in endings for packed in ("", ".gz")))

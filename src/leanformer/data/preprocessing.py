@@ -111,7 +111,7 @@ def read_preprocessing(
 
 
 def _read(source: str) -> dict[str, Any] | None:
-    directory = Path(source).expanduser()
+    directory = Path(os.path.expanduser(source))
     settings: Any
     if directory.is_dir():
         found = {name: _read_file(directory / name) for name in FILES if os.path.lexists(directory / name)}

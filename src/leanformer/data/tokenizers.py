@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -159,7 +160,7 @@ class TranslationTokenizer:
         Raises:
             LeanformerError: The model brings none, or one that cannot be read.
         """
-        directory = Path(model).expanduser()
+        directory = Path(os.path.expanduser(model))
         if not directory.is_dir():
             return cls(_load(str(model)))
         sides = [directory / name for name in SIDES]

@@ -11,7 +11,7 @@ import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -114,7 +114,7 @@ def _chosen(side: _Side, texts: Sequence[str], limit: int, marks: Collection[int
         used = np.fromiter(chain.from_iterable(cut), np.int64, int(lengths.sum()))
         counts = np.zeros(max(side.pieces.values()) + 1, np.int64)
         np.add.at(counts, used, times.repeat(lengths))
-        fixed = {*marks, *side.letters(counts)}
+        fixed = side.with_parts({*marks, *side.letters(counts)})
         if len(fixed) > limit:
             raise LeanformerError(
                 f"target_vocabulary: limit {limit:,} is less than the {len(fixed):,} subwords that have to stay (marks "
@@ -194,11 +194,24 @@ class _Side(ABC):
         """The ids of what any text is cut into at worst: single bytes, or the letters of all that was counted."""
         if self.bytes:
             return set(self.bytes)
+        if self.parts:  # what merges begin with, whatever form a letter has inside a word
+            return {one for one in self.with_parts(np.flatnonzero(counts).tolist()) if one not in self.parts}
         used = {piece: one for piece, one in self.pieces.items() if counts[one] and one not in self.marks}
         letters = set("".join(used))
         # A subword stays if no other has one of its letters.
         alone = {one for piece, one in used.items() if not all(letter in self.pieces for letter in piece)}
         return {self.pieces[letter] for letter in letters if letter in self.pieces} | alone
+
+    def with_parts(self, ids: Iterable[int]) -> set[int]:
+        """These ids, and those of all that they are merged from."""
+        found: set[int] = set()
+        waiting = list(ids)
+        while waiting:
+            one = waiting.pop()
+            if one not in found:
+                found.add(one)
+                waiting += self.parts.get(one, ())
+        return found
 
 
 class _Fast(_Side):
@@ -213,15 +226,25 @@ class _Fast(_Side):
         self.marks = {added["id"] for added in self._content["added_tokens"]}
         self.parts = {} if self._unigram else _parts(self._merges, self.pieces)
         alphabets = (pre_tokenizers.ByteLevel.alphabet(), [f"<0x{byte:02X}>" for byte in range(256)])
-        self.bytes = next(
-            ([self.pieces[one] for one in alphabet] for alphabet in alphabets if self.pieces.keys() >= set(alphabet)),
-            (),
-        )
+        alphabet = next((one for one in alphabets if self.pieces.keys() >= set(one)), ())
+        # Inside a word, or at its end, a byte may have another form, where the tokenizer has learned it.
+        forms = [(self._prefix, ""), ("", self._model.get("end_of_word_suffix") or ""), ("", "")]
+        self.bytes = {
+            self.pieces[form]
+            for byte in alphabet
+            for before, after in forms
+            if (form := f"{before}{byte}{after}") in self.pieces
+        }
+
+    @property
+    def _prefix(self) -> str:
+        """What a subword that does not begin a word begins with."""
+        return self._model.get("continuing_subword_prefix") or ""
 
     @property
     def _merges(self) -> list[tuple[str, str, str]]:
         """Left part, right part and the whole of each merge, in their order."""
-        prefix = self._model.get("continuing_subword_prefix") or ""
+        prefix = self._prefix
         pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in self._model["merges"])
         return [(left, right, left + right.removeprefix(prefix)) for left, right in pairs]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from leanformer.runtime.manifest import EXPORTED_MODEL, Manifest
+from leanformer.runtime.manifest import CARD, EXPORTED_MODEL, MANIFEST, Manifest
 
 PIPELINES = {"image-classification": "image-classification", "translation": "translation"}
 """The study's task -> the hub's name of it."""
@@ -106,11 +106,11 @@ def _structure(manifest: Manifest, directory: Path) -> Iterator[str]:
     sizes = {
         path.relative_to(directory).as_posix(): path.stat().st_size
         for path in sorted(directory.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name not in (CARD, MANIFEST)
     }
     yield "## Structure and size"
     yield ""
-    yield f"{manifest.source.parameters:,} parameters; all files have {sum(sizes.values()):,} bytes:"
+    yield f"{manifest.source.parameters:,} parameters; the model's files have {sum(sizes.values()):,} bytes:"
     yield ""
     yield from (f"- `{name}`: {size:,} bytes" for name, size in sizes.items())
     yield ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.core.files import replace_directory, write_atomically
+from leanformer.core.files import replace_directory, sha256, write_atomically
 from leanformer.core.paths import check_directory
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.export.base import FORMATS, Format, OpenWriter
@@ -40,6 +39,7 @@ from leanformer.runtime.manifest import (
     Precision,
     Source,
     TextInput,
+    content_of,
     files_of_others,
     read_manifest,
     write_manifest,
@@ -106,6 +106,8 @@ def check_place(out: Path) -> None:
         LeanformerError: It is something else.
     """
     check_directory(out)
+    if Path(os.path.abspath(out)) in (here := Path.cwd(), *here.parents):
+        raise LeanformerError(f"{out}: the directory that this runs in cannot be replaced; give the name of a new one")
     other = next(files_of_others(out), None) if os.path.lexists(out) else None
     if other is not None:
         raise LeanformerError(
@@ -199,15 +201,15 @@ def export_model(
     return written[-1]
 
 
-def tell_decision(directory: Path, decision: dict[str, Any]) -> bool:
-    """Writes what a study decided on an exported model into its manifest and its card.
+def decided_manifest(directory: Path, decision: dict[str, Any]) -> bytes | None:
+    """The manifest of an exported directory with what a study decided on the model; its card is told at once.
 
     Args:
-        directory: The exported directory, which is replaced.
+        directory: The exported directory. Its card is written anew, unless somebody has changed it.
         decision: As in ``Manifest``.
 
     Returns:
-        False where the manifest says it already, and nothing was done.
+        The content of the new ``manifest.json``, which the caller writes; None where it says so already.
 
     Raises:
         LeanformerError: The directory is damaged, or cannot be written.
@@ -215,18 +217,12 @@ def tell_decision(directory: Path, decision: dict[str, Any]) -> bool:
     manifest = read_manifest(directory)
     decided = manifest.model_copy(update={"decision": decision})
     if decided.model_dump(mode="json") == manifest.model_dump(mode="json"):
-        return False
-
-    def fill(place: Path) -> None:
-        for name in manifest.files:
-            if name != CARD:
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(directory / name, place / name)
-        write_atomically(place / CARD, card(decided, place))
-        write_manifest(place, decided)
-
-    replace_directory(directory, fill)
-    return True
+        return None
+    file = directory / CARD
+    if file.is_file() and sha256(file) == manifest.files.get(CARD):
+        write_atomically(file, card(decided, directory))
+        decided = decided.model_copy(update={"files": {**manifest.files, CARD: sha256(file)}})
+    return content_of(decided)
 
 
 def _ready(model: PreTrainedModel) -> PreTrainedModel:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
@@ -46,7 +49,7 @@ def image_input(source: str, model: PreTrainedModel) -> ImageInput:
             "be one (grey) or three (color), the same in both"
         )
     return ImageInput(
-        channels=channels,
+        channels=3 if channels == 3 else 1,
         height=height,
         width=width,
         size=resizing.size,
@@ -56,5 +59,11 @@ def image_input(source: str, model: PreTrainedModel) -> ImageInput:
         bits=found.bits or SIXTEEN_BITS,  # where training saw no image of 16 bits, as ``read_image`` does
         mean=mean,
         std=std,
-        classes=class_names(config),
+        classes=_told_apart(class_names(config)),
     )
+
+
+def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes; where several have one name, as ImageNet's cranes, each with its number."""
+    counts = Counter(names)
+    return tuple(name if counts[name] == 1 else f"{name} ({number})" for number, name in enumerate(names))

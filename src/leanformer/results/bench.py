@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.fields import described, one_of
@@ -38,6 +38,12 @@ class Median(Record):
         return self
 
 
+def _took_time(time: Median) -> Median:
+    if time.median <= 0:
+        raise ValueError(f"the median is {time.median:g}; a call takes more than 0 ms")
+    return time
+
+
 class Rounds(Record):
     """What each round measured, in milliseconds of a call: of the clock, and of the process on all its threads."""
 
@@ -56,7 +62,7 @@ class Timing(Record):
     """In each round."""
     tokens: Count | None
     """Subwords that a call writes, all sentences and end marks included; null for classifiers."""
-    wall_ms: Median
+    wall_ms: Annotated[Median, AfterValidator(_took_time)]
     """Of a call."""
     p95_ms: Positive
     """The 95th percentile of all calls of all rounds."""
@@ -110,6 +116,13 @@ class TimedModel(Record):
         return self.runtime, self.precision, self.weights
 
 
+def _names_the_machine(environment: dict[str, str]) -> dict[str, str]:
+    missing = [key for key in ("processor", "cpu_flags") if key not in environment]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    return environment
+
+
 class Bench(Record):
     """The content of the file."""
 
@@ -123,7 +136,7 @@ class Bench(Record):
     rounds: AtLeastOne
     threads: AtLeastOne
     device: str
-    environment: dict[str, str]
+    environment: Annotated[dict[str, str], AfterValidator(_names_the_machine)]
     """Versions, and the machine (``core.machine``)."""
     models: Annotated[list[TimedModel], Field(min_length=1)]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.fields import described
@@ -25,6 +25,27 @@ EXPORTED_MODEL, TRAINED_MODELS = "exported model", "trained models"
 Precision = Literal["float32", "int8", "float16"]
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "float16")
+
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+def _inside(name: str) -> str:
+    """The name of a file inside the directory, on any system."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        raise ValueError(f"{quoted(name)} is not the name of a file inside the directory")
+    return name
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("two classes have one name")
+    return names
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
 
 
 class Record(BaseModel):
@@ -50,17 +71,24 @@ class ImageInput(Record):
         classes: The names of the classes, in the order of the outputs.
     """
 
-    channels: int
-    height: int
-    width: int
-    size: tuple[int, int] | int | None
-    resample: int
-    crop: tuple[int, int] | None
+    channels: Literal[1, 3]
+    height: AtLeastOne
+    width: AtLeastOne
+    size: tuple[AtLeastOne, AtLeastOne] | AtLeastOne | None
+    resample: Annotated[int, Field(ge=0, le=5)]
+    crop: tuple[AtLeastOne, AtLeastOne] | None
     on_white: bool
-    bits: int | None
+    bits: Annotated[int, Field(ge=1, le=16)] | None
     mean: tuple[float, ...]
-    std: tuple[float, ...]
-    classes: tuple[str, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != self.channels:
+                raise ValueError(f"{name} has {len(numbers)} numbers for {self.channels} channels")
+        return self
 
 
 class TextInput(Record):
@@ -78,12 +106,12 @@ class TextInput(Record):
             ask for (``clean_up_tokenization_spaces``).
     """
 
-    source_tokenizer: str
-    target_tokenizer: str
-    pad_id: int
-    eos_id: int
-    max_source_tokens: int
-    max_target_tokens: int
+    source_tokenizer: FileName
+    target_tokenizer: FileName
+    pad_id: NotNegative
+    eos_id: NotNegative
+    max_source_tokens: AtLeastOne
+    max_target_tokens: AtLeastOne
     split_special_tokens: bool = False
     clean_up: bool = False
 
@@ -162,7 +190,7 @@ class Manifest(Record):
     parity: Parity
     decision: dict[str, Any] | None = None
     versions: dict[str, str]
-    files: dict[str, str] = Field(default_factory=dict)
+    files: dict[FileName, str] = Field(default_factory=dict)
 
 
 def is_exported(directory: Path) -> bool:
@@ -179,8 +207,13 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
     names = sorted(file.relative_to(directory).as_posix() for file in directory.rglob("*") if file.is_file())
     files = {name: sha256(directory / name) for name in names if name != MANIFEST}
     whole = manifest.model_copy(update={"files": files})
-    write_atomically(directory / MANIFEST, sealed(whole.model_dump(mode="json")))
+    write_atomically(directory / MANIFEST, content_of(whole))
     return whole
+
+
+def content_of(manifest: Manifest) -> bytes:
+    """The content of ``manifest.json``, with its own SHA-256."""
+    return sealed(manifest.model_dump(mode="json")).encode()
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -190,6 +223,10 @@ def read_manifest(directory: Path) -> Manifest:
         LeanformerError: There is no manifest, it is of a later version or damaged, or a file was changed.
     """
     manifest = _read(directory)
+    texts = manifest.texts
+    for name in () if texts is None else (texts.source_tokenizer, texts.target_tokenizer):
+        if name not in manifest.files:
+            raise LeanformerError(f"{directory / MANIFEST}: damaged (no SHA-256 of {name}); export the model again")
     for name, expected in manifest.files.items():
         if name != CARD:  # whoever publishes the model adds its license there
             _check_file(directory, name, expected)
@@ -214,7 +251,7 @@ def _read(directory: Path) -> Manifest:
         raise LeanformerError(
             f"{directory}: not an exported directory: it has no {MANIFEST}; make one: leanformer export"
         )
-    content = read_sealed(path, "export the model again")
+    content = read_sealed(path, "export the model again", required=True)
     version = content.get("version")
     if version != VERSION:
         raise LeanformerError(

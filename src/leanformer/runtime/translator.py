@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,11 @@ class TextTokenizer:
         self._target = self._source if same else _open(directory / texts.target_tokenizer)
         # What a tokenizer's file does not say.
         self._source.encode_special_tokens = texts.split_special_tokens
+
+    @cached_property
+    def source_size(self) -> int:
+        """One more than the largest id of the source side."""
+        return 1 + max(self._source.get_vocab().values())
 
     def encode_source(self, texts: Sequence[str]) -> Ids:
         """The ids of source sentences, each with its end mark."""
@@ -133,12 +139,16 @@ class Translator:
         for index, sentence in enumerate(sentences):
             if not isinstance(sentence, str):
                 raise LeanformerError(f"sentence {index + 1}: give text, not {quoted(sentence)}")
+            try:
+                sentence.encode()
+            except UnicodeEncodeError:
+                raise LeanformerError(f"sentence {index + 1}: holds half a character, {quoted(sentence)}") from None
         _check("beam", beam, BEAM)
         _check("batch_tokens", batch_tokens, BATCH)
         if max_tokens is not None:
             _check("max_tokens", max_tokens, TOKENS)
         return translate_with(
-            lambda sources: self.generate(sources, beam=beam, max_tokens=max_tokens),
+            lambda sources: self._generate(sources, beam, max_tokens),
             self.tokenizer,
             sentences,
             longest=self.texts.max_source_tokens,
@@ -159,8 +169,20 @@ class Translator:
             For each source the ids, without the start mark, with the end mark where the translation has ended.
 
         Raises:
-            LeanformerError: As of ``translate``, but for the lengths, which are not checked.
+            LeanformerError: As of ``translate``, but for the lengths, which are not checked; or an id is not the
+                source tokenizer's.
         """
+        _check("beam", beam, BEAM)
+        if max_tokens is not None:
+            _check("max_tokens", max_tokens, TOKENS)
+        for ids in sources:
+            if not ids or not all(0 <= one < self.tokenizer.source_size for one in ids):
+                raise LeanformerError(
+                    f"sources: give ids from 0 to {self.tokenizer.source_size - 1:,}, one at least for each source"
+                )
+        return self._generate(sources, beam, max_tokens) if len(sources) else []
+
+    def _generate(self, sources: Sequence[Sequence[int]], beam: int, max_tokens: int | None) -> Ids:
         most = self.texts.max_target_tokens
         return self._engine.generate(sources, beam=beam, max_tokens=min(max_tokens or most, most))
 

@@ -96,9 +96,13 @@ def _is_object(line: str) -> bool:
         return False
 
 
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise LeanformerError(f"{where}: not JSON ({first_line(error)}); each line must be an object") from None
     if not isinstance(found, dict):

@@ -56,7 +56,7 @@ class Costing:
         # An earlier run may have measured all of it here; if none has, only training is left to measure.
         whole = self._known_costs(self._settings(runtimes))
         costs = self._measured(()) if whole is None else whole
-        return {name: {**cost, "speeds": speeds[name]} for name, cost in costs.items()}
+        return {name: {**cost, "speeds": speeds.get(name, {})} for name, cost in costs.items()}
 
     def _places(self, runtimes: Sequence[Runtime]) -> dict[tuple[str, str], Path]:
         """Name, and ``torch`` or a form of export -> the directory of the model that is measured there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -125,13 +126,13 @@ def _found(given: str, to: str, precision: str) -> tuple[str, Origin, Study | No
     Raises:
         LeanformerError: A run directory has no results, or recommends nothing.
     """
-    directory = Path(given).expanduser()
+    directory = Path(os.path.expanduser(given))
     if (directory / STUDY).is_file() or (directory / RESULTS).is_file():
         ship = read_results(directory)["ship"]
         if ship is None:
             raise LeanformerError(f"{given}: the study has no model to recommend; give a model's directory in it")
         given = str(directory / ship)
-    parts = Path(given).expanduser().absolute().parts
+    parts = Path(os.path.expanduser(given)).absolute().parts
     trial = re.fullmatch(r"trials/([^/]+)/seed-(\d+)/model", "/".join(parts[-4:]))
     run = Path(*parts[:-4])
     if trial is None or not (run / STUDY).is_file():
@@ -159,8 +160,9 @@ def _decision(run: Path, trial: str, to: str, precision: str) -> dict[str, Any] 
     for row in rows:
         if row["artifact"] is not None and _made(row["artifact"]) == made:
             return decision_told(row, results["metric"], EXPORTED_MODEL)
+    ships = results["shipped"] is not None or any(row["recipe"] is not None for row in rows_of(results))
     for row in rows:
-        decided = row if row["artifact"] is None else row["recipe"]
+        decided = row["recipe"] if ships else row
         if decided is not None:
             return decision_told(decided, results["metric"], TRAINED_MODELS)
     return None

@@ -23,12 +23,13 @@ class GivenTimes:
         path: The file, as the study names it.
         task: The study's task.
         beam: Hypotheses for each sentence in the study; 1 where models write no text.
+        max_tokens: The longest translation in subwords that the study sets; None: it sets none.
 
     Raises:
         LeanformerError: The file cannot be read, is for another task, or its times are of other calls than the study's.
     """
 
-    def __init__(self, path: str, task: str, beam: int) -> None:
+    def __init__(self, path: str, task: str, beam: int, max_tokens: int | None = None) -> None:
         self.path = as_path(path, KEY)
         self._found = found = read_bench(self.path, KEY)
         where = f"{KEY} {self.path}"
@@ -38,6 +39,11 @@ class GivenTimes:
             raise LeanformerError(
                 f"{where}: measured with a beam of {found.beam}, and the study has decode.beam {beam}; measure again: "
                 f"leanformer bench DIR... --beam {beam}"
+            )
+        if max_tokens is not None and found.max_tokens != max_tokens:
+            raise LeanformerError(
+                f"{where}: measured with translations of at most {found.max_tokens} subwords, and the study has "
+                f"decode.max_tokens {max_tokens}; measure again: leanformer bench DIR... --max-tokens {max_tokens}"
             )
         for model in found.models:
             if all(timing.batch != 1 for timing in model.timings):

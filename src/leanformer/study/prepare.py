@@ -61,8 +61,10 @@ class PreparedStudy:
             )
         self.given_times: GivenTimes | None = None
         if study.measure.from_ is not None:
-            beam = self.task.evaluation_settings().get("beam", 1)
-            self.given_times = GivenTimes(study.measure.from_, study.task, beam)
+            writing = self.task.evaluation_settings()
+            self.given_times = GivenTimes(
+                study.measure.from_, study.task, writing.get("beam", 1), writing.get("max_tokens")
+            )
         self.task.check_keys()
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}

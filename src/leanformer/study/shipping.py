@@ -13,12 +13,12 @@ from leanformer.config.base import Precision, Runtime
 from leanformer.core.errors import LeanformerError
 from leanformer.core.json_files import read_sealed
 from leanformer.export.parity import ENOUGH
-from leanformer.export.run import Origin, Samples, export_model, tell_decision
+from leanformer.export.run import Origin, Samples, decided_manifest, export_model
 from leanformer.model.students import load
 from leanformer.results.metrics import METRICS
 from leanformer.results.schema import rows_of
 from leanformer.runtime.loading import load as open_exported
-from leanformer.runtime.manifest import EXPORTED_MODEL
+from leanformer.runtime.manifest import EXPORTED_MODEL, MANIFEST
 from leanformer.study.arms import best_seed
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import RecordedStep, Step, ended_well
@@ -54,6 +54,7 @@ class ExportStep(RecordedStep):
         chosen = self._chosen(prepared)
         return {
             "trial": None if chosen is None else read_sealed(chosen.directory(prepared) / "settings.json"),
+            "weights": None if chosen is None else _weights(chosen, prepared),  # a training again may give others
             "format": self.format,
             "precision": self.precision,
             "evaluation": prepared.task.evaluation_settings() if self.decides else None,
@@ -93,6 +94,8 @@ class ExportStep(RecordedStep):
                 origin=Origin(prepared.study.name, self.name, chosen.seed),
             )
         except LeanformerError as error:
+            if isinstance(error.__cause__, OSError):  # a full disk says nothing about the model
+                raise
             prepared.reporter.done(f"failed: {error}")
             prepared.directory.finish(directory, {"status": "failed", "reason": str(error)})
             return
@@ -106,7 +109,7 @@ class ExportStep(RecordedStep):
         if self.decides:
             exported = open_exported(directory / EXPORTED, torch.get_num_threads())
             answers = prepared.task_of(self.name).evaluate_exported(exported)
-            prepared.directory.replace_file(directory / PREDICTIONS, answers.to_bytes())
+            prepared.directory.replace_file(directory, PREDICTIONS, answers.to_bytes())
             result |= {"evaluation": prepared.task.evaluation_settings(), **scored(prepared, answers)}
         prepared.reporter.done(f"{manifest.parity.agreement:.2%} of {manifest.parity.inputs:,} answers as before")
         prepared.directory.finish(directory, result)
@@ -119,6 +122,14 @@ class ExportStep(RecordedStep):
         return f"{self.name}, exported to {self.format} in {self.precision}"
 
 
+def _weights(trial: Trial, prepared: PreparedStudy) -> dict[str, str]:
+    """File of a trial's weights -> its SHA-256."""
+    result = trial.known_result(prepared)
+    assert result is not None
+    files: dict[str, str] = result.get("files", {})
+    return {name: value for name, value in files.items() if name.endswith(".safetensors")}
+
+
 def tell_decisions(prepared: PreparedStudy, results: Mapping[str, Any]) -> None:
     """Writes what was decided on each exported model into its directory, which was made before.
 
@@ -129,11 +140,13 @@ def tell_decisions(prepared: PreparedStudy, results: Mapping[str, Any]) -> None:
     store = prepared.directory
     for row in rows_of(results):
         if row["artifact"] is not None:
-            directory = store.path / row["artifact"]["directory"]
-            result = store.finished(directory.parent)
+            step = (store.path / row["artifact"]["directory"]).parent
+            result = store.finished(step)
             assert result is not None
-            if tell_decision(directory, decision_told(row, results["metric"], EXPORTED_MODEL)):
-                store.finish(directory.parent, result)
+            told = decided_manifest(step / EXPORTED, decision_told(row, results["metric"], EXPORTED_MODEL))
+            if told is not None:
+                store.replace_file(step, f"{EXPORTED}/{MANIFEST}", told)
+                store.finish(step, result)
 
 
 def decision_told(decided: Mapping[str, Any], metric: str, subject: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from leanformer.core.files import (
     write_atomically,
 )
 from leanformer.core.json_files import DamagedError, read_sealed, sealed
+from leanformer.runtime.manifest import CARD
 
 CHECKPOINT = "checkpoint.safetensors"
 SECONDS_BETWEEN_CHECKS = 1.0
@@ -249,27 +250,27 @@ class RunDirectory:
         sums = {
             path.relative_to(directory).as_posix(): sha256(path)
             for path in sorted(directory.rglob("*"))
-            if path.is_file() and not path.name.startswith((".", "settings.json", "result.json", CHECKPOINT))
+            if path.is_file() and not path.name.startswith((".", "settings.json", "result.json", CHECKPOINT, CARD))
         }
         path = directory / "result.json"
         write_atomically(path, sealed({**result, "files": sums}))
         self._checked[path] = path.stat().st_mtime_ns
         (directory / CHECKPOINT).unlink(missing_ok=True)
 
-    def replace_file(self, file: Path, content: bytes) -> None:
+    def replace_file(self, directory: Path, name: str, content: bytes) -> None:
         """Replaces a file of a finished trial, before ``finish``; a kill in between leaves the old file or the new one.
 
         Args:
-            file: The file, in the trial's directory.
+            directory: The trial's directory.
+            name: The file's, relative to it.
             content: All of it.
         """
         self.check()
-        path = file.parent / "result.json"
-        result = self.finished(file.parent)
-        if result is not None and file.name in result.get("files", {}):
-            sums = f"{result['files'][file.name]} {hashlib.sha256(content).hexdigest()}"
-            write_atomically(path, sealed({**result, "files": {**result["files"], file.name: sums}}))
-        write_atomically(file, content)
+        result = self.finished(directory)
+        if result is not None and name in result.get("files", {}):
+            sums = f"{result['files'][name]} {hashlib.sha256(content).hexdigest()}"
+            write_atomically(directory / "result.json", sealed({**result, "files": {**result["files"], name: sums}}))
+        write_atomically(directory / name, content)
 
     def _check_sums(self, directory: Path, may_lack: str | None = None) -> None:
         """Compares the files of a finished trial with their SHA-256, once in each process.

@@ -164,9 +164,8 @@ def scored(prepared: PreparedStudy, answers: Any) -> dict[str, Any]:
 
 def score_again(prepared: PreparedStudy, directory: Path, result: dict[str, Any]) -> None:
     """Scores the answers of a finished step with the study's settings."""
-    path = directory / PREDICTIONS
-    answers = prepared.task.read_answers(path)
-    prepared.directory.replace_file(path, answers.to_bytes())
+    answers = prepared.task.read_answers(directory / PREDICTIONS)
+    prepared.directory.replace_file(directory, PREDICTIONS, answers.to_bytes())
     prepared.directory.finish(directory, result | scored(prepared, answers))
 
 
@@ -175,7 +174,7 @@ def _evaluated(prepared: PreparedStudy, name: str, model: PreTrainedModel, direc
     key = prepared.task.answer_key
     with memory_named(f"answering the test split in batches of {key}", f"lower {key}"):
         answers = prepared.task_of(name).evaluate(model)
-    prepared.directory.replace_file(directory / PREDICTIONS, answers.to_bytes())
+    prepared.directory.replace_file(directory, PREDICTIONS, answers.to_bytes())
     return {"evaluation": prepared.task.evaluation_settings(), **scored(prepared, answers)}
 
 
