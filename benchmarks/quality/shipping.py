@@ -295,11 +295,11 @@ BENCHMARK = register(
         measure=measure,
         tables=tables,
         quick={
-            "only": [CONTROL, "two"],
+            "only": [CONTROL, "half-heads"],
             "rounds": 6,
             "set": [
                 *TINY_TEXT,
-                "candidates.two.plan.target_vocabulary.limit=280",
+                "candidates.half-heads.plan.target_vocabulary.limit=280",
                 "finetune.epochs=1",
                 "finetune.targets=data",
                 "finetune.average_last=null",
