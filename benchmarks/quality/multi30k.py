@@ -165,6 +165,22 @@ def against_control(name: str, results: Mapping[str, Any], run: Path) -> dict[st
         [Translations.read(run / f"trials/{who}/seed-{seed}/predictions.parquet") for seed in results["seeds"]]
         for who in (control, name)
     )
+    return bleu_difference(theirs, own, results)
+
+
+def bleu_difference(
+    theirs: Sequence[Translations], own: Sequence[Translations], results: Mapping[str, Any]
+) -> dict[str, float]:
+    """How much better a model is than another on the test split, with its interval, as the study's settings say.
+
+    Args:
+        theirs: The other's answers, an entry per seed.
+        own: The model's.
+        results: Of the study.
+
+    Returns:
+        ``mean``, ``low`` and ``high``.
+    """
     comparison = compare_corpus(
         [answers.statistics("bleu") for answers in theirs],
         [answers.statistics("bleu") for answers in own],

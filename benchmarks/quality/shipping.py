@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ import leanformer as lf
 from benchmarks.kit.benchmark import CPU, Benchmark, Result, add_runs, progress, register, runs_of
 from benchmarks.kit.forms import TINY_TEXT
 from benchmarks.kit.tables import Tables, figure_table, table, with_interval
+from benchmarks.quality.multi30k import bleu_difference
 from leanformer.config.base import Study
 from leanformer.core.errors import LeanformerError
-from leanformer.decide.corpus import compare_corpus
 from leanformer.measure.rounds import median_ratio
 from leanformer.measure.translation import Translations
 from leanformer.results.formats import signed
-from leanformer.results.metrics import METRICS
 from leanformer.results.schema import rows_of
 from leanformer.runtime import Translator
 from leanformer.study.bench import bench
@@ -150,17 +149,8 @@ def _float32(models: Sequence[Mapping[str, Any]], answers: Sequence[Translations
 
 
 def _difference(than: Translations | None, own: Translations, results: Mapping[str, Any]) -> dict[str, float] | None:
-    """How much better a model is than another on the test split, with its interval."""
-    if than is None or than is own:
-        return None
-    comparison = compare_corpus(
-        [than.statistics("bleu")],
-        [own.statistics("bleu")],
-        METRICS["bleu"].score,
-        results["accept"]["max_drop"],
-        results["accept"]["confidence"],
-    )
-    return asdict(comparison.difference)
+    """To another model; None where there is none, or it is the same."""
+    return None if than is None or than is own else bleu_difference([than], [own], results)
 
 
 def _timed(

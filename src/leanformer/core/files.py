@@ -92,19 +92,16 @@ def replace_directory(path: Path, fill: Callable[[Path], object]) -> None:
         LeanformerError: It cannot be written; an earlier one is kept.
     """
     with _cannot_be_written(path), _filled_beside(path, fill) as temporary:
-        doomed = path.with_name(f".{path.name}{REMOVED}")
-        _discard(doomed)
-        there = os.path.lexists(path)
-        if there:
-            os.rename(path, doomed)
+        earlier = _hidden(path) if os.path.lexists(path) else None
         try:
             os.rename(temporary, path)
         except OSError:
-            if there:
-                os.rename(doomed, path)
+            if earlier is not None:
+                os.rename(earlier, path)
             raise
         flush_directory(path.parent)
-        _discard(doomed)
+        if earlier is not None:
+            _discard(earlier)
 
 
 def add_to_directory(path: Path, fill: Callable[[Path], object]) -> None:
@@ -153,11 +150,17 @@ def remove(path: Path) -> None:
     if path.is_symlink():
         path.unlink()
     elif path.exists():
-        doomed = path.with_name(f".{path.name}{REMOVED}")
-        _discard(doomed)
-        os.rename(path, doomed)
+        doomed = _hidden(path)
         flush_directory(path.parent)
         _discard(doomed)
+
+
+def _hidden(path: Path) -> Path:
+    """Renames what is to be deleted; gives its new path."""
+    doomed = path.with_name(f".{path.name}{REMOVED}")
+    _discard(doomed)
+    os.rename(path, doomed)
+    return doomed
 
 
 def remove_leftovers(directory: Path) -> None:

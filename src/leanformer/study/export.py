@@ -160,7 +160,7 @@ def _decision(run: Path, trial: str, to: str, precision: str) -> dict[str, Any] 
     for row in rows:
         if row["artifact"] is not None and _made(row["artifact"]) == made:
             return decision_told(row, results["metric"], EXPORTED_MODEL)
-    ships = results["shipped"] is not None or any(row["recipe"] is not None for row in rows_of(results))
+    ships = results["study"].get("ship") is not None  # then the decision beside the file's is the recipe's
     for row in rows:
         decided = row["recipe"] if ships else row
         if decided is not None:
