@@ -30,7 +30,7 @@ from leanformer.learn.lessons import (
     teaching_loss,
     training_bytes,
 )
-from leanformer.learn.losses import Batch, divergence, relative_error, tuning_loss
+from leanformer.learn.losses import Batch, divergence, relative_error, tuning_loss, with_fewer_subwords
 from leanformer.learn.observe import Observed, Target, frozen_copy
 from leanformer.learn.step import make_accelerator
 from leanformer.learn.train import train
@@ -967,28 +967,73 @@ def test_cross_entropy_leaves_padding_out_and_asks_no_teacher(student: PreTraine
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_divergence_is_kullback_and_leiblers(temperature: float) -> None:
-    given, wanted = torch.randn(2, 4, 7) * 3, torch.randn(2, 4, 7) * 3
-    labels = torch.tensor([[1, 2, -100, -100], [3, -100, 0, 6]])
-    expected = []
-    for sentence in range(2):
-        for position in range(4):
-            if labels[sentence, position] != -100:
-                q = torch.softmax(given[sentence, position].double() / temperature, dim=0)
-                p = torch.softmax(wanted[sentence, position].double() / temperature, dim=0)
-                expected.append(float((p * (p / q).log()).sum()))
-    found = divergence(given, wanted, labels, temperature)
-    assert float(found) == pytest.approx(sum(expected) / len(expected) * temperature**2, rel=1e-5)
-    assert float(divergence(wanted, given, labels, temperature)) != pytest.approx(float(found), rel=1e-2)
-    assert float(divergence(wanted, wanted, labels, temperature)) == 0.0
-    given[labels == -100] = 1e6
-    assert torch.equal(divergence(given, wanted, labels, temperature), found)
+    given, wanted = torch.randn(5, 7) * 3, torch.randn(5, 7) * 3
+    q, p = (torch.softmax(logits.double() / temperature, dim=1) for logits in (given, wanted))
+    expected = (p * (p / q).log()).sum(dim=1).mean()
+    found = divergence(given, wanted, temperature)
+    assert float(found) == pytest.approx(float(expected) * temperature**2, rel=1e-5)
+    assert float(divergence(wanted, given, temperature)) != pytest.approx(float(found), rel=1e-2)
+    assert float(divergence(wanted, wanted, temperature)) == 0.0
+
+
+def test_a_subword_that_is_gone_counts_as_what_it_begins_with() -> None:
+    probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.25], [0.0, 1.0, 0.0, 0.0, 0.0]])
+    heads = torch.tensor([0, 2, 1, 0, 3])  # the last one begins with nothing that is left
+    found = with_fewer_subwords(probabilities.log().clamp_min(-200), heads, 3)
+    assert torch.allclose(found.exp(), torch.tensor([[0.25, 0.3, 0.2], [0.0, 0.0, 1.0]]), atol=1e-6)
+    assert found.isfinite().all()
+
+
+def test_a_teacher_of_more_subwords_reads_its_own(
+    opened: PreTrainedModel, teachers: dict[str, PreTrainedModel]
+) -> None:
+    """The terms of a batch with all that the teacher reads, by hand from its outputs at the aligned positions."""
+    ids = [0, 1, 2, 3, 5, 8, 4, 6]
+    student = copied(lf.reduce(teachers["marian"], {"target_vocabulary": {"ids": ids}}))
+    words = opened.config.decoder_vocab_size or opened.config.vocab_size
+    heads = torch.tensor([ids.index(one) if one in ids else one % 8 for one in range(words)])
+    heads[-1] = 8
+    batch = {
+        "input_ids": torch.tensor([[3, 5, 7, 0], [4, 6, 0, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+        "decoder_input_ids": torch.tensor([[0, 4, 3, 5], [0, 6, 0, 0]]),
+        "labels": torch.tensor([[4, 3, 5, 0], [6, 0, -100, -100]]),
+        "teacher_input_ids": torch.tensor([[3, 5, 7, 0], [4, 6, 0, 0]]),
+        "teacher_decoder_input_ids": torch.tensor([[0, 9, 8], [0, 4, 0]]),
+        "teacher_places": torch.tensor([[0, -1, 1, 2], [0, 1, -1, -1]]),
+        "teacher_heads": heads,
+    }
+    own = {name: batch[name] for name in ("input_ids", "attention_mask", "decoder_input_ids")}
+    others = {"attention_mask": batch["attention_mask"]} | {
+        name: batch[f"teacher_{name}"] for name in ("input_ids", "decoder_input_ids")
+    }
+    with torch.no_grad():
+        given, wanted = student(**own, output_hidden_states=True), opened(**others, output_hidden_states=True)
+    places = [(0, 0, 0), (0, 2, 1), (0, 3, 2), (1, 0, 0), (1, 1, 1)]
+    logits = torch.stack([given.logits[row, place] for row, place, _ in places])
+    target = torch.stack([wanted.logits[row, place] for row, _, place in places])
+    expected = divergence(logits, with_fewer_subwords(target, heads, 8), 2.0)
+    assert float(terms_of(student, opened, batch, logits=1.0, temperature=2.0).detach()) == pytest.approx(
+        float(expected), rel=1e-5
+    )
+    errors = []
+    for layer in range(1, len(given.decoder_hidden_states)):
+        errors.append(
+            plain_error(
+                torch.stack([given.decoder_hidden_states[layer][row, place] for row, place, _ in places]),
+                torch.stack([wanted.decoder_hidden_states[layer][row, place] for row, _, place in places]),
+            )
+        )
+    mean = sum(errors) / (2 * len(errors))  # the encoders are alike
+    assert float(terms_of(student, opened, batch, hidden_states=1.0).detach()) == pytest.approx(mean, rel=1e-4)
 
 
 def test_the_terms_are_weighed(student: PreTrainedModel, opened: PreTrainedModel) -> None:
     batch = BATCHES[1]
     given, wanted = outputs_of(student, batch), outputs_of(opened, batch)
     crossed = float(terms_of(student, Mute(), batch, cross_entropy=1.0).detach())
-    diverged = float(divergence(given.logits, wanted.logits, batch["labels"], 3.0))
+    counts = batch["labels"] != -100
+    diverged = float(divergence(given.logits[counts], wanted.logits[counts], 3.0))
     real = {"encoder": batch["attention_mask"] == 1, "decoder": batch["labels"] != -100}
     errors = [
         plain_error(given[f"{stack}_hidden_states"][layer][mask], wanted[f"{stack}_hidden_states"][layer][mask])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,8 @@ from leanformer.data.pairs import SentencePairs
 from leanformer.data.tokenizers import TranslationTokenizer
 
 IGNORED = -100  # the label at which there is no loss
+NOWHERE = -1
+"""The place in a teacher's text of a token that begins inside one of the teacher's."""
 ENCODED_AT_A_TIME = 10_000  # sentences
 
 Rows = NDArray[np.int64]
@@ -98,6 +100,32 @@ class EncodedPairs:
             if limit is not None:
                 long |= sentences.lengths > limit
         return np.flatnonzero(long)
+
+
+@dataclass(frozen=True)
+class TeacherView:
+    """Sentence pairs as a teacher reads them whose student has fewer target subwords.
+
+    Attributes:
+        pairs: The pairs in the teacher's ids.
+        places: For each token of the student's target sentences the place, from 0, of the teacher's token that begins
+            at the same letter; ``NOWHERE`` where none does.
+        heads: (V,) int64; for each of the teacher's target subwords the student's that stands for its beginning, and
+            the number of the student's subwords where none does.
+        decoder_start_id: The teacher's id that decoder inputs begin with.
+        pad_id: The teacher's id of padding.
+    """
+
+    pairs: EncodedPairs
+    places: Sentences
+    heads: NDArray[np.int64]
+    decoder_start_id: int
+    pad_id: int
+
+    def without(self, rows: Rows) -> TeacherView:
+        """The view of the pairs but for these rows."""
+        kept = np.setdiff1d(np.arange(len(self.pairs)), rows)
+        return replace(self, pairs=self.pairs.select(kept), places=self.places.select(kept))
 
 
 def encode_pairs(pairs: SentencePairs, tokenizer: TranslationTokenizer) -> EncodedPairs:
@@ -231,6 +259,7 @@ class TextBatches:
         pad_id: The id of padding, in inputs.
         decoder_start_id: The id that decoder inputs begin with.
         device: The device of the batches.
+        teacher: What the teacher of a student with fewer target subwords reads.
 
     Raises:
         LeanformerError: A pair is longer than ``batch_tokens``.
@@ -243,6 +272,7 @@ class TextBatches:
         pad_id: int,
         decoder_start_id: int,
         device: torch.device | str = "cpu",
+        teacher: TeacherView | None = None,
     ) -> None:
         self.train = train
         self.batch_tokens = batch_tokens
@@ -252,6 +282,11 @@ class TextBatches:
         self._lengths = train.lengths
         self._sizes = [len(rows) for rows in length_batches(self._lengths, batch_tokens)]
         self._train_sides = self._sides(train)
+        self._teacher = teacher
+        if teacher is not None:
+            self._teacher_sides = self._sides(teacher.pairs)
+            self._places = _DeviceSentences(teacher.places, self.device)
+            self._heads = torch.from_numpy(teacher.heads).to(self.device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -262,14 +297,16 @@ class TextBatches:
         """The batches of one epoch from ``first_step`` on; equal arguments give equal batches.
 
         Yields:
-            As ``chosen``.
+            As ``chosen``. With a teacher also ``teacher_input_ids`` (B, S) and ``teacher_decoder_input_ids`` (B, U) in
+            the teacher's ids, ``teacher_places`` (B, T), which are ``NOWHERE`` at padding too, and
+            ``teacher_heads`` (V,).
         """
         generator = np.random.default_rng((seed, epoch))
         shuffled = generator.permutation(len(self.train))
         order = shuffled[np.argsort(self._lengths[shuffled], kind="stable")]  # ties in the order of the shuffle
         batches = np.split(order, np.cumsum(self._sizes)[:-1])
         for step in generator.permutation(len(batches))[first_step:]:
-            yield self._batch(self._train_sides, batches[step])
+            yield self._batch(self._train_sides, batches[step]) | self._of_teacher(batches[step])
 
     def evaluation(self, pairs: EncodedPairs) -> Iterator[dict[str, Tensor]]:
         """All of a split, shortest first and always in the same order; ``evaluation_rows`` says what each batch holds.
@@ -297,14 +334,33 @@ class TextBatches:
     def _sides(self, pairs: EncodedPairs) -> tuple[_DeviceSentences, _DeviceSentences]:
         return _DeviceSentences(pairs.sources, self.device), _DeviceSentences(pairs.targets, self.device)
 
+    def _of_teacher(self, rows: Rows) -> dict[str, Tensor]:
+        teacher = self._teacher
+        if teacher is None:
+            return {}
+        source_ids, _ = self._teacher_sides[0].padded(rows, teacher.pad_id)
+        return {
+            "teacher_input_ids": source_ids,
+            "teacher_decoder_input_ids": _shifted(
+                *self._teacher_sides[1].padded(rows, teacher.pad_id), teacher.decoder_start_id, teacher.pad_id
+            ),
+            "teacher_places": self._places.padded(rows, NOWHERE)[0],
+            "teacher_heads": self._heads,
+        }
+
     def _batch(self, sides: tuple[_DeviceSentences, _DeviceSentences], rows: Rows) -> dict[str, Tensor]:
         source_ids, source_mask = sides[0].padded(rows, self.pad_id)
         target_ids, target_mask = sides[1].padded(rows, self.pad_id)
-        decoder_ids = target_ids.roll(1, dims=1)
-        decoder_ids[:, 0] = self.decoder_start_id
         return {
             "input_ids": source_ids,
             "attention_mask": source_mask.long(),
-            "decoder_input_ids": decoder_ids.masked_fill_(~target_mask, self.pad_id),
+            "decoder_input_ids": _shifted(target_ids, target_mask, self.decoder_start_id, self.pad_id),
             "labels": target_ids.masked_fill_(~target_mask, IGNORED),
         }
+
+
+def _shifted(ids: Tensor, mask: Tensor, start_id: int, pad_id: int) -> Tensor:
+    """The decoder inputs for target ids (B, T): shifted right by one, and padded where the mask is false."""
+    shifted = ids.roll(1, dims=1)
+    shifted[:, 0] = start_id
+    return shifted.masked_fill_(~mask, pad_id)

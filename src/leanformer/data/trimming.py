@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -29,6 +30,8 @@ from leanformer.data.tokenizers import TranslationTokenizer
 
 ROUNDS = 6
 """How often the corpus is encoded and counted at most; each round but the last leaves out half of what is too much."""
+_SINGLE_BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""A byte of a letter that has no subword, as sentencepiece writes it."""
 _NEVER = -1e6
 """The log probability of a mark among the pieces of a unigram model: no text is cut into it."""
 
@@ -83,6 +86,24 @@ def trim_target(
     return Trimmed(
         TranslationTokenizer(own_source.with_ids(places) if moved else source, side.with_ids(new)), tuple(ids)
     )
+
+
+def subword_texts(tokenizer: TranslationTokenizer) -> list[bytes]:
+    """The bytes that each target subword stands for, by its id, spaces as the tokenizer writes them; none for marks.
+
+    Args:
+        tokenizer: Of a kind that can be trimmed.
+
+    Raises:
+        LeanformerError: It is of another kind.
+    """
+    side = _side(tokenizer.sides[1], "target")
+    texts = [b""] * (max(side.pieces.values()) + 1)
+    for piece, one in side.pieces.items():
+        if one not in side.marks:
+            is_byte = _SINGLE_BYTE.fullmatch(piece)
+            texts[one] = bytes([int(piece[3:5], 16)]) if is_byte else side.bare(piece).encode()
+    return texts
 
 
 def check_trim(limit: Any, whole: int) -> None:
@@ -185,6 +206,10 @@ class _Side(ABC):
     def cut(self, units: Sequence[str], kept: Collection[int]) -> list[list[int]]:
         """The ids of the subwords that units are cut into where only some are kept."""
 
+    def bare(self, piece: str) -> str:
+        """A subword without what only tells where in a word it stands."""
+        return piece
+
     @property
     def letters_are(self) -> str:
         """What ``letters`` are, in words."""
@@ -240,6 +265,9 @@ class _Fast(_Side):
     def _prefix(self) -> str:
         """What a subword that does not begin a word begins with."""
         return self._model.get("continuing_subword_prefix") or ""
+
+    def bare(self, piece: str) -> str:
+        return piece.removeprefix(self._prefix).removesuffix(self._model.get("end_of_word_suffix") or "")
 
     @property
     def _merges(self) -> list[tuple[str, str, str]]:

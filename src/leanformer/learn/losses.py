@@ -1,6 +1,7 @@
 """The losses: against the labels of the data, and against the teacher.
 
-Batches are named tensors: the model's inputs, and ``labels`` with -100 at positions that do not count.
+Batches are named tensors: the model's inputs, and ``labels`` with -100 at positions that do not count. Those of a
+student that writes with fewer subwords than its teacher also hold what the teacher reads (``data.text_batches``).
 """
 
 from __future__ import annotations
@@ -20,13 +21,24 @@ Loss = Callable[[Any, Batch], Iterator[torch.Tensor]]
 """From the model (wrapped for the device and precision) and a batch to the terms of the loss. Terms that share no
 tensors come one by one: each is differentiated before the next is computed, so that only one's activations are held."""
 
+TEACHERS = "teacher_"
+"""What the names of those tensors begin with that are for a student's teacher alone."""
+
 
 def inputs_of(batch: Batch) -> dict[str, Any]:
-    """A model's arguments for a whole batch: all but the labels, and without a decoder's cache."""
-    inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    """A model's arguments for a whole batch: all but labels and what its teacher reads, and no cache of a decoder."""
+    inputs: dict[str, Any] = {
+        name: tensor for name, tensor in batch.items() if name != "labels" and not name.startswith(TEACHERS)
+    }
     if "decoder_input_ids" in inputs:
         inputs["use_cache"] = False  # a cache would copy every key and value, and nothing is generated here
     return inputs
+
+
+def teacher_inputs(batch: Batch) -> dict[str, Any]:
+    """The arguments of a student's teacher for a batch: its own, where it reads other subwords."""
+    own = (f"{TEACHERS}input_ids", f"{TEACHERS}decoder_input_ids")
+    return inputs_of(batch) | {name.removeprefix(TEACHERS): batch[name] for name in own if name in batch}
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
@@ -63,21 +75,35 @@ def relative_error(given: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(given, target, reduction="sum") / spread.where(spread > 0, 1.0)
 
 
-def divergence(logits: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+def divergence(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
     """Kullback-Leibler divergence of the student's from the teacher's softened distribution, in nats, times T².
 
     Source: Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531).
 
     Args:
-        logits: The student's, shape (..., classes).
+        logits: The student's, shape (positions, classes).
         wanted: The teacher's.
-        labels: Shape (...); positions of -100 do not count.
         temperature: T; both logits are divided by it.
     """
-    counts = labels != -100
-    given = F.log_softmax(logits[counts].float() / temperature, dim=-1)
-    target = F.log_softmax(wanted[counts].float() / temperature, dim=-1)
+    given = F.log_softmax(logits.float() / temperature, dim=-1)
+    target = F.log_softmax(wanted.float() / temperature, dim=-1)
     return F.kl_div(given, target, reduction="batchmean", log_target=True) * temperature**2
+
+
+def with_fewer_subwords(logits: torch.Tensor, heads: torch.Tensor, subwords: int) -> torch.Tensor:
+    """A teacher's logits as those of a student that writes with fewer subwords.
+
+    Args:
+        logits: Shape (positions, the teacher's subwords).
+        heads: For each of the teacher's subwords the student's that its probability goes to; ``subwords`` for none.
+        subwords: The student's.
+
+    Returns:
+        Shape (positions, subwords), logarithms of probabilities.
+    """
+    probabilities = logits.float().softmax(dim=-1)
+    sums = probabilities.new_zeros(len(logits), subwords + 1).index_add_(1, heads, probabilities)
+    return sums[:, :subwords].clamp_min(torch.finfo(sums.dtype).tiny).log()
 
 
 def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_smoothing: float) -> Loss:
@@ -97,11 +123,13 @@ def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_s
         if config.logits > 0 or wants_states:
             assert teacher is not None
             with torch.no_grad():
-                wanted = teacher(**inputs_of(batch), **states)
+                wanted = teacher(**teacher_inputs(batch), **states)
+            counts, places = _both_sides(batch)
             if config.logits > 0:
-                total = total + config.logits * divergence(
-                    outputs.logits, wanted.logits, batch["labels"], config.temperature
-                )
+                given, target = outputs.logits[counts], wanted.logits[places]
+                if (heads := batch.get(f"{TEACHERS}heads")) is not None:
+                    target = with_fewer_subwords(target, heads, given.shape[-1])
+                total = total + config.logits * divergence(given, target, config.temperature)
             if wants_states:
                 pairs = list(_hidden_states(outputs, wanted, batch))
                 total = total + config.hidden_states * sum(relative_error(*pair) for pair in pairs) / len(pairs)
@@ -110,13 +138,28 @@ def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_s
     return loss
 
 
+Places = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+"""Positions in a batch: a mask, or rows and columns."""
+
+
+def _both_sides(batch: Batch) -> tuple[Places, Places]:
+    """Where a student's outputs are held against its teacher's, and where these are."""
+    if (places := batch.get(f"{TEACHERS}places")) is None:
+        counts = batch["labels"] != -100
+        return counts, counts
+    rows, columns = (places >= 0).nonzero(as_tuple=True)
+    return (rows, columns), (rows, places[rows, columns])
+
+
 def _hidden_states(outputs: Any, wanted: Any, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The student's and the teacher's states after each layer, at real positions, shape (positions, d_model)."""
-    masks = {"encoder_hidden_states": real_tokens(batch.get("attention_mask"))}
+    where: dict[str, tuple[Places, Places] | None]
     if "decoder_hidden_states" in wanted:
-        masks["decoder_hidden_states"] = batch["labels"] != -100
+        tokens = real_tokens(batch.get("attention_mask"))
+        encoder = None if tokens is None else (tokens, tokens)
+        where = {"encoder_hidden_states": encoder, "decoder_hidden_states": _both_sides(batch)}
     else:  # a classifier
-        masks = {"hidden_states": None}
-    for name, mask in masks.items():
+        where = {"hidden_states": None}
+    for name, places in where.items():
         for given, target in zip(outputs[name][1:], wanted[name][1:], strict=True):
-            yield (given, target) if mask is None else (given[mask], target[mask])
+            yield (given, target) if places is None else (given[places[0]], target[places[1]])

@@ -17,7 +17,6 @@ from leanformer.learn.losses import tuning_loss
 from leanformer.learn.observe import frozen_copy
 from leanformer.learn.train import Trained
 from leanformer.model.students import load, reduce
-from leanformer.model.vocabulary import vocabulary_of
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import SeedStep, Step, ended_well
 from leanformer.study.teaching import Taught, failed_lesson, lesson_key
@@ -176,9 +175,7 @@ class StudentStep(Trial):
             except LeanformerError as error:  # no answer is usable
                 return Trained(status="failed", reason=str(error)), answering
         asks = finetune.logits > 0 or finetune.hidden_states > 0
-        # A teacher of a student with fewer target subwords chooses among these alone.
-        alike = vocabulary_of(prepared.settled_plan(self.name))
-        loss = tuning_loss(frozen_copy(reduce(teacher, alike)) if asks else None, finetune, train.label_smoothing)
+        loss = tuning_loss(frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing)
         trained = train_model(
             prepared,
             self,

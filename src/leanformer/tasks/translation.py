@@ -19,8 +19,17 @@ from transformers import PreTrainedModel
 from leanformer.config.translation import TokenizerConfig, TranslationStudy
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.translating import Translated
+from leanformer.data.alignment import Alignment
 from leanformer.data.pairs import SentencePairs
-from leanformer.data.text_batches import EncodedPairs, Side, TextBatches, check_lengths, check_limit, encode_pairs
+from leanformer.data.text_batches import (
+    EncodedPairs,
+    Side,
+    TeacherView,
+    TextBatches,
+    check_lengths,
+    check_limit,
+    encode_pairs,
+)
 from leanformer.data.text_sources import load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.data.trimming import Trimmed, check_trim
@@ -38,7 +47,7 @@ from leanformer.model.family import find_family
 from leanformer.model.generate import most_tokens, translate
 from leanformer.model.plan import TARGET_VOCABULARY, Plan
 from leanformer.model.surgery import ResolvedPlan
-from leanformer.model.vocabulary import check_can_be_trimmed, kept_ids
+from leanformer.model.vocabulary import check_can_be_trimmed, kept_ids, target_vocabulary
 from leanformer.results.metrics import METRICS, Metric, metrics_of
 from leanformer.results.rows import Quality
 from leanformer.results.translation import SeedScores
@@ -71,6 +80,10 @@ class Translation(WritingTask):
     answer_key = "decode.batch_tokens"
     tokenizer: TranslationTokenizer
     batches: TextBatches
+    _untrimmed: Translation | None = None
+    """The task as the teacher sees it, where this one is that of a model with fewer target subwords."""
+    _alignment: Alignment | None = None
+    _train_view: TeacherView | None = None
     _validated: tuple[weakref.ref[PreTrainedModel], Translations] | None = None
 
     def __init__(self, study: TranslationStudy, device: torch.device) -> None:
@@ -170,7 +183,8 @@ class Translation(WritingTask):
         if ids is None:
             return self
         task = copy.copy(self)
-        task.tokenizer = next(one.tokenizer for one in self._trimmed.values() if list(one.ids) == ids)
+        trimmed = next(one for one in self._trimmed.values() if list(one.ids) == ids)
+        task.tokenizer = trimmed.tokenizer
         task._start_id = ids.index(self._start_id)
         task._validated = None
         most = self.study.data.max_tokens
@@ -179,7 +193,10 @@ class Translation(WritingTask):
             for pairs in (self.data.train.without(self._left_out), self._validation_pairs, self.data.test)
         )
         check_limit({f"training (as {where} has them)": train, f"validation (as {where} has them)": validation}, most)
+        task._untrimmed = self
+        task._alignment = Alignment(self.tokenizer, trimmed, self._train.targets, train.targets)
         # Texts have more of fewer subwords, and some are too long now. Translations of all are scored as of any model.
+        task._train_view = task._view(self._train, train).without(train.too_long(most, most))
         task._train, task._validation = (pairs.without(pairs.too_long(most, most)) for pairs in (train, validation))
         task.batches = task.teaching_batches(1)
         more = len(task._train.targets.tokens) / len(task._train) / (len(self._train.targets.tokens) / len(self._train))
@@ -229,10 +246,25 @@ class Translation(WritingTask):
         self.warnings = [*self.warnings, *found]
 
     def teaching_batches(self, multiple: int) -> TextBatches:
-        return self._batches(self._train, self.study.train.batch_tokens * multiple)
+        return self._batches(self._train, self.study.train.batch_tokens * multiple, self._train_view)
 
-    def _batches(self, pairs: EncodedPairs, batch_tokens: int) -> TextBatches:
-        return TextBatches(pairs, batch_tokens, self.tokenizer.pad_id, self._start_id, self.device)
+    def _batches(self, pairs: EncodedPairs, batch_tokens: int, view: TeacherView | None) -> TextBatches:
+        return TextBatches(pairs, batch_tokens, self.tokenizer.pad_id, self._start_id, self.device, view)
+
+    def _view(self, before: EncodedPairs, after: EncodedPairs) -> TeacherView:
+        """Pairs as the teacher of a student with fewer subwords reads them.
+
+        Args:
+            before: The pairs in the teacher's ids.
+            after: The same in the student's.
+        """
+        teacher = self._untrimmed
+        assert teacher is not None
+        assert self._alignment is not None
+        heads = np.full(target_vocabulary(self.baseline_outline.config), self.tokenizer.target_vocabulary)
+        heads[: len(self._alignment.heads)] = self._alignment.heads
+        places = self._alignment.places(before.targets, after.targets)
+        return TeacherView(before, places, heads, teacher._start_id, teacher.tokenizer.pad_id)
 
     @cached_property
     def _train_sources(self) -> tuple[str, ...]:
@@ -245,7 +277,8 @@ class Translation(WritingTask):
     def batches_with(self, targets: Sequence[str]) -> TextBatches:
         # A translation without an end mark within the limit is left out: students would learn not to end.
         limit = min(self.study.data.max_tokens, self.study.train.batch_tokens)
-        pairs = encode_pairs(SentencePairs(self._train_sources, tuple(targets)), self.tokenizer)
+        told = SentencePairs(self._train_sources, tuple(targets))
+        pairs = encode_pairs(told, self.tokenizer)
         long = pairs.too_long(limit, limit)
         if len(long) == len(pairs):
             raise LeanformerError(
@@ -253,7 +286,10 @@ class Translation(WritingTask):
                 f"within {limit} subwords, so that there is nothing to learn from them; train the baseline for longer, "
                 "or set finetune.targets to data"
             )
-        return self._batches(pairs.without(long), self.study.train.batch_tokens)
+        view = None
+        if self._untrimmed is not None:
+            view = self._view(encode_pairs(told, self._untrimmed.tokenizer), pairs).without(long)
+        return self._batches(pairs.without(long), self.study.train.batch_tokens, view)
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self._validation)
