@@ -17,7 +17,9 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
+from leanformer.core.machine import threads
 from leanformer.export.base import FORMATS
+from leanformer.runtime.engines.ctranslate2 import open_translator
 
 FORMAT = FORMATS["ctranslate2"]
 MOST = 8
@@ -195,6 +197,17 @@ def test_precisions(make_translator: Callable[..., PreTrainedModel], tmp_path: P
         assert len(translations(tmp_path / precision)) == len(SOURCES)
     assert sizes["float16"] < 0.55 * sizes["float32"]
     assert sizes["int8"] < 0.35 * sizes["float32"]
+
+
+def test_pytorch_s_threads_stay_as_they_are(make_translator: Callable[..., PreTrainedModel], tmp_path: Path) -> None:
+    open_writer = FORMAT.write(make_translator("marian"), tmp_path, "float32")
+    for own, others in ((3, 2), (1, 3), (2, 1)):  # opened with another number than before, it would set PyTorch's too
+        with threads(own):
+            open_writer()(SOURCES, MOST)
+            assert torch.get_num_threads() == own
+            for count in (others, None):
+                open_translator(tmp_path / "ctranslate2", "cpu", count)
+                assert torch.get_num_threads() == own
 
 
 def test_writing_changes_nothing_in_the_model(make_translator: Callable[..., PreTrainedModel], tmp_path: Path) -> None:

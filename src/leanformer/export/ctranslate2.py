@@ -33,7 +33,7 @@ from leanformer.export.generation import Search, check_followed
 from leanformer.model.family import Family, find_family
 from leanformer.model.layers import OpenLayer, Sublayer
 from leanformer.model.surgery import sites
-from leanformer.runtime.engines.ctranslate2 import MODEL
+from leanformer.runtime.engines.ctranslate2 import MODEL, open_translator
 from leanformer.runtime.manifest import Precision
 
 QUANTIZATIONS: Mapping[Precision, str] = {"float32": "float32", "int8": "int8_float32", "float16": "float16"}
@@ -112,7 +112,7 @@ class CTranslate2(Format):
 
 def _writer(place: Path) -> WritesLogits:
     """Writes with what was saved, a source at a time: in a larger batch the logits of what has ended are lost."""
-    translator = import_module("ctranslate2").Translator(str(place), device="cpu", inter_threads=1)
+    translator = open_translator(place, "cpu", torch.get_num_threads())
 
     def write(sources: Sequence[Sequence[int]], max_tokens: int) -> list[Logits]:
         results = translator.translate_batch(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,32 @@ def open_ctranslate2(directory: Path, manifest: Manifest, options: EngineOptions
     if options.device not in ("auto", *present):
         raise LeanformerError(f"device {options.device}: ctranslate2 finds none here; choose {', '.join(present)}")
     try:
-        translator = ctranslate2.Translator(
-            str(directory / MODEL),
-            device=options.device,
-            inter_threads=1,
-            intra_threads=options.threads or 0,  # 0: its own choice
-        )
+        translator = open_translator(directory / MODEL, options.device, options.threads)
     except (RuntimeError, ValueError) as error:
         raise LeanformerError(
             f"{directory / MODEL}: ctranslate2 {ctranslate2.__version__} cannot open it ({first_line(error)}); install "
             f"ctranslate2 {manifest.versions.get('ctranslate2', 'of a later version')}, or export the model again"
         ) from error
     return CTranslate2Translator(translator, directory / MODEL, manifest)
+
+
+def open_translator(place: Path, device: str, threads: int | None) -> Any:
+    """CTranslate2's own translator; the number of threads of nothing else in the process changes.
+
+    Opening one sets the number of OpenMP's threads of the thread that opens it, and so PyTorch's: it is opened in a
+    thread of its own.
+
+    Args:
+        place: The directory of the engine's files.
+        device: Of ``DEVICES``, or ``auto``.
+        threads: CPU threads that a translation takes; None for the engine's own choice.
+
+    Raises:
+        RuntimeError, ValueError: The engine's, if it cannot open the files.
+    """
+    make = import_module("ctranslate2").Translator
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(make, str(place), device=device, inter_threads=1, intra_threads=threads or 0).result()
 
 
 class CTranslate2Translator:
