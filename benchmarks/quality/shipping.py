@@ -1,6 +1,7 @@
 """Multi30k: what translators in CTranslate2 gain in time and lose in BLEU, as exported files, float32 and int8.
 
-Runs shipping.yaml, a study that trains a teacher, tunes students and ships them. Every exported directory then
+Two studies. shipping_teacher.yaml trains a model and tunes it on its own translations, which makes the teacher. Of this
+one shipping.yaml makes students, and ships all. Every exported directory then
 translates the validation sentences, by which students are chosen, and is timed in turn with all others. What a student
 loses on the test split is held against the teacher and against ``nothing``, the teacher tuned as long, both exported in
 float32; the worse of both counts. A run that was cut off goes on with what is there.
@@ -32,7 +33,9 @@ from leanformer.study.training import PREDICTIONS
 from leanformer.tasks.base import open_task
 from leanformer.tasks.translation import Translation
 
-STUDY = Path(__file__).with_suffix(".yaml")
+TEACHER_STUDY, STUDY = (Path(__file__).with_name(f"shipping{which}.yaml") for which in ("_teacher", ""))
+OF_ONE = (("baseline", "data.tokenizer", "train"), ("candidates", "ship", "finetune"))
+"""What keys that are set for the teacher's study alone, and for that of students, begin with."""
 TEACHER, CONTROL, TRIMMED = "baseline", "nothing", "targets"
 BATCHES = (1, 32)
 LABELS = {
@@ -88,13 +91,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(arguments: argparse.Namespace) -> Result:
     """The study's exported models: their BLEU, sizes and times."""
-    study = _study(arguments)
-    settings = study.model_dump(mode="json")
-    languages = (settings["data"]["source_language"], settings["data"]["target_language"])
+    before = lf.read_study(TEACHER_STUDY, _settings(arguments, 0))
+    data = before.model_dump(mode="json")["data"]
+    languages = (data["source_language"], data["target_language"])
     name = "shipping" if languages == ("de", "en") else f"shipping-{'-'.join(languages)}"
     with runs_of(name, arguments) as runs:
-        run = lf.run(study, runs, jobs=arguments.jobs)
+        first = lf.run(before, runs / "teacher")
+        teacher = first.directory / "trials" / CONTROL / f"seed-{before.seeds[0]}" / "model"
+        study = _study(arguments, teacher)
+        run = lf.run(study, runs / "students", jobs=arguments.jobs)
         results = run.results
+        results["study"]["baseline"]["model"] = str(teacher.relative_to(runs))
         models = [row for row in rows_of(results) if row["artifact"] is not None]
         task = open_task(study, CPU)
         assert isinstance(task, Translation)
@@ -128,11 +135,17 @@ def measure(arguments: argparse.Namespace) -> Result:
     for row, times in zip(rows, timed, strict=True):
         row["rounds"] = times
     kept = ("environment", "signatures", "decode", "data", "study", "seeds")
-    return {key: results[key] for key in kept} | {"rows": rows}
+    return {key: results[key] for key in kept} | {"teacher_study": first.results["study"], "rows": rows}
 
 
-def _study(arguments: argparse.Namespace) -> Study:
-    study = lf.read_study(STUDY, [f"data.source={arguments.data}", *arguments.set])
+def _settings(arguments: argparse.Namespace, which: int) -> list[str]:
+    """What is set in the teacher's study (0) or in that of students (1)."""
+    others = OF_ONE[1 - which]
+    return [f"data.source={arguments.data}", *(one for one in arguments.set if not one.startswith(others))]
+
+
+def _study(arguments: argparse.Namespace, teacher: Path) -> Study:
+    study = lf.read_study(STUDY, [f"baseline.model={teacher}", *_settings(arguments, 1)])
     if arguments.only is None:
         return study
     for name in arguments.only:
