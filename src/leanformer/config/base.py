@@ -108,6 +108,9 @@ class FinetuneConfig(Section):
     """Weight of the mean squared error to the teacher's hidden states after each layer, divided by their variance."""
     average_last: SomeEpochs | None = None
     """As in ``train``, for the epochs of the tuning."""
+    dropout: Fraction | None = None
+    """Probability of each dropout of the model that is not 0; by default its own. Students, which are smaller than
+    their teacher and also learn from it, need less than it did."""
     targets: Literal["auto", "data", "teacher"] = "auto"
     """What is to be learned: the data's targets, or the teacher's own translations of the training sentences
     (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947). ``auto``: the teacher's in a study whose models

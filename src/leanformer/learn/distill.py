@@ -18,6 +18,7 @@ from leanformer.core.memory import memory_named
 from leanformer.learn.activity import find_activities
 from leanformer.learn.batch_checks import check_batches
 from leanformer.learn.checkpoint import Snapshot
+from leanformer.learn.dropout import dropout
 from leanformer.learn.lessons import Lesson, check_tokens_agree, explained, teachable, teaching_config, teaching_loss
 from leanformer.learn.losses import Batch, Loss, cross_entropy, inputs_of, tuning_loss
 from leanformer.learn.observe import Observed, frozen_copy
@@ -124,7 +125,8 @@ def distill(
         config = TrainConfig(
             epochs=finetune.epochs, learning_rate=(finetune.learning_rate,), average_last=finetune.average_last
         )
-        learn(student, config, tuning_loss(opened, finetune, 0.0), "tuning", tuning_file)
+        with dropout(student, finetune.dropout):
+            learn(student, config, tuning_loss(opened, finetune, 0.0), "tuning", tuning_file)
     for file in (teaching_file, tuning_file):
         if file is not None:
             file.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from leanformer.config.base import BASELINE, CandidateConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.json_files import read_sealed
+from leanformer.learn.dropout import dropout
 from leanformer.learn.losses import tuning_loss
 from leanformer.learn.observe import frozen_copy
 from leanformer.learn.train import Trained
@@ -176,16 +177,17 @@ class StudentStep(Trial):
                 return Trained(status="failed", reason=str(error)), answering
         asks = finetune.logits > 0 or finetune.hidden_states > 0
         loss = tuning_loss(frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing)
-        trained = train_model(
-            prepared,
-            self,
-            student,
-            finetune.learning_rate,
-            finetune.epochs,
-            loss,
-            batches,
-            train.model_copy(update={"average_last": finetune.average_last}),
-        )
+        with dropout(student, finetune.dropout):
+            trained = train_model(
+                prepared,
+                self,
+                student,
+                finetune.learning_rate,
+                finetune.epochs,
+                loss,
+                batches,
+                train.model_copy(update={"average_last": finetune.average_last}),
+            )
         return trained, answering
 
 
