@@ -29,8 +29,8 @@ from leanformer.core.errors import LeanformerError
 from leanformer.measure import cost
 from leanformer.measure.translation import Translations
 
-SECONDS = ("decoder_block", "engines", "simulate_decisions")
-"""Benchmarks of each kind that --quick runs in seconds; the others are among the slow tests."""
+SECONDS = ("decoder_block", "simulate_decisions")
+"""Benchmarks that --quick runs in a second; the others are among the slow tests."""
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import slow, some
 from torch.utils.flop_counter import FlopCounterMode
 
 from leanformer.blocks.feed_forward import FeedForward, FeedForwardModule
@@ -238,7 +239,7 @@ def test_counts_per_head_are_the_published_ones(size: str) -> None:
     assert count(module) == parameters
 
 
-@pytest.mark.parametrize(("d_model", "heads", "length"), [(8, 2, 5), (24, 4, 7), (30, 3, 64)])
+@pytest.mark.parametrize(("d_model", "heads", "length"), [*slow((8, 2, 5)), (24, 4, 7), *slow((30, 3, 64))])
 @EACH
 def test_counts_follow_the_formula(place: str, settings: dict[str, Any], d_model: int, heads: int, length: int) -> None:
     hidden, groups = 9, heads if settings.get("per_head") else 1
@@ -291,7 +292,7 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("padding", MASKS)
+@pytest.mark.parametrize("padding", some(MASKS, "none", "holes"))
 @EITHER_NORM
 @EACH
 def test_output_is_the_definition(place: str, settings: dict[str, Any], padding_in_norm: bool, padding: str) -> None:
@@ -369,7 +370,7 @@ def test_running_sum_is_cumsum(positions: int, batch: int, of_start: int) -> Non
 # Causality and padding
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [*slow(False), True])
 @EITHER_NORM
 @EACH_CAUSAL
 def test_later_positions_change_nothing_before(
@@ -388,7 +389,7 @@ def test_later_positions_change_nothing_before(
         assert not torch.equal(after[:, position], before[:, position])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [*slow(torch.float32), torch.float64])
 @EITHER_NORM
 @EACH
 def test_padding_changes_nothing(
@@ -474,8 +475,8 @@ def decode(
     return torch.cat(outputs, dim=1)
 
 
-@pytest.mark.parametrize("padding", ["none", "right", "left", "holes"])
-@pytest.mark.parametrize("chunks", [[1] * 7, [3, 1, 1, 2], [7]])
+@pytest.mark.parametrize("padding", some(MASKS, "none", "holes"))
+@pytest.mark.parametrize("chunks", [*slow([1] * 7), [3, 1, 1, 2], *slow([7])])
 @EITHER_NORM
 @EACH_CAUSAL
 def test_decoding_equals_all_at_once(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import slow, some
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -166,7 +167,7 @@ OF_WIDTH = {  # numbers stored by blocks that no argument makes larger
 }
 
 
-@pytest.mark.parametrize(("d", "h", "length", "hidden"), [(8, 4, 5, None), (24, 4, 7, 9), (30, 3, 64, 1)])
+@pytest.mark.parametrize(("d", "h", "length", "hidden"), [*slow((8, 4, 5, None)), (24, 4, 7, 9), *slow((30, 3, 64, 1))])
 @forms(ALL)
 def test_counts_follow_the_formula(place: str, form: Form, d: int, h: int, length: int, hidden: int | None) -> None:
     units = hidden or 2 * d
@@ -405,7 +406,7 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("padding", MASKS)
+@pytest.mark.parametrize("padding", some(MASKS, "none", "holes"))
 @forms(ALL)
 def test_output_is_the_definition(place: str, form: Form, padding: str) -> None:
     module = scrambled(place, form)
@@ -449,8 +450,8 @@ def naive_grid(module: Any, x: torch.Tensor, rows: int, columns: int, special: i
     return mixed if module.gate is None else 2 * torch.sigmoid(module.gate(x)) * mixed
 
 
-@pytest.mark.parametrize(("special", "there"), [(0, 0), (1, 1), (2, 2), (2, 0)])
-@pytest.mark.parametrize(("rows", "columns"), [(3, 4), (1, 1), (7, 8)])
+@pytest.mark.parametrize(("special", "there"), [*slow((0, 0)), (1, 1), *slow((2, 2)), (2, 0)])
+@pytest.mark.parametrize(("rows", "columns"), [(3, 4), *slow((1, 1)), (7, 8)])
 @pytest.mark.parametrize("form", GRIDS)
 def test_a_grid_goes_by_rows_and_columns(form: Form, rows: int, columns: int, special: int, there: int) -> None:
     """By all pairs of patches, and by convolution where there are many and few are read."""
@@ -615,7 +616,7 @@ def test_slots_bear_any_score(place: str, scale: float) -> None:
 # Causality and padding
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [*slow(False), True])
 @forms(CAUSAL)
 def test_later_positions_change_nothing_before(place: str, form: Form, masked: bool) -> None:
     module = scrambled(place, form)
@@ -632,7 +633,7 @@ def test_later_positions_change_nothing_before(place: str, form: Form, masked: b
             assert not torch.equal(after[:, position], before[:, position])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [*slow(torch.float32), torch.float64])
 @forms(ALL)
 def test_padding_changes_nothing(place: str, form: Form, dtype: torch.dtype) -> None:
     """Beyond rounding, which differs between products of other shapes."""
@@ -726,8 +727,8 @@ def decode(
     return torch.cat(outputs, dim=1)
 
 
-@pytest.mark.parametrize("padding", MASKS)
-@pytest.mark.parametrize("chunks", [[1] * 7, [3, 1, 1, 2], [7]])
+@pytest.mark.parametrize("padding", some(MASKS, "none", "holes"))
+@pytest.mark.parametrize("chunks", [*slow([1] * 7), [3, 1, 1, 2], *slow([7])])
 @forms(CAUSAL)
 def test_decoding_equals_all_at_once(place: str, form: Form, chunks: list[int], padding: str) -> None:
     module = scrambled(place, form)
@@ -875,7 +876,7 @@ def test_gates_and_weights_start_near_uniform(place: str, form: Form) -> None:
 
 
 # Tokens, tokens of the source, sentences, and what it costs: multiply-adds of matrix products
-@pytest.mark.parametrize(("n", "s", "batch"), [(7, 9, 3), (2, 50, 4)])
+@pytest.mark.parametrize(("n", "s", "batch"), [(7, 9, 3), *slow((2, 50, 4))])
 @forms(ALL)
 def test_operations_follow_the_formula(place: str, form: Form, n: int, s: int, batch: int) -> None:
     d, h = 16, len(form.get("heads", range(4)))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import some
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -38,7 +39,15 @@ PLACES = [
     ("bart", "decoder", "self_attention", "slots"),
     ("bart", "decoder", "cross_attention", "synthesizer"),
 ]
-each_place = pytest.mark.parametrize(("family", "stack", "kind", "form"), PLACES)
+SOME_PLACES = [
+    ("vit", "encoder", "self_attention", "slots"),
+    ("deit", "encoder", "self_attention", "mixer"),
+    ("marian", "encoder", "self_attention", "synthesizer"),
+    ("marian", "decoder", "self_attention", "slots"),
+    ("marian", "decoder", "cross_attention", "slots"),
+    ("bart", "decoder", "cross_attention", "synthesizer"),
+]
+each_place = pytest.mark.parametrize(("family", "stack", "kind", "form"), some(PLACES, *SOME_PLACES))
 
 
 @pytest.fixture

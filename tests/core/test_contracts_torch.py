@@ -110,6 +110,7 @@ def test_the_profiler_tells_each_allocation() -> None:
     assert len(kept) == 1000
 
 
+@pytest.mark.long  # a new process in which the profiler starts
 def test_the_profiler_is_silenced() -> None:
     program = (
         "import torch; from torch.profiler import profile, ProfilerActivity as A; "

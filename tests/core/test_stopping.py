@@ -20,6 +20,7 @@ from typing import Any
 import processes
 import pytest
 import torch
+from cases import slow
 from studies import results_of, run, without_timings
 
 import leanformer as lf
@@ -55,9 +56,8 @@ def write(study: dict[str, Any], path: Path) -> str:
 
 
 @posix
-@pytest.mark.parametrize(
-    ("number", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long), (signal.SIGHUP, 129)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_request_to_end_writes_a_checkpoint(
     digits_study: MakeStudy, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -105,6 +105,7 @@ def test_a_request_to_end_reaches_trainings_side_by_side(digits_study: MakeStudy
     assert len(list(directory.glob("trials/*/seed-*/checkpoint.safetensors"))) == 2
 
 
+@pytest.mark.long
 @posix
 def test_ctrl_c_twice_at_any_moment_is_one_line(digits_study: MakeStudy, tmp_path: Path) -> None:
     directory = tmp_path / "run"
@@ -135,7 +136,7 @@ def test_ctrl_c_twice_at_any_moment_is_one_line(digits_study: MakeStudy, tmp_pat
 
 
 @posix
-@pytest.mark.parametrize("library", ["typer", "rich", "torch"])
+@pytest.mark.parametrize("library", ["typer", *slow("rich", "torch")])
 def test_ctrl_c_while_libraries_are_loaded_is_one_line(library: str) -> None:
     script = f"""
 import builtins, os, signal, sys
@@ -251,7 +252,8 @@ def killed_in_deletions(
 
 
 @posix
-@pytest.mark.parametrize("which", [0, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("which", [0, 4])
 def test_a_kill_inside_a_deletion_leaves_nothing_half(
     whole: Path, digits_study: MakeStudy, tmp_path: Path, which: int
 ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from cases import most, slow
 from image_files import CPU, error_of, load, pixels_of, png, random_image, write_folder, write_parquet
 from PIL import Image
 
@@ -57,7 +58,7 @@ def test_one_image_in_color_makes_all_color(tmp_path: Path, storage: str) -> Non
     assert load(tmp_path, storage=storage).channels == 3
 
 
-@pytest.mark.parametrize("storage", ["memory", "stream"])
+@pytest.mark.parametrize("storage", ["memory", *slow("stream")])
 def test_resizing(tmp_path: Path, storage: str) -> None:
     write_folder(tmp_path, "a", "b")
     random_image(7, size=(9, 9)).save(tmp_path / "b" / "9.png")
@@ -243,7 +244,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", most(BAD, "no content", "corrupt in the test split", "cut", "two sizes in parquet"))
 def test_a_bad_image_is_one_clear_line(case: str, tmp_path: Path) -> None:
     write, keys, message = BAD[case]
     write(tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import most, slow, some
 from image_files import CPU, random_image, write_folder
 from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedModel
@@ -102,13 +103,9 @@ PROCESSORS: dict[str, tuple[str, Any]] = {
     "deit, cut alone": ("deit", DeiTImageProcessorPil(do_resize=False, crop_size=SQUARE)),
     "vit of a deit": ("deit", ViTImageProcessorPil(size=SQUARE, resample=0)),
 }
-SOME_PROCESSORS = ("vit", "vit, not scaled", "deit, uneven", "deit, shorter side")
-"""One of each kind; the others are among the slow tests."""
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case in SOME_PROCESSORS else pytest.mark.long) for case in PROCESSORS]
-)
+@pytest.mark.parametrize("case", some(PROCESSORS, "vit", "deit, uneven"))
 def test_images_are_prepared_as_transformers_does(case: str, make_model: MakeModel, tmp_path: Path) -> None:
     family, processor = PROCESSORS[case]
     source = write_photos(tmp_path / "photos")
@@ -246,7 +243,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize(
+    "case",
+    most(
+        REFUSED,
+        *("many sizes", "words for numbers", "scale that is no number", "scale of nothing", "scale in words"),
+        *("mean that is no number", "endless mean", "deviation of nothing", "endless deviation", "size beyond reason"),
+    ),
+)
 def test_what_cannot_be_honored_is_refused_by_name(case: str, make_model: MakeModel, tmp_path: Path) -> None:
     content, message = REFUSED[case]
     source = write_photos(tmp_path / "photos")
@@ -313,11 +317,13 @@ def accuracy_of_order(task: ImageClassification, source: Path) -> bool:
     [
         (("cat", "dog"), ["cat", "dog"], None, None),
         (("dog", "cat"), ["dog", "cat"], "classes numbered in the order of", None),
-        (("Dog", " cat"), ["dog", "cat"], "classes numbered in the order of", None),
+        *slow((("Dog", " cat"), ["dog", "cat"], "classes numbered in the order of", None)),
         (("LABEL_0", "LABEL_1"), ["cat", "dog"], "names no classes; its outputs are taken in the order", None),
         (("tench", "shark"), ["cat", "dog"], None, "head-renamed"),
-        (("dog", "shark"), ["dog", "cat"], None, "head-renamed"),
-        (("dog", "dog"), ["dog", "cat"], None, "head-renamed"),
+        *slow(
+            (("dog", "shark"), ["dog", "cat"], None, "head-renamed"),
+            (("dog", "dog"), ["dog", "cat"], None, "head-renamed"),
+        ),
     ],
 )
 def test_a_head_is_matched_by_name(

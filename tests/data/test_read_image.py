@@ -206,6 +206,7 @@ def test_pillow_warns_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         Image.open(file).close()
 
 
+@pytest.mark.long
 def test_the_snippet_of_the_quick_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import slow
 from image_files import load, pixels_of, png, random_image, write_folder, write_parquet
 from PIL import Image
 
 from leanformer.core.warning import StudyWarning
 from leanformer.data.images import ImageData
 
-STORAGE = pytest.mark.parametrize("storage", ["memory", "stream"])
+STORAGE = pytest.mark.parametrize("storage", ["memory", *slow("stream")])
 
 
 def warned(data: ImageData, code: str) -> StudyWarning:
@@ -118,7 +119,7 @@ def shades(number: int, top: int) -> np.ndarray:
         (255, 8, "memory", "TIFF"),
         (256, 9, "memory", "PNG"),
         (4095, 12, "memory", "TIFF"),
-        (4095, 12, "stream", "PNG"),
+        *slow((4095, 12, "stream", "PNG")),
         (9000, 14, "memory", "PNG"),
         (65535, 16, "stream", "TIFF"),
     ],
@@ -237,6 +238,7 @@ def test_splits_that_share_nothing_are_told_of(tmp_path: Path) -> None:
     assert "no validation or test image is pixel for pixel in the training split" in data.notes
 
 
+@pytest.mark.long
 def test_the_built_in_digits_share_nothing() -> None:
     assert not load("digits").warnings
 

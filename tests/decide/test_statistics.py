@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from cases import slow
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
@@ -185,7 +186,8 @@ def test_mcnemar_is_a_binomial_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "examples", "luck"), [(1, 300, "none"), (3, 300, "little"), (3, 1000, "much"), (5, 300, "some")]
+    ("seeds", "examples", "luck"),
+    [(1, 300, "none"), *slow((3, 300, "little"), (3, 1000, "much"), (5, 300, "some"))],
 )
 def test_simulation_with_known_truth(simulation: ModuleType, seeds: int, examples: int, luck: str) -> None:
     replicates = 1500

@@ -11,6 +11,7 @@ import ctranslate2
 import numpy as np
 import pytest
 import torch
+from cases import some
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
@@ -87,7 +88,12 @@ def check_exact(model: PreTrainedModel, directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "name"), [*(("marian", name) for name in PLANS), ("bart", "no MLP"), ("bart", "narrower MLPs")]
+    ("family", "name"),
+    some(
+        [*(("marian", name) for name in PLANS), ("bart", "no MLP"), ("bart", "narrower MLPs")],
+        *(("marian", name) for name in ("whole", "an encoder's layer gone", "narrower MLPs", "two half layers")),
+        *(("marian", "no cross-attention in the first layer"), ("bart", "no MLP")),
+    ),
 )
 def test_structural_students_are_written_exactly(
     make_translator: Callable[..., PreTrainedModel], family: str, name: str, tmp_path: Path

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from cases import some
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -64,6 +65,13 @@ FORMS: dict[str, Plan] = {
     "mlp, narrow": {"*.mlp": {"block": "mlp", "hidden": 5}},
 }
 PLANS = {"teacher": {}, **EVERYWHERE, **FORMS}
+# Every block, and every kind of site; all others are among the slow tests.
+QUICK = (
+    *("teacher", "average at cross_attention", "feed_forward at self_attention_sublayer", "feed_forward at layer"),
+    *("linear_attention at self_attention", "minimal_attention at cross_attention", "mixer at self_attention"),
+    *("none at layer", "slots at cross_attention", "ssru at self_attention", "synthesizer at cross_attention"),
+    *("feed_forward, gate", "some heads", "mlp, narrow"),
+)
 
 
 @pytest.fixture
@@ -140,7 +148,7 @@ def body_of(graph: onnx.ModelProto) -> onnx.GraphProto:
     return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", some(PLANS, *QUICK))
 @torch.no_grad()
 def test_steps_of_a_graph_are_the_models(plan: str, make: MakeModel) -> None:
     model = make(PLANS[plan])

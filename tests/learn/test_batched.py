@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from cases import slow
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -72,7 +73,7 @@ def batches() -> ImageBatches:
     return ImageBatches(data, 16, ("random_crop",), data.mean, data.std)
 
 
-TOKENS = pytest.mark.parametrize("patch", [2, 1], ids=["16-tokens", "64-tokens"])
+TOKENS = pytest.mark.parametrize("patch", [2, *slow(1)], ids=["16-tokens", "64-tokens"])
 RATES = [1e-2, 1e-2, 3e-3]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo as dynamo
+from cases import slow
 from torch._inductor import config as inductor
 from transformers import PreTrainedModel
 
@@ -77,11 +78,13 @@ def test_a_compiled_training_is_the_training() -> None:
     "block",
     [
         {"block": "minimal_attention", "qk": "symmetric", "diagonal_value": True, "temperature": True, "qk_norm": True},
-        {"block": "feed_forward", "size": "XS", "max_length": 5},
         {"block": "mixer", "positions": "grid", "special_tokens": 1},
-        {"block": "slots", "slots": 4},
-        {"block": "synthesizer", "max_length": 5},
-        {"block": "linear_attention"},
+        *slow(
+            {"block": "feed_forward", "size": "XS", "max_length": 5},
+            {"block": "slots", "slots": 4},
+            {"block": "synthesizer", "max_length": 5},
+            {"block": "linear_attention"},
+        ),
     ],
     ids=lambda block: str(block["block"]),
 )
@@ -93,7 +96,7 @@ def test_every_form_is_one_graph(block: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("only_traced")
-@pytest.mark.parametrize("limit", ["recompile_limit", "accumulated_recompile_limit"])
+@pytest.mark.parametrize("limit", ["recompile_limit", *slow("accumulated_recompile_limit")])
 def test_more_forms_are_compiled_than_pytorch_would(limit: str) -> None:
     with dynamo.config.patch({limit: 2, "fail_on_recompile_limit_hit": True}):
         kept = [step_of(lf.reduce(image_model(width), EXTREME), True) for width in (8, 16, 24)]
@@ -102,7 +105,7 @@ def test_more_forms_are_compiled_than_pytorch_would(limit: str) -> None:
 
 
 @pytest.mark.usefixtures("only_traced", "fresh_accelerate")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", *slow("bfloat16")])
 def test_a_second_seed_finds_it_compiled(precision: str) -> None:
     before = graphs()
     for _ in range(2):
@@ -152,7 +155,7 @@ def test_without_a_compiler_there_is_one_line() -> None:
 
 @pytest.mark.parametrize(
     "block",
-    [{"block": "minimal_attention"}, {"block": "mixer", "positions": "grid"}, {"block": "slots", "slots": 4}],
+    [{"block": "minimal_attention"}, *slow({"block": "mixer", "positions": "grid"}, {"block": "slots", "slots": 4})],
     ids=lambda block: str(block["block"]),
 )
 def test_a_student_can_be_exported(block: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import slow
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -537,7 +538,7 @@ def test_blocks_learn_together_what_they_learn_alone(opened: PreTrainedModel) ->
     assert equal(weights(opened), before)
 
 
-@pytest.mark.parametrize("per_head", [False, True])
+@pytest.mark.parametrize("per_head", [*slow(False), True])
 def test_the_kept_projection_never_changes(opened: PreTrainedModel, per_head: bool) -> None:
     lessons = make_lessons(opened, {"*attention": {**FF, "per_head": per_head}})
     assert len(lessons) == 6
@@ -637,6 +638,7 @@ def test_blocks_learn_what_the_teacher_does(teachers: dict[str, PreTrainedModel]
     assert hooks(student) == 0
 
 
+@pytest.mark.long
 def test_blocks_learn_a_batch_by_heart(teachers: dict[str, PreTrainedModel]) -> None:
     plan: Plan = {name: {**FF, "hidden": 48} if "attention" in name else {**MLP, "hidden": 48} for name in SOME}
     records: list[dict[str, float]] = []
@@ -695,7 +697,7 @@ def test_the_student_is_a_model_like_any_other(
     assert student.generate(**words, do_sample=False, max_length=9, use_cache=False).tolist() == written.tolist()
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", [*slow(False), True])
 def test_the_teacher_is_left_as_it_was(make_translator: MakeModel, training: bool) -> None:
     teacher = make_translator(dropout=0.1).train(training)
     for parameter in list(teacher.parameters())[::2]:
@@ -782,7 +784,7 @@ def check_it_goes_on(
     assert not list(file.parent.iterdir())
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 4, 5])
+@pytest.mark.parametrize("epochs", [1, *slow(3), 4, *slow(5)])
 def test_an_interrupted_distillation_goes_on(
     uninterrupted: tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]], tmp_path: Path, epochs: int
 ) -> None:
@@ -803,7 +805,7 @@ def test_an_interrupted_distillation_goes_on(
     check_it_goes_on(uninterrupted, file, epochs)
 
 
-@pytest.mark.parametrize("at", [(0, 3), (2, 1)])
+@pytest.mark.parametrize("at", [pytest.param((0, 3), marks=pytest.mark.long), (2, 1)])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_batches_that_break_off_are_gone_on_with(
     uninterrupted: tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]],
@@ -852,7 +854,7 @@ def test_a_loss_that_is_not_finite_is_named(
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("plan", [{"decoder.*.mlp": "none"}, {"encoder.*.self_attention": "none"}])
+@pytest.mark.parametrize("plan", [{"decoder.*.mlp": "none"}, *slow({"encoder.*.self_attention": "none"})])
 def test_a_plan_with_nothing_to_teach_is_reduced(teachers: dict[str, PreTrainedModel], plan: Plan) -> None:
     student = lf.distill(teachers["marian"], plan, BATCHES, HELD_OUT)
     assert equal(weights(student), weights(lf.reduce(teachers["marian"], plan)))
@@ -893,7 +895,7 @@ def test_a_student_teaches_a_student(teachers: dict[str, PreTrainedModel]) -> No
     assert equal(weights(kept[0]), weights(kept[1]))
 
 
-@pytest.mark.parametrize("per_head", [False, True])
+@pytest.mark.parametrize("per_head", [False, *slow(True)])
 def test_an_image_classifier_is_distilled(make_model: MakeModel, tmp_path: Path, per_head: bool) -> None:
     teacher = make_model("vit")
     before = weights(teacher)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import slow
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -125,7 +126,7 @@ def test_a_seed_repeats_a_training(batches: ImageBatches) -> None:
     assert first.epochs == second.epochs
 
 
-@pytest.mark.parametrize("stop_after", [1, 5, 7, 13])
+@pytest.mark.parametrize("stop_after", [1, *slow(5), 7, *slow(13)])
 def test_a_resumed_training_goes_the_same_way(
     batches: ImageBatches, stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,7 +318,7 @@ def keep(model: torch.nn.Module, batches: ImageBatches, stop_after: int | None =
     return keeper
 
 
-@pytest.mark.parametrize("last", [1, 3, 9])
+@pytest.mark.parametrize("last", [*slow(1), 3, *slow(9)])
 def test_the_last_epochs_are_averaged(batches: ImageBatches, last: int) -> None:
     model = make(dropout=0.1)
     model.classifier.bias.requires_grad_(False)
@@ -337,7 +338,7 @@ def test_the_last_epochs_are_averaged(batches: ImageBatches, last: int) -> None:
     assert equal(weights(plain), weights(model)) == (last == 1)
 
 
-@pytest.mark.parametrize("stop_after", [8, 13, 17])
+@pytest.mark.parametrize("stop_after", [*slow(8), 13, *slow(17)])
 def test_a_resumed_average_is_the_same(
     batches: ImageBatches, stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

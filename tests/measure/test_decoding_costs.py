@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import slow, some
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -128,7 +129,9 @@ def bytes_of(layer: Any) -> int:
     return 0 if layer.keys is None else FLOAT * (layer.keys.numel() + layer.values.numel())
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize(
+    "name", some(WRITTEN, "attention", "slots of BART", "feed-forward layer", "synthesizer", "mixer")
+)
 def test_a_sentence_and_its_tokens_are_all_that_generate_does(make_translator: MakeModel, name: str) -> None:
     """The state is that of the last cache. For an odd number of tokens, the middle one costs as much as the mean."""
     family, plan = WRITTEN[name]
@@ -179,7 +182,7 @@ def test_state_in_half_precision_is_half(make_translator: MakeModel) -> None:
     assert decoding_state_bytes(model, LENGTHS) == 2 * LAYERS * 2 * (S + T) * D
 
 
-@pytest.mark.parametrize("target", [1, 2])
+@pytest.mark.parametrize("target", [1, *slow(2)])
 def test_the_shortest_targets_and_limits(make_translator: MakeModel, target: int) -> None:
     """The second token is counted where there is none in the middle; the third is not where there is no position."""
     model = student(make_translator, {"decoder.*.self_attention": {**FEED_FORWARD, "max_length": 2}})

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import slow
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from typer.testing import CliRunner
@@ -61,9 +62,9 @@ def pickled(model: PreTrainedModel, directory: Path, parts: int = 1, zipped: boo
 
 
 @pytest.mark.parametrize("family", ["vit", "deit", "marian", "bart"])
-@pytest.mark.parametrize("student", [False, True])
+@pytest.mark.parametrize("student", [*slow(False), True])
 @pytest.mark.parametrize(
-    ("parts", "zipped", "precision"), [(1, True, "float32"), (1, False, "float16"), (3, True, "bfloat16")]
+    ("parts", "zipped", "precision"), [*slow((1, True, "float32")), (1, False, "float16"), (3, True, "bfloat16")]
 )
 def test_every_number_is_kept(
     make_model: MakeModel,

@@ -608,6 +608,7 @@ def test_a_study_trains_in_float32(make_model: MakeModel, tmp_path: Path, precis
         assert all(torch.equal(tensor, saved[name].float()) for name, tensor in made.state_dict().items())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nobody")
 def test_a_study_tells_that_it_trains_in_float32_and_runs_no_code(
     make_model: MakeModel, digits_study: Callable[..., dict[str, Any]], tmp_path: Path

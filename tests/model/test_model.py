@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import slow
 from safetensors import safe_open
 from transformers import AutoModelForImageClassification, BertConfig, BertModel, PreTrainedModel, ViTModel
 
@@ -88,9 +89,17 @@ LAST_LAYERS: dict[str, dict[str, Any]] = {
     "layer gone": {"encoder.2.layer": "none"},
     "all gone": {"*.layer": "none"},
 }
+SOME_LAST_LAYERS = ("unchanged", "collapsed", "slots", "layer", "attention gone")
+"""Quick tests; the others are among the slow ones."""
 
 
-@pytest.mark.parametrize("plan", LAST_LAYERS.values(), ids=list(LAST_LAYERS))
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param(plan, id=name, marks=() if name in SOME_LAST_LAYERS else pytest.mark.long)
+        for name, plan in LAST_LAYERS.items()
+    ],
+)
 def test_the_last_layer_computes_the_class_token_alone(teacher: PreTrainedModel, plan: dict[str, Any]) -> None:
     """Hidden states make it compute every token: logits and gradients are the same, the operations are more."""
     student = lf.reduce(teacher, plan).train()
@@ -180,7 +189,7 @@ def test_larger_images_by_interpolation(teacher: PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "plan", [MINIMAL, ON_GRID, {"*.mlp": "none"}, {"encoder.1.layer": "none"}, {"pooling": "mean"}, {}]
+    "plan", [MINIMAL, ON_GRID, *slow({"*.mlp": "none"}, {"encoder.1.layer": "none"}, {"pooling": "mean"}), {}]
 )
 def test_save_and_load_are_exact(teacher: PreTrainedModel, plan: dict[str, Any], tmp_path: Path) -> None:
     student = lf.reduce(teacher, plan)

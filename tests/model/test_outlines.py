@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import some
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -56,7 +57,11 @@ def example_of(model: PreTrainedModel) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "plan"), [*(("vit", plan) for plan in IMAGES), *(("marian", plan) for plan in TEXTS), ("bart", TEXTS[1])]
+    ("name", "plan"),
+    some(
+        [*(("vit", plan) for plan in IMAGES), *(("marian", plan) for plan in TEXTS), ("bart", TEXTS[1])],
+        *(("vit", IMAGES[2]), ("vit", IMAGES[3]), ("marian", TEXTS[4]), ("marian", TEXTS[5]), ("bart", TEXTS[1])),
+    ),
 )
 @pytest.mark.parametrize("of_an_outline", [False, True])
 def test_an_outline_of_a_student_says_what_the_student_says(

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import slow, some
 from safetensors import safe_open
 from transformers import AutoModelForSeq2SeqLM, DynamicCache, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
@@ -121,6 +122,16 @@ EACH = [
     *(("bart", name) for name in ("encoder, some heads", "slots, some heads", "few heads", "encoder, few heads")),
 ]
 EACH_DECODER = [(family, name) for family, name in EACH if name in DECODER_PLANS]
+# Every block, kind of place and family; all others are among the slow tests.
+QUICK = [
+    *(("marian", name) for name in ("encoder linear, average", "mlp", "self", "cross sublayer, gate", "ssru", "mixer")),
+    *(("marian", name) for name in ("linear attention", "average", "synthesizer, some heads", "few heads, one layer")),
+    *(("marian", name) for name in ("one layer", "no first layer, cross after", "everything")),
+    *(("bart", name) for name in ("encoder layer", "cross, gate", "layer", "minimal everywhere", "slots, some heads")),
+]
+QUICK_DECODER = [case for case in QUICK if case in EACH_DECODER]
+each = pytest.mark.parametrize(("family", "plan"), some(EACH, *QUICK))
+each_decoder = pytest.mark.parametrize(("family", "plan"), some(EACH_DECODER, *QUICK_DECODER))
 EACH_FAMILY = pytest.mark.parametrize("family", ["marian", "bart"])
 
 LENGTHS = (9, 6, 4)
@@ -342,7 +353,7 @@ def place(name: str, entry: dict[str, Any]) -> str:
     return sublayer if kind.endswith("_sublayer") or entry["block"] == "none" else f"{sublayer}block."
 
 
-@pytest.mark.parametrize(("family", "plan"), EACH)
+@each
 def test_every_other_weight_is_kept_and_nothing_dead_is_left(
     opened: dict[str, Tensors], students: Students, family: str, plan: str
 ) -> None:
@@ -361,7 +372,7 @@ def test_every_other_weight_is_kept_and_nothing_dead_is_left(
     assert len(old) < len(whole) or not gone
 
 
-@pytest.mark.parametrize(("family", "plan"), EACH)
+@each
 def test_every_number_learns(students: Students, family: str, plan: str) -> None:
     student = copy.deepcopy(students(family, plan)).train()
     student(**batch(), labels=labels()).loss.backward()
@@ -488,9 +499,9 @@ def test_a_decoder_plan_on_an_encoder_only_model_is_named(make_model: MakeModel,
 @pytest.mark.parametrize(
     ("heads", "form"),
     [
-        (1, {"qk": "collapsed", "vo": "separate"}),
+        *slow((1, {"qk": "collapsed", "vo": "separate"})),
         (1, {"qk": "collapsed", "vo": "collapsed"}),
-        (1, {"qk": "separate", "vo": "collapsed"}),
+        *slow((1, {"qk": "separate", "vo": "collapsed"})),
         (4, {"qk": "separate", "vo": "separate"}),
     ],
 )
@@ -507,7 +518,7 @@ def test_init_teacher_is_the_same_function(
 # Saving and loading
 
 
-@pytest.mark.parametrize(("family", "plan"), EACH)
+@each
 def test_save_and_load_are_exact(students: Students, tmp_path: Path, family: str, plan: str) -> None:
     student = students(family, plan)
     lf.save(student, tmp_path / "model")
@@ -587,7 +598,7 @@ def test_a_fresh_process_translates_the_same(students: Students, tmp_path: Path)
 
 
 @pytest.mark.parametrize("use_cache", [False, True], ids=["without cache", "with cache"])
-@pytest.mark.parametrize(("family", "plan"), EACH_DECODER)
+@each_decoder
 def test_later_tokens_change_nothing_before(students: Students, family: str, plan: str, use_cache: bool) -> None:
     student = students(family, plan)
     before = logits(student, use_cache)
@@ -599,7 +610,7 @@ def test_later_tokens_change_nothing_before(students: Students, family: str, pla
         assert not torch.isclose(after[:, position:], before[:, position:]).all(dim=-1).any()
 
 
-@pytest.mark.parametrize(("family", "plan"), EACH)
+@each
 def test_padding_and_companions_change_nothing(students: Students, family: str, plan: str) -> None:
     student = students(family, plan)
     together = logits(student)
@@ -620,7 +631,7 @@ def test_padding_and_companions_change_nothing(students: Students, family: str, 
 
 
 @pytest.mark.parametrize("use_cache", [False, True], ids=["without cache", "with cache"])
-@pytest.mark.parametrize(("family", "plan"), EACH_DECODER)
+@each_decoder
 def test_what_the_targets_mask_hides_changes_nothing(
     students: Students, family: str, plan: str, use_cache: bool
 ) -> None:
@@ -635,7 +646,7 @@ def test_what_the_targets_mask_hides_changes_nothing(
     assert not torch.isclose(before[real], logits(student, decoder_input_ids=ids.where(real, 5))[real]).all()
 
 
-@pytest.mark.parametrize(("family", "plan"), EACH)
+@each
 def test_masks_reach_blocks_under_every_attention(students: Students, family: str, plan: str) -> None:
     student = copy.deepcopy(students(family, plan))
     expected = logits(student)
@@ -695,7 +706,7 @@ def step_after(student: PreTrainedModel, read: int, cache: Any = None, **setting
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize(("family", "plan"), EACH_DECODER)
+@each_decoder
 def test_the_short_way_of_a_step_changes_nothing(
     students: Students, monkeypatch: pytest.MonkeyPatch, family: str, plan: str, implementation: str
 ) -> None:
@@ -805,8 +816,8 @@ def test_steps_can_be_learned_from_and_mixed(students: Students, plan: str) -> N
         torch.testing.assert_close(go_on(cache, 4).logits[:, 0], expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["greedy", "beam", pytest.param("sampling", marks=pytest.mark.long)])
-@pytest.mark.parametrize(("family", "plan"), EACH_DECODER)
+@pytest.mark.parametrize("mode", ["greedy", "beam", *slow("sampling")])
+@each_decoder
 def test_a_cache_changes_nothing(students: Students, family: str, plan: str, mode: str) -> None:
     student = students(family, plan)
     cached = translate(student, sources(), use_cache=True, **MODES[mode])
@@ -828,14 +839,9 @@ def alone_of(number: int) -> Tensors:
     [
         "self",
         "cross",
-        "cross sublayer",
-        "layer",
         "minimal self",
-        "slots",
-        "synthesizer",
         "slots, some heads",
-        "synthesizer, some heads",
-        "mixer",
+        *slow("cross sublayer", "layer", "slots", "synthesizer", "synthesizer, some heads", "mixer"),
     ],
 )
 def test_beams_are_followed_in_the_cache(students: Students, monkeypatch: pytest.MonkeyPatch, plan: str) -> None:
@@ -847,7 +853,7 @@ def test_beams_are_followed_in_the_cache(students: Students, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "plan", ["everything", "layer, token", "no first layer, cross after", "slots, some heads", "mixer"]
+    "plan", ["everything", "slots, some heads", *slow("layer, token", "no first layer, cross after", "mixer")]
 )
 def test_more_of_generate(students: Students, plan: str) -> None:
     """Several answers a sentence, and words to begin with, padded at the left."""
@@ -880,7 +886,7 @@ def test_blocks_without_a_limit_read_what_the_model_reads(students: Students, pl
 WITHOUT_END = {"suppress_tokens": [0], "do_sample": False}
 
 
-@pytest.mark.parametrize("plan", ["self", "cross", "layer, token", "synthesizer", "everything"])
+@pytest.mark.parametrize("plan", ["self", "everything", *slow("cross", "layer, token", "synthesizer")])
 def test_a_student_writes_as_far_as_its_blocks_read(students: Students, plan: str) -> None:
     student = students("marian", plan)
     assert student.generation_config.max_length == LIMIT + 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import slow
 from places import ROOT
 
 PACKAGE = ROOT / "src" / "leanformer"
@@ -85,15 +86,17 @@ def test_the_contracts_are_kept() -> None:
     ("module", "imported", "contract"),
     [
         ("core.files", "leanformer.results.schema", "imports run downwards only"),
-        ("report.page", "leanformer.study.run", "imports run downwards only"),
         ("learn.train", "leanformer.measure.cost", "who imports measure"),
-        ("learn.train", "leanformer.blocks.basic", "who imports blocks"),
-        ("learn.train", "leanformer.results.schema", "who imports results"),
         ("core.files", "torch", "the runtime reaches no heavy package"),  # through the manifest
-        ("config.base", "leanformer.results.schema", "of results, config knows metrics and costs alone"),
-        ("report.page", "leanformer.config.base", "imports run downwards only"),
-        ("blocks.kit.base", "leanformer.blocks.basic", "no circles, neither between rooms nor inside one"),
         ("data.splits", "leanformer.data.images", "no circles, neither between rooms nor inside one"),
+        *slow(
+            ("report.page", "leanformer.study.run", "imports run downwards only"),
+            ("learn.train", "leanformer.blocks.basic", "who imports blocks"),
+            ("learn.train", "leanformer.results.schema", "who imports results"),
+            ("config.base", "leanformer.results.schema", "of results, config knows metrics and costs alone"),
+            ("report.page", "leanformer.config.base", "imports run downwards only"),
+            ("blocks.kit.base", "leanformer.blocks.basic", "no circles, neither between rooms nor inside one"),
+        ),
     ],
 )
 def test_an_import_that_is_not_allowed_breaks_a_contract(

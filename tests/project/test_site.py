@@ -38,6 +38,7 @@ def test_what_is_inside_lists_is_indented_by_four(page: Path) -> None:
         assert not begins, f"{page.name}, line {number}: {line}"
 
 
+@pytest.mark.long
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="needs mkdocs: pip install -c constraints.txt -e '.[docs]'")
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # which material prints about its own successor

@@ -909,6 +909,7 @@ def seen(
     return {(look["name"], look["width"]): look for look in looks}, console
 
 
+@pytest.mark.long
 @in_browser
 @pytest.mark.parametrize(("name", "width"), LOOKS)
 def test_browser_draws_every_plot(name: str, width: int, seen: Any) -> None:
@@ -927,6 +928,7 @@ def test_browser_draws_every_plot(name: str, width: int, seen: Any) -> None:
     assert look["broken"] == "undefined"
 
 
+@pytest.mark.long
 @in_browser
 def test_browser_complains_of_nothing_but_a_broken_page(seen: Any) -> None:
     looks, console = seen
@@ -936,12 +938,14 @@ def test_browser_complains_of_nothing_but_a_broken_page(seen: Any) -> None:
     assert not looks["broken", DESKTOP]["drawn"]
 
 
+@pytest.mark.long
 @in_browser
 @pytest.mark.parametrize(("name", "width"), LOOKS)
 def test_browser_needs_no_sideways_scrolling(name: str, width: int, seen: Any) -> None:
     assert seen[0][name, width]["tooWide"] == []
 
 
+@pytest.mark.long
 @in_browser
 @pytest.mark.parametrize(
     ("name", "titles", "folded"),
@@ -957,6 +961,7 @@ def test_browser_shows_another_cost_and_unfolds_for_print(name: str, titles: lis
     assert look["folded"] == [folded, 0, folded]
 
 
+@pytest.mark.long
 @in_browser
 def test_examples_are_side_by_side_where_there_is_room(seen: Any) -> None:
     looks = seen[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import slow
 from studies import results_of, run, without_timings
 
 import leanformer as lf
@@ -51,30 +52,30 @@ def cut(path: Path) -> None:
     ("damage", "file"),
     [
         (flip, "model/model.safetensors"),
-        (Path.unlink, "model/config.json"),
         (Path.unlink, "predictions.parquet"),
         (cut, "result.json"),
-        (lambda path: shutil.copy(path.parents[2] / "seed-1" / "model" / path.name, path), "model/model.safetensors"),
-        *(
-            pytest.param(*case, marks=pytest.mark.long)
-            for case in (
-                (lambda path: flip(path, 0.99), "model/model.safetensors"),
-                (lambda path: flip(path, 0.01), "model/model.safetensors"),
-                (cut, "model/model.safetensors"),
-                (flip, "model/config.json"),
-                (Path.unlink, "model/model.safetensors"),
-                (lambda path: shutil.rmtree(path.parent), "model/config.json"),
-                (lambda path: path.write_text("{}"), "model/adapter_config.json"),
-                (lambda path: path.write_bytes(b""), "model/pytorch_model.bin"),
-                (flip, "predictions.parquet"),
-                (cut, "predictions.parquet"),
-                (lambda path: path.write_text(path.read_text().replace("0", "1", 1)), "result.json"),
-                (lambda path: path.write_text("[1]"), "result.json"),
-                (lambda path: path.write_text("[" * 100_000), "result.json"),
-                (cut, "settings.json"),
-                (lambda path: path.write_text(path.read_text().replace("digits", "digitr", 1)), "settings.json"),
-                (Path.unlink, "settings.json"),
-            )
+        *slow(
+            (Path.unlink, "model/config.json"),
+            (
+                lambda path: shutil.copy(path.parents[2] / "seed-1" / "model" / path.name, path),
+                "model/model.safetensors",
+            ),
+            (lambda path: flip(path, 0.99), "model/model.safetensors"),
+            (lambda path: flip(path, 0.01), "model/model.safetensors"),
+            (cut, "model/model.safetensors"),
+            (flip, "model/config.json"),
+            (Path.unlink, "model/model.safetensors"),
+            (lambda path: shutil.rmtree(path.parent), "model/config.json"),
+            (lambda path: path.write_text("{}"), "model/adapter_config.json"),
+            (lambda path: path.write_bytes(b""), "model/pytorch_model.bin"),
+            (flip, "predictions.parquet"),
+            (cut, "predictions.parquet"),
+            (lambda path: path.write_text(path.read_text().replace("0", "1", 1)), "result.json"),
+            (lambda path: path.write_text("[1]"), "result.json"),
+            (lambda path: path.write_text("[" * 100_000), "result.json"),
+            (cut, "settings.json"),
+            (lambda path: path.write_text(path.read_text().replace("digits", "digitr", 1)), "settings.json"),
+            (Path.unlink, "settings.json"),
         ),
     ],
 )
@@ -204,12 +205,8 @@ def cut_off(finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyP
     "damage",
     [
         cut,
-        lambda path: flip(path, 0.4),
-        *(
-            pytest.param(lambda path, part=part: flip(path, part), marks=pytest.mark.long)
-            for part in (0.02, 0.2, 0.6, 0.8, 0.9, 0.999)
-        ),
-        pytest.param(lambda path: path.write_bytes(b""), marks=pytest.mark.long),
+        *slow(*(lambda path, part=part: flip(path, part) for part in (0.4, 0.02, 0.2, 0.6, 0.8, 0.9, 0.999))),
+        *slow(lambda path: path.write_bytes(b"")),
     ],
 )
 def test_a_damaged_checkpoint_is_set_aside_and_training_starts_again(
@@ -245,7 +242,7 @@ def test_an_undamaged_checkpoint_is_gone_on_with(cut_off: Path, digits_study: Ma
 # Links, and a run directory that is moved or deleted
 
 
-@pytest.mark.parametrize("name", ["trials", "trials/minimal", "trials/minimal/seed-0"])
+@pytest.mark.parametrize("name", ["trials", *slow("trials/minimal", "trials/minimal/seed-0")])
 def test_a_trial_directory_that_is_a_link_is_refused(finished: Path, digits_study: MakeStudy, name: str) -> None:
     place = finished / name
     elsewhere = finished.parent / "elsewhere"
@@ -335,6 +332,7 @@ def test_data_that_keep_their_sizes_are_noticed(tmp_path: Path, monkeypatch: pyt
     assert content_signature("owner/name") is None
 
 
+@pytest.mark.long
 def test_a_baseline_that_was_trained_anew_runs_again(
     finished: Path, digits_study: MakeStudy, tmp_path: Path, make_model: Any
 ) -> None:

@@ -282,6 +282,7 @@ def test_an_image_classifier(digits: tuple[PreTrainedModel, dict[str, Any]], tmp
     assert sum(parameter.numel() for parameter in emptied.parameters()) < sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.long
 def test_minimal_attentions_are_looked_into(digits: tuple[PreTrainedModel, dict[str, Any]], tmp_path: Path) -> None:
     form = {"block": "minimal_attention", "qk": "collapsed", "vo": "none", "heads": 2}
     student = lf.reduce(digits[0], {"*.self_attention": form})
@@ -300,6 +301,7 @@ def test_minimal_attentions_are_looked_into(digits: tuple[PreTrainedModel, dict[
     assert min(row["r2_by_head"]["linear"]) <= row["r2"]["linear"] <= max(row["r2_by_head"]["linear"])
 
 
+@pytest.mark.long
 def test_a_probe_without_projection_learns_what_the_site_gives(
     digits: tuple[PreTrainedModel, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -468,9 +470,10 @@ def test_a_probe_has_the_same_names_in_python_as_in_the_command(name: Any) -> No
             "--probe 'linear': every inspection has a comparison",
         ),
         (("model", "nowhere/at/all.tsv", "--probe", "a/b=mixer"), "--probe 'a/b': a probe's name has 1 to 40"),
-        (
+        pytest.param(
             ("model", "number-words", "--set", "train_limit=50", "--probe", "x={block: synthesizer, max_length: 2}"),
             "its synthesizer block reads at most 2 tokens",
+            marks=pytest.mark.long,  # it teaches before it comes there
         ),
         (("model", "number-words", "--device", "abacus"), "--device"),
     ],

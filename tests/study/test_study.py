@@ -202,6 +202,7 @@ def test_what_changed_runs_again_and_says_why(finished: Path, digits_study: Make
     assert rows_of(finished)["no-mlp"]["parameters_by_kind"]["mlp"] == mlp
 
 
+@pytest.mark.long
 def test_a_key_that_earlier_versions_did_not_have_trains_nothing_while_it_has_its_default(
     finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,7 +374,8 @@ def arguments(digits_study: MakeStudy, tmp_path: Path) -> list[str]:
     return ["run", str(path), "--out", str(tmp_path / "run")]
 
 
-@pytest.mark.parametrize("interval", [0.0, pytest.param(TrainConfig().checkpoint_seconds, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("interval", [0.0, TrainConfig().checkpoint_seconds])
 def test_killed_at_any_moment_it_ends_with_the_same_results(
     whole: Path, arguments: list[str], digits_study: MakeStudy, tmp_path: Path, interval: float
 ) -> None:
@@ -491,6 +493,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(
     assert without_timings(results_of(directory)) == without_timings(results_of(whole))
 
 
+@pytest.mark.long
 def test_a_full_disk_loses_nothing(whole: Path, arguments: list[str], digits_study: MakeStudy, tmp_path: Path) -> None:
     pytest.importorskip("resource")
     directory = tmp_path / "run"

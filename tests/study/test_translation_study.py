@@ -258,6 +258,7 @@ def test_the_student_is_the_teacher_but_for_its_blocks(whole: tuple[Path, str]) 
     assert not torch.equal(tuned["model.shared.weight"], theirs["model.shared.weight"])
 
 
+@pytest.mark.long
 def test_a_finished_study_is_not_run_again_and_a_new_candidate_reuses_blocks(
     whole: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -329,6 +330,7 @@ def test_tuning_averages_as_it_says_itself(tmp_path: Path) -> None:
     torch.testing.assert_close(mean[name], (first[name] + last[name]) / 2)
 
 
+@pytest.mark.long
 def test_a_plan_that_changes_nothing_is_the_control_of_tuning(tmp_path: Path) -> None:
     """The candidate is the trained teacher, tuned as a student is; no block is taught for it."""
     study = words_study(seeds=[0])
@@ -350,6 +352,7 @@ def test_a_plan_that_changes_nothing_is_the_control_of_tuning(tmp_path: Path) ->
     assert "control" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_a_student_learns_from_the_teachers_own_translations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each candidate's cross-entropy is with its own targets; the teacher translates once for all candidates."""
     asked: list[int] = []
@@ -563,6 +566,7 @@ def test_a_block_without_parameters_is_measured_once(
     run(study, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_one_seed_speaks_of_one_pair(tmp_path: Path) -> None:
     study = words_study(seeds=[3], accept={"metric": "chrf", "max_drop": 0.5})
     study["candidates"] = {"encoder": study["candidates"]["encoder"]}

@@ -417,6 +417,7 @@ def weights(directory: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in directory.rglob("model.safetensors")}
 
 
+@pytest.mark.long
 def test_another_tokenizer_rescores_and_trains_nothing(tmp_path: Path) -> None:
     """Results and files are as if the study had asked for it at first, also for runs of older versions."""
     study = tiny(corpus(tmp_path / "p.tsv", sources_and_targets(count=60)))
