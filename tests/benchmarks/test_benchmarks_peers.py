@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import slow
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -91,7 +92,7 @@ def test_a_missing_library(
 # Both sides do the same work
 
 
-@pytest.mark.parametrize("tokens", [None, 7])
+@pytest.mark.parametrize("tokens", [*slow(None), 7])
 def test_ctranslate2_writes_what_generate_writes(
     tokens: int | None, teacher: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_how_far_rounds_are_apart_is_said() -> None:
     assert peers_pruning.speed_of(row, dense) == "1.70 x (1.5 to 2.0)"
 
 
+@pytest.mark.long
 def test_memory_of_a_new_process() -> None:
     large = bytes(range(250)) * 1_600_000  # this process's memory is none of the other's
     size, memory = in_new_process(eval, "len(bytes(range(250)) * 400_000)")  # what takes no import of this file

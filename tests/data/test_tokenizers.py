@@ -114,6 +114,7 @@ def test_no_texts_and_tensors() -> None:
     assert tokenizer.decode(padded) == ["zwei"]
 
 
+@pytest.mark.long
 def test_transformers_reads_it_beside_a_models_configuration(tmp_path: Path) -> None:
     tokenizer = trained()
     text = "two  hundred </s> and é"

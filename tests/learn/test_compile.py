@@ -78,8 +78,8 @@ def test_a_compiled_training_is_the_training() -> None:
     "block",
     [
         {"block": "minimal_attention", "qk": "symmetric", "diagonal_value": True, "temperature": True, "qk_norm": True},
-        {"block": "mixer", "positions": "grid", "special_tokens": 1},
         *slow(
+            {"block": "mixer", "positions": "grid", "special_tokens": 1},
             {"block": "feed_forward", "size": "XS", "max_length": 5},
             {"block": "slots", "slots": 4},
             {"block": "synthesizer", "max_length": 5},
@@ -95,6 +95,7 @@ def test_every_form_is_one_graph(block: dict[str, Any]) -> None:
     assert graphs() == before + 1
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("only_traced")
 @pytest.mark.parametrize("limit", ["recompile_limit", *slow("accumulated_recompile_limit")])
 def test_more_forms_are_compiled_than_pytorch_would(limit: str) -> None:

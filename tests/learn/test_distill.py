@@ -525,6 +525,7 @@ def teach(opened: PreTrainedModel, lessons: Sequence[Lesson], weight_decay: floa
     assert trained.status == "ok"
 
 
+@pytest.mark.long
 def test_blocks_learn_together_what_they_learn_alone(opened: PreTrainedModel) -> None:
     before = weights(opened)
     lessons = make_lessons(opened, WIDE)
@@ -723,6 +724,7 @@ def test_a_teacher_in_training_mode_teaches_without_dropout(make_translator: Mak
     assert equal(weights(one), weights(other))
 
 
+@pytest.mark.long
 def test_a_seed_repeats_a_student(
     teachers: dict[str, PreTrainedModel], distilled: tuple[PreTrainedModel, list[dict[str, float]]]
 ) -> None:
@@ -784,7 +786,7 @@ def check_it_goes_on(
     assert not list(file.parent.iterdir())
 
 
-@pytest.mark.parametrize("epochs", [1, *slow(3), 4, *slow(5)])
+@pytest.mark.parametrize("epochs", [1, *slow(3, 4, 5)])
 def test_an_interrupted_distillation_goes_on(
     uninterrupted: tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]], tmp_path: Path, epochs: int
 ) -> None:
@@ -806,7 +808,7 @@ def test_an_interrupted_distillation_goes_on(
 
 
 @pytest.mark.parametrize("at", [pytest.param((0, 3), marks=pytest.mark.long), (2, 1)])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, *slow(RuntimeError)])
 def test_batches_that_break_off_are_gone_on_with(
     uninterrupted: tuple[PreTrainedModel, PreTrainedModel, list[dict[str, float]]],
     tmp_path: Path,

@@ -257,6 +257,7 @@ def test_sites_of_a_student_say_what_stands_there(students: Students) -> None:
 LAYERS = 2 * (4 * (D * D + D) * 3 + 2 * (2 * D * FFN + D + FFN) + 5 * 2 * D)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("family", "settings", "rest"),
     [
@@ -705,6 +706,7 @@ def step_after(student: PreTrainedModel, read: int, cache: Any = None, **setting
         return student(**given, decoder_input_ids=ids[:, read : read + 1], past_key_values=cache, use_cache=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @each_decoder
 def test_the_short_way_of_a_step_changes_nothing(

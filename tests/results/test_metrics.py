@@ -210,6 +210,7 @@ def test_a_mean_of_which_less_is_better_is_one_file(
     assert "<th>error rate<small>%</small></th>" in page
 
 
+@pytest.mark.long
 def test_a_score_of_labels_is_one_file(
     add_metric: Callable[..., metrics.Metric], digits_study: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def test_lengths_are_exact_whatever_the_sentences(tmp_path: Path, sentences: Pat
     ]
 
 
+@pytest.mark.long
 def test_sentences_of_a_study_of_objects_and_built_in(tmp_path: Path, given: list[Any]) -> None:
     write_translator(tmp_path / "t", max_source_tokens=100)
     (tmp_path / "pairs.tsv").write_text("".join(f"{'one ' * number}\tuno\n" for number in range(1, 31)))

@@ -96,6 +96,7 @@ def test_a_damaged_trial_is_named_set_aside_and_trained_again(
     assert "again" not in log
 
 
+@pytest.mark.long
 def test_a_note_beside_a_model_is_left_alone(finished: Path, digits_study: MakeStudy) -> None:
     for name in ("README.md", ".DS_Store"):
         (finished / "trials" / "minimal" / "seed-0" / "model" / name).write_text("mine")
@@ -136,6 +137,7 @@ def test_a_damaged_model_of_the_search_is_not_taken_over(
     assert without_timings(result.results) == without_timings(expected.results)
 
 
+@pytest.mark.long
 def test_an_older_study_without_sums_is_taken_as_it_is(finished: Path, digits_study: MakeStudy) -> None:
     for path in finished.rglob("result.json"):
         content = json.loads(path.read_text())
@@ -146,6 +148,7 @@ def test_an_older_study_without_sums_is_taken_as_it_is(finished: Path, digits_st
     assert "again" not in log
 
 
+@pytest.mark.long
 def test_a_damaged_record_of_costs_is_measured_anew(finished: Path, digits_study: MakeStudy) -> None:
     path = finished / "costs.json"
     path.write_text(path.read_text().replace("p50", "p51", 1))
@@ -349,6 +352,7 @@ def test_a_baseline_that_was_trained_anew_runs_again(
     assert log.count("runs again: baseline_content: ") == 2
 
 
+@pytest.mark.long
 def test_an_older_study_that_names_no_contents_is_taken_as_it_is(finished: Path, digits_study: MakeStudy) -> None:
     for path in finished.rglob("settings.json"):
         settings = read_sealed(path)

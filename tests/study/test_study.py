@@ -240,6 +240,7 @@ def test_what_duplicates_are_looked_for_trains_nothing(
     assert not any("pixel for pixel" in note for note in results_of(finished)["data"]["notes"])
 
 
+@pytest.mark.long
 def test_a_further_seed_trains_that_seed_alone(finished: Path, digits_study: MakeStudy) -> None:
     before = sizes(finished / "trials")
     run(digits_study(seeds=[0, 1, 2]), finished)
@@ -307,6 +308,7 @@ def test_a_failed_baseline_recommends_nothing(
         result.model()
 
 
+@pytest.mark.long
 def test_one_seed_speaks_of_one_trained_pair(digits_study: MakeStudy, tmp_path: Path) -> None:
     study = digits_study(seeds=[7], train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-3})
     result, _ = run(study, tmp_path / "run", report=True)
@@ -427,6 +429,7 @@ def test_fewer_than_one_job_is_refused(digits_study: MakeStudy, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_what_is_there_is_counted_before_other_processes_begin(finished: Path, digits_study: MakeStudy) -> None:
     for name in ("no-mlp", "minimal"):
         shutil.rmtree(finished / "trials" / name / "seed-1")

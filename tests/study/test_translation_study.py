@@ -439,6 +439,7 @@ def test_a_teacher_without_usable_translations_fails_its_student_alone(
     assert rows["no-mlp"]["status"] == "ok"
 
 
+@pytest.mark.long
 def test_beside_a_baseline_that_cannot_translate_nothing_is_accepted(tmp_path: Path) -> None:
     study = words_study(seeds=[0], accept={"metric": "bleu", "max_drop": 50.0}, train={"epochs": 0})
     study["candidates"] = {"encoder": {"method": "distill", "plan": {"encoder.*.self_attention": ALR}}}
@@ -578,6 +579,7 @@ def test_one_seed_speaks_of_one_pair(tmp_path: Path) -> None:
     assert row["paired_bootstrap"][0]["seed"] == 3
 
 
+@pytest.mark.long
 def test_a_trained_marian_goes_in_and_a_student_comes_out(tmp_path: Path, whole: tuple[Path, str]) -> None:
     """A teacher saved by Hugging Face with its tokenizer; it is not trained further."""
     source = whole[0] / "trials/baseline/seed-0/model"
@@ -595,6 +597,7 @@ def test_a_trained_marian_goes_in_and_a_student_comes_out(tmp_path: Path, whole:
     assert result.results["candidates"][0]["status"] == "ok"
 
 
+@pytest.mark.long
 def test_images_are_distilled_by_the_same_machinery(
     tmp_path: Path, digits_study: Callable[..., dict[str, Any]]
 ) -> None:
@@ -917,6 +920,16 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
             "finetune": {"epochs": 1, "targets": "teacher"},
         },
         "finetune.targets 'teacher' needs models that write text",
+    ),
+    "dropout of a model without any": (
+        lambda _: {
+            "name": "words",
+            "task": "image-classification",
+            "baseline": {"model": "vit", "config": {"hidden_size": 16, "num_attention_heads": 2, "patch_size": 4}},
+            "candidates": {"bad": {"method": "distill", "plan": {"*.mlp": {"block": "mlp", "hidden": 4}}}},
+            "finetune": {"epochs": 1, "dropout": 0.1},
+        },
+        "candidates.bad: finetune.dropout does nothing here: the baseline has no dropout",
     ),
     "no epoch of teaching": (lambda _: words_study(distill={"epochs": 0}), "distill.epochs"),
     "a tokenizer beside a teacher's own": (

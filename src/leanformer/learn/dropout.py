@@ -26,6 +26,11 @@ def dropout(model: nn.Module, probability: float | None) -> Iterator[None]:
             setattr(module, name, before)
 
 
+def has_dropout(model: nn.Module) -> bool:
+    """Whether any dropout of a model is not 0."""
+    return any(True for _ in _dropouts(model))
+
+
 def _dropouts(model: nn.Module) -> Iterator[tuple[nn.Module, str, float]]:
     """Module, attribute and probability of each dropout that is not 0."""
     for module in model.modules():

@@ -18,6 +18,7 @@ from leanformer.core.events import Reporter
 from leanformer.core.machine import pick_device
 from leanformer.core.signatures import content_signature, files_signature
 from leanformer.export.base import FORMATS
+from leanformer.learn.dropout import has_dropout
 from leanformer.learn.lessons import check_tokens_agree
 from leanformer.learn.step import make_accelerator, settle_precision
 from leanformer.measure.cost import forward_flops, parameters_by_kind
@@ -91,6 +92,10 @@ class PreparedStudy:
                     raise LeanformerError(
                         f"{where}: finetune.targets 'teacher' needs models that write text; leave it out, and give "
                         "finetune.logits a weight"
+                    )
+                if self.finetune(candidate).dropout is not None and not has_dropout(self._outline):
+                    raise LeanformerError(
+                        f"{where}: finetune.dropout does nothing here: the baseline has no dropout; leave it out"
                     )
             learns = candidate.method == "scratch" or self.finetune(candidate).epochs > 0
             if not learns and all(entry["block"] in ("none", KEPT_SUBWORDS) for entry in plan.values()):
