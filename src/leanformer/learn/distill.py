@@ -89,7 +89,8 @@ def distill(
     torch.manual_seed(seed)
     new = resolve(teacher, plan)
     check_tokens_agree(new, finetune or FinetuneConfig(), "plan")
-    # A student with fewer target subwords reads other tokens; so does its teacher, whose decoder is trimmed alike.
+    # A student with fewer target subwords reads other tokens. In a study its teacher reads its own; here there are only
+    # the student's, so that the teacher's decoder is trimmed alike.
     opened = frozen_copy(reduce(teacher, vocabulary_of(plan)))
     check_batches(opened, given, "batches")
     check_batches(opened, validation, "validation")
