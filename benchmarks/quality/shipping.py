@@ -25,6 +25,7 @@ from leanformer.config.base import Study
 from leanformer.core.errors import LeanformerError
 from leanformer.measure.rounds import median_ratio
 from leanformer.measure.translation import Translations
+from leanformer.model.plan import TARGET_VOCABULARY
 from leanformer.results.formats import signed
 from leanformer.results.schema import rows_of
 from leanformer.runtime import Translator
@@ -34,18 +35,16 @@ from leanformer.tasks.base import open_task
 from leanformer.tasks.translation import Translation
 
 TEACHER_STUDY, STUDY = (Path(__file__).with_name(f"shipping{which}.yaml") for which in ("_teacher", ""))
-OF_ONE = (("baseline", "data.tokenizer", "train"), ("candidates", "ship", "finetune"))
+OF_ONE = (("baseline", "data.tokenizer", "train"), ("candidates", "ship"))
 """What keys that are set for the teacher's study alone, and for that of students, begin with."""
 TEACHER, CONTROL, TRIMMED = "baseline", "nothing", "targets"
 BATCHES = (1, 32)
 LABELS = {
     TEACHER: "the whole teacher",
     CONTROL: "the teacher tuned alike",
-    TRIMMED: "the teacher, 2,000 targets",
-    "half-heads": "decoder without MLP, half its heads, 2,000 targets",
-    "two": "two decoder layers without MLP, 2,000 targets",
-    "two-half-heads": "two decoder layers without MLP, half the heads, 2,000 targets",
-    "one": "one decoder layer without MLP, 2,000 targets",
+    TRIMMED: "the teacher, 3,000 targets",
+    "half-heads": "decoder without MLP, half its heads, 3,000 targets",
+    "two-thin": "two such decoder layers, thin encoder, 2,000 targets",
 }
 """Candidate -> in words."""
 
@@ -239,16 +238,22 @@ def _lost_in_validation(rows: Rows, key: tuple[str, str]) -> float:
     return float(best - rows[key]["validation_bleu"])
 
 
+def _targets(row: Mapping[str, Any]) -> Any:
+    """How many target subwords a model's plan keeps; None: all."""
+    return row.get("plan", {}).get(TARGET_VOCABULARY)
+
+
 def _chosen(rows: Rows) -> str | None:
     """For each wish the student that was chosen on the validation split, with what it does on the test split."""
     lines = []
     for wish in WISHES:
         candidates = [
             key
-            for key in rows
+            for key, row in rows.items()
             if key[0] not in (TEACHER, CONTROL, TRIMMED)
             and key[1] == wish.precision
             and _lost_in_validation(rows, key) <= wish.lost
+            and (wish.against[0] != TRIMMED or _targets(row) == _targets(rows.get(wish.against, {})))
         ]
         if not candidates or wish.against not in rows:
             continue
@@ -271,20 +276,24 @@ def _chosen(rows: Rows) -> str | None:
 
 
 def _facts(result: Result, rows: Rows) -> dict[str, str]:
-    data, study = result["data"], result["study"]
+    data, study, teacher = result["data"], result["study"], result["teacher_study"]
     facts = {
         "sentences to learn from, to validate and to test": (
             f"{data['train']:,} / {data['validation']:,} / {data['test']:,}"
         ),
-        "subwords": f"{study['data']['tokenizer']['vocabulary']:,}",
-        "epochs of the teacher, and of tuning": f"{study['train']['epochs']} and {study['finetune']['epochs']}",
-        "rates of the teacher, and of tuning": (
-            f"{study['train']['learning_rate'][0]:g} and {study['finetune']['learning_rate']:g}"
+        "subwords": f"{teacher['data']['tokenizer']['vocabulary']:,}",
+        "epochs of the teacher, and of its tuning": f"{teacher['train']['epochs']} and {teacher['finetune']['epochs']}",
+        "epochs of students and of the teacher tuned alike": f"{study['finetune']['epochs']}",
+        "rates of training and of tuning": (
+            f"{teacher['train']['learning_rate'][0]:g} and {study['finetune']['learning_rate']:g}"
+        ),
+        "dropout of the teacher's training, and of tuning": (
+            f"{teacher['baseline']['config']['dropout']:g} and {study['finetune']['dropout']:g}"
         ),
         "beam": str(result["decode"]["beam"]),
         "beam of the teacher's translations": str(study["finetune"]["teacher_beam"]),
     }
-    for name in (TEACHER, "two"):
+    for name in (TEACHER, "half-heads"):
         if (name, "int8") in rows:
             facts[f"answers of {LABELS[name]} that int8 leaves as they are"] = f"{rows[name, 'int8']['agreement']:.1%}"
     return facts
