@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cases
 import pytest
 import torch
-from cases import some
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -47,7 +47,7 @@ SOME_PLACES = [
     ("marian", "decoder", "cross_attention", "slots"),
     ("bart", "decoder", "cross_attention", "synthesizer"),
 ]
-each_place = pytest.mark.parametrize(("family", "stack", "kind", "form"), some(PLACES, *SOME_PLACES))
+each_place = pytest.mark.parametrize(("family", "stack", "kind", "form"), cases.some(PLACES, *SOME_PLACES))
 
 
 @pytest.fixture

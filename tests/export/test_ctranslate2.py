@@ -207,6 +207,7 @@ def test_precisions(make_translator: Callable[..., PreTrainedModel], tmp_path: P
 
 def test_pytorch_s_threads_stay_as_they_are(make_translator: Callable[..., PreTrainedModel], tmp_path: Path) -> None:
     open_writer = FORMAT.write(make_translator("marian"), tmp_path, "float32")
+    assert open_writer is not None
     for own, others in ((3, 2), (1, 3), (2, 1)):  # opened with another number than before, it would set PyTorch's too
         with threads(own):
             open_writer()(SOURCES, MOST)

@@ -21,15 +21,19 @@ def test_every_dropout_that_is_on_is_set_and_restored() -> None:
             super().__init__()
             self.attention_dropout, self.activation_dropout, self.dropout_name = 0.3, 0.0, "dropout"
 
-    model = nn.Sequential(nn.Dropout(0.2), nn.Dropout(0.0), Attention())
+    on, off, attention = nn.Dropout(0.2), nn.Dropout(0.0), Attention()
+    model = nn.Sequential(on, off, attention)
+
+    def rates() -> list[object]:
+        return [on.p, off.p, attention.attention_dropout, attention.activation_dropout, attention.dropout_name]
+
     with dropout(model, 0.05):
-        assert [model[0].p, model[1].p, model[2].attention_dropout] == [0.05, 0.0, 0.05]
-        assert (model[2].activation_dropout, model[2].dropout_name) == (0.0, "dropout")
-    assert [model[0].p, model[1].p, model[2].attention_dropout] == [0.2, 0.0, 0.3]
+        assert rates() == [0.05, 0.0, 0.05, 0.0, "dropout"]
+    assert rates() == [0.2, 0.0, 0.3, 0.0, "dropout"]
     with dropout(model, None):
-        assert model[0].p == 0.2
+        assert on.p == 0.2
     assert has_dropout(model)
-    assert not has_dropout(model[1])
+    assert not has_dropout(off)
 
 
 def check(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
