@@ -3,8 +3,8 @@
 Two studies. shipping_teacher.yaml trains a model and tunes it on its own translations, which makes the teacher. Of this
 one shipping.yaml makes students, and ships all. Every exported directory then translates the validation sentences, by
 which students are chosen among those that are fast enough, and is timed in turn with all others. What a student loses
-on the test split is held against the teacher and against ``nothing``, the teacher tuned as long, both exported in float32;
-the worse of both counts. A run that was cut off goes on with what is there.
+on the test split is held against the teacher and against ``nothing``, the teacher tuned as long, both exported in
+float32; the worse of both counts. A run that was cut off goes on with what is there.
 """
 
 from __future__ import annotations
