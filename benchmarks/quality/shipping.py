@@ -104,7 +104,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         models = [row for row in rows_of(results) if row["artifact"] is not None]
         task = open_task(study, CPU)
         assert isinstance(task, Translation)
-        data, beam = task.data, results["decode"]["beam"]
+        data, beam, most = task.data, results["decode"]["beam"], task.evaluation_settings()["max_tokens"]
         directories = [run.directory / row["artifact"]["directory"] for row in models]
         answers = [Translations.read(directory.parent / PREDICTIONS) for directory in directories]
         whole, control = (_float32(models, answers, who) for who in (TEACHER, CONTROL))
@@ -113,7 +113,7 @@ def measure(arguments: argparse.Namespace) -> Result:
             artifact = row["artifact"]
             exported = lf.runtime.load(directory, arguments.threads)
             assert isinstance(exported, Translator)
-            hypotheses = exported.translate(data.validation.sources, beam=beam)
+            hypotheses = exported.translate(data.validation.sources, beam=beam, max_tokens=most)
             validated = Translations(data.validation.sources, data.validation.targets, tuple(hypotheses), task.scoring)
             rows.append(
                 {
@@ -130,7 +130,7 @@ def measure(arguments: argparse.Namespace) -> Result:
                 }
             )
             progress(f"{row['name']}: {rows[-1]['validation_bleu']:.2f} BLEU on the validation split")
-        timed = _timed(directories, data.validation.sources, beam, arguments)
+        timed = _timed(directories, data.validation.sources, beam, most, arguments)
     for row, times in zip(rows, timed, strict=True):
         row["rounds"] = times
     kept = ("environment", "signatures", "decode", "data", "study", "seeds")
@@ -166,7 +166,7 @@ def _difference(than: Translations | None, own: Translations, results: Mapping[s
 
 
 def _timed(
-    directories: Sequence[Path], sentences: Sequence[str], beam: int, arguments: argparse.Namespace
+    directories: Sequence[Path], sentences: Sequence[str], beam: int, max_tokens: int, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """For each directory and batch size the milliseconds of a call in each round."""
     with tempfile.TemporaryDirectory() as name:
@@ -177,6 +177,7 @@ def _timed(
             batches=BATCHES,
             data=file,
             beam=beam,
+            max_tokens=max_tokens,
             threads=arguments.threads,
             rounds=arguments.rounds,
         )

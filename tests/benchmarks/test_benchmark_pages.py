@@ -52,7 +52,7 @@ FIGURES = {
     "peers_translation": [("peers_translation", "ways", "encoder and decoder self |")],
     "reductions": [(pages.ALL, "reductions", "MNIST, 15 epochs | one matrix for queries and keys, no values and ")],
     "second_runs": [(pages.ALL, "other-teachers", "all |")],
-    "shipping": [("shipping", "models", "two decoder layers without MLP, 2,000 targets | float32 |")],
+    "shipping": [("shipping", "models", "decoder without MLP, half its heads, 3,000 targets | float32 |")],
     "simulate_bleu": [("simulate_bleu", "figures", "false accepts, from the least to the most |")],
     "simulate_decisions": [("simulate_decisions", "figures", "false accepts, from the least to the most |")],
     "small_blocks": [("small_blocks", "blocks", "cross | `slots` 64, rank 16 |")],
