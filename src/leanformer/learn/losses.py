@@ -124,14 +124,14 @@ def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_s
             assert teacher is not None
             with torch.no_grad():
                 wanted = teacher(**teacher_inputs(batch), **states)
-            counts, places = _both_sides(batch)
+            own, theirs = sides = _both_sides(batch)
             if config.logits > 0:
-                given, target = outputs.logits[counts], wanted.logits[places]
+                given, target = outputs.logits[own], wanted.logits[theirs]
                 if (heads := batch.get(f"{TEACHERS}heads")) is not None:
                     target = with_fewer_subwords(target, heads, given.shape[-1])
                 total = total + config.logits * divergence(given, target, config.temperature)
             if wants_states:
-                pairs = list(_hidden_states(outputs, wanted, batch))
+                pairs = list(_hidden_states(outputs, wanted, batch, sides))
                 total = total + config.hidden_states * sum(relative_error(*pair) for pair in pairs) / len(pairs)
         yield total
 
@@ -151,13 +151,15 @@ def _both_sides(batch: Batch) -> tuple[Places, Places]:
     return (rows, columns), (rows, places[rows, columns])
 
 
-def _hidden_states(outputs: Any, wanted: Any, batch: Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _hidden_states(
+    outputs: Any, wanted: Any, batch: Batch, decoder: tuple[Places, Places]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The student's and the teacher's states after each layer, at real positions, shape (positions, d_model)."""
     where: dict[str, tuple[Places, Places] | None]
     if "decoder_hidden_states" in wanted:
         tokens = real_tokens(batch.get("attention_mask"))
         encoder = None if tokens is None else (tokens, tokens)
-        where = {"encoder_hidden_states": encoder, "decoder_hidden_states": _both_sides(batch)}
+        where = {"encoder_hidden_states": encoder, "decoder_hidden_states": decoder}
     else:  # a classifier
         where = {"hidden_states": None}
     for name, places in where.items():
