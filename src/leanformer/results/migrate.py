@@ -76,5 +76,17 @@ def _with_speeds(row: dict[str, Any]) -> dict[str, Any]:
     return {"artifact": None, "recipe": None, "bytes": None, "speeds": speeds, **row}
 
 
-_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: _to_3}
+def _to_4(content: dict[str, Any]) -> dict[str, Any]:
+    """Adds what came with decisions on one model, looks, groups and further metrics: the file has none of it."""
+    whole: dict[str, Any] = {}
+    in_row: dict[str, Any] = {}
+    content = {**whole, **content}
+    if isinstance(content.get("baseline"), dict):
+        content["baseline"] = {**in_row, **content["baseline"]}
+    if isinstance(content.get("candidates"), list):
+        content["candidates"] = [{**in_row, **row} if isinstance(row, dict) else row for row in content["candidates"]]
+    return content
+
+
+_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: _to_3, 3: _to_4}
 """Version -> the function that converts a file of it to the next."""

@@ -24,7 +24,7 @@ from leanformer.results.rows import ROUNDING, Amount, Count, Record, Row, Seeds
 
 FORMAT = 1
 """The value of ``format`` in every results file so far; only a form that cannot be converted would change it."""
-VERSION = 3
+VERSION = 4
 """The version of the forms in this module; ``migrate`` converts older files to it."""
 
 
@@ -126,7 +126,7 @@ class Results(Record):
     wording: ClassVar[Wording]
 
     format: Literal[1]
-    version: Literal[3]
+    version: Literal[4]
     name: Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     task: str
     metric: str
