@@ -7,10 +7,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from leanformer.decide import judge
-from leanformer.decide.decision import Decision, _least, decide, recommend, weak_baseline, without_acceptances
+from leanformer.decide.decision import (
+    Decision,
+    _least,
+    _shrunk,
+    after_picking,
+    broken_at_most,
+    decide,
+    recommend,
+    weak_baseline,
+    without_acceptances,
+)
+from leanformer.decide.looks import Look
 from leanformer.decide.statistics import Comparison, Components, Interval, compare
 from leanformer.results.metrics import METRICS
 
@@ -29,7 +41,7 @@ def comparison(mean: float, components: Components, more_seeds: int = 0, more_ex
         standard_error=error,
         degrees_of_freedom=freedom,
         p_noninferior=p_value,
-        p_inferior=1 - p_value,
+        p_inferior=components.p_inferior(mean, MARGIN, more_seeds, more_examples),
         components=components,
         scope="one trained pair" if one_pair else "seeds and examples",
     )
@@ -87,44 +99,97 @@ def test_no_candidates() -> None:
     assert decide({}, MARGIN, CONFIDENCE, ACCURACY) == {}
 
 
-@pytest.mark.parametrize("mean", [-0.004, -0.018])
+def test_new_examples_decide_with_a_power_of_80_percent() -> None:
+    # Distance from the margin 0.008, in errors 1.131; shrunk by 1.131² / (1 + 1.131²) = 0.5614 to 0.004491. Quantiles of
+    # 95 and 80 % are 1.6449 and 0.8416: (2.4865 / 0.004491)² x 0.05 = 15,327 examples.
+    one_pair = comparison(-0.002, Components(0.05, (0.0, 0.0), (0.0, 0.0), (1, 1), 1000))
+    found = decide({"a": one_pair}, MARGIN, CONFIDENCE, ACCURACY)["a"]
+    assert found.decision == "undecided"
+    assert found.more_seeds is None
+    assert found.more_examples == pytest.approx(15_327, rel=0.002)
+    # New examples are tested alone: neither other candidates nor looks count.
+    several = decide({"a": one_pair, "b": with_p(0.4)}, MARGIN, CONFIDENCE, ACCURACY, Look(2, 4, 3))["a"]
+    assert several.more_examples == found.more_examples
+    # The same power towards a rejection; the margin lies between both.
+    worse = decide({"a": comparison(-0.018, one_pair.components)}, MARGIN, CONFIDENCE, ACCURACY)["a"]
+    assert worse.more_examples == pytest.approx(15_327, rel=0.002)
+
+
 @pytest.mark.parametrize("others", [0, 3])
-def test_more_would_decide(mean: float, others: int) -> None:
-    components = Components(0.002, (3e-6, 6e-6), (0.02, 0.025), (3, 3), 700, 0.3)
-    # Two others are accepted, so that Holm's next step corrects for fewer; one stays undecided.
-    rest = {f"other {number}": with_p(1e-6 if number else 0.4) for number in range(others)}
-    now = decide({"open": comparison(mean, components), **rest}, MARGIN, CONFIDENCE, ACCURACY)["open"]
-    assert now.decision == "undecided"
-    assert now.more_seeds is not None
-    assert now.more_examples is not None
+def test_more_seeds_decide_at_the_next_look(others: int) -> None:
+    components = Components(0.002, (3e-6, 6e-6), (0.02, 0.025), (3, 3), 70_000, 0.3)
+    look = Look(1, 2, others)
+    undecided = comparison(-0.006, components)
+    found = decide({"a": undecided}, MARGIN, CONFIDENCE, ACCURACY, look)["a"]
+    assert found.decision == "undecided"
+    assert found.more_seeds is not None
+    shrunk = _shrunk(undecided, MARGIN)
+    assert -MARGIN < shrunk < -0.006
 
-    def again(more_seeds: int, more_examples: int) -> str:
-        later = comparison(mean, components, more_seeds, more_examples)
-        return decide({"open": later, **rest}, MARGIN, CONFIDENCE, ACCURACY)["open"].decision
+    def power_is_reached(more: int) -> bool:
+        variance, freedom = components.variance(more_seeds=more)
+        level = 0.05 / 2 / (1 + others)
+        return bool((shrunk + MARGIN) / variance**0.5 >= stats.t.isf(level, freedom) + stats.norm.ppf(0.8) - 0.03)
 
-    word = "accept" if mean > -MARGIN else "reject"
-    assert again(now.more_seeds, 0) == again(0, now.more_examples) == word
-    if others == 0 or word == "accept":
-        assert again(now.more_seeds - 1, 0) == again(0, now.more_examples - 1) == "undecided"
+    assert power_is_reached(found.more_seeds + 1)
+    assert not power_is_reached(found.more_seeds - 2)
+    assert decide({"a": undecided}, MARGIN, CONFIDENCE, ACCURACY, Look(2, 2, others))["a"].more_seeds is None
+
+
+def test_what_is_out_of_reach() -> None:
+    on_the_margin = comparison(-0.0099, Components(0.05, (0.0, 0.0), (0.0, 0.0), (3, 3), 300))
+    found = decide({"a": on_the_margin}, MARGIN, CONFIDENCE, ACCURACY, Look(1, 2))["a"]
+    assert (found.more_seeds, found.more_examples) == (None, None)
 
 
 def test_more_examples_cannot_help_against_the_seeds() -> None:
     found = decide(
-        {"a": comparison(-0.006, Components(0.03, (1e-4, 1e-4), (0.02, 0.02), (3, 3), 10_000))},
+        {"a": comparison(-0.003, Components(0.03, (4e-5, 4e-5), (0.02, 0.02), (3, 3), 100_000))},
         MARGIN,
         CONFIDENCE,
         ACCURACY,
+        Look(1, 2),
     )["a"]
     assert found.more_examples is None
     assert found.more_seeds is not None
 
 
-def test_more_seeds_cannot_help_against_the_examples() -> None:
-    found = decide(
-        {"a": comparison(-0.009, Components(0.05, (0.0, 0.0), (0.0, 0.0), (3, 3), 300))}, MARGIN, CONFIDENCE, ACCURACY
-    )["a"]
-    assert found.more_seeds is None
-    assert found.more_examples is not None
+def test_looks_divide_the_error_and_spend_it() -> None:
+    at_3_percent = {"a": with_p(0.03)}
+    assert decide(at_3_percent, MARGIN, CONFIDENCE, ACCURACY, Look(1, 1))["a"].decision == "accept"
+    assert decide(at_3_percent, MARGIN, CONFIDENCE, ACCURACY, Look(1, 2))["a"].decision == "undecided"
+    assert decide({"a": with_p(0.02)}, MARGIN, CONFIDENCE, ACCURACY, Look(2, 2))["a"].decision == "accept"
+    spent = decide({"a": with_p(1e-9)}, MARGIN, CONFIDENCE, ACCURACY, Look(3, 2))["a"]
+    assert spent.decision == "undecided"
+    assert "all 2 looks at this test split were taken" in spent.reason
+
+
+def test_candidates_of_earlier_looks_count() -> None:
+    one = {"a": with_p(0.01)}
+    assert decide(one, MARGIN, CONFIDENCE, ACCURACY, Look(1, 1, others=4))["a"].p_adjusted == pytest.approx(0.05)
+    assert decide(one, MARGIN, CONFIDENCE, ACCURACY, Look(1, 1, others=5))["a"].decision == "undecided"
+
+
+def test_accepted_stays_accepted() -> None:
+    look = Look(2, 2, accepted={"a": 1})
+    found = decide({"a": with_p(0.4), "b": with_p(0.4)}, MARGIN, CONFIDENCE, ACCURACY, look)
+    assert (found["a"].decision, found["a"].accepted_at) == ("accept", 1)
+    assert "was ruled out at look 1" in found["a"].reason
+    assert (found["b"].decision, found["b"].accepted_at) == ("undecided", None)
+    spent = decide({"a": with_p(0.4)}, MARGIN, CONFIDENCE, ACCURACY, Look(3, 2, accepted={"a": 1}))
+    assert spent["a"].decision == "accept"
+
+
+def test_an_interval_after_picking_is_bonferronis() -> None:
+    found = comparison(-0.004, Components(0.05, (0.0, 0.0), (0.0, 0.0), (1, 1), 1000))
+    interval = after_picking(found, 0.95, 20, 1.0)
+    half = stats.t.ppf(1 - 0.025 / 20, 999) * (0.05 / 1000) ** 0.5
+    assert (interval.low, interval.high) == pytest.approx((-0.004 - half, -0.004 + half))
+
+
+def test_broken_trainings_that_nobody_saw() -> None:
+    assert broken_at_most(3, 0.95) == pytest.approx(0.6316, abs=1e-4)  # 1 - 0.05^(1/3)
+    assert broken_at_most(1, 0.95) == pytest.approx(0.95)
 
 
 def test_an_estimate_on_the_margin_decides_never() -> None:
@@ -143,7 +208,7 @@ def test_fewer_may_decide_where_more_do_not() -> None:
 
 def test_one_pair_speaks_of_itself() -> None:
     generator = np.random.default_rng(0)
-    baseline = generator.random((1, 500)) < 0.95
+    baseline = generator.random((1, 2000)) < 0.95
     undecided = decide({"a": compare(baseline, baseline[:, ::-1], 0.01, 0.95)}, MARGIN, CONFIDENCE, ACCURACY)["a"]
     assert undecided.decision == "undecided"
     assert undecided.more_seeds is None

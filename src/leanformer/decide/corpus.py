@@ -56,6 +56,10 @@ class _Arm:
         """The same, averaged over the seeds."""
         return _Arm(self.scores.mean(keepdims=True), self.replicates.mean(axis=1, keepdims=True))
 
+    def minus(self, other: _Arm) -> _Arm:
+        """The differences, seed by seed."""
+        return _Arm(self.scores - other.scores, self.replicates - other.replicates)
+
 
 def corpus_interval(
     statistics: Trainings,
@@ -65,6 +69,7 @@ def corpus_interval(
     seed: int = 0,
     largest: float = LARGEST,
     point: float = 1.0,
+    groups: np.ndarray | None = None,
 ) -> Interval:
     """A model's mean score over its seeds, with its interval.
 
@@ -76,12 +81,15 @@ def corpus_interval(
         seed: For the resampling.
         largest: The largest possible value; the least is 0.
         point: One point of the score, as a value.
+        groups: The group of each sentence, shape (sentences,); whole groups are resampled. None: sentences are.
 
     Raises:
         ValueError: The shapes do not fit.
     """
-    (arm,) = _bootstrap([statistics], score, replicates, seed)
-    components = _components([arm], arm.replicates.mean(axis=1), len(statistics[0]), point)
+    units = summed_by_group(statistics, groups)
+    (arm,) = _bootstrap([units], score, replicates, seed)
+    level = max(point, abs(float(arm.scores.mean())))
+    components = _components([arm], arm.replicates.mean(axis=1), len(units[0]), level)
     return components.interval(float(arm.scores.mean()), confidence, 0.0, largest)
 
 
@@ -95,6 +103,8 @@ def compare_corpus(
     seed: int = 0,
     largest: float = LARGEST,
     point: float = 1.0,
+    groups: np.ndarray | None = None,
+    paired: bool = False,
 ) -> Comparison:
     """Compares a candidate with the baseline on the same test sentences, each with its own trainings.
 
@@ -108,6 +118,9 @@ def compare_corpus(
         seed: For the resampling.
         largest: The largest possible difference, up or down.
         point: One point of the score, as a value.
+        groups: The group of each sentence, shape (sentences,); whole groups are resampled. None: sentences are.
+        paired: Whether each training of the candidate belongs to that of the baseline in the same place, as a student's
+            to its teacher's: what both have in common then cancels.
 
     Returns:
         The comparison, in the score's values.
@@ -115,18 +128,26 @@ def compare_corpus(
     Raises:
         ValueError: The shapes do not fit.
     """
-    arms = _bootstrap([baseline, candidate], score, replicates, seed)
+    if paired and len(baseline) != len(candidate):
+        raise ValueError(f"{len(baseline)} and {len(candidate)} trainings cannot be paired")
+    models = [summed_by_group(model, groups) for model in (baseline, candidate)]
+    arms = _bootstrap(models, score, replicates, seed)
+    level = max(point, *(abs(float(arm.scores.mean())) for arm in arms))
     one_pair = min(len(baseline), len(candidate)) == 1
     if one_pair:
         arms = [arm.over_seeds() for arm in arms]
+    change = float(arms[1].scores.mean() - arms[0].scores.mean())
     difference = arms[1].replicates.mean(axis=1) - arms[0].replicates.mean(axis=1)
+    if paired and not one_pair:
+        arms = [arms[1].minus(arms[0])]
     return conclude(
-        float(arms[1].scores.mean() - arms[0].scores.mean()),
-        _components(arms, difference, len(baseline[0]), point),
+        change,
+        _components(arms, difference, len(models[0][0]), level),
         max_drop,
         confidence,
         largest=largest,
         scope="one trained pair" if one_pair else "seeds and examples",
+        counts_examples=False,
     )
 
 
@@ -189,7 +210,31 @@ def _bootstrap(models: Sequence[Trainings], score: Score, replicates: int, seed:
     return [_Arm(of_seeds, replicated) for of_seeds, replicated in parts]
 
 
-def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int, point: float) -> Components:
+def summed_by_group(trainings: Trainings, groups: np.ndarray | None) -> Trainings:
+    """The counts of whole groups in place of those of single sentences.
+
+    Args:
+        trainings: A model's counts.
+        groups: The group of each sentence, shape (sentences,); None leaves the counts as they are.
+
+    Returns:
+        For each seed, shape (groups, counts).
+
+    Raises:
+        ValueError: There is not one group for each sentence.
+    """
+    if groups is None:
+        return trainings
+    if any(groups.shape != counts.shape[:1] for counts in trainings):
+        raise ValueError(f"groups of shape {groups.shape} for {len(trainings[0])} sentences")
+    names, places = np.unique(groups, return_inverse=True)
+    summed = np.zeros((len(trainings), len(names), trainings[0].shape[1]))
+    for sums, counts in zip(summed, trainings, strict=True):
+        np.add.at(sums, places, counts)
+    return summed
+
+
+def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int, level: float) -> Components:
     """The components of the variance, with sums of squares that come from the replicates.
 
     To first order, a score is a mean over the sentences' contributions, and the variance of its replicates is the sum
@@ -200,7 +245,7 @@ def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int, poin
         arms: The models.
         compared: Replicates of the mean or difference in question, shape (replicates,).
         sentences: The number of sentences.
-        point: One point of the score, as a value.
+        level: The models' score, at least one point, so that the variance is never 0.
     """
 
     def squares(replicates: np.ndarray) -> float:
@@ -211,7 +256,6 @@ def _components(arms: Sequence[_Arm], compared: np.ndarray, sentences: int, poin
         squares(compared),
         [(arm.scores, squares(departure)) for arm, departure in zip(arms, departures, strict=True)],
         sentences,
-        # The difference on a sentence that one arm translates as well as on average and the other not at all; at least
-        # one point, so that the variance is never 0.
-        pseudo=max(point, *(abs(float(arm.scores.mean())) for arm in arms)),
+        # The difference on a sentence that one arm translates as well as on average and the other not at all.
+        pseudo=level,
     )

@@ -8,13 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from scipy.special import ndtri
 
-from leanformer.decide.statistics import Comparison
+from leanformer.decide.looks import Look
+from leanformer.decide.statistics import Comparison, Interval
 from leanformer.results.costs import COSTS
 from leanformer.results.metrics import Metric
 
-MOST_MORE_SEEDS = 1_000
-MOST_MORE_EXAMPLES = 10_000_000
+POWER = 0.8
+"""The probability with which the advised number of seeds or examples should decide."""
+MOST_MORE_SEEDS = 100
+MOST_TIMES_EXAMPLES = 100
+"""What is advised is within reach: at most so many more seeds, at most so many times the present test examples."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,12 @@ class Decision:
         reason: Why, in one sentence.
         p_value: Of the hypothesis that the drop is the margin or more.
         p_adjusted: The same, corrected for the number of candidates by Holm's method.
-        more_seeds: For an undecided candidate, how many more seeds of baseline and candidate would decide with the
-            present estimates; None where no number up to 1,000 would, and with one seed, which says nothing about
-            others.
-        more_examples: Likewise for test examples, up to ten million.
+        more_seeds: For an undecided recipe, how many more seeds of baseline and candidate would decide at the next look
+            with a power of 80 %; None where no number within reach would, where no look is left, and for one trained
+            pair, about which other seeds say nothing.
+        more_examples: For an undecided candidate, how many new test examples, which nobody has seen, would decide alone
+            with a power of 80 %; None where no number within reach would.
+        accepted_at: The look at which it was accepted.
     """
 
     decision: Literal["accept", "reject", "undecided"]
@@ -39,55 +46,102 @@ class Decision:
     p_adjusted: float
     more_seeds: int | None
     more_examples: int | None
+    accepted_at: int | None = None
 
 
 def decide(
-    comparisons: Mapping[str, Comparison], max_drop: float, confidence: float, metric: Metric
+    comparisons: Mapping[str, Comparison], max_drop: float, confidence: float, metric: Metric, look: Look | None = None
 ) -> dict[str, Decision]:
     """Decides on all candidates of a study together.
 
-    Each candidate has two one-sided tests: of a drop of the margin or more, and of one of the margin or less. The
-    probability that any candidate is wrongly accepted is at most ``1 - confidence``, and so is the probability that any
-    is wrongly rejected (Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-    Statistics 6).
+    Each candidate has two one-sided tests: of a drop of the margin or more, and of one of the margin or less. Over all
+    planned looks together, the probability that any candidate is wrongly accepted is at most ``1 - confidence``, and so
+    is the probability that any is wrongly rejected (Holm 1979, "A simple sequentially rejective multiple test
+    procedure", Scandinavian Journal of Statistics 6, with the share of this look).
 
     Args:
         comparisons: Candidate -> its comparison with the baseline.
         max_drop: The margin.
         confidence: Such as 0.95.
         metric: The metric that was compared, which also formats differences and the margin.
+        look: Which look at the test split it is; by default the first of one.
     """
-    alpha = 1 - confidence
     if not comparisons:
         return {}
-    adjusted_accept = _holm([comparison.p_noninferior for comparison in comparisons.values()])
-    adjusted_reject = _holm([comparison.p_inferior for comparison in comparisons.values()])
-    accepted = sum(p <= alpha for p in adjusted_accept)
-    rejected = sum(p <= alpha for p in adjusted_reject)
+    look = look or Look()
+    level = 0.0 if look.is_spent else look.level(confidence)
+    unseen = [1.0] * look.others
+    count = len(comparisons)
+    adjusted_accept = _holm([comparison.p_noninferior for comparison in comparisons.values()] + unseen)[:count]
+    adjusted_reject = _holm([comparison.p_inferior for comparison in comparisons.values()] + unseen)[:count]
+    decided = {True: sum(p <= level for p in adjusted_accept), False: sum(p <= level for p in adjusted_reject)}
     found = {}
     for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
         gap, worsening = _hundredths(metric, metric.sign * comparison.difference.mean), metric.worsening
         margin = metric.margin(max_drop)
         # With one seed, the sentence must say that it does not hold for other trainings.
         of_pair = " for this one trained pair" if comparison.scope == "one trained pair" else ""
-        more_seeds = more_examples = None
+        more_seeds = more_examples = accepted_at = None
         decision: Literal["accept", "reject", "undecided"] = "undecided"
-        if accept <= alpha:
+        if name in look.accepted and look.accepted[name] < look.number:
+            accepted_at = look.accepted[name]
+            decision, reason = (
+                "accept",
+                f"{gap}; a {worsening} of {margin} or more was ruled out{of_pair} at look {accepted_at}.",
+            )
+        elif accept <= level:
+            accepted_at = look.number
             decision, reason = (
                 "accept",
                 f"{gap}; a {worsening} of {margin} or more is ruled out{of_pair} ({_p_value(accept)}).",
             )
-        elif reject <= alpha:
+        elif reject <= level:
             decision, reason = "reject", f"{gap}; the {worsening} is more than {margin}{of_pair} ({_p_value(reject)})."
         else:
             towards_accept = comparison.difference.mean > -max_drop
-            # Holm's next step multiplies the least of the remaining p-values by their number.
-            level = alpha / (len(comparisons) - (accepted if towards_accept else rejected))
-            more_seeds, more_examples = _more(comparison, max_drop, level)
-            side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
-            reason = f"{gap}; a {worsening} of {margin} or more is not {side} yet{of_pair} ({_p_value(p_value)})."
-        found[name] = Decision(decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples)
+            if comparison.scope == "seeds and examples" and not look.is_last:
+                # Holm's next step multiplies the least of the remaining p-values by their number.
+                left = max(1, count + look.others - decided[towards_accept])
+                more_seeds = _more_seeds(comparison, max_drop, look.level(confidence) / left)
+            more_examples = _new_examples(comparison, max_drop, 1 - confidence)
+            if look.is_spent:
+                reason = (
+                    f"{gap}; all {look.planned} looks at this test split were taken, so that it decides nothing more."
+                )
+            else:
+                side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
+                reason = f"{gap}; a {worsening} of {margin} or more is not {side} yet{of_pair} ({_p_value(p_value)})."
+        found[name] = Decision(
+            decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples, accepted_at
+        )
     return found
+
+
+def after_picking(comparison: Comparison, confidence: float, candidates: int, largest: float) -> Interval:
+    """The interval of a candidate that was picked for its results: it covers as often as promised although it was.
+
+    It is that of one candidate at the error of all divided by their number (Benjamini and Yekutieli 2005, "False
+    discovery rate-adjusted multiple confidence intervals for selected parameters", JASA 100, with one selected).
+
+    Args:
+        comparison: The candidate's comparison.
+        confidence: Such as 0.95.
+        candidates: The number of candidates among which it was picked.
+        largest: The largest possible difference, up or down.
+    """
+    return comparison.components.interval(
+        comparison.difference.mean, 1 - (1 - confidence) / max(1, candidates), -largest, largest
+    )
+
+
+def broken_at_most(seeds: int, confidence: float) -> float:
+    """The greatest share of broken trainings that is compatible with none among so many, at this confidence.
+
+    Args:
+        seeds: Trainings, none of which broke.
+        confidence: Such as 0.95: then 63 % at three.
+    """
+    return float(1 - (1 - confidence) ** (1 / seeds))
 
 
 def _hundredths(metric: Metric, difference: float) -> str:
@@ -175,18 +229,39 @@ def _holm(p_values: list[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def _more(comparison: Comparison, max_drop: float, level: float) -> tuple[int | None, int | None]:
-    """How many more seeds, or else how many more examples, would decide at a level with the present estimates."""
-    mean = comparison.difference.mean
+def _shrunk(comparison: Comparison, max_drop: float) -> float:
+    """The difference with its distance from the margin shrunk by t² / (1 + t²), t being that distance in errors.
 
-    def decides(more_seeds: int, more_examples: int) -> bool:
-        p_value = comparison.components.p_noninferior(mean, max_drop, more_seeds, more_examples)
-        return (p_value if mean > -max_drop else 1 - p_value) <= level
+    What looks promising is on average less so than it looks (van Zwet and Cator 2021, "The significance filter, the
+    winner's curse and the need to shrink", Statistica Neerlandica 75): a plan for the estimate itself is too small.
+    """
+    distance = comparison.difference.mean + max_drop
+    squared = (distance / comparison.standard_error) ** 2
+    return distance * squared / (1 + squared) - max_drop
 
-    seeds = None
-    if comparison.scope == "seeds and examples":
-        seeds = _least(lambda count: decides(count, 0), MOST_MORE_SEEDS)
-    return seeds, _least(lambda count: decides(0, count), MOST_MORE_EXAMPLES)
+
+def _decides(comparison: Comparison, max_drop: float, level: float, more_seeds: int, more_examples: int) -> bool:
+    """Whether with more seeds or examples a test at this level would decide with the power that is asked for."""
+    components = comparison.components
+    mean = _shrunk(comparison, max_drop)
+    unlucky = float(ndtri(POWER)) * components.variance(more_seeds, more_examples)[0] ** 0.5
+    if mean > -max_drop:
+        return components.p_noninferior(mean - unlucky, max_drop, more_seeds, more_examples) <= level
+    return components.p_inferior(mean + unlucky, max_drop, more_seeds, more_examples) <= level
+
+
+def _more_seeds(comparison: Comparison, max_drop: float, level: float) -> int | None:
+    """How many more seeds would decide at a level."""
+    return _least(lambda count: _decides(comparison, max_drop, level, count, 0), MOST_MORE_SEEDS)
+
+
+def _new_examples(comparison: Comparison, max_drop: float, level: float) -> int | None:
+    """How many new test examples would decide alone at a level, with the present models."""
+    present = comparison.components.num_examples
+    return _least(
+        lambda count: count > 1 and _decides(comparison, max_drop, level, 0, count - present),
+        MOST_TIMES_EXAMPLES * present,
+    )
 
 
 def _least(decides: Callable[[int], bool], most: int) -> int | None:

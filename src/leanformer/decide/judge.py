@@ -19,26 +19,33 @@ Trainings = Sequence[np.ndarray]
 """For each seed, ``Metric.statistics`` of its answers to the same examples, shape (examples, counts)."""
 
 
-def quality(metric: Metric, trainings: Trainings, confidence: float) -> Quality:
+def quality(metric: Metric, trainings: Trainings, confidence: float, groups: np.ndarray | None = None) -> Quality:
     """Mean quality over the seeds, with its interval.
 
     Args:
         metric: The metric of quality.
         trainings: The model's trainings.
         confidence: Such as 0.95.
+        groups: The group of each example, shape (examples,); None where examples are independent.
     """
     if isinstance(metric, CorpusMetric):
         found = corpus.corpus_interval(
-            trainings, metric.score, confidence, largest=metric.greatest, point=1 / metric.scale
+            trainings, metric.score, confidence, largest=metric.greatest, point=1 / metric.scale, groups=groups
         )
     else:
-        found = statistics.quality_interval(_outcomes(trainings), confidence)
+        found = statistics.quality_interval(_outcomes(trainings), confidence, groups)
     per_seed = [metric.of(training) for training in trainings]
     return Quality(mean=found.mean, low=found.low, high=found.high, per_seed=per_seed)
 
 
 def compare(
-    metric: Metric, baseline: Trainings, candidate: Trainings, max_drop: float, confidence: float
+    metric: Metric,
+    baseline: Trainings,
+    candidate: Trainings,
+    max_drop: float,
+    confidence: float,
+    groups: np.ndarray | None = None,
+    paired: bool = False,
 ) -> Comparison:
     """Compares a candidate with the baseline on the same test examples, each with its own trainings.
 
@@ -48,6 +55,8 @@ def compare(
         candidate: The candidate's trainings.
         max_drop: The margin.
         confidence: Of the two-sided interval.
+        groups: The group of each example, shape (examples,); None where examples are independent.
+        paired: Whether each training of the candidate belongs to that of the baseline in the same place.
 
     Returns:
         The comparison, in values of which larger is better: the values of a metric where less is better are negated
@@ -62,9 +71,11 @@ def compare(
             confidence,
             largest=metric.greatest,
             point=1 / metric.scale,
+            groups=groups,
+            paired=paired,
         )
     first, second = (metric.sign * _outcomes(trainings) for trainings in (baseline, candidate))
-    return statistics.compare(first, second, max_drop, confidence)
+    return statistics.compare(first, second, max_drop, confidence, groups, paired)
 
 
 def difference_of(metric: Metric, comparison: Comparison) -> Interval:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import bdtr, bdtrc, ndtri, stdtr, stdtrit
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 Scope = Literal["seeds and examples", "one trained pair"]
+
+ROUNDING = 1e-9
+"""How far rounding may take a number of net losses above a whole number."""
 
 # Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine
 # 24: half an observation is added to each of the four cells of a paired 2 x 2 table. That is two more examples and one
@@ -52,6 +56,8 @@ class Components:
         num_examples: Test examples.
         cubes: Sum of the cubes of the examples' absolute differences divided by their sum: 1 with one seed, less where
             seeds make errors on different examples.
+        largest: The largest possible difference, of which a difference is a share; ``math.inf`` where there is none.
+        counts_examples: Whether a difference is a number of examples over all of them, as it is not in corpus scores.
     """
 
     examples: float
@@ -60,6 +66,8 @@ class Components:
     num_seeds: tuple[int, ...]
     num_examples: int
     cubes: float = 0.0
+    largest: float = 1.0
+    counts_examples: bool = True
 
     def variance(self, more_seeds: int = 0, more_examples: int = 0) -> tuple[float, float]:
         """Variance of the mean, and its degrees of freedom, with additional seeds or examples.
@@ -93,6 +101,31 @@ class Components:
     def p_noninferior(self, mean: float, max_drop: float, more_seeds: int = 0, more_examples: int = 0) -> float:
         """The p-value of the hypothesis that the true difference is ``-max_drop`` or less, for an observed ``mean``.
 
+        It is the greater of two. The one is that of the t test. The other is exact where all differences are losses, as
+        at the ceiling, where the t test is too sure: the probability of so few net losses, or fewer, among the
+        examples, if each is lost with the probability ``max_drop``. With several seeds the examples count once, and net
+        losses are the mean over seeds, rounded up: seeds may lose the same examples.
+        """
+        examples = self.num_examples + more_examples
+        return max(
+            self._t_test(mean, max_drop, more_seeds, more_examples),
+            self._few_losses(mean, max_drop, examples),
+        )
+
+    def p_inferior(self, mean: float, max_drop: float, more_seeds: int = 0, more_examples: int = 0) -> float:
+        """The p-value of the hypothesis that the true drop is ``max_drop`` or less, for an observed ``mean``.
+
+        As ``p_noninferior``, with the probability of so many net losses, or more.
+        """
+        examples = self.num_examples + more_examples
+        return max(
+            1 - self._t_test(mean, max_drop, more_seeds, more_examples),
+            self._many_losses(mean, max_drop, examples),
+        )
+
+    def _t_test(self, mean: float, max_drop: float, more_seeds: int, more_examples: int) -> float:
+        """The p-value of the t test of ``p_noninferior``.
+
         The statistic is corrected for skewness (Johnson 1978, "Modified t tests and confidence intervals for
         asymmetrical populations", Journal of the American Statistical Association 73). It is the skewness under the
         hypothesis: there, examples that only the baseline gets right outweigh the others by the margin, and a
@@ -105,6 +138,25 @@ class Components:
         # The bounds keep the p-value falling as the difference rises and, beyond ten examples, as the margin does.
         t -= min(skewness, 0.5) * (2 * min(t**2, 4.0) + 1) / 6
         return float(stdtr(freedom, -t))
+
+    def _few_losses(self, mean: float, max_drop: float, examples: int) -> float:
+        """The probability of at most the observed net losses where examples are lost with probability ``max_drop``."""
+        if not 0 < max_drop < self.largest < math.inf:
+            return 0.0
+        losses = math.ceil(self._losses(mean, examples) - ROUNDING)
+        return float(bdtr(losses, examples, max_drop / self.largest)) if losses >= 0 else 0.0
+
+    def _many_losses(self, mean: float, max_drop: float, examples: int) -> float:
+        """The probability of at least the observed net losses where examples are lost with probability ``max_drop``."""
+        if not 0 < max_drop < self.largest < math.inf:
+            return 0.0
+        losses = math.floor(self._losses(mean, examples) + ROUNDING)
+        return float(bdtrc(losses - 1, examples, max_drop / self.largest)) if losses > 0 else 1.0
+
+    def _losses(self, mean: float, examples: int) -> float:
+        """Net losses among so many examples; a gain in a corpus score does not make up for examples that are lost."""
+        losses = -mean / self.largest * examples
+        return losses if self.counts_examples else max(0.0, losses)
 
 
 @dataclass(frozen=True)
@@ -145,7 +197,7 @@ class McNemar:
     p_value: float
 
 
-def quality_interval(outcomes: np.ndarray, confidence: float) -> Interval:
+def quality_interval(outcomes: np.ndarray, confidence: float, groups: np.ndarray | None = None) -> Interval:
     """A model's mean outcome with its interval.
 
     Wilson's interval at the number of independent examples that would have this variance, reduced by the ratio of
@@ -155,16 +207,18 @@ def quality_interval(outcomes: np.ndarray, confidence: float) -> Interval:
     Args:
         outcomes: 0 or 1, shape (seeds, examples).
         confidence: Such as 0.95.
+        groups: The group of each example, shape (examples,); None where examples are independent.
 
     Raises:
-        ValueError: There is no seed, or fewer than two examples.
+        ValueError: There is no seed, or fewer than two examples or groups.
     """
-    _check(outcomes)
+    units = by_group(outcomes, groups)
+    _check(units)
     mean = float(outcomes.mean())
     bernoulli = mean * (1 - mean)
-    count = float(outcomes.shape[1])
+    count = float(units.shape[1])
     if bernoulli > 0:
-        variance, freedom = _components(outcomes.mean(axis=0), [outcomes], pseudo=False).variance()
+        variance, freedom = _components(units.mean(axis=0), [units], pseudo=False).variance()
         # The variance may be 0 where all seeds agree on each example; n examples never count as more than n.
         effective = min(bernoulli / variance, outcomes.size) if variance > 0 else count
         count = effective * float(ndtri((1 + confidence) / 2) / stdtrit(freedom, (1 + confidence) / 2)) ** 2
@@ -172,7 +226,14 @@ def quality_interval(outcomes: np.ndarray, confidence: float) -> Interval:
     return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
-def compare(baseline: np.ndarray, candidate: np.ndarray, max_drop: float, confidence: float) -> Comparison:
+def compare(
+    baseline: np.ndarray,
+    candidate: np.ndarray,
+    max_drop: float,
+    confidence: float,
+    groups: np.ndarray | None = None,
+    paired: bool = False,
+) -> Comparison:
     """Compares a candidate with the baseline on the same test examples, each with its own trainings.
 
     Args:
@@ -180,17 +241,27 @@ def compare(baseline: np.ndarray, candidate: np.ndarray, max_drop: float, confid
         candidate: Likewise, for the same examples in the same order; the number of seeds may differ.
         max_drop: The margin, as a drop in the mean outcome.
         confidence: Of the two-sided interval.
+        groups: The group of each example, shape (examples,); None where examples are independent. The analysis is
+            then one of groups.
+        paired: Whether each training of the candidate belongs to that of the baseline in the same place, as a student's
+            to its teacher's: what both have in common then cancels.
 
     Raises:
         ValueError: The shapes do not fit.
     """
-    _check(baseline)
-    _check(candidate)
-    if baseline.shape[1] != candidate.shape[1]:
-        raise ValueError(f"{baseline.shape[1]} and {candidate.shape[1]} examples cannot be paired")
-    by_example = candidate.mean(axis=0) - baseline.mean(axis=0)
-    one_pair = min(len(baseline), len(candidate)) == 1
-    arms = [outcomes.mean(axis=0, keepdims=True) if one_pair else outcomes for outcomes in (baseline, candidate)]
+    if baseline.shape[-1] != candidate.shape[-1]:
+        raise ValueError(f"{baseline.shape[-1]} and {candidate.shape[-1]} examples cannot be paired")
+    first, second = by_group(baseline, groups), by_group(candidate, groups)
+    _check(first)
+    _check(second)
+    if paired and len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} trainings cannot be paired")
+    by_example = second.mean(axis=0) - first.mean(axis=0)
+    one_pair = min(len(first), len(second)) == 1
+    if one_pair:
+        arms = [outcomes.mean(axis=0, keepdims=True) for outcomes in (first, second)]
+    else:
+        arms = [second - first] if paired else [first, second]
     return conclude(
         float(by_example.mean()),
         _components(by_example, arms, pseudo=True),
@@ -201,8 +272,42 @@ def compare(baseline: np.ndarray, candidate: np.ndarray, max_drop: float, confid
     )
 
 
+def by_group(outcomes: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Values of whole groups in place of those of single examples, with the same mean for each training.
+
+    A group's value is the training's mean, plus the sum of its examples' deviations from it, times groups by examples.
+    To first order the mean over examples is the mean of these, whatever the sizes of the groups (a ratio estimator;
+    Cochran 1977, "Sampling Techniques", section 2.11), so that all that is done with independent examples may be done
+    with them.
+
+    Args:
+        outcomes: Shape (seeds, examples).
+        groups: The group of each example, shape (examples,); None where examples are independent.
+
+    Returns:
+        Shape (seeds, groups); the outcomes themselves where there are no groups.
+
+    Raises:
+        ValueError: There is not one group for each example.
+    """
+    if groups is None:
+        return outcomes
+    if groups.shape != outcomes.shape[1:]:
+        raise ValueError(f"groups of shape {groups.shape} for {outcomes.shape[-1]} examples")
+    names, places = np.unique(groups, return_inverse=True)
+    means = outcomes.mean(axis=1, keepdims=True)
+    sums = np.stack([np.bincount(places, row, len(names)) for row in outcomes - means])
+    return np.asarray(means + sums * (len(names) / outcomes.shape[1]))
+
+
 def conclude(
-    mean: float, components: Components, max_drop: float, confidence: float, largest: float, scope: Scope
+    mean: float,
+    components: Components,
+    max_drop: float,
+    confidence: float,
+    largest: float,
+    scope: Scope,
+    counts_examples: bool = True,
 ) -> Comparison:
     """The comparison that follows from a difference and the components of its variance.
 
@@ -213,15 +318,16 @@ def conclude(
         confidence: Of the two-sided interval.
         largest: The largest possible difference, up or down.
         scope: What the comparison holds for.
+        counts_examples: See ``Components``.
     """
+    components = replace(components, largest=largest, counts_examples=counts_examples)
     variance, freedom = components.variance()
-    p_noninferior = components.p_noninferior(mean, max_drop)
     return Comparison(
         difference=components.interval(mean, confidence, -largest, largest),
         standard_error=variance**0.5,
         degrees_of_freedom=freedom,
-        p_noninferior=p_noninferior,
-        p_inferior=1 - p_noninferior,
+        p_noninferior=components.p_noninferior(mean, max_drop),
+        p_inferior=components.p_inferior(mean, max_drop),
         components=components,
         scope=scope,
     )
