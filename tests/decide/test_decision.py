@@ -100,8 +100,8 @@ def test_no_candidates() -> None:
 
 
 def test_new_examples_decide_with_a_power_of_80_percent() -> None:
-    # Distance from the margin 0.008, in errors 1.131; shrunk by 1.131² / (1 + 1.131²) = 0.5614 to 0.004491. Quantiles of
-    # 95 and 80 % are 1.6449 and 0.8416: (2.4865 / 0.004491)² x 0.05 = 15,327 examples.
+    # Distance from the margin 0.008, in errors 1.131; shrunk by 1.131² / (1 + 1.131²) = 0.5614 to 0.004491. Quantiles
+    # of 95 and 80 % are 1.6449 and 0.8416: (2.4865 / 0.004491)² x 0.05 = 15,327 examples.
     one_pair = comparison(-0.002, Components(0.05, (0.0, 0.0), (0.0, 0.0), (1, 1), 1000))
     found = decide({"a": one_pair}, MARGIN, CONFIDENCE, ACCURACY)["a"]
     assert found.decision == "undecided"
