@@ -31,6 +31,8 @@ EngineDevice = Literal["auto", "cpu", "cuda", "mps", "tensorrt", "directml", "co
 
 NOTHING_RECOMMENDED = 5
 """The exit code of a study that ran to its end but has no model to recommend, because trainings failed."""
+VERDICTS = {"accept": 0, "reject": 3, "undecided": 4}
+"""The exit codes of commands that decide: ``run --gate``, ``confirm``, ``compare``."""
 
 
 class Commands(TyperGroup):
@@ -163,6 +165,13 @@ def run(
     jobs: Annotated[
         int, typer.Option(min=1, max=bounds.JOBS, help="Trainings that run at a time, each in its own process.")
     ] = 1,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate",
+            help="Exit with 0 only if a smaller model is recommended; 3: all candidates are rejected, 4: undecided.",
+        ),
+    ] = False,
 ) -> None:
     """Run a study: train, measure, decide, report. Steps that are done are not run again."""
     from rich.console import Console
@@ -194,6 +203,8 @@ def run(
     console.print(Text(printable(f"report: {result.report}")), soft_wrap=True)
     if result.recommended is None:
         raise typer.Exit(NOTHING_RECOMMENDED)
+    if gate:
+        raise typer.Exit(VERDICTS[result.verdict])
 
 
 @app.command()

@@ -286,13 +286,15 @@ def test_an_unmeasured_candidate_does_not_stop_the_others() -> None:
 
 def test_the_method_names_the_kind_of_metric_and_what_one_seed_cannot_say() -> None:
     accuracy, bleu = (
-        judge.method(METRICS[key], 3, word) for key, word in (("accuracy", "example"), ("bleu", "sentence"))
+        judge.method(METRICS[key], 3, word, 2) for key, word in (("accuracy", "example"), ("bleu", "sentence"))
     )
     assert "analysis of variance with examples and seeds crossed" in accuracy
     assert "bootstrap" not in accuracy
     assert "sacreBLEU's corpus scores" in bleu
     assert "paired bootstrap, with the same resampled sentences for every model and seed" in bleu
-    alone = judge.method(METRICS["chrf"], 1, "sentence")
-    assert alone.startswith("There is one seed")
+    alone = judge.method(METRICS["chrf"], 1, "sentence", 1)
+    assert "There is one seed" in alone
     assert "for every model)" in alone
     assert "variance" not in alone
+    assert "2 planned looks" in bleu
+    assert "looks" not in alone

@@ -202,6 +202,9 @@ class AcceptConfig(Section):
     """The margin, in the metric's own units, such as a fraction of the examples (0.01 is one percentage point) or
     points of a score; by default the metric's own margin."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    looks: Annotated[int, Field(ge=1, le=5)] = 2
+    """How often the test split may be looked at, each time with further seeds or candidates; set before the first look.
+    Each look gets an equal share of the error."""
 
     @field_validator("metric", mode="before")
     @classmethod

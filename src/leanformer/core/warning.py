@@ -36,6 +36,9 @@ CODES: dict[str, str] = {
     "unknown-letters": "the tokenizer does not know letters of many references, which no translation can reach",
     "lossy-tokenizer": "the tokenizer changes texts, so that a perfect translation scores below 99",
     "lossy-normalizer": "the tokenizer removes letters or accents, also from the references that are scored",
+    # decisions
+    "changed-after-look": "margin, seeds or candidates were changed after results on the test split were seen",
+    "looked-at-elsewhere": "the same test split was looked at in another run directory beside this one",
     # models
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""

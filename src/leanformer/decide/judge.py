@@ -95,14 +95,15 @@ def _outcomes(trainings: Trainings) -> np.ndarray:
     return np.stack([training[:, 0] for training in trainings])
 
 
-def method(metric: Metric, seeds: int, example: str, exported: bool = False) -> str:
+def method(metric: Metric, seeds: int, example: str, looks: int, exported: bool = False) -> str:
     """How intervals and decisions are made, in sentences for the report.
 
     Args:
         metric: What quality is.
         seeds: The number of seeds.
         example: The word for a test example.
-        exported: Whether the decisions are on exported models, one of each candidate.
+        looks: The planned looks at the test split.
+        exported: Whether the models that ship are exported ones.
     """
     corpus_scores, resampled = "", ""
     if isinstance(metric, CorpusMetric):
@@ -110,23 +111,23 @@ def method(metric: Metric, seeds: int, example: str, exported: bool = False) -> 
         corpus_scores = f" of {library}corpus scores"
         seeds_too = " and seed" if seeds > 1 else ""
         resampled = f" (paired bootstrap, with the same resampled {example}s for every model{seeds_too})"
-    choice = f"account for the choice of test {example}s{resampled}"
+    form = "exported " if exported else ""
+    sentences = [
+        f"Quality and difference are those of the one {form}model of each candidate and of the baseline that would "
+        f"ship, chosen on the validation split{corpus_scores}. Their intervals account for the choice of test "
+        f"{example}s{resampled}."
+    ]
     if seeds > 1:
-        intervals = (
-            f"Quality and difference are means over the seeds{corpus_scores}. Their intervals {choice} and for the "
-            f"choice of seeds (analysis of variance with {example}s and seeds crossed, t quantiles with "
-            "Satterthwaite's degrees of freedom)."
+        sentences.append(
+            "The recipe is the plan and the training over the seeds. Its quality and difference are means over them, "
+            f"and its intervals account for the choice of seeds too (analysis of variance with {example}s and seeds "
+            "crossed, t quantiles with Satterthwaite's degrees of freedom; students are paired with their teachers)."
         )
     else:
-        intervals = (
-            "There is one seed, so that nothing can be said about other seeds: intervals and decisions hold for these "
-            f"trained models alone, and {choice}."
-        )
-    if exported:
-        intervals = (
-            f"Quality and difference are those of one exported model of each candidate and of the baseline"
-            f"{corpus_scores}. Their intervals account for the choice of test {example}s (as for one seed). Of the "
-            f"recipe, which is the plan and the training over the seeds: {intervals[0].lower()}{intervals[1:]}"
-        )
-    decision = "The decision is a one-sided non-inferiority test, corrected for several candidates by Holm's method."
-    return f"{intervals} {decision}"
+        sentences.append("There is one seed, so that nothing can be said about other seeds.")
+    share = "" if looks == 1 else f", and for {looks} planned looks at the test split, which share the error equally"
+    sentences.append(
+        "The decision is a one-sided non-inferiority test with an exact bound where losses are few, corrected for "
+        f"several candidates by Holm's method{share}."
+    )
+    return " ".join(sentences)

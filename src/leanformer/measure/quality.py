@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,11 @@ class Predictions:
     def correct(self) -> np.ndarray:
         """Whether each prediction is correct, shape (examples,), boolean."""
         return np.asarray(self.labels == self.predictions)
+
+    @property
+    def signature(self) -> str:
+        """A hash of the predicted classes: what there is to see of them."""
+        return hashlib.sha256(np.ascontiguousarray(self.predictions, dtype=np.int64).tobytes()).hexdigest()
 
     def statistics(self, metric: str) -> np.ndarray:
         """What each example contributes to a metric of labels, shape (examples, counts); see ``Metric.statistics``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,11 @@ class Translations:
         counts = (len(self.sources), len(self.references), len(self.hypotheses))
         if len(set(counts)) > 1 or not counts[0]:
             raise ValueError("{} sources, {} references and {} hypotheses".format(*counts))
+
+    @property
+    def signature(self) -> str:
+        """A hash of the translations: what there is to see of them."""
+        return hashlib.sha256("\0".join(self.hypotheses).encode(errors="surrogatepass")).hexdigest()
 
     def score(self, metric: str) -> float:
         """The value of a metric of texts, such as corpus BLEU in points from 0 to 100."""

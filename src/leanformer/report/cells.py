@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from leanformer.results.formats import MISSING
-from leanformer.results.schema import rows_of
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -25,4 +24,4 @@ def interval(value: Mapping[str, float] | None, write: Callable[[float], str]) -
 
 def one_pair_only(results: Mapping[str, Any]) -> bool:
     """Whether the study has only one seed, so that its results do not hold for other trainings."""
-    return any(row["scope"] == "one trained pair" for row in rows_of(results))
+    return len(results["seeds"]) == 1

@@ -49,8 +49,8 @@ class Column:
 
 TERMINAL = ("parameters", "quality", "difference", "speed", "decision")
 """The keys of ``result_columns`` that the terminal's table shows."""
-PAGE = ("decision", "parameters", "quality", "difference", "p", "reason")
-"""The keys of ``result_columns`` that the page's table shows."""
+PAGE = ("decision", "parameters", "quality", "difference", "p", "recipe", "reason")
+"""The keys of ``result_columns`` that the page's table shows; the recipe where there are several seeds."""
 
 
 def result_columns(results: Mapping[str, Any]) -> dict[str, Column]:
@@ -85,6 +85,12 @@ def result_columns(results: Mapping[str, Any]) -> dict[str, Column]:
         ),
         "p": Column("p", lambda row: p_value(row["p_adjusted"])),
         "speed": Column("speed", lambda row: speed(COSTS["throughput"].ratio(row, baseline))),
+        "recipe": Column(
+            "recipe",
+            lambda row: MISSING if row["recipe"] is None else row["recipe"]["decision"] or "baseline",
+            f"over {len(results['seeds'])} seeds",
+            lambda row: [] if row["recipe"] is None else [interval(row["recipe"]["difference"], metric.signed)],
+        ),
         "decision": Column("decision", verdict, kind="verdict"),
         "reason": Column("reason", lambda row: row["reason"] or "", details=_failures, kind="words"),
     }

@@ -115,7 +115,7 @@ def render(results: Mapping[str, Any]) -> str:
         slice_metric=form_of(results).slice_metric(results),
         finest=finest(form_of(results).answers),
         wording=form_of(results).wording,
-        columns_shown=[columns[key] for key in PAGE],
+        columns_shown=[columns[key] for key in PAGE if key != "recipe" or _has_recipes(results)],
         score_columns=score_columns(results),
         cost_columns=cost_columns(results),
         export_columns=export_columns(results),
@@ -155,6 +155,11 @@ def render(results: Mapping[str, Any]) -> str:
         # With its licence comment; nothing in it ends a script element.
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _has_recipes(results: Mapping[str, Any]) -> bool:
+    """Whether statements on recipes stand beside those on models, in the table of results: exports have their own."""
+    return results["shipped"] is None and any(row["recipe"] is not None for row in rows_of(results))
 
 
 def _plots(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

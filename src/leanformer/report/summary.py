@@ -66,7 +66,9 @@ def _scope(results: Mapping[str, Any]) -> str:
     """What the numbers hold for, after a semicolon; empty where they hold for the recipe."""
     if results["shipped"] is not None:
         return f"; all of the exported models, {find_metric(results).name} before→after export"
-    return "; one seed: this holds for this one trained pair only" if one_pair_only(results) else ""
+    if one_pair_only(results):
+        return "; one seed: this holds for this one trained pair only"
+    return "" if results["looks"] is None else "; all of the one model of each that would ship"
 
 
 def decision_lines(results: Mapping[str, Any]) -> list[str]:
@@ -85,8 +87,11 @@ def decision_lines(results: Mapping[str, Any]) -> list[str]:
     if chosen is not None and chosen is not baseline:
         lines += [_savings(chosen, baseline, example), _quality(chosen, baseline, results, metric)]
     if chosen is not None and chosen["artifact"] is not None:
-        lines += _exported(chosen, metric)
+        lines.append(_exported(chosen, metric))
+    if chosen is not None:
+        lines += _recipe(chosen, results, example)
     lines += _undecided(results, metric, chosen, example)
+    lines += _looks(results)
     failed = [row for row in rows.values() if row["status"] == "failed"]
     for row in failed:
         reasons = "; ".join(f"seed {failure['seed']}: {failure['reason']}" for failure in row["failures"])
@@ -132,29 +137,76 @@ def _quality(chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Ma
         f"{metric.signed(difference['high'])})."
     )
     if chosen["p_adjusted"] is not None:
+        looks = results["looks"]
         tests = sum(row["p_adjusted"] is not None for row in results["candidates"])
+        tests, limit = (tests, 1 - accept["confidence"]) if looks is None else (looks["candidates"], looks["error"])
         corrected = f", corrected for {tests} candidates" if tests > 1 else ""
+        earlier = looks is not None and chosen["accepted_at"] not in (None, looks["number"])
+        when = f"was ruled out at look {chosen['accepted_at']}" if earlier else "is ruled out"
+        now = "now " if earlier else ""
         sentence += (
-            f" A {metric.worsening} of {metric.margin(accept['max_drop'])} or more is ruled out "
-            f"(p = {formats.p_value(chosen['p_adjusted'])}{corrected}; "
-            f"the limit is {1 - accept['confidence']:.3g})."
+            f" A {metric.worsening} of {metric.margin(accept['max_drop'])} or more {when} "
+            f"({now}p = {formats.p_value(chosen['p_adjusted'])}{corrected}; "
+            f"the limit is {limit:.3g})."
         ).replace("p = <", "p < ")
+    picked = results["picked"]
+    if picked is not None and picked["candidates"] > 1:
+        sentence += (
+            f" It was picked among {picked['candidates']} candidates; the interval that accounts for that is "
+            f"{metric.signed(picked['difference']['low'])} to {metric.signed(picked['difference']['high'])}."
+        )
     return sentence
 
 
-def _exported(chosen: Mapping[str, Any], metric: Metric) -> list[str]:
-    """What the export changed, and what is decided on the recipe."""
-    artifact, recipe = chosen["artifact"], chosen["recipe"]
-    lines = [
+def _exported(chosen: Mapping[str, Any], metric: Metric) -> str:
+    """What the export changed."""
+    artifact = chosen["artifact"]
+    return (
         f"Exported to {RUNTIMES[artifact['format']]} in {artifact['precision']}: {metric.name} "
         f"{metric.value(artifact['before']['mean'])} before, {metric.value(chosen['quality']['mean'])} after; "
         f"{formats.share(artifact['agreement'])} of {formats.count(artifact['compared'])} answers are the same."
-    ]
-    if recipe is not None and recipe["decision"] is not None and len(chosen["seeds"]) > 1:
-        lines.append(
-            f"Its recipe, over {len(chosen['seeds'])} seeds before export: {recipe['decision']}; {recipe['reason']}"
+    )
+
+
+def _recipe(chosen: Mapping[str, Any], results: Mapping[str, Any], example: str) -> list[str]:
+    """What is decided on the recipe of the recommended model, which is another statement."""
+    recipe, seeds = chosen["recipe"], len(chosen["seeds"])
+    if recipe is None or recipe["decision"] is None or seeds == 1:
+        return []
+    line = f"Its recipe, trained anew, over {seeds} seeds: {recipe['decision']}; {recipe['reason']}"
+    if recipe["decision"] == "undecided" and recipe["more_seeds"]:
+        line += f" Expected to decide it: {_counted(recipe['more_seeds'], 'more seed')}, at the next look."
+    if recipe["broken_at_most"] is not None:
+        confidence = formats.confidence(results["accept"]["confidence"])
+        line += (
+            f" None of these {seeds} trainings broke, so at most {formats.percent(recipe['broken_at_most'])} of "
+            f"trainings do ({confidence} confidence)."
         )
-    return lines
+    return [line]
+
+
+def _looks(results: Mapping[str, Any]) -> list[str]:
+    """At which look at the test split the study is, and what a look costs."""
+    looks = results["looks"]
+    if looks is None:
+        return []
+    error = f"{100 * looks['error']:.3g} %"
+    seen = _counted(looks["candidates"], "candidate")
+    if looks["number"] > looks["planned"]:
+        return [
+            f"All {looks['planned']} planned looks at this test split were taken before; it decides nothing more. Test "
+            "the recommended model, or another one, on data that nobody has seen: leanformer confirm."
+        ]
+    return [
+        f"This is look {looks['number']} of {looks['planned']} at this test split, on which {seen} "
+        f"{'was' if looks['candidates'] == 1 else 'were'} evaluated. Each look may accept any of them wrongly with a "
+        f"probability of {error}."
+    ]
+
+
+def _counted(count: int, word: str) -> str:
+    """``1 more seed``, ``1,014 new test images``."""
+    return f"{formats.count(count)} {word}{'s' if count > 1 else ''}"
 
 
 def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, Any] | None, example: str) -> list[str]:
@@ -180,7 +232,7 @@ def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, 
 
 
 def what_would_decide(row: Mapping[str, Any], example: str) -> str:
-    """How many more seeds or test examples would be expected to decide an undecided candidate.
+    """What would be expected to decide an undecided candidate: new test examples (``leanformer confirm``).
 
     Args:
         row: The candidate's row.
@@ -188,11 +240,9 @@ def what_would_decide(row: Mapping[str, Any], example: str) -> str:
     """
     ways = []
     if row["more_seeds"]:
-        ways.append(f"{formats.count(row['more_seeds'])} more seed{'s' if row['more_seeds'] > 1 else ''}")
+        ways.append(_counted(row["more_seeds"], "more seed"))
     if row["more_examples"]:
-        ways.append(
-            f"{formats.count(row['more_examples'])} more test {example}{'s' if row['more_examples'] > 1 else ''}"
-        )
+        ways.append(_counted(row["more_examples"], f"new test {example}"))
     if not ways:
-        return f"no number of seeds or of test {example}s alone is expected to decide it"
+        return f"no number of test {example}s within reach is expected to decide it"
     return f"expected to decide it: {' or '.join(ways)}"

@@ -78,13 +78,21 @@ def _with_speeds(row: dict[str, Any]) -> dict[str, Any]:
 
 def _to_4(content: dict[str, Any]) -> dict[str, Any]:
     """Adds what came with decisions on one model, looks, groups and further metrics: the file has none of it."""
-    whole: dict[str, Any] = {}
-    in_row: dict[str, Any] = {}
+    whole: dict[str, Any] = {"looks": None, "picked": None}
+    in_row: dict[str, Any] = {"decided_seed": None, "accepted_at": None}
+    in_recipe: dict[str, Any] = {"accepted_at": None, "broken_at_most": None}
+
+    def filled(row: Any) -> Any:
+        if not isinstance(row, dict):
+            return row
+        recipe = row.get("recipe")
+        return {**in_row, **row} | ({"recipe": {**in_recipe, **recipe}} if isinstance(recipe, dict) else {})
+
     content = {**whole, **content}
-    if isinstance(content.get("baseline"), dict):
-        content["baseline"] = {**in_row, **content["baseline"]}
+    if "baseline" in content:
+        content["baseline"] = filled(content["baseline"])
     if isinstance(content.get("candidates"), list):
-        content["candidates"] = [{**in_row, **row} if isinstance(row, dict) else row for row in content["candidates"]]
+        content["candidates"] = [filled(row) for row in content["candidates"]]
     return content
 
 

@@ -206,12 +206,18 @@ class Recipe(Record):
     p_adjusted: PartOfOne | None
     more_seeds: Count | None
     more_examples: Count | None
+    accepted_at: Count | None
+    """The look at the test split at which it was accepted."""
+    broken_at_most: PartOfOne | None
+    """The share of trainings that may break, at the study's confidence, although none of its seeds did."""
 
 
 class Row(Record):
     """The results of one model that every task has. A null value was not measured or does not apply.
 
-    In a study that ships, quality, difference and decision are those of the exported model.
+    Quality, difference and decision are those of the one model that ships, exported in a study with ``ship``, beside
+    the baseline's; what holds for trainings in general stands in ``recipe``. In files of versions before 4, of studies
+    that did not ship, they are means over the seeds, and ``decided_seed`` is null.
     """
 
     name: Annotated[str, Field(max_length=250, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -233,9 +239,12 @@ class Row(Record):
     difference: Interval | None
     """The quality minus the baseline's."""
     scope: Literal["seeds and examples", "one trained pair"]
+    decided_seed: Seed | None
+    """The seed of the model that ships, chosen on the validation split before the first look at the test split."""
     artifact: Artifact | None
     recipe: Recipe | None
-    """Null where the decision above is on the recipe itself, and for a further precision of the same model."""
+    """Null with one seed and no export, where it is that one model; for a further precision of the same model; and in
+    files of versions before 4, where the decision above is on the recipe itself."""
     teaching: Teaching | None
     curves: list[Curve]
     train_seconds: Amount | None
@@ -255,7 +264,11 @@ class Row(Record):
     p_value: PartOfOne | None
     p_adjusted: PartOfOne | None
     more_seeds: Count | None
+    """Files of versions before 4 have one here; since then it is the recipe's."""
     more_examples: Count | None
+    """New test examples that would decide alone with a power of 80 %; before version 4, further ones."""
+    accepted_at: Count | None
+    """The look at the test split at which it was accepted."""
     failures: list[Failure]
     rollbacks: list[Rollback]
     trials: list[str]

@@ -16,11 +16,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from leanformer.core.errors import printable, quoted
-from leanformer.core.fields import one_of
+from leanformer.core.fields import Seed, one_of
 from leanformer.core.registry import Registry
 from leanformer.results.costs import preferences
 from leanformer.results.metrics import METRICS, AnswerKind, Metric, find_metric, judging
-from leanformer.results.rows import ROUNDING, Amount, Count, Record, Row, Seeds
+from leanformer.results.rows import ROUNDING, Amount, Count, Interval, PartOfOne, Record, Row, Seeds
 
 FORMAT = 1
 """The value of ``format`` in every results file so far; only a form that cannot be converted would change it."""
@@ -69,6 +69,36 @@ class Warned(Record):
     code: str
     sentence: str
     count: Count
+
+
+class LookTaken(Record):
+    """A look at the test split that was taken."""
+
+    number: Annotated[Count, Field(ge=1)]
+    date: str
+    candidates: list[str]
+    seeds: list[Seed]
+    max_drop: Amount
+
+
+class Looks(Record):
+    """Which look at the test split the decisions are from, and what each look may cost."""
+
+    number: Annotated[Count, Field(ge=1)]
+    planned: Annotated[Count, Field(ge=1)]
+    error: PartOfOne
+    """The probability of a wrong acceptance that each look may have."""
+    candidates: Count
+    """Candidates that were ever evaluated on this test split; all count in the correction for several."""
+    history: list[LookTaken]
+
+
+class Picked(Record):
+    """The difference of the recommended candidate, with an interval that accounts for its being picked for it."""
+
+    difference: Interval
+    candidates: Count
+    """Among how many it was picked."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +165,10 @@ class Results(Record):
     seeds: Seeds
     data: Data
     warnings: list[Warned]
+    looks: Looks | None
+    """Null in files of versions before 4."""
+    picked: Picked | None
+    """Null where the baseline is recommended."""
     baseline: Row
     candidates: Sequence[Row]
     recommended: str | None
@@ -216,9 +250,10 @@ def _check_rows(results: Results, rows: Sequence[Row], most: float) -> None:
         if row.quality is not None:
             if not all(0 <= value <= most + ROUNDING for value in (row.quality.mean, *row.quality.per_seed)):
                 raise ValueError(f"{row.name}: its quality is {row.quality.mean:g}; it goes from 0 to {most:g}")
-            expected = len(row.seeds) if row.artifact is None else 1
+            one = row.artifact is not None or row.decided_seed is not None
+            expected = 1 if one else len(row.seeds)
             if len(row.quality.per_seed) != expected:
-                models = f"{expected} seeds" if row.artifact is None else "one exported model"
+                models = "one model" if one else f"{expected} seeds"
                 raise ValueError(f"{row.name}: {len(row.quality.per_seed)} qualities for {models}")
         if row.difference is not None and not -most - ROUNDING <= row.difference.mean <= most + ROUNDING:
             raise ValueError(

@@ -11,6 +11,7 @@ from leanformer.config.base import Study
 from leanformer.decide.decision import decide, weak_baseline, without_acceptances
 from leanformer.decide.statistics import Comparison
 from leanformer.results.metrics import METRICS, Metric
+from leanformer.study.ledger import Ledger
 from leanformer.tasks.base import Outcome, Task
 
 
@@ -60,6 +61,8 @@ class CandidateOutcome:
         directories: Seed -> the trial's directory, relative to the run directory.
         bytes: Of a trained model's weights; None where the trials failed.
         exports: Its exports.
+        recipe: Plan and training without seeds, whatever its name (``ledger.recipe_of``).
+        ships: The seed of the model that ships, chosen on the validation split.
     """
 
     name: str
@@ -72,6 +75,8 @@ class CandidateOutcome:
     directories: Mapping[int, str]
     bytes: int | None = None
     exports: Sequence[ExportOutcome] = ()
+    recipe: str = ""
+    ships: int = 0
 
     @property
     def ok(self) -> bool:
@@ -86,12 +91,14 @@ class Arm:
     Args:
         name: The row's name.
         outcome: The candidate's outcome, or the baseline's.
-        export: The exported model; None where the row is about the recipe.
+        export: The exported model; None where none was exported.
+        seed: The seed of the one model that ships; None where the row is about the recipe.
     """
 
     name: str
     outcome: CandidateOutcome
-    export: ExportOutcome | None
+    export: ExportOutcome | None = None
+    seed: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -99,15 +106,26 @@ class Arm:
         return self.outcome.ok and (self.export is None or self.export.ok)
 
     @property
+    def identity(self) -> str:
+        """What is decided on, whatever its name: the recipe, and for one model the form in which it ships."""
+        if self.seed is None:
+            return self.outcome.recipe
+        return f"{self.outcome.recipe}/{'torch' if self.export is None else self.export.runtime}"
+
+    @property
     def tested(self) -> Outcome:
         """The answers on the test split."""
-        if self.export is None:
-            return self.outcome.tested
-        return Outcome({self.export.result["seed"]: self.export.answers} if self.ok else {})
+        if not self.ok:
+            return Outcome({}) if self.seed is not None else self.outcome.tested
+        if self.export is not None:
+            return Outcome({self.export.result["seed"]: self.export.answers})
+        if self.seed is not None:
+            return Outcome({self.seed: self.outcome.tested.answers[self.seed]})
+        return self.outcome.tested
 
     def beside(self, other: Arm) -> Outcome:
-        """This arm's answers under the seeds of another: two exported models are compared, whatever their seeds."""
-        if self.export is None:
+        """This arm's answers under the seeds of another: two single models are compared, whatever their seeds."""
+        if self.seed is None:
             return self.tested
         (answers,) = self.tested.each()
         return Outcome(dict.fromkeys(other.tested.answers, answers))
@@ -126,12 +144,18 @@ class Arm:
 
 
 def arms_of(study: Study, outcomes: Sequence[CandidateOutcome]) -> list[Arm]:
-    """The rows of the results, the baseline's first. A further precision of a model has a row after the model's own."""
+    """The rows of the results, the baseline's first: the one model of each candidate that ships, exported where the
+    study ships exported models. A further precision of a model has a row after the model's own."""
     if study.ship is None:
-        return [Arm(outcome.name, outcome, None) for outcome in outcomes]
+        return [Arm(outcome.name, outcome, None, outcome.ships) for outcome in outcomes]
     first = study.ship.precision[0]
     return [
-        Arm(outcome.name if export.precision == first else f"{outcome.name}-{export.precision}", outcome, export)
+        Arm(
+            outcome.name if export.precision == first else f"{outcome.name}-{export.precision}",
+            outcome,
+            export,
+            outcome.ships,
+        )
         for outcome in outcomes
         for export in outcome.exports
         if export.decides
@@ -145,22 +169,41 @@ class Judged:
         study: The study.
         task: Its task.
         arms: The baseline's first.
+        ledger: What was seen of the test split, this look included; what is accepted now is added to it.
+        statement: ``artifact`` or ``recipe``.
     """
 
-    def __init__(self, study: Study, task: Task, arms: Sequence[Arm]) -> None:
+    def __init__(self, study: Study, task: Task, arms: Sequence[Arm], ledger: Ledger, statement: str) -> None:
         baseline, *others = arms
         accept, metric = study.accept, METRICS[study.accept.metric]
         self.arms = {arm.name: arm for arm in arms}
         self.comparisons: dict[str, Comparison] = {
-            arm.name: task.compare(baseline.beside(arm), arm.tested) for arm in others if baseline.ok and arm.ok
+            arm.name: task.compare(baseline.beside(arm), arm.tested, paired=_are_paired(arm))
+            for arm in others
+            if baseline.ok and arm.ok
         }
-        self.decisions = decide(self.comparisons, accept.max_drop, accept.confidence, metric)
+        names = {arm.name: arm.identity for arm in others}
+        settings = accepting(study)
+        self.look = ledger.for_statement(statement, names, len(self.comparisons), settings)
+        self.decisions = decide(self.comparisons, accept.max_drop, accept.confidence, metric, self.look)
         self.weak = None
         if baseline.ok:
             level = task.quality(baseline.tested).mean
             self.weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
         if self.weak is not None:
             self.decisions = without_acceptances(self.decisions, self.weak)
+        accepted = [names[name] for name, decision in self.decisions.items() if decision.decision == "accept"]
+        ledger.keep_accepted(statement, accepted, settings)
+
+
+def _are_paired(arm: Arm) -> bool:
+    """Whether each training of an arm belongs to the baseline's of the same seed, which taught it."""
+    return arm.seed is None and arm.outcome.method == "distill"
+
+
+def accepting(study: Study) -> dict[str, Any]:
+    """What an acceptance is about: metric, margin and confidence."""
+    return study.accept.model_dump(mode="json", include={"metric", "max_drop", "confidence"})
 
 
 def best_seed(trials: Mapping[int, Mapping[str, Any]], metric: Metric) -> int:
@@ -172,7 +215,8 @@ def best_seed(trials: Mapping[int, Mapping[str, Any]], metric: Metric) -> int:
     """
 
     def validated(seed: int) -> float:
-        value = trials[seed]["validation"].get(f"validation_{metric.key}")  # an earlier version had none
+        # A training that failed has none, and neither have those of an earlier version.
+        value = trials[seed].get("validation", {}).get(f"validation_{metric.key}")
         return -math.inf if value is None else metric.sign * float(value)
 
     return max(trials, key=validated)

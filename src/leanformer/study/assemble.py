@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from leanformer.config.base import BASELINE, Study
 from leanformer.core.warning import rows
 from leanformer.decide import judge
-from leanformer.decide.decision import recommend
+from leanformer.decide.decision import after_picking, broken_at_most, recommend
 from leanformer.decide.judge import difference_of
 from leanformer.measure.cost import overdetermination_ratio
 from leanformer.results.costs import COSTS, RUNTIMES
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.schema import FORMAT, FORMS, VERSION
-from leanformer.study.arms import Arm, CandidateOutcome, Judged, arms_of, best_seed
+from leanformer.study.arms import Arm, CandidateOutcome, Judged, accepting, arms_of
 from leanformer.study.given_times import GivenTimes
+from leanformer.study.ledger import Ledger, Seen
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
@@ -45,6 +46,7 @@ def assemble(
     outcomes: Sequence[CandidateOutcome],
     costs: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
+    ledger: Ledger,
     given_times: GivenTimes | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, in the form of the study's task (``leanformer.results``).
@@ -55,12 +57,17 @@ def assemble(
         outcomes: The baseline's first, then the candidates'.
         costs: Name -> ``training`` and ``speeds``, which maps runtimes to costs, for measured models.
         environment: Versions and machine.
+        ledger: What was seen of the test split; these outcomes are a look, new or known, and are recorded first.
         given_times: Where latency and throughput come from; None: they were measured here.
     """
     metric = METRICS[study.accept.metric]
     arms = arms_of(study, outcomes)
-    judged = Judged(study, task, arms)
-    recipes = None if study.ship is None else Judged(study, task, [Arm(o.name, o, None) for o in outcomes])
+    whole = [Arm(outcome.name, outcome) for outcome in outcomes]
+    ledger.keep_ships({outcome.recipe: outcome.ships for outcome in outcomes if outcome.ok})
+    ledger.look(_seen(study, arms, whole))
+    judged = Judged(study, task, arms, ledger, "artifact")
+    # With one seed the recipe is that one model, unless what ships is another form of it.
+    recipes = Judged(study, task, whole, ledger, "recipe") if len(study.seeds) > 1 or study.ship else None
     models = [_row(study, task, arm, arms[0], costs.get(arm.outcome.name), judged, recipes) for arm in arms]
     prices = {row["name"]: COSTS[study.prefer].of(row) for row in models}
     ship = shipped = recommended = None
@@ -68,7 +75,7 @@ def assemble(
         recommended, sentence = recommend(prices, judged.decisions, BASELINE, study.prefer)
         sentence = sentence if judged.weak is None else f"{sentence} {judged.weak}"
         chosen = next(arm for arm in arms if arm.name == recommended)
-        ship = f"{chosen.outcome.directories[_seed_that_ships(chosen, metric)]}/model"
+        ship = f"{chosen.outcome.directories[chosen.outcome.ships]}/model"
         shipped = None if chosen.export is None else chosen.export.directory
     else:
         sentence = f"Nothing can be recommended: the baseline failed ({arms[0].failures()[0]['reason']})."
@@ -83,7 +90,9 @@ def assemble(
         "prefer": study.prefer,
         "seeds": list(study.seeds),
         "data": task.summary(),
-        "warnings": rows(task.warnings),
+        "warnings": rows([*task.warnings, *ledger.changes(accepting(study)), *ledger.elsewhere()]),
+        "looks": _looks(study, judged, ledger),
+        "picked": _picked(metric, study, judged, recommended),
         **task.results(),
         "baseline": models[0],
         "candidates": models[1:],
@@ -94,7 +103,7 @@ def assemble(
         "environment": dict(environment),
         "method": {
             "interval": judge.method(
-                metric, len(study.seeds), FORMS[study.task].wording.example, exported=study.ship is not None
+                metric, len(study.seeds), FORMS[study.task].wording.example, study.accept.looks, study.ship is not None
             ),
             "cost": COST_METHOD.format(
                 repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.batch
@@ -113,8 +122,45 @@ def _further_method(engines: Sequence[str], given_times: GivenTimes | None) -> s
     return ENGINE_METHOD.format(engine=" and ".join(engines)) if engines else ""
 
 
-def _seed_that_ships(arm: Arm, metric: Metric) -> int:
-    return best_seed(arm.outcome.trials, metric) if arm.export is None else int(arm.export.result["seed"])
+def _seen(study: Study, arms: Sequence[Arm], recipes: Sequence[Arm]) -> Seen:
+    """What the results show of the test split."""
+    answers = [answers for arm in (*arms, *recipes) for answers in arm.tested.each()]
+    seeds = {seed for arm in recipes for seed in arm.outcome.trials}
+    return Seen(
+        outcomes=list(dict.fromkeys(one.signature for one in answers)),
+        candidates={
+            "artifact": {arm.name: arm.identity for arm in arms[1:]},
+            "recipe": {arm.name: arm.identity for arm in recipes[1:]},
+        },
+        seeds=sorted(seeds),
+        accept=accepting(study),
+    )
+
+
+def _looks(study: Study, judged: Judged, ledger: Ledger) -> dict[str, Any]:
+    """At which look the study is, and what each costs."""
+    return {
+        "number": judged.look.number,
+        "planned": judged.look.planned,
+        "error": judged.look.level(study.accept.confidence),
+        "candidates": len(ledger.evaluated("artifact")),
+        "history": ledger.history(),
+    }
+
+
+def _picked(metric: Metric, study: Study, judged: Judged, name: str | None) -> dict[str, Any] | None:
+    """The difference of the recommended candidate, with an interval that accounts for its being picked."""
+    if name is None or name not in judged.comparisons:
+        return None
+    candidates = len(judged.comparisons) + judged.look.others
+    comparison = judged.comparisons[name]
+    interval = after_picking(
+        comparison, 1 - judged.look.level(study.accept.confidence), candidates, comparison.components.largest
+    )
+    return {
+        "difference": difference_of(metric, replace(comparison, difference=interval)),
+        "candidates": candidates,
+    }
 
 
 def _row(
@@ -146,7 +192,8 @@ def _row(
         "flops_ratio": structure["flops_per_example"] / base["flops_per_example"],
         "decoding": structure["decoding"],
         "q_ratio": _q_ratio(task, structure["parameters"]),
-        "scope": "seeds and examples" if len(study.seeds) > 1 and arm.export is None else "one trained pair",
+        "scope": "one trained pair",
+        "decided_seed": outcome.ships,
         "teaching": _teaching(outcome),
         "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
         "bytes": outcome.bytes if arm.export is None else arm.export.result.get("bytes"),
@@ -166,7 +213,7 @@ def _row(
             arm.tested, None if not baseline.ok else arm.tested if is_baseline else baseline.beside(arm)
         )
     if recipes is not None and arm.name in recipes.arms:
-        row["recipe"] = _recipe(task, recipes, arm.name, METRICS[study.accept.metric])
+        row["recipe"] = _recipe(study, task, recipes, arm.name)
     if not arm.ok:
         failure = row["failures"][0]
         row |= {
@@ -194,18 +241,20 @@ def _decided(judged: Judged, name: str, metric: Metric) -> dict[str, Any]:
     }
 
 
-def _recipe(task: Task, recipes: Judged, name: str, metric: Metric) -> dict[str, Any] | None:
-    """The decision on a recipe, beside the one on the exported model; None where a training failed."""
+def _recipe(study: Study, task: Task, recipes: Judged, name: str) -> dict[str, Any] | None:
+    """The decision on a recipe, beside the one on the model that ships; None where a training failed."""
     arm = recipes.arms[name]
     if not arm.ok:
         return None
     decided = dict.fromkeys(
-        ("difference", "decision", "reason", "p_value", "p_adjusted", "more_seeds", "more_examples")
+        ("difference", "decision", "reason", "p_value", "p_adjusted", "more_seeds", "more_examples", "accepted_at")
     )
-    decided["scope"] = "seeds and examples" if len(arm.outcome.trials) > 1 else "one trained pair"
+    seeds = len(arm.outcome.trials)
+    decided["scope"] = "seeds and examples" if seeds > 1 else "one trained pair"
     if name in recipes.comparisons:
-        decided |= _decided(recipes, name, metric)
-    return {"quality": task.quality(arm.tested), **decided}
+        decided |= _decided(recipes, name, METRICS[study.accept.metric])
+    broken = broken_at_most(seeds, study.accept.confidence)
+    return {"quality": task.quality(arm.tested), **decided, "broken_at_most": broken}
 
 
 def _artifact(task: Task, arm: Arm) -> dict[str, Any] | None:

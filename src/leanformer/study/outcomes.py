@@ -10,7 +10,7 @@ from leanformer.study.graph import exports_of, trials_of
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.shipping import EXPORTED
 from leanformer.study.steps import ended_well
-from leanformer.study.training import PREDICTIONS
+from leanformer.study.training import PREDICTIONS, recipe, seed_that_ships
 from leanformer.study.trials import search_of
 from leanformer.tasks.base import Outcome
 
@@ -48,6 +48,8 @@ def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:
         directories,
         _bytes(prepared, directories) if len(answers) == len(trials) else None,
         _exports(prepared, name),
+        recipe(prepared, trials_of(prepared, name)[0]),
+        seed_that_ships(prepared, trials_of(prepared, name)),
     )
 
 

@@ -28,6 +28,7 @@ from leanformer.model.students import outline_of_student
 from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
 from leanformer.model.vocabulary import KEPT_SUBWORDS, target_parameters, target_vocabulary
 from leanformer.study.given_times import GivenTimes
+from leanformer.study.ledger import Ledger
 from leanformer.study.store import RunDirectory
 from leanformer.study.teaching import Teaching, lessons_of
 from leanformer.tasks.base import Task, open_task
@@ -213,6 +214,11 @@ class PreparedStudy:
             "baseline_files": files_signature(model),
             "baseline_content": content_signature(model),
         }
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What was seen of the test split in this run directory."""
+        return Ledger(self.directory.path, self.task.test_signature, self.study.accept.looks)
 
     @cached_property
     def student_plans(self) -> list[ResolvedPlan]:

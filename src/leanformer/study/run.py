@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from leanformer.config.base import STUDIES, Study
+from leanformer.config.base import BASELINE, STUDIES, Study
 from leanformer.config.reader import make_study, read_study
 from leanformer.core import bounds
 from leanformer.core.errors import LeanformerError, quoted
@@ -39,6 +39,7 @@ from leanformer.study.store import RunDirectory
 TRACKED = (
     "quality",
     "difference",
+    "recipe",
     "parameters",
     "flops_per_example",
     "train_seconds",
@@ -68,6 +69,14 @@ class StudyResult:
         """The candidate to ship, or ``baseline``; None where the baseline itself failed."""
         name: str | None = self._of_results("recommended")
         return name
+
+    @property
+    def verdict(self) -> str:
+        """``accept`` where a smaller model is recommended, ``reject`` where all are rejected, else ``undecided``."""
+        if self.recommended not in (None, BASELINE):
+            return "accept"
+        candidates = self._of_results("candidates")
+        return "reject" if all(row["decision"] == "reject" for row in candidates) else "undecided"
 
     def model(self) -> PreTrainedModel:
         """The recommended model, loaded.
@@ -145,6 +154,7 @@ def run(
         with Reporter(study.name, [*own, *trackers, *sinks]) as reporter:
             # 2. data and baseline, checked before anything is trained
             prepared = PreparedStudy(study, run_directory, reporter, jobs)
+            prepared.ledger.check_seeds(study.seeds)
             for note in prepared.task.notes:
                 reporter.say(f"{study.name}: {note}", style="dim")
             for warning in prepared.task.warnings:
@@ -160,7 +170,7 @@ def run(
             costs = Costing(prepared, outcomes).costs()
             # 5. decide
             here = environment(prepared.device, prepared.precision)
-            results = assemble(study, prepared.task, outcomes, costs, here, prepared.given_times)
+            results = assemble(study, prepared.task, outcomes, costs, here, prepared.ledger, prepared.given_times)
             run_directory.check()
             write_atomically(path / "results.json", to_json(results))
             reporter.wrote("results", path / "results.json")
@@ -178,7 +188,7 @@ def run(
 def _outcome(row: Mapping[str, Any]) -> dict[str, Any]:
     """A candidate's numbers for trackers."""
     values = flat({key: row[key] for key in TRACKED})
-    return {name: value for name, value in values.items() if name != "quality.per_seed"}  # its trials report these
+    return {name: value for name, value in values.items() if not name.endswith(".per_seed")}
 
 
 def _check_sinks(sinks: object) -> None:

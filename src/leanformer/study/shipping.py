@@ -15,14 +15,12 @@ from leanformer.core.json_files import read_sealed
 from leanformer.export.parity import ENOUGH
 from leanformer.export.run import Origin, Samples, decided_manifest, export_model
 from leanformer.model.students import load
-from leanformer.results.metrics import METRICS
 from leanformer.results.schema import rows_of
 from leanformer.runtime.loading import load as open_exported
 from leanformer.runtime.manifest import EXPORTED_MODEL, MANIFEST
-from leanformer.study.arms import best_seed
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import RecordedStep, Step, ended_well
-from leanformer.study.training import PREDICTIONS, Trial, is_scored_otherwise, score_again, scored
+from leanformer.study.training import PREDICTIONS, Trial, is_scored_otherwise, score_again, scored, seed_that_ships
 
 EXPORTED = "exported"
 """The exported directory, inside the step's."""
@@ -65,7 +63,7 @@ class ExportStep(RecordedStep):
         results = {trial.seed: trial.known_result(prepared) for trial in self.trials}
         if not all(ended_well(result) for result in results.values()):
             return None
-        best = best_seed(results, METRICS[prepared.study.accept.metric])
+        best = seed_that_ships(prepared, self.trials)
         return next(trial for trial in self.trials if trial.seed == best)
 
     def bring_up_to_date(self, prepared: PreparedStudy) -> None:

@@ -18,6 +18,9 @@ from leanformer.learn.checkpoint import going_on
 from leanformer.learn.losses import Loss
 from leanformer.learn.train import Trained, TrainingBatches, train
 from leanformer.model.students import load, save
+from leanformer.results.metrics import METRICS
+from leanformer.study.arms import best_seed
+from leanformer.study.ledger import recipe_of
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import TrainedStep, ended_well
 from leanformer.study.store import CHECKPOINT, differences
@@ -144,11 +147,30 @@ class Trial(TrainedStep):
             task = prepared.task_of(self.name)
             last = trained.epochs[-1] if trained.epochs else task.validate(model, last=True)
             result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
-            scores = _evaluated(prepared, self.name, model, directory)
-            result |= scores
-            measured = {f"test_{key}": value for key, value in scores.items() if isinstance(value, float)}
-            prepared.reporter.measured(self.title, measured)
+            # Nothing of it is shown until all planned trials have ended: what is seen earlier is a look of its own.
+            result |= _evaluated(prepared, self.name, model, directory)
         prepared.directory.finish(directory, result)
+
+
+def recipe(prepared: PreparedStudy, trial: Trial) -> str:
+    """What a trial's candidate is, whatever its name and seeds; the trial must be done."""
+    return recipe_of(read_sealed(trial.directory(prepared) / "settings.json"))
+
+
+def seed_that_ships(prepared: PreparedStudy, trials: Sequence[Trial]) -> int:
+    """The seed of the model of a candidate that ships: chosen on the validation split before the first look at the
+    test split, it stays chosen.
+
+    Args:
+        prepared: The study.
+        trials: The candidate's trials, which are done.
+    """
+    kept = prepared.ledger.ships(recipe(prepared, trials[0]))
+    if kept is not None:
+        return kept
+    results = {trial.seed: trial.known_result(prepared) for trial in trials}
+    good = {seed: result for seed, result in results.items() if ended_well(result)}
+    return best_seed(good or results, METRICS[prepared.study.accept.metric])
 
 
 def is_scored_otherwise(prepared: PreparedStudy, result: Mapping[str, Any]) -> bool:

@@ -32,6 +32,10 @@ MakeStep = Callable[[PreTrainedModel], TrainingStep]
 class Answers(Protocol):
     """A model's answers on the test split, example by example."""
 
+    @property
+    def signature(self) -> str:
+        """A hash of all answers: equal answers are nothing new to see."""
+
     def to_bytes(self) -> bytes:
         """The content of a parquet file with one row per example."""
 
@@ -134,6 +138,11 @@ class Task(ABC):
         Raises:
             LeanformerError: It is too small.
         """
+
+    @property
+    @abstractmethod
+    def test_signature(self) -> str:
+        """A hash of the test split by which it is known again, whatever the study's other settings are."""
 
     @abstractmethod
     def teaching_batches(self, multiple: int) -> TrainingBatches:
@@ -268,12 +277,20 @@ class Task(ABC):
         metric = METRICS[self.study.accept.metric]
         return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence)
 
-    def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
-        """Compares a candidate with the baseline; see ``judge.compare``."""
+    def compare(self, baseline: Outcome, candidate: Outcome, paired: bool = False) -> Comparison:
+        """Compares a candidate with the baseline; see ``judge.compare``.
+
+        Args:
+            baseline: The baseline's outcome.
+            candidate: The candidate's.
+            paired: Whether each training belongs to the baseline's of the same seed, as a student's to its teacher's.
+        """
         accept = self.study.accept
         metric = METRICS[accept.metric]
+        if paired:
+            baseline = Outcome({seed: baseline.answers[seed] for seed in candidate.answers})
         arms = (baseline.statistics(metric), candidate.statistics(metric))
-        return judge.compare(metric, *arms, accept.max_drop, accept.confidence)
+        return judge.compare(metric, *arms, accept.max_drop, accept.confidence, paired=paired)
 
     @abstractmethod
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:

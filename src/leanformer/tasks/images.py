@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 from leanformer.config.images import ImageStudy
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import write_atomically
+from leanformer.core.signatures import content_signature
 from leanformer.core.warning import StudyWarning
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.image_files import Resizing
@@ -140,6 +142,14 @@ class ImageClassification(Task):
                     f"{where}: the images have {tokens} tokens, and the block at {name} reads {limit}; give it "
                     f"max_length {tokens} or more"
                 )
+
+    @cached_property
+    def test_signature(self) -> str:
+        """Of the files and of the test images' classes in order: another size or preparation leaves the split as is."""
+        source = self.study.data.source
+        labels = np.ascontiguousarray(self.data.test.labels.cpu().numpy(), dtype=np.int64)
+        identity = f"{content_signature(source) or source} {', '.join(self.data.classes)} ".encode()
+        return hashlib.sha256(identity + labels.tobytes()).hexdigest()
 
     def teaching_batches(self, multiple: int) -> ImageBatches:
         return replace(self.batches, batch_size=self.batches.batch_size * multiple)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -244,6 +245,11 @@ class Translation(WritingTask):
             references, self._test.targets, limits, self.tokenizer, self._metric, self.scoring, fitting
         )
         self.warnings = [*self.warnings, *found]
+
+    @cached_property
+    def test_signature(self) -> str:
+        texts = "\0".join((*self.data.test.sources, *self.data.test.targets))
+        return hashlib.sha256(texts.encode(errors="surrogatepass")).hexdigest()
 
     def teaching_batches(self, multiple: int) -> TextBatches:
         return self._batches(self._train, self.study.train.batch_tokens * multiple, self._train_view)

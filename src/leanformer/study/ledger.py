@@ -1,0 +1,280 @@
+"""The ledger of a run directory: what was seen of each test split, so that the error of all looks stays as promised.
+
+A look is a report with new outcomes on a test split. The ledger knows the candidates and seeds that were ever evaluated
+there, what was accepted at which look, and which seed's model ships, which is chosen before the first look and stays
+chosen (docs/decisions.md, "Looks").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from leanformer.core.errors import LeanformerError
+from leanformer.core.files import write_atomically
+from leanformer.core.json_files import DamagedError, read_sealed, sealed
+from leanformer.core.warning import StudyWarning
+from leanformer.decide.looks import Look
+
+FILE = "ledger.json"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a report sees of a test split.
+
+    Args:
+        outcomes: SHA-256 of the answers of each model.
+        candidates: Statement (``artifact`` or ``recipe``) -> name -> the identity of what is decided on: its recipe, as
+            ``recipe_of`` gives it, and in what form it ships. Those that failed count too.
+        seeds: The seeds of all models.
+        accept: Metric, margin and confidence.
+    """
+
+    outcomes: Sequence[str]
+    candidates: Mapping[str, Mapping[str, str]]
+    seeds: Sequence[int]
+    accept: Mapping[str, Any]
+
+
+class Ledger:
+    """What was seen of one test split in one run directory.
+
+    Args:
+        directory: The run directory.
+        split: The SHA-256 of the test split.
+        planned: The looks that the study plans.
+
+    Raises:
+        LeanformerError: The ledger is damaged, or another number of looks was planned before the first.
+    """
+
+    def __init__(self, directory: Path, split: str, planned: int) -> None:
+        self._path = directory / FILE
+        self._split = split
+        self._planned = planned
+        self._splits = _read(self._path)
+        first = self._looks[0] if self._looks else None
+        if first is not None and self._page["planned"] != planned:
+            raise LeanformerError(
+                f"accept.looks: {planned}, and {self._page['planned']} looks were planned before the first look at "
+                f"this test split ({first['date']}); the number cannot change after results were seen: put it back"
+            )
+
+    @property
+    def _page(self) -> dict[str, Any]:
+        return self._splits.setdefault(
+            self._split, {"planned": self._planned, "looks": [], "ships": {}, "accepted": []}
+        )
+
+    @property
+    def _looks(self) -> list[dict[str, Any]]:
+        looks: list[dict[str, Any]] = self._page["looks"]
+        return looks
+
+    @property
+    def taken(self) -> int:
+        """Looks that were taken so far."""
+        return len(self._looks)
+
+    def check_seeds(self, seeds: Iterable[int]) -> None:
+        """Refuses a study that leaves out seeds that were evaluated: dropping some after results were seen is a choice.
+
+        Raises:
+            LeanformerError: It names the seeds.
+        """
+        known = sorted({seed for look in self._looks for seed in look["seeds"]} - set(seeds))
+        if known:
+            which = f"seed {known[0]} was" if len(known) == 1 else f"seeds {', '.join(map(str, known))} were"
+            raise LeanformerError(
+                f"seeds: {which} evaluated on this test split at an earlier look, and every seed that was evaluated "
+                "stays in the analysis; put it back, or test the model on new data (leanformer confirm)"
+            )
+
+    def ships(self, recipe: str) -> int | None:
+        """The seed whose model ships; None where none was chosen yet."""
+        seed: int | None = self._page["ships"].get(recipe)
+        return seed
+
+    def keep_ships(self, seeds: Mapping[str, int]) -> None:
+        """Keeps the seeds whose models ship, chosen on the validation split; those that were chosen before stay.
+
+        Args:
+            seeds: Recipe -> seed.
+        """
+        self._page["ships"] = {**seeds, **self._page["ships"]}
+        self._write()
+
+    def look(self, seen: Seen) -> int:
+        """Records a look where there are outcomes that nobody has seen, before they are shown to anybody.
+
+        Returns:
+            The number of this look: that of the last one where nothing is new.
+        """
+        known = {outcome for look in self._looks for outcome in look["outcomes"]}
+        new = [outcome for outcome in seen.outcomes if outcome not in known]
+        if new or not self._looks:
+            self._looks.append(
+                {
+                    "date": datetime.now(UTC).date().isoformat(),
+                    "outcomes": new,
+                    "candidates": {statement: dict(names) for statement, names in seen.candidates.items()},
+                    "seeds": list(seen.seeds),
+                    "accept": dict(seen.accept),
+                }
+            )
+        else:  # the same outcomes, perhaps with another margin or under other names
+            last = self._looks[-1]
+            for statement, names in seen.candidates.items():
+                last["candidates"][statement] = {**last["candidates"].get(statement, {}), **names}
+        self._write()
+        return self.taken
+
+    def for_statement(self, statement: str, names: Mapping[str, str], compared: int, accept: Mapping[str, Any]) -> Look:
+        """What the decisions of this look have to account for.
+
+        Args:
+            statement: ``artifact`` or ``recipe``.
+            names: Name -> identity, of what is decided on now.
+            compared: How many of these have a comparison.
+            accept: Metric, margin and confidence: only what was accepted with the same counts.
+        """
+        accepted = {
+            entry["candidate"]: entry["look"]
+            for entry in self._page["accepted"]
+            if entry["statement"] == statement and entry["accept"] == dict(accept)
+        }
+        return Look(
+            number=self.taken,
+            planned=self._planned,
+            others=len(self.evaluated(statement)) - compared,
+            accepted={name: accepted[candidate] for name, candidate in names.items() if candidate in accepted},
+        )
+
+    def keep_accepted(self, statement: str, candidates: Iterable[str], accept: Mapping[str, Any]) -> None:
+        """Keeps what was accepted at this look: it stays accepted.
+
+        Args:
+            statement: ``artifact`` or ``recipe``.
+            candidates: The identities of what is accepted, that of earlier looks too.
+            accept: Metric, margin and confidence.
+        """
+        known = {
+            entry["candidate"]
+            for entry in self._page["accepted"]
+            if entry["statement"] == statement and entry["accept"] == dict(accept)
+        }
+        self._page["accepted"] += [
+            {"statement": statement, "candidate": candidate, "look": self.taken, "accept": dict(accept)}
+            for candidate in candidates
+            if candidate not in known
+        ]
+        self._write()
+
+    def evaluated(self, statement: str) -> set[str]:
+        """What was ever evaluated on this split for a statement."""
+        return {name for look in self._looks for name in look["candidates"].get(statement, {}).values()}
+
+    def history(self) -> list[dict[str, Any]]:
+        """One entry for each look: its date, its candidates' names, seeds and margin."""
+        return [
+            {
+                "number": number,
+                "date": look["date"],
+                "candidates": list(look["candidates"]["artifact"]),
+                "seeds": look["seeds"],
+                "max_drop": look["accept"]["max_drop"],
+            }
+            for number, look in enumerate(self._looks, 1)
+        ]
+
+    def changes(self, accept: Mapping[str, Any]) -> list[StudyWarning]:
+        """What was changed after results were seen.
+
+        Args:
+            accept: Metric, margin and confidence as they are now.
+        """
+        if not self._looks:
+            return []
+        first, now = self._looks[0], set(self._looks[-1]["candidates"]["artifact"].values())
+        changed = [
+            f"accept.{key} was {first['accept'][key]} and is {value}"
+            for key, value in accept.items()
+            if first["accept"][key] != value
+        ]
+        before = {name for look in self._looks[:-1] for name in look["candidates"]["artifact"].values()}
+        if before:
+            seeds = len(set(self._looks[-1]["seeds"]) - set(first["seeds"]))
+            for count, what in ((len(now - before), "candidates joined"), (seeds, "seeds joined")):
+                if count:
+                    changed.append(f"{count} {what}" if count > 1 else f"one {what.replace('s joined', ' joined')}")
+        if not changed:
+            return []
+        sentence = (
+            f"after results on this test split were seen, {', '.join(changed)}; margins promise what they say where "
+            "they were chosen before (candidates and seeds that join are accounted for)"
+        )
+        return [StudyWarning("changed-after-look", sentence, len(changed))]
+
+    def elsewhere(self) -> list[StudyWarning]:
+        """Other run directories beside this one in which the same test split was looked at."""
+        found = []
+        for path in sorted(self._path.parent.parent.glob(f"*/{FILE}")):
+            if path.parent.resolve() == self._path.parent.resolve():
+                continue
+            try:
+                page = _read(path).get(self._split)
+            except LeanformerError:
+                continue  # it is not ours to repair
+            if page is not None and page["looks"]:
+                found.append((path.parent, len(page["looks"])))
+        if not found:
+            return []
+        places = ", ".join(f"{path} ({looks} look{'s' if looks > 1 else ''})" for path, looks in found[:3])
+        sentence = (
+            f"the same test split was looked at in other run directories: {places}; their candidates do not count in "
+            "the correction here: decide in one run directory, or on new data (leanformer confirm)"
+        )
+        return [StudyWarning("looked-at-elsewhere", sentence, len(found))]
+
+    def _write(self) -> None:
+        write_atomically(self._path, sealed({"splits": self._splits}))
+
+
+def recipe_of(settings: Mapping[str, Any]) -> str:
+    """What a candidate is, whatever its name: a hash of its trial's settings without seeds.
+
+    Args:
+        settings: The settings of one of its trials.
+    """
+
+    def without_seeds(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: without_seeds(inner) for key, inner in value.items() if key != "seed"}
+        return [without_seeds(inner) for inner in value] if isinstance(value, list) else value
+
+    return hashlib.sha256(json.dumps(without_seeds(settings)).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The pages of a ledger, by the SHA-256 of their test splits.
+
+    Raises:
+        LeanformerError: It is damaged: what was seen is not known then.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = read_sealed(path, required=True)
+    except DamagedError as error:
+        raise LeanformerError(
+            f"{error}; it records what was seen of the test split: put back a copy, or start in a new run directory "
+            "with new test data"
+        ) from None
+    splits: dict[str, Any] = content["splits"]
+    return splits
