@@ -36,6 +36,9 @@ CODES: dict[str, str] = {
     "unknown-letters": "the tokenizer does not know letters of many references, which no translation can reach",
     "lossy-tokenizer": "the tokenizer changes texts, so that a perfect translation scores below 99",
     "lossy-normalizer": "the tokenizer removes letters or accents, also from the references that are scored",
+    # groups
+    "few-groups": "the test split has so few groups that its intervals are rough",
+    "shared-groups": "groups have examples in two splits",
     # models
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""

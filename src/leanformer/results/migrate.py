@@ -81,6 +81,8 @@ def _to_4(content: dict[str, Any]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     in_row: dict[str, Any] = {}
     content = {**whole, **content}
+    if isinstance(content.get("data"), dict):
+        content["data"] = {"groups": None, **content["data"]}
     if isinstance(content.get("baseline"), dict):
         content["baseline"] = {**in_row, **content["baseline"]}
     if isinstance(content.get("candidates"), list):
