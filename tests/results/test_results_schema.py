@@ -69,6 +69,12 @@ def test_migrating_leaves_the_content_alone() -> None:
     assert [(change["removed"], change["added"]) for change in changes] == [(0, 0)] * len(changes)
 
 
+def test_files_of_earlier_versions_have_no_groups(tmp_path: Path) -> None:
+    content = example_results()
+    del content["data"]["groups"]
+    assert read(content, tmp_path)["data"]["groups"] is None
+
+
 @pytest.mark.parametrize("version", [0, 4, True, "2", None, 2.5])
 def test_files_of_other_versions_are_refused(version: object, tmp_path: Path) -> None:
     with pytest.raises(

@@ -212,7 +212,7 @@ def shared_groups(groups: Mapping[str, Iterable[str]]) -> list[StudyWarning]:
     """
     own = {role: set(names) for role, names in groups.items()}
     warnings = []
-    for first, second in combinations(("train", "validation", "test"), 2):
+    for first, second in combinations([role for role in ("train", "validation", "test") if role in own], 2):
         if both := sorted(own[first] & own[second]):
             named = ", ".join(map(repr, both[:SHOWN]))
             sentence = (

@@ -335,5 +335,5 @@ def load_text(config: TextDataConfig) -> TextData:
     # 4. Look for what makes results misleading.
     found += [leak_warning(divided["train"], divided[role], role) for role in ("validation", "test")]
     found.append(untranslated_warning(divided))
-    found += shared_groups({role: pairs.groups or () for role, pairs in divided.items()})
+    found += shared_groups({role: pairs.groups for role, pairs in divided.items() if pairs.groups is not None})
     return TextData(divided["train"], divided["validation"], divided["test"], tuple(notes), tuple(present(found)))
