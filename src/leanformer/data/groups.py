@@ -28,7 +28,7 @@ FEWEST = 2
 """Fewest groups of a test split: one group has no variance."""
 FEW = 10
 """Test groups below which there is a warning: the spread between so few of them is hardly known."""
-DRAWS = 50
+DRAWS = 100
 """Divisions among which the one with the most fitting sizes is taken."""
 SHOWN = 3  # names that a message lists
 
