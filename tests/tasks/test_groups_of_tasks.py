@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from image_files import random_image
 
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
-from leanformer.tasks.base import Task, open_task
+from leanformer.measure.quality import Predictions
+from leanformer.measure.translation import Translations
+from leanformer.tasks.base import Outcome, Task, open_task
 
 MEASURE = {"device": "cpu", "threads": 1}
 
@@ -86,6 +89,36 @@ def test_answers_and_results_have_the_groups_of_test_examples(task: str, tmp_pat
     assert [sorted(set(named)).index(name) for name in named] == made.test_groups.tolist()
     path.write_bytes(made.read_answers(path).to_bytes())  # as when answers are scored again
     assert pq.read_table(path)["group"].to_pylist() == named
+
+
+@pytest.mark.parametrize("task", ["images", "translation"])
+def test_intervals_and_decisions_count_groups(task: str, tmp_path: Path) -> None:
+    if task == "images":
+        made = photos(tmp_path / "photos", 40, group={"pattern": r"object\d+"}, test_fraction=0.5)
+    else:
+        made = pairs(tmp_path / "pairs.tsv", 24, group="document", test_fraction=0.5)
+    assert made.test_groups is not None
+    answers = made.evaluate(made.make_baseline(0).eval())
+    right = made.test_groups % 3 > 0  # a model is right on all of a group, or on none
+    better: Any
+    worse: Any
+    if isinstance(answers, Predictions):
+        better = replace(answers, predictions=np.where(right, answers.labels, 1 - answers.labels))
+        worse = replace(answers, predictions=np.where(right & (made.test_groups % 4 > 0), answers.labels, -1))
+    else:
+        assert isinstance(answers, Translations)
+        texts = np.array(answers.references)
+        better = replace(answers, hypotheses=tuple(np.where(right, texts, "etwas anderes ist hier").tolist()))
+        worse = replace(
+            answers, hypotheses=tuple(np.where(right & (made.test_groups % 4 > 0), texts, "nichts").tolist())
+        )
+    baseline, candidate = Outcome({0: better}), Outcome({0: worse})
+    quality, comparison = made.quality(baseline), made.compare(baseline, candidate)
+    made.test_groups = None
+    assert quality.high - quality.low > 1.2 * (made.quality(baseline).high - made.quality(baseline).low)
+    alone = made.compare(baseline, candidate)
+    width, of_examples = (found.difference.high - found.difference.low for found in (comparison, alone))
+    assert width > 1.2 * of_examples
 
 
 def test_without_groups_each_example_stands_for_itself(tmp_path: Path) -> None:

@@ -289,14 +289,14 @@ class Task(ABC):
     def quality(self, outcome: Outcome) -> Quality:
         """Mean quality over the seeds, with its interval, in the study's metric."""
         metric = METRICS[self.study.accept.metric]
-        return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence)
+        return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence, self.test_groups)
 
     def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
         """Compares a candidate with the baseline; see ``judge.compare``."""
         accept = self.study.accept
         metric = METRICS[accept.metric]
         arms = (baseline.statistics(metric), candidate.statistics(metric))
-        return judge.compare(metric, *arms, accept.max_drop, accept.confidence)
+        return judge.compare(metric, *arms, accept.max_drop, accept.confidence, groups=self.test_groups)
 
     @abstractmethod
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:

@@ -472,7 +472,7 @@ class Translation(WritingTask):
     def _score(self, metric: Metric, outcome: Outcome) -> Quality | SeedScores:
         trainings = outcome.statistics(metric)
         if metric.judges:
-            return judge.quality(metric, trainings, self.study.accept.confidence)
+            return judge.quality(metric, trainings, self.study.accept.confidence, self.test_groups)
         per_seed = [metric.of(training) for training in trainings]
         return SeedScores(mean=float(np.mean(per_seed)), per_seed=per_seed)
 
