@@ -181,6 +181,7 @@ def example_results(seeds: int = 3, classes: int = 10) -> dict[str, Any]:
             "train": 970,
             "validation": 108,
             "test": TEST,
+            "groups": None,
             "classes": [str(number) for number in range(classes)],
             "channels": 1,
             "height": 8,
@@ -583,6 +584,7 @@ def translation_results(seeds: int = 3) -> dict[str, Any]:
             "train": 29_000,
             "validation": 1_014,
             "test": 1_000,
+            "groups": None,
             "notes": ["tokenizer: 8,000 subwords"],
         },
         "signatures": {

@@ -315,6 +315,14 @@ WRONG_STUDIES: dict[str, tuple[str, list[str]]] = {
         ["finetune.teacher_beam does nothing", "the data's"],
     ),
     "a subset of what is built in": (f"{MINIMAL}data: {{subset: a}}", ["data.subset does nothing", "built in"]),
+    "groups of built-in images": (f"{MINIMAL}data: {{group: writer}}", ["data.group does nothing", "built in"]),
+    "groups of built-in text": (f"{TEXT}data: {{group: talk}}", ["data.group does nothing", "built in"]),
+    "groups by nothing": (f"{MINIMAL}data: {{source: a, group: {{}}}}", ["data.group", "one of column and pattern"]),
+    "groups by a number": (f"{MINIMAL}data: {{source: a, group: 3}}", ["data.group", "not 3"]),
+    "groups by a broken pattern": (
+        f"{MINIMAL}data: {{source: a, group: {{pattern: '('}}}}",
+        ["data.group.pattern: '(' is no regular expression"],
+    ),
     "a column of what is built in": (f"{MINIMAL}data: {{label_column: a}}", ["data.label_column does nothing"]),
     "numbers of a file": (
         f"{TEXT}data: {{source: pairs.tsv, numbers: {{train: 5}}}}",

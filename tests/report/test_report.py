@@ -251,6 +251,14 @@ def test_table_says_that_one_seed_speaks_of_one_pair() -> None:
     assert "one trained pair" in " ".join(printed(example_results(seeds=1)).split())
 
 
+def test_table_and_page_say_how_many_groups_there_are() -> None:
+    results = example_results()
+    assert "groups" not in printed(results)
+    results["data"]["groups"] = 1_234
+    assert "719 test examples in 1,234 groups" in " ".join(printed(results).split())
+    assert "719 test examples (in 1,234 groups), 10 classes" in render(results)
+
+
 def test_table_reads_no_markup_in_names() -> None:
     results = example_results()
     results["candidates"][0]["name"] = "[red]x[/red]"

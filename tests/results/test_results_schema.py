@@ -45,6 +45,7 @@ def test_a_file_of_version_1_keeps_all_that_it_says(name: str, tmp_path: Path) -
     assert {key: value for key, value in migrated.items() if key not in ("version", "baseline", "candidates")} == {
         **{key: value for key, value in content.items() if key not in ("baseline", "candidates")},
         "shipped": None,
+        "data": {"groups": None, **content["data"]},
     }
     path = page.write_report(tmp_path)
     assert content["recommendation"] in path.read_text(encoding="utf-8")
@@ -67,6 +68,12 @@ def test_migrating_leaves_the_content_alone() -> None:
     changes = migrate(content, 1)["baseline"]["changes"]
     assert content == before
     assert [(change["removed"], change["added"]) for change in changes] == [(0, 0)] * len(changes)
+
+
+def test_files_of_earlier_versions_have_no_groups(tmp_path: Path) -> None:
+    content = example_results()
+    del content["data"]["groups"]
+    assert read(content, tmp_path)["data"]["groups"] is None
 
 
 @pytest.mark.parametrize("version", [0, 4, True, "2", None, 2.5])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-)
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from leanformer.config.base import STUDIES, AcceptConfig, BaselineConfig, DataConfig, Study, TrainConfig
+from leanformer.core.errors import quoted
 from leanformer.core.fields import (
     OPERATIONAL,
     Batch,
@@ -19,11 +19,36 @@ from leanformer.core.fields import (
     Mean,
     Name,
     Pixels,
+    Section,
     Text,
     Whole,
     no_repeats,
 )
 from leanformer.results.metrics import AnswerKind, judging
+
+
+def _is_expression(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{quoted(pattern)} is no regular expression: {error}") from None
+    return pattern
+
+
+class ImageGroupConfig(Section):
+    """What says which images belong together: a column, or a part of their files' names."""
+
+    column: Name | None = None
+    """A column of texts or whole numbers, such as a patient's number; ``group: patient`` is short for it."""
+    pattern: Annotated[Text, AfterValidator(_is_expression)] | None = None
+    """A regular expression, searched for in each image's path below the source: its first group in brackets, or all
+    that it matches, is the group."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> ImageGroupConfig:
+        if (self.column is None) == (self.pattern is None):
+            raise ValueError("give one of column and pattern")
+        return self
 
 
 class ImageDataConfig(DataConfig):
@@ -37,6 +62,11 @@ class ImageDataConfig(DataConfig):
     """The hub data set's configuration name, where it has several."""
     image_column: Name | None = None
     label_column: Name | None = None
+    group: Annotated[
+        ImageGroupConfig | None, BeforeValidator(lambda value: {"column": value} if isinstance(value, str) else value)
+    ] = None
+    """Which images depend on each other, such as photos of one object: splits keep groups whole, and intervals count
+    groups. By default each image is a group of its own."""
     channels: Annotated[Literal[1, 3] | None, Whole] = None
     """1 converts to grey, 3 to color; by default as the data are (grey stays grey)."""
     image_size: Pixels | tuple[Pixels, Pixels] | None = None
@@ -63,7 +93,7 @@ class ImageDataConfig(DataConfig):
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
         if self.source == self.built_in:
-            for key in ("subset", "image_column", "label_column"):
+            for key in ("subset", "image_column", "label_column", "group"):
                 if getattr(self, key) is not None:
                     yield f"data.{key}", f"{self.built_in} is built in and has none"
 

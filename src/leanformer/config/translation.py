@@ -78,6 +78,10 @@ class TextDataConfig(DataConfig):
     source_language: Language = "de"
     target_language: Language = "en"
     """Language codes; also the names of the columns, of the files' endings, or of the columns in ``translation``."""
+    group: Name | None = None
+    """What says which sentences depend on each other, such as those of one document: a column of a table, the ending of
+    a third aligned plain file, the type of a property in a translation memory, or ``talk`` in an IWSLT archive. Splits
+    keep groups whole, and intervals count groups. By default each pair is a group of its own."""
     numbers: NumberWordsConfig = NumberWordsConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     max_tokens: Length = 128
@@ -97,8 +101,9 @@ class TextDataConfig(DataConfig):
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
         if self.source == self.built_in:
-            if self.subset is not None:
-                yield "data.subset", f"{self.built_in} is built in and has none"
+            for key in ("subset", "group"):
+                if getattr(self, key) is not None:
+                    yield f"data.{key}", f"{self.built_in} is built in and has none"
             for key in ("validation_fraction", "test_fraction"):
                 if getattr(self, key) != type(self).model_fields[key].default:
                     yield f"data.{key}", f"{self.built_in} has splits of its own; data.numbers sets their sizes"

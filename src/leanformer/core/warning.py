@@ -39,6 +39,9 @@ CODES: dict[str, str] = {
     # decisions
     "changed-after-look": "margin, seeds or candidates were changed after results on the test split were seen",
     "looked-at-elsewhere": "the same test split was looked at in another run directory beside this one",
+    # groups
+    "few-groups": "the test split has so few groups that its intervals are rough",
+    "shared-groups": "groups have examples in two splits",
     # models
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""

@@ -107,7 +107,8 @@ def find_columns(features: datasets.Features, config: ImageDataConfig) -> tuple[
         )
     label = config.label_column
     if label is None:
-        fitting = [name for name, feature in features.items() if name != image and _is_label_feature(feature)]
+        others = {image, config.group.column if config.group else None}
+        fitting = [name for name, feature in features.items() if name not in others and _is_label_feature(feature)]
         marked = [name for name in fitting if isinstance(features[name], datasets.ClassLabel)]
         floats = [name for name, feature in features.items() if _is_float_feature(feature)]
         if not fitting and floats:

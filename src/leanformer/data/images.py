@@ -14,10 +14,15 @@ from typing import Protocol
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from leanformer.config.images import ImageDataConfig
+from leanformer.core.errors import LeanformerError
+from leanformer.core.paths import source_path
 from leanformer.core.warning import StudyWarning
+from leanformer.data.groups import column_groups, pattern_groups, shared_groups
+from leanformer.data.hub import SourceSplit
 from leanformer.data.image_files import ImageForm, MisfitError, Resizing
 from leanformer.data.image_sources import find_columns, open_source
 from leanformer.data.labels import match_head, read_labels
@@ -77,6 +82,7 @@ class ImageData:
         storage: ``memory`` or ``stream``.
         notes: in words: which columns were found, which splits were made, how the images are stored and why.
         warnings: what the reader of the results has to know of these images.
+        test_groups: the name of each test image's group; None where each stands for itself.
     """
 
     train: ImageSplit
@@ -92,6 +98,7 @@ class ImageData:
     storage: str
     notes: tuple[str, ...]
     warnings: tuple[StudyWarning, ...] = ()
+    test_groups: tuple[str, ...] | None = None
 
 
 def load_images(
@@ -129,8 +136,13 @@ def load_images(
 
     # 2. Check the labels and divide the examples.
     labels = read_labels(sources, label_column)
-    splits, split_notes = make_splits(labels.numbers, config)
+    groups = None if config.group is None else _read_groups(sources, image_column, label_column, config)
+    splits, split_notes = make_splits(labels.numbers, config, groups)
     notes += split_notes
+    own_groups = {} if groups is None else {role: groups[own.source_split][own.rows] for role, own in splits.items()}
+    if own_groups:
+        counts = ", ".join(f"{len(set(own)):,} ({role})" for role, own in own_groups.items())
+        notes.append(f"groups: {counts}")
     if head is not None:  # after the split: a model must not change which examples are tested
         labels, head_note = match_head(labels, head[1], head[0])
         notes += [head_note] if head_note else []
@@ -139,7 +151,12 @@ def load_images(
         for role, split in splits.items()
     }
 
-    warnings = [*opened.warnings, *labels.warnings, *_untrained_classes(own_labels, labels.classes)]
+    warnings = [
+        *opened.warnings,
+        *labels.warnings,
+        *_untrained_classes(own_labels, labels.classes, "data.train_limit" if groups is None else "the division"),
+        *shared_groups(own_groups),
+    ]
 
     # 3. Settle one form for all images, keep them in memory or stream them, and look at each.
     readers = {
@@ -176,18 +193,49 @@ def load_images(
         storage="stream" if settled.pixels is None else "memory",
         notes=tuple(notes),
         warnings=tuple(warnings),
+        test_groups=tuple(own_groups["test"]) if own_groups else None,
     )
 
 
-def _untrained_classes(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[StudyWarning]:
-    """The warning about classes that ``train_limit`` leaves without a training example, and that are tested."""
+def _read_groups(
+    sources: Mapping[str, SourceSplit], image_column: str, label_column: str, config: ImageDataConfig
+) -> dict[str, NDArray[np.object_]]:
+    """The name of each image's group, (n,), for each split of the source by its role.
+
+    Raises:
+        LeanformerError: There are none where the study says, or an image has none.
+    """
+    group = config.group
+    assert group is not None
+    found = {}
+    for role, split in sources.items():
+        if group.pattern is not None:
+            names: Sequence[str | None] = pattern_groups(split, image_column, group.pattern, source_path(config.source))
+        else:
+            assert group.column is not None
+            if group.column == label_column:
+                raise LeanformerError(
+                    f"data.group: column {label_column!r} holds the classes; groups are examples that were taken "
+                    "together, such as photos of one object"
+                )
+            names = column_groups(split, group.column, "; or give a pattern of file names, {pattern: ...}")
+            if None in names:
+                place = split.place(names.index(None), group.column)
+                raise LeanformerError(f"data.group: {place}: this image has no group; every image needs one")
+        found[role] = np.array(names, object)
+    return found
+
+
+def _untrained_classes(labels: Mapping[str, Tensor], classes: Sequence[str], cause: str) -> list[StudyWarning]:
+    """The warning about classes that a limit or a division leaves without a training example, and that are tested."""
     tested = torch.cat([labels["validation"], labels["test"]]).unique()
     lost = tested[~torch.isin(tested, labels["train"])].tolist()
     if not lost:
         return []
+    remedy = "give a larger limit" if cause == "data.train_limit" else "give such a class more groups"
     sentence = (
-        f"classes that data.train_limit leaves without a training example, and that are tested: {len(lost):,} of "
-        f"{len(classes):,}, such as {classes[lost[0]]!r}; give a larger limit"
+        f"classes that {cause} leaves without a training example, and that are tested: {len(lost):,} of "
+        f"{len(classes):,}, such as {classes[lost[0]]!r}; {remedy}"
     )
     return [StudyWarning("empty-class", sentence, len(lost))]
 

@@ -52,7 +52,7 @@ def read_iwslt(directory: Path, languages: tuple[str, str]) -> tuple[dict[str, S
         languages: source and target.
 
     Returns:
-        ``{role: pairs}`` of what is there, and in words which files were read.
+        ``{role: pairs}`` of what is there, each pair in the group of its talk, and in words which files were read.
 
     Raises:
         LeanformerError: for files of other languages only, a missing partner, damaged files, and talks or sentences
@@ -72,7 +72,11 @@ def read_iwslt(directory: Path, languages: tuple[str, str]) -> tuple[dict[str, S
         sides = [(_read_tagged if role == "train" else _read_xml)(file) for file in files]
         pairs = _align(files, sides)
         before = splits.get(role, SentencePairs((), ()))
-        splits[role] = SentencePairs(before.sources + pairs.sources, before.targets + pairs.targets)
+        splits[role] = SentencePairs(
+            before.sources + pairs.sources,
+            before.targets + pairs.targets,
+            (*(before.groups or ()), *(pairs.groups or ())),
+        )
         notes.append(f"{name.format('*')}: {len(sides[0]):,} talks, {len(pairs):,} pairs ({role})")
     return splits, notes
 
@@ -139,6 +143,7 @@ def _align(files: list[Path], sides: list[list[_Talk]]) -> SentencePairs:
     """The pairs of two files, talk by talk and sentence by sentence."""
     sources: list[str] = []
     targets: list[str] = []
+    talks: list[str] = []
     for count, (source, target) in enumerate(zip(*sides, strict=False), start=1):
         if source.name != target.name:
             raise LeanformerError(
@@ -152,11 +157,12 @@ def _align(files: list[Path], sides: list[list[_Talk]]) -> SentencePairs:
             )
         sources += source.sentences.values()
         targets += (target.sentences[number] for number in source.sentences)
+        talks += [source.name or f"{files[0].name}, talk {count}"] * len(source.sentences)
     if len(sides[0]) != len(sides[1]):
         raise LeanformerError(
             f"{files[0]} has {len(sides[0]):,} talks, but {files[1]} has {len(sides[1]):,}; both must hold the same"
         )
-    return SentencePairs(tuple(sources), tuple(targets))
+    return SentencePairs(tuple(sources), tuple(targets), tuple(talks))
 
 
 def _as_number(number: str) -> tuple[int, str]:

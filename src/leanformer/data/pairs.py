@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from leanformer.config.translation import TextDataConfig
 from leanformer.core.errors import LeanformerError
+from leanformer.data.groups import check_enough, divide_groups
 
 FEWEST_TESTED = 2
 """Fewest sentences of a test split: samples drawn from a single one have no variance."""
@@ -24,10 +27,14 @@ class SentencePairs:
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+    """The name of each pair's group, such as its document; None where each pair stands for itself."""
 
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.targets):
             raise ValueError(f"{len(self.sources)} sources, but {len(self.targets)} targets")
+        if self.groups is not None and len(self.groups) != len(self.sources):
+            raise ValueError(f"{len(self.sources)} pairs, but {len(self.groups)} groups")
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -35,7 +42,11 @@ class SentencePairs:
     def select(self, rows: Iterable[int]) -> SentencePairs:
         """The pairs of these rows, in their order."""
         rows = list(rows)
-        return SentencePairs(tuple(self.sources[row] for row in rows), tuple(self.targets[row] for row in rows))
+        return SentencePairs(
+            tuple(self.sources[row] for row in rows),
+            tuple(self.targets[row] for row in rows),
+            None if self.groups is None else tuple(self.groups[row] for row in rows),
+        )
 
     def without(self, rows: Iterable[int]) -> SentencePairs:
         """The pairs but for these rows."""
@@ -45,7 +56,11 @@ class SentencePairs:
 
 def clean_pairs(pairs: SentencePairs) -> tuple[SentencePairs, int]:
     """The pairs without outer white space and line breaks, and how many with an empty side were left out."""
-    cleaned = SentencePairs(tuple(map(_one_line, pairs.sources)), tuple(map(_one_line, pairs.targets)))
+    cleaned = SentencePairs(
+        tuple(map(_one_line, pairs.sources)),
+        tuple(map(_one_line, pairs.targets)),
+        None if pairs.groups is None else tuple(map(_one_line, pairs.groups)),
+    )
     kept = [row for row, (source, target) in enumerate(_rows(cleaned)) if source and target]
     return cleaned.select(kept), len(pairs) - len(kept)
 
@@ -66,7 +81,8 @@ def divide_pairs(
 
     First the test split (``test_fraction`` of the distinct source sentences, each with all its translations), then the
     validation split (``validation_fraction`` of the rest), then the limits; so a sentence that is set aside is never
-    one that is trained on. All choices are drawn with ``split_seed``.
+    one that is trained on. Where pairs have groups, whole groups are set aside instead, nearest to that fraction of the
+    pairs; limits draw pairs, so that as many groups as possible stay. All choices are drawn with ``split_seed``.
 
     Args:
         splits: each split by its role; ``train`` is there, the others may be.
@@ -75,7 +91,7 @@ def divide_pairs(
         All three, and in words what was done.
 
     Raises:
-        LeanformerError: when a split is empty, in the source or after the division.
+        LeanformerError: when a split is empty, in the source or after the division; when there are too few groups.
     """
     divided = dict(splits)
     notes: list[str] = []
@@ -84,16 +100,30 @@ def divide_pairs(
             raise LeanformerError(f"data.source {config.source}: the {role} split is empty; it needs sentence pairs")
     if problem := _too_few(divided):
         raise LeanformerError(f"data.source {config.source}: {problem}")
-    for role, key in (("test", "test_fraction"), ("validation", "validation_fraction")):
-        if role in divided:
-            continue
+    missing = [role for role in ("test", "validation") if role not in divided]
+    if divided["train"].groups is not None:
+        check_enough(divided["train"].groups, missing)
+    for role in missing:
+        key = f"{role}_fraction"
         fraction: float = getattr(config, key)
         train = divided["train"]
         distinct = list(dict.fromkeys(train.sources))
         count = round(fraction * len(distinct))
-        left = 2 if role == "test" and "validation" not in divided else 1
+        left = len(missing) - missing.index(role)
         if problem := _division_problem(fraction, len(distinct), count, role, left):
             raise LeanformerError(f"data.{key}: {problem}")
+        if train.groups is not None:
+            one_class = np.zeros(len(train), np.int64)
+            wanted = round(fraction * len(train))
+            taken = divide_groups(train.groups, one_class, wanted, config.split_seed, role=role, missing=left)
+            divided["train"] = train.select(np.flatnonzero(~taken).tolist())
+            divided[role] = train.select(np.flatnonzero(taken).tolist())
+            notes.append(
+                f"no {role} split: {fraction:.3g} of the training pairs set aside ({len(divided[role]):,} of "
+                f"{len(train):,} pairs, {len(set(divided[role].groups or ())):,} of {len(set(train.groups)):,} groups, "
+                f"seed {config.split_seed})"
+            )
+            continue
         held_out = set(random.Random(config.split_seed).sample(distinct, count))
         divided["train"] = train.select(row for row, source in enumerate(train.sources) if source not in held_out)
         divided[role] = train.select(row for row, source in enumerate(train.sources) if source in held_out)

@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from leanformer.config.images import ImageDataConfig
 from leanformer.core.errors import LeanformerError
+from leanformer.data.groups import check_enough, divide_groups
 
 Rows = NDArray[np.int64]
 
@@ -77,22 +78,26 @@ def name_splits(found: list[str], source: str) -> dict[str, str]:
     return roles
 
 
-def make_splits(labels: Mapping[str, Rows], config: ImageDataConfig) -> tuple[dict[str, SplitRows], list[str]]:
+def make_splits(
+    labels: Mapping[str, Rows], config: ImageDataConfig, groups: Mapping[str, NDArray[np.object_]] | None = None
+) -> tuple[dict[str, SplitRows], list[str]]:
     """The rows of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
 
     First the test split (``test_fraction`` of all training rows), then the validation split (``validation_fraction`` of
     the rest), then the limits. All choices are drawn with ``split_seed``, in the proportions of the classes wherever
-    there are enough examples.
+    there are enough examples. Groups are set aside as a whole (``divide_groups``); limits draw examples, so that as
+    many groups as possible stay.
 
     Args:
         labels: (n,) class numbers of each split by its role; ``train`` is there, the others may be.
+        groups: (n,) names of the examples' groups, likewise; None where each example stands for itself.
 
     Returns:
         ``{role: SplitRows}`` with ``source_split`` holding the role that the rows were taken from, and in words what
         was done.
 
     Raises:
-        LeanformerError: when a split is empty, in the source or after the division.
+        LeanformerError: when a split is empty, in the source or after the division; when there are too few groups.
     """
     splits: dict[str, SplitRows] = {}
     notes: list[str] = []
@@ -100,6 +105,9 @@ def make_splits(labels: Mapping[str, Rows], config: ImageDataConfig) -> tuple[di
         if len(values) == 0:
             raise LeanformerError(f"data.source {config.source}: the {role} split is empty; it needs examples")
         splits[role] = SplitRows(role, np.arange(len(values)))
+    missing = [role for role in ("test", "validation") if role not in splits]
+    if groups is not None:
+        check_enough(groups["train"], missing)
     for role, key in (("test", "test_fraction"), ("validation", "validation_fraction")):
         if role in splits:
             continue
@@ -112,11 +120,18 @@ def make_splits(labels: Mapping[str, Rows], config: ImageDataConfig) -> tuple[di
                 f"data.{key}: {fraction:g} of {len(train)} training examples leaves the {empty} split empty; "
                 f"the data has no {role} split, so give a larger {'fraction' if count == 0 else 'data set'}"
             )
-        kept, held_out, stratified = _divide(train, labels["train"], count, config.split_seed)
+        if groups is None:
+            kept, held_out, stratified = _divide(train, labels["train"], count, config.split_seed)
+            how = "stratified by class" if stratified else "too few per class to stratify"
+        else:
+            own, left = groups["train"][train], len(missing) - missing.index(role)
+            taken = divide_groups(own, labels["train"][train], count, config.split_seed, role=role, missing=left)
+            kept, held_out = train[~taken], train[taken]
+            how = f"{len(set(own[taken])):,} of {len(set(own)):,} groups, stratified by class as far as groups allow"
         splits["train"], splits[role] = SplitRows("train", kept), SplitRows("train", held_out)
         notes.append(
-            f"no {role} split: {fraction:.3g} of the training examples set aside ({count:,} of {len(train):,}, "
-            f"seed {config.split_seed}, {'stratified by class' if stratified else 'too few per class to stratify'})"
+            f"no {role} split: {fraction:.3g} of the training examples set aside ({len(held_out):,} of {len(train):,}, "
+            f"seed {config.split_seed}, {how})"
         )
     for role, limit in (("train", config.train_limit), ("test", config.test_limit)):
         split = splits[role]

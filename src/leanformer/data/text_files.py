@@ -20,8 +20,12 @@ Row = tuple[int, list[str]]
 """A row's line in its file, counted from 1, and its columns."""
 
 
-def read_aligned(source_file: Path, target_file: Path) -> SentencePairs:
+def read_aligned(source_file: Path, target_file: Path, group_file: Path | None = None) -> SentencePairs:
     """Two plain files, one sentence a line, whose lines belong together by their number.
+
+    Args:
+        source_file, target_file: the sentences.
+        group_file: a third such file with the name of each pair's group.
 
     Raises:
         LeanformerError: for a missing file and for unequal numbers of lines.
@@ -35,11 +39,24 @@ def read_aligned(source_file: Path, target_file: Path) -> SentencePairs:
             f"{source_file} has {len(sources):,} lines, but {target_file} has {len(targets):,}; line by line they must "
             "be each other's translation"
         )
-    return SentencePairs(tuple(sources), tuple(targets))
+    if group_file is None:
+        return SentencePairs(tuple(sources), tuple(targets))
+    if not group_file.is_file():
+        raise LeanformerError(
+            f"data.group: {group_file}: no such file; with plain files it holds one line for each of {source_file}, "
+            "the name of its group"
+        )
+    groups = read_lines(group_file)
+    if len(groups) != len(sources):
+        raise LeanformerError(
+            f"{group_file} has {len(groups):,} lines, but {source_file} has {len(sources):,}; each line must be the "
+            "group of the sentence with its number"
+        )
+    return SentencePairs(tuple(sources), tuple(targets), tuple(groups))
 
 
 def plain_file(prefix: Path, language: str) -> Path:
-    """One side of aligned plain files: ``prefix.language``, or ``prefix.language.gz`` where there is only that."""
+    """One of several aligned plain files: ``prefix.language``, or ``prefix.language.gz`` where there is only that."""
     file = prefix.with_name(f"{prefix.name}.{language}")
     packed = file.with_name(f"{file.name}.gz")
     return packed if packed.is_file() and not file.is_file() else file
@@ -56,10 +73,15 @@ def plain_names(directory: Path, languages: Iterable[str]) -> list[str]:
     return list(names)
 
 
-def read_tsv(file: Path, languages: tuple[str, str]) -> SentencePairs:
+def read_tsv(file: Path, languages: tuple[str, str], group: str | None = None) -> SentencePairs:
     """Lines of source, tab, target; or of any columns under a first line that names both languages.
 
     Where the names are in double quotes, the sentences may be too; the quotes are removed.
+
+    Args:
+        file: The file.
+        languages: Source and target.
+        group: The column that names each pair's group.
 
     Raises:
         LeanformerError: for a line with another number of columns, and for a first line that names one language only,
@@ -69,13 +91,19 @@ def read_tsv(file: Path, languages: tuple[str, str]) -> SentencePairs:
     lines = split_lines(text)
     if _QUOTED.fullmatch(lines[0]) and None not in match_codes(_first_row(lines[0], "\t"), languages):
         # Written like comma-separated values: the sentences may be in quotes too.
-        return _pairs(file, _csv_rows(file, text, "\t"), languages, "a sentence with a tab must be in double quotes")
+        rule = "a sentence with a tab must be in double quotes"
+        return _pairs(file, _csv_rows(file, text, "\t"), languages, rule, group)
     rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=1)]
-    return _pairs(file, rows, languages, "a sentence must not contain a tab")
+    return _pairs(file, rows, languages, "a sentence must not contain a tab", group)
 
 
-def read_csv(file: Path, languages: tuple[str, str]) -> SentencePairs:
+def read_csv(file: Path, languages: tuple[str, str], group: str | None = None) -> SentencePairs:
     """Comma-separated values (RFC 4180), or with semicolons or tabs instead of commas; columns as in ``read_tsv``.
+
+    Args:
+        file: The file.
+        languages: Source and target.
+        group: The column that names each pair's group.
 
     Raises:
         LeanformerError: as ``read_tsv``, and for quotes that do not close.
@@ -85,9 +113,8 @@ def read_csv(file: Path, languages: tuple[str, str]) -> SentencePairs:
     named = [delimiter for delimiter, row in first.items() if None not in match_codes(row, languages)]
     two = [delimiter for delimiter, row in first.items() if len(row) == 2]
     delimiter = (named or two or [","])[0]
-    return _pairs(
-        file, _csv_rows(file, text, delimiter), languages, f"a sentence with a {delimiter!r} must be in double quotes"
-    )
+    rule = f"a sentence with a {delimiter!r} must be in double quotes"
+    return _pairs(file, _csv_rows(file, text, delimiter), languages, rule, group)
 
 
 def _first_row(text: str, delimiter: str) -> list[str]:
@@ -115,7 +142,7 @@ def _csv_rows(file: Path, text: str, delimiter: str) -> list[Row]:
     return rows
 
 
-def _pairs(file: Path, rows: Sequence[Row], languages: tuple[str, str], rule: str) -> SentencePairs:
+def _pairs(file: Path, rows: Sequence[Row], languages: tuple[str, str], rule: str, group: str | None) -> SentencePairs:
     """The pairs of a table's rows, from its two columns or from those that its first row names.
 
     Args:
@@ -123,6 +150,7 @@ def _pairs(file: Path, rows: Sequence[Row], languages: tuple[str, str], rule: st
         rows: All of them, one or more.
         languages: Source and target.
         rule: The rule that a row with another number of columns breaks, for the message.
+        group: The column that names each pair's group.
     """
     names = [name.strip().strip('"').strip() for name in rows[0][1]]
     columns, start = (0, 1), 0
@@ -142,13 +170,20 @@ def _pairs(file: Path, rows: Sequence[Row], languages: tuple[str, str], rule: st
             f"{file}, line 1: {_columns(len(names))}; give two, {languages[0]} and {languages[1]}, or a first "
             "line with the columns' names, which must include both"
         )
+    if group is not None and (not start or group not in names):
+        there = f"; there are {', '.join(names)}" if start else ", as the first line names no columns"
+        raise LeanformerError(f"data.group: {file}, line 1: no column {group!r}{there}")
     for number, row in rows[start:]:
         if row != [""] and len(row) != len(names):
             raise LeanformerError(f"{file}, line {number}: {_columns(len(row))}, but line 1 has {len(names)}; {rule}")
     # An empty line is a pair with empty sides.
     full = [row if len(row) == len(names) else [""] * len(names) for _, row in rows[start:]]
     source, target = columns
-    return SentencePairs(tuple(row[source] for row in full), tuple(row[target] for row in full))
+    return SentencePairs(
+        tuple(row[source] for row in full),
+        tuple(row[target] for row in full),
+        None if group is None else tuple(row[names.index(group)] for row in full),
+    )
 
 
 def _names_columns(names: Sequence[str], languages: tuple[str, str]) -> bool:

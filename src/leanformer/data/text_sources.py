@@ -12,9 +12,10 @@ import datasets
 import pyarrow as pa
 
 from leanformer.config.translation import TextDataConfig
-from leanformer.core.errors import LeanformerError
+from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.paths import source_path
 from leanformer.core.warning import StudyWarning
+from leanformer.data.groups import column_groups, shared_groups
 from leanformer.data.hub import SourceSplit, check_hub, load_dataset, quiet, refuse_subset
 from leanformer.data.iwslt import is_iwslt, read_iwslt
 from leanformer.data.languages import match_codes, same_language
@@ -30,6 +31,7 @@ from leanformer.data.walking import check_tables, files_below
 TABLE_FORMATS = {".jsonl": "json", ".parquet": "parquet"}  # the suffix, and the format's name in datasets
 PAIR_SUFFIXES = (".tsv", ".csv", ".tmx")  # of files that are read here
 FILE_SUFFIXES = (*PAIR_SUFFIXES, *TABLE_FORMATS)
+TALK = "talk"  # what data.group calls the parts of an IWSLT archive
 KEYS = ("source_language", "target_language")  # of the study's section
 
 Splits = dict[str, SentencePairs]
@@ -59,7 +61,9 @@ def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
     aligned = [plain_file(path, language) for language in languages]
     if any(file.is_file() for file in aligned):
         refuse_subset(config.source, config.subset)
-        return {"train": read_aligned(*aligned)}, [f"files: {' and '.join(map(str, aligned))}"]
+        return {"train": read_aligned(aligned[0], aligned[1], _group_file(path, config))}, [
+            f"files: {' and '.join(map(str, aligned))}"
+        ]
     check_hub(config.source, f"no such directory or file, and no {' and '.join(map(str, aligned))}")
     with quiet():
         return _from_table(load_dataset(config.source, config.source, config.subset), config, languages)
@@ -69,7 +73,11 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
     """An IWSLT archive, a data set in the hub's layout, or for each split a file of pairs or two aligned files."""
     if is_iwslt(directory):
         refuse_subset(config.source, config.subset)
+        if config.group not in (None, TALK):
+            raise LeanformerError(f"data.group: an IWSLT archive marks talks alone; give {TALK}, not {config.group!r}")
         splits, notes = read_iwslt(directory, languages)
+        if config.group is None:
+            splits = {role: replace(pairs, groups=None) for role, pairs in splits.items()}
         if "train" not in splits:
             raise LeanformerError(
                 f"data.source {config.source}: holds no training file train.tags.{'-'.join(languages)}.{languages[0]} "
@@ -99,9 +107,9 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
     splits = {}
     for role, name in roles.items():
         if len(files[name]) == 2:
-            splits[role] = read_aligned(files[name][0], files[name][1])
+            splits[role] = read_aligned(files[name][0], files[name][1], _group_file(directory / name, config))
         else:
-            splits[role], more = _read_pairs(files[name][0], languages)
+            splits[role], more = _read_pairs(files[name][0], languages, config.group)
             notes += [f"{role}: {note}" for note in more]
     return splits, notes
 
@@ -156,7 +164,7 @@ def _read_file(file: Path, config: TextDataConfig, languages: tuple[str, str]) -
             splits = load_dataset(config.source, TABLE_FORMATS[suffix], data_files={"train": str(file)})
         return _from_table(splits, config, languages)
     if suffix in PAIR_SUFFIXES:
-        pairs, notes = _read_pairs(file, languages)
+        pairs, notes = _read_pairs(file, languages, config.group)
         return {"train": pairs}, notes
     right = f"one of {', '.join(FILE_SUFFIXES)}, packed (.gz) or not"
     plain = unpacked_name(file)
@@ -165,13 +173,18 @@ def _read_file(file: Path, config: TextDataConfig, languages: tuple[str, str]) -
     raise LeanformerError(f"data.source {config.source}: is a file of another kind; give {right}")
 
 
-def _read_pairs(file: Path, languages: tuple[str, str]) -> tuple[SentencePairs, list[str]]:
+def _group_file(prefix: Path, config: TextDataConfig) -> Path | None:
+    """The file with the groups of aligned plain files, where the study has groups."""
+    return None if config.group is None else plain_file(prefix, config.group)
+
+
+def _read_pairs(file: Path, languages: tuple[str, str], group: str | None) -> tuple[SentencePairs, list[str]]:
     """The pairs of a file with one of ``PAIR_SUFFIXES``, and in words what was left out."""
     suffix = _suffix(file)
     if suffix == ".tmx":
-        pairs, others = read_tmx(file, languages)
+        pairs, others = read_tmx(file, languages, group)
         return pairs, [f"{others:,} translation units without both languages left out"] if others else []
-    return (read_tsv if suffix == ".tsv" else read_csv)(file, languages), []
+    return (read_tsv if suffix == ".tsv" else read_csv)(file, languages, group), []
 
 
 def _check_packed(table: Path) -> None:
@@ -202,13 +215,14 @@ def _from_table(
     used: tuple[str, ...] = ()
     for role, name in roles.items():
         split = found[name]
+        groups = None if config.group is None else tuple(group or "" for group in column_groups(split, config.group))
         if "translation" in split.examples.features and None in match_codes(split.examples.features, languages):
             examples = split.examples.select_columns(["translation"]).flatten()
             names = {column: column.removeprefix("translation.") for column in examples.features}
             split = replace(split, examples=examples.rename_columns(names))
         used = _named_columns(split, config, languages)
         source, target = (_column(split, column, key) for column, key in zip(used, KEYS, strict=True))
-        splits[role] = SentencePairs(source, target)
+        splits[role] = SentencePairs(source, target, groups)
     notes.append(f"columns: {used[0]} (source), {used[1]} (target)")
     return splits, notes
 
@@ -304,13 +318,22 @@ def load_text(config: TextDataConfig) -> TextData:
         if left_out:
             notes.append(f"{role}: {left_out:,} of {len(pairs):,} pairs left out, as a side is empty")
         found.append(left_out_warning(role, left_out, len(pairs), "a side is empty; check whether lines are missing"))
+        if "" in (groups := splits[role].groups or ()):
+            pair = groups.index("")
+            raise LeanformerError(
+                f"data.group: the {role} split: the pair of {quoted(splits[role].sources[pair])} has no group; every "
+                "pair needs one"
+            )
 
     # 3. Set aside the splits that the source lacks, and apply the limits.
     divided, division_notes = divide_pairs(splits, config)
     notes += division_notes
-    notes += [f"{role}: {len(divided[role]):,} pairs" for role in ("train", "validation", "test")]
+    for role in ("train", "validation", "test"):
+        of_groups = f" in {len(set(divided[role].groups or ())):,} groups" if divided[role].groups is not None else ""
+        notes.append(f"{role}: {len(divided[role]):,} pairs{of_groups}")
 
     # 4. Look for what makes results misleading.
     found += [leak_warning(divided["train"], divided[role], role) for role in ("validation", "test")]
     found.append(untranslated_warning(divided))
+    found += shared_groups({role: pairs.groups for role, pairs in divided.items() if pairs.groups is not None})
     return TextData(divided["train"], divided["validation"], divided["test"], tuple(notes), tuple(present(found)))

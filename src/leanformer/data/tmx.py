@@ -27,17 +27,23 @@ NO_ENCODINGS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined",
 UNMARKED = ((b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"))  # how UTF-16 begins where it has no byte order mark
 
 
-def read_tmx(file: Path, languages: tuple[str, str]) -> tuple[SentencePairs, int]:
+def read_tmx(file: Path, languages: tuple[str, str], group: str | None = None) -> tuple[SentencePairs, int]:
     """The translation units of a TMX 1.4 file that have both languages, and the number of those that do not.
 
     ``en`` matches ``en-US`` and the other way round; where several of a unit match, the exact code is preferred. Inline
     elements are flattened: the sentence's text is kept, the document's markup is removed. Elements may have a
     namespace.
 
+    Args:
+        file: The file.
+        languages: Source and target.
+        group: The type of the property (``prop``) of units, or of their variants, that names each pair's group.
+
     Raises:
-        LeanformerError: for XML that is not well-formed, ends early or declares entities, for an unknown encoding, and
-            where no unit has both languages.
+        LeanformerError: for XML that is not well-formed, ends early or declares entities, for an unknown encoding, for
+            a unit without the property, and where no unit has both languages.
     """
+    groups: list[str] = []
     pairs: list[tuple[str, str]] = []
     others = 0
     seen: dict[str, None] = {}
@@ -47,12 +53,15 @@ def read_tmx(file: Path, languages: tuple[str, str]) -> tuple[SentencePairs, int
         source, target = match_codes(variants, languages)
         if source is not None and target is not None:
             pairs.append((variants[source], variants[target]))
+            if group is not None:
+                groups.append(_property(file, unit, group, len(pairs) + others))
         else:
             others += 1
     if not pairs:
         there = f"its languages are {', '.join(seen)}" if seen else "it holds no translation units"
         raise LeanformerError(f"{file}: no unit has both {languages[0]} and {languages[1]}; {there}")
-    return SentencePairs(tuple(source for source, _ in pairs), tuple(target for _, target in pairs)), others
+    sources, targets = zip(*pairs, strict=True)
+    return SentencePairs(sources, targets, None if group is None else tuple(groups)), others
 
 
 def _units(file: Path) -> Iterator[ElementTree.Element]:
@@ -174,6 +183,18 @@ def _variants(unit: ElementTree.Element) -> dict[str, str]:
             # Line breaks and indents of the file are removed; other spaces of Unicode belong to the sentence.
             variants.setdefault(code, re.sub(r"[ \t\r\n]+", " ", _flat_text(segment)).strip())
     return variants
+
+
+def _property(file: Path, unit: ElementTree.Element, kind: str, number: int) -> str:
+    """The first property of this type in a unit, whose number is for the message."""
+    found: dict[str, str] = {}
+    for element in unit.iter():
+        if _local(element) == "prop":
+            found.setdefault(element.get("type", ""), (element.text or "").strip())
+    if not found.get(kind):
+        there = f"it has {', '.join(map(repr, found))}" if found else "it has none"
+        raise LeanformerError(f"data.group: {file}, unit {number}: no property {kind!r}; {there}")
+    return found[kind]
 
 
 def _flat_text(element: ElementTree.Element) -> str:

@@ -43,3 +43,10 @@ def read_columns(path: Path, columns: Sequence[str], what: str) -> list[pa.Chunk
             f"delete {path.parent} and run again to repeat this trial"
         ) from error
     return found
+
+
+def read_groups(path: Path, what: str) -> tuple[str, ...] | None:
+    """The column ``group`` of a file that ``read_columns`` can read; None where it has none."""
+    if "group" not in pq.read_schema(path).names:
+        return None
+    return tuple(read_columns(path, ("group",), what)[0].to_pylist())

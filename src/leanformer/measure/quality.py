@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leanformer.measure.parquet import read_columns, to_parquet
+from leanformer.measure.parquet import read_columns, read_groups, to_parquet
 from leanformer.results.metrics import METRICS, Labels
 
 
@@ -25,11 +25,13 @@ class Predictions:
         labels: The correct classes, shape (examples,).
         predictions: The predicted classes, shape (examples,).
         losses: Cross-entropy per example in nats, shape (examples,).
+        groups: The name of each example's group, which the table then shows; None where each stands for itself.
     """
 
     labels: np.ndarray
     predictions: np.ndarray
     losses: np.ndarray
+    groups: Sequence[str] | None = None
 
     @property
     def correct(self) -> np.ndarray:
@@ -55,16 +57,15 @@ class Predictions:
         return float(self.losses.mean())
 
     def table(self) -> pa.Table:
-        """A table with one row per example: example, label, prediction, correct, loss."""
-        return pa.table(
-            {
-                "example": np.arange(len(self.labels)),
-                "label": self.labels,
-                "prediction": self.predictions,
-                "correct": self.correct,
-                "loss": self.losses,
-            }
-        )
+        """A table with one row per example: example, label, prediction, correct, loss, and the group if there are."""
+        columns = {
+            "example": np.arange(len(self.labels)),
+            "label": self.labels,
+            "prediction": self.predictions,
+            "correct": self.correct,
+            "loss": self.losses,
+        }
+        return pa.table(columns | ({} if self.groups is None else {"group": list(self.groups)}))
 
     def to_bytes(self) -> bytes:
         """The table as a parquet file's content."""
@@ -78,7 +79,8 @@ class Predictions:
             LeanformerError: The file is missing or damaged.
         """
         columns = read_columns(path, ("label", "prediction", "loss"), "predictions")
-        return cls(*(column.to_numpy() for column in columns))
+        labels, predictions, losses = (column.to_numpy() for column in columns)
+        return cls(labels, predictions, losses, read_groups(path, "predictions"))
 
 
 Batch = Mapping[str, torch.Tensor]
@@ -109,4 +111,5 @@ def predict_with(logits_of: Callable[[Batch], torch.Tensor], batches: Iterable[B
         labels.append(batch["labels"])
         predictions.append(logits.argmax(dim=-1))
         losses.append(F.cross_entropy(logits, batch["labels"], reduction="none"))
-    return Predictions(*(torch.cat(part).cpu().numpy() for part in (labels, predictions, losses)))
+    first, second, third = (torch.cat(part).cpu().numpy() for part in (labels, predictions, losses))
+    return Predictions(first, second, third)

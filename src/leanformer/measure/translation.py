@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from leanformer.measure.parquet import read_columns, to_parquet
+from leanformer.measure.parquet import read_columns, read_groups, to_parquet
 from leanformer.measure.scoring import Scoring
 from leanformer.results.metrics import METRICS, Texts, judging
 
@@ -24,6 +24,7 @@ class Translations:
         references: The translations by people.
         hypotheses: The model's translations.
         scoring: How they are scored. The texts themselves are kept unchanged.
+        groups: The name of each sentence's group, which the table then shows; None where each stands for itself.
 
     Raises:
         ValueError: There is no sentence, or the numbers of sources, references and hypotheses differ.
@@ -33,6 +34,7 @@ class Translations:
     references: tuple[str, ...]
     hypotheses: tuple[str, ...]
     scoring: Scoring = field(default=Scoring(), compare=False)
+    groups: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         counts = (len(self.sources), len(self.references), len(self.hypotheses))
@@ -74,14 +76,15 @@ class Translations:
 
     def table(self) -> pa.Table:
         """A table with one row per sentence: example, source, reference, hypothesis, and its value in each metric that
-        a study may decide by."""
+        a study may decide by; and the group if there are groups."""
         texts = {
             "example": np.arange(len(self.sources)),
             "source": self.sources,
             "reference": self.references,
             "hypothesis": self.hypotheses,
         }
-        return pa.table(texts | {metric.key: self.sentence_scores(metric.key) for metric in judging("texts")})
+        groups = {} if self.groups is None else {"group": self.groups}
+        return pa.table(texts | groups | {metric.key: self.sentence_scores(metric.key) for metric in judging("texts")})
 
     def to_bytes(self) -> bytes:
         """The table as a parquet file's content."""
@@ -100,4 +103,4 @@ class Translations:
         """
         columns = read_columns(path, ("source", "reference", "hypothesis"), "translations")
         sources, references, hypotheses = (tuple(column.to_pylist()) for column in columns)
-        return cls(sources, references, hypotheses, scoring or Scoring())
+        return cls(sources, references, hypotheses, scoring or Scoring(), read_groups(path, "translations"))

@@ -63,12 +63,16 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
 
 def _scope(results: Mapping[str, Any]) -> str:
-    """What the numbers hold for, after a semicolon; empty where they hold for the recipe."""
+    """What the numbers hold for, after semicolons; empty where they hold for the recipe and each example is a group."""
+    data, example = results["data"], form_of(results).wording.example
+    of_groups = ""
+    if data["groups"] is not None:
+        of_groups = f"; {formats.count(data['test'])} test {example}s in {formats.count(data['groups'])} groups"
     if results["shipped"] is not None:
-        return f"; all of the exported models, {find_metric(results).name} before→after export"
+        return f"{of_groups}; all of the exported models, {find_metric(results).name} before→after export"
     if one_pair_only(results):
-        return "; one seed: this holds for this one trained pair only"
-    return "" if results["looks"] is None else "; all of the one model of each that would ship"
+        return f"{of_groups}; one seed: this holds for this one trained pair only"
+    return of_groups + ("" if results["looks"] is None else "; all of the one model of each that would ship")
 
 
 def decision_lines(results: Mapping[str, Any]) -> list[str]:

@@ -89,6 +89,8 @@ def _to_4(content: dict[str, Any]) -> dict[str, Any]:
         return {**in_row, **row} | ({"recipe": {**in_recipe, **recipe}} if isinstance(recipe, dict) else {})
 
     content = {**whole, **content}
+    if isinstance(content.get("data"), dict):
+        content["data"] = {"groups": None, **content["data"]}
     if "baseline" in content:
         content["baseline"] = filled(content["baseline"])
     if isinstance(content.get("candidates"), list):

@@ -53,6 +53,8 @@ class Data(Record):
     train: Count
     validation: Count
     test: Count
+    groups: Count | None
+    """Groups of the test examples; null where each example stands for itself."""
     notes: list[str]
 
 

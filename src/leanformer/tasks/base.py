@@ -5,16 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from leanformer.config.base import Study
 from leanformer.core.registry import Registry
 from leanformer.core.warning import StudyWarning
+from leanformer.data.groups import check_test_groups
 from leanformer.decide import judge
 from leanformer.decide.statistics import Comparison
 from leanformer.learn.losses import Batch, Loss
@@ -263,6 +266,26 @@ class Task(ABC):
     # Deciding
 
     @property
+    def test_group_names(self) -> Sequence[str] | None:
+        """The name of each test example's group, such as its document; None where each stands for itself."""
+        return None
+
+    @cached_property
+    def test_groups(self) -> NDArray[np.int64] | None:
+        """The group of each test example by its number, shape (examples,); None where each stands for itself."""
+        names = self.test_group_names
+        return None if names is None else np.unique(np.array(names, object), return_inverse=True)[1].astype(np.int64)
+
+    def check_groups(self) -> None:
+        """Checks that the test split has enough groups to decide, and adds the warning that they are few.
+
+        Raises:
+            LeanformerError: There are too few.
+        """
+        if self.test_groups is not None:
+            self.warnings = [*self.warnings, *check_test_groups(self.test_groups)]
+
+    @property
     def outputs(self) -> int | None:
         """The number of outputs that a training example prescribes (M in the ratio Q); None where it is not defined."""
         return None
@@ -275,7 +298,7 @@ class Task(ABC):
     def quality(self, outcome: Outcome) -> Quality:
         """Mean quality over the seeds, with its interval, in the study's metric."""
         metric = METRICS[self.study.accept.metric]
-        return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence)
+        return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence, self.test_groups)
 
     def compare(self, baseline: Outcome, candidate: Outcome, paired: bool = False) -> Comparison:
         """Compares a candidate with the baseline; see ``judge.compare``.
@@ -290,7 +313,8 @@ class Task(ABC):
         if paired:
             baseline = Outcome({seed: baseline.answers[seed] for seed in candidate.answers})
         arms = (baseline.statistics(metric), candidate.statistics(metric))
-        return judge.compare(metric, *arms, accept.max_drop, accept.confidence, paired=paired)
+        groups = self.test_groups
+        return judge.compare(metric, *arms, accept.max_drop, accept.confidence, groups=groups, paired=paired)
 
     @abstractmethod
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:

@@ -123,6 +123,7 @@ class ImageClassification(Task):
                 f"data: the test split has {len(self.data.test)} image, and a decision needs at least "
                 f"{FEWEST_TESTED}; give more test images, or a larger test_fraction or test_limit"
             )
+        self.check_groups()
 
     @cached_property
     def baseline_outline(self) -> PreTrainedModel:
@@ -190,6 +191,7 @@ class ImageClassification(Task):
             "train": len(data.train),
             "validation": len(data.validation),
             "test": len(data.test),
+            "groups": None if self.test_groups is None else len(np.unique(self.test_groups)),
             "classes": list(data.classes),
             "channels": data.channels,
             "height": data.height,
@@ -208,7 +210,7 @@ class ImageClassification(Task):
         return f"val {metric.progress(record[f'validation_{metric.key}'])}"
 
     def evaluate(self, model: PreTrainedModel) -> Predictions:
-        return predict(model, self.batches.evaluation(self.data.test))
+        return replace(predict(model, self.batches.evaluation(self.data.test)), groups=self.test_group_names)
 
     def read_answers(self, path: Path) -> Predictions:
         return Predictions.read(path)
@@ -250,7 +252,8 @@ class ImageClassification(Task):
             pixel_values = inputs["pixel_values"]
             return torch.from_numpy(model.logits(pixel_values.cpu().numpy())).to(pixel_values.device)
 
-        return predict_with(logits_of, self.batches.evaluation(self.data.test))
+        answers = predict_with(logits_of, self.batches.evaluation(self.data.test))
+        return replace(answers, groups=self.test_group_names)
 
     def exported(self, directory: Path, model: Classifier) -> Exported:
         examples = self._timed().cpu().numpy()
@@ -269,6 +272,10 @@ class ImageClassification(Task):
             call_batch=call_batch,
             memory=lambda: classifying_memory(directory, len(examples), torch.get_num_threads()),
         )
+
+    @property
+    def test_group_names(self) -> tuple[str, ...] | None:
+        return self.data.test_groups
 
     @property
     def outputs(self) -> int:

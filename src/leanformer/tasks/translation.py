@@ -245,6 +245,7 @@ class Translation(WritingTask):
             references, self._test.targets, limits, self.tokenizer, self._metric, self.scoring, fitting
         )
         self.warnings = [*self.warnings, *found]
+        self.check_groups()
 
     @cached_property
     def test_signature(self) -> str:
@@ -317,6 +318,7 @@ class Translation(WritingTask):
             "train": len(self._train),
             "validation": len(self._validation),
             "test": len(self._test),
+            "groups": None if self.test_groups is None else len(np.unique(self.test_groups)),
             "notes": list(self.notes),
         }
 
@@ -377,8 +379,11 @@ class Translation(WritingTask):
         return self._translate(model, sentences, **self.evaluation_settings())
 
     def evaluate(self, model: PreTrainedModel) -> Translations:
-        texts = self._translate_as_asked(model, self.data.test.sources).texts
-        return Translations(self.data.test.sources, self.data.test.targets, tuple(texts), self.scoring)
+        return self._answers(self._translate_as_asked(model, self.data.test.sources).texts)
+
+    def _answers(self, texts: Sequence[str]) -> Translations:
+        test = self.data.test
+        return Translations(test.sources, test.targets, tuple(texts), self.scoring, test.groups)
 
     def evaluation_settings(self) -> dict[str, Any]:
         decode = self.study.decode
@@ -443,8 +448,7 @@ class Translation(WritingTask):
         return [sentences[index] for index in np.arange(size) * len(sentences) // size]
 
     def evaluate_exported(self, model: Translator) -> Translations:
-        texts = self._translate_exported(model, self.data.test.sources).texts
-        return Translations(self.data.test.sources, self.data.test.targets, tuple(texts), self.scoring)
+        return self._answers(self._translate_exported(model, self.data.test.sources).texts)
 
     def _translate_exported(self, model: Translator, sentences: Sequence[str]) -> Translated:
         batch_tokens = self.study.decode.batch_tokens
@@ -462,6 +466,10 @@ class Translation(WritingTask):
     # Deciding
 
     @property
+    def test_group_names(self) -> tuple[str, ...] | None:
+        return self.data.test.groups
+
+    @property
     def worthless_quality(self) -> float:
         """The quality of a model that writes nothing."""
         test = self.data.test
@@ -470,7 +478,7 @@ class Translation(WritingTask):
     def _score(self, metric: Metric, outcome: Outcome) -> Quality | SeedScores:
         trainings = outcome.statistics(metric)
         if metric.judges:
-            return judge.quality(metric, trainings, self.study.accept.confidence)
+            return judge.quality(metric, trainings, self.study.accept.confidence, self.test_groups)
         per_seed = [metric.of(training) for training in trainings]
         return SeedScores(mean=float(np.mean(per_seed)), per_seed=per_seed)
 
