@@ -39,6 +39,9 @@ CODES: dict[str, str] = {
     # decisions
     "changed-after-look": "margin, seeds or candidates were changed after results on the test split were seen",
     "looked-at-elsewhere": "the same test split was looked at in another run directory beside this one",
+    # costs
+    "noisy-machine": "times vary much from round to round, so that costs are uncertain",
+    "other-sentences": "the times of measure.from were not measured with the study's sentences",
     # models
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""
