@@ -130,6 +130,9 @@ def test_sentences_of_a_study_of_objects_and_built_in(tmp_path: Path, given: lis
     (tmp_path / "objects.jsonl").write_text(json.dumps({"text": "two two"}) + "\n")
     found = bench([str(tmp_path / "t")], batches=[1], data=tmp_path / "study.yaml", rounds=6)
     assert found.inputs == f"test sentences of {tmp_path / 'study.yaml'}"
+    task = open_task(read_study(tmp_path / "study.yaml"), torch.device("cpu"))
+    assert found.sentences == digest(task.sentences()["test"])
+    assert found.sentences != digest(task.sentences()["validation"])
     assert set(given[0][0][0]) == {3, END}
     given.clear()
     bench([str(tmp_path / "t")], batches=[1], data=tmp_path / "objects.jsonl", rounds=6)
