@@ -126,6 +126,7 @@ def example_row(
         "throughput_per_second": 7_410 * speed,
         "peak_memory_mb": 21.4 / speed**0.5,
         "speeds": [],
+        "cost_ratios": None,
         "bytes": 4 * parameters + 3_000,
         "train_peak_memory_mb": 154.2 / speed,
         "mcnemar": []
@@ -456,6 +457,7 @@ def translation_row(
         "artifact": None,
         "recipe": None,
         "speeds": [],
+        "cost_ratios": None,
         "bytes": None,
         "teaching": {
             "seconds": 61.3,

@@ -22,6 +22,9 @@ TIMINGS = {
     "tokens_per_second",
     "peak_memory_mb",
     "train_peak_memory_mb",
+    "rounds",
+    "ratios",
+    "cost_ratios",
     "seconds",
 }
 

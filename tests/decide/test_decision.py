@@ -25,6 +25,7 @@ from leanformer.decide.decision import (
 from leanformer.decide.looks import Look
 from leanformer.decide.statistics import Comparison, Components, Interval, compare
 from leanformer.results.metrics import METRICS
+from leanformer.results.rows import Median
 
 MARGIN, CONFIDENCE = 0.01, 0.95
 ACCURACY = METRICS["accuracy"]
@@ -255,9 +256,101 @@ def test_the_cheapest_accepted_is_recommended() -> None:
     assert "0.1 x the baseline's parameters" in sentence
 
 
+def between(low: float, median: float, high: float) -> Median:
+    return Median(low=low, median=median, high=high)
+
+
 def test_ties_go_by_the_study_order() -> None:
     prices = {"baseline": 100.0, **dict.fromkeys("gcafb", 10.0)}
-    assert recommend(prices, decided(dict.fromkeys("gcafb", "accept")), "baseline", "latency")[0] == "g"
+    accepted = decided(dict.fromkeys("gcafb", "accept"))
+    assert recommend(prices, accepted, "baseline", "parameters")[0] == "g"
+    ratios = dict.fromkeys("gcafb", between(0.09, 0.1, 0.11))
+    assert recommend(prices, accepted, "baseline", "latency", ratios)[0] == "g"
+
+
+NO_ROUNDS = "it takes 6 rounds, and measure.repeats is 2"
+SLOW, FAST, UNSURE = between(1.1, 1.2, 1.3), between(0.386, 0.42, 0.457), between(0.9, 0.97, 1.05)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "ratios", "expected"),
+    [
+        ("latency", {"a": FAST}, ("a", "Ship a: it is accepted, with 0.42 x the baseline's latency (0.39 to 0.46).")),
+        (
+            "latency",
+            {"a": FAST, "b": between(0.3, 0.4, 0.9981)},
+            (
+                "b",
+                "Ship b: it is accepted, with 0.40 x the baseline's latency (0.30 to 0.9981), the least of 2 accepted "
+                "candidates.",
+            ),
+        ),
+        (  # the one with the least estimate is not shown to have less
+            "latency",
+            {"a": FAST, "b": between(0.1, 0.3, 1.1)},
+            ("a", "Ship a: it is accepted, with 0.42 x the baseline's latency (0.39 to 0.46)."),
+        ),
+        (
+            "latency",
+            {"a": FAST, "b": between(0.1, 0.3, 1.1), "c": between(0.5, 0.6, 0.7)},
+            (
+                "a",
+                "Ship a: it is accepted, with 0.42 x the baseline's latency (0.39 to 0.46), the least of 2 accepted "
+                "candidates that are shown to have less.",
+            ),
+        ),
+        (
+            "latency",
+            {"a": UNSURE, "b": SLOW},
+            (
+                "baseline",
+                "Keep the baseline: no accepted candidate is shown to have less latency; a has 0.97 x the baseline's "
+                "latency (0.90 to 1.05).",
+            ),
+        ),
+        ("latency", {"b": SLOW}, ("baseline", "Keep the baseline: no accepted candidate has less latency.")),
+        (
+            "latency",
+            {"a": None},
+            (
+                "baseline",
+                "Keep the baseline: no accepted candidate is shown to have less latency, as there is no interval (it "
+                "takes 6 rounds, and measure.repeats is 2).",
+            ),
+        ),
+        (  # nothing is known of a
+            "train_seconds",
+            {"a": None, "b": SLOW},
+            (
+                "baseline",
+                "Keep the baseline: no accepted candidate is shown to have less training time; b has 1.20 x the "
+                "baseline's training time (1.10 to 1.30).",
+            ),
+        ),
+        (
+            "throughput",
+            {"a": SLOW},
+            ("a", "Ship a: it is accepted, with 1.20 x the baseline's throughput (1.10 to 1.30)."),
+        ),
+        (
+            "throughput",
+            {"a": FAST},
+            ("baseline", "Keep the baseline: no accepted candidate has more throughput."),
+        ),
+        (
+            "memory",
+            {"a": between(0.25, 0.25, 0.25)},
+            ("a", "Ship a: it is accepted, with 0.25 x the baseline's memory."),
+        ),
+    ],
+)
+def test_cheaper_is_what_the_interval_shows(
+    prefer: str, ratios: dict[str, Median | None], expected: tuple[str, str]
+) -> None:
+    # The point estimates all say less, and decide nothing.
+    prices: dict[str, float | None] = {"baseline": 100.0, **dict.fromkeys(ratios, 90.0)}
+    accepted = decided(dict.fromkeys(ratios, "accept"))
+    assert recommend(prices, accepted, "baseline", prefer, ratios, NO_ROUNDS) == expected
 
 
 @pytest.mark.parametrize(
@@ -265,15 +358,15 @@ def test_ties_go_by_the_study_order() -> None:
     [
         ({"baseline": 100.0, "a": 10.0}, {"a": "reject"}, "no candidate is good enough"),
         ({"baseline": 100.0, "a": 10.0, "b": 5.0}, {"a": "reject", "b": "undecided"}, "yet"),
-        ({"baseline": 100.0, "a": 120.0}, {"a": "accept"}, "no accepted candidate has less latency"),
-        ({"baseline": 100.0, "a": 100.0}, {"a": "accept"}, "no accepted candidate has less latency"),
+        ({"baseline": 100.0, "a": 120.0}, {"a": "accept"}, "no accepted candidate has less parameters"),
+        ({"baseline": 100.0, "a": 100.0}, {"a": "accept"}, "no accepted candidate has less parameters"),
         ({"baseline": 100.0, "a": None}, {"a": "accept"}, "not measured"),
         ({"baseline": None, "a": 10.0}, {"a": "accept"}, "not measured"),
         ({"baseline": 100.0, "failed": 10.0}, {}, "no candidate is good enough"),
     ],
 )
 def test_the_baseline_is_kept(prices: dict[str, float | None], words: dict[str, str], part: str) -> None:
-    name, sentence = recommend(prices, decided(words), "baseline", "latency")
+    name, sentence = recommend(prices, decided(words), "baseline", "parameters")
     assert name == "baseline"
     assert part in sentence
     assert sentence.endswith(".")
@@ -281,7 +374,9 @@ def test_the_baseline_is_kept(prices: dict[str, float | None], words: dict[str, 
 
 def test_an_unmeasured_candidate_does_not_stop_the_others() -> None:
     prices = {"baseline": 100.0, "a": None, "b": 50.0}
-    assert recommend(prices, decided({"a": "accept", "b": "accept"}), "baseline", "train_seconds")[0] == "b"
+    ratios = {"a": None, "b": between(0.4, 0.5, 0.6)}
+    accepted = decided({"a": "accept", "b": "accept"})
+    assert recommend(prices, accepted, "baseline", "train_seconds", ratios)[0] == "b"
 
 
 def test_the_method_names_the_kind_of_metric_and_what_one_seed_cannot_say() -> None:

@@ -19,6 +19,7 @@ from leanformer.config.images import ImageTrainConfig
 from leanformer.learn.losses import Batch
 from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import (
+    Exported,
     Subject,
     forward_flops,
     measure_costs,
@@ -132,15 +133,37 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
         ["c", "a", "b"],
     ]
     for cost in costs.values():
-        assert len(cost.latency_ms) == 3 * 2
-        assert cost.ms_per_token == pytest.approx([milliseconds / 8 for milliseconds in cost.latency_ms])
+        assert [len(calls) for calls in cost.latency_ms] == [2, 2, 2]
+        for milliseconds, per_token in zip(cost.latency_ms, cost.ms_per_token, strict=True):
+            assert per_token == pytest.approx([one / 8 for one in milliseconds])
         assert len(cost.throughput_per_second) == len(cost.train_examples_per_second) == 3
         assert cost.tokens_per_second == pytest.approx([2 * speed for speed in cost.throughput_per_second])
         summary = {**cost.speed(), **cost.of_training()}
+        rounds = summary["rounds"]
+        assert rounds["latency_ms"] == pytest.approx([sum(calls) / 2 for calls in cost.latency_ms])
+        assert rounds["ms_per_token"] == pytest.approx([ms / 8 for ms in rounds["latency_ms"]])
+        assert rounds["throughput_per_second"] == cost.throughput_per_second
+        assert rounds["tokens_per_second"] == cost.tokens_per_second
+        assert rounds["peak_memory_mb"] == []  # counted once
         assert summary["ms_per_token"]["one"] == pytest.approx(summary["latency_ms"]["p50"] / 8)
         assert summary["ms_per_token"]["batch"] == pytest.approx(1000 / summary["tokens_per_second"])
         # Weights, and the one tensor that the forward pass of the large batch makes.
         assert cost.peak_memory_mb == pytest.approx((10 * 4 + 32 * 3 * 4) / 1e6, abs=2e-4)
+
+
+def test_the_memory_of_a_process_is_measured_in_each_round() -> None:
+    memories = iter([30.0, 10.0, 20.0])
+    model = Exported(call_one=lambda: 0, call_batch=lambda: (32, 0), memory=lambda: next(memories))
+    cost = measure_costs({"a": lambda: model}, CPU, repeats=3, latency_calls=1)["a"]
+    speed = cost.speed()
+    assert speed is not None
+    assert speed["peak_memory_mb"] == 20.0
+    assert speed["rounds"]["peak_memory_mb"] == [30.0, 10.0, 20.0]
+    assert (speed["ms_per_token"], speed["rounds"]["ms_per_token"]) == (None, [])
+    unknown = Exported(call_one=lambda: 0, call_batch=lambda: (32, 0), memory=lambda: None)
+    speed = measure_costs({"a": lambda: unknown}, CPU, repeats=1, latency_calls=1)["a"].speed()
+    assert speed is not None
+    assert (speed["peak_memory_mb"], speed["rounds"]["peak_memory_mb"]) == (None, [])
 
 
 def test_one_model_is_there_at_a_time(make_model: MakeModel) -> None:

@@ -39,6 +39,7 @@ from leanformer.report.summary import decision_lines, results_table
 from leanformer.report.taught import teaching_figures
 from leanformer.results import formats
 from leanformer.results.metrics import find_metric
+from leanformer.results.rows import CostRatios
 from leanformer.results.schema import rows_of
 
 DESKTOP, PHONE = 1280, 375  # pixels
@@ -323,6 +324,23 @@ def test_page_shows_every_model(page: str) -> None:
         assert part in " ".join(cost.split())
     rates = next(row for row in outline.rows if "four-heads " in row and "loss 0." in row)
     assert "95.0 loss 0.1300 ● 97.0 loss 0.1100 failed" in " ".join(rates.split())
+
+
+def test_costs_stand_with_the_interval_of_their_ratio() -> None:
+    results = example_results()
+    (row,) = (row for row in results["candidates"] if row["name"] == "four-heads")
+    none = dict.fromkeys(CostRatios.model_fields)
+    row["cost_ratios"] = none | {
+        "latency": {"median": 0.381, "low": 0.352, "high": 0.404},
+        "throughput": {"median": 5.12, "low": 4.876, "high": 12.31},
+        "train_seconds": {"median": 0.2, "low": 0.19, "high": 0.21},
+    }
+    outline = Outline(render(results))
+    cost = " ".join(next(text for text in outline.rows if "four-heads" in text and "p95" in text).split())
+    assert "p95 0.87 ms; 0.38x (0.35x, 0.40x)" in cost
+    assert "37,791 /s 5.12x (4.88x, 12.3x)" in cost
+    assert "13,923 examples/s; 0.20x (0.19x, 0.21x)" in cost
+    assert "5.1x (4.9x, 12.3x) the throughput" in "\n".join(decision_lines(results))
 
 
 def test_page_says_the_decision_in_the_words_of_the_terminal(page: str) -> None:

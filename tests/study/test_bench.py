@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from exported import IMAGES, LONGEST, manifest, write_classifier, write_translator
 from PIL import Image
@@ -19,13 +20,15 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 import leanformer as lf
+from leanformer.config.reader import read_study
 from leanformer.config.translation import TokenizerConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.data.tokenizers import train_tokenizer
 from leanformer.model.generate import translate
-from leanformer.results.bench import Bench, read_bench
+from leanformer.results.bench import Bench, digest, read_bench
 from leanformer.runtime.engines.onnx import OnnxClassifier, OnnxTranslator
 from leanformer.study.bench import bench, identity
+from leanformer.tasks.base import open_task
 
 MakeModel = Callable[..., PreTrainedModel]
 WORDS = ("one", "two", "three")
@@ -130,6 +133,9 @@ def test_sentences_of_a_study_of_objects_and_built_in(tmp_path: Path, given: lis
     (tmp_path / "objects.jsonl").write_text(json.dumps({"text": "two two"}) + "\n")
     found = bench([str(tmp_path / "t")], batches=[1], data=tmp_path / "study.yaml", rounds=6)
     assert found.inputs == f"test sentences of {tmp_path / 'study.yaml'}"
+    task = open_task(read_study(tmp_path / "study.yaml"), torch.device("cpu"))
+    assert found.sentences == digest(task.sentences()["test"])
+    assert found.sentences != digest(task.sentences()["validation"])
     assert set(given[0][0][0]) == {3, END}
     given.clear()
     bench([str(tmp_path / "t")], batches=[1], data=tmp_path / "objects.jsonl", rounds=6)

@@ -14,6 +14,7 @@ from studies import results_of, rows_of, run
 
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
+from leanformer.results.bench import digest
 from leanformer.study.bench import bench
 from leanformer.study.costing import Costing
 from leanformer.study.given_times import GivenTimes
@@ -69,6 +70,7 @@ def timed_elsewhere(directory: Path, path: Path, **settings: Any) -> dict[str, A
             wall = ms * timing["batch"]
             timing["wall_ms"] = {"median": wall, "low": wall, "high": wall}
             timing["p95_ms"] = 3 * wall
+            timing["rounds"]["wall_ms"] = [wall * busy for busy in (1.0, 1.2, 1.0, 3.0, 1.0, 1.0)]
     path.write_text(json.dumps(content))
     return content
 
@@ -84,6 +86,7 @@ def test_a_study_decides_on_times_of_another_machine(
     after = rows_of(finished)
     for name, ms in zip(NAMES, (2.0, 5.0), strict=True):
         row = after[name]
+        ratios = row["cost_ratios"] or {}
         assert row["latency_ms"] == {"p50": ms, "p95": 3 * ms}
         assert row["throughput_per_second"] == pytest.approx(1000 / ms)  # of the largest batch, whose call takes 4 ms
         assert (row["peak_memory_mb"], row["ms_per_token"]) == (None, None)
@@ -95,11 +98,29 @@ def test_a_study_decides_on_times_of_another_machine(
                 "throughput_per_second": row["throughput_per_second"],
                 "tokens_per_second": None,
                 "peak_memory_mb": None,
+                "rounds": {
+                    "latency_ms": pytest.approx([ms, 1.2 * ms, ms, 3 * ms, ms, ms]),
+                    "ms_per_token": [],
+                    "throughput_per_second": pytest.approx([1000 / ms / busy for busy in (1, 1.2, 1, 3, 1, 1)]),
+                    "tokens_per_second": [],
+                    "peak_memory_mb": [],
+                },
+                "ratios": None if name == "baseline" else {key: ratios[key] for key in row["speeds"][0]["ratios"]},
             }
         ]
         for key in ("train_examples_per_second", "train_seconds", "quality"):
             assert row[key] == before[name][key]
+    # Both were slower in the same rounds.
+    found = after["no-mlp"]["cost_ratios"]
+    assert found["latency"] == pytest.approx({"median": 2.5, "low": 2.5, "high": 2.5})
+    assert found["throughput"] == pytest.approx({"median": 0.4, "low": 0.4, "high": 0.4})
+    assert (found["memory"], found["token_time"]) == (None, None)
     assert result.recommended == "baseline"
+    # The quartiles of the baseline's rounds are 2 and 2.3 ms.
+    (warning,) = results_of(finished)["warnings"]
+    assert warning["code"] == "noisy-machine"
+    assert "latency varies by 15 % between rounds (interquartile range); measure again" in warning["sentence"]
+    assert f"warning: {warning['sentence']} [noisy-machine]" in " ".join(log.split())
     assert f"latency and throughput are those in {file}" in log
     assert (
         "by leanformer bench with random pixels, as medians of 6 rounds, on a small processor ("
@@ -166,6 +187,32 @@ def test_a_file_of_other_calls(tmp_path: Path, finished: Path) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(LeanformerError, match=r"measured with a beam of 4, and the study has decode\.beam 1"):
         GivenTimes(str(file), "image-classification", 1)
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [
+        (["Ein Haus .", "", "Zwei Hunde ."], None),
+        (["Noch ein Haus ."], None),
+        (["Zwei Hunde .", "Ein Haus ."], "its models were given other sentences (de.txt) than the study's test or"),
+        (None, "its models were given de.txt, and it does not tell whether these are the study's sentences"),
+    ],
+)
+def test_times_of_other_sentences_are_said_to_be(
+    measured: list[str] | None, words: str | None, tmp_path: Path, finished: Path
+) -> None:
+    file = tmp_path / "b.json"
+    content = timed_elsewhere(finished, file)
+    content |= {"task": "translation", "inputs": "de.txt", "max_tokens": 9}
+    content["sentences"] = None if measured is None else digest(measured)
+    file.write_text(json.dumps(content))
+    sentences = {"test": ("Ein Haus .", "Zwei Hunde ."), "validation": ("Noch ein Haus .",)}
+    found = GivenTimes(str(file), "translation", 1, 9, sentences).warnings
+    assert [warning.code for warning in found] == ([] if words is None else ["other-sentences"])
+    for warning in found:
+        assert str(words) in warning.sentence
+        assert "leanformer bench DIR... --data STUDY.yaml" in warning.sentence
+    assert GivenTimes(str(file), "translation", 1, 9).warnings == []
 
 
 def test_a_missing_file_is_said_before_anything_is_trained(study: dict[str, Any], tmp_path: Path) -> None:

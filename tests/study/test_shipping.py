@@ -21,6 +21,7 @@ from leanformer.export.run import export_model
 from leanformer.measure.translation import Translations
 from leanformer.results.costs import RUNTIMES
 from leanformer.results.metrics import METRICS
+from leanformer.results.rows import Median
 from leanformer.runtime.loading import load as open_exported
 from leanformer.runtime.manifest import PRECISIONS, read_manifest
 from leanformer.study import shipping
@@ -299,12 +300,16 @@ def test_the_most_may_be_the_best() -> None:
         return Decision("accept", "", p_value, p_value, None, None)
 
     decisions = {"slow": accepted(0.01), "fast": accepted(0.02)}
-    name, sentence = recommend({"base": 100.0, "slow": 150.0, "fast": 300.0}, decisions, "base", "throughput")
+    prices = {"base": 100.0, "slow": 150.0, "fast": 300.0}
+    ratios = {"slow": Median(median=1.5, low=1.4, high=1.6), "fast": Median(median=3.0, low=2.9, high=3.1)}
+    name, sentence = recommend(prices, decisions, "base", "throughput", ratios)
     assert (name, sentence) == (
         "fast",
-        "Ship fast: it is accepted, with 3 x the baseline's throughput, the most of 2 accepted candidates.",
+        "Ship fast: it is accepted, with 3.00 x the baseline's throughput (2.90 to 3.10), the most of 2 accepted "
+        "candidates.",
     )
-    name, sentence = recommend({"base": 400.0, "slow": 150.0, "fast": 300.0}, decisions, "base", "throughput")
+    ratios = {"slow": Median(median=0.4, low=0.3, high=0.5), "fast": Median(median=0.7, low=0.6, high=0.8)}
+    name, sentence = recommend(prices, decisions, "base", "throughput", ratios)
     assert (name, sentence) == ("base", "Keep the baseline: no accepted candidate has more throughput.")
 
 

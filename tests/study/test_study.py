@@ -226,8 +226,34 @@ def test_another_acceptance_trains_nothing(
     run(digits_study(accept={"max_drop": 0.28}, prefer="latency"), finished)
     results = results_of(finished)
     assert [row["decision"] for row in results["candidates"]] == ["accept", "accept"]
-    cheapest = min(rows_of(finished).values(), key=lambda row: row["latency_ms"]["p50"])
-    assert results["recommended"] == cheapest["name"]
+    assert results["recommended"] == "baseline"
+    assert "as there is no interval (it takes 6 rounds, and measure.repeats is 1)" in results["recommendation"]
+    assert "here there were too few rounds for intervals" in results["method"]["cost"]
+
+
+def test_rounds_decide_which_is_cheaper(
+    finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
+    study = digits_study(accept={"max_drop": 0.28}, prefer="latency")
+    study["measure"]["repeats"] = 6
+    _, log = run(study, finished)
+    rows = rows_of(finished)
+    latencies = {name: row["speeds"][0]["rounds"]["latency_ms"] for name, row in rows.items()}
+    assert rows["baseline"]["cost_ratios"] is None
+    shown = {}
+    for name in ("no-mlp", "minimal"):
+        ratios = sorted(mine / base for mine, base in zip(latencies[name], latencies["baseline"], strict=True))
+        expected = {"median": (ratios[2] + ratios[3]) / 2, "low": ratios[0], "high": ratios[-1]}
+        assert rows[name]["cost_ratios"]["latency"] == pytest.approx(expected)
+        assert rows[name]["speeds"][0]["ratios"]["latency"] == rows[name]["cost_ratios"]["latency"]
+        assert rows[name]["cost_ratios"]["train_seconds"]["median"] > 0
+        if ratios[-1] < 1:
+            shown[name] = expected["median"]
+    results = results_of(finished)
+    assert results["recommended"] == min(shown, key=lambda name: shown[name], default="baseline")
+    for warning in results["warnings"]:
+        assert f"[{warning['code']}]" in log
 
 
 def test_what_duplicates_are_looked_for_trains_nothing(

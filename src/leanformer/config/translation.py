@@ -15,7 +15,6 @@ from leanformer.config.base import (
     DataConfig,
     MeasureConfig,
     Rates,
-    Repeats,
     Study,
     TrainConfig,
 )
@@ -151,9 +150,8 @@ class DecodeConfig(Section):
 class TranslationMeasureConfig(MeasureConfig):
     """How a translator's cost is measured: a call is the translation of one sentence, or of a batch of them."""
 
-    repeats: Repeats = 3
-    latency_calls: Calls = 10
-    throughput_batch: Batch = 64
+    latency_calls: Calls = 4
+    throughput_batch: Batch = 32
 
 
 @STUDIES.register("translation")

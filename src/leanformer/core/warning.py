@@ -42,6 +42,9 @@ CODES: dict[str, str] = {
     # groups
     "few-groups": "the test split has so few groups that its intervals are rough",
     "shared-groups": "groups have examples in two splits",
+    # costs
+    "noisy-machine": "times vary much from round to round, so that costs are uncertain",
+    "other-sentences": "the times of measure.from were not measured with the study's sentences",
     # models
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -12,8 +14,9 @@ from scipy.special import ndtri
 
 from leanformer.decide.looks import Look
 from leanformer.decide.statistics import Comparison, Interval
-from leanformer.results.costs import COSTS
+from leanformer.results.costs import COSTS, Cost
 from leanformer.results.metrics import Metric
+from leanformer.results.rows import Median
 
 POWER = 0.8
 """The probability with which the advised number of seeds or examples should decide."""
@@ -181,15 +184,25 @@ def without_acceptances(decisions: Mapping[str, Decision], reason: str) -> dict[
 
 
 def recommend(
-    prices: Mapping[str, float | None], decisions: Mapping[str, Decision], baseline: str, prefer: str
+    prices: Mapping[str, float | None],
+    decisions: Mapping[str, Decision],
+    baseline: str,
+    prefer: str,
+    ratios: Mapping[str, Median | None] = MappingProxyType({}),
+    without_interval: str = "",
 ) -> tuple[str, str]:
-    """The accepted candidate of the best cost, if that is better than the baseline's, or the baseline.
+    """The accepted candidate of the best cost, if that is shown to be better than the baseline's, or the baseline.
+
+    A cost that is measured is shown to be better where the whole interval of its ratio to the baseline's is; one that
+    is counted is exact.
 
     Args:
         prices: Name -> cost, the baseline's included; None where it was not measured.
         decisions: Candidate -> decision.
         baseline: The baseline's name.
         prefer: The key of this cost in ``COSTS``.
+        ratios: Candidate -> a measured cost as a multiple of the baseline's; None where there is no interval.
+        without_interval: Why there may be none, in words.
 
     Returns:
         The recommended name, and the reason in one sentence.
@@ -197,27 +210,72 @@ def recommend(
     cost = COSTS[prefer]
     less, least = ("less", "least") if cost.better == "less" else ("more", "most")
     accepted = [name for name, decision in decisions.items() if decision.decision == "accept"]
-    priced = {name: price for name in accepted if (price := prices[name]) is not None}
     limit = prices[baseline]
-    better = {name: price for name, price in priced.items() if limit is not None and cost.is_better(price, limit)}
-    if better:
-        best = (min if cost.better == "less" else max)(better, key=lambda name: better[name])
-        others = len(accepted) - 1
-        among = f", the {least} of {others + 1} accepted candidates" if others else ""
-        return (
-            best,
-            f"Ship {best}: it is accepted, with {better[best] / (limit or 1):.2g} x the baseline's {cost.name}{among}.",
-        )
-    if accepted and (limit is None or not priced):
+    priced = {name: price for name in accepted if limit is not None and (price := prices[name]) is not None}
+    if cost.counted:
+        known = {name: _exactly(price, limit) for name, price in priced.items() if limit is not None}
+    else:
+        known = {name: found for name in priced if (found := ratios.get(name)) is not None}
+    shown = [name for name, found in known.items() if cost.is_better(_worst(found, cost), 1)]
+    best_of = partial(min if cost.better == "less" else max, key=lambda name: known[name].median)
+    if shown:
+        best = best_of(shown)
+        among = ""
+        if len(known) > 1 and best == best_of(known):
+            among = f", the {least} of {len(known)} accepted candidates"
+        elif len(shown) > 1:
+            among = f", the {least} of {len(shown)} accepted candidates that are shown to have {less}"
+        return best, f"Ship {best}: it is accepted, with {_multiple(known[best], cost.name)}{among}."
+    if accepted and not priced:
         return (
             baseline,
             f"Keep the baseline: candidates are accepted, but their {cost.name} or the baseline's was not measured.",
+        )
+    if accepted and not known:
+        return (
+            baseline,
+            f"Keep the baseline: no accepted candidate is shown to have {less} {cost.name}, as there is no interval "
+            f"({without_interval}).",
+        )
+    if len(known) < len(priced) or any(cost.is_better(_best(found, cost), 1) for found in known.values()):
+        nearest = best_of(known)
+        return (
+            baseline,
+            f"Keep the baseline: no accepted candidate is shown to have {less} {cost.name}; {nearest} has "
+            f"{_multiple(known[nearest], cost.name)}.",
         )
     if accepted:
         return baseline, f"Keep the baseline: no accepted candidate has {less} {cost.name}."
     if any(decision.decision == "undecided" for decision in decisions.values()):
         return baseline, "Keep the baseline: no candidate is shown to be good enough yet."
     return baseline, "Keep the baseline: no candidate is good enough."
+
+
+def _exactly(price: float, limit: float) -> Median:
+    """The ratio of two costs that are counted."""
+    ratio = price / limit if limit else float(price >= limit)
+    return Median(median=ratio, low=ratio, high=ratio)
+
+
+def _worst(ratio: Median, cost: Cost) -> float:
+    return ratio.high if cost.better == "less" else ratio.low
+
+
+def _best(ratio: Median, cost: Cost) -> float:
+    return ratio.low if cost.better == "less" else ratio.high
+
+
+def _multiple(ratio: Median, name: str) -> str:
+    """``0.42 x the baseline's latency (0.39 to 0.46)``; without an interval where the ratio is exact."""
+    if ratio.low == ratio.high:
+        return f"{ratio.median:.2g} x the baseline's {name}"
+    median, low, high = (_two_digits(end) for end in (ratio.median, ratio.low, ratio.high))
+    return f"{median} x the baseline's {name} ({low} to {high})"
+
+
+def _two_digits(ratio: float) -> str:
+    """``0.42``, ``0.031``, ``1.05``; close to 1 the side must show: ``0.9981``."""
+    return f"{ratio:.4f}" if 0 < abs(ratio - 1) < 0.005 else f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def _holm(p_values: list[float]) -> list[float]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -143,45 +143,56 @@ class Cost:
     """Time and memory of one model.
 
     Args:
-        latency_ms: Milliseconds per call with one example, one entry per call.
-        ms_per_token: Each call's milliseconds divided by the tokens that it wrote; empty for a classifier.
+        latency_ms: Milliseconds per call with one example: a list per round, one entry per call.
+        ms_per_token: Each call's milliseconds divided by the tokens that it wrote, likewise; lists are empty for a
+            classifier.
         throughput_per_second: Examples per second in large batches, one entry per round.
         tokens_per_second: Written tokens per second in the same batches; empty for a classifier.
         train_examples_per_second: Examples per second in training steps, data included, one entry per round.
         peak_memory_mb: In PyTorch the peak of all tensors in a forward pass of the large batch, weights included, in
-            10^6 bytes; of an exported model the peak of the whole process that runs it.
+            10^6 bytes, which is counted.
+        process_memory_mb: Of an exported model the peak of the whole process that runs the batch, one entry per round.
         train_peak_memory_mb: Peak of all tensors in training steps, with gradients and optimizer state.
 
     What was not measured is empty or None.
     """
 
-    latency_ms: list[float] = field(default_factory=list)
-    ms_per_token: list[float] = field(default_factory=list)
+    latency_ms: list[list[float]] = field(default_factory=list)
+    ms_per_token: list[list[float]] = field(default_factory=list)
     throughput_per_second: list[float] = field(default_factory=list)
     tokens_per_second: list[float] = field(default_factory=list)
     train_examples_per_second: list[float] = field(default_factory=list)
     peak_memory_mb: float | None = None
+    process_memory_mb: list[float] = field(default_factory=list)
     train_peak_memory_mb: float | None = None
 
-    def speed(self) -> dict[str, float | dict[str, float] | None] | None:
-        """Medians, and the latency's 50th and 95th percentile, under the names of ``results.json``.
+    def speed(self) -> dict[str, Any] | None:
+        """Medians, the latency's 50th and 95th percentile, and the rounds, under the names of ``results.json``.
 
         The time per token is given for one example at a time and for large batches. None where only training was
         measured.
         """
         if not self.latency_ms:
             return None
-        p50, p95 = np.percentile(self.latency_ms, [50, 95])
+        p50, p95 = np.percentile(list(chain.from_iterable(self.latency_ms)), [50, 95])
         tokens_per_second = _median(self.tokens_per_second)
         ms_per_token = None
-        if self.ms_per_token and tokens_per_second:
-            ms_per_token = {"one": statistics.median(self.ms_per_token), "batch": 1000 / tokens_per_second}
+        per_token = list(chain.from_iterable(self.ms_per_token))
+        if per_token and tokens_per_second:
+            ms_per_token = {"one": statistics.median(per_token), "batch": 1000 / tokens_per_second}
         return {
             "latency_ms": {"p50": float(p50), "p95": float(p95)},
             "ms_per_token": ms_per_token,
             "throughput_per_second": statistics.median(self.throughput_per_second),
             "tokens_per_second": tokens_per_second,
-            "peak_memory_mb": self.peak_memory_mb,
+            "peak_memory_mb": self.peak_memory_mb if self.process_memory_mb == [] else _median(self.process_memory_mb),
+            "rounds": {
+                "latency_ms": _of_rounds(self.latency_ms),
+                "ms_per_token": _of_rounds(self.ms_per_token),
+                "throughput_per_second": self.throughput_per_second,
+                "tokens_per_second": self.tokens_per_second,
+                "peak_memory_mb": self.process_memory_mb,
+            },
         }
 
     def of_training(self) -> dict[str, float | None]:
@@ -196,21 +207,27 @@ def _median(values: list[float]) -> float | None:
     return statistics.median(values) if values else None
 
 
+def _of_rounds(calls: list[list[float]]) -> list[float]:
+    """The median of each round's calls; empty where a round has none."""
+    return [statistics.median(one) for one in calls] if all(calls) else []
+
+
 def measure_costs(
     subjects: Mapping[K, Callable[[], Subject | Exported]],
     device: torch.device,
     repeats: int,
     latency_calls: int,
-    training_steps: int = 5,
+    training_steps: int = 3,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[K, Cost]:
     """Measures all models in one process, in rounds, so that the order of the models does not favor any of them.
 
     Each round measures every model, and starts with another one. The median over rounds ignores a round in which the
-    machine was slow. A model is loaded for its turn and freed after it, so that the device holds only one model and the
-    copy that is trained. Each turn begins with a large batch that is not timed, because the first use of a model and of
-    new memory is slower. A first round that is not recorded warms up the process and measures the memory, which does
-    not depend on the moment.
+    machine was slow, and a ratio of two models that is taken round by round is one of the same moment. A model is
+    loaded for its turn and freed after it, so that the device holds only one model and the copy that is trained. Each
+    turn begins with a large batch that is not timed, because the first use of a model and of new memory is slower. A
+    first round that is not recorded warms up the process and counts the memory of PyTorch's tensors, which does not
+    depend on the moment.
 
     Args:
         subjects: Name -> a function that loads the model with its data; it is called once per round, and keeps no
@@ -237,8 +254,11 @@ def measure_costs(
 def _warm_up(
     subject: Subject | Exported, device: torch.device, latency_calls: int, training_steps: int, cost: Cost
 ) -> None:
-    """The first turn of a model, of which only the memory is recorded."""
-    _measure_memory(subject, device, cost)
+    """The first turn of a model, of which only PyTorch's memory is recorded."""
+    if isinstance(subject, Exported):
+        _time_calls(subject, device, latency_calls, Cost())
+        return
+    _count_memory(subject, device, cost)
     _turn(subject, device, latency_calls, training_steps, Cost())
 
 
@@ -248,6 +268,9 @@ def _turn(
     """Adds one round's times of a model that has just been loaded."""
     if isinstance(subject, Exported):
         _time_calls(subject, device, latency_calls, cost)
+        memory = subject.memory()
+        if memory is not None:
+            cost.process_memory_mb.append(memory)
         return
     if subject.infers:
         subject.model.eval()
@@ -260,11 +283,13 @@ def _turn(
 def _time_calls(calls: Calls, device: torch.device, latency_calls: int, cost: Cost) -> None:
     """Adds one round's times of a model's calls."""
     calls.call_batch()
+    cost.latency_ms.append([])
+    cost.ms_per_token.append([])
     for _ in range(latency_calls):
         seconds, tokens = _seconds(calls.call_one, device)
-        cost.latency_ms.append(1000 * seconds)
+        cost.latency_ms[-1].append(1000 * seconds)
         if tokens:
-            cost.ms_per_token.append(1000 * seconds / tokens)
+            cost.ms_per_token[-1].append(1000 * seconds / tokens)
     seconds, (examples, tokens) = _seconds(calls.call_batch, device)
     cost.throughput_per_second.append(examples / seconds)
     if tokens:
@@ -290,10 +315,7 @@ def _training_speed(step: Step, subject: Subject, device: torch.device, training
     return examples / seconds
 
 
-def _measure_memory(subject: Subject | Exported, device: torch.device, cost: Cost) -> None:
-    if isinstance(subject, Exported):
-        cost.peak_memory_mb = subject.memory()
-        return
+def _count_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.state_dict().values())
     if subject.infers:
         subject.model.eval()

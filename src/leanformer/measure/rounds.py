@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from leanformer.results.bench import Median
+from leanformer.results.rows import Median
 
 T = TypeVar("T")
 

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from leanformer.core.errors import printable
 from leanformer.results import formats
-from leanformer.results.bench import Bench, Median, TimedModel, Timing
+from leanformer.results.bench import Bench, TimedModel, Timing
 from leanformer.results.costs import RUNTIMES
+from leanformer.results.rows import Median
 
 
 def bench_tables(found: Bench) -> list[Table]:

@@ -166,7 +166,7 @@ def speed_columns(results: Mapping[str, Any]) -> list[Column]:
     def of(row: Row, runtime: str) -> Row | None:
         """A row with the costs of one runtime."""
         found = [speed for speed in row["speeds"] if speed["runtime"] == runtime]
-        return {**row, **found[0]} if found else None
+        return {**row, **found[0], "cost_ratios": found[0]["ratios"]} if found else None
 
     def column(runtime: str, head: str, key: str) -> Column:
         cost, baseline = COSTS[key], of(results["baseline"], runtime)
@@ -177,7 +177,9 @@ def speed_columns(results: Mapping[str, Any]) -> list[Column]:
 
         def ratio(row: Row) -> list[str]:
             found = of(row, runtime)
-            return [] if found is None or baseline is None else [cost.part(found, baseline)]
+            if found is None or baseline is None:
+                return []
+            return [cost.paired(found, formats.percent) or cost.part(found, baseline)]
 
         return Column(head, value, RUNTIMES[runtime], ratio, f"{head}, {RUNTIMES[runtime]}")
 
@@ -233,6 +235,11 @@ def cost_columns(results: Mapping[str, Any]) -> list[Column]:
     """
     baseline, example = results["baseline"], form_of(results).wording.example
     percent, times = or_missing(formats.percent), or_missing(formats.times)
+
+    def paired(key: str, row: Row) -> list[str]:
+        text = COSTS[key].paired(row, _multiple)
+        return [text] if text else []
+
     columns = [
         Column(
             "parameters",
@@ -253,20 +260,21 @@ def cost_columns(results: Mapping[str, Any]) -> list[Column]:
             lambda row: [
                 "after its teacher's"
                 if row["method"] == "distill"
-                else f"{or_missing(formats.count)(row['train_examples_per_second'])} {example}s/s"
+                else f"{or_missing(formats.count)(row['train_examples_per_second'])} {example}s/s",
+                *paired("train_seconds", row),
             ],
         ),
         Column(
             "latency p50",
             COSTS["latency"].text,
             f"one {example}",
-            lambda row: [f"p95 {COSTS['latency_p95'].text(row)}"],
+            lambda row: [f"p95 {COSTS['latency_p95'].text(row)}", *paired("latency", row)],
         ),
         Column(
             "throughput",
             COSTS["throughput"].text,
             "large batch",
-            lambda row: [times(COSTS["throughput"].ratio(row, baseline))],
+            lambda row: paired("throughput", row) or [times(COSTS["throughput"].ratio(row, baseline))],
         ),
         Column(
             "memory",
@@ -280,6 +288,11 @@ def cost_columns(results: Mapping[str, Any]) -> list[Column]:
     return columns
 
 
+def _multiple(ratio: float) -> str:
+    """``0.42x``, ``1.05x``: two decimals, as near to 1 they decide which is the cheaper one."""
+    return f"{ratio:.2f}x" if ratio < 9.995 else formats.times(ratio)
+
+
 def writing_columns(results: Mapping[str, Any]) -> list[Column]:
     """The columns of the table of the cost of writing.
 
@@ -289,7 +302,13 @@ def writing_columns(results: Mapping[str, Any]) -> list[Column]:
     baseline = results["baseline"]
 
     def column(key: str, head: str, small: str, label: str) -> Column:
-        return Column(head, COSTS[key].text, small, lambda row: [COSTS[key].part(row, baseline)], label)
+        return Column(
+            head,
+            COSTS[key].text,
+            small,
+            lambda row: [COSTS[key].paired(row, formats.percent) or COSTS[key].part(row, baseline)],
+            label,
+        )
 
     return [
         column("token_flops", "operations", "a subword", "operations a subword"),

@@ -119,7 +119,8 @@ def _savings(chosen: Mapping[str, Any], baseline: Mapping[str, Any], example: st
     ]
     speed = COSTS["throughput"].ratio(chosen, baseline)
     if speed is not None:
-        parts.append(f"{formats.times(speed)} the throughput")
+        paired = COSTS["throughput"].paired(chosen, formats.times)
+        parts.append(f"{paired or formats.times(speed)} the throughput")
     # Distillation starts after the teacher's training.
     how = "after the teacher's" if chosen["method"] == "distill" else "in place of"
     for cost, words in (

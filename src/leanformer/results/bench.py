@@ -5,37 +5,25 @@ A study reads it where ``measure.from`` names it.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.fields import described, one_of
 from leanformer.core.paths import read_text
 from leanformer.results.costs import RUNTIMES
-from leanformer.results.rows import Amount, Count, Record
+from leanformer.results.rows import Amount, Count, Median, Record
 
 VERSION: Literal[1] = 1
 MOST_BYTES = 50_000_000
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-
-
-class Median(Record):
-    """A median over the rounds, and its interval of 95 % at least, which holds for any distribution."""
-
-    median: Amount
-    low: Amount
-    high: Amount
-
-    @model_validator(mode="after")
-    def _is_inside(self) -> Self:
-        if not self.low <= self.median <= self.high:
-            raise ValueError(f"the median {self.median:g} is not from {self.low:g} to {self.high:g}")
-        return self
 
 
 def _took_time(time: Median) -> Median:
@@ -130,6 +118,8 @@ class Bench(Record):
     task: str
     inputs: str
     """What the models were given, in words."""
+    sentences: str | None = None
+    """Of translators: the ``digest`` of the sentences; null for classifiers, and in files of earlier versions."""
     beam: AtLeastOne
     max_tokens: AtLeastOne | None
     """The longest translation; null for classifiers."""
@@ -139,6 +129,11 @@ class Bench(Record):
     environment: Annotated[dict[str, str], AfterValidator(_names_the_machine)]
     """Versions, and the machine (``core.machine``)."""
     models: Annotated[list[TimedModel], Field(min_length=1)]
+
+
+def digest(sentences: Sequence[str]) -> str:
+    """By what sentences are known again: their SHA-256, in their order, without those that are blank."""
+    return hashlib.sha256("\n".join(sentence for sentence in sentences if sentence.strip()).encode()).hexdigest()
 
 
 def read_bench(path: Path, name: str = "") -> Bench:

@@ -21,6 +21,7 @@ class Cost:
         place: The path of its value in a row, one key for each level.
         write: A value -> its text, with the unit.
         better: Which of two values is better.
+        counted: Whether it is counted, and so exact; others are measured, and differ from round to round.
         preferable: Whether a study may choose by it (``prefer``).
         axis: The axis title in the figure of quality against this cost, with ``{example}`` for the name of a test
             example; empty where there is no such figure.
@@ -31,6 +32,7 @@ class Cost:
     place: tuple[str, ...]
     write: Callable[[float], str]
     better: Literal["less", "more"] = "less"
+    counted: bool = False
     preferable: bool = False
     axis: str = ""
 
@@ -60,6 +62,19 @@ class Cost:
         mine, other = self.of(row), self.of(baseline)
         return mine / other if mine is not None and other else None
 
+    def paired(self, row: Row, write: Callable[[float], str]) -> str:
+        """A row's multiple of the baseline's cost, taken round by round, with its interval, as text.
+
+        Args:
+            row: A row of ``results.json``.
+            write: A ratio -> its text.
+
+        Returns:
+            ``52.1 % (50.0 %, 53.9 %)``; empty where there is no interval.
+        """
+        found = (row["cost_ratios"] or {}).get(self.key)
+        return "" if found is None else f"{write(found['median'])} ({write(found['low'])}, {write(found['high'])})"
+
     def part(self, row: Row, baseline: Row) -> str:
         """The ratio in percent, as text; empty where it is not known."""
         ratio = self.ratio(row, baseline)
@@ -73,7 +88,15 @@ def _per_second(value: float) -> str:
 COSTS = {
     cost.key: cost
     for cost in (
-        Cost("parameters", "parameters", ("parameters",), formats.count, preferable=True, axis="parameters"),
+        Cost(
+            "parameters",
+            "parameters",
+            ("parameters",),
+            formats.count,
+            counted=True,
+            preferable=True,
+            axis="parameters",
+        ),
         Cost(
             "latency",
             "latency",
@@ -90,7 +113,14 @@ COSTS = {
             preferable=True,
             axis="training of one model, s",
         ),
-        Cost("operations", "operations", ("flops_per_example",), formats.short, axis="operations of one {example}"),
+        Cost(
+            "operations",
+            "operations",
+            ("flops_per_example",),
+            formats.short,
+            counted=True,
+            axis="operations of one {example}",
+        ),
         Cost("latency_p95", "95th percentile of latency", ("latency_ms", "p95"), formats.milliseconds),
         Cost(
             "throughput",
@@ -115,17 +145,29 @@ COSTS = {
             preferable=True,
         ),
         Cost(
-            "bytes", "size of the files", ("bytes",), formats.size, preferable=True, axis="size of the files in bytes"
+            "bytes",
+            "size of the files",
+            ("bytes",),
+            formats.size,
+            counted=True,
+            preferable=True,
+            axis="size of the files in bytes",
         ),
         Cost("train_memory", "memory in training", ("train_peak_memory_mb",), formats.megabytes),
         # For models that write text.
-        Cost("token_flops", "operations a subword", ("decoding", "flops_per_token"), formats.short),
-        Cost("source_flops", "operations, the source", ("decoding", "flops_per_source"), formats.short),
+        Cost("token_flops", "operations a subword", ("decoding", "flops_per_token"), formats.short, counted=True),
+        Cost("source_flops", "operations, the source", ("decoding", "flops_per_source"), formats.short, counted=True),
         Cost("token_time", "time a subword", ("ms_per_token", "one"), formats.milliseconds),
         Cost("token_time_in_batch", "time a subword in a large batch", ("ms_per_token", "batch"), formats.milliseconds),
         Cost("token_throughput", "subwords a second", ("tokens_per_second",), _per_second, better="more"),
-        Cost("state", "state, median sentence", ("decoding", "state_bytes"), formats.size),
-        Cost("longest_state", "state, longest sentence", ("decoding", "longest", "state_bytes"), formats.size),
+        Cost("state", "state, median sentence", ("decoding", "state_bytes"), formats.size, counted=True),
+        Cost(
+            "longest_state",
+            "state, longest sentence",
+            ("decoding", "longest", "state_bytes"),
+            formats.size,
+            counted=True,
+        ),
     )
 }
 """Key -> cost."""

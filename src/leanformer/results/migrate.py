@@ -79,14 +79,16 @@ def _with_speeds(row: dict[str, Any]) -> dict[str, Any]:
 def _to_4(content: dict[str, Any]) -> dict[str, Any]:
     """Adds what came with decisions on one model, looks, groups and further metrics: the file has none of it."""
     whole: dict[str, Any] = {"looks": None, "picked": None}
-    in_row: dict[str, Any] = {"decided_seed": None, "accepted_at": None}
+    in_row: dict[str, Any] = {"decided_seed": None, "accepted_at": None, "cost_ratios": None}
     in_recipe: dict[str, Any] = {"accepted_at": None, "broken_at_most": None}
 
     def filled(row: Any) -> Any:
         if not isinstance(row, dict):
             return row
         recipe = row.get("recipe")
-        return {**in_row, **row} | ({"recipe": {**in_recipe, **recipe}} if isinstance(recipe, dict) else {})
+        return _with_ratios({**in_row, **row}) | (
+            {"recipe": {**in_recipe, **recipe}} if isinstance(recipe, dict) else {}
+        )
 
     content = {**whole, **content}
     if isinstance(content.get("data"), dict):
@@ -96,6 +98,14 @@ def _to_4(content: dict[str, Any]) -> dict[str, Any]:
     if isinstance(content.get("candidates"), list):
         content["candidates"] = [filled(row) for row in content["candidates"]]
     return content
+
+
+def _with_ratios(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose speeds have the keys of their rounds, which were not kept."""
+    if not isinstance(row.get("speeds"), list):
+        return row
+    missing = {"rounds": None, "ratios": None}
+    return {**row, "speeds": [{**missing, **speed} if isinstance(speed, dict) else speed for speed in row["speeds"]]}
 
 
 _STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: _to_3, 3: _to_4}

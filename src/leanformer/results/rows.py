@@ -40,6 +40,20 @@ class Interval(Record):
         return self
 
 
+class Median(Record):
+    """A median over the rounds, and its interval of 95 % at least, which holds for any distribution."""
+
+    median: Amount
+    low: Amount
+    high: Amount
+
+    @model_validator(mode="after")
+    def _is_inside(self) -> Self:
+        if not self.low <= self.median <= self.high:
+            raise ValueError(f"the median {self.median:g} is not from {self.low:g} to {self.high:g}")
+        return self
+
+
 class Quality(Interval):
     """A model's mean quality over its seeds, and the quality of each seed in the study's order."""
 
@@ -163,6 +177,37 @@ class Rollback(Record):
     what: str
 
 
+class SpeedRounds(Record):
+    """What each round measured; a list is empty where nothing was, or where it was counted once."""
+
+    latency_ms: list[Amount]
+    """The median of the round's calls."""
+    ms_per_token: list[Amount]
+    throughput_per_second: list[Amount]
+    tokens_per_second: list[Amount]
+    peak_memory_mb: list[Amount]
+    """Of the processes that run an exported model."""
+
+
+class SpeedRatios(Record):
+    """Costs as multiples of the baseline's, taken round by round; the keys are those of ``COSTS``.
+
+    Null where the cost was not measured, or in too few rounds for an interval.
+    """
+
+    latency: Median | None
+    throughput: Median | None
+    token_time: Median | None
+    token_throughput: Median | None
+    memory: Median | None
+
+
+class CostRatios(SpeedRatios):
+    """The same with the training time, whose ratio is null where a model was distilled: that is timed once."""
+
+    train_seconds: Median | None
+
+
 class Speed(Record):
     """Latency, throughput and memory of one model in one runtime."""
 
@@ -173,6 +218,9 @@ class Speed(Record):
     throughput_per_second: Amount
     tokens_per_second: Amount | None
     peak_memory_mb: Amount | None
+    rounds: SpeedRounds | None
+    ratios: SpeedRatios | None
+    """To the baseline in the same runtime; null for the baseline."""
 
 
 class Artifact(Record):
@@ -254,6 +302,8 @@ class Row(Record):
     tokens_per_second: Amount | None
     speeds: list[Speed]
     """In each runtime that was measured; latency, throughput and memory above and below are those of the first."""
+    cost_ratios: CostRatios | None
+    """To the baseline, in the first runtime; null for the baseline, and where nothing was measured."""
     bytes: Count | None
     """Of the files that ship: the weights, or what the engine reads."""
     train_examples_per_second: Amount | None

@@ -13,23 +13,33 @@ from leanformer.decide import judge
 from leanformer.decide.decision import after_picking, broken_at_most, recommend
 from leanformer.decide.judge import difference_of
 from leanformer.measure.cost import overdetermination_ratio
+from leanformer.measure.rounds import fewest_rounds
 from leanformer.results.costs import COSTS, RUNTIMES
 from leanformer.results.metrics import METRICS, Metric
+from leanformer.results.rows import CostRatios, Median
 from leanformer.results.schema import FORMAT, FORMS, VERSION
 from leanformer.study.arms import Arm, CandidateOutcome, Judged, accepting, arms_of
+from leanformer.study.cost_ratios import noise_warnings, ratio, speed_ratios, without_interval
 from leanformer.study.given_times import GivenTimes
 from leanformer.study.ledger import Ledger, Seen
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
     "All models were measured in one process on one machine: after a warm-up, each of {repeats} rounds measured every "
-    "model in turn, and each round started with another one. Times are medians over the rounds. Training seconds are "
-    "the examples of all epochs divided by the measured speed of training steps, data included; for a distilled "
-    "candidate they are the seconds of teaching its blocks, of the teacher's own translations where it learned from "
-    "them, and of tuning. Memory is the peak of all tensors (weights, activations, and in training gradients and "
-    "optimizer state) for a batch of {batch} (inference) or {train_batch} (training). Operations are those of matrix "
-    "products and convolutions; a multiply-add counts as two."
+    "model in turn, and each round started with another one. Times are medians over the rounds; a ratio to the "
+    "baseline is taken round by round, and its median stands with an interval of 95 % or more that holds for any "
+    "distribution{intervals}. Training seconds are the examples of all epochs divided by the measured speed of "
+    "training steps, data included; for a distilled candidate they are the seconds of teaching its blocks, of the "
+    "teacher's own translations where it learned from them, and of tuning, which have no interval. Memory is the peak "
+    "of all tensors (weights, activations, and in training gradients and optimizer state) for a batch of {batch} "
+    "(inference) or {train_batch} (training). Operations are those of matrix products and convolutions; a multiply-add "
+    "counts as two."
 )
+NO_INTERVALS = f"; here there were too few rounds for intervals, which take {fewest_rounds()}"
+NOISE_REMEDY = (
+    "close other programs, raise measure.repeats, or set measure.threads to fewer than the machine's processors"
+)
+GIVEN_REMEDY = "measure again on the quiet machine, with more rounds: leanformer bench DIR... --rounds 30"
 GIVEN_METHOD = (
     " Latency and throughput, though, were not measured here, but by leanformer bench {described}; memory was not "
     "measured there."
@@ -68,11 +78,19 @@ def assemble(
     judged = Judged(study, task, arms, ledger, "artifact")
     # With one seed the recipe is that one model, unless what ships is another form of it.
     recipes = Judged(study, task, whole, ledger, "recipe") if len(study.seeds) > 1 or study.ship else None
-    models = [_row(study, task, arm, arms[0], costs.get(arm.outcome.name), judged, recipes) for arm in arms]
+    models = [_row(study, task, arm, arms[0], costs, judged, recipes) for arm in arms]
     prices = {row["name"]: COSTS[study.prefer].of(row) for row in models}
     ship = shipped = recommended = None
     if arms[0].ok:
-        recommended, sentence = recommend(prices, judged.decisions, BASELINE, study.prefer)
+        rounds = study.measure.repeats if given_times is None else given_times.rounds
+        recommended, sentence = recommend(
+            prices,
+            judged.decisions,
+            BASELINE,
+            study.prefer,
+            {row["name"]: _ratio(row, study.prefer) for row in models},
+            without_interval(study.prefer, study.measure.repeats if study.prefer == "train_seconds" else rounds),
+        )
         sentence = sentence if judged.weak is None else f"{sentence} {judged.weak}"
         chosen = next(arm for arm in arms if arm.name == recommended)
         ship = f"{chosen.outcome.directories[chosen.outcome.ships]}/model"
@@ -90,7 +108,14 @@ def assemble(
         "prefer": study.prefer,
         "seeds": list(study.seeds),
         "data": task.summary(),
-        "warnings": rows([*task.warnings, *ledger.changes(accepting(study)), *ledger.elsewhere()]),
+        "warnings": rows(
+            [
+                *task.warnings,
+                *noise_warnings(models, NOISE_REMEDY if given_times is None else GIVEN_REMEDY),
+                *ledger.changes(accepting(study)),
+                *ledger.elsewhere(),
+            ]
+        ),
         "looks": _looks(study, judged, ledger),
         "picked": _picked(metric, study, judged, recommended),
         **task.results(),
@@ -106,7 +131,10 @@ def assemble(
                 metric, len(study.seeds), FORMS[study.task].wording.example, study.accept.looks, study.ship is not None
             ),
             "cost": COST_METHOD.format(
-                repeats=study.measure.repeats, batch=study.measure.throughput_batch, train_batch=task.batch
+                repeats=study.measure.repeats,
+                batch=study.measure.throughput_batch,
+                train_batch=task.batch,
+                intervals="" if study.measure.repeats >= fewest_rounds() else NO_INTERVALS,
             )
             + _further_method(engines, given_times),
         },
@@ -168,7 +196,7 @@ def _row(
     task: Task,
     arm: Arm,
     baseline: Arm,
-    cost: Mapping[str, Any] | None,
+    costs: Mapping[str, Mapping[str, Any]],
     judged: Judged,
     recipes: Judged | None,
 ) -> dict[str, Any]:
@@ -197,7 +225,7 @@ def _row(
         "teaching": _teaching(outcome),
         "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
         "bytes": outcome.bytes if arm.export is None else arm.export.result.get("bytes"),
-        **(_costs(study, arm, cost) if cost is not None else {}),
+        **(_costs(study, arm, baseline, costs) if outcome.name in costs else {}),
         "failures": arm.failures(),
         "rollbacks": [
             {"seed": seed, "what": what}
@@ -275,24 +303,57 @@ def _artifact(task: Task, arm: Arm) -> dict[str, Any] | None:
     }
 
 
-def _costs(study: Study, arm: Arm, cost: Mapping[str, Any]) -> dict[str, Any]:
+def _costs(study: Study, arm: Arm, baseline: Arm, costs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """A row's costs: in each runtime, those of the first once more on top, and those of training."""
-    speeds = []
+    cost = costs[arm.outcome.name]
+    base = None if arm is baseline else costs.get(baseline.outcome.name)
+    bases = {} if base is None else _speeds(study, baseline, base)
+    speeds = [
+        {
+            "runtime": runtime,
+            **speed,
+            "ratios": speed_ratios(speed, bases[runtime]) if runtime in bases else None,
+        }
+        for runtime, speed in _speeds(study, arm, cost).items()
+    ]
+    found: dict[str, Any] = {"speeds": speeds, **cost["training"]}
+    ratios: dict[str, Any] = dict.fromkeys(CostRatios.model_fields)
+    if speeds and speeds[0]["runtime"] == study.runtimes[0]:
+        found |= {key: value for key, value in speeds[0].items() if key not in ("runtime", "rounds", "ratios")}
+        ratios |= speeds[0]["ratios"] or {}
+    if arm.outcome.method == "distill":
+        found["train_seconds"] = statistics.median(_distilling_seconds(trial) for trial in arm.outcome.trials.values())
+    else:
+        found["train_seconds"] = _examples(arm) / cost["training"]["train_examples_per_second"]
+        if base is not None:
+            seconds, of_baseline = (
+                [_examples(one) / speed for speed in measured["training_rounds"]]
+                for one, measured in ((arm, cost), (baseline, base))
+            )
+            ratios["train_seconds"] = ratio(seconds, of_baseline)
+    return found | {"cost_ratios": None if base is None else ratios}
+
+
+def _speeds(study: Study, arm: Arm, cost: Mapping[str, Any]) -> dict[str, Any]:
+    """Runtime -> what was measured of a model there."""
+    found: dict[str, Any] = {}
     for runtime in study.runtimes:
         exported = f"{runtime}-float32" if arm.export is None or runtime != arm.export.format else arm.export.runtime
         speed = cost["speeds"].get("torch" if runtime == "torch" else exported)
         if speed is not None:
-            speeds.append({"runtime": runtime, **speed})
-    found: dict[str, Any] = {"speeds": speeds, **cost["training"]}
-    if speeds and speeds[0]["runtime"] == study.runtimes[0]:
-        found |= {key: value for key, value in speeds[0].items() if key != "runtime"}
-    trials = arm.outcome.trials.values()
-    if arm.outcome.method == "distill":
-        found["train_seconds"] = statistics.median(_distilling_seconds(trial) for trial in trials)
-    else:
-        examples = statistics.median(trial["trained"]["examples"] for trial in trials)
-        found["train_seconds"] = examples / cost["training"]["train_examples_per_second"]
+            found[runtime] = speed
     return found
+
+
+def _examples(arm: Arm) -> float:
+    """The examples of all epochs, the median of the trainings."""
+    return statistics.median(trial["trained"]["examples"] for trial in arm.outcome.trials.values())
+
+
+def _ratio(row: Mapping[str, Any], cost: str) -> Median | None:
+    """A row's measured cost as a multiple of the baseline's; None where there is no interval."""
+    found = (row["cost_ratios"] or {}).get(cost)
+    return None if found is None else Median.model_validate(found)
 
 
 def _q_ratio(task: Task, parameters: int) -> float | None:

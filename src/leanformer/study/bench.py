@@ -27,7 +27,7 @@ from leanformer.core.paths import check_directory, check_file
 from leanformer.core.translating import Ids
 from leanformer.measure.bench import Call, Setting, Times, time_in_rounds
 from leanformer.measure.rounds import median, median_ratio
-from leanformer.results.bench import Bench, Rounds, TimedModel, Timing
+from leanformer.results.bench import Bench, Rounds, TimedModel, Timing, digest
 from leanformer.runtime import Classifier
 from leanformer.runtime.manifest import is_exported, read_manifest
 from leanformer.serve.inputs import read_texts
@@ -111,10 +111,11 @@ def bench(
         for option, given in (("--length", lengths), ("--data", data is not None), ("--beam", beam != 1)):
             if given:
                 raise LeanformerError(f"{option} does nothing here: the models classify images; leave it out")
-        inputs = "random pixels"
+        inputs, known_by = "random pixels", None
         calls = {setting: [_classify(subject, setting.batch) for subject in subjects] for setting in settings}
     else:
         sentences, inputs = _sentences(data)
+        known_by = digest(sentences)
         calls = {
             setting: [_translate(subject, sentences, setting, beam, max_tokens) for subject in subjects]
             for setting in settings
@@ -127,6 +128,7 @@ def bench(
     found = Bench(
         task=task,
         inputs=inputs,
+        sentences=known_by,
         beam=beam,
         max_tokens=None if task == IMAGES else max_tokens,
         rounds=rounds,

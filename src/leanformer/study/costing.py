@@ -41,8 +41,8 @@ class Costing:
         """Time and memory of every model, measured together.
 
         Returns:
-            Name -> ``training``, the costs of its training, and ``speeds``, which maps ``torch`` and forms of export,
-            such as ``onnx-int8``, to the costs there.
+            Name -> ``training``, the costs of its training; ``training_rounds``, its examples per second in each round;
+            and ``speeds``, which maps ``torch`` and forms of export, such as ``onnx-int8``, to the costs there.
 
         Raises:
             LeanformerError: ``measure.from`` names a file that lacks a model.
@@ -95,9 +95,9 @@ class Costing:
             return {}
         prepared, measure = self._prepared, self._prepared.study.measure
         settings = self._settings(runtimes)
-        costs = self._known_costs(settings)
-        if costs is not None:
-            return costs
+        known = self._known_costs(settings)
+        if known is not None:
+            return known
         subjects: dict[tuple[str, str], Callable[[], Subject | Exported]] = {
             (outcome.name, "torch"): partial(self._subject, outcome.name, self._trained(outcome), "torch" in runtimes)
             for outcome in self._known
@@ -109,10 +109,13 @@ class Costing:
         what = f"measuring {len(self._known)} models with measure.throughput_batch {measure.throughput_batch}"
         with memory_named(what, "lower measure.throughput_batch"):
             measured = measure_costs(subjects, prepared.device, measure.repeats, measure.latency_calls)
-        costs = {outcome.name: {"training": {}, "speeds": {}} for outcome in self._known}
+        costs: dict[str, dict[str, Any]] = {
+            outcome.name: {"training": {}, "training_rounds": [], "speeds": {}} for outcome in self._known
+        }
         for (name, runtime), cost in measured.items():
             if runtime == "torch":
                 costs[name]["training"] = cost.of_training()
+                costs[name]["training_rounds"] = cost.train_examples_per_second
             speed = cost.speed()
             if speed is not None:
                 costs[name]["speeds"][runtime] = speed

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.paths import as_path
+from leanformer.core.warning import StudyWarning
 from leanformer.report.bench import machine_line
-from leanformer.results.bench import TimedModel, read_bench
+from leanformer.results.bench import TimedModel, Timing, digest, read_bench
 from leanformer.study.bench import identity
 
 KEY = "measure.from"
@@ -24,12 +26,20 @@ class GivenTimes:
         task: The study's task.
         beam: Hypotheses for each sentence in the study; 1 where models write no text.
         max_tokens: The longest translation in subwords that the study sets; None: it sets none.
+        sentences: Split -> the study's sentences there; none where models read no text.
 
     Raises:
         LeanformerError: The file cannot be read, is for another task, or its times are of other calls than the study's.
     """
 
-    def __init__(self, path: str, task: str, beam: int, max_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        task: str,
+        beam: int,
+        max_tokens: int | None = None,
+        sentences: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         self.path = as_path(path, KEY)
         self._found = found = read_bench(self.path, KEY)
         where = f"{KEY} {self.path}"
@@ -51,6 +61,29 @@ class GivenTimes:
                     f"{where}: has no calls with one example, whose time is the latency; measure again: leanformer "
                     "bench DIR... --batch 1 --batch 32"
                 )
+        self.warnings = self._other_sentences(sentences)
+
+    def _other_sentences(self, sentences: Mapping[str, Sequence[str]]) -> list[StudyWarning]:
+        """A warning where the models were timed with sentences that are not the study's, on which times depend."""
+        known, described = self._found.sentences, self._found.inputs
+        if not sentences or known in [digest(split) for split in sentences.values()]:
+            return []
+        if known is None:
+            found = f"its models were given {described}, and it does not tell whether these are the study's sentences"
+        else:
+            found = (
+                f"its models were given other sentences ({described}) than the study's {' or '.join(sentences)} split"
+            )
+        sentence = (
+            f"{KEY} {self.path}: {found}; a translator's time depends on its sentences: measure again with those of "
+            "the study: leanformer bench DIR... --data STUDY.yaml"
+        )
+        return [StudyWarning("other-sentences", sentence, len(self._found.models))]
+
+    @property
+    def rounds(self) -> int:
+        """Rounds in which the times were measured."""
+        return self._found.rounds
 
     @property
     def described(self) -> str:
@@ -103,4 +136,16 @@ def _speed(model: TimedModel) -> dict[str, Any]:
         "throughput_per_second": many.per_second,
         "tokens_per_second": many.tokens_per_second,
         "peak_memory_mb": None,
+        "rounds": {
+            "latency_ms": one.rounds.wall_ms,
+            "ms_per_token": [ms / one.tokens for ms in one.rounds.wall_ms] if one.tokens else [],
+            "throughput_per_second": _each_second(many, many.batch),
+            "tokens_per_second": _each_second(many, many.tokens or 0),
+            "peak_memory_mb": [],
+        },
     }
+
+
+def _each_second(timing: Timing, count: int) -> list[float]:
+    """How many of what a call handles are handled in a second, in each round; empty where that is not known."""
+    return [1000 * count / ms for ms in timing.rounds.wall_ms] if count and all(timing.rounds.wall_ms) else []

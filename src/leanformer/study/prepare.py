@@ -65,8 +65,13 @@ class PreparedStudy:
         if study.measure.from_ is not None:
             writing = self.task.evaluation_settings()
             self.given_times = GivenTimes(
-                study.measure.from_, study.task, writing.get("beam", 1), writing.get("max_tokens")
+                study.measure.from_,
+                study.task,
+                writing.get("beam", 1),
+                writing.get("max_tokens"),
+                self.task.sentences(),
             )
+            self.task.warnings = [*self.task.warnings, *self.given_times.warnings]
         self.task.check_keys()
         self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}

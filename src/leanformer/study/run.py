@@ -24,6 +24,7 @@ from leanformer.core.progress import console_sink, quiet_libraries
 from leanformer.core.sinks.json_lines import FILE, JsonLines
 from leanformer.core.sinks.tracking import TrackerSink, check_installed, flat
 from leanformer.core.stopping import listening
+from leanformer.core.warning import StudyWarning
 from leanformer.model.students import load
 from leanformer.report.page import write_report
 from leanformer.study.assemble import assemble
@@ -171,6 +172,8 @@ def run(
             # 5. decide
             here = environment(prepared.device, prepared.precision)
             results = assemble(study, prepared.task, outcomes, costs, here, prepared.ledger, prepared.given_times)
+            for found in results["warnings"][len(prepared.task.warnings) :]:  # of the costs and the decisions
+                reporter.warn(str(StudyWarning(**found)))
             run_directory.check()
             write_atomically(path / "results.json", to_json(results))
             reporter.wrote("results", path / "results.json")

@@ -166,6 +166,10 @@ class Task(ABC):
             A sentence to translate, or an image as the model reads it, (channels, height, width), float32.
         """
 
+    def sentences(self) -> Mapping[str, Sequence[str]]:
+        """Split -> the sentences that models may be timed with, as they were read; none where models read no text."""
+        return {}
+
     @abstractmethod
     def save_companions(self, directory: Path) -> None:
         """Writes the files that are needed to use a saved model: the preparation of images, or the tokenizer."""

@@ -301,6 +301,9 @@ class Translation(WritingTask):
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self._validation)
 
+    def sentences(self) -> Mapping[str, Sequence[str]]:
+        return {"test": self.data.test.sources, "validation": self.data.validation.sources}
+
     def samples(self, most: int) -> Iterator[str]:
         for sentences in (self._validation_pairs.sources, self._train_sources):
             count = min(most, len(sentences))
