@@ -39,7 +39,11 @@ CODES: dict[str, str] = {
     # decisions
     "changed-after-look": "margin, seeds or candidates were changed after results on the test split were seen",
     "looked-at-elsewhere": "the same test split was looked at in another run directory beside this one",
-    # models
+    # trainings
+    "rate-at-edge": "the best learning rate of a model is the least or greatest of the list",
+    "short-search": "learning rates were searched with less than half the epochs",
+    "still-rising": "the validation quality of models still rose when their training ended",
+    "weak-training": "all candidates are better than the baseline, which may be trained too little",
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""
 

@@ -19,6 +19,7 @@ from leanformer.results.schema import FORMAT, FORMS, VERSION
 from leanformer.study.arms import Arm, CandidateOutcome, Judged, accepting, arms_of
 from leanformer.study.given_times import GivenTimes
 from leanformer.study.ledger import Ledger, Seen
+from leanformer.study.training_checks import training_warnings
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
@@ -90,7 +91,14 @@ def assemble(
         "prefer": study.prefer,
         "seeds": list(study.seeds),
         "data": task.summary(),
-        "warnings": rows([*task.warnings, *ledger.changes(accepting(study)), *ledger.elsewhere()]),
+        "warnings": rows(
+            [
+                *task.warnings,
+                *ledger.changes(accepting(study)),
+                *ledger.elsewhere(),
+                *training_warnings(study, outcomes, (recipes or judged).comparisons),
+            ]
+        ),
         "looks": _looks(study, judged, ledger),
         "picked": _picked(metric, study, judged, recommended),
         **task.results(),
@@ -209,9 +217,8 @@ def _row(
     if arm.ok:
         row["quality"] = task.quality(arm.tested)
         row["artifact"] = _artifact(task, arm)
-        row |= task.details(
-            arm.tested, None if not baseline.ok else arm.tested if is_baseline else baseline.beside(arm)
-        )
+        beside = None if not baseline.ok else arm.tested if is_baseline else arm.tested.rival(baseline.beside(arm))
+        row |= task.details(arm.tested, beside)
     if recipes is not None and arm.name in recipes.arms:
         row["recipe"] = _recipe(study, task, recipes, arm.name)
     if not arm.ok:
