@@ -286,6 +286,14 @@ WRONG_STUDIES: dict[str, tuple[str, list[str]]] = {
         ["candidates.b and candidates.c are the same"],
     ),
     "a seed twice": (f"{MINIMAL}seeds: [1, 1]", ["seeds must be distinct"]),
+    "a seed of the baseline twice": (
+        f"{MINIMAL}baseline: {{model: vit, seeds: [0, 1, 2, 2]}}",
+        ["seeds must be distinct"],
+    ),
+    "a seed that the baseline lacks": (
+        f"{MINIMAL}baseline: {{model: vit, seeds: [0, 3, 4]}}",
+        ["baseline.seeds lacks 1, 2", "name all"],
+    ),
     "two thousand seeds": (f"{MINIMAL}seeds: {list(range(2_000))}", ["seeds", "at most 1000"]),
     "an augmentation twice": (f"{MINIMAL}data: {{augment: [random_crop, random_crop]}}", ["data.augment", "distinct"]),
     "a kind twice": (f"{TEXT}data: {{numbers: {{kinds: [year, year]}}}}", ["data.numbers.kinds", "distinct"]),
@@ -295,6 +303,14 @@ WRONG_STUDIES: dict[str, tuple[str, list[str]]] = {
     "a search of one rate": (
         f"{MINIMAL}train: {{learning_rate: 1e-3, search_epochs: 2}}",
         ["train.search_epochs does nothing", "one learning rate"],
+    ),
+    "seeds of a baseline that is not trained": (
+        f"{MINIMAL}baseline: {{model: vit, seeds: [0, 1, 2, 3]}}\ntrain: {{epochs: 0}}",
+        ["baseline.seeds does nothing", "train.epochs is 0"],
+    ),
+    "seeds of a baseline that only teaches": (
+        MINIMAL.replace("none}", "none}, method: distill") + "baseline: {model: vit, seeds: [0, 1, 2, 3]}",
+        ["baseline.seeds does nothing", "every candidate is distilled"],
     ),
     "the mean of more epochs than there are": (
         f"{MINIMAL}train: {{epochs: 3, average_last: 5}}",

@@ -176,7 +176,6 @@ def run_study(rows: Sequence[Row], arguments: argparse.Namespace, runs: Path) ->
             "epochs": epochs,
             "batch_size": arguments.batch_size,
             "learning_rate": rates_of(reference, arguments),
-            # Of a single epoch the search's winner is the first seed's training.
             "search_epochs": max(1, epochs // 10) if epochs > 1 else None,
         },
         "seeds": arguments.seeds,

@@ -300,10 +300,10 @@ def test_a_study_tells_its_sinks_and_the_record_goes_on(digits_study: MakeStudy,
     assert (first[-1]["event"], first[-1]["status"]) == ("study_ended", "done")
     searched = [line for line in first if line["event"] == "step_started"]
     assert [line["step"] for line in searched] == [
-        f"{name} · rate {rate}" for name in ("baseline", "no-mlp") for rate in ("0.003", "0.01")
+        f"{name} · {step}" for name in ("baseline", "no-mlp") for step in ("rate 0.003", "rate 0.01", "seed 0")
     ]
-    assert searched[2]["settings"]["learning_rate"] == 0.003
-    assert searched[2]["settings"]["plan"] == {"*.mlp": "none"}
+    assert searched[3]["settings"]["learning_rate"] == 0.003
+    assert searched[3]["settings"]["plan"] == {"*.mlp": "none"}
     measured = {line["step"]: line["values"] for line in first if line["event"] == "measured"}
     assert list(measured) == ["baseline · seed 0", "no-mlp · seed 0", "baseline", "no-mlp"]
     row = result.results["candidates"][0]

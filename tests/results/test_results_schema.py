@@ -105,6 +105,26 @@ def test_a_quality_in_training_lies_where_its_metric_does(tmp_path: Path) -> Non
         read(content, tmp_path)
 
 
+def test_the_baseline_alone_may_have_further_seeds(tmp_path: Path) -> None:
+    content = migrate(example_results(), 1)
+    more = example_results(seeds=4)
+
+    def with_seeds(row: dict[str, Any]) -> None:
+        row["seeds"] = [*row["seeds"], 3]
+        row["quality"] = {**row["quality"], "per_seed": more["baseline"]["quality"]["per_seed"]}
+
+    with_seeds(content["baseline"])
+    content["baseline"]["plan"] = {}
+    found = read(content, tmp_path)
+    assert found["baseline"]["seeds"] == [0, 1, 2, 3]
+    shown = page.render(found)
+    assert "3 seeds each, the baseline 4</p>" in shown
+    assert "0, 1, 2; the baseline 0, 1, 2, 3</dd>" in shown
+    with_seeds(content["candidates"][0])
+    with pytest.raises(LeanformerError, match=r"its seeds are \[0, 1, 2, 3\], the study's \[0, 1, 2\]"):
+        read(content, tmp_path)
+
+
 def test_every_task_has_a_form_and_words() -> None:
     assert list(FORMS)[:2] == ["image-classification", "translation"]
     assert [form.wording.example for form in FORMS.values()][:2] == ["example", "sentence"]

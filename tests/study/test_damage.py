@@ -17,7 +17,7 @@ import leanformer as lf
 from leanformer.core.json_files import read_sealed, sealed
 from leanformer.core.signatures import content_signature, files_signature
 from leanformer.learn.checkpoint import Snapshot
-from leanformer.study import training, trials
+from leanformer.study import training
 from leanformer.study.assemble import assemble
 from leanformer.study.store import RunDirectory
 
@@ -111,30 +111,6 @@ def test_damage_is_set_aside_each_time_under_a_name_of_its_own(finished: Path, d
         flip(trial / "predictions.parquet")
         run(digits_study(), finished)
         assert (trial.parent / name / "predictions.parquet").is_file()
-
-
-@pytest.mark.long
-def test_a_damaged_model_of_the_search_is_not_taken_over(
-    digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A kill between search and trial leaves the best model of the search, in which a bit is then flipped."""
-    study = digits_study(candidates={"no-mlp": {"plan": {"*.mlp": "none"}}}, seeds=[0])
-    expected, _ = run(study, tmp_path / "whole")
-
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trials.TrialStep, "run", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(study, tmp_path / "run")
-    models = sorted((tmp_path / "run" / "trials" / "baseline" / "search").glob("*/model/model.safetensors"))
-    assert len(models) == 2
-    for path in models:
-        flip(path)
-    result, log = run(study, tmp_path / "run")
-    assert log.count("runs again: ") == 2
-    assert without_timings(result.results) == without_timings(expected.results)
 
 
 @pytest.mark.long

@@ -143,10 +143,8 @@ def test_what_a_result_speaks_of_is_there_after_any_power_cut(
                 continue
             trial = name.removesuffix("result.json")
             result = json.loads(content)  # either whole or absent
-            assert result["files"] or result["trained"]["status"] != "ok"
+            assert result["files"] or result["trained"]["status"] != "ok" or "/search/" in name
             for file, expected_digest in result["files"].items():
-                if "/search/" in name and not any(path.startswith(f"{trial}model/") for path in image):
-                    continue  # deleted once the best model was copied to its trial
                 found = image.get(trial + file)
                 if found is None or found not in digests:
                     assert found is not None, f"{trial}{file} is missing"
@@ -170,7 +168,7 @@ def test_what_a_result_speaks_of_is_there_after_any_power_cut(
     run(study, root / "run")
     halfway = len(kept)
     run(changed, root / "run")
-    assert disk.cuts > 500
+    assert disk.cuts > 400
     assert len(seen) > 200
     monkeypatch.undo()
     for number, image in enumerate((kept[halfway // 2], kept[halfway], kept[-1])):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,9 @@ from leanformer.learn.train import Trained, train
 from leanformer.measure.quality import predict
 from leanformer.model.surgery import parameter_count
 from leanformer.report.summary import decision_lines, results_table
+from leanformer.results.reader import read_results
 from leanformer.study import costing, training
+from leanformer.study.graph import exports_of, trials_of
 from leanformer.study.store import RunDirectory
 
 MakeStudy = Callable[..., dict[str, Any]]
@@ -156,17 +159,23 @@ def test_every_model_has_the_same_search(whole: Path) -> None:
         assert [run["learning_rate"] for run in searched] == [3e-3, 1e-2]
         best = max(searched, key=lambda run: (run["accuracy"], -run["loss"]))
         assert row["learning_rate"] == best["learning_rate"]
-        # The best training of the search is the first seed's trial: it is trained only once.
-        assert row["curves"][0]["epochs"][-1]["validation_accuracy"] == best["accuracy"]
+        # No trial is the winner of a search: every seed is trained on its own.
+        search = whole / "trials" / row["name"] / "search"
+        kept = [json.loads(path.read_text())["trained"]["epochs"] for path in search.glob("*/result.json")]
+        assert len(kept) == 2
+        assert not any(curve["epochs"] in kept for curve in row["curves"])
+        assert not list(search.glob("*/model"))
+        settings = [read_sealed(path) for path in (whole / "trials" / row["name"]).rglob("settings.json")]
+        assert sorted(one["seed"] for one in settings) == [0, 1, 2**32, 2**32]
 
 
 def test_plain_lines_where_there_is_no_terminal(whole: Path) -> None:
     log = (whole / "log.txt").read_text()
     assert "\x1b" not in log
     assert "storage: memory" in log
-    done = re.findall(r"tiny: \[(\d+)/9\] (\S+) · (?:rate|seed)", log)
-    assert [int(number) for number, _ in done] == list(range(1, 10))
-    assert re.search(r"\[9/9\] minimal · seed 1  loss \d\.\d+  val acc \d+\.\d%  [\d,]+ ex/s", log)
+    done = re.findall(r"tiny: \[(\d+)/12\] (\S+) · (?:rate|seed)", log)
+    assert [int(number) for number, _ in done] == list(range(1, 13))
+    assert re.search(r"\[12/12\] minimal · seed 1  loss \d\.\d+  val acc \d+\.\d%  [\d,]+ ex/s", log)
 
 
 def test_the_study_file_reads_back(whole: Path, digits_study: MakeStudy) -> None:
@@ -269,12 +278,80 @@ def test_what_duplicates_are_looked_for_trains_nothing(
 @pytest.mark.long
 def test_a_further_seed_trains_that_seed_alone(finished: Path, digits_study: MakeStudy) -> None:
     before = sizes(finished / "trials")
-    run(digits_study(seeds=[0, 1, 2]), finished)
+    run(digits_study(seeds=[2, 0, 1]), finished)  # also where it is the first
     after = sizes(finished / "trials")
     new = {name for name in after if after[name] != before.get(name)}
     assert new
     assert all("/seed-2/" in name for name in new)
     assert all(len(row["quality"]["per_seed"]) == 3 for row in rows_of(finished).values())
+
+
+@pytest.mark.long
+def test_a_search_of_an_earlier_version_runs_again(finished: Path, digits_study: MakeStudy) -> None:
+    for path in (finished / "trials").glob("*/search/*/settings.json"):
+        path.write_text(sealed(read_sealed(path) | {"seed": 0}), encoding="utf-8")
+    trials = sizes(finished / "trials")
+    _, log = run(digits_study(), finished)
+    assert log.count("runs again: seed: 0 -> 4294967296") == 6
+    assert "minimal, search at rate 0.01 runs again: seed: 0" in log
+    after = sizes(finished / "trials")
+    assert {name.split("/")[1] for name in after if after[name] != trials[name]} == {"search"}
+
+
+def test_further_seeds_of_the_baseline_train_it_alone(finished: Path, digits_study: MakeStudy) -> None:
+    before = sizes(finished / "trials")
+    study = digits_study()
+    study["baseline"]["seeds"] = [2, 1, 0]
+    run(study, finished)
+    after = sizes(finished / "trials")
+    new = {name for name in after if after[name] != before.get(name)}
+    assert new
+    assert all(name.startswith("baseline/seed-2/") for name in new)
+    rows = read_results(finished)
+    baseline = rows["baseline"]
+    assert baseline["seeds"] == [0, 1, 2]
+    assert len(baseline["quality"]["per_seed"]) == 3
+    for row in rows["candidates"]:
+        per_seed = row["quality"]["per_seed"]
+        assert row["seeds"] == [test["seed"] for test in row["mcnemar"]] == [0, 1]
+        gap = np.mean(per_seed) - np.mean(baseline["quality"]["per_seed"])
+        assert row["difference"]["mean"] == pytest.approx(gap)
+        pairs = zip(row["mcnemar"], per_seed, baseline["quality"]["per_seed"], strict=False)
+        for test, own, other in pairs:
+            assert (test["candidate_only"] - test["baseline_only"]) / 898 == pytest.approx(own - other)
+
+
+def test_of_further_seeds_of_the_baseline_none_is_exported(digits_study: MakeStudy) -> None:
+    study = digits_study(ship={"to": "onnx"})
+    study["baseline"]["seeds"] = [0, 1, 2]
+    prepared: Any = SimpleNamespace(study=lf.make_study(study), is_distilled=lambda name: False)
+    for name, seeds in (("baseline", [0, 1, 2]), ("no-mlp", [0, 1])):
+        assert [trial.seed for trial in trials_of(prepared, name)] == seeds
+        (export,) = exports_of(prepared, name)
+        assert [trial.seed for trial in export.trials] == [0, 1]
+
+
+@pytest.mark.long
+def test_a_student_is_compared_with_the_teachers_of_its_seeds(digits_study: MakeStudy, tmp_path: Path) -> None:
+    study = digits_study(
+        seeds=[0, 1],
+        train={"epochs": 2, "batch_size": 64, "learning_rate": 3e-3},
+        distill={"epochs": 1},
+        finetune={"epochs": 1},
+    )
+    study["baseline"]["seeds"] = [0, 1, 2, 3]
+    average = {"plan": {"*.self_attention": "average"}}
+    study["candidates"] = {"scratch": average, "student": {**average, "method": "distill"}}
+    run(study, tmp_path / "run")
+    rows = rows_of(tmp_path / "run")
+    baseline = rows["baseline"]["quality"]["per_seed"]
+    assert len(baseline) == 4
+    for name, rivals in (("scratch", baseline), ("student", baseline[:2])):
+        row = rows[name]
+        assert row["difference"]["mean"] == pytest.approx(row["quality"]["mean"] - np.mean(rivals))
+        of_classes = sum(part["examples"] * part["difference"] for part in row["per_class"]) / 898
+        assert of_classes == pytest.approx(row["difference"]["mean"])
+    assert not (tmp_path / "run" / "teaching" / "seed-2").exists()
 
 
 def test_a_second_process_is_told(whole: Path, digits_study: MakeStudy) -> None:

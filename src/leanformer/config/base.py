@@ -61,6 +61,9 @@ Rates = Annotated[
 ]
 
 
+SomeSeeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), AfterValidator(no_repeats("seeds"))]
+
+
 class DataConfig(Section):
     """Where a study's data come from."""
 
@@ -88,6 +91,10 @@ class BaselineConfig(Section):
     """The family's own configuration keys (for a fresh model)."""
     fresh: bool = False
     """With a trained model: use only its shape, and train from random weights."""
+    seeds: Annotated[SomeSeeds | None, OPERATIONAL] = None
+    """Seeds that the baseline is trained with, all of the study's among them; None: the study's. All candidates that
+    are trained from scratch are compared with all its trainings: a further one costs as little as one more seed of a
+    single candidate."""
 
 
 class FinetuneConfig(Section):
@@ -168,7 +175,7 @@ class TrainConfig(Section):
     learning_rate: Rates = (1e-3, 3e-3, 1e-2)
     """One rate, or a list that is searched on the validation split, for every model alike."""
     search_epochs: Annotated[SomeEpochs | None, OPERATIONAL] = None
-    """Epochs for each rate in the search; by default ``epochs``, and the best rate's run is the first seed's trial."""
+    """Epochs for each rate in the search; by default ``epochs``: the best rate of shorter trainings may be another."""
     weight_decay: NonNegative = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     schedule: Literal["cosine", "one_cycle", "inverse_sqrt", "constant"] = "cosine"
@@ -308,11 +315,7 @@ class Study(Section):
     train: TrainConfig
     distill: DistillConfig = DistillConfig()
     finetune: FinetuneConfig = FinetuneConfig()
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), AfterValidator(no_repeats("seeds"))] = (
-        0,
-        1,
-        2,
-    )
+    seeds: SomeSeeds = (0, 1, 2)
     accept: AcceptConfig
     prefer: Annotated[str, BeforeValidator(one_of(preferences))] = preferences()[0]
     """The cost that decides which accepted candidate is the cheapest, and so recommended."""
@@ -368,9 +371,25 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _baseline_has_all_seeds(self) -> Study:
+        missing = [str(seed) for seed in self.seeds if seed not in self.baseline_seeds]
+        if missing:
+            raise ValueError(
+                f"baseline.seeds lacks {', '.join(missing)}, which the study's seeds have; the baseline is trained "
+                "with all of them and with more, so name all here"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Study:
         check_effects(self)
         return self
+
+    @property
+    def baseline_seeds(self) -> tuple[int, ...]:
+        """The seeds that the baseline is trained with: the study's, and then its own further ones."""
+        own = self.seeds if self.baseline.seeds is None else self.baseline.seeds
+        return tuple(sorted(own, key=lambda seed: self.seeds.index(seed) if seed in self.seeds else len(self.seeds)))
 
     @property
     def runtimes(self) -> tuple[Runtime, ...]:

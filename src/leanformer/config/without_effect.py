@@ -34,6 +34,10 @@ def check_effects(study: Study) -> None:
 def _without_effect(study: Study) -> Iterator[tuple[str, str]]:
     yield from study.data.without_effect()
     train = study.train
+    if study.baseline.seeds is not None and train.epochs == 0:
+        yield "baseline.seeds", "train.epochs is 0, so that the baseline is not trained"
+    if study.baseline.seeds is not None and all(one.method == "distill" for one in study.candidates.values()):
+        yield "baseline.seeds", "every candidate is distilled, and compared with its teacher of the same seed"
     if train.search_epochs is not None and len(train.learning_rate) == 1:
         yield "train.search_epochs", "there is one learning rate, and nothing to search"
     if train.average_last is not None and train.epochs and train.average_last > train.epochs:

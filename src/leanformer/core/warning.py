@@ -45,7 +45,11 @@ CODES: dict[str, str] = {
     # costs
     "noisy-machine": "times vary much from round to round, so that costs are uncertain",
     "other-sentences": "the times of measure.from were not measured with the study's sentences",
-    # models
+    # trainings
+    "rate-at-edge": "the best learning rate of a model is the least or greatest of the list",
+    "short-search": "learning rates were searched with less than half the epochs",
+    "still-rising": "the validation quality of models still rose when their training ended",
+    "weak-training": "all candidates are better than the baseline, which may be trained too little",
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""
 

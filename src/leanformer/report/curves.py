@@ -25,9 +25,9 @@ def learning_curves(results: Mapping[str, Any]) -> dict[str, dict[str, go.Figure
         Name of the model -> quantity (validation quality, validation loss, training loss) -> the figure. A model whose
         training ended before its first epoch has no entry. All figures of one quantity share their axes.
     """
-    quality = form_of(results).wording.learned
+    wording = form_of(results).wording
     shown = {
-        f"validation {quality} in %": (f"validation_{quality.replace(' ', '_')}", 100.0),
+        f"validation {wording.learned} in %": (wording.learned_key, 100.0),
         "validation loss": ("validation_loss", 1.0),
         "training loss": ("train_loss", 1.0),
     }

@@ -132,7 +132,7 @@ class Wording:
         slice_named: A phrase for one part, with ``{}`` for its name.
         slices_across: A phrase for the horizontal axis of the figure of parts, with ``{count}`` for their number.
         slices_counted: Whether that figure shows the number of examples of each part instead of the greatest losses.
-        learned: The quality that is measured after each epoch; its key is ``validation_`` and these words.
+        learned: The quality that is measured after each epoch.
         untouched: The parameters that no plan changes.
         calls: What is timed, in one or more sentences; empty where that needs no explanation.
         writes: Whether models write text, so that the cost of writing is shown.
@@ -149,6 +149,11 @@ class Wording:
     untouched: str
     calls: str = ""
     writes: bool = False
+
+    @property
+    def learned_key(self) -> str:
+        """The key of ``learned`` in the record of an epoch."""
+        return f"validation_{self.learned.replace(' ', '_')}"
 
 
 class Results(Record):
@@ -245,7 +250,9 @@ def _check_rows(results: Results, rows: Sequence[Row], most: float) -> None:
     if results.accept.max_drop >= most:
         raise ValueError(f"accept.max_drop is {results.accept.max_drop:g}, and quality goes from 0 to {most:g}")
     for row in rows:
-        if row.seeds != results.seeds:
+        # The baseline alone, in any precision, may have further seeds.
+        known = row.seeds if row.plan or row.method == "distill" else row.seeds[: len(results.seeds)]
+        if known != results.seeds:
             raise ValueError(f"{row.name}: its seeds are {quoted(row.seeds)}, the study's {quoted(results.seeds)}")
         if row.status == "ok" and row.quality is None:
             raise ValueError(f"{row.name}: its status is ok, but it has no quality")

@@ -22,6 +22,7 @@ from leanformer.study.arms import Arm, CandidateOutcome, Judged, accepting, arms
 from leanformer.study.cost_ratios import noise_warnings, ratio, speed_ratios, without_interval
 from leanformer.study.given_times import GivenTimes
 from leanformer.study.ledger import Ledger, Seen
+from leanformer.study.training_checks import training_warnings
 from leanformer.tasks.base import Outcome, Task
 
 COST_METHOD = (
@@ -114,6 +115,7 @@ def assemble(
                 *noise_warnings(models, NOISE_REMEDY if given_times is None else GIVEN_REMEDY),
                 *ledger.changes(accepting(study)),
                 *ledger.elsewhere(),
+                *training_warnings(study, outcomes, (recipes or judged).comparisons),
             ]
         ),
         "looks": _looks(study, judged, ledger),
@@ -237,9 +239,8 @@ def _row(
     if arm.ok:
         row["quality"] = task.quality(arm.tested)
         row["artifact"] = _artifact(task, arm)
-        row |= task.details(
-            arm.tested, None if not baseline.ok else arm.tested if is_baseline else baseline.beside(arm)
-        )
+        beside = None if not baseline.ok else arm.tested if is_baseline else arm.tested.rival(baseline.beside(arm))
+        row |= task.details(arm.tested, beside)
     if recipes is not None and arm.name in recipes.arms:
         row["recipe"] = _recipe(study, task, recipes, arm.name)
     if not arm.ok:

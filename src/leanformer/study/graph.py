@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from itertools import islice
 
+from leanformer.config.base import BASELINE
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.shipping import ExportStep
 from leanformer.study.steps import Step
@@ -19,14 +20,18 @@ Do = Callable[[Step], None]
 
 
 def trials_of(prepared: PreparedStudy, name: str) -> list[Trial]:
-    """The trials of a candidate or the baseline, one for each seed."""
+    """The trials of a candidate or the baseline, one for each of its seeds."""
     kind = StudentStep if prepared.is_distilled(name) else TrialStep
-    return [kind(name, seed) for seed in prepared.study.seeds]
+    seeds = prepared.study.baseline_seeds if name == BASELINE else prepared.study.seeds
+    return [kind(name, seed) for seed in seeds]
 
 
 def exports_of(prepared: PreparedStudy, name: str) -> list[ExportStep]:
-    """The exports of a candidate or the baseline: those that are decided on, then those that are only measured."""
-    trials = tuple(trials_of(prepared, name))
+    """The exports of a candidate or the baseline: those that are decided on, then those that are only measured.
+
+    Of every model the best of the study's seeds is exported: the best of more seeds would be better by choice alone.
+    """
+    trials = tuple(trial for trial in trials_of(prepared, name) if trial.seed in prepared.study.seeds)
     ship = prepared.study.ship
     decided = [] if ship is None else [ExportStep(name, trials, ship.to, form, True) for form in ship.precision]
     measured = [
@@ -61,7 +66,7 @@ def all_steps(prepared: PreparedStudy) -> list[Step]:
 
 def announce(prepared: PreparedStudy) -> None:
     """Tells the reporter the number of steps."""
-    prepared.reporter.plan(sum(step.counts(prepared) for step in all_steps(prepared)))
+    prepared.reporter.plan(len(all_steps(prepared)))
 
 
 def run_steps(prepared: PreparedStudy, executor: Executor, do: Do, at_a_time: int) -> None:
@@ -150,8 +155,7 @@ class _Walk:
         self._note(step)
 
     def _skip(self, step: Step) -> None:
-        if step.counts(self._prepared):
-            self._prepared.reporter.skip()
+        self._prepared.reporter.skip()
         self._note(step)
 
     def _note(self, step: Step) -> None:

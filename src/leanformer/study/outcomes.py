@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from leanformer.core.files import remove
 from leanformer.study.arms import CandidateOutcome, ExportOutcome
 from leanformer.study.graph import exports_of, trials_of
 from leanformer.study.prepare import PreparedStudy
@@ -30,9 +29,6 @@ def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:
         directories[step.seed] = directory.relative_to(prepared.directory.path).as_posix()
         if ended_well(trials[step.seed]):
             answers[step.seed] = prepared.task.read_answers(directory / PREDICTIONS)
-    # Models of the search are kept only until the best one is copied to its trial.
-    for rate in prepared.study.train.learning_rate:
-        remove(prepared.directory.search(name, rate) / "model")
     return CandidateOutcome(
         name,
         "scratch" if candidate is None else candidate.method,
@@ -44,7 +40,7 @@ def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:
             for run in search
         ],
         trials,
-        Outcome(answers),
+        Outcome(answers, taught=prepared.is_distilled(name)),
         directories,
         _bytes(prepared, directories) if len(answers) == len(trials) else None,
         _exports(prepared, name),

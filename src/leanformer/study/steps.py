@@ -40,10 +40,6 @@ class Step(ABC):
     def bring_up_to_date(self, prepared: PreparedStudy) -> None:  # noqa: B027 - nothing, for most
         """Evaluates or scores a finished step again, if the study's settings for that have changed."""
 
-    def counts(self, prepared: PreparedStudy) -> bool:
-        """Whether progress counts this step."""
-        return True
-
     @property
     @abstractmethod
     def title(self) -> str:
@@ -86,7 +82,7 @@ class RecordedStep(Step):
     def result(self, prepared: PreparedStudy) -> dict[str, Any] | None:
         """Its result if it is done; a result of other settings is removed, and the log says why."""
         directory = self.directory(prepared)
-        reason = prepared.directory.prepare(directory, self.settings(prepared), self.may_lack)
+        reason = prepared.directory.prepare(directory, self.settings(prepared))
         if reason is not None:
             prepared.reporter.warn(f"{self} runs again: {reason}")
         return prepared.directory.finished(directory)
@@ -96,11 +92,6 @@ class RecordedStep(Step):
         result = prepared.directory.finished(self.directory(prepared))
         assert result is not None
         return result
-
-    @property
-    def may_lack(self) -> str | None:
-        """The name of a directory inside the step's that may be deleted after use."""
-        return None
 
 
 @dataclass(frozen=True)

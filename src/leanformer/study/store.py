@@ -193,7 +193,7 @@ class RunDirectory:
         """The path of a taught block's directory, or of a checkpoint, of one seed."""
         return self.path / "teaching" / f"seed-{seed}" / name
 
-    def prepare(self, directory: Path, settings: dict[str, Any], may_lack: str | None = None) -> str | None:
+    def prepare(self, directory: Path, settings: dict[str, Any]) -> str | None:
         """Makes a trial's directory ready for these settings.
 
         A trial of other settings is deleted. A damaged one is set aside under another name.
@@ -201,7 +201,6 @@ class RunDirectory:
         Args:
             directory: The trial's directory.
             settings: All settings that determine its result.
-            may_lack: A directory inside that may have been deleted after use.
 
         Returns:
             Why the trial must run again, or None.
@@ -217,7 +216,7 @@ class RunDirectory:
             try:
                 changes = self._changes(directory, settings)
                 if changes == []:
-                    self._check_sums(directory, may_lack)
+                    self._check_sums(directory)
                     return None
             except DamagedError as error:
                 reason = f"{error}; what was there is now {set_aside(directory)}"
@@ -272,7 +271,7 @@ class RunDirectory:
             write_atomically(directory / "result.json", sealed({**result, "files": {**result["files"], name: sums}}))
         write_atomically(directory / name, content)
 
-    def _check_sums(self, directory: Path, may_lack: str | None = None) -> None:
+    def _check_sums(self, directory: Path) -> None:
         """Compares the files of a finished trial with their SHA-256, once in each process.
 
         Raises:
@@ -285,8 +284,6 @@ class RunDirectory:
         sums = read_sealed(path).get("files", {})  # studies of the first version have none
         for name, expected in sums.items():
             file = directory / name
-            if may_lack is not None and name.startswith(f"{may_lack}/") and not (directory / may_lack).exists():
-                continue
             try:
                 if sha256(file) not in expected.split():  # two sums after a kill during its replacement
                     raise DamagedError(f"{file}: damaged (its SHA-256 does not match)")

@@ -168,7 +168,9 @@ def seed_that_ships(prepared: PreparedStudy, trials: Sequence[Trial]) -> int:
     kept = prepared.ledger.ships(recipe(prepared, trials[0]))
     if kept is not None:
         return kept
-    results = {trial.seed: trial.known_result(prepared) for trial in trials}
+    # Of a baseline with further seeds, those of the candidates count: the best of more would be compared with theirs.
+    seeds = prepared.study.seeds
+    results = {trial.seed: trial.known_result(prepared) for trial in trials if trial.seed in seeds}
     good = {seed: result for seed, result in results.items() if ended_well(result)}
     return best_seed(good or results, METRICS[prepared.study.accept.metric])
 

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from leanformer.core.files import replace_directory, write_atomically
+from leanformer.core.files import write_atomically
 from leanformer.learn.activity import find_activities
-from leanformer.learn.train import Trained
-from leanformer.model.students import load, reduce
+from leanformer.model.students import reduce
 from leanformer.results.metrics import METRICS
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import Step, TrainedStep, ended_well, scratch_settings
 from leanformer.study.training import (
     Trial,
     is_scored_otherwise,
-    save_model,
     scored,
     train_model,
 )
 
 VALIDATION = "validation.parquet"  # the answers of a search, by which its rate is judged
+SEARCH_SEED = 2**32
+"""The seed of every search. A study's own seeds lie below it: the winner of a search is the best of several, and as a
+trial it would look better than another training at its rate."""
 
 
 @dataclass(frozen=True)
 class SearchStep(TrainedStep):
-    """A training at one learning rate of the search, judged on the validation split.
+    """A training at one learning rate of the search, judged on the validation split; its model is not kept.
 
     Args:
         rate: The learning rate.
@@ -46,10 +45,6 @@ class SearchStep(TrainedStep):
 
     def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
         return scratch_settings(prepared, self, self.rate, prepared.search_epochs)
-
-    @property
-    def may_lack(self) -> str:
-        return "model"  # deleted once the best model of the search is copied to its trial
 
     def run(self, prepared: PreparedStudy) -> None:
         directory = self.directory(prepared)
@@ -65,7 +60,6 @@ class SearchStep(TrainedStep):
             "trained": asdict(trained),
         }
         if trained.status == "ok":
-            save_model(prepared, self.name, model, directory / "model")
             answers = prepared.task_of(self.name).validation_answers(model)
             if answers is not None:
                 write_atomically(directory / VALIDATION, answers.to_bytes())
@@ -97,38 +91,18 @@ class TrialStep(Trial):
     def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
         return scratch_settings(prepared, self, best_rate(prepared, self.name), prepared.study.train.epochs)
 
-    def counts(self, prepared: PreparedStudy) -> bool:
-        return not self._is_searched(prepared)
-
     def run(self, prepared: PreparedStudy) -> None:
         rate = best_rate(prepared, self.name)
-        directory = self.directory(prepared)
-        searched = prepared.directory.search(self.name, rate)
-        found = prepared.directory.finished(searched) if self._is_searched(prepared) else None
-        model = None
-        if found is not None and not ended_well(found):
-            trained = Trained(**found["trained"])
-        elif found is not None and (searched / "model").is_dir():
-            trained = Trained(**found["trained"])
-            copy_files = partial(shutil.copytree, searched / "model", dirs_exist_ok=True)
-            replace_directory(directory / "model", copy_files)
-            model = load(directory / "model").to(prepared.device)
-        else:
-            model = _model(prepared, self)
-            trained = train_model(prepared, self, model, rate, prepared.study.train.epochs)
+        model = _model(prepared, self)
+        trained = train_model(prepared, self, model, rate, prepared.study.train.epochs)
         self.end(prepared, rate, trained, model)
-
-    def _is_searched(self, prepared: PreparedStudy) -> bool:
-        """Whether the search has trained this model: it trains the first seed, with the same epochs unless set."""
-        same = self.seed == prepared.study.seeds[0] and prepared.study.train.search_epochs is None
-        return prepared.searches and same
 
 
 def search_of(prepared: PreparedStudy, name: str) -> list[SearchStep]:
-    """One training for each rate, with the first seed; none where there is one rate or the candidate is distilled."""
+    """One training for each rate; none where there is one rate or the candidate is distilled."""
     if not prepared.searches or prepared.is_distilled(name):
         return []
-    return [SearchStep(name, prepared.study.seeds[0], rate) for rate in prepared.study.train.learning_rate]
+    return [SearchStep(name, SEARCH_SEED, rate) for rate in prepared.study.train.learning_rate]
 
 
 def best_rate(prepared: PreparedStudy, name: str) -> float:

@@ -49,13 +49,19 @@ class Outcome:
 
     Args:
         answers: Seed -> answers.
+        taught: Whether each seed's model was taught by the baseline of the same seed.
     """
 
     answers: Mapping[int, Any]
+    taught: bool = False
 
     def each(self) -> list[Any]:
         """The answers of every seed, in the study's order."""
         return list(self.answers.values())
+
+    def rival(self, baseline: Outcome) -> Outcome:
+        """What of the baseline it is compared with: its teachers where it was taught, else all trainings."""
+        return Outcome({seed: baseline.answers[seed] for seed in self.answers}) if self.taught else baseline
 
     def statistics(self, metric: Metric) -> list[np.ndarray]:
         """``Metric.statistics`` of each seed's answers."""
@@ -326,7 +332,8 @@ class Task(ABC):
 
         Args:
             outcome: The outcome of a candidate, or of the baseline itself.
-            baseline: The outcome of the baseline; None where it failed.
+            baseline: The outcome of the baseline, with the seeds of ``outcome`` and perhaps more, in the same order;
+                None where it failed.
         """
 
     def results(self) -> dict[str, Any]:

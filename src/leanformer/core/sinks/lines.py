@@ -117,7 +117,7 @@ class Lines:
 
     def _step_ended(self, event: StepEnded, running: Running) -> None:
         self.steps_done += 1
-        self.steps = max(self.steps, self.steps_done)  # a training of the search may have to be repeated
+        self.steps = max(self.steps, self.steps_done)  # blocks may be taught in several groups
         took = duration(time.monotonic() - running.started)
         numbers = event.note or running.last_epoch
         self._print(f"{self.study}: [{self.steps_done}/{self.steps}] {event.step}  {numbers}  ({took})")
