@@ -40,6 +40,7 @@ CODES: dict[str, str] = {
     "changed-after-look": "margin, seeds or candidates were changed after results on the test split were seen",
     "looked-at-elsewhere": "the same test split was looked at in another run directory beside this one",
     # models
+    "less-robust": "the recommended student loses more than the baseline on corrupted test examples",
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""
 
