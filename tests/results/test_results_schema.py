@@ -45,6 +45,7 @@ def test_a_file_of_version_1_keeps_all_that_it_says(name: str, tmp_path: Path) -
     assert {key: value for key, value in migrated.items() if key not in ("version", "baseline", "candidates")} == {
         **{key: value for key, value in content.items() if key not in ("baseline", "candidates")},
         "shipped": None,
+        "corruptions": [],
     }
     path = page.write_report(tmp_path)
     assert content["recommendation"] in path.read_text(encoding="utf-8")

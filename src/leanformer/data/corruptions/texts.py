@@ -19,6 +19,9 @@ TYPOS = 0.1
 SHORTEST = 3
 """Letters of the shortest word that may have one."""
 
+INNER = "'’-‐‑.,:/"
+"""Punctuation that stays between two letters or digits: it is part of a word or a number there."""
+
 _WORD = re.compile(rf"[^\W\d_]{{{SHORTEST},}}")
 
 
@@ -52,7 +55,7 @@ def upper_case(sentence: str, random: np.random.Generator) -> str:
     return sentence.upper()
 
 
-@corrupts(TEXTS, "no-punctuation", "no punctuation, but for what stands between two letters or digits of a word")
+@corrupts(TEXTS, "no-punctuation", "no punctuation, but within words and numbers")
 def no_punctuation(sentence: str, random: np.random.Generator) -> str:
     """Without punctuation; apostrophes, hyphens and decimal points within a word or number stay.
 
@@ -62,6 +65,6 @@ def no_punctuation(sentence: str, random: np.random.Generator) -> str:
         character
         for place, character in enumerate(sentence)
         if not unicodedata.category(character).startswith("P")
-        or (sentence[place - 1 : place].isalnum() and sentence[place + 1 : place + 2].isalnum())
+        or (character in INNER and sentence[place - 1 : place].isalnum() and sentence[place + 1 : place + 2].isalnum())
     )
     return " ".join(kept.split()) or sentence
