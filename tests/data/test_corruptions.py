@@ -61,8 +61,7 @@ def test_light_is_added_and_taken_away() -> None:
 
 
 def test_a_shift_repeats_the_edge() -> None:
-    image = np.arange(40 * 40, dtype=np.uint16).reshape(1, 40, 40) % 251
-    image = image.astype(np.uint8)
+    image = (np.arange(40 * 40).reshape(1, 40, 40) % 251).astype(np.uint8)
     seen = set()
     for number in range(60):
         shifted = IMAGES["shift"](image, number)

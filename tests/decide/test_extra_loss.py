@@ -68,6 +68,7 @@ def test_each_corruption_of_a_model_and_the_correction_for_their_number() -> Non
     assert noise.extra_loss.mean == pytest.approx(-10 / 40)
     assert noise.p_value == pytest.approx(stats.ttest_1samp([-1] * 10 + [0] * 30, 0).pvalue)
     assert blur.p_value == pytest.approx(stats.ttest_1samp([-1] * 5 + [0] * 35, 0).pvalue)
+    assert blur.p_value is not None
     assert 0.05 / 3 < blur.p_value < 0.05
     assert (noise.loses_more, blur.loses_more, jpeg.loses_more) == (True, False, False)
     assert jpeg.extra_loss.mean == pytest.approx(4 / 40)

@@ -16,11 +16,13 @@ import leanformer as lf
 from leanformer.config.reader import make_study
 from leanformer.core.errors import LeanformerError
 from leanformer.data.corruptions import IMAGES, TEXTS
+from leanformer.learn.train import Trained
 from leanformer.measure.quality import Predictions
 from leanformer.measure.translation import Translations
 from leanformer.model.students import load
 from leanformer.runtime.loading import load as open_exported
-from leanformer.study import shipping
+from leanformer.study import shipping, training
+from leanformer.study.prepare import PreparedStudy
 from leanformer.study.robustness import RobustnessStep, less_robust
 from leanformer.tasks.base import open_task
 from leanformer.tasks.images import ImageClassification
@@ -37,7 +39,7 @@ def trial_of(directory: Path, name: str, seed: int) -> dict[str, Any]:
 def quick_study(digits_study: MakeStudy, robust: bool) -> dict[str, Any]:
     """A study of digits in two seconds, with one candidate."""
     study = digits_study(candidates={"no-mlp": {"plan": {"*.mlp": "none"}}})
-    study["data"] |= {"train_limit": 128, "validation_limit": 60, "test_limit": 100}
+    study["data"] |= {"train_limit": 128, "test_limit": 100}
     study["train"] = {"epochs": 1, "batch_size": 64, "learning_rate": 1e-2}
     study["measure"] |= {"robustness": robust}
     return study
@@ -85,7 +87,12 @@ def test_it_is_measured_later_without_training_and_once(
     # A resume answers nothing again, except what is missing.
     steps: list[str] = []
     real = RobustnessStep.run
-    monkeypatch.setattr(RobustnessStep, "run", lambda step, prepared: (steps.append(step.title), real(step, prepared)))
+
+    def noted(step: RobustnessStep, prepared: PreparedStudy) -> None:
+        steps.append(step.title)
+        real(step, prepared)
+
+    monkeypatch.setattr(RobustnessStep, "run", noted)
     lost = directory / "robustness" / "no-mlp" / "torch" / "jpeg" / "result.json"
     lost.unlink()
     (lost.parent / "settings.json").unlink()
@@ -242,12 +249,20 @@ def test_a_whole_study_of_digits(digits_study: MakeStudy, tmp_path: Path) -> Non
     assert isinstance(result, lf.StudyResult)
 
 
-def test_a_failed_training_has_no_robustness(digits_study: MakeStudy, tmp_path: Path) -> None:
-    study = quick_study(digits_study, True)
-    study["train"]["learning_rate"] = 1e3
-    study["train"]["clip_norm"] = None
-    study["seeds"] = [0]
-    run(study, tmp_path / "run")
+@pytest.mark.long
+def test_a_failed_training_has_no_robustness(
+    digits_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = training.train_model
+
+    def fails_without_mlp(prepared: Any, step: Any, *arguments: Any, **named: Any) -> Trained:
+        if step.name == "no-mlp":
+            return Trained(status="failed", reason="the loss was not finite")
+        return real(prepared, step, *arguments, **named)
+
+    monkeypatch.setattr("leanformer.study.trials.train_model", fails_without_mlp)
+    run(quick_study(digits_study, True), tmp_path / "run")
     rows = rows_of(tmp_path / "run")
-    for row in rows.values():
-        assert (row["robustness"] is None) == (row["status"] == "failed")
+    assert rows["no-mlp"]["status"] == "failed"
+    assert rows["no-mlp"]["robustness"] is None
+    assert len(rows["baseline"]["robustness"]) == len(IMAGES)

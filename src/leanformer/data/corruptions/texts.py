@@ -1,8 +1,8 @@
 """Corruptions of sentences, as people write in a hurry: typing errors, letters' case, missing punctuation.
 
-Typing errors are those of Belinkov and Bisk 2018, "Synthetic and natural noise both break neural machine translation",
-ICLR, section 3, and Pruthi, Dhingra and Lipton 2019, "Combating adversarial misspellings with robust word recognition",
-ACL, section 3: two neighboring letters change places, or one is left out or written twice.
+Typing errors are after Belinkov and Bisk 2018, "Synthetic and natural noise both break neural machine translation",
+ICLR, and Pruthi, Dhingra and Lipton 2019, "Combating adversarial misspellings with robust word recognition", ACL: two
+neighboring letters change places, or one is left out or written twice.
 """
 
 from __future__ import annotations
