@@ -40,6 +40,21 @@ def test_a_mean_agrees_with_the_paired_t_test() -> None:
     assert p_value == pytest.approx(test.pvalue)
 
 
+def test_examples_of_one_group_are_not_independent() -> None:
+    baseline = right(1, 1, 1, 1, 1, 1), right(1, 1, 1, 1, 1, 1)
+    student = right(1, 1, 1, 1, 1, 1), right(0, 0, 0, 1, 1, 1)
+    groups = np.array([7, 7, 7, 3, 3, 5])
+    found, _ = extra_loss(accuracy, baseline, student, 0.95, groups)
+    # Deviations from the mean of -0.5, summed in each group: -1.5, 1, 0.5. Variance of the mean: 3 / 2 x 3.5 / 36.
+    half = 4.3026527 * (1.5 * 3.5 / 36) ** 0.5  # the t quantile of 2 degrees of freedom
+    assert (found.mean, found.low, found.high) == pytest.approx((-0.5, -0.5 - half, -0.5 + half))
+    # Every sentence twice, in one group with its copy, says as much as every sentence once.
+    once = (translated(2), translated(6)), (translated(3), translated(20))
+    baseline, student = ((np.repeat(clean, 2, axis=0), np.repeat(corrupted, 2, axis=0)) for clean, corrupted in once)
+    grouped, _ = extra_loss(bleu, baseline, student, 0.95, np.repeat(np.arange(len(REFERENCES)), 2))
+    assert grouped.low == pytest.approx(extra_loss(bleu, *once, 0.95)[0].low)
+
+
 def test_nothing_changes() -> None:
     same = right(1, 0, 1), right(1, 0, 1)
     found, p_value = extra_loss(accuracy, same, same, 0.95)

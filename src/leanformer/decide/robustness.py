@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from leanformer.decide import judge
-from leanformer.decide.corpus import REPLICATES, paired_bootstrap
+from leanformer.decide.corpus import REPLICATES, paired_bootstrap, summed_by_group
+from leanformer.decide.statistics import by_group
 from leanformer.results.metrics import CorpusMetric, Metric
 from leanformer.results.rows import Interval, Robustness
 
@@ -33,7 +34,12 @@ class Answered:
 
 
 def robustness(
-    metric: Metric, model: Answered, baseline: Answered | None, max_drop: float, confidence: float
+    metric: Metric,
+    model: Answered,
+    baseline: Answered | None,
+    max_drop: float,
+    confidence: float,
+    groups: np.ndarray | None = None,
 ) -> list[Robustness]:
     """A model's quality under each corruption, beside the baseline's.
 
@@ -43,6 +49,7 @@ def robustness(
         baseline: The baseline's; None for the baseline itself, and where it failed.
         max_drop: The margin.
         confidence: Of the two-sided intervals.
+        groups: The group of each example, shape (examples,); None where examples are independent.
     """
     found = []
     for name, corrupted in model.corrupted.items():
@@ -51,9 +58,10 @@ def robustness(
         difference = extra = p_value = loses_more = None
         if baseline is not None:
             rival = baseline.corrupted[name]
-            compared = judge.compare(metric, [rival], [corrupted], max_drop, confidence)
+            compared = judge.compare(metric, [rival], [corrupted], max_drop, confidence, groups)
             difference = judge.difference_of(metric, compared)
-            extra, p_value = extra_loss(metric, (baseline.clean, rival), (model.clean, corrupted), confidence)
+            pairs = (baseline.clean, rival), (model.clean, corrupted)
+            extra, p_value = extra_loss(metric, *pairs, confidence, groups)
             # Bonferroni: of many corruptions, one would have a small p-value by chance.
             clearly = p_value <= (1 - confidence) / len(model.corrupted)
             loses_more = clearly and metric.sign * extra.mean < 0
@@ -76,6 +84,7 @@ def extra_loss(
     baseline: tuple[np.ndarray, np.ndarray],
     student: tuple[np.ndarray, np.ndarray],
     confidence: float,
+    groups: np.ndarray | None = None,
     replicates: int = REPLICATES,
 ) -> tuple[Interval, float]:
     """The student's loss minus the baseline's, with its interval, and the p-value of the hypothesis that it is 0.
@@ -88,6 +97,7 @@ def extra_loss(
         baseline: ``Metric.statistics`` of the baseline's clean and corrupted answers, shape (examples, counts) each.
         student: Likewise, on the same examples.
         confidence: Of the two-sided interval.
+        groups: The group of each example, shape (examples,): whole groups are then compared, and resampled.
         replicates: How often examples are resampled.
 
     Raises:
@@ -100,13 +110,14 @@ def extra_loss(
             return metric.score(corrupted) - metric.score(clean)
 
         first, second = (np.concatenate(answers, axis=1) for answers in (baseline, student))
+        first, second = summed_by_group([first, second], groups)
         test = paired_bootstrap(first, second, losses, confidence, replicates)
         found = test.difference
         # Percentiles of few counts may lie on one side of the estimate.
         ends = sorted((found.low, found.mean, found.high))
         return Interval(mean=found.mean, low=ends[0], high=ends[-1]), test.p_value
     each = [corrupted[:, 0] - clean[:, 0] for clean, corrupted in (baseline, student)]
-    differences = each[1] - each[0]  # (examples,)
+    differences = by_group((each[1] - each[0])[None], groups)[0]  # (examples,) or (groups,)
     mean, freedom = float(differences.mean()), len(differences) - 1
     error = float(differences.std(ddof=1)) / len(differences) ** 0.5
     half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
