@@ -96,7 +96,14 @@ def assemble(
         "prefer": study.prefer,
         "seeds": list(study.seeds),
         "data": task.summary(),
-        "warnings": rows([*task.warnings, *ledger.changes(accepting(study)), *ledger.elsewhere(), *less_robust(study, recommended, robust)]),
+        "warnings": rows(
+            [
+                *task.warnings,
+                *ledger.changes(accepting(study)),
+                *ledger.elsewhere(),
+                *less_robust(study, recommended, robust),
+            ]
+        ),
         "looks": _looks(study, judged, ledger),
         "picked": _picked(metric, study, judged, recommended),
         **task.results(),
