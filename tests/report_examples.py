@@ -93,6 +93,7 @@ def example_row(
         "scope": "seeds and examples" if seeds > 1 else "one trained pair",
         "artifact": None,
         "recipe": None,
+        "robustness": None,
         "teaching": None,
         "per_class": [
             {
@@ -191,6 +192,7 @@ def example_results(seeds: int = 3, classes: int = 10) -> dict[str, Any]:
             "notes": ["no test split: 40 % of all examples set aside, seed 0"],
         },
         "warnings": [],
+        "corruptions": [],
         "baseline": baseline,
         "candidates": [example_row(*recipe, seeds, classes) for recipe in recipes],
         "recommended": "four-heads",
@@ -456,6 +458,7 @@ def translation_row(
         "scope": "seeds and examples" if seeds > 1 else "one trained pair",
         "artifact": None,
         "recipe": None,
+        "robustness": None,
         "speeds": [],
         "cost_ratios": None,
         "bytes": None,
@@ -679,3 +682,31 @@ def exported_results() -> dict[str, Any]:
         "candidates": rows[1:],
         "shipped": "exports/four-heads/onnx-float32/exported",
     }
+
+
+def robust_results() -> dict[str, Any]:
+    """What a study of the digits writes that measured robustness; the second candidate failed."""
+    results = example_results()
+    failed(results["candidates"][1])
+    results["corruptions"] = [
+        {"name": name, "meaning": f"{name} of a moderate severity"}
+        for name in ("blur", "darker", "jpeg", "lighter", "noise", "shift")
+    ]
+    for row in rows_of(results):
+        if row["status"] == "failed":
+            continue
+        is_baseline = row is results["baseline"]
+        quality = row["quality"]["mean"]
+        row["robustness"] = [
+            {
+                "corruption": corruption["name"],
+                "quality": quality - 0.01 * number,
+                "loss": -0.01 * number,
+                "difference": None if is_baseline else {"mean": -0.02, "low": -0.031, "high": -0.009},
+                "extra_loss": None if is_baseline else {"mean": -0.015, "low": -0.026, "high": -0.004},
+                "p_value": None if is_baseline else 0.001 * number,
+                "loses_more": None if is_baseline else number == 1,
+            }
+            for number, corruption in enumerate(results["corruptions"], start=1)
+        ]
+    return results

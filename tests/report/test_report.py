@@ -21,6 +21,7 @@ from report_examples import (
     hostile_results,
     hostile_translation,
     old_results,
+    robust_results,
     translation_results,
     without_baseline,
     without_translation_baseline,
@@ -84,6 +85,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 def hostile_page() -> str:
     """Results that no study writes: reading refuses such names, but the page must not rely on that."""
     return render(hostile_results())
+
+
+@pytest.fixture(scope="module")
+def robust_page() -> str:
+    return render(robust_results())
 
 
 def printed(results: dict[str, Any], width: int = 80) -> str:
@@ -821,11 +827,30 @@ def test_old_image_results_are_read(tmp_path: Path, page: str) -> None:
     assert "99,840" in row_of(page, "collapsed-qk", "encoder.0-5.self_attention")
 
 
+def test_the_page_has_a_table_of_robustness_where_it_was_measured(page: str, robust_page: str) -> None:
+    assert 'id="robust' not in page
+    assert 'href="#robustness"' not in page
+    table = robust_page.partition('<table id="robust">')[2].partition("</table>")[0]
+    assert 'href="#robustness"' in robust_page
+    assert [f">{name}<" in table for name in ("blur", "darker", "jpeg", "lighter", "noise", "shift")] == [True] * 6
+    baseline, candidate, failed_one = (" ".join(row.split()) for row in Outline(table).rows[1:4])
+    assert baseline.startswith("B baseline 96.4 loss -1.0 95.4 loss -2.0")
+    assert "extra" not in baseline
+    assert "loss -1.0; ▼ extra -1.5 (-2.6, -0.4)" in candidate
+    assert candidate.count("▼") == 1
+    assert candidate.count("extra") == 6
+    assert failed_one.endswith("- - - - - -")
+    assert "blur of a moderate severity" in robust_page
+    assert table.count('data-label="blur"') == 9  # cards on a phone
+
+
 # In a browser
 
 
 LOOKS = [
     ("digits", DESKTOP),
+    ("robust", DESKTOP),
+    ("robust", PHONE),
     ("digits", PHONE),
     ("hostile", PHONE),
     ("multi30k", DESKTOP),
@@ -886,6 +911,7 @@ const look = async ([name, width]) => {
 def seen(
     page: str,
     hostile_page: str,
+    robust_page: str,
     translation_page: str,
     hostile_translation_page: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -897,6 +923,7 @@ def seen(
     pages = {
         "digits": page,
         "hostile": hostile_page,
+        "robust": robust_page,
         "multi30k": translation_page,
         "hostile-multi30k": hostile_translation_page,
         "broken": broken,
@@ -942,6 +969,7 @@ def test_browser_draws_every_plot(name: str, width: int, seen: Any) -> None:
     look = seen[0][name, width]
     plots, intervals, rows = {
         "digits": (4 + 9, 8, 9),
+        "robust": (4 + 9, 7, 9),  # one failed
         "hostile": (4 + 13, 11, 13),  # one failed
         # Trained or tuned candidates, and taught ones; one failed, and one is too far off to show its interval.
         "multi30k": (5 + 3 + 8, 8, 11),

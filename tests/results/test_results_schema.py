@@ -46,6 +46,9 @@ def test_a_file_of_version_1_keeps_all_that_it_says(name: str, tmp_path: Path) -
         **{key: value for key, value in content.items() if key not in ("baseline", "candidates")},
         "shipped": None,
         "data": {"groups": None, **content["data"]},
+        "corruptions": [],
+        "looks": None,
+        "picked": None,
     }
     path = page.write_report(tmp_path)
     assert content["recommendation"] in path.read_text(encoding="utf-8")
@@ -76,10 +79,10 @@ def test_files_of_earlier_versions_have_no_groups(tmp_path: Path) -> None:
     assert read(content, tmp_path)["data"]["groups"] is None
 
 
-@pytest.mark.parametrize("version", [0, 4, True, "2", None, 2.5])
+@pytest.mark.parametrize("version", [0, 5, True, "2", None, 2.5])
 def test_files_of_other_versions_are_refused(version: object, tmp_path: Path) -> None:
     with pytest.raises(
-        LeanformerError, match=r"its version is .*, and this version of leanformer reads versions 1 to 3"
+        LeanformerError, match=r"its version is .*, and this version of leanformer reads versions 1 to 4"
     ):
         read({**example_results(), "version": version}, tmp_path)
 

@@ -273,6 +273,8 @@ class MeasureConfig(Section):
     """Where models are trained and measured."""
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU threads; by default what PyTorch takes."""
+    robustness: Annotated[bool, OPERATIONAL] = False
+    """Whether models also answer corrupted test examples, to see whether students lose more there than the baseline."""
     from_: Annotated[Text | None, Field(alias="from"), OPERATIONAL] = None
     """A file that ``leanformer bench --out`` wrote where the models are used: latency and throughput are those in it,
     and it must hold every model of the study. None: they are measured here."""

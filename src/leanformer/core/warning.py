@@ -50,6 +50,8 @@ CODES: dict[str, str] = {
     "short-search": "learning rates were searched with less than half the epochs",
     "still-rising": "the validation quality of models still rose when their training ended",
     "weak-training": "all candidates are better than the baseline, which may be trained too little",
+    # models
+    "less-robust": "the recommended student loses more than the baseline on corrupted test examples",
 }
 """Each warning's code -> what it says; docs/warnings.md has the same list with what to do."""
 

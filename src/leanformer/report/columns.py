@@ -187,6 +187,37 @@ def speed_columns(results: Mapping[str, Any]) -> list[Column]:
     return [column(runtime, head, key) for runtime in runtimes for key, head in heads]
 
 
+def robustness_columns(results: Mapping[str, Any]) -> list[Column]:
+    """The columns of the table of robustness, one for each corruption; empty where it was not measured.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    metric = find_metric(results)
+
+    def of(row: Row, name: str) -> Row | None:
+        return next((entry for entry in row["robustness"] or () if entry["corruption"] == name), None)
+
+    def column(name: str) -> Column:
+        def value(row: Row) -> str:
+            entry = of(row, name)
+            return MISSING if entry is None else metric.number(entry["quality"])
+
+        def details(row: Row) -> list[str]:
+            entry = of(row, name)
+            if entry is None:
+                return []
+            found = [f"loss {metric.signed(entry['loss'])}"]
+            if entry["extra_loss"] is not None:
+                mark = "▼ " if entry["loses_more"] else ""
+                found.append(f"; {mark}extra {interval(entry['extra_loss'], metric.signed)}")
+            return found
+
+        return Column(name, value, details=details)
+
+    return [column(corruption["name"]) for corruption in results["corruptions"]]
+
+
 def scored_metrics(results: Mapping[str, Any]) -> list[Metric]:
     """The metrics for which the study has scores; empty where the study's metric is the only one.
 

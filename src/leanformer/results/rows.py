@@ -260,6 +260,26 @@ class Recipe(Record):
     """The share of trainings that may break, at the study's confidence, although none of its seeds did."""
 
 
+class Robustness(Record):
+    """The quality of the model that a row decides on, under one corruption of the test examples.
+
+    Losses are differences: where larger values are better, a loss of quality is below 0.
+    """
+
+    corruption: str
+    quality: float
+    loss: float
+    """The quality minus that on the clean examples, of the same trained model."""
+    difference: Interval | None
+    """The quality minus the baseline's under the same corruption."""
+    extra_loss: Interval | None
+    """The loss minus the baseline's."""
+    p_value: PartOfOne | None
+    """Two-sided, of the hypothesis that the extra loss is 0."""
+    loses_more: bool | None
+    """Whether it clearly loses more than the baseline, corrected for the number of corruptions."""
+
+
 class Row(Record):
     """The results of one model that every task has. A null value was not measured or does not apply.
 
@@ -293,6 +313,8 @@ class Row(Record):
     recipe: Recipe | None
     """Null with one seed and no export, where it is that one model; for a further precision of the same model; and in
     files of versions before 4, where the decision above is on the recipe itself."""
+    robustness: list[Robustness] | None
+    """Of the model of the seed that is best on the validation split, or of the exported model; null: not measured."""
     teaching: Teaching | None
     curves: list[Curve]
     train_seconds: Amount | None

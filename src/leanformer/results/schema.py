@@ -103,6 +103,13 @@ class Picked(Record):
     """Among how many it was picked."""
 
 
+class Corrupted(Record):
+    """A corruption of the test examples, in words."""
+
+    name: str
+    meaning: str
+
+
 @dataclass(frozen=True)
 class Slice:
     """A model's quality on one part of the test data.
@@ -184,6 +191,8 @@ class Results(Record):
     """The recommended trained model."""
     shipped: Annotated[str, AfterValidator(_inside)] | None
     """The directory that it was exported to; null in a study without ``ship``."""
+    corruptions: list[Corrupted]
+    """Those under which robustness was measured; empty where it was not."""
     environment: dict[str, Any]
     method: Method
     study: dict[str, Any]

@@ -22,6 +22,7 @@ from leanformer.study.arms import Arm, CandidateOutcome, Judged, accepting, arms
 from leanformer.study.cost_ratios import noise_warnings, ratio, speed_ratios, without_interval
 from leanformer.study.given_times import GivenTimes
 from leanformer.study.ledger import Ledger, Seen
+from leanformer.study.robustness import CorruptedAnswers, less_robust, robustness_rows
 from leanformer.study.training_checks import training_warnings
 from leanformer.tasks.base import Outcome, Task
 
@@ -59,6 +60,7 @@ def assemble(
     environment: Mapping[str, Any],
     ledger: Ledger,
     given_times: GivenTimes | None = None,
+    corrupted: CorruptedAnswers | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``, in the form of the study's task (``leanformer.results``).
 
@@ -70,6 +72,7 @@ def assemble(
         environment: Versions and machine.
         ledger: What was seen of the test split; these outcomes are a look, new or known, and are recorded first.
         given_times: Where latency and throughput come from; None: they were measured here.
+        corrupted: The answers to corrupted examples; None: robustness was not measured.
     """
     metric = METRICS[study.accept.metric]
     arms = arms_of(study, outcomes)
@@ -80,6 +83,9 @@ def assemble(
     # With one seed the recipe is that one model, unless what ships is another form of it.
     recipes = Judged(study, task, whole, ledger, "recipe") if len(study.seeds) > 1 or study.ship else None
     models = [_row(study, task, arm, arms[0], costs, judged, recipes) for arm in arms]
+    robust = {} if corrupted is None else robustness_rows(study, arms, corrupted, task.test_groups)
+    for row in models:
+        row["robustness"] = robust.get(row["name"])
     prices = {row["name"]: COSTS[study.prefer].of(row) for row in models}
     ship = shipped = recommended = None
     if arms[0].ok:
@@ -116,6 +122,7 @@ def assemble(
                 *ledger.changes(accepting(study)),
                 *ledger.elsewhere(),
                 *training_warnings(study, outcomes, (recipes or judged).comparisons),
+                *less_robust(study, recommended, robust),
             ]
         ),
         "looks": _looks(study, judged, ledger),
@@ -127,6 +134,9 @@ def assemble(
         "recommendation": sentence,
         "ship": ship,
         "shipped": shipped,
+        "corruptions": []
+        if corrupted is None
+        else [{"name": name, "meaning": meaning} for name, meaning in task.corruptions.items()],
         "environment": dict(environment),
         "method": {
             "interval": judge.method(

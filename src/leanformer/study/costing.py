@@ -82,7 +82,7 @@ class Costing:
         for (name, runtime), place in self._places(runtimes).items():
             settings[name][runtime] = read_sealed(place.parent / "settings.json")
         return {
-            "measure": self._prepared.study.measure.model_dump(mode="json", exclude={"from_"}),
+            "measure": self._prepared.study.measure.model_dump(mode="json", exclude={"from_", "robustness"}),
             "runtimes": list(runtimes),
             "evaluation": self._prepared.task.evaluation_settings(),
             "figures": [figure.name for figure in fields(Cost)],  # a version with more figures measures again

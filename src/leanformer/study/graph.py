@@ -9,6 +9,7 @@ from itertools import islice
 
 from leanformer.config.base import BASELINE
 from leanformer.study.prepare import PreparedStudy
+from leanformer.study.robustness import RobustnessStep
 from leanformer.study.shipping import ExportStep
 from leanformer.study.steps import Step
 from leanformer.study.students import StudentStep
@@ -42,11 +43,24 @@ def exports_of(prepared: PreparedStudy, name: str) -> list[ExportStep]:
     return [*decided, *measured]
 
 
+def robustness_of(prepared: PreparedStudy, name: str) -> list[RobustnessStep]:
+    """The answers of a candidate or the baseline under each corruption, in each form that is decided on."""
+    if not prepared.study.measure.robustness:
+        return []
+    trials = tuple(trials_of(prepared, name))
+    decided = [export for export in exports_of(prepared, name) if export.decides]
+    forms = [None] if prepared.study.ship is None else decided
+    return [
+        RobustnessStep(name, trials, form, corruption) for form in forms for corruption in prepared.task.corruptions
+    ]
+
+
 def _wanted(prepared: PreparedStudy) -> list[Step]:
     """The steps that the study's results are made of, in its order."""
     names = prepared.candidates
     trials = [step for name in names for step in trials_of(prepared, name)]
-    return [*trials, *(step for name in names for step in exports_of(prepared, name))]
+    exports = [step for name in names for step in exports_of(prepared, name)]
+    return [*trials, *exports, *(step for name in names for step in robustness_of(prepared, name))]
 
 
 def all_steps(prepared: PreparedStudy) -> list[Step]:
@@ -70,7 +84,7 @@ def announce(prepared: PreparedStudy) -> None:
 
 
 def run_steps(prepared: PreparedStudy, executor: Executor, do: Do, at_a_time: int) -> None:
-    """Runs all trials and exports of a study that are not done yet, and the steps that they need.
+    """Runs all trials, exports and evaluations of a study that are not done yet, and the steps that they need.
 
     A step that nothing else can run beside runs in this process, where it has all threads.
 

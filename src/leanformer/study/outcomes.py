@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from leanformer.study.arms import CandidateOutcome, ExportOutcome
-from leanformer.study.graph import exports_of, trials_of
+from leanformer.study.graph import exports_of, robustness_of, trials_of
 from leanformer.study.prepare import PreparedStudy
+from leanformer.study.robustness import CorruptedAnswers, read_corrupted
 from leanformer.study.shipping import EXPORTED
 from leanformer.study.steps import ended_well
 from leanformer.study.training import PREDICTIONS, recipe, seed_that_ships
@@ -17,6 +18,13 @@ from leanformer.tasks.base import Outcome
 def read_outcomes(prepared: PreparedStudy) -> list[CandidateOutcome]:
     """The outcomes of the baseline and then of all candidates, whose trials must be done."""
     return [_outcome(prepared, name) for name in prepared.candidates]
+
+
+def read_corrupted_answers(prepared: PreparedStudy) -> CorruptedAnswers | None:
+    """The answers of all models to corrupted examples; None where the study does not measure robustness."""
+    if not prepared.study.measure.robustness:
+        return None
+    return read_corrupted(prepared, [step for name in prepared.candidates for step in robustness_of(prepared, name)])
 
 
 def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:

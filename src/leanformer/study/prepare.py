@@ -113,6 +113,11 @@ class PreparedStudy:
             self.plans[name] = plan
         self._check_exports()
         self._check_differ()
+        if study.measure.robustness and not self.task.corruptions:
+            raise LeanformerError(
+                f"measure.robustness does nothing here: there is no corruption of the examples of {study.task}; leave "
+                "it out"
+            )
 
     def _check_exports(self) -> None:
         """Refuses candidates that the format in which the study ships cannot hold, before anything is trained.

@@ -31,7 +31,7 @@ from leanformer.study.assemble import assemble
 from leanformer.study.costing import Costing
 from leanformer.study.executors import InThisProcess
 from leanformer.study.graph import announce, run_steps
-from leanformer.study.outcomes import read_outcomes
+from leanformer.study.outcomes import read_corrupted_answers, read_outcomes
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.shipping import tell_decisions
 from leanformer.study.side_by_side import check_script, run_side_by_side
@@ -171,7 +171,10 @@ def run(
             costs = Costing(prepared, outcomes).costs()
             # 5. decide
             here = environment(prepared.device, prepared.precision)
-            results = assemble(study, prepared.task, outcomes, costs, here, prepared.ledger, prepared.given_times)
+            corrupted = read_corrupted_answers(prepared)
+            results = assemble(
+                study, prepared.task, outcomes, costs, here, prepared.ledger, prepared.given_times, corrupted
+            )
             for found in results["warnings"][len(prepared.task.warnings) :]:  # of the costs and the decisions
                 reporter.warn(str(StudyWarning(**found)))
             run_directory.check()

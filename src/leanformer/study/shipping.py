@@ -49,22 +49,14 @@ class ExportStep(RecordedStep):
         return self.trials
 
     def settings(self, prepared: PreparedStudy) -> dict[str, Any]:
-        chosen = self._chosen(prepared)
+        chosen = chosen_trial(prepared, self.trials)
         return {
             "trial": None if chosen is None else read_sealed(chosen.directory(prepared) / "settings.json"),
-            "weights": None if chosen is None else _weights(chosen, prepared),  # a training again may give others
+            "weights": None if chosen is None else weights_of(chosen, prepared),  # a training again may give others
             "format": self.format,
             "precision": self.precision,
             "evaluation": prepared.task.evaluation_settings() if self.decides else None,
         }
-
-    def _chosen(self, prepared: PreparedStudy) -> Trial | None:
-        """The trial whose model is exported, chosen on the validation split; None where a training failed."""
-        results = {trial.seed: trial.known_result(prepared) for trial in self.trials}
-        if not all(ended_well(result) for result in results.values()):
-            return None
-        best = seed_that_ships(prepared, self.trials)
-        return next(trial for trial in self.trials if trial.seed == best)
 
     def bring_up_to_date(self, prepared: PreparedStudy) -> None:
         result = self.known_result(prepared)
@@ -73,7 +65,7 @@ class ExportStep(RecordedStep):
 
     def run(self, prepared: PreparedStudy) -> None:
         directory = self.directory(prepared)
-        chosen = self._chosen(prepared)
+        chosen = chosen_trial(prepared, self.trials)
         if chosen is None:
             prepared.directory.finish(directory, {"status": "failed", "reason": "a training failed"})
             return
@@ -120,7 +112,21 @@ class ExportStep(RecordedStep):
         return f"{self.name}, exported to {self.format} in {self.precision}"
 
 
-def _weights(trial: Trial, prepared: PreparedStudy) -> dict[str, str]:
+def chosen_trial(prepared: PreparedStudy, trials: Sequence[Trial]) -> Trial | None:
+    """The trial of the model that ships, the best on the validation split; None where a training failed.
+
+    Args:
+        prepared: The study.
+        trials: Those of all seeds, done.
+    """
+    results = {trial.seed: trial.known_result(prepared) for trial in trials}
+    if not all(ended_well(result) for result in results.values()):
+        return None
+    best = seed_that_ships(prepared, trials)
+    return next(trial for trial in trials if trial.seed == best)
+
+
+def weights_of(trial: Trial, prepared: PreparedStudy) -> dict[str, str]:
     """File of a trial's weights -> its SHA-256."""
     result = trial.known_result(prepared)
     assert result is not None

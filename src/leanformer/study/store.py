@@ -189,6 +189,10 @@ class RunDirectory:
         """The directory of a candidate's export in one form, such as ``onnx-int8``."""
         return self.path / "exports" / candidate / form
 
+    def robust(self, candidate: str, form: str, corruption: str) -> Path:
+        """The directory of a candidate's answers to corrupted examples, in ``torch`` or in a form of export."""
+        return self.path / "robustness" / candidate / form / corruption
+
     def taught(self, seed: int, name: str) -> Path:
         """The path of a taught block's directory, or of a checkpoint, of one seed."""
         return self.path / "teaching" / f"seed-{seed}" / name

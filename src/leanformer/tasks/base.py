@@ -254,6 +254,29 @@ class Task(ABC):
     def subject(self, model: PreTrainedModel, make_step: MakeStep) -> Subject:
         """The calls of a model that are timed."""
 
+    # Robustness
+
+    @property
+    def corruptions(self) -> Mapping[str, str]:
+        """The corruptions of the test split by which robustness is measured: name -> what it does; none by default."""
+        return {}
+
+    def corrupted(self, name: str) -> Task:
+        """The same task with a corrupted test split.
+
+        Args:
+            name: One of ``corruptions``.
+        """
+        raise KeyError(name)
+
+    def corruption_settings(self, name: str) -> dict[str, Any]:
+        """What determines the corrupted test split, besides the data; when it changes, models are evaluated again.
+
+        Args:
+            name: One of ``corruptions``.
+        """
+        return {"name": name, "meaning": self.corruptions[name]}
+
     # Exported models
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ from leanformer.core.errors import LeanformerError
 from leanformer.core.files import write_atomically
 from leanformer.core.signatures import content_signature
 from leanformer.core.warning import StudyWarning
+from leanformer.data.corruptions import IMAGES
+from leanformer.data.corruptions.images import CorruptedImages
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.image_files import Resizing
 from leanformer.data.images import ImageData, load_images
@@ -246,6 +249,15 @@ class ImageClassification(Task):
         wanted = torch.arange(self.study.measure.throughput_batch) % len(self.data.test)
         (batch,) = self.batches.chosen(self.data.test, wanted)
         return batch["pixel_values"]
+
+    @property
+    def corruptions(self) -> Mapping[str, str]:
+        return {name: corruption.meaning for name, corruption in IMAGES.items()}
+
+    def corrupted(self, name: str) -> ImageClassification:
+        task = copy.copy(self)
+        task.data = replace(self.data, test=CorruptedImages(self.data.test, IMAGES[name]))
+        return task
 
     def evaluate_exported(self, model: Classifier) -> Predictions:
         def logits_of(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from leanformer.config.translation import TokenizerConfig, TranslationStudy
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.translating import Translated
 from leanformer.data.alignment import Alignment
+from leanformer.data.corruptions import TEXTS
 from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_batches import (
     EncodedPairs,
@@ -126,6 +127,8 @@ class Translation(WritingTask):
         config_of_model = self.baseline_outline.config
         self._positions: int = config_of_model.max_position_embeddings
         check_positions(self.data.test.sources, self._test.sources.lengths, self._positions, baseline)
+        # What each model of the study can read, in subwords; tasks of candidates share the list.
+        self._source_limits = [self._positions]
         counts = {"train": len(self._left_out), "validation": len(long)}
         self.notes = [
             *self.data.notes,
@@ -219,6 +222,8 @@ class Translation(WritingTask):
             sides: list[Side] = ["target"] if name.startswith("decoder") else ["source"]
             if name.startswith("decoder") and ("cross" in name or name.endswith(".layer")):
                 sides.append("source")
+            if "source" in sides:
+                self._source_limits.append(limit)
             # Translations of test sentences need no check: they end at the block's limit.
             of_test: list[Side] = [side for side in sides if side == "source"]
             check_lengths(
@@ -449,6 +454,39 @@ class Translation(WritingTask):
     def _many(self) -> list[str]:
         sentences, size = self.data.test.sources, self.study.measure.throughput_batch
         return [sentences[index] for index in np.arange(size) * len(sentences) // size]
+
+    @cached_property
+    def _corrupted(self) -> dict[str, tuple[str, ...]]:
+        """Corruption -> the corrupted source sentences, where it changes any.
+
+        A sentence that would have more subwords than each model of the study can read stays as it is.
+        """
+        clean, most = self.data.test.sources, min(self._source_limits)
+        found = {}
+        for name, corruption in TEXTS.items():
+            changed = [corruption(sentence, number) for number, sentence in enumerate(clean)]
+            ids = self.tokenizer.encode_source(changed)
+            sources = tuple(
+                after if len(tokens) <= most else before
+                for before, after, tokens in zip(clean, changed, ids, strict=True)
+            )
+            if sources != clean:
+                found[name] = sources
+        return found
+
+    @property
+    def corruptions(self) -> Mapping[str, str]:
+        return {name: TEXTS[name].meaning for name in self._corrupted}
+
+    def corrupted(self, name: str) -> Translation:
+        task = copy.copy(self)
+        task.data = replace(self.data, test=replace(self.data.test, sources=self._corrupted[name]))
+        return task
+
+    def corruption_settings(self, name: str) -> dict[str, Any]:
+        # Which sentences stay as they are depends on the study's other models.
+        sentences = "\n".join(self._corrupted[name])
+        return {**super().corruption_settings(name), "sources": hashlib.sha256(sentences.encode()).hexdigest()}
 
     def evaluate_exported(self, model: Translator) -> Translations:
         return self._answers(self._translate_exported(model, self.data.test.sources).texts)
