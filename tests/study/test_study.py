@@ -352,11 +352,11 @@ def test_a_student_is_compared_with_the_teachers_of_its_seeds(digits_study: Make
     study["candidates"] = {"scratch": average, "student": {**average, "method": "distill"}}
     run(study, tmp_path / "run")
     rows = rows_of(tmp_path / "run")
-    baseline = rows["baseline"]["quality"]["per_seed"]
+    baseline = rows["baseline"]["recipe"]["quality"]["per_seed"]
     assert len(baseline) == 4
     for name, rivals in (("scratch", baseline), ("student", baseline[:2])):
-        row = rows[name]
-        assert row["difference"]["mean"] == pytest.approx(row["quality"]["mean"] - np.mean(rivals))
+        row, recipe = rows[name], rows[name]["recipe"]
+        assert recipe["difference"]["mean"] == pytest.approx(recipe["quality"]["mean"] - np.mean(rivals))
         of_classes = sum(part["examples"] * part["difference"] for part in row["per_class"]) / 898
         assert of_classes == pytest.approx(row["difference"]["mean"])
     assert not (tmp_path / "run" / "teaching" / "seed-2").exists()

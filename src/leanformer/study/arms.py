@@ -178,9 +178,7 @@ class Judged:
         accept, metric = study.accept, METRICS[study.accept.metric]
         self.arms = {arm.name: arm for arm in arms}
         self.comparisons: dict[str, Comparison] = {
-            arm.name: task.compare(baseline.beside(arm), arm.tested, paired=_are_paired(arm))
-            for arm in others
-            if baseline.ok and arm.ok
+            arm.name: task.compare(baseline.beside(arm), arm.tested) for arm in others if baseline.ok and arm.ok
         }
         names = {arm.name: arm.identity for arm in others}
         settings = accepting(study)
@@ -194,11 +192,6 @@ class Judged:
             self.decisions = without_acceptances(self.decisions, self.weak)
         accepted = [names[name] for name, decision in self.decisions.items() if decision.decision == "accept"]
         ledger.keep_accepted(statement, accepted, settings)
-
-
-def _are_paired(arm: Arm) -> bool:
-    """Whether each training of an arm belongs to the baseline's of the same seed, which taught it."""
-    return arm.seed is None and arm.outcome.method == "distill"
 
 
 def accepting(study: Study) -> dict[str, Any]:

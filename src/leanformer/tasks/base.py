@@ -333,21 +333,14 @@ class Task(ABC):
         metric = METRICS[self.study.accept.metric]
         return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence, self.test_groups)
 
-    def compare(self, baseline: Outcome, candidate: Outcome, paired: bool = False) -> Comparison:
-        """Compares a candidate with the baseline; see ``judge.compare``.
-
-        Args:
-            baseline: The baseline's outcome.
-            candidate: The candidate's.
-            paired: Whether each training belongs to the baseline's of the same seed, as a student's to its teacher's.
-        """
+    def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
+        """Compares a candidate with the baseline, a student with its teachers; see ``judge.compare``."""
         accept = self.study.accept
         metric = METRICS[accept.metric]
-        if paired:
-            baseline = Outcome({seed: baseline.answers[seed] for seed in candidate.answers})
-        arms = (baseline.statistics(metric), candidate.statistics(metric))
-        groups = self.test_groups
-        return judge.compare(metric, *arms, accept.max_drop, accept.confidence, groups=groups, paired=paired)
+        arms = (candidate.rival(baseline).statistics(metric), candidate.statistics(metric))
+        return judge.compare(
+            metric, *arms, accept.max_drop, accept.confidence, groups=self.test_groups, paired=candidate.taught
+        )
 
     @abstractmethod
     def details(self, outcome: Outcome, baseline: Outcome | None) -> dict[str, Any]:
