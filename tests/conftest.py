@@ -40,6 +40,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """The tests need their files for moments; tests/study/test_power_cut.py checks what a power cut would leave."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_collection_of_garbage() -> Iterator[None]:
     """After each training accelerate collects all of Python's garbage, which takes as long as a tiny training."""
     with pytest.MonkeyPatch.context() as patch:
@@ -132,7 +140,7 @@ def make_translator() -> Callable[..., PreTrainedModel]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def digits_study() -> Callable[..., dict[str, Any]]:
     """A study on the built-in digits that takes a few seconds."""
 
@@ -167,6 +175,20 @@ def digits_study() -> Callable[..., dict[str, Any]]:
         return {**study, **changes}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def digits_run(digits_study: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of ``digits_study()`` after its end, which tests must not change.
+
+    Its ``log.txt`` is what the study wrote to a console that is no terminal.
+    """
+    from studies import run
+
+    directory = tmp_path_factory.mktemp("digits") / "run"
+    _, log = run(digits_study(), directory, report=True)
+    (directory / "log.txt").write_text(log)
+    return directory
 
 
 @pytest.fixture

@@ -34,11 +34,14 @@ def run(
 ) -> tuple[lf.StudyResult, str]:
     """The study's result, and what it wrote to a console that is no terminal.
 
+    Its slowest measurement, of memory in PyTorch, is left out: tests/measure/test_cost.py covers it.
+
     Args:
         report: Whether the page is written, which takes longer than a tiny study trains; else it is an empty file.
     """
     log = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("leanformer.measure.cost.peak_memory", lambda action, device: 1)
         if not report:
             patch.setattr("leanformer.study.run.write_report", _empty_report)
         return lf.run(study, directory, Console(file=log, width=120), jobs), log.getvalue()

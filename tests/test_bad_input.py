@@ -711,9 +711,7 @@ COMMANDS: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "place", some(PLACES, "a directory", "a pipe", "missing", "unreadable", "not UTF-8", "a name with escapes")
-)
+@pytest.mark.parametrize("place", some(PLACES, "a directory", "a pipe", "a name with escapes"))
 @pytest.mark.parametrize("what", COMMANDS)
 def test_every_command_with_every_bad_path(
     what: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -754,7 +752,7 @@ def test_an_empty_path_is_named_and_stands_for_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study.yaml", "text.txt"]
 
 
-@pytest.mark.parametrize("what", EMPTY)
+@pytest.mark.parametrize("what", some(EMPTY, "the study of run", "the model of predict", "the result of bench"))
 def test_home_is_written_out_where_the_shell_did_not(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -807,7 +805,7 @@ OPTIONS: list[list[str]] = [
 
 
 @pytest.mark.parametrize(
-    "value", ["", "x", *slow("0"), "-1", *slow("1.5", "nan", str(HUGE), "9" * 5_000, LONG), ESCAPES, *slow("\udcff")]
+    "value", ["x", *slow("", "0", "-1", "1.5", "nan", str(HUGE), "9" * 5_000, LONG), ESCAPES, *slow("\udcff")]
 )
 @pytest.mark.parametrize("option", OPTIONS, ids=" ".join)
 def test_every_option_with_every_bad_value(

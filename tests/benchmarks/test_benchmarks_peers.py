@@ -147,6 +147,7 @@ def test_trainer_on_single_images(batches: ImageBatches, vit: PreTrainedModel, t
     assert not torch.equal(vit.state_dict()["classifier.weight"], before["classifier.weight"])
 
 
+@pytest.mark.long
 def test_both_orders_of_teaching_end_with_the_same_blocks(tmp_path: Path) -> None:
     overrides = [*TINY_TEXT, "data.train_limit=24", "train.batch_tokens=96"]
     together, alone = (peers_teaching.Job.make(overrides, ["XS", "S"]) for _ in range(2))

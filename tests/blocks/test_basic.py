@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import slow
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -18,7 +19,7 @@ from leanformer.model.family import find_family
 from leanformer.model.surgery import module_at
 
 MakeModel = Callable[..., PreTrainedModel]
-FAMILIES = pytest.mark.parametrize("family", ["vit", "deit", "marian", "bart"])
+FAMILIES = pytest.mark.parametrize("family", ["vit", *slow("deit"), "marian", *slow("bart")])
 
 
 @pytest.fixture

@@ -292,7 +292,7 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("padding", some(MASKS, "none", "holes"))
+@pytest.mark.parametrize("padding", some(MASKS, "holes"))
 @EITHER_NORM
 @EACH
 def test_output_is_the_definition(place: str, settings: dict[str, Any], padding_in_norm: bool, padding: str) -> None:
@@ -475,7 +475,7 @@ def decode(
     return torch.cat(outputs, dim=1)
 
 
-@pytest.mark.parametrize("padding", some(MASKS, "none", "holes"))
+@pytest.mark.parametrize("padding", some(MASKS, "holes"))
 @pytest.mark.parametrize("chunks", [*slow([1] * 7), [3, 1, 1, 2], *slow([7])])
 @EITHER_NORM
 @EACH_CAUSAL

@@ -61,6 +61,7 @@ def test_the_options_are_inductors() -> None:
     assert torch_internals.compile_options(torch.device("cuda")) is None
 
 
+@pytest.mark.long
 def test_no_compiler_is_a_compile_error() -> None:
     dynamo.reset()
     compiled = torch.compile(lambda x: x.exp() + 1, options=torch_internals.compile_options(torch.device("cpu")))

@@ -34,19 +34,6 @@ MakeStudy = Callable[..., dict[str, Any]]
 posix = pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("study") / "run"
-
-
-@pytest.fixture
-def whole(template: Path, digits_study: MakeStudy) -> Path:
-    """A finished study."""
-    if not template.exists():
-        run(digits_study(), template)
-    return template
-
-
 def write(study: dict[str, Any], path: Path) -> str:
     path.write_text(json.dumps(study), encoding="utf-8")
     return str(path)
@@ -232,10 +219,10 @@ def _killed_in_a_deletion(study: dict[str, Any], directory: Path, which: int) ->
 
 
 def killed_in_deletions(
-    study: dict[str, Any], changed: dict[str, Any], whole: Path, tmp_path: Path, which: int
+    study: dict[str, Any], changed: dict[str, Any], digits_run: Path, tmp_path: Path, which: int
 ) -> bool:
     """Whether there was a deletion of this number; after the kill both studies give what they give undisturbed."""
-    directory = Path(shutil.copytree(whole, tmp_path / f"run-{which}"))
+    directory = Path(shutil.copytree(digits_run, tmp_path / f"run-{which}"))
     process = processes.SERVER.Process(target=_killed_in_a_deletion, args=(changed, directory, which))
     process.start()
     process.join()
@@ -243,7 +230,7 @@ def killed_in_deletions(
         return False
     assert process.exitcode == -signal.SIGKILL
     result, _ = run(study, directory)
-    assert without_timings(result.results) == without_timings(results_of(whole))
+    assert without_timings(result.results) == without_timings(results_of(digits_run))
     assert not list(directory.rglob("*.removed"))
     assert result.model() is not None
     for trial in (*result.results["baseline"]["trials"], *result.results["candidates"][0]["trials"]):
@@ -255,18 +242,20 @@ def killed_in_deletions(
 @pytest.mark.long
 @pytest.mark.parametrize("which", [0, 4])
 def test_a_kill_inside_a_deletion_leaves_nothing_half(
-    whole: Path, digits_study: MakeStudy, tmp_path: Path, which: int
+    digits_run: Path, digits_study: MakeStudy, tmp_path: Path, which: int
 ) -> None:
     changed = digits_study(train={**digits_study()["train"], "epochs": 2})
-    assert killed_in_deletions(digits_study(), changed, whole, tmp_path, which)
+    assert killed_in_deletions(digits_study(), changed, digits_run, tmp_path, which)
 
 
 @posix
 @pytest.mark.long
-def test_a_kill_inside_each_deletion_leaves_nothing_half(whole: Path, digits_study: MakeStudy, tmp_path: Path) -> None:
+def test_a_kill_inside_each_deletion_leaves_nothing_half(
+    digits_run: Path, digits_study: MakeStudy, tmp_path: Path
+) -> None:
     changed = digits_study(train={**digits_study()["train"], "epochs": 2})
     count = 0
-    while killed_in_deletions(digits_study(), changed, whole, tmp_path, count):
+    while killed_in_deletions(digits_study(), changed, digits_run, tmp_path, count):
         count += 1
     assert count > 8
 

@@ -126,7 +126,7 @@ def test_a_seed_repeats_a_training(batches: ImageBatches) -> None:
     assert first.epochs == second.epochs
 
 
-@pytest.mark.parametrize("stop_after", [1, *slow(5), 7, *slow(13)])
+@pytest.mark.parametrize("stop_after", [*slow(1, 5), 7, *slow(13)])
 def test_a_resumed_training_goes_the_same_way(
     batches: ImageBatches, stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,8 +177,10 @@ def test_a_damaged_checkpoint_is_named(batches: ImageBatches, tmp_path: Path, da
     ("changes", "message"),
     [
         ({"seed": 1}, "a training with seed = 0, not 1"),
-        ({"rate": 2e-2}, "a training with learning_rate = 0.003, not 0.02"),
-        ({"epochs": 9}, "a training with epochs = 4, not 9"),
+        *slow(
+            ({"rate": 2e-2}, "a training with learning_rate = 0.003, not 0.02"),
+            ({"epochs": 9}, "a training with epochs = 4, not 9"),
+        ),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(
@@ -240,6 +242,7 @@ def test_three_bad_moments_end_it(batches: ImageBatches) -> None:
     assert len(trained.epochs) == 1
 
 
+@pytest.mark.long
 def test_a_rolled_back_training_resumes_the_same_way(batches: ImageBatches, tmp_path: Path) -> None:
     """The rates and the count of rollbacks are part of the checkpoint."""
     data = poisoned(batches, lambda epoch, step: epoch == 3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import slow
 from transformers import BartConfig, BartForConditionalGeneration, MarianConfig, MarianMTModel
 from word_tokenizers import ENGLISH, GERMAN, trained, write_marian
 
@@ -74,7 +75,7 @@ def logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, *slow(False)])
 def test_logits_are_the_whole_models_at_the_kept_subwords(shared: bool, tmp_path: Path) -> None:
     tokenizer = trained(shared=shared)
     model = marian(tokenizer, shared)

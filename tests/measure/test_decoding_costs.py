@@ -45,7 +45,7 @@ def cross_attention(source: int) -> int:
     return 2 * 2 * D * D + 2 * 2 * source * D
 
 
-@pytest.mark.parametrize("family", ["marian", "bart"])
+@pytest.mark.parametrize("family", ["marian", *slow("bart")])
 def test_operations_of_attention_by_hand(make_translator: MakeModel, family: str) -> None:
     keys_and_values = LAYERS * 2 * S * 2 * D * D
     of_middle = LAYERS * (self_attention(read=4) + cross_attention(S) + MLP) + WORDS  # the fourth token of seven
@@ -67,13 +67,13 @@ def test_operations_of_slots_by_hand(make_translator: MakeModel) -> None:
     assert longer[1] == of_token
 
 
-def test_operations_of_a_mixer_by_hand(make_translator: MakeModel) -> None:
+@pytest.mark.parametrize(("farthest", "read"), [(2, 3), *slow((49, 4), (3, 4), (1, 2))])
+def test_operations_of_a_mixer_by_hand(make_translator: MakeModel, farthest: int, read: int) -> None:
     """The fourth token reads four tokens, or only those within ``max_distance``."""
-    for farthest, read in ((49, 4), (3, 4), (2, 3), (1, 2)):
-        mixer = 2 * (3 * D * D + read * D)  # value, gate and output; the values within the distance
-        plan = {"decoder.*.self_attention": {"block": "mixer", "max_distance": farthest}}
-        _, of_middle = decoding_flops(student(make_translator, plan), LENGTHS)
-        assert of_middle == LAYERS * (mixer + cross_attention(S) + MLP) + WORDS
+    mixer = 2 * (3 * D * D + read * D)  # value, gate and output; the values within the distance
+    plan = {"decoder.*.self_attention": {"block": "mixer", "max_distance": farthest}}
+    _, of_middle = decoding_flops(student(make_translator, plan), LENGTHS)
+    assert of_middle == LAYERS * (mixer + cross_attention(S) + MLP) + WORDS
 
 
 def test_operations_of_a_plan_that_keeps_some_attention(make_translator: MakeModel) -> None:
@@ -129,9 +129,7 @@ def bytes_of(layer: Any) -> int:
     return 0 if layer.keys is None else FLOAT * (layer.keys.numel() + layer.values.numel())
 
 
-@pytest.mark.parametrize(
-    "name", some(WRITTEN, "attention", "slots of BART", "feed-forward layer", "synthesizer", "mixer")
-)
+@pytest.mark.parametrize("name", some(WRITTEN, "attention", "synthesizer"))
 def test_a_sentence_and_its_tokens_are_all_that_generate_does(make_translator: MakeModel, name: str) -> None:
     """The state is that of the last cache. For an odd number of tokens, the middle one costs as much as the mean."""
     family, plan = WRITTEN[name]
@@ -144,6 +142,7 @@ def test_a_sentence_and_its_tokens_are_all_that_generate_does(make_translator: M
 
 
 RUNNING, POOLED = SLOTS * (D + HEADS), SLOTS * D
+ONE_TENSOR = "one tensor as keys and values of both layers, the encoder's output"
 SUMS = 3 * HIDDEN + 3  # three sums for each hidden unit; of the entries their sum, squares and number
 STATES: dict[str, tuple[Plan, Callable[[int, int], int]]] = {
     "attention": ({}, lambda source, target: LAYERS * 2 * (source + target) * D),
@@ -161,7 +160,7 @@ STATES: dict[str, tuple[Plan, Callable[[int, int], int]]] = {
         {"decoder.*attention": {**PLAIN_SLOTS, "heads": [1, 2]}},
         lambda source, target: LAYERS * (RUNNING + POOLED + 2 * (source + target) * D) // 2,
     ),
-    "one tensor as keys and values of both layers, the encoder's output": (
+    ONE_TENSOR: (
         {"decoder.*.self_attention": "none", "decoder.*.cross_attention": "minimal_attention"},
         lambda source, target: source * D,
     ),
@@ -169,7 +168,7 @@ STATES: dict[str, tuple[Plan, Callable[[int, int], int]]] = {
 }
 
 
-@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("name", some(STATES, "attention", "half of the heads", ONE_TENSOR))
 def test_state_by_hand(make_translator: MakeModel, name: str) -> None:
     plan, numbers = STATES[name]
     model = student(make_translator, plan)

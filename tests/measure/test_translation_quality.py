@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from cases import slow
 from sacrebleu.metrics.base import Metric as SacrebleuMetric
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
@@ -172,7 +173,7 @@ def model() -> MarianMTModel:
     return model
 
 
-@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("beam", [*slow(1), 3])
 def test_batches_translate_as_one_by_one(model: MarianMTModel, beam: int) -> None:
     batched = translate(model, Letters(), SENTENCES, beam=beam, max_tokens=12, batch_tokens=60 * beam)
     single = [

@@ -61,10 +61,10 @@ def pickled(model: PreTrainedModel, directory: Path, parts: int = 1, zipped: boo
     return directory
 
 
-@pytest.mark.parametrize("family", ["vit", "deit", "marian", "bart"])
+@pytest.mark.parametrize("family", ["vit", *slow("deit"), "marian", *slow("bart")])
 @pytest.mark.parametrize("student", [*slow(False), True])
 @pytest.mark.parametrize(
-    ("parts", "zipped", "precision"), [*slow((1, True, "float32")), (1, False, "float16"), (3, True, "bfloat16")]
+    ("parts", "zipped", "precision"), [*slow((1, True, "float32"), (1, False, "float16")), (3, True, "bfloat16")]
 )
 def test_every_number_is_kept(
     make_model: MakeModel,

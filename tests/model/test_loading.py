@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 import transformers
+from cases import slow
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -593,7 +594,7 @@ def test_names_of_classes_are_kept(make_model: MakeModel, tmp_path: Path) -> Non
         assert lf.load(tmp_path / "model").config.id2label == names
 
 
-@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("precision", [torch.float16, *slow(torch.bfloat16, torch.float32)])
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_study_trains_in_float32(make_model: MakeModel, tmp_path: Path, precision: torch.dtype, fresh: bool) -> None:
     lf.save(make_model().to(precision), tmp_path / "model")
@@ -632,7 +633,7 @@ def test_a_study_tells_that_it_trains_in_float32_and_runs_no_code(
         assert lf.load(tmp_path / "run" / "trials" / name / "seed-0" / "model").dtype == torch.float32
 
 
-@pytest.mark.parametrize("said", ["float16", "bfloat16", "float64", None])
+@pytest.mark.parametrize("said", ["float16", *slow("bfloat16", "float64"), None])
 def test_weights_are_loaded_as_they_are_stored_whatever_the_configuration_says(
     make_model: MakeModel, tmp_path: Path, said: str | None
 ) -> None:

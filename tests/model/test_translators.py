@@ -598,7 +598,7 @@ def test_a_fresh_process_translates_the_same(students: Students, tmp_path: Path)
 # What a decoder may see
 
 
-@pytest.mark.parametrize("use_cache", [False, True], ids=["without cache", "with cache"])
+@pytest.mark.parametrize("use_cache", [*slow(False), True], ids=["without cache", "with cache"])
 @each_decoder
 def test_later_tokens_change_nothing_before(students: Students, family: str, plan: str, use_cache: bool) -> None:
     student = students(family, plan)
@@ -631,7 +631,7 @@ def test_padding_and_companions_change_nothing(students: Students, family: str, 
     torch.testing.assert_close(masked[mask == 1], together[mask == 1], atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("use_cache", [False, True], ids=["without cache", "with cache"])
+@pytest.mark.parametrize("use_cache", [*slow(False), True], ids=["without cache", "with cache"])
 @each_decoder
 def test_what_the_targets_mask_hides_changes_nothing(
     students: Students, family: str, plan: str, use_cache: bool
@@ -818,7 +818,7 @@ def test_steps_can_be_learned_from_and_mixed(students: Students, plan: str) -> N
         torch.testing.assert_close(go_on(cache, 4).logits[:, 0], expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["greedy", "beam", *slow("sampling")])
+@pytest.mark.parametrize("mode", ["beam", *slow("greedy", "sampling")])
 @each_decoder
 def test_a_cache_changes_nothing(students: Students, family: str, plan: str, mode: str) -> None:
     student = students(family, plan)

@@ -24,17 +24,10 @@ from leanformer.study.store import RunDirectory
 MakeStudy = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("study") / "run"
-
-
 @pytest.fixture
-def finished(template: Path, digits_study: MakeStudy, tmp_path: Path) -> Path:
+def finished(digits_run: Path, tmp_path: Path) -> Path:
     """A finished study, to be damaged."""
-    if not template.exists():
-        run(digits_study(), template)
-    return Path(shutil.copytree(template, tmp_path / "run"))
+    return Path(shutil.copytree(digits_run, tmp_path / "run"))
 
 
 def flip(path: Path, where: float = 0.5) -> None:
@@ -52,9 +45,9 @@ def cut(path: Path) -> None:
     ("damage", "file"),
     [
         (flip, "model/model.safetensors"),
-        (Path.unlink, "predictions.parquet"),
-        (cut, "result.json"),
         *slow(
+            (Path.unlink, "predictions.parquet"),
+            (cut, "result.json"),
             (Path.unlink, "model/config.json"),
             (
                 lambda path: shutil.copy(path.parents[2] / "seed-1" / "model" / path.name, path),
@@ -189,17 +182,18 @@ def cut_off(finished: Path, digits_study: MakeStudy, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_a_damaged_checkpoint_is_set_aside_and_training_starts_again(
-    cut_off: Path, digits_study: MakeStudy, template: Path, damage: Callable[[Path], object]
+    cut_off: Path, digits_study: MakeStudy, digits_run: Path, damage: Callable[[Path], object]
 ) -> None:
     checkpoint = cut_off / "trials" / "minimal" / "seed-1" / "checkpoint.safetensors"
     damage(checkpoint)
     result, log = run(digits_study(), cut_off)
     assert f"tiny: {checkpoint}: the checkpoint is damaged" in log
     assert f"it is now {checkpoint}.damaged, and this training starts again" in log
-    assert without_timings(result.results) == without_timings(results_of(template))
+    assert without_timings(result.results) == without_timings(results_of(digits_run))
 
 
-def test_a_foreign_checkpoint_is_set_aside(cut_off: Path, digits_study: MakeStudy, template: Path) -> None:
+@pytest.mark.long
+def test_a_foreign_checkpoint_is_set_aside(cut_off: Path, digits_study: MakeStudy, digits_run: Path) -> None:
     import torch
 
     trial = cut_off / "trials" / "minimal" / "seed-1"
@@ -209,13 +203,14 @@ def test_a_foreign_checkpoint_is_set_aside(cut_off: Path, digits_study: MakeStud
     Snapshot(tensors, found.numbers).write(trial / "checkpoint.safetensors")
     result, log = run(digits_study(), cut_off)
     assert f"the checkpoint is from another model ({name.removeprefix('model.')} has the shape (3, 5) there" in log
-    assert without_timings(result.results) == without_timings(results_of(template))
+    assert without_timings(result.results) == without_timings(results_of(digits_run))
 
 
-def test_an_undamaged_checkpoint_is_gone_on_with(cut_off: Path, digits_study: MakeStudy, template: Path) -> None:
+@pytest.mark.long
+def test_an_undamaged_checkpoint_is_gone_on_with(cut_off: Path, digits_study: MakeStudy, digits_run: Path) -> None:
     result, log = run(digits_study(), cut_off)
     assert "starts again" not in log
-    assert without_timings(result.results) == without_timings(results_of(template))
+    assert without_timings(result.results) == without_timings(results_of(digits_run))
 
 
 # Links, and a run directory that is moved or deleted
@@ -246,9 +241,11 @@ def test_a_run_directory_may_be_reached_by_a_link(digits_study: MakeStudy, finis
     ("take_away", "named"),
     [
         (lambda path: path.rename(path.with_name("moved")), r"run: moved, deleted or replaced"),
-        (shutil.rmtree, r"run: moved, deleted or replaced"),
+        *slow(
+            (shutil.rmtree, r"run: moved, deleted or replaced"),
+            (lambda path: (path / "study.yaml").unlink(), r"study\.yaml: moved, deleted or replaced"),
+        ),
         (lambda path: (path / ".lock").unlink(), r"\.lock: moved, deleted or replaced"),
-        (lambda path: (path / "study.yaml").unlink(), r"study\.yaml: moved, deleted or replaced"),
     ],
 )
 def test_a_directory_that_is_taken_away_is_noticed_at_the_next_step(

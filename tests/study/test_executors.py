@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import slow
 from rich.console import Console
 
 from leanformer.core.errors import LeanformerError
@@ -92,9 +93,9 @@ def test_parts_are_done_by_processes_that_stay(executor: Processes, tmp_path: Pa
 @pytest.mark.parametrize(
     ("part", "error", "said"),
     [
-        ("wrong", LeanformerError, "^one line$"),
+        *slow(("wrong", LeanformerError, "^one line$")),
         ("defect", RuntimeError, "Traceback.*ValueError: no line of ours"),
-        ("unwritable", PermissionError, "Permission denied: 'a file'"),
+        *slow(("unwritable", PermissionError, "Permission denied: 'a file'")),
         ("killed", LeanformerError, r"ended unexpectedly \(exit code -9"),
     ],
 )

@@ -236,10 +236,9 @@ def test_a_probe_of_heads_is_its_block(make_translator: MakeModel, entry: dict[s
 # Whole inspections
 
 
-def inspected(model: PreTrainedModel, data: Any, tmp_path: Path, **settings: Any) -> dict[str, Any]:
-    lf.save(model, tmp_path / "model")
+def inspected(model: Path, data: Any, tmp_path: Path, **settings: Any) -> dict[str, Any]:
     console = Console(file=io.StringIO(), width=100)
-    found = lf.inspect(tmp_path / "model", data, tmp_path / "found", teach=TEACH, console=console, **settings)
+    found = lf.inspect(model, data, tmp_path / "found", teach=TEACH, console=console, **settings)
     assert json.loads(found.json.read_text()) == found.results
     page = found.page.read_text()
     assert all(row["site"] in page for row in found.results["sites"])
@@ -247,18 +246,19 @@ def inspected(model: PreTrainedModel, data: Any, tmp_path: Path, **settings: Any
 
 
 @pytest.fixture
-def digits(digits_study: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A trained classifier whose MLPs are linear, and its data."""
-    study = digits_study(seeds=[0], candidates={"x": {"plan": {"*.mlp": "none"}}})
-    study["baseline"]["config"] |= {"hidden_act": "linear", "hidden_dropout_prob": 0.0}
-    study["train"] |= {"epochs": 12, "learning_rate": 1e-2}
-    lf.run(study, tmp_path / "run", Console(file=io.StringIO()))
-    return lf.load(tmp_path / "run/trials/baseline/seed-0/model"), study["data"]
+def digits(
+    digits_study: Callable[..., dict[str, Any]], make_model: MakeModel, tmp_path: Path
+) -> tuple[Path, dict[str, Any]]:
+    """The directory of a classifier with random weights whose MLPs are linear, and data for it."""
+    study = digits_study()
+    settings = study["baseline"]["config"] | {"image_size": 8, "num_labels": 10, "hidden_act": "linear"}
+    lf.save(make_model(**settings, hidden_dropout_prob=0.0), tmp_path / "model")
+    return tmp_path / "model", study["data"]
 
 
-def test_an_image_classifier(digits: tuple[PreTrainedModel, dict[str, Any]], tmp_path: Path) -> None:
-    model, data = digits
-    found = inspected(model, data, tmp_path)
+def test_an_image_classifier(digits: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    found = inspected(*digits, tmp_path)
+    model = lf.load(digits[0])
     rows = {row["site"]: row for row in found["sites"]}
     for layer in (0, 1):
         mlp, attention = rows[f"encoder.{layer}.mlp"], rows[f"encoder.{layer}.self_attention"]
@@ -283,15 +283,15 @@ def test_an_image_classifier(digits: tuple[PreTrainedModel, dict[str, Any]], tmp
 
 
 @pytest.mark.long
-def test_minimal_attentions_are_looked_into(digits: tuple[PreTrainedModel, dict[str, Any]], tmp_path: Path) -> None:
+def test_minimal_attentions_are_looked_into(digits: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     form = {"block": "minimal_attention", "qk": "collapsed", "vo": "none", "heads": 2}
-    student = lf.reduce(digits[0], {"*.self_attention": form})
+    lf.save(lf.reduce(lf.load(digits[0]), {"*.self_attention": form}), tmp_path / "student")
     probes: dict[str, Any] = {
         "few": {"block": "slots", "slots": 2, "gate": "linear"},
         "near": {"block": "mixer", "max_distance": 2},  # needs no max_length
         "by place": {"block": "mixer", "positions": "absolute"},  # needs one
     }
-    found = inspected(student, digits[1], tmp_path, probes=probes)
+    found = inspected(tmp_path / "student", digits[1], tmp_path, probes=probes)
     row = found["sites"][0]
     assert row["block"] == "minimal_attention"
     assert len(row["entropy"]) == 2
@@ -303,20 +303,20 @@ def test_minimal_attentions_are_looked_into(digits: tuple[PreTrainedModel, dict[
 
 @pytest.mark.long
 def test_a_probe_without_projection_learns_what_the_site_gives(
-    digits: tuple[PreTrainedModel, dict[str, Any]], tmp_path: Path
+    digits: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     bare = {"block": "mixer", "vo": "none"}
     probes: dict[str, Any] = {"bare": bare, "whole": {"block": "mixer"}}
-    for row in inspected(digits[0], digits[1], tmp_path, probes=probes)["sites"]:
+    for row in inspected(*digits, tmp_path, probes=probes)["sites"]:
         if row["site"].endswith("self_attention"):
             assert row["r2"]["bare"] > 0
             assert row["r2_by_head"]["bare"] is None
             assert len(row["r2_by_head"]["whole"]) == 2
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A translator with random weights and its tokenizer beside it, and its data."""
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The directory of a translator with random weights and its tokenizer, which tests must not change; its data."""
     numbers = {"train": 300, "validation": 30, "test": 20, "largest": 2000}
     data = {"source": "number-words", "numbers": numbers, "max_tokens": 40}
     pairs = number_words(TextDataConfig(numbers=NumberWordsConfig(train=300, validation=30, test=20, largest=2000)))[
@@ -342,13 +342,22 @@ def words(tmp_path: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
             "forced_eos_token_id": None,
         },
     )
-    (tmp_path / "model").mkdir()
-    tokenizer.save(tmp_path / "model")
-    return model, data
+    directory = tmp_path_factory.mktemp("translator")
+    lf.save(model, directory)
+    tokenizer.save(directory)
+    return directory, data
 
 
-def test_a_translator(words: tuple[PreTrainedModel, dict[str, Any]], tmp_path: Path) -> None:
-    found = inspected(words[0], words[1], tmp_path)
+@pytest.fixture
+def beside(words: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests run in a directory of their own, in which the translator is called ``model``."""
+    monkeypatch.chdir(tmp_path)
+    Path("model").symlink_to(words[0], target_is_directory=True)
+
+
+@pytest.mark.long
+def test_a_translator(words: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    found = inspected(*words, tmp_path)
     rows = {row["site"]: row for row in found["sites"]}
     assert list(rows) == [
         "encoder.0.self_attention",
@@ -420,24 +429,40 @@ def inspect_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
+@pytest.mark.usefixtures("beside")
 def test_the_command(
-    words: tuple[PreTrainedModel, dict[str, Any]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a study file for the data."""
-    monkeypatch.chdir(tmp_path)
-    lf.save(words[0], "model")
+    """Inspects a translator, with a study file for the data."""
     Path("study.yaml").write_text(json.dumps({"name": "x", "task": "translation", "data": words[1]}))
-    arguments = ("model", "study.yaml", "--epochs", "1", "--probe", "few={block: slots, slots: 2}")
+    arguments = (
+        "model",
+        "study.yaml",
+        "--epochs",
+        "1",
+        "--probe",
+        "few={block: slots, slots: 2}",
+        "--probe",
+        "all=mixer",
+    )
     assert inspect_command(monkeypatch, *arguments, "--set", "train_limit=100") == 0
     output = capsys.readouterr().out
     assert "encoder.0.self_attention" in output
     assert "page: inspections/model/inspection.html" in output
     found = json.loads(Path("inspections/model/inspection.json").read_text())
     assert found["data"]["train"] == 100
-    assert found["probes"] == {"few": {"block": "slots", "slots": 2}}
+    assert found["probes"] == {"few": {"block": "slots", "slots": 2}, "all": {"block": "mixer"}}
+    rows = {row["site"]: row for row in found["sites"]}
+    assert [(name, row["heads"]) for name, row in rows.items()] == [
+        ("encoder.0.self_attention", 2),
+        ("encoder.0.mlp", None),
+        ("decoder.0.self_attention", 4),
+        ("decoder.0.cross_attention", 4),
+        ("decoder.0.mlp", None),
+    ]
+    assert all(len(row["r2_by_head"]["few"]) == row["heads"] for row in rows.values() if row["heads"])
+    assert rows["decoder.0.self_attention"]["r2"]["all"] is not None
+    assert rows["decoder.0.cross_attention"]["r2"]["all"] is None  # a mixer cannot stand there
 
 
 @pytest.mark.parametrize("name", ["", " ", "x" * 41, "a\nb", "a\x1b[31m", "a/b", "a.b", "none", "linear", 5])
@@ -478,16 +503,10 @@ def test_a_probe_has_the_same_names_in_python_as_in_the_command(name: Any) -> No
         (("model", "number-words", "--device", "abacus"), "--device"),
     ],
 )
+@pytest.mark.usefixtures("beside")
 def test_what_cannot_be_inspected_is_named(
-    words: tuple[PreTrainedModel, dict[str, Any]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[str, ...],
-    message: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    lf.save(words[0], "model")
     assert inspect_command(monkeypatch, *arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("leanformer: error: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,8 +191,10 @@ def test_costs_are_those_of_the_engine(finished: Path) -> None:
 
 
 def test_the_command_names_what_to_deploy(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    ended = lf.StudyResult(finished, results_of(finished), finished / "report.html")
+    monkeypatch.setattr("leanformer.study.run.run", lambda study, out, jobs: ended)
     monkeypatch.setattr("sys.argv", ["leanformer", "run", str(finished / "study.yaml"), "--out", str(finished)])
     with pytest.raises(SystemExit):
         main()
@@ -221,14 +224,25 @@ def test_nothing_is_exported_twice(finished: Path, monkeypatch: pytest.MonkeyPat
     }
 
 
-def test_a_full_disk_stops_the_study_and_decides_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fills_the_disk(*arguments: Any, **settings: Any) -> Any:
+def test_a_failed_export_is_recorded_and_a_full_disk_stops_the_study(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Path(shutil.copytree(finished, tmp_path / "run"))
+    exported: list[Path] = []
+
+    def fails(*arguments: Any, **settings: Any) -> Any:
+        exported.append(arguments[3])
+        if len(exported) == 1:
+            raise LeanformerError("it says something else")
         raise LeanformerError("exported: cannot be written") from OSError("No space left on device")
 
-    monkeypatch.setattr(shipping, "export_model", fills_the_disk)
+    monkeypatch.setattr(shipping, "export_model", fails)
     with pytest.raises(LeanformerError, match="exported: cannot be written"):
-        run(words_study(ship={"to": "ctranslate2", "precision": ["float32", "float16"]}), finished)
-    assert not list(finished.glob("exports/*/ctranslate2-float16/result.json"))
+        run(words_study(ship={"to": "ctranslate2", "precision": ["float32", "float16"]}), directory)
+    failed, stopped = (path.parent for path in exported)
+    result = json.loads((failed / "result.json").read_text())
+    assert (result["status"], result["reason"]) == ("failed", "it says something else")
+    assert not (stopped / "result.json").exists()
 
 
 def test_an_export_knows_the_weights_that_it_was_made_of(finished: Path) -> None:
@@ -238,6 +252,7 @@ def test_an_export_knows_the_weights_that_it_was_made_of(finished: Path) -> None
     assert settings["weights"] == {"model/model.safetensors": trial["files"]["model/model.safetensors"]}
 
 
+@pytest.mark.long
 def test_a_damaged_file_is_exported_again(finished: Path) -> None:
     model = finished / "exports" / "lean" / "ctranslate2-int8" / "exported" / "ctranslate2" / "model.bin"
     whole = model.read_bytes()
@@ -247,6 +262,7 @@ def test_a_damaged_file_is_exported_again(finished: Path) -> None:
     assert model.read_bytes() == whole
 
 
+@pytest.mark.long
 def test_a_failed_export_fails_its_candidate_alone(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*arguments: Any, **settings: Any) -> Any:
         if settings["precision"] == "float16":

@@ -57,19 +57,10 @@ def sizes(directory: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the module's one complete run; tests that change it work on a copy."""
-    return tmp_path_factory.mktemp("whole") / "run"
-
-
 @pytest.fixture
-def whole(template: Path, digits_study: MakeStudy) -> Path:
-    """The directory of a study that ran to its end."""
-    if not template.exists():
-        _, log = run(digits_study(), template, report=True)
-        (template / "log.txt").write_text(log)
-    return template
+def whole(digits_run: Path) -> Path:
+    """The directory of a study that ran to its end; tests that change it work on a copy."""
+    return digits_run
 
 
 @pytest.fixture
@@ -548,14 +539,16 @@ def test_what_is_there_is_counted_before_other_processes_begin(finished: Path, d
     assert re.findall(r"^tiny: \[(\d+)/(\d+)\]", log, re.MULTILINE) == [("8", "9"), ("9", "9")]
 
 
-def test_a_directory_in_which_another_process_still_works_is_left_alone(whole: Path, digits_study: MakeStudy) -> None:
+def test_a_directory_in_which_another_process_still_works_is_left_alone(
+    finished: Path, digits_study: MakeStudy
+) -> None:
     """The main process was killed, and its workers have not noticed yet."""
-    worker = RunDirectory(whole, lf.make_study(digits_study()))
+    worker = RunDirectory(finished, lf.make_study(digits_study()))
     worker.work_in(1)
     with pytest.raises(lf.LeanformerError, match="another leanformer process"):
-        run(digits_study(), whole)
+        run(digits_study(), finished)
     del worker
-    run(digits_study(), whole)
+    run(digits_study(), finished)
 
 
 def test_a_directory_that_was_emptied_but_for_its_locks_is_an_empty_one(

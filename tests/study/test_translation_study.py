@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from leanformer.core.signatures import files_signature
 from leanformer.data.number_words import number_words
 from leanformer.data.text_sources import load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
-from leanformer.measure import cost
 from leanformer.measure.translation import Translations
 from leanformer.model.generate import translate
 from leanformer.model.surgery import parameter_count
@@ -90,14 +89,6 @@ def words_study(**changes: Any) -> dict[str, Any]:
         "measure": {"repeats": 1, "latency_calls": 1, "throughput_batch": 8, "device": "cpu", "threads": 1},
     }
     return {**study, **changes}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_memory_measured() -> Iterator[None]:
-    """Skips the slowest measurements of a study, which tests/measure/test_cost.py covers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "peak_memory", lambda action, device: 1)
-        yield
 
 
 @pytest.fixture(scope="module")
