@@ -19,6 +19,7 @@ from leanformer.core.errors import LeanformerError
 from leanformer.decide.decision import Decision, recommend
 from leanformer.export.base import FORMATS
 from leanformer.export.run import export_model
+from leanformer.measure.engine_memory import translating_memory
 from leanformer.measure.translation import Translations
 from leanformer.results.costs import RUNTIMES
 from leanformer.results.metrics import METRICS
@@ -72,8 +73,17 @@ def words_study(**changes: Any) -> dict[str, Any]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The run directory of ``words_study``."""
     directory = tmp_path_factory.mktemp("runs") / "shipped"
+    measured: list[float | None] = []
+
+    def measured_once(*arguments: Any) -> float | None:
+        """The memory of the first model stands for all: each is measured in a new process, which imports everything."""
+        if not measured:
+            measured.append(translating_memory(*arguments))
+        return measured[0]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shipping, "ENOUGH", COMPARED)
+        patch.setattr("leanformer.tasks.translation.translating_memory", measured_once)
         run(words_study(), directory)
         yield directory
 
