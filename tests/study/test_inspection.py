@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from studies import run
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -303,17 +304,16 @@ def test_minimal_attentions_are_looked_into(digits: tuple[Path, dict[str, Any]],
 
 @pytest.mark.long
 def test_a_probe_without_projection_learns_what_the_site_gives(
-    digits: tuple[Path, dict[str, Any]], tmp_path: Path
+    digits_study: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    model = lf.load(digits[0])
-    with torch.no_grad():  # each attention gives a mean of its tokens, as a mixer without projections does
-        for name, parameter in model.named_parameters():
-            if "v_proj" in name or "o_proj" in name:
-                parameter.copy_(torch.eye(16) if name.endswith("weight") else torch.zeros(16))
-    lf.save(model, digits[0])
+    study = digits_study(seeds=[0], candidates={"x": {"plan": {"*.mlp": "none"}}})
+    study["baseline"]["config"] |= {"hidden_act": "linear", "hidden_dropout_prob": 0.0}
+    study["train"] |= {"epochs": 12, "learning_rate": 1e-2}
+    run(study, tmp_path / "run")
+    trained = tmp_path / "run/trials/baseline/seed-0/model"
     bare = {"block": "mixer", "vo": "none"}
     probes: dict[str, Any] = {"bare": bare, "whole": {"block": "mixer"}}
-    for row in inspected(*digits, tmp_path, probes=probes)["sites"]:
+    for row in inspected(trained, study["data"], tmp_path, probes=probes)["sites"]:
         if row["site"].endswith("self_attention"):
             assert row["r2"]["bare"] > 0
             assert row["r2_by_head"]["bare"] is None
