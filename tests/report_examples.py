@@ -91,6 +91,8 @@ def example_row(
         "quality": {"mean": mean, "low": mean - 0.012, "high": mean + 0.012, "per_seed": per_seed},
         "difference": None if decision is None else {"mean": gap, "low": gap - width, "high": gap + width},
         "scope": "seeds and examples" if seeds > 1 else "one trained pair",
+        "decided_seed": None,
+        "accepted_at": None,
         "artifact": None,
         "recipe": None,
         "robustness": None,
@@ -193,6 +195,8 @@ def example_results(seeds: int = 3, classes: int = 10) -> dict[str, Any]:
         },
         "warnings": [],
         "corruptions": [],
+        "looks": None,
+        "picked": None,
         "baseline": baseline,
         "candidates": [example_row(*recipe, seeds, classes) for recipe in recipes],
         "recommended": "four-heads",
@@ -456,6 +460,8 @@ def translation_row(
         "quality": {**interval(bleu), "per_seed": [bleu] * seeds},
         "difference": None if decision is None else {"mean": gap, "low": gap - width, "high": gap + width},
         "scope": "seeds and examples" if seeds > 1 else "one trained pair",
+        "decided_seed": None,
+        "accepted_at": None,
         "artifact": None,
         "recipe": None,
         "robustness": None,
@@ -661,7 +667,8 @@ def exported_results() -> dict[str, Any]:
             "quality": {**quality, "per_seed": [quality["mean"]]},
             "recipe": {"quality": quality}
             | {key: row[key] for key in ("difference", "scope", "decision", "reason", "p_value", "p_adjusted")}
-            | {key: row[key] for key in ("more_seeds", "more_examples")},
+            | {key: row[key] for key in ("more_seeds", "more_examples")}
+            | {"accepted_at": None, "broken_at_most": None},
             "speeds": [
                 {"runtime": "onnx", "ms_per_token": None, "tokens_per_second": None, **whole},
                 {"runtime": "torch", "ms_per_token": None, "tokens_per_second": None, **whole},
@@ -681,6 +688,40 @@ def exported_results() -> dict[str, Any]:
         "baseline": rows[0],
         "candidates": rows[1:],
         "shipped": "exports/four-heads/onnx-float32/exported",
+    }
+
+
+def decided_results(look: int = 1) -> dict[str, Any]:
+    """The digits, decided on the one model of each candidate that ships, at a look of two planned ones."""
+    results = example_results()
+    for row in rows_of(results):
+        accepted = 1 if row["decision"] == "accept" else None
+        row["recipe"] = {
+            "quality": row["quality"],
+            **{key: row[key] for key in ("difference", "decision", "reason", "p_value", "p_adjusted", "more_seeds")},
+            "more_examples": None,
+            "scope": "seeds and examples",
+            "accepted_at": accepted,
+            "broken_at_most": 0.6316,
+        }
+        row |= {
+            "quality": {**row["quality"], "per_seed": [row["quality"]["mean"]]},
+            "scope": "one trained pair",
+            "decided_seed": 2,
+            "more_seeds": None,
+            "accepted_at": accepted,
+        }
+    names = [row["name"] for row in results["candidates"]]
+    taken = {"date": "2026-11-30", "candidates": names, "seeds": [0, 1, 2], "max_drop": 0.01}
+    return results | {
+        "looks": {
+            "number": look,
+            "planned": 2,
+            "error": 0.025,
+            "candidates": len(names),
+            "history": [{"number": number, **taken} for number in range(1, look + 1)],
+        },
+        "picked": {"difference": {"mean": -0.0035, "low": -0.0091, "high": 0.0021}, "candidates": len(names)},
     }
 
 

@@ -283,7 +283,7 @@ def test_decision_of_an_accepted_candidate() -> None:
     )
     # An undecided candidate could still be recommended if it is cheaper, but not if it is dearer.
     assert lines[3].startswith("Not decided: four-heads-symmetric (-0.5 points, -1.2 to +0.2)")
-    assert lines[3].endswith("4 more seeds or 2,300 more test examples.")
+    assert lines[3].endswith("4 more seeds or 2,300 new test examples.")
     assert lines[4] == "Not decided, and not cheaper than four-heads: collapsed."
     assert len(lines) == 5
 
@@ -303,7 +303,7 @@ def test_decision_without_an_accepted_candidate() -> None:
     assert lines[0] == "No candidate was accepted: ship the baseline."
     assert not any(line.startswith(("Cost", "Quality")) for line in lines)
     assert sum(line.startswith("Not decided: ") for line in lines) == 4
-    assert "no number of seeds or of test examples alone is expected to decide it" in lines[1]
+    assert "no number of test examples within reach is expected to decide it" in lines[1]
     assert "Failed: no-mlp (seed 0: the loss is not finite)." in lines
     assert "this one trained pair only" in lines[-1]
 
@@ -536,7 +536,7 @@ def test_translation_decision_in_words() -> None:
         "Quality: BLEU 29.40, the baseline's 29.75: a difference of -0.35 BLEU (95 % interval -0.65 to -0.05). "
         "A drop of 0.5 BLEU or more is ruled out (p = 0.024, corrected for 9 candidates"
     )
-    assert lines[3].endswith("5 more seeds or 1,700 more test sentences.")
+    assert lines[3].endswith("5 more seeds or 1,700 new test sentences.")
     assert "Failed: all-S (seed 0: the loss is not finite)." in lines
 
 
