@@ -162,7 +162,7 @@ def test_a_finished_study_is_decided_by_other_metrics(digits_study: Make, tmp_pa
         {"metric": "accuracy_at_coverage"},
     ):
         _, log = run({**study, "accept": accept}, tmp_path / "run")
-        assert "epoch" not in log
+        assert "epoch 1" not in log
         row = rows_of(tmp_path / "run")["no-mlp"]
         assert row["quality"]["low"] < row["quality"]["mean"] < row["quality"]["high"]
         metric = METRICS[str(accept["metric"])]
@@ -186,7 +186,7 @@ def test_a_search_is_judged_again_with_other_costs(digits_study: Make, tmp_path:
     before = [run["accuracy_at_coverage"] for run in rows_of(tmp_path / "run")["no-mlp"]["learning_rate_search"]]
     study["accept"] = {"metric": "accuracy_at_coverage", "coverage": 0.99}
     _, log = run(study, tmp_path / "run")
-    assert "epoch" not in log
+    assert "epoch 1" not in log
     after = [run["accuracy_at_coverage"] for run in rows_of(tmp_path / "run")["no-mlp"]["learning_rate_search"]]
     assert all(now < then for now, then in zip(after, before, strict=True))
 
@@ -226,7 +226,7 @@ def test_class_weights_train_again_only_where_they_are_set(digits_study: Make, t
     study |= {"distill": {"epochs": 1}, "finetune": {"epochs": 1}}
     run(study, tmp_path / "run")
     _, log = run({**study, "train": {**study["train"], "class_weights": None}}, tmp_path / "run")
-    assert "epoch" not in log
+    assert "epoch 1" not in log
     before = {name: row["quality"]["mean"] for name, row in rows_of(tmp_path / "run").items()}
     # Images of two classes alone count, so that the others are not learned, neither by the baseline nor in tuning.
     weights = {str(number): 1e-6 for number in range(2, 10)}
