@@ -221,10 +221,14 @@ class AcceptConfig(Section):
     @field_validator("max_drop")
     @classmethod
     def _is_less_than_all(cls, max_drop: float, info: ValidationInfo) -> float:
-        most = METRICS[info.data["metric"]].greatest if "metric" in info.data else math.inf
+        most = METRICS[info.data["metric"]].span if "metric" in info.data else math.inf
         if max_drop >= most:
             raise PydanticCustomError("less_than", "Input should be less than {most}", {"most": f"{most:g}"})
         return max_drop
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Keys that are given and do nothing, each with the reason."""
+        yield from ()
 
 
 Repeats = Annotated[int, Field(ge=1, le=10**4)]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from leanformer.config.base import STUDIES, AcceptConfig, BaselineConfig, DataConfig, Study, TrainConfig
 from leanformer.core.errors import quoted
@@ -19,12 +19,13 @@ from leanformer.core.fields import (
     Mean,
     Name,
     Pixels,
+    Positive,
     Section,
     Text,
     Whole,
     no_repeats,
 )
-from leanformer.results.metrics import AnswerKind, judging
+from leanformer.results.metrics import METRICS, AnswerKind, judging
 
 
 def _is_expression(pattern: str) -> str:
@@ -98,10 +99,43 @@ class ImageDataConfig(DataConfig):
                     yield f"data.{key}", f"{self.built_in} is built in and has none"
 
 
+def _balanced_or_each(weights: Any) -> Any:
+    if weights is not None and weights != "balanced" and not isinstance(weights, dict):
+        raise ValueError(f"input should be balanced, or a mapping from classes to weights, not {quoted(weights)}")
+    return weights
+
+
 class ImageTrainConfig(TrainConfig):
     """How image classifiers learn."""
 
     batch_size: Batch = 256
+    class_weights: Annotated[
+        Literal["balanced"] | Annotated[dict[Name, Positive], Field(min_length=1)] | None,
+        BeforeValidator(_balanced_or_each),
+    ] = None
+    """The weight of each class's images in the cross-entropy: ``balanced`` (training images over classes times the
+    class's training images: King and Zeng 2001, "Logistic regression in rare events data", Political Analysis 9), or
+    class -> weight, where a class that is not named has 1."""
+
+
+Cost = Annotated[float, Field(ge=0, le=1e9)]
+
+
+def _has_costs(matrix: Any) -> Any:
+    rows = [list(row.values()) for row in matrix.values()] if isinstance(matrix, dict) else matrix
+    if isinstance(matrix, list | tuple) and any(len(row) != len(matrix) for row in matrix):
+        raise ValueError("give a list for each class, all as long as there are classes")
+    if rows is not None and not any(cost > 0 for row in rows for cost in row):
+        raise ValueError("all costs are 0; give the wrong answers their costs")
+    return matrix
+
+
+CostMatrix = Annotated[
+    Annotated[tuple[tuple[Cost, ...], ...], Field(min_length=2)]
+    | Annotated[dict[Name, dict[Name, Cost]], Field(min_length=1)]
+    | None,
+    AfterValidator(_has_costs),
+]
 
 
 class ImageAcceptConfig(AcceptConfig):
@@ -110,6 +144,30 @@ class ImageAcceptConfig(AcceptConfig):
     answers: ClassVar[AnswerKind] = "labels"
 
     metric: str = judging(answers)[0].key
+    cost_matrix: CostMatrix = None
+    """What an answer costs, for the metric of costs: a list for each correct class, in the order of the classes, with
+    the cost of each predicted class; or correct class -> predicted class -> cost, where wrong answers that are not
+    named cost 1 and right ones 0."""
+    positive: Name | None = None
+    """The class that is to be found, for metrics of one class."""
+    false_alarm_rate: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """The share of the other classes' validation images that may be taken for the positive class."""
+    coverage: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """The share of the validation images that a model answers; it abstains from those that it is least sure of."""
+
+    @model_validator(mode="after")
+    def _metric_has_what_it_needs(self) -> ImageAcceptConfig:
+        metric = METRICS[self.metric]
+        for key in metric.requires:
+            if key not in self.model_fields_set or getattr(self, key) is None:
+                raise ValueError(f"the metric {metric.key} needs {key}, which only the study can say; give it")
+        return self
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        metric = METRICS[self.metric]
+        for key in sorted({key for known in judging(self.answers) for key in known.reads}):
+            if getattr(self, key) != type(self).model_fields[key].default and key not in metric.reads:
+                yield f"accept.{key}", f"the metric {metric.key} does not read it"
 
 
 @STUDIES.register("image-classification")

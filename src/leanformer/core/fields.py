@@ -132,7 +132,7 @@ _OTHER_TYPES = ("int_type", "float_type", "string_type", "bool_type", "tuple_typ
 
 def keys_of(mistake: Any) -> list[str]:
     """The keys that lead to a mistake, as in the file: without the names of types that pydantic adds among them."""
-    branches = ("literal[", "constrained-", "tuple[", "function-", "nullable[", "union[", "lax-or-strict[")
+    branches = ("literal[", "constrained-", "tuple[", "function-", "nullable[", "union[", "lax-or-strict[", "dict[")
     return [str(part) for part in mistake["loc"] if not str(part).startswith(branches)]
 
 

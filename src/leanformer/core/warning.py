@@ -37,6 +37,7 @@ CODES: dict[str, str] = {
     "lossy-tokenizer": "the tokenizer changes texts, so that a perfect translation scores below 99",
     "lossy-normalizer": "the tokenizer removes letters or accents, also from the references that are scored",
     # decisions
+    "coarse-threshold": "fewer validation images choose a threshold than one false alarm takes",
     "changed-after-look": "margin, seeds or candidates were changed after results on the test split were seen",
     "looked-at-elsewhere": "the same test split was looked at in another run directory beside this one",
     # groups

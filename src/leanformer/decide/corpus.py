@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from leanformer.decide.statistics import Comparison, Components, Interval, conclude, crossed
 
@@ -24,6 +26,7 @@ Score = Callable[[np.ndarray], np.ndarray]
 Trainings = Sequence[np.ndarray] | np.ndarray
 """A model's counts per sentence: one array of shape (sentences, counts) for each seed, or all in one array."""
 
+_LARGE = 2**24  # counts: 128 MiB
 _MOST_WEIGHTS = 2**20  # replicates x sentences at a time: 8 MiB
 
 
@@ -70,6 +73,7 @@ def corpus_interval(
     largest: float = LARGEST,
     point: float = 1.0,
     groups: np.ndarray | None = None,
+    least: float = 0.0,
 ) -> Interval:
     """A model's mean score over its seeds, with its interval.
 
@@ -79,9 +83,10 @@ def corpus_interval(
         confidence: Such as 0.95.
         replicates: How often sentences are resampled.
         seed: For the resampling.
-        largest: The largest possible value; the least is 0.
+        largest: The largest possible value.
         point: One point of the score, as a value.
         groups: The group of each sentence, shape (sentences,); whole groups are resampled. None: sentences are.
+        least: The least possible value.
 
     Raises:
         ValueError: The shapes do not fit.
@@ -90,7 +95,7 @@ def corpus_interval(
     (arm,) = _bootstrap([units], score, replicates, seed)
     level = max(point, abs(float(arm.scores.mean())))
     components = _components([arm], arm.replicates.mean(axis=1), len(units[0]), level)
-    return components.interval(float(arm.scores.mean()), confidence, 0.0, largest)
+    return components.interval(float(arm.scores.mean()), confidence, least, largest)
 
 
 def compare_corpus(
@@ -195,7 +200,7 @@ def _bootstrap(models: Sequence[Trainings], score: Score, replicates: int, seed:
     if not all(map(len, models)) or len(shapes) > 1 or min(shapes)[0] < 2:
         raise ValueError(f"counts of shapes {sorted(shapes)}, not one (2 sentences or more, counts) for every seed")
     sentences, width = trainings[0].shape
-    counts = np.concatenate(trainings, axis=1)  # (sentences, trainings * counts)
+    counts = _multipliable(np.concatenate(trainings, axis=1))  # (sentences, trainings * counts)
     generator = np.random.default_rng(seed)
     drawn = []
     for start in range(0, replicates, chunk := max(1, _MOST_WEIGHTS // sentences)):
@@ -208,6 +213,13 @@ def _bootstrap(models: Sequence[Trainings], score: Score, replicates: int, seed:
     ends = np.cumsum([len(model) for model in models])[:-1]
     parts = zip(np.split(scores, ends), np.split(np.concatenate(drawn), ends, axis=1), strict=True)
     return [_Arm(of_seeds, replicated) for of_seeds, replicated in parts]
+
+
+def _multipliable(counts: np.ndarray) -> Any:
+    """Counts as numbers to multiply; a large matrix of almost only zeros, as of many classes, as a sparse one."""
+    if counts.size > _LARGE and np.count_nonzero(counts) < counts.size / 10:
+        return csr_array(counts, dtype=float)
+    return counts.astype(float)
 
 
 def summed_by_group(trainings: Trainings, groups: np.ndarray | None) -> Trainings:

@@ -148,8 +148,8 @@ def broken_at_most(seeds: int, confidence: float) -> float:
 
 
 def _hundredths(metric: Metric, difference: float) -> str:
-    """A difference with two decimals in every metric, such as ``-0.31 points``."""
-    return f"{metric.scale * difference:+.2f} {metric.difference_unit}"
+    """A difference with two decimals, or the metric's own if these are more, such as ``-0.31 points``."""
+    return f"{metric.scale * difference:+.{max(2, metric.digits)}f} {metric.difference_unit}"
 
 
 def _p_value(value: float) -> str:
@@ -168,10 +168,11 @@ def weak_baseline(baseline: float, worthless: float, max_drop: float, metric: Me
     """
     if metric.sign * baseline - max_drop > metric.sign * worthless:
         return None
+    digits = max(2, metric.digits)
     return (
-        f"The baseline itself has {metric.scale * baseline:.2f} {metric.difference_unit}: a model that has learned "
-        f"nothing ({metric.scale * worthless:.2f}) would be within {metric.margin(max_drop)} of it, so that an "
-        "acceptance says nothing."
+        f"The baseline itself has {metric.scale * baseline:.{digits}f} {metric.difference_unit}: a model that has "
+        f"learned nothing ({metric.scale * worthless:.{digits}f}) would be within {metric.margin(max_drop)} of it, "
+        "so that an acceptance says nothing."
     )
 
 

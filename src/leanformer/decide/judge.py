@@ -6,7 +6,9 @@ Means over examples use the analysis of variance (``statistics``), scores of a w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,7 +32,13 @@ def quality(metric: Metric, trainings: Trainings, confidence: float, groups: np.
     """
     if isinstance(metric, CorpusMetric):
         found = corpus.corpus_interval(
-            trainings, metric.score, confidence, largest=metric.greatest, point=1 / metric.scale, groups=groups
+            trainings,
+            metric.score,
+            confidence,
+            largest=metric.greatest,
+            point=_point(metric, trainings),
+            least=metric.least,
+            groups=groups,
         )
     else:
         found = statistics.quality_interval(_outcomes(trainings), confidence, groups)
@@ -63,17 +71,20 @@ def compare(
         (``difference_of`` reverses that).
     """
     if isinstance(metric, CorpusMetric):
-        return corpus.compare_corpus(
+        point = _point(metric, baseline)
+        found = corpus.compare_corpus(
             baseline,
             candidate,
             lambda sums: metric.sign * metric.score(sums),
             max_drop,
             confidence,
-            largest=metric.greatest,
-            point=1 / metric.scale,
+            largest=_largest(metric, point),
+            point=point,
             groups=groups,
             paired=paired,
         )
+        low, high = (min(max(end, -metric.span), metric.span) for end in (found.difference.low, found.difference.high))
+        return replace(found, difference=replace(found.difference, low=low, high=high))
     first, second = (metric.sign * _outcomes(trainings) for trainings in (baseline, candidate))
     return statistics.compare(first, second, max_drop, confidence, groups, paired)
 
@@ -88,6 +99,20 @@ def difference_of(metric: Metric, comparison: Comparison) -> Interval:
     found = comparison.difference
     low, high = sorted((metric.sign * found.low, metric.sign * found.high))
     return Interval(mean=metric.sign * found.mean, low=low, high=high)
+
+
+def _point(metric: CorpusMetric, trainings: Trainings) -> float:
+    """How much one example may change a score, times the number of examples: no variance is less than that of a few
+    such examples. For means over classes it is an example of the rarest class."""
+    return 1 / metric.scale if metric.heaviest is None else metric.heaviest(trainings[0].sum(axis=0))
+
+
+def _largest(metric: CorpusMetric, point: float) -> float:
+    """The drop if every example counted as much as the one that counts most and all were lost: the exact test asks how
+    many of such examples a drop of the margin takes."""
+    if metric.heaviest is None:
+        return metric.span
+    return point if math.isinf(metric.span) else max(point, metric.span)
 
 
 def _outcomes(trainings: Trainings) -> np.ndarray:
@@ -108,7 +133,7 @@ def method(metric: Metric, seeds: int, example: str, looks: int, exported: bool 
     corpus_scores, resampled = "", ""
     if isinstance(metric, CorpusMetric):
         library = "sacreBLEU's " if metric.signature is not None else ""
-        corpus_scores = f" of {library}corpus scores"
+        corpus_scores = f" of {library}corpus scores" if metric.answers == "texts" else " of scores of all examples"
         seeds_too = " and seed" if seeds > 1 else ""
         resampled = f" (paired bootstrap, with the same resampled {example}s for every model{seeds_too})"
     form = "exported " if exported else ""

@@ -41,22 +41,27 @@ def teacher_inputs(batch: Batch) -> dict[str, Any]:
     return inputs_of(batch) | {name.removeprefix(TEACHERS): batch[name] for name in own if name in batch}
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+def cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0, class_weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean cross-entropy in nats over all labels that are not -100.
 
     Args:
         logits: Shape (..., classes).
         labels: Shape (...).
         label_smoothing: As in PyTorch's ``cross_entropy``.
+        class_weights: The weight of each class's examples in the mean, shape (classes,), on the device of the logits;
+            None: all weigh the same.
     """
-    return F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), label_smoothing=label_smoothing)
+    logits, labels = logits.float().flatten(0, -2), labels.flatten()
+    return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
 
 
-def label_loss(label_smoothing: float) -> Loss:
-    """Cross-entropy of a model's ``logits`` with the batch's ``labels``."""
+def label_loss(label_smoothing: float, class_weights: torch.Tensor | None = None) -> Loss:
+    """Cross-entropy of a model's ``logits`` with the batch's ``labels``; see ``cross_entropy``."""
 
     def loss(model: Any, batch: Batch) -> Iterator[torch.Tensor]:
-        yield cross_entropy(model(**inputs_of(batch)).logits, batch["labels"], label_smoothing)
+        yield cross_entropy(model(**inputs_of(batch)).logits, batch["labels"], label_smoothing, class_weights)
 
     return loss
 
@@ -106,20 +111,27 @@ def with_fewer_subwords(logits: torch.Tensor, heads: torch.Tensor, subwords: int
     return sums[:, :subwords].clamp_min(torch.finfo(sums.dtype).tiny).log()
 
 
-def tuning_loss(teacher: PreTrainedModel | None, config: FinetuneConfig, label_smoothing: float) -> Loss:
+def tuning_loss(
+    teacher: PreTrainedModel | None,
+    config: FinetuneConfig,
+    label_smoothing: float,
+    class_weights: torch.Tensor | None = None,
+) -> Loss:
     """The loss for tuning an assembled student: the labels, the teacher's distribution and its hidden states.
 
     Args:
         teacher: The teacher with open layers, in evaluation mode; not used where only cross-entropy counts.
         config: The weights of the terms.
         label_smoothing: For the cross-entropy.
+        class_weights: Likewise; the terms that compare with the teacher have none.
     """
 
     def loss(student: Any, batch: Batch) -> Iterator[torch.Tensor]:
         wants_states = config.hidden_states > 0
         states: dict[str, Any] = {"output_hidden_states": True} if wants_states else {}
         outputs = student(**inputs_of(batch), **states)
-        total = config.cross_entropy * cross_entropy(outputs.logits, batch["labels"], label_smoothing)
+        labelled = cross_entropy(outputs.logits, batch["labels"], label_smoothing, class_weights)
+        total = config.cross_entropy * labelled
         if config.logits > 0 or wants_states:
             assert teacher is not None
             with torch.no_grad():

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from leanformer.measure.parquet import read_columns, read_groups, to_parquet
-from leanformer.results.metrics import METRICS, Labels
+from leanformer.results.metrics import METRICS, Labels, metrics_of
+
+THRESHOLDS = "thresholds"
+"""Of the metrics that need one, in the metadata of the file's schema."""
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """A classifier's predictions, one entry per example.
+class Predictions(Labels):
+    """A classifier's predictions, one entry per example; see ``Labels``. The losses are always there.
 
     Args:
-        labels: The correct classes, shape (examples,).
-        predictions: The predicted classes, shape (examples,).
-        losses: Cross-entropy per example in nats, shape (examples,).
         groups: The name of each example's group, which the table then shows; None where each stands for itself.
     """
 
-    labels: np.ndarray
-    predictions: np.ndarray
-    losses: np.ndarray
     groups: Sequence[str] | None = None
 
     @property
@@ -45,27 +45,55 @@ class Predictions:
 
     def statistics(self, metric: str) -> np.ndarray:
         """What each example contributes to a metric of labels, shape (examples, counts); see ``Metric.statistics``."""
-        return METRICS[metric].statistics(Labels(self.labels, self.predictions))
+        return METRICS[metric].statistics(self)
 
     def score(self, metric: str) -> float:
         """The value of a metric of labels."""
         return METRICS[metric].of(self.statistics(metric))
 
+    def scores(self) -> dict[str, float]:
+        """The value of each metric of labels that can be computed, by the metric's key."""
+        return {metric.key: self.score(metric.key) for metric in metrics_of("labels") if metric.measures(self)}
+
+    def with_thresholds(self, validation: Labels) -> Predictions:
+        """The same, with the thresholds of those metrics that choose one on the validation split.
+
+        Args:
+            validation: The same model's predictions there.
+        """
+        chosen = {
+            metric.key: metric.threshold(validation)
+            for metric in metrics_of("labels")
+            if metric.threshold is not None and all(getattr(validation, name) is not None for name in metric.needs)
+        }
+        return replace(self, thresholds=chosen)
+
     @property
     def loss(self) -> float:
         """Mean cross-entropy in nats."""
+        assert self.losses is not None
         return float(self.losses.mean())
 
     def table(self) -> pa.Table:
-        """A table with one row per example: example, label, prediction, correct, loss, and the group if there are."""
-        columns = {
+        """A table with one row per example: example, label, prediction, correct, loss; logits where they are
+        kept, and the group if there are.
+
+        Thresholds are in the metadata of the schema.
+        """
+        columns: dict[str, Any] = {
             "example": np.arange(len(self.labels)),
             "label": self.labels,
             "prediction": self.predictions,
             "correct": self.correct,
             "loss": self.losses,
         }
-        return pa.table(columns | ({} if self.groups is None else {"group": list(self.groups)}))
+        if self.groups is not None:
+            columns["group"] = list(self.groups)
+        if self.logits is not None:
+            flat = pa.array(self.logits.astype(np.float32).reshape(-1))
+            columns["logits"] = pa.FixedSizeListArray.from_arrays(flat, self.logits.shape[1])
+        table = pa.table(columns)
+        return table.replace_schema_metadata({THRESHOLDS: json.dumps(self.thresholds)}) if self.thresholds else table
 
     def to_bytes(self) -> bytes:
         """The table as a parquet file's content."""
@@ -80,36 +108,53 @@ class Predictions:
         """
         columns = read_columns(path, ("label", "prediction", "loss"), "predictions")
         labels, predictions, losses = (column.to_numpy() for column in columns)
-        return cls(labels, predictions, losses, read_groups(path, "predictions"))
+        found = cls(labels, predictions, losses, groups=read_groups(path, "predictions"))
+        schema = pq.read_schema(path)
+        if "logits" not in schema.names:
+            return found
+        (logits,) = read_columns(path, ("logits",), "predictions")
+        flat = logits.combine_chunks().flatten().to_numpy()
+        thresholds = json.loads((schema.metadata or {}).get(THRESHOLDS.encode(), b"{}"))
+        return replace(found, logits=flat.reshape(len(found.labels), -1), thresholds=thresholds)
 
 
 Batch = Mapping[str, torch.Tensor]
 
 
-def predict(model: nn.Module, batches: Iterable[Batch]) -> Predictions:
+def predict(model: nn.Module, batches: Iterable[Batch], keep_logits: bool = False) -> Predictions:
     """A classifier's predictions for batches of named inputs with ``labels``. Leaves the model in evaluation mode.
 
     Args:
         model: Called with each batch without its labels; returns ``logits`` of shape (batch, classes).
         batches: Inputs on the model's device.
+        keep_logits: Whether the predictions hold the logits, which need 4 bytes for each example and class.
     """
     model.eval()
-    return predict_with(lambda inputs: model(**inputs).logits.float(), batches)
+    return predict_with(lambda inputs: model(**inputs).logits.float(), batches, keep_logits)
 
 
 @torch.inference_mode()
-def predict_with(logits_of: Callable[[Batch], torch.Tensor], batches: Iterable[Batch]) -> Predictions:
+def predict_with(
+    logits_of: Callable[[Batch], torch.Tensor], batches: Iterable[Batch], keep_logits: bool = False
+) -> Predictions:
     """The predictions of whatever gives logits, such as an exported classifier.
 
     Args:
         logits_of: A batch without its labels -> logits, shape (batch, classes).
         batches: As in ``predict``.
+        keep_logits: As in ``predict``.
     """
-    labels, predictions, losses = [], [], []
+    labels, predictions, losses, kept = [], [], [], []
     for batch in batches:
         logits = logits_of({name: tensor for name, tensor in batch.items() if name != "labels"})
         labels.append(batch["labels"])
         predictions.append(logits.argmax(dim=-1))
         losses.append(F.cross_entropy(logits, batch["labels"], reduction="none"))
-    first, second, third = (torch.cat(part).cpu().numpy() for part in (labels, predictions, losses))
-    return Predictions(first, second, third)
+        if keep_logits:
+            kept.append(logits)
+    return Predictions(
+        labels=torch.cat(labels).cpu().numpy(),
+        predictions=torch.cat(predictions).cpu().numpy(),
+        losses=torch.cat(losses).cpu().numpy(),
+        logits=torch.cat(kept).cpu().numpy() if kept else None,
+    )

@@ -28,6 +28,7 @@ from leanformer.report.columns import (
     speed_columns,
     writing_columns,
 )
+from leanformer.report.confusion import confusions
 from leanformer.report.curves import learning_curves
 from leanformer.report.examples import side_by_side
 from leanformer.report.slices import by_slice, difference_by_slice, greatest_losses
@@ -149,6 +150,7 @@ def render(results: Mapping[str, Any]) -> str:
         kinds=kinds_of(results),
         greatest=[(row, greatest_losses(results, row)) for row in results["candidates"]],
         slices=by_slice(results),
+        confusions=confusions(results),
         side_by_side=side_by_side,
         plots=plots,
         learned=[row for row in rows if plots[f"curves-{places[row['name']]}"]],

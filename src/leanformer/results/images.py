@@ -31,11 +31,46 @@ class Mcnemar(Record):
     p_value: PartOfOne
 
 
+class Confused(Record):
+    """Test images of one class that were taken for another."""
+
+    correct: str
+    predicted: str
+    count: Count
+    examples: Annotated[Count, Field(ge=1)]
+    """Answers to images of the correct class."""
+
+
+class Confusion(Record):
+    """How often images of each class were taken for each class, summed over the trained models that a row is about."""
+
+    models: Annotated[Count, Field(ge=1)]
+    """The trained models whose answers are counted."""
+    matrix: list[list[Count]] | None
+    """Rows are correct classes, columns predicted ones, in the order of ``data.classes``; null with many classes."""
+    pairs: list[Confused]
+    """The most frequent confusions, the most frequent first."""
+
+
+class OperatingPoint(Record):
+    """The threshold of one seed's model, chosen on the validation split, and what it reaches on the test split."""
+
+    seed: Seed
+    threshold: PartOfOne
+    """A probability."""
+    reached: PartOfOne
+    """The false-alarm rate, or the coverage."""
+
+
 class ImageRow(Row):
     """The results of one image classifier."""
 
     per_class: list[ClassQuality]
     mcnemar: list[Mcnemar]
+    confusion: Confusion | None
+    """Null in files of earlier versions."""
+    thresholds: list[OperatingPoint]
+    """Empty where the study's metric has no threshold."""
 
 
 class ImageData(Data):

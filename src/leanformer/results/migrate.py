@@ -79,7 +79,14 @@ def _with_speeds(row: dict[str, Any]) -> dict[str, Any]:
 def _to_4(content: dict[str, Any]) -> dict[str, Any]:
     """Adds what came with decisions on one model, looks, groups and further metrics: the file has none of it."""
     whole: dict[str, Any] = {"looks": None, "picked": None, "corruptions": []}
-    in_row: dict[str, Any] = {"decided_seed": None, "accepted_at": None, "cost_ratios": None, "robustness": None}
+    in_row: dict[str, Any] = {
+        "decided_seed": None,
+        "accepted_at": None,
+        "cost_ratios": None,
+        "robustness": None,
+        "confusion": None,
+        "thresholds": [],
+    }
     in_recipe: dict[str, Any] = {"accepted_at": None, "broken_at_most": None}
 
     def filled(row: Any) -> Any:

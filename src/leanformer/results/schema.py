@@ -234,17 +234,17 @@ class Results(Record):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        _check_rows(self, [self.baseline, *self.candidates], METRICS[self.metric].greatest)
+        _check_rows(self, [self.baseline, *self.candidates], METRICS[self.metric])
         return self
 
 
-def _check_rows(results: Results, rows: Sequence[Row], most: float) -> None:
+def _check_rows(results: Results, rows: Sequence[Row], metric: Metric) -> None:
     """Checks that the rows agree with each other and with the study.
 
     Args:
         results: The content of the file.
         rows: The baseline's, then the candidates'.
-        most: The metric's greatest value.
+        metric: The study's metric.
 
     Raises:
         ValueError: They do not agree.
@@ -256,8 +256,9 @@ def _check_rows(results: Results, rows: Sequence[Row], most: float) -> None:
         raise ValueError(
             f"accept.metric is {quoted(results.accept.metric)} and metric {quoted(results.metric)}; they must be equal"
         )
-    if results.accept.max_drop >= most:
-        raise ValueError(f"accept.max_drop is {results.accept.max_drop:g}, and quality goes from 0 to {most:g}")
+    least, most, span = metric.least, metric.greatest, metric.span
+    if results.accept.max_drop >= span:
+        raise ValueError(f"accept.max_drop is {results.accept.max_drop:g}, and quality goes from {least:g} to {most:g}")
     for row in rows:
         # The baseline alone, in any precision, may have further seeds.
         known = row.seeds if row.plan or row.method == "distill" else row.seeds[: len(results.seeds)]
@@ -266,16 +267,16 @@ def _check_rows(results: Results, rows: Sequence[Row], most: float) -> None:
         if row.status == "ok" and row.quality is None:
             raise ValueError(f"{row.name}: its status is ok, but it has no quality")
         if row.quality is not None:
-            if not all(0 <= value <= most + ROUNDING for value in (row.quality.mean, *row.quality.per_seed)):
-                raise ValueError(f"{row.name}: its quality is {row.quality.mean:g}; it goes from 0 to {most:g}")
+            if not all(_inside_of(metric, value) for value in (row.quality.mean, *row.quality.per_seed)):
+                raise ValueError(f"{row.name}: its quality is {row.quality.mean:g}; it goes from {least:g} to {most:g}")
             one = row.artifact is not None or row.decided_seed is not None
             expected = 1 if one else len(row.seeds)
             if len(row.quality.per_seed) != expected:
                 models = "one model" if one else f"{expected} seeds"
                 raise ValueError(f"{row.name}: {len(row.quality.per_seed)} qualities for {models}")
-        if row.difference is not None and not -most - ROUNDING <= row.difference.mean <= most + ROUNDING:
+        if row.difference is not None and abs(row.difference.mean) > span + ROUNDING:
             raise ValueError(
-                f"{row.name}: its difference is {row.difference.mean:g}; it goes from -{most:g} to {most:g}"
+                f"{row.name}: its difference is {row.difference.mean:g}; it goes from -{span:g} to {span:g}"
             )
         _check_measured(row)
     if (results.recommended is None) != (results.ship is None):
@@ -290,6 +291,10 @@ def _check_rows(results: Results, rows: Sequence[Row], most: float) -> None:
         raise ValueError(f"recommended: {chosen.name} was not accepted")
 
 
+def _inside_of(metric: Metric, value: float) -> bool:
+    return metric.least - ROUNDING <= value <= metric.greatest + ROUNDING
+
+
 def _check_measured(row: Row) -> None:
     """Checks that measurements during training lie within the range of their metric.
 
@@ -301,9 +306,9 @@ def _check_measured(row: Row) -> None:
         measured.append({key.removeprefix("validation_"): value for key, value in record.items()})
     for found in measured:
         for key, value in found.items():
-            most = METRICS[key].greatest if key in METRICS else math.inf
-            if value is not None and not 0 <= value <= most + ROUNDING:
-                raise ValueError(f"{row.name}: its {key} in training is {value:g}; it goes from 0 to {most:g}")
+            least, most = (METRICS[key].least, METRICS[key].greatest) if key in METRICS else (0.0, math.inf)
+            if value is not None and not least - ROUNDING <= value <= most + ROUNDING:
+                raise ValueError(f"{row.name}: its {key} in training is {value:g}; it goes from {least:g} to {most:g}")
 
 
 FORMS: Registry[type[Results]] = Registry("leanformer.results", order=("image-classification", "translation"))

@@ -176,7 +176,9 @@ class StudentStep(Trial):
             except LeanformerError as error:  # no answer is usable
                 return Trained(status="failed", reason=str(error)), answering
         asks = finetune.logits > 0 or finetune.hidden_states > 0
-        loss = tuning_loss(frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing)
+        loss = tuning_loss(
+            frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing, task.class_weights
+        )
         with dropout(student, finetune.dropout):
             trained = train_model(
                 prepared,

@@ -108,7 +108,10 @@ class Trial(TrainedStep):
         if changed:
             prepared.reporter.warn(f"{self} is evaluated again: {'; '.join(changed)}")
             model = load(directory / "model").to(prepared.device)
-            prepared.directory.finish(directory, result | _evaluated(prepared, self.name, model, directory))
+            result |= _evaluated(prepared, self.name, model, directory)
+            # Its best seed is chosen by the study's metric, which may read the same settings.
+            result["validation"] = _validated(prepared.task_of(self.name).validate(model, last=True))
+            prepared.directory.finish(directory, result)
         elif is_scored_otherwise(prepared, result):
             score_again(prepared, directory, result)
 
@@ -146,7 +149,7 @@ class Trial(TrainedStep):
             save_model(prepared, self.name, model, directory / "model")
             task = prepared.task_of(self.name)
             last = trained.epochs[-1] if trained.epochs else task.validate(model, last=True)
-            result["validation"] = {key: value for key, value in last.items() if key.startswith("validation_")}
+            result["validation"] = _validated(last)
             # Nothing of it is shown until all planned trials have ended: what is seen earlier is a look of its own.
             result |= _evaluated(prepared, self.name, model, directory)
         prepared.directory.finish(directory, result)
@@ -173,6 +176,11 @@ def seed_that_ships(prepared: PreparedStudy, trials: Sequence[Trial]) -> int:
     results = {trial.seed: trial.known_result(prepared) for trial in trials if trial.seed in seeds}
     good = {seed: result for seed, result in results.items() if ended_well(result)}
     return best_seed(good or results, METRICS[prepared.study.accept.metric])
+
+
+def _validated(record: Mapping[str, float]) -> dict[str, float]:
+    """What an epoch's record says of the validation split."""
+    return {key: value for key, value in record.items() if key.startswith("validation_")}
 
 
 def is_scored_otherwise(prepared: PreparedStudy, result: Mapping[str, Any]) -> bool:

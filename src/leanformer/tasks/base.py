@@ -83,6 +83,8 @@ class Task(ABC):
         batch_key: The study's key for the batch size in training.
         answer_key: The study's key for the batch size on the test split.
         batch: The batch size in training, in words.
+        class_weights: The weight of each class's examples in the cross-entropy, on the device; None: all weigh the
+            same.
     """
 
     batch_key: ClassVar[str]
@@ -94,6 +96,7 @@ class Task(ABC):
     warnings: Sequence[StudyWarning]
     batches: TrainingBatches
     batch: str
+    class_weights: torch.Tensor | None = None
 
     # Data and models
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from leanformer.core.registry import Registry
@@ -27,15 +27,31 @@ MANY_EXAMPLES = 2000
 
 @dataclass(frozen=True)
 class Labels:
-    """A classifier's answers, one entry per example.
+    """A classifier's answers, one entry per example, and what a study says about scoring them.
 
     Args:
         labels: The correct classes, shape (examples,).
         predictions: The predicted classes, shape (examples,).
+        losses: Cross-entropy per example in nats, shape (examples,).
+        logits: The model's outputs, shape (examples, classes); None where no metric of the study needs them.
+        classes: The number of classes; 0 where it is not known.
+        costs: The cost of an answer, shape (classes, classes): rows are correct classes, columns predicted ones.
+        positive: The number of the class that is to be found.
+        false_alarm_rate: The share of other examples that may be taken for the positive class.
+        coverage: The share of the examples that are to be answered.
+        thresholds: A metric's key -> the threshold of its decisions, chosen on the validation split.
     """
 
     labels: np.ndarray
     predictions: np.ndarray
+    losses: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    classes: int = 0
+    costs: np.ndarray | None = None
+    positive: int | None = None
+    false_alarm_rate: float = 0.01
+    coverage: float = 0.95
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,8 @@ class Metric(ABC):
         difference_unit: Written after a difference of two values, in the plural; a final s is dropped for 1.
         scale: The factor from a stored value to the shown one.
         digits: Decimals.
-        greatest: The greatest stored value; the least is 0. ``math.inf`` where there is no greatest one.
+        greatest: The greatest stored value; ``math.inf`` where there is no greatest one.
+        least: The least stored value.
         max_drop: The default margin (``accept.max_drop``).
         better: Which of two values is better.
         judges: Whether a study may decide by it (``accept.metric``); otherwise it is only shown.
@@ -79,6 +96,12 @@ class Metric(ABC):
         meaning: An explanation for the report, where the name is not enough; it follows "exact match is".
         official: Its name before a signature, where that is different.
         signature: Tokenizer and whether case is ignored -> the signature to state with scores.
+        needs: The fields of the answers that must not be None.
+        reads: Keys of the study's ``accept`` that it depends on.
+        requires: Keys of ``accept`` that must be given.
+        threshold: Answers on the validation split -> the threshold of decisions on other answers, in log-odds.
+        reached: ``statistics`` summed over all examples -> what the threshold reaches there, from 0 to 1.
+        reached_name: The name of that: ``false-alarm rate``.
     """
 
     key: str
@@ -90,6 +113,7 @@ class Metric(ABC):
     scale: float = 1.0
     digits: int = 2
     greatest: float
+    least: float = 0.0
     max_drop: float
     better: Literal["larger", "smaller"] = "larger"
     judges: bool = True
@@ -97,8 +121,20 @@ class Metric(ABC):
     meaning: str = ""
     official: str = ""
     signature: Callable[[str, bool], str] | None = None
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    threshold: Callable[[Any], float] | None = None
+    reached: Callable[[np.ndarray], float] | None = None
+    reached_name: str = ""
 
     # Computing values
+
+    def measures(self, answers: Any) -> bool:
+        """Whether answers hold all that it needs."""
+        if any(getattr(answers, name) is None for name in self.needs):
+            return False
+        return self.threshold is None or self.key in answers.thresholds
 
     @abstractmethod
     def statistics(self, answers: Any) -> np.ndarray:
@@ -143,6 +179,11 @@ class Metric(ABC):
         """1 where larger values are better, else -1: a value or difference times this is larger where it is better."""
         return 1 if self.better == "larger" else -1
 
+    @property
+    def span(self) -> float:
+        """The largest possible difference of two values."""
+        return self.greatest - self.least
+
     # Writing values
 
     @property
@@ -178,7 +219,7 @@ class Metric(ABC):
 
     def progress(self, value: float) -> str:
         """A value in few characters: ``acc 97.1%``, ``bleu 29.8``."""
-        return f"{self.brief} {value * self.scale:.1f}{self.unit}"
+        return f"{self.brief} {value * self.scale:.{self.digits if self.digits > 2 else 1}f}{self.unit}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,11 +251,15 @@ class CorpusMetric(Metric):
         counts: Answers -> the numbers to sum, shape (examples, counts).
         of_sums: Sums, shape (..., counts) -> stored values, shape (...).
         of_example: Counts of single examples -> their values, where these are computed differently.
+        heaviest: Sums over all examples, shape (counts,) -> the most that one example may change the value, times the
+            number of examples: 1 for a share of right answers, more where an example of a rare class counts more. By
+            default one point of the shown value.
     """
 
     counts: Callable[[Any], np.ndarray]
     of_sums: Callable[[np.ndarray], np.ndarray]
     of_example: Callable[[np.ndarray], np.ndarray] | None = None
+    heaviest: Callable[[np.ndarray], float] | None = None
 
     def statistics(self, answers: Any) -> np.ndarray:
         return self.counts(answers)

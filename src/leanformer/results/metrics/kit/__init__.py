@@ -1,0 +1,1 @@
+"""What several metrics share. The registry of metrics looks for none here."""
