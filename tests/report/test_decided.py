@@ -14,7 +14,8 @@ from leanformer.results.schema import VERSION, form_of
 
 def test_it_is_a_results_file() -> None:
     content = decided_results()
-    written = form_of(content).model_validate(migrate(content | {"version": VERSION}, VERSION)).content()
+    written = form_of(content).model_validate(migrate(content, 1)).content()
+    assert written["version"] == VERSION
     assert written["looks"]["history"][0]["candidates"] == [row["name"] for row in content["candidates"]]
     assert written["baseline"]["decided_seed"] == 2
 

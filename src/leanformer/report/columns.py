@@ -210,7 +210,7 @@ def robustness_columns(results: Mapping[str, Any]) -> list[Column]:
             found = [f"loss {metric.signed(entry['loss'])}"]
             if entry["extra_loss"] is not None:
                 mark = "▼ " if entry["loses_more"] else ""
-                found.append(f"; {mark}extra {interval(entry['extra_loss'], metric.signed)}")
+                found.append(f"{mark}extra {interval(entry['extra_loss'], metric.signed)}")
             return found
 
         return Column(name, value, details=details)
