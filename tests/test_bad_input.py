@@ -708,6 +708,8 @@ COMMANDS: dict[str, list[str]] = {
     "the model of bench": ["bench", "PLACE"],
     "the result of bench": ["bench", "./nowhere", "--out", "PLACE"],
     "the data of bench": ["bench", "./nowhere", "--data", "PLACE"],
+    "the pilot of plan-test": ["plan-test", "--pilot", "PLACE"],
+    "the directory of plan-test": ["plan-test", "--pilot", "./nowhere", "--out", "PLACE"],
 }
 
 
@@ -799,6 +801,13 @@ OPTIONS: list[list[str]] = [
     ["bench", "m", "--threads"],
     ["bench", "m", "--rounds"],
     ["bench", "m", "--device"],
+    ["plan-test", "--metric"],
+    ["plan-test", "--quality"],
+    ["plan-test", "--margin"],
+    ["plan-test", "--candidates"],
+    ["plan-test", "--looks"],
+    ["plan-test", "--confidence"],
+    ["plan-test", "--seeds"],
     ["run", "s", "--nonsense"],
     ["nonsense"],
 ]
