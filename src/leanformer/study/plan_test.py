@@ -330,8 +330,10 @@ def _plan(
         )
     seeds = given.seeds or (SEEDS if assumed.luck else (1,))
     if max(seeds) > 1 and not assumed.luck:
+        remedy = "take one with several" if study else "give luck, or a pilot with several"
         raise LeanformerError(
-            f"seeds {max(seeds)}: nothing is known about other trainings; give luck, or a pilot with several seeds"
+            f"seeds {max(seeds)}: how much trainings differ from seed to seed is not known"
+            f"{' from a pilot with one' if study else ''}; {remedy}"
         )
     candidates = given.candidates or len(study.get("candidates", ())) or 1
     looks = given.looks or accept.get("looks", LOOKS)
@@ -378,7 +380,7 @@ def _results(plan: _Plan, found: Sequence[Level], pilot: Path | None) -> dict[st
     Raises:
         LeanformerError: No number of examples can show the margin, with any number of seeds.
     """
-    plans = [
+    plans: list[dict[str, Any]] = [
         {
             "seeds": seeds,
             "scope": "one trained pair" if seeds == 1 else "seeds and examples",
@@ -386,7 +388,7 @@ def _results(plan: _Plan, found: Sequence[Level], pilot: Path | None) -> dict[st
         }
         for seeds in plan.seeds
     ]
-    if not any(number for entry in plans for number in entry["examples"].values()):  # type: ignore[attr-defined]
+    if not any(number for entry in plans for number in entry["examples"].values()):
         raise LeanformerError(
             f"no number of examples up to {MOST:,} shows a margin of {plan.metric.margin(plan.margin)} with at most "
             f"{max(plan.seeds)} seeds; take more seeds, or a larger margin"
