@@ -708,6 +708,8 @@ COMMANDS: dict[str, list[str]] = {
     "the model of bench": ["bench", "PLACE"],
     "the result of bench": ["bench", "./nowhere", "--out", "PLACE"],
     "the data of bench": ["bench", "./nowhere", "--data", "PLACE"],
+    "the pilot of plan-test": ["plan-test", "--pilot", "PLACE"],
+    "the directory of plan-test": ["plan-test", "--pilot", "./nowhere", "--out", "PLACE"],
 }
 
 
@@ -799,6 +801,10 @@ OPTIONS: list[list[str]] = [
     ["bench", "m", "--threads"],
     ["bench", "m", "--rounds"],
     ["bench", "m", "--device"],
+    ["plan-test", "--candidates"],
+    ["plan-test", "--looks"],
+    ["plan-test", "--confidence"],
+    ["plan-test", "--seeds"],
     ["run", "s", "--nonsense"],
     ["nonsense"],
 ]
@@ -825,6 +831,9 @@ def test_every_option_with_every_bad_value(
         (["translate"], ["Missing argument", "translate --help"]),
         (["run", "s", "--jobs"], ["--jobs", "see leanformer run --help"]),
         (["inspect", "m", "digits", "--out"], ["--out", "see leanformer inspect --help"]),
+        (["plan-test", "--margin", "nan"], ["--margin", "nan is not a number", "see leanformer plan-test --help"]),
+        (["plan-test", "--disagree", "2"], ["--disagree", "0<=x<=1"]),
+        (["plan-test", "--quality", "-1"], ["--quality", "x>=0"]),
         (["nonsense", "--jobs"], ["nonsense", "see leanformer --help"]),
         (["inspect", "./m", "digits", "--probe", "a={block: slots}", "--probe", "a={block: mlp}"], ["'a'", "twice"]),
         (["inspect", "./m", "digits", "--probe", "a\x1b[31m={block: slots}"], ["--probe", "letters"]),

@@ -192,6 +192,26 @@ def test_bench_prints_models_times_and_the_machine(
     assert sizes == [sum(file.stat().st_size for file in (tmp_path / name).iterdir()) for name in names]
 
 
+def test_plan_test_prints_the_numbers_and_where_the_page_is(
+    leanformer: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    options = ["--metric", "bleu", "--quality", "30", "--margin", "0.5", "--deviation", "0", "--candidates", "4"]
+    assert leanformer("plan-test", *options, "--looks", "2", "--seeds", "1", "--out", "plan") == 0
+    output = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in output.splitlines())
+    assert "each of 2 looks" in output
+    assert "one trained pair" in output
+    assert "1,013" in output
+    assert "page: plan/plan-test.html" in output
+    assert json.loads((tmp_path / "plan/plan-test.json").read_text())["plans"][0]["examples"]["look"] == 1013
+    assert leanformer("plan-test", "--quality", "0.9", "--margin", "0.01", "--drop", "0.02") == 2
+    assert "drop 0.02 is not less than the margin 0.01" in capsys.readouterr().err
+
+
 def test_version(leanformer: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert leanformer("--version") == 0
     assert capsys.readouterr().out.strip() == f"leanformer {importlib.metadata.version('leanformer')}"

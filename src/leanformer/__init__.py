@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from leanformer.model.surgery import sites
     from leanformer.study.export import Exported, export
     from leanformer.study.inspect import Inspection, inspect
+    from leanformer.study.plan_test import PlannedTest, plan_test
     from leanformer.study.run import StudyResult, run
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "FinetuneConfig",
     "Inspection",
     "LeanformerError",
+    "PlannedTest",
     "Site",
     "Study",
     "StudyResult",
@@ -40,6 +42,7 @@ __all__ = [
     "inspect",
     "load",
     "make_study",
+    "plan_test",
     "read_image",
     "read_study",
     "reduce",
@@ -55,6 +58,7 @@ _HOMES = {
     "Exported": "leanformer.study.export",
     "FinetuneConfig": "leanformer.config.base",
     "Inspection": "leanformer.study.inspect",
+    "PlannedTest": "leanformer.study.plan_test",
     "Site": "leanformer.blocks.kit.site",
     "Study": "leanformer.config.base",
     "StudyResult": "leanformer.study.run",
@@ -64,6 +68,7 @@ _HOMES = {
     "inspect": "leanformer.study.inspect",
     "load": "leanformer.model.students",
     "make_study": "leanformer.config.reader",
+    "plan_test": "leanformer.study.plan_test",
     "read_image": "leanformer.data.image_files",
     "read_study": "leanformer.config.reader",
     "reduce": "leanformer.model.students",

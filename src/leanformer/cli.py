@@ -6,6 +6,7 @@ A command imports what it needs when it runs, so that one that only runs an expo
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import sys
@@ -123,6 +124,13 @@ def _given(text: str) -> str:
 def _path(text: str) -> Path:
     """A path, with ``~`` expanded, also where the shell did not expand it."""
     return Path(os.path.expanduser(_given(text)))
+
+
+def _a_number(value: float | None) -> float | None:
+    """Refuses nan, which no bound excludes."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is not a number; give one")
+    return value
 
 
 app = typer.Typer(
@@ -510,6 +518,135 @@ def export(
     console = Console()
     console.print(Text(printable(f"exported: {written.directory} ({written.bytes:,} bytes)")), soft_wrap=True)
     console.print(Text(printable(f"parity: {parity_line(written.manifest)}")), soft_wrap=True)
+
+
+@app.command("plan-test")
+def plan_test(
+    metric: Annotated[
+        str | None, typer.Option(parser=_given, metavar="METRIC", help="By default accuracy, or the pilot's metric.")
+    ] = None,
+    quality: Annotated[
+        float | None, typer.Option(min=0, callback=_a_number, help="The baseline's quality, such as 0.95 or 30 (BLEU).")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0, callback=_a_number, help="accept.max_drop; by default the metric's, or the pilot's."),
+    ] = None,
+    drop: Annotated[
+        float, typer.Option(callback=_a_number, help="The candidate's true drop, for which the power is asked.")
+    ] = 0.0,
+    disagree: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            callback=_a_number,
+            help="Share of the examples that one model gets right and the other wrong; by default that of the "
+            "baseline's errors.",
+        ),
+    ] = None,
+    deviation: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            callback=_a_number,
+            help="For corpus metrics such as BLEU: standard deviation of a sentence's contribution to the difference.",
+        ),
+    ] = None,
+    luck: Annotated[
+        float | None,
+        typer.Option(
+            min=0, callback=_a_number, help="Standard deviation of a training's true quality from seed to seed."
+        ),
+    ] = None,
+    churn: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            callback=_a_number,
+            help="Part of the examples' variance that is another with each training; by default 0.5.",
+        ),
+    ] = None,
+    correlation: Annotated[
+        float | None,
+        typer.Option(
+            min=-1,
+            max=1,
+            callback=_a_number,
+            help="For students beside their own teachers: the correlation of their qualities from seed to seed.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Candidates decided together; by default 1, or the pilot's.")
+    ] = None,
+    looks: Annotated[
+        int | None, typer.Option(min=1, max=5, help="Planned looks at the test split; by default 2, or the pilot's.")
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(min=0.5, max=1, callback=_a_number, help="By default 0.95, or the pilot's."),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Trainings of each model; 1 is one trained pair. By default 1, 3, 5 and 10. May be repeated.",
+        ),
+    ] = None,
+    group_size: Annotated[
+        float, typer.Option(min=1, callback=_a_number, help="Examples in a group, on average; 1: no groups.")
+    ] = 1.0,
+    intraclass: Annotated[
+        float,
+        typer.Option(min=0, max=1, callback=_a_number, help="Correlation of the differences within a group."),
+    ] = 0.0,
+    pilot: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="A run directory, whose predictions give the variances."),
+    ] = None,
+    candidate: Annotated[
+        str | None,
+        typer.Option(parser=_given, metavar="NAME", help="The pilot's candidate; by default the one that varies most."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="The directory for the page with the curves, and the JSON."),
+    ] = None,
+) -> None:
+    """Plan a test before anything is trained: how many examples and seeds a margin needs."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from leanformer.report.power import power_table
+    from leanformer.study.plan_test import plan_test as plan
+
+    found = plan(
+        metric=metric,
+        quality=quality,
+        margin=margin,
+        drop=drop,
+        disagree=disagree,
+        deviation=deviation,
+        luck=luck,
+        churn=churn,
+        correlation=correlation,
+        candidates=candidates,
+        looks=looks,
+        confidence=confidence,
+        seeds=seeds or None,
+        group_size=group_size,
+        intraclass=intraclass,
+        pilot=pilot,
+        candidate=candidate,
+        directory=out,
+    )
+    console = Console()
+    console.print(power_table(found.results))
+    for name, path in (("json", found.json), ("page", found.page)):
+        if path is not None:
+            console.print(Text(printable(f"{name}: {path}")), soft_wrap=True)
 
 
 @app.command()

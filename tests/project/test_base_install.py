@@ -134,6 +134,7 @@ COMMANDS = {
     "export": ["model", "--to", "onnx"],
     "bench": ["model"],
     "inspect": ["model", "digits"],
+    "plan-test": ["--quality", "0.9"],
     "report": ["run"],
 }
 RUNS = """

@@ -1,0 +1,190 @@
+"""Planning a test from assumptions and from a pilot: the numbers, the files, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report_examples import example_results, translation_results
+from rich.console import Console
+
+import leanformer as lf
+from leanformer.decide import judge
+from leanformer.measure.quality import Predictions
+from leanformer.measure.translation import Translations
+from leanformer.report.power import power_table
+from leanformer.results.metrics import METRICS
+
+STATED: dict[str, Any] = {"quality": 0.95, "margin": 0.02}
+
+
+def on_terminal(results: dict[str, Any]) -> str:
+    output = io.StringIO()
+    Console(file=output, width=80).print(power_table(results))
+    return output.getvalue()
+
+
+def make_pilot(directory: Path, results: dict[str, Any]) -> dict[str, list[Any]]:
+    """A run directory with results and predictions; gives each model's answers, seed by seed."""
+    generator = np.random.default_rng(5)
+    directory.mkdir()
+    (directory / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    answers: dict[str, list[Any]] = {}
+    words = [f"{first} {second} {third}" for first in "abcde" for second in "fghij" for third in "klm"]
+    for row in (results["baseline"], *results["candidates"]):
+        for trial in row["trials"]:
+            found: Any
+            if results["task"] == "translation":
+                written = [text if generator.random() < 0.8 else f"{text} x y z" for text in words]
+                found = Translations(tuple(words), tuple(words), tuple(written))
+            else:
+                labels = np.arange(500) % 10
+                wrong = generator.random(500) < 0.06
+                found = Predictions(labels, np.where(wrong, (labels + 1) % 10, labels), np.zeros(500))
+            answers.setdefault(row["name"], []).append(found)
+            (directory / trial).mkdir(parents=True)
+            (directory / trial / "predictions.parquet").write_bytes(found.to_bytes())
+    return answers
+
+
+def test_table_page_and_json_of_stated_assumptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leanformer.study.plan_test.CURVE", 8)
+    found = lf.plan_test(**STATED, luck=0.002, candidates=4, seeds=[5, 1], directory=tmp_path / "plan")
+    assert found.json is not None
+    assert found.page is not None
+    results = json.loads(found.json.read_text(encoding="utf-8"))
+    assert results == json.loads(json.dumps(found.results))
+    assert [plan["seeds"] for plan in results["plans"]] == [1, 5]
+    (pair, recipe) = (plan["examples"] for plan in results["plans"])
+    assert pair["confirm"] < pair["single_look"] < pair["look"]
+    assert recipe["look"] < pair["look"]  # seeds average out half of the examples' variance
+    # Half of each model's errors are the other's too: 5 % of the examples differ, and half of that with each training.
+    assert results["assumed"]["examples"] == pytest.approx(0.025)
+    assert results["assumed"]["interaction"] == pytest.approx([0.0125, 0.0125])
+    assert results["assumed"]["luck"] == pytest.approx([4e-6, 4e-6])
+    assert len(results["curves"]) == 3 * 2
+    for curve in results["curves"]:
+        (needed,) = (plan["examples"] for plan in results["plans"] if plan["seeds"] == curve["seeds"])
+        for examples, power in zip(curve["examples"], curve["power"], strict=True):
+            if not 0.9 < examples / needed[curve["level"]] < 1.1:  # power has small steps
+                assert (power >= 0.8) == (examples >= needed[curve["level"]])
+    table = on_terminal(results)
+    assert max(map(len, table.splitlines())) <= 80
+    for number in (*pair.values(), *recipe.values()):
+        assert f"{number:,}" in table
+        assert f"<td>{number:,}</td>" in found.page.read_text(encoding="utf-8")
+    page = found.page.read_text(encoding="utf-8")
+    assert "baseline and candidate differ on 5 % of the examples" in page
+    assert "src=" not in page.split("<script>")[0]
+    assert '"5 seeds"' in page
+
+
+def test_nothing_is_written_without_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = lf.plan_test(**STATED)
+    assert (found.json, found.page, found.results["curves"]) == (None, None, [])
+    assert [plan["seeds"] for plan in found.results["plans"]] == [1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_students_beside_their_teachers() -> None:
+    found = lf.plan_test(**STATED, luck=0.004, correlation=0.75, churn=0.2, seeds=[3]).results["assumed"]
+    assert found["luck"] == pytest.approx([2 * 0.004**2 * 0.25])
+    assert found["interaction"] == pytest.approx([0.2 * 0.05])
+
+
+def test_a_pilot_of_images(tmp_path: Path) -> None:
+    results = example_results()
+    results["candidates"], results["recommended"] = results["candidates"][:2], results["baseline"]["name"]
+    answers = make_pilot(tmp_path / "run", results)
+    name = results["candidates"][0]["name"]
+    found = lf.plan_test(pilot=tmp_path / "run", candidate=name, seeds=[1]).results
+    baseline, candidate = ([one.statistics("accuracy") for one in answers[of]] for of in ("baseline", name))
+    paired = results["candidates"][0]["method"] == "distill"
+    expected = judge.compare(METRICS["accuracy"], baseline, candidate, 0.01, 0.95, paired=paired).components
+    assert found["assumed"]["examples"] == pytest.approx(expected.examples)
+    assert found["assumed"]["interaction"] == pytest.approx(expected.interaction)
+    assert found["assumed"]["luck"] == pytest.approx([max(0.0, between) for between in expected.seeds])
+    assert found["margin"] == results["accept"]["max_drop"]
+    assert found["candidates"] == len(results["candidates"])
+    assert found["quality"] == pytest.approx(np.mean([one.score("accuracy") for one in answers["baseline"]]))
+    assert f"candidate {name}" in on_terminal(found).replace("\n", " ")
+    # Without a name it is the candidate whose differences vary most.
+    most = lf.plan_test(pilot=tmp_path / "run", seeds=[1]).results["assumed"]
+    assert most["examples"] + sum(most["interaction"]) >= expected.examples + sum(expected.interaction)
+
+
+def test_a_pilot_of_text(tmp_path: Path) -> None:
+    results = translation_results()
+    make_pilot(tmp_path / "run", results)
+    name = results["candidates"][0]["name"]
+    for metric in (None, "chrf"):
+        found = lf.plan_test(pilot=tmp_path / "run", candidate=name, metric=metric, margin=3.0, seeds=[1]).results
+        assert found["metric"] == (metric or "bleu")
+        assert found["assumed"]["largest"] == 100
+        assert not found["assumed"]["outcomes"]
+        assert found["plans"][0]["examples"]["confirm"] > 20
+
+
+def test_a_pilot_without_predictions(tmp_path: Path) -> None:
+    results = example_results()
+    make_pilot(tmp_path / "run", results)
+    trial = tmp_path / "run" / results["baseline"]["trials"][0]
+    (trial / "predictions.parquet").unlink()
+    with pytest.raises(lf.LeanformerError, match=r"predictions.parquet: not readable as predictions"):
+        lf.plan_test(pilot=tmp_path / "run")
+    with pytest.raises(lf.LeanformerError, match=r"metric 'bleu': .* has answers for accuracy"):
+        lf.plan_test(pilot=tmp_path / "run", metric="bleu")
+    with pytest.raises(lf.LeanformerError, match=r"candidate 'x': .* has no such candidate that succeeded"):
+        lf.plan_test(pilot=tmp_path / "run", candidate="x")
+    results["baseline"]["trials"] = []
+    (tmp_path / "run" / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(lf.LeanformerError, match=r"its results name no trials of baseline"):
+        lf.plan_test(pilot=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({}, "quality is missing: give the baseline's quality, such as 0.95, or a pilot"),
+        ({"quality": 1.5}, "quality 1.5: accuracy goes from 0 to 1"),
+        ({"quality": -1.0}, "Assumptions: quality: input should be greater than or equal to 0, not -1.0"),
+        ({"quality": float("nan")}, "Assumptions: quality: input should be a finite number, not nan"),
+        ({"metric": "x"}, "metric 'x' is none that decides; give one of accuracy, bleu, chrf"),
+        ({**STATED, "margin": 1.0}, "margin 1: accuracy goes from 0 to 1; give less"),
+        ({**STATED, "drop": 0.02}, "drop 0.02 is not less than the margin 0.02: no number of examples can show it"),
+        (
+            {**STATED, "drop": 0.01, "disagree": 0.005},
+            "disagree 0.005 is less than the drop 0.01: models differ on as many examples at least",
+        ),
+        (
+            {**STATED, "disagree": 0.2},
+            "disagree 0.2: with quality 0.95 and drop 0 two models cannot differ on so many examples",
+        ),
+        ({**STATED, "deviation": 1.0}, "deviation does nothing for accuracy; give disagree, or a pilot"),
+        ({"metric": "bleu", "quality": 30.0}, "deviation is missing: BLEU is a score of the whole corpus"),
+        ({"metric": "bleu", "quality": 30.0, "disagree": 0.1}, "disagree does nothing for BLEU; give deviation"),
+        ({**STATED, "churn": 0.3}, "churn does nothing here: it is about several seeds; give luck too"),
+        ({**STATED, "correlation": 0.3}, "correlation does nothing here"),
+        ({**STATED, "intraclass": 0.3}, "intraclass does nothing here: there are no groups; give group_size too"),
+        ({**STATED, "candidate": "x"}, "candidate does nothing here: it is one of a pilot; give pilot too"),
+        ({**STATED, "seeds": [3]}, "seeds 3: how much trainings differ from seed to seed is not known; give luck"),
+        ({**STATED, "seeds": [1, 1]}, "Assumptions: seeds: seeds must be distinct"),
+        ({**STATED, "seeds": [0]}, "Assumptions: seeds.0: input should be greater than or equal to 1, not 0"),
+        ({**STATED, "looks": 6}, "Assumptions: looks: input should be less than or equal to 5, not 6"),
+        ({**STATED, "confidence": 0.5}, "Assumptions: confidence: input should be greater than 0.5, not 0.5"),
+        ({"pilot": "./nowhere", "quality": 0.9}, "quality does nothing here: the pilot says it; give either"),
+        (
+            {**STATED, "luck": 0.1, "seeds": [3]},
+            "no number of examples up to 100,000,000 shows a margin of 2 points with at most 3 seeds; take more seeds",
+        ),
+    ],
+)
+def test_what_is_refused(given: dict[str, Any], line: str) -> None:
+    with pytest.raises(lf.LeanformerError) as error:
+        lf.plan_test(**given)
+    assert str(error.value).startswith(line)
