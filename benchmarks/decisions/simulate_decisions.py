@@ -49,22 +49,29 @@ class World:
         seeds: Trainings a model.
         examples: Test examples.
         generator: Source of chance.
+        group: Examples of a group, which all are as easy, for all models and for an architecture.
     """
 
-    def __init__(self, seeds: int, examples: int, generator: np.random.Generator) -> None:
-        self.seeds, self.examples, self.generator = seeds, examples, generator
+    def __init__(self, seeds: int, examples: int, generator: np.random.Generator, group: int = 1) -> None:
+        self.seeds, self.examples, self.generator, self.group = seeds, examples, generator, group
         self.draw_examples()
 
     def draw_examples(self) -> None:
         """Another test set."""
-        self.ease = EASE * self.generator.standard_normal(self.examples, dtype=np.float32)
+        self.ease = EASE * self._of_examples()
 
-    def outcomes(self, accuracy: float, luck: float) -> np.ndarray:
+    def _of_examples(self) -> np.ndarray:
+        """Standard normal numbers, one for each group of examples, shape (examples,)."""
+        drawn = self.generator.standard_normal(self.examples // self.group, dtype=np.float32)
+        return np.repeat(drawn, self.group)
+
+    def outcomes(self, accuracy: float, luck: float, lucky: np.ndarray | None = None) -> np.ndarray:
         """Of one model, shape (seeds, examples).
 
         Args:
             accuracy: Its true accuracy, over all examples and trainings.
             luck: Standard deviation of a training's true accuracy, in points, to first order.
+            lucky: Each training's luck in standard deviations, normal, shape (seeds,); by default drawn here.
         """
         draw = self.generator.standard_normal
         fixed = EASE**2 + ARCHITECTURE**2 + NOISE**2
@@ -73,10 +80,11 @@ class World:
         # slope = spread / sqrt(fixed + spread^2), solved for the spread.
         spread = (fixed * slope**2 / (1 - slope**2)) ** 0.5
         level = strength * (fixed + spread**2) ** 0.5
-        expected = level + self.ease + ARCHITECTURE * draw(self.examples, dtype=np.float32)
-        lucky = spread * draw((self.seeds, 1), dtype=np.float32)
-        noise = draw((self.seeds, self.examples), dtype=np.float32)
-        return (noise * np.float32(NOISE) > -(expected + lucky)).astype(float)
+        expected = level + self.ease + ARCHITECTURE * self._of_examples()
+        if lucky is None:
+            lucky = draw(self.seeds, dtype=np.float32)
+        noise = draw((len(lucky), self.examples), dtype=np.float32)
+        return (noise * np.float32(NOISE) > -(expected + spread * lucky[:, None])).astype(float)
 
 
 def describe(seeds: int, examples: int, luck: str, candidates: int, replicates: int) -> dict[str, Any]:
