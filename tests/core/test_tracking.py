@@ -241,9 +241,8 @@ def test_a_study_in_tensorboard_and_mlflow(
             assert [value for _, value in seen[metric]] == pytest.approx([value for _, value in expected])
             assert runs[title].data.metrics[metric] == expected[-1][1]
         assert len(seen["learning_rate"]) == 3
-        assert seen["test_accuracy"][0][1] == pytest.approx(trained["accuracy"])
+        assert not [name for name in seen if name.startswith("test")]  # of one training alone nothing is told
         assert runs[title].info.status == "FINISHED"
-        assert runs[title].data.metrics["test_accuracy"] == trained["accuracy"]
         params = runs[title].data.params
         assert (params["seed"], params["learning_rate"], params["train.epochs"]) == ("1", "0.01", "3")
     assert runs["no-mlp · seed 1"].data.params["plan"] == '{"*.mlp": "none"}'
