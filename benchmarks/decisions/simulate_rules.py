@@ -86,21 +86,28 @@ def at_most(rule: str, case: str, share: float, counted: int, most: float = ALPH
     return Row(rule, case, f"at most {100 * most:.3g} %", share, counted, share <= most + allowed)
 
 
-def ceiling(examples: Sequence[int], margin: float, level: float) -> tuple[float, float]:
-    """The greatest shares of false accepts and false rejects of one pair, exactly, over ``examples`` and ``GAINS``."""
-    accepted = rejected = 0.0
+def ceiling(examples: Sequence[int], margin: float, levels: Sequence[float]) -> np.ndarray:
+    """The greatest shares of false accepts and false rejects of one pair, over ``examples`` and ``GAINS``, exactly.
+
+    Args:
+        examples: Numbers of test examples.
+        margin: The true drop, and the margin.
+        levels: Of the tests.
+
+    Returns:
+        Shape (2, levels): accepts, then rejects.
+    """
+    greatest = np.zeros((2, len(levels)))
     for count in examples:
-        p_values: dict[tuple[int, int], tuple[float, float]] = {}
+        p_values: dict[tuple[int, int], np.ndarray] = {}
         for gain in GAINS:
-            right = wrong = 0.0
+            wrong = np.zeros_like(greatest)
             for losses, gains, chance in _tables(count, gain + margin, gain):
                 if (losses, gains) not in p_values:
                     p_values[losses, gains] = _of_table(count, losses, gains, margin)
-                accept, reject = p_values[losses, gains]
-                right += chance * (accept <= level)
-                wrong += chance * (reject <= level)
-            accepted, rejected = max(accepted, right), max(rejected, wrong)
-    return accepted, rejected
+                wrong += chance * (p_values[losses, gains] <= levels)
+            greatest = np.maximum(greatest, wrong)
+    return greatest
 
 
 def _tables(count: int, lost: float, gained: float) -> Iterator[tuple[int, int, float]]:
@@ -113,13 +120,13 @@ def _tables(count: int, lost: float, gained: float) -> Iterator[tuple[int, int, 
         yield from ((losses, gains, float(chance)) for gains, chance in enumerate(chances))
 
 
-def _of_table(count: int, losses: int, gains: int, margin: float) -> tuple[float, float]:
-    """The p-values of accepting and rejecting."""
+def _of_table(count: int, losses: int, gains: int, margin: float) -> np.ndarray:
+    """The p-values of accepting and rejecting, shape (2, 1)."""
     baseline, candidate = np.ones((2, 1, count))
     candidate[0, :losses] = 0
     baseline[0, losses : losses + gains] = 0
     found = compare(baseline, candidate, margin, CONFIDENCE)
-    return found.p_noninferior, found.p_inferior
+    return np.array([[found.p_noninferior], [found.p_inferior]])
 
 
 def ceiling_of_seeds(
@@ -322,13 +329,13 @@ def false_rejects(seeds: int, luck: float, replicates: int, draw: np.random.Gene
 
 def _ceiling_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     named = f"{min(arguments.examples):,} to {max(arguments.examples):,} examples"
+    levels = {"one look, one candidate": ALPHA, "one of two looks, four candidates": ALPHA / 8}
     for points in (0.5, 1, 2):
-        for level, words in ((ALPHA, "one look, one candidate"), (ALPHA / 8, "one of two looks, four candidates")):
-            accepted, rejected = ceiling(arguments.examples, points / 100, level)
-            case = f"one pair, margin {points:g}, {named}, {words}"
-            yield at_most("ceiling", case, accepted, 0, level)
-            if level == ALPHA:
-                yield Row(REJECTED, case, "at most 5 %", rejected, 0, round(rejected, 3) <= ALPHA)
+        accepted, rejected = ceiling(arguments.examples, points / 100, list(levels.values()))
+        for share, (words, level) in zip(accepted, levels.items(), strict=True):
+            yield at_most("ceiling", f"one pair, margin {points:g}, {named}, {words}", float(share), 0, level)
+        case = f"one pair, margin {points:g}, {named}, one look, one candidate"
+        yield Row(REJECTED, case, "at most 5 %", float(rejected[0]), 0, bool(rejected[0] <= ALPHA))
     cases = [(seeds, count, common) for seeds in (2, 5, 10) for count in (300, 1_000) for common in (0.0, 0.5, 1.0)]
     for number, (seeds, count, common) in enumerate(cases):
         share = ceiling_of_seeds(seeds, count, MARGIN, common, arguments.replicates, make_generator(1, number))
