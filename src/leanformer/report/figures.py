@@ -243,5 +243,6 @@ def _hover(row: Mapping[str, Any], metric: Metric) -> str:
         lines.append(
             f"difference {metric.difference(gap['mean'])} ({metric.signed(gap['low'])} to {metric.signed(gap['high'])})"
         )
-    lines.append(f"{formats.count(row['parameters'])} parameters ({formats.percent(row['parameters_ratio'])})")
+    if "parameters" in row:  # not of models that are known by their predictions alone
+        lines.append(f"{formats.count(row['parameters'])} parameters ({formats.percent(row['parameters_ratio'])})")
     return "<br>".join(lines)
