@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from leanformer.decide import corpus, statistics
+from leanformer.decide.ratio import compare_errors
 from leanformer.decide.statistics import Comparison
 from leanformer.results.metrics import CorpusMetric, Metric
 from leanformer.results.rows import Interval, Quality
@@ -63,6 +64,7 @@ def compare(
     groups: np.ndarray | None = None,
     paired: bool = False,
     weights: np.ndarray | None = None,
+    max_ratio: float | None = None,
 ) -> Comparison:
     """Compares a candidate with the baseline on the same test examples, each with its own trainings.
 
@@ -75,6 +77,8 @@ def compare(
         groups: The group of each example, shape (examples,); None where examples are independent.
         paired: Whether each training of the candidate belongs to that of the baseline in the same place.
         weights: How much each example counts, shape (examples,); None where all count alike.
+        max_ratio: How many times the baseline's error rate the candidate's may be, for a metric that is a share of
+            right answers: that is tested in place of the drop. None: the drop is tested.
 
     Returns:
         The comparison, in values of which larger is better: the values of a metric where less is better are negated
@@ -99,6 +103,8 @@ def compare(
         low, high = (min(max(end, -metric.span), metric.span) for end in (found.difference.low, found.difference.high))
         return replace(found, difference=replace(found.difference, low=low, high=high))
     first, second = (metric.sign * _outcomes(trainings) for trainings in (baseline, candidate))
+    if max_ratio is not None:
+        return compare_errors(first, second, max_ratio, confidence, groups, paired, weights)
     return statistics.compare(first, second, max_drop, confidence, groups, paired, weights)
 
 

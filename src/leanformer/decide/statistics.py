@@ -174,6 +174,7 @@ class Comparison:
         p_inferior: Of the hypothesis that the drop is ``max_drop`` or less; small where the candidate is too bad.
         components: The components of the variance.
         scope: Whether the comparison holds for trainings in general or for this one trained pair.
+        ratio: Where the p-values are those of a ratio of error rates, what that is; None where they are of the drop.
     """
 
     difference: Interval
@@ -183,6 +184,22 @@ class Comparison:
     p_inferior: float
     components: Components
     scope: Scope
+    ratio: Ratio | None = None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What a comparison of error rates tests in place of a difference (``ratio``).
+
+    Args:
+        limit: How many times the baseline's error rate the candidate's may be.
+        observed: How many times it is; None where the baseline makes no error.
+        combined: The comparison of ``limit`` times the baseline's errors with the candidate's; its margin is 0.
+    """
+
+    limit: float
+    observed: float | None
+    combined: Comparison
 
 
 @dataclass(frozen=True)

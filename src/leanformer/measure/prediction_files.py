@@ -199,9 +199,9 @@ def matched(old: PredictionFile, new: PredictionFile) -> PredictionFile:
         if differ:
             place = differ[0]
             raise LeanformerError(
-                f"{new.path}: the {what} of {len(differ):,} of {len(old.ids):,} ids is another than in {old.path}: that "
-                f"of {quoted(old.ids[place])} is {quoted(second[place])}, and {quoted(first[place])} there; give files "
-                "of the same examples"
+                f"{new.path}: the {what} of {len(differ):,} of {len(old.ids):,} ids is another than in {old.path}: "
+                f"that of {quoted(old.ids[place])} is {quoted(second[place])}, and {quoted(first[place])} there; give "
+                "files of the same examples"
             )
     return found
 
@@ -231,8 +231,8 @@ def _check_seeds(path: Path, by_seed: Mapping[int, Mapping[str, str]]) -> None:
         for here, there, names in ((first, seed, examples.keys() - found), (seed, first, found.keys() - examples)):
             if names:
                 raise LeanformerError(
-                    f"{path}: {len(names):,} ids of seed {here} are not there for seed {there} ({_some(sorted(names))}); "
-                    "give every seed the same examples"
+                    f"{path}: {len(names):,} ids of seed {here} are not there for seed {there} "
+                    f"({_some(sorted(names))}); give every seed the same examples"
                 )
 
 

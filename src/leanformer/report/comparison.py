@@ -14,7 +14,7 @@ from rich.text import Text
 from leanformer.core.errors import printable
 from leanformer.core.files import write_atomically
 from leanformer.report import figures
-from leanformer.report.cells import interval, verdict
+from leanformer.report.cells import interval, margin_words, verdict
 from leanformer.report.columns import Column
 from leanformer.report.page import MARKS, make_environment
 from leanformer.report.style import number_of
@@ -118,7 +118,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> Path:
             lines=lines,
             counted=_counted(results),
             confidence=formats.confidence(results["accept"]["confidence"]),
-            margin=find_metric(results).margin(results["accept"]["max_drop"]),
+            margin=margin_words(results, find_metric(results)),
             places=number_of(results),
             chosen=None,
             verdict=verdict,

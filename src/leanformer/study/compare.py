@@ -158,8 +158,8 @@ class _Judged:
         elif any(several) and not all(several):
             lone, other = files[several.index(False)], files[several.index(True)]
             raise LeanformerError(
-                f"{lone.path} has predictions of one model and {other.path} of {len(other.predictions)} seeds; say with "
-                f"pair (--pair) which one is to be used: {_listed(other.predictions)}"
+                f"{lone.path} has predictions of one model, and {other.path} of {len(other.predictions)} seeds; say "
+                f"with pair (--pair) which one is to be used: {_listed(other.predictions)}"
             )
 
     def results(self) -> Compared:
@@ -213,11 +213,13 @@ class _Judged:
                 accept.confidence,
                 self.groups,
                 weights=self.weights,
+                max_ratio=accept.max_ratio,
             )
             for name, training in zip(self.names[1:], trainings[1:], strict=True)
         }
         decisions = decide(comparisons, accept.max_drop, accept.confidence, metric)
-        weak = weak_baseline(qualities[0].mean, self._worthless(), accept.max_drop, metric)
+        level = qualities[0].mean
+        weak = weak_baseline(level, self._worthless(), accept.margin(level), metric)
         if weak is not None:
             decisions = without_acceptances(decisions, weak)
         rows = [
@@ -237,11 +239,6 @@ class _Judged:
             )
         ]
         return qualities[0], rows
-
-    @property
-    def tokenize(self) -> str:
-        """sacreBLEU's tokenizer for the references' script."""
-        return choose_tokenizer("auto", "", self.files[0].labels)
 
     def _method(self) -> str:
         """How intervals and decisions are made, in sentences."""
