@@ -95,7 +95,12 @@ def test_several_seeds_that_all_lose_no_example_are_no_proof() -> None:
 
 
 @pytest.mark.parametrize(
-    ("examples", "errors", "r", "shared"), [(300, 0.2, 0.1, 0.95), (1_000, 0.05, 0.5, 0.5), (5_000, 0.01, 0.05, 0.0)]
+    ("examples", "errors", "r", "shared"),
+    [
+        (1_000, 0.05, 0.5, 0.5),
+        pytest.param(300, 0.2, 0.1, 0.95, marks=pytest.mark.long),
+        pytest.param(5_000, 0.01, 0.05, 0.0, marks=pytest.mark.long),
+    ],
 )
 def test_at_most_5_percent_are_accepted_at_the_margin(examples: int, errors: float, r: float, shared: float) -> None:
     together = shared * errors

@@ -299,12 +299,13 @@ def _accept(metric: object, max_drop: object, confidence: object) -> AcceptConfi
     """Metric, margin and confidence, as a study file has them."""
     forms = {known.key: form for form in (_OnLabels, _OnTexts) for known in judging(form.answers)}
     if not isinstance(metric, str) or metric not in forms:
-        raise LeanformerError(f"metric: there is no {quoted(metric)}; give {', '.join(forms)}")
+        raise LeanformerError(f"metric (--metric): there is no {quoted(metric)}; give {', '.join(forms)}")
     given = {"metric": metric, "confidence": confidence} | ({} if max_drop is None else {"max_drop": max_drop})
     try:
         return forms[metric].model_validate(given)
     except ValidationError as error:
-        raise LeanformerError(described(error, given)) from None
+        name, _, what = described(error, given).partition(": ")
+        raise LeanformerError(f"{name} (--{name.replace('_', '-')}): {what}") from None
 
 
 def _pair(pair: object) -> tuple[int, int] | None:
