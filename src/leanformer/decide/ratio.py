@@ -16,7 +16,7 @@ from scipy.stats import beta, binom
 from leanformer.decide import statistics
 from leanformer.decide.statistics import ROUNDING, Comparison, Ratio
 
-SET_ASIDE = 1e-5
+SET_ASIDE = 1e-4
 """The probability that the nuisance parameter lies outside of the range that is searched; it is added to p-values."""
 POINTS = 32
 """Values of the nuisance parameter in that range."""
