@@ -26,7 +26,7 @@ from leanformer.measure.prediction_files import COLUMNS, PredictionFile, matched
 from leanformer.measure.scoring import choose_tokenizer
 from leanformer.report.comparison import decided_lines, further_lines, write_page
 from leanformer.results.comparison import Compared, ComparedBaseline, ComparedCandidate, ComparedData
-from leanformer.results.metrics import METRICS, Labels, Texts, judging
+from leanformer.results.metrics import METRICS, CorpusMetric, Labels, Texts, judging
 from leanformer.results.rows import Quality, Recipe
 from leanformer.results.schema import Accept
 
@@ -178,7 +178,7 @@ class _Judged:
         signature = self.metric.signature
         return Compared(
             metric=self.metric.key,
-            accept=Accept.model_validate(self.accept.model_dump()),
+            accept=Accept.model_validate(self.accept.model_dump(exclude={"looks"})),
             pair=None if self.pair is None else list(self.pair),
             data=ComparedData(
                 test=len(self.files[0].ids),
@@ -233,6 +233,8 @@ class _Judged:
                 p_adjusted=decision.p_adjusted,
                 more_seeds=decision.more_seeds,
                 more_examples=decision.more_examples,
+                accepted_at=None,
+                broken_at_most=None,
             )
             for quality, comparison, decision in zip(
                 qualities[1:], comparisons.values(), decisions.values(), strict=True
@@ -242,12 +244,17 @@ class _Judged:
 
     def _method(self) -> str:
         """How intervals and decisions are made, in sentences."""
-        text = judge.method(self.metric, 1 if self.pair else len(self.statistics[0]), "example")
-        if self.groups is not None:
-            text += " Examples of one group are not independent: the intervals account for the choice of whole groups."
-        if self.weights is not None:
-            text += " Examples count by their weights."
-        return text
+        choice = "examples" if self.groups is None else "groups of examples"
+        how = " (paired bootstrap)" if isinstance(self.metric, CorpusMetric) else ""
+        over_seeds = self.pair is None and self.has_recipes
+        seeds = " and for the choice of seeds (analysis of variance, examples and seeds crossed)" if over_seeds else ""
+        counted = "" if self.weights is None else " Examples count by their weights."
+        test = "non-inferiority test" if self.accept.max_ratio is None else "test of the ratio of error rates"
+        return (
+            f"Models are compared on the same examples, matched by their ids. The intervals account for the choice of "
+            f"{choice}{how}{seeds}.{counted} The decision is a one-sided {test} with an exact bound where losses are "
+            "few, corrected for several models by Holm's method."
+        )
 
     def _answers(self, predictions: Sequence[str]) -> Labels | Texts:
         """Predictions in the form that metrics read; classes as numbers."""
