@@ -447,13 +447,15 @@ def compare(
             parser=_path, metavar="NEW...", help="Predictions of the model that is to replace it, or of several."
         ),
     ],
-    metric: Annotated[str, typer.Option(help="accuracy, bleu, chrf or another metric of answers.")] = "accuracy",
+    metric: Annotated[
+        str | None, typer.Option(help="A metric of classes or texts; by default the share of right classes.")
+    ] = None,
     max_drop: Annotated[
         Any,
         typer.Option(
             parser=_margin,
             metavar="MARGIN",
-            help="What may be lost, such as 0.01 (one point of accuracy); by default the metric's own.",
+            help="What may be lost, such as 0.01 or 10%; by default the metric's own.",
         ),
     ] = None,
     confidence: Annotated[float, typer.Option(help="The confidence of decisions and intervals.")] = 0.95,

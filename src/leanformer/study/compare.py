@@ -31,7 +31,6 @@ from leanformer.results.rows import Quality, Recipe
 from leanformer.results.schema import Accept
 
 JSON, PAGE = "comparison.json", "comparison.html"
-METRIC, CONFIDENCE = "accuracy", 0.95
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,9 @@ def compare(
     old: str | PathLike[str],
     new: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
-    metric: str = METRIC,
+    metric: str | None = None,
     max_drop: float | str | None = None,
-    confidence: float = CONFIDENCE,
+    confidence: float = 0.95,
     pair: tuple[int, int] | None = None,
     columns: Mapping[str, str] | None = None,
     directory: str | PathLike[str] | None = None,
@@ -94,7 +93,7 @@ def compare(
     Args:
         old: The file of the present model, the baseline.
         new: The file of the model that is to replace it, or several such files.
-        metric: A metric of classes or of texts that a study may decide by, such as ``accuracy`` or ``bleu``.
+        metric: A metric of classes or of texts that a study may decide by; by default the share of right classes.
         max_drop: The margin, as ``accept.max_drop`` in a study file; by default the metric's own.
         confidence: Such as 0.95.
         pair: Where the files have seeds: that of the old model and that of the new one which are to be used. The
@@ -305,6 +304,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _accept(metric: object, max_drop: object, confidence: object) -> AcceptConfig:
     """Metric, margin and confidence, as a study file has them."""
     forms = {known.key: form for form in (_OnLabels, _OnTexts) for known in judging(form.answers)}
+    metric = next(iter(forms)) if metric is None else metric
     if not isinstance(metric, str) or metric not in forms:
         raise LeanformerError(f"metric (--metric): there is no {quoted(metric)}; give {', '.join(forms)}")
     given = {"metric": metric, "confidence": confidence} | ({} if max_drop is None else {"max_drop": max_drop})
