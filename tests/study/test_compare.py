@@ -171,7 +171,11 @@ def test_texts_are_scored_as_sacrebleu_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"metric": "nonsense"}, r"metric \(--metric\): there is no 'nonsense'; give accuracy, .*bleu, chrf"),
+        (
+            {"metric": "nonsense"},
+            r"metric \(--metric\): no metric of classes or texts is called 'nonsense'; give acc.*, bleu, chrf",
+        ),
+        ({"metric": "log_loss"}, r"no metric of classes or texts is called 'log_loss'"),
         ({"max_drop": -1}, r"max_drop \(--max-drop\): input should be greater than or equal to 0, not -1"),
         ({"max_drop": "ten"}, r"max_drop \(--max-drop\): input should be a valid number, not 'ten'"),
         ({"confidence": 2}, r"confidence \(--confidence\): input should be less than 1, not 2"),

@@ -260,7 +260,8 @@ class _Judged:
         first = self.files[0]
         if self.metric.answers == "texts":
             return Texts(first.sources or ("",) * len(first.ids), first.labels, predictions, self.tokenize)
-        return Labels(*(np.array([self.classes[name] for name in names]) for names in (first.labels, predictions)))
+        labels, predicted = (np.array([self.classes[name] for name in names]) for names in (first.labels, predictions))
+        return Labels(labels, predicted, classes=len(self.classes))
 
     @cached_property
     def tokenize(self) -> str:
@@ -303,10 +304,18 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _accept(metric: object, max_drop: object, confidence: object) -> AcceptConfig:
     """Metric, margin and confidence, as a study file has them."""
-    forms = {known.key: form for form in (_OnLabels, _OnTexts) for known in judging(form.answers)}
+    forms = {
+        known.key: form
+        for form in (_OnLabels, _OnTexts)
+        for known in judging(form.answers)
+        # Files have neither probabilities nor what a study says about costs and thresholds.
+        if not (known.needs or known.requires or known.threshold)
+    }
     metric = next(iter(forms)) if metric is None else metric
     if not isinstance(metric, str) or metric not in forms:
-        raise LeanformerError(f"metric (--metric): there is no {quoted(metric)}; give {', '.join(forms)}")
+        raise LeanformerError(
+            f"metric (--metric): no metric of classes or texts is called {quoted(metric)}; give {', '.join(forms)}"
+        )
     given = {"metric": metric, "confidence": confidence} | ({} if max_drop is None else {"max_drop": max_drop})
     try:
         return forms[metric].model_validate(given)
