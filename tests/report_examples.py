@@ -177,7 +177,7 @@ def example_results(seeds: int = 3, classes: int = 10) -> dict[str, Any]:
         "name": "digits",
         "task": "image-classification",
         "metric": "accuracy",
-        "accept": {"metric": "accuracy", "max_drop": 0.01, "confidence": 0.95},
+        "accept": {"metric": "accuracy", "max_drop": 0.01, "max_ratio": None, "confidence": 0.95},
         "prefer": "parameters",
         "seeds": list(range(seeds)),
         "data": {
@@ -586,7 +586,7 @@ def translation_results(seeds: int = 3) -> dict[str, Any]:
         "name": "multi30k",
         "task": "translation",
         "metric": "bleu",
-        "accept": {"metric": "bleu", "max_drop": 0.5, "confidence": 0.95},
+        "accept": {"metric": "bleu", "max_drop": 0.5, "max_ratio": None, "confidence": 0.95},
         "prefer": "latency",
         "data": {
             "source": "multi30k",

@@ -710,6 +710,9 @@ COMMANDS: dict[str, list[str]] = {
     "the data of bench": ["bench", "./nowhere", "--data", "PLACE"],
     "the pilot of plan-test": ["plan-test", "--pilot", "PLACE"],
     "the directory of plan-test": ["plan-test", "--pilot", "./nowhere", "--out", "PLACE"],
+    "the old file of compare": ["compare", "PLACE", "new.csv"],
+    "the new file of compare": ["compare", "./nowhere.csv", "PLACE"],
+    "the directory of compare": ["compare", "./nowhere.csv", "new.csv", "--out", "PLACE"],
 }
 
 
@@ -805,6 +808,10 @@ OPTIONS: list[list[str]] = [
     ["plan-test", "--looks"],
     ["plan-test", "--confidence"],
     ["plan-test", "--seeds"],
+    ["compare", "o", "n", "--metric"],
+    ["compare", "o", "n", "--max-drop"],
+    ["compare", "o", "n", "--confidence"],
+    ["compare", "o", "n", "--pair"],
     ["run", "s", "--nonsense"],
     ["nonsense"],
 ]

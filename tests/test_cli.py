@@ -212,6 +212,46 @@ def test_plan_test_prints_the_numbers_and_where_the_page_is(
     assert "drop 0.02 is not less than the margin 0.01" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("margin", "losses", "code", "words"),
+    [
+        ("0.01", 0, 0, "new: accept. +0.00 points; a drop of 1 point or more is ruled out"),
+        ("0.01", 60, 3, "new: reject. -5.00 points; the drop is more than 1 point"),
+        ("0.01", 12, 4, "new: undecided. -1.00 points; a drop of 1 point or more is not "),
+        (
+            "50%",
+            6,
+            0,
+            "new: accept. 1.05 times the baseline's error rate; an error rate of 1.50 times ",
+        ),
+        ("x", 0, 2, "max_drop (--max-drop): input should be a valid number, not 'x'"),
+    ],
+)
+def test_compare_ends_with_the_decision_as_its_exit_code(
+    margin: str,
+    losses: int,
+    code: int,
+    words: str,
+    leanformer: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, wrong in (("old", 120), ("new", 120 + losses)):
+        lines = [f"{number},{number % 3},{(number + (number < wrong)) % 3}" for number in range(1_200)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["example,label,prediction", *lines]))
+    command = ["compare", "old.csv", "new.csv", "--id", "example", "--max-drop", margin]
+    assert leanformer(*command, "--quiet") == code
+    quiet = capsys.readouterr()
+    assert words in (quiet.out if code != 2 else quiet.err)
+    assert len((quiet.out + quiet.err).splitlines()) == 1
+    assert leanformer(*command, "--out", "out") == code
+    told = capsys.readouterr().out
+    assert (code == 2) == (not (tmp_path / "out").exists())
+    if code != 2:
+        assert "page: out/comparison.html" in told
+        assert told.splitlines()[0].split() == ["model", "accuracy", "difference", "p", "decision"]
+
+
 def test_version(leanformer: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert leanformer("--version") == 0
     assert capsys.readouterr().out.strip() == f"leanformer {importlib.metadata.version('leanformer')}"

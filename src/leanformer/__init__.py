@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from leanformer.model.conversion import convert
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
+    from leanformer.study.compare import Comparison, compare
     from leanformer.study.export import Exported, export
     from leanformer.study.inspect import Inspection, inspect
     from leanformer.study.plan_test import PlannedTest, plan_test
     from leanformer.study.run import StudyResult, run
 
 __all__ = [
+    "Comparison",
     "DistillConfig",
     "Exported",
     "FinetuneConfig",
@@ -36,6 +38,7 @@ __all__ = [
     "Site",
     "Study",
     "StudyResult",
+    "compare",
     "convert",
     "distill",
     "export",
@@ -54,6 +57,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "leanformer.study.compare",
     "DistillConfig": "leanformer.config.base",
     "Exported": "leanformer.study.export",
     "FinetuneConfig": "leanformer.config.base",
@@ -62,6 +66,7 @@ _HOMES = {
     "Site": "leanformer.blocks.kit.site",
     "Study": "leanformer.config.base",
     "StudyResult": "leanformer.study.run",
+    "compare": "leanformer.study.compare",
     "convert": "leanformer.model.conversion",
     "distill": "leanformer.learn.distill",
     "export": "leanformer.study.export",

@@ -30,6 +30,8 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 EngineDevice = Literal["auto", "cpu", "cuda", "mps", "tensorrt", "directml", "coreml"]
 """Exported models have the engine's devices, and all others PyTorch's."""
 
+DECIDED = {"accept": 0, "reject": 3, "undecided": 4}
+"""The exit codes of a comparison; 2 is a mistake in what was given."""
 NOTHING_RECOMMENDED = 5
 """The exit code of a study that ran to its end but has no model to recommend, because trainings failed."""
 VERDICTS = {"accept": 0, "reject": 3, "undecided": 4}
@@ -131,6 +133,23 @@ def _a_number(value: float | None) -> float | None:
     if value is not None and math.isnan(value):
         raise typer.BadParameter("nan is not a number; give one")
     return value
+
+
+def _margin(text: str) -> float | str:
+    """A margin: a number, or a share of the baseline's errors such as ``10%``."""
+    given = _given(text)
+    try:
+        return float(given)
+    except ValueError:
+        return given
+
+
+def _two_seeds(text: str) -> tuple[int, int]:
+    """Two seeds, as ``0:1``."""
+    old, mark, new = _given(text).partition(":")
+    if not mark or not all(seed.isascii() and seed.isdigit() and len(seed) <= 10 for seed in (old, new)):
+        raise typer.BadParameter("give the seeds of the old and of the new model, such as 0:1")
+    return int(old), int(new)
 
 
 app = typer.Typer(
@@ -414,6 +433,103 @@ def bench(
     console.print(Text(printable(machine_line(found)), style="dim"))
     if out is not None:
         console.print(Text(printable(f"json: {out}")), soft_wrap=True)
+
+
+@app.command()
+def compare(
+    old: Annotated[
+        Path,
+        typer.Argument(parser=_path, help="Predictions of the present model: a csv, tsv, jsonl or parquet file."),
+    ],
+    new: Annotated[
+        list[Path],
+        typer.Argument(
+            parser=_path, metavar="NEW...", help="Predictions of the model that is to replace it, or of several."
+        ),
+    ],
+    metric: Annotated[
+        str | None, typer.Option(help="A metric of classes or texts; by default the share of right classes.")
+    ] = None,
+    max_drop: Annotated[
+        Any,
+        typer.Option(
+            parser=_margin,
+            metavar="MARGIN",
+            help="What may be lost, such as 0.01 or 10%; by default the metric's own.",
+        ),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="The confidence of decisions and intervals.")] = 0.95,
+    pair: Annotated[
+        Any,
+        typer.Option(
+            parser=_two_seeds, metavar="OLD:NEW", help="Where files have seeds: the seeds of the two models to use."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path, metavar="DIR", help="Where comparison.json and comparison.html go; by default nowhere."
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the decision alone, a line for each new file.")] = False,
+    id_: Annotated[
+        str | None, typer.Option("--id", parser=_given, metavar="COLUMN", help="The column of the examples' ids.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of classes or references.")
+    ] = None,
+    prediction: Annotated[
+        str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of predicted classes or texts.")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of seeds.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(parser=_given, metavar="COLUMN", help="The column of groups: examples that are not independent."),
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of the examples' weights.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of source texts.")
+    ] = None,
+) -> None:
+    """Decide whether a model may replace another, from their predictions. Exit codes: 0 accept, 3 reject, 4
+    undecided, 2 bad input."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from leanformer.report.comparison import comparison_table, decided_lines, further_lines
+    from leanformer.study.compare import compare as compare_files
+
+    given = {
+        "id": id_,
+        "label": label,
+        "prediction": prediction,
+        "seed": seed,
+        "group": group,
+        "weight": weight,
+        "source": source,
+    }
+    found = compare_files(
+        old,
+        new,
+        metric=metric,
+        max_drop=max_drop,
+        confidence=confidence,
+        pair=pair,
+        columns={key: name for key, name in given.items() if name is not None},
+        directory=out,
+    )
+    console = Console()
+    if not quiet:
+        console.print(comparison_table(found.results))
+    for line in decided_lines(found.results) + ([] if quiet else further_lines(found.results)):
+        console.print(Text(printable(line)), soft_wrap=quiet)
+    if found.page is not None and not quiet:
+        console.print(Text(printable(f"json: {found.json}")), soft_wrap=True)
+        console.print(Text(printable(f"page: {found.page}")), soft_wrap=True)
+    if found.decision != "accept":
+        raise typer.Exit(DECIDED[found.decision])
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -197,6 +197,9 @@ def _usual_margin(section: dict[str, Any]) -> float:
     return METRICS[section["metric"]].max_drop if "metric" in section else 0.0
 
 
+_PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?%")
+
+
 class AcceptConfig(Section):
     """The metric of quality, the margin, and the confidence that a decision needs."""
 
@@ -207,11 +210,24 @@ class AcceptConfig(Section):
     """A metric of the catalogue (``leanformer.results.metrics``) that judges such answers."""
     max_drop: NonNegative = Field(default_factory=_usual_margin)
     """The margin, in the metric's own units, such as a fraction of the examples (0.01 is one percentage point) or
-    points of a score; by default the metric's own margin."""
+    points of a score; by default the metric's own margin. ``10%`` in place of a number is a ``max_ratio`` of 1.1."""
+    max_ratio: Annotated[float, Field(ge=1, le=100)] | None = None
+    """How many times the baseline's error rate a candidate's may be, for a metric that is a share of right answers. It
+    is tested in place of a drop, and ``max_drop`` is 0."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     looks: Annotated[int, Field(ge=1, le=5)] = 2
     """How often the test split may be looked at, each time with further seeds or candidates; set before the first look.
     Each look gets an equal share of the error."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_ratio(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        drop, ratio = given.get("max_drop"), given.get("max_ratio")
+        if isinstance(drop, str) and (share := _PERCENT.fullmatch(drop)):
+            return {**given, "max_drop": 0.0, "max_ratio": 1 + float(share[1]) / 100}
+        return {**given, "max_drop": 0.0} if ratio is not None and "max_drop" not in given else given
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -225,6 +241,25 @@ class AcceptConfig(Section):
         if max_drop >= most:
             raise PydanticCustomError("less_than", "Input should be less than {most}", {"most": f"{most:g}"})
         return max_drop
+
+    @field_validator("max_ratio")
+    @classmethod
+    def _is_of_errors(cls, max_ratio: float | None, info: ValidationInfo) -> float | None:
+        if max_ratio is None or not {"metric", "max_drop"} <= info.data.keys():
+            return max_ratio
+        metric = METRICS[info.data["metric"]]
+        if not metric.counts_right:
+            raise ValueError(
+                f"a share of the baseline's errors is a margin for shares of right answers, and {metric.name} is none; "
+                f"write max_drop as a number, such as {metric.max_drop:g}"
+            )
+        if info.data["max_drop"]:
+            raise ValueError("max_ratio stands in place of max_drop; leave one of them out")
+        return max_ratio
+
+    def margin(self, quality: float) -> float:
+        """The margin as a drop from a baseline of this quality."""
+        return self.max_drop if self.max_ratio is None else (self.max_ratio - 1) * (1 - quality)
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
         """Keys that are given and do nothing, each with the reason."""

@@ -14,6 +14,7 @@ from scipy.special import ndtri
 
 from leanformer.decide.looks import Look
 from leanformer.decide.statistics import Comparison, Interval
+from leanformer.results import formats
 from leanformer.results.costs import COSTS, Cost
 from leanformer.results.metrics import Metric
 from leanformer.results.rows import Median
@@ -80,8 +81,9 @@ def decide(
     decided = {True: sum(p <= level for p in adjusted_accept), False: sum(p <= level for p in adjusted_reject)}
     found = {}
     for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
-        gap, worsening = _hundredths(metric, metric.sign * comparison.difference.mean), metric.worsening
-        margin = metric.margin(max_drop)
+        gap, too_much, is_more = _words(comparison, max_drop, metric)
+        # A ratio is tested as a difference whose margin is 0.
+        tested, margin = (comparison, max_drop) if comparison.ratio is None else (comparison.ratio.combined, 0.0)
         # With one seed, the sentence must say that it does not hold for other trainings.
         of_pair = " for this one trained pair" if comparison.scope == "one trained pair" else ""
         more_seeds = more_examples = accepted_at = None
@@ -90,30 +92,30 @@ def decide(
             accepted_at = look.accepted[name]
             decision, reason = (
                 "accept",
-                f"{gap}; a {worsening} of {margin} or more was ruled out{of_pair} at look {accepted_at}.",
+                f"{gap}; {too_much} was ruled out{of_pair} at look {accepted_at}.",
             )
         elif accept <= level:
             accepted_at = look.number
             decision, reason = (
                 "accept",
-                f"{gap}; a {worsening} of {margin} or more is ruled out{of_pair} ({_p_value(accept)}).",
+                f"{gap}; {too_much} is ruled out{of_pair} ({_p_value(accept)}).",
             )
         elif reject <= level:
-            decision, reason = "reject", f"{gap}; the {worsening} is more than {margin}{of_pair} ({_p_value(reject)})."
+            decision, reason = "reject", f"{gap}; {is_more}{of_pair} ({_p_value(reject)})."
         else:
-            towards_accept = comparison.difference.mean > -max_drop
+            towards_accept = tested.difference.mean > -margin
             if comparison.scope == "seeds and examples" and not look.is_last:
                 # Holm's next step multiplies the least of the remaining p-values by their number.
                 left = max(1, count + look.others - decided[towards_accept])
-                more_seeds = _more_seeds(comparison, max_drop, look.level(confidence) / left)
-            more_examples = _new_examples(comparison, max_drop, 1 - confidence)
+                more_seeds = _more_seeds(tested, margin, look.level(confidence) / left)
+            more_examples = _new_examples(tested, margin, 1 - confidence)
             if look.is_spent:
                 reason = (
                     f"{gap}; all {look.planned} looks at this test split were taken, so that it decides nothing more."
                 )
             else:
                 side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
-                reason = f"{gap}; a {worsening} of {margin} or more is not {side} yet{of_pair} ({_p_value(p_value)})."
+                reason = f"{gap}; {too_much} is not {side} yet{of_pair} ({_p_value(p_value)})."
         found[name] = Decision(
             decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples, accepted_at
         )
@@ -145,6 +147,24 @@ def broken_at_most(seeds: int, confidence: float) -> float:
         confidence: Such as 0.95: then 63 % at three.
     """
     return float(1 - (1 - confidence) ** (1 / seeds))
+
+
+def _words(comparison: Comparison, max_drop: float, metric: Metric) -> tuple[str, str, str]:
+    """The difference, what must be ruled out for an acceptance, and what is shown by a rejection."""
+    ratio = comparison.ratio
+    if ratio is None:
+        margin, worsening = metric.margin(max_drop), metric.worsening
+        gap = _hundredths(metric, metric.sign * comparison.difference.mean)
+        return gap, f"a {worsening} of {margin} or more", f"the {worsening} is more than {margin}"
+    limit = f"{formats.ratio(ratio.limit)} times the baseline's"
+    gap = (
+        "it makes errors as often as the baseline, which makes none"
+        if comparison.difference.mean == 0 and ratio.observed is None
+        else "it makes errors, and the baseline none"
+        if ratio.observed is None
+        else f"{ratio.observed:.2f} times the baseline's error rate"
+    )
+    return gap, f"an error rate of {limit} or more", f"the error rate is more than {limit}"
 
 
 def _hundredths(metric: Metric, difference: float) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from leanformer.decide import corpus, statistics
+from leanformer.decide.ratio import compare_errors
 from leanformer.decide.statistics import Comparison
 from leanformer.results.metrics import CorpusMetric, Metric
 from leanformer.results.rows import Interval, Quality
@@ -21,7 +22,13 @@ Trainings = Sequence[np.ndarray]
 """For each seed, ``Metric.statistics`` of its answers to the same examples, shape (examples, counts)."""
 
 
-def quality(metric: Metric, trainings: Trainings, confidence: float, groups: np.ndarray | None = None) -> Quality:
+def quality(
+    metric: Metric,
+    trainings: Trainings,
+    confidence: float,
+    groups: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> Quality:
     """Mean quality over the seeds, with its interval.
 
     Args:
@@ -29,20 +36,22 @@ def quality(metric: Metric, trainings: Trainings, confidence: float, groups: np.
         trainings: The model's trainings.
         confidence: Such as 0.95.
         groups: The group of each example, shape (examples,); None where examples are independent.
+        weights: How much each example counts, shape (examples,); None where all count alike.
     """
+    counted = weighted(trainings, weights)
     if isinstance(metric, CorpusMetric):
         found = corpus.corpus_interval(
-            trainings,
+            counted,
             metric.score,
             confidence,
             largest=metric.greatest,
-            point=_point(metric, trainings),
+            point=_point(metric, counted),
             least=metric.least,
             groups=groups,
         )
     else:
-        found = statistics.quality_interval(_outcomes(trainings), confidence, groups)
-    per_seed = [metric.of(training) for training in trainings]
+        found = statistics.quality_interval(_outcomes(trainings), confidence, groups, weights)
+    per_seed = [metric.of(training) for training in counted]
     return Quality(mean=found.mean, low=found.low, high=found.high, per_seed=per_seed)
 
 
@@ -54,6 +63,8 @@ def compare(
     confidence: float,
     groups: np.ndarray | None = None,
     paired: bool = False,
+    weights: np.ndarray | None = None,
+    max_ratio: float | None = None,
 ) -> Comparison:
     """Compares a candidate with the baseline on the same test examples, each with its own trainings.
 
@@ -65,12 +76,16 @@ def compare(
         confidence: Of the two-sided interval.
         groups: The group of each example, shape (examples,); None where examples are independent.
         paired: Whether each training of the candidate belongs to that of the baseline in the same place.
+        weights: How much each example counts, shape (examples,); None where all count alike.
+        max_ratio: How many times the baseline's error rate the candidate's may be, for a metric that is a share of
+            right answers: that is tested in place of the drop. None: the drop is tested.
 
     Returns:
         The comparison, in values of which larger is better: the values of a metric where less is better are negated
         (``difference_of`` reverses that).
     """
     if isinstance(metric, CorpusMetric):
+        baseline, candidate = weighted(baseline, weights), weighted(candidate, weights)
         point = _point(metric, baseline)
         found = corpus.compare_corpus(
             baseline,
@@ -83,10 +98,43 @@ def compare(
             groups=groups,
             paired=paired,
         )
+        if weights is not None:
+            found = _with_fewer(found, max_drop, confidence, weights, groups)
         low, high = (min(max(end, -metric.span), metric.span) for end in (found.difference.low, found.difference.high))
         return replace(found, difference=replace(found.difference, low=low, high=high))
     first, second = (metric.sign * _outcomes(trainings) for trainings in (baseline, candidate))
-    return statistics.compare(first, second, max_drop, confidence, groups, paired)
+    if max_ratio is not None:
+        return compare_errors(first, second, max_ratio, confidence, groups, paired, weights)
+    return statistics.compare(first, second, max_drop, confidence, groups, paired, weights)
+
+
+def weighted(trainings: Trainings, weights: np.ndarray | None) -> Trainings:
+    """Counts of which those of each example are multiplied by its share of the mean weight.
+
+    Args:
+        trainings: A model's trainings.
+        weights: How much each example counts, shape (examples,); None leaves the counts as they are.
+    """
+    if weights is None:
+        return trainings
+    shares = (weights / weights.mean())[:, None]
+    return [training * shares for training in trainings]
+
+
+def _with_fewer(
+    found: Comparison, max_drop: float, confidence: float, weights: np.ndarray, groups: np.ndarray | None
+) -> Comparison:
+    """A comparison of corpus scores with the effective number of examples in place of their number."""
+    effect = statistics.design_effect(weights, groups)
+    return statistics.conclude(
+        found.difference.mean,
+        replace(found.components, design_effect=effect),
+        max_drop,
+        confidence,
+        found.components.largest,
+        found.scope,
+        counts_examples=False,
+    )
 
 
 def difference_of(metric: Metric, comparison: Comparison) -> Interval:

@@ -58,6 +58,7 @@ class Components:
             seeds make errors on different examples.
         largest: The largest possible difference, of which a difference is a share; ``math.inf`` where there is none.
         counts_examples: Whether a difference is a number of examples over all of them, as it is not in corpus scores.
+        design_effect: Examples over Kish's effective number of them; 1 where all weigh the same.
     """
 
     examples: float
@@ -68,6 +69,7 @@ class Components:
     cubes: float = 0.0
     largest: float = 1.0
     counts_examples: bool = True
+    design_effect: float = 1.0
 
     def variance(self, more_seeds: int = 0, more_examples: int = 0) -> tuple[float, float]:
         """Variance of the mean, and its degrees of freedom, with additional seeds or examples.
@@ -79,6 +81,7 @@ class Components:
         """
         examples = self.num_examples + more_examples
         known = self.examples / examples
+        most = examples / self.design_effect - 1
         parts = []
         for between, interaction, count in zip(self.seeds, self.interaction, self.num_seeds, strict=True):
             if count == 1:  # other trainings are not known; the interaction is part of the examples' variance
@@ -87,10 +90,10 @@ class Components:
             parts.append((max(between + interaction / examples, 0.0) / seeds, seeds - 1))
         estimated = sum(part for part, _ in parts)
         if estimated == 0:
-            return known, examples - 1
+            return known, most
         freedom = estimated**2 / sum(part**2 / (own + DAMPING) for part, own in parts) - DAMPING
         freedom *= (1 + freedom / (freedom + 2) * known / estimated) ** 2
-        return known + estimated, min(freedom, examples - 1)
+        return known + estimated, min(freedom, most)
 
     def interval(self, mean: float, confidence: float, lowest: float, highest: float) -> Interval:
         """Two-sided interval around a mean, cut off at the lowest and highest possible values."""
@@ -109,7 +112,7 @@ class Components:
         examples = self.num_examples + more_examples
         return max(
             self._t_test(mean, max_drop, more_seeds, more_examples),
-            self._few_losses(mean, max_drop, examples),
+            self._few_losses(mean, max_drop, int(examples / self.design_effect)),
         )
 
     def p_inferior(self, mean: float, max_drop: float, more_seeds: int = 0, more_examples: int = 0) -> float:
@@ -120,7 +123,7 @@ class Components:
         examples = self.num_examples + more_examples
         return max(
             1 - self._t_test(mean, max_drop, more_seeds, more_examples),
-            self._many_losses(mean, max_drop, examples),
+            self._many_losses(mean, max_drop, int(examples / self.design_effect)),
         )
 
     def _t_test(self, mean: float, max_drop: float, more_seeds: int, more_examples: int) -> float:
@@ -171,6 +174,7 @@ class Comparison:
         p_inferior: Of the hypothesis that the drop is ``max_drop`` or less; small where the candidate is too bad.
         components: The components of the variance.
         scope: Whether the comparison holds for trainings in general or for this one trained pair.
+        ratio: Where the p-values are those of a ratio of error rates, what that is; None where they are of the drop.
     """
 
     difference: Interval
@@ -180,6 +184,22 @@ class Comparison:
     p_inferior: float
     components: Components
     scope: Scope
+    ratio: Ratio | None = None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What a comparison of error rates tests in place of a difference (``ratio``).
+
+    Args:
+        limit: How many times the baseline's error rate the candidate's may be.
+        observed: How many times it is; None where the baseline makes no error.
+        combined: The comparison of ``limit`` times the baseline's errors with the candidate's; its margin is 0.
+    """
+
+    limit: float
+    observed: float | None
+    combined: Comparison
 
 
 @dataclass(frozen=True)
@@ -197,7 +217,9 @@ class McNemar:
     p_value: float
 
 
-def quality_interval(outcomes: np.ndarray, confidence: float, groups: np.ndarray | None = None) -> Interval:
+def quality_interval(
+    outcomes: np.ndarray, confidence: float, groups: np.ndarray | None = None, weights: np.ndarray | None = None
+) -> Interval:
     """A model's mean outcome with its interval.
 
     Wilson's interval at the number of independent examples that would have this variance, reduced by the ratio of
@@ -208,17 +230,19 @@ def quality_interval(outcomes: np.ndarray, confidence: float, groups: np.ndarray
         outcomes: 0 or 1, shape (seeds, examples).
         confidence: Such as 0.95.
         groups: The group of each example, shape (examples,); None where examples are independent.
+        weights: How much each example counts, shape (examples,); None where all count alike.
 
     Raises:
         ValueError: There is no seed, or fewer than two examples or groups.
     """
+    outcomes = by_weight(outcomes, weights)
     units = by_group(outcomes, groups)
     _check(units)
     mean = float(outcomes.mean())
     bernoulli = mean * (1 - mean)
-    count = float(units.shape[1])
+    count = units.shape[1] / design_effect(weights, groups)
     if bernoulli > 0:
-        variance, freedom = _components(units.mean(axis=0), [units], pseudo=False).variance()
+        variance, freedom = _components(units.mean(axis=0), [units], pseudo=0.0).variance()
         # The variance may be 0 where all seeds agree on each example; n examples never count as more than n.
         effective = min(bernoulli / variance, outcomes.size) if variance > 0 else count
         count = effective * float(ndtri((1 + confidence) / 2) / stdtrit(freedom, (1 + confidence) / 2)) ** 2
@@ -233,6 +257,7 @@ def compare(
     confidence: float,
     groups: np.ndarray | None = None,
     paired: bool = False,
+    weights: np.ndarray | None = None,
 ) -> Comparison:
     """Compares a candidate with the baseline on the same test examples, each with its own trainings.
 
@@ -245,13 +270,14 @@ def compare(
             then one of groups.
         paired: Whether each training of the candidate belongs to that of the baseline in the same place, as a student's
             to its teacher's: what both have in common then cancels.
+        weights: How much each example counts, shape (examples,); None where all count alike.
 
     Raises:
         ValueError: The shapes do not fit.
     """
     if baseline.shape[-1] != candidate.shape[-1]:
         raise ValueError(f"{baseline.shape[-1]} and {candidate.shape[-1]} examples cannot be paired")
-    first, second = by_group(baseline, groups), by_group(candidate, groups)
+    first, second = (by_group(by_weight(outcomes, weights), groups) for outcomes in (baseline, candidate))
     _check(first)
     _check(second)
     if paired and len(first) != len(second):
@@ -262,14 +288,55 @@ def compare(
         arms = [outcomes.mean(axis=0, keepdims=True) for outcomes in (first, second)]
     else:
         arms = [second - first] if paired else [first, second]
+    effect = design_effect(weights, groups)
     return conclude(
         float(by_example.mean()),
-        _components(by_example, arms, pseudo=True),
+        replace(_components(by_example, arms, pseudo=effect), design_effect=effect),
         max_drop,
         confidence,
         largest=1.0,
         scope="one trained pair" if one_pair else "seeds and examples",
     )
+
+
+def by_weight(outcomes: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Values whose plain mean is the weighted mean of the outcomes, for each training.
+
+    An example's value is the weighted mean, plus its deviation from it times its share of the mean weight. To first
+    order a weighted mean is the mean of these (a ratio estimator, as in ``by_group``), so that what is done with
+    outcomes may be done with them.
+
+    Args:
+        outcomes: Shape (seeds, examples).
+        weights: How much each example counts, shape (examples,), one of them above 0; None where all count alike.
+
+    Returns:
+        Shape (seeds, examples); the outcomes themselves where there are no weights.
+
+    Raises:
+        ValueError: There is not one weight for each example.
+    """
+    if weights is None:
+        return outcomes
+    if weights.shape != outcomes.shape[1:]:
+        raise ValueError(f"weights of shape {weights.shape} for {outcomes.shape[-1]} examples")
+    means = np.average(outcomes, axis=1, weights=weights)[:, None]
+    return np.asarray(means + weights / weights.mean() * (outcomes - means))
+
+
+def design_effect(weights: np.ndarray | None, groups: np.ndarray | None) -> float:
+    """Examples, or groups, over the effective number of them, which is (Σw)² / Σw² (Kish 1965, "Survey Sampling",
+    section 11.7).
+
+    Args:
+        weights: As in ``by_weight``.
+        groups: As in ``by_group``; a group has the sum of its examples' weights.
+    """
+    if weights is None:
+        return 1.0
+    if groups is not None:
+        weights = np.bincount(np.unique(groups, return_inverse=True)[1], weights)
+    return float(len(weights) * (weights**2).sum() / weights.sum() ** 2)
 
 
 def by_group(outcomes: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
@@ -349,14 +416,14 @@ def mcnemar_exact(baseline: np.ndarray, candidate: np.ndarray) -> McNemar:
     return McNemar(baseline_only, candidate_only, float(result.pvalue))
 
 
-def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) -> Components:
+def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: float) -> Components:
     """The analysis of variance of a two-way layout, seeds x examples in each arm, examples shared by the arms.
 
     Args:
         by_example: The values that are averaged over examples, shape (examples,): means over seeds, or differences of
             two such means.
         arms: Outcomes of each arm, shape (seeds, examples).
-        pseudo: Whether to add Agresti and Min's two examples.
+        pseudo: As in ``crossed``: 1 for examples that weigh the same, the design effect for others; 0 adds none.
     """
     sizes = np.abs(by_example)
     layout = []
@@ -370,7 +437,7 @@ def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: bool) ->
         float(((by_example - by_example.mean()) ** 2).sum()),
         layout,
         len(by_example),
-        pseudo=1.0 if pseudo else 0.0,
+        pseudo=pseudo,
         cubes=float((sizes**3).sum() / sizes.sum()) if sizes.any() else 0.0,
     )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from leanformer.results import formats
 from leanformer.results.formats import MISSING
+from leanformer.results.metrics import Metric
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -20,6 +22,22 @@ def interval(value: Mapping[str, float] | None, write: Callable[[float], str]) -
     if value is None:
         return MISSING
     return f"{write(value['mean'])} ({write(value['low'])}, {write(value['high'])})"
+
+
+def margin_words(results: Mapping[str, Any], metric: Metric) -> str:
+    """The margin in words: ``a drop of 1 point``, ``an error rate of 1.10 times the baseline's``."""
+    ratio = results["accept"].get("max_ratio")
+    if ratio is not None:
+        return f"an error rate of {formats.ratio(ratio)} times the baseline's"
+    return f"a {metric.worsening} of {metric.margin(results['accept']['max_drop'])}"
+
+
+def margin_drop(results: Mapping[str, Any]) -> float:
+    """The margin as a drop; where it is a ratio of error rates, the drop from the baseline's estimated quality."""
+    accept, quality = results["accept"], results["baseline"]["quality"]
+    if accept.get("max_ratio") is None or quality is None:
+        return float(accept["max_drop"])
+    return float((accept["max_ratio"] - 1) * (1 - quality["mean"]))
 
 
 def one_pair_only(results: Mapping[str, Any]) -> bool:

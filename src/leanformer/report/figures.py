@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from leanformer.report.cells import verdict
+from leanformer.report.cells import margin_drop, verdict
 from leanformer.report.style import (
     COLORS,
     NEUTRAL,
@@ -54,7 +54,7 @@ def difference(results: Mapping[str, Any]) -> go.Figure | None:
     rows = [row for row in results["candidates"] if row["difference"] is not None]
     if not rows:
         return None
-    margin = results["accept"]["max_drop"]
+    margin = margin_drop(results)
     sign = metric.sign
     farthest = -reach(results)
     far = [(place, row) for place, row in enumerate(rows) if sign * row["difference"]["mean"] < farthest]
@@ -172,7 +172,7 @@ def _quality_against(
             text=[f"{places[rows[place][0]['name']]}: {up[place]:.{metric.digits}f}" for place in far],
         )
     if baseline is not None:
-        figure.add_hline(y=(baseline["mean"] - sign * results["accept"]["max_drop"]) * metric.scale, **MARGIN)
+        figure.add_hline(y=(baseline["mean"] - sign * margin_drop(results)) * metric.scale, **MARGIN)
     return figure
 
 
@@ -243,5 +243,6 @@ def _hover(row: Mapping[str, Any], metric: Metric) -> str:
         lines.append(
             f"difference {metric.difference(gap['mean'])} ({metric.signed(gap['low'])} to {metric.signed(gap['high'])})"
         )
-    lines.append(f"{formats.count(row['parameters'])} parameters ({formats.percent(row['parameters_ratio'])})")
+    if "parameters" in row:  # not of models that are known by their predictions alone
+        lines.append(f"{formats.count(row['parameters'])} parameters ({formats.percent(row['parameters_ratio'])})")
     return "<br>".join(lines)

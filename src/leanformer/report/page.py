@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from leanformer.core.files import write_atomically
 from leanformer.report import figures
 from leanformer.report.ablation import ablation
-from leanformer.report.cells import interval, one_pair_only, verdict
+from leanformer.report.cells import interval, margin_words, one_pair_only, verdict
 from leanformer.report.columns import (
     PAGE,
     cost_columns,
@@ -137,7 +137,7 @@ def render(results: Mapping[str, Any]) -> str:
         speed=or_missing(formats.times)(None if chosen is None else COSTS["throughput"].ratio(chosen, rows[0])),
         prefer=COSTS[results["prefer"]].name,
         confidence=formats.confidence(results["accept"]["confidence"]),
-        margin=metric.margin(results["accept"]["max_drop"]),
+        margin=margin_words(results, metric),
         far=metric.margin(reach(results)) if math.isfinite(reach(results)) else None,
         far_rows=[
             row for row in rows if row["difference"] and metric.sign * row["difference"]["mean"] < -reach(results)

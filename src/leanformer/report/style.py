@@ -13,6 +13,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from leanformer.report.cells import margin_drop
+
 NEUTRAL = "#7f8791"  # readable on white and on the dark page
 COLORS = {"accept": "#2a78b5", "undecided": "#c98500", "reject": "#c4441c", "failed": NEUTRAL, "baseline": NEUTRAL}
 SYMBOLS = {
@@ -56,7 +58,7 @@ def empty_figure(**layout: Any) -> go.Figure:
 
 def reach(results: Mapping[str, Any]) -> float:
     """The loss at which axes and color scales of differences end; infinite where the margin is 0."""
-    return FAR * float(results["accept"]["max_drop"]) or math.inf
+    return FAR * margin_drop(results) or math.inf
 
 
 def row_axis(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

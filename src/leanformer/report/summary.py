@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leanformer.core.errors import printable
-from leanformer.report.cells import one_pair_only, verdict
+from leanformer.report.cells import margin_words, one_pair_only, verdict
 from leanformer.report.columns import TERMINAL, result_columns
 from leanformer.results import formats
 from leanformer.results.costs import COSTS, RUNTIMES
@@ -143,6 +143,7 @@ def _quality(chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Ma
     )
     if chosen["p_adjusted"] is not None:
         looks = results["looks"]
+        margin = margin_words(results, metric)
         tests = sum(row["p_adjusted"] is not None for row in results["candidates"])
         tests, limit = (tests, 1 - accept["confidence"]) if looks is None else (looks["candidates"], looks["error"])
         corrected = f", corrected for {tests} candidates" if tests > 1 else ""
@@ -150,7 +151,7 @@ def _quality(chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Ma
         when = f"was ruled out at look {chosen['accepted_at']}" if earlier else "is ruled out"
         now = "now " if earlier else ""
         sentence += (
-            f" A {metric.worsening} of {metric.margin(accept['max_drop'])} or more {when} "
+            f" {margin[0].upper()}{margin[1:]} or more {when} "
             f"({now}p = {formats.p_value(chosen['p_adjusted'])}{corrected}; "
             f"the limit is {limit:.3g})."
         ).replace("p = <", "p < ")

@@ -92,6 +92,11 @@ def times(ratio: float) -> str:
     return f"{ratio:.0f}x" if ratio >= 99.5 else f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2f}x"
 
 
+def ratio(value: float) -> str:
+    """A ratio with its digits, two at least: ``1.10``, ``1.125``"""
+    return f"{value:.2f}" if round(value, 2) == round(value, 6) else f"{value:.7g}"
+
+
 def r_squared(value: float) -> str:
     """``0.974``, ``-0.310``, ``-192``"""
     return f"{value:.3f}" if value > -1 else f"{value:.3g}" if value > -1000 else f"{value:.0e}"

@@ -43,6 +43,9 @@ class Accept(Record):
 
     metric: str
     max_drop: Amount
+    """0 where there is a ``max_ratio``."""
+    max_ratio: Annotated[float, Field(ge=1)] | None = None
+    """How many times the baseline's error rate a candidate's may be; null where the margin is a drop."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
 
 

@@ -187,7 +187,7 @@ class Judged:
         self.weak = None
         if baseline.ok:
             level = task.quality(baseline.tested).mean
-            self.weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
+            self.weak = weak_baseline(level, task.worthless_quality, accept.margin(level), metric)
         if self.weak is not None:
             self.decisions = without_acceptances(self.decisions, self.weak)
         accepted = [names[name] for name, decision in self.decisions.items() if decision.decision == "accept"]
@@ -196,7 +196,7 @@ class Judged:
 
 def accepting(study: Study) -> dict[str, Any]:
     """What an acceptance is about: metric, margin and confidence."""
-    return study.accept.model_dump(mode="json", include={"metric", "max_drop", "confidence"})
+    return study.accept.model_dump(mode="json", include={"metric", "max_drop", "max_ratio", "confidence"})
 
 
 def best_seed(trials: Mapping[int, Mapping[str, Any]], metric: Metric) -> int:

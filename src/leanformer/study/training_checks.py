@@ -75,7 +75,8 @@ def _still_rising(study: Study, outcomes: Sequence[CandidateOutcome]) -> Iterato
     """Trainings that ended while the validation quality still rose."""
     wording = FORMS[study.task].wording
     # As a part of the metric's range, because what is measured after each epoch may be another quality.
-    relevant = study.accept.max_drop / METRICS[study.accept.metric].greatest / 2
+    metric = METRICS[study.accept.metric]
+    relevant = (metric.max_drop if study.accept.max_ratio else study.accept.max_drop) / metric.greatest / 2
     rising: dict[str, list[str]] = {"train.epochs": [], "finetune.epochs": []}
     for outcome in outcomes:
         tuned = outcome.method == "distill"

@@ -342,7 +342,13 @@ class Task(ABC):
         metric = METRICS[accept.metric]
         arms = (candidate.rival(baseline).statistics(metric), candidate.statistics(metric))
         return judge.compare(
-            metric, *arms, accept.max_drop, accept.confidence, groups=self.test_groups, paired=candidate.taught
+            metric,
+            *arms,
+            accept.max_drop,
+            accept.confidence,
+            groups=self.test_groups,
+            paired=candidate.taught,
+            max_ratio=accept.max_ratio,
         )
 
     @abstractmethod

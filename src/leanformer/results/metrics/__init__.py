@@ -184,6 +184,11 @@ class Metric(ABC):
         """The largest possible difference of two values."""
         return self.greatest - self.least
 
+    @property
+    def counts_right(self) -> bool:
+        """Whether it is a share of right answers, so that the rest are errors."""
+        return False
+
     # Writing values
 
     @property
@@ -241,6 +246,10 @@ class MeanMetric(Metric):
 
     def score(self, sums: np.ndarray) -> np.ndarray:
         return sums[..., 0] / sums[..., 1]
+
+    @property
+    def counts_right(self) -> bool:
+        return self.better == "larger" and self.greatest == 1
 
 
 @dataclass(frozen=True, kw_only=True)
