@@ -396,7 +396,7 @@ def _results(plan: _Plan, found: Sequence[Level], pilot: Path | None) -> dict[st
     if not any(number for entry in plans for number in entry["examples"].values()):
         raise LeanformerError(
             f"no number of examples up to {MOST:,} shows a margin of {plan.metric.margin(plan.margin)} with at most "
-            f"{max(plan.seeds)} seeds; take more seeds, or a larger margin"
+            f"{max(plan.seeds)} seed{'s' if max(plan.seeds) > 1 else ''}; take more seeds, or a larger margin"
         )
     return {
         "version": 1,
