@@ -112,7 +112,7 @@ def test_a_pilot_of_images(tmp_path: Path) -> None:
     assert found["margin"] == results["accept"]["max_drop"]
     assert found["candidates"] == len(results["candidates"])
     assert found["quality"] == pytest.approx(np.mean([one.score("accuracy") for one in answers["baseline"]]))
-    assert f"candidate {name}" in on_terminal(found).replace("\n", " ")
+    assert f"candidate {name}" in " ".join(on_terminal(found).split())
     # Without a name it is the candidate whose differences vary most.
     most = lf.plan_test(pilot=tmp_path / "run", seeds=[1]).results["assumed"]
     assert most["examples"] + sum(most["interaction"]) >= expected.examples + sum(expected.interaction)
@@ -129,7 +129,7 @@ def test_a_pilot_of_groups(tmp_path: Path) -> None:
         for trial in row["trials"]:
             wrong = np.repeat(generator.random(250) < 0.06, 2)
             groups = [str(example // 2) for example in range(500)]
-            found = Predictions(labels, np.where(wrong, (labels + 1) % 10, labels), np.zeros(500), groups)
+            found = Predictions(labels, np.where(wrong, (labels + 1) % 10, labels), np.zeros(500), groups=groups)
             (tmp_path / "run" / trial / "predictions.parquet").write_bytes(found.to_bytes())
     assumed = lf.plan_test(pilot=tmp_path / "run", seeds=[1]).results["assumed"]
     assert assumed["group_size"] == 2
