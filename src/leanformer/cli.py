@@ -6,7 +6,6 @@ A command imports what it needs when it runs, so that one that only runs an expo
 from __future__ import annotations
 
 import errno
-import math
 import os
 import signal
 import sys
@@ -126,13 +125,6 @@ def _given(text: str) -> str:
 def _path(text: str) -> Path:
     """A path, with ``~`` expanded, also where the shell did not expand it."""
     return Path(os.path.expanduser(_given(text)))
-
-
-def _a_number(value: float | None) -> float | None:
-    """Refuses nan, which no bound excludes."""
-    if value is not None and math.isnan(value):
-        raise typer.BadParameter("nan is not a number; give one")
-    return value
 
 
 def _margin(text: str) -> float | str:
@@ -642,21 +634,18 @@ def plan_test(
         str | None, typer.Option(parser=_given, metavar="METRIC", help="By default accuracy, or the pilot's metric.")
     ] = None,
     quality: Annotated[
-        float | None, typer.Option(min=0, callback=_a_number, help="The baseline's quality, such as 0.95 or 30 (BLEU).")
+        float | None, typer.Option(min=0, help="The baseline's quality, such as 0.95 or 30 (BLEU).")
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(min=0, callback=_a_number, help="accept.max_drop; by default the metric's, or the pilot's."),
+        typer.Option(min=0, help="accept.max_drop; by default the metric's, or the pilot's."),
     ] = None,
-    drop: Annotated[
-        float, typer.Option(callback=_a_number, help="The candidate's true drop, for which the power is asked.")
-    ] = 0.0,
+    drop: Annotated[float, typer.Option(help="The candidate's true drop, for which the power is asked.")] = 0.0,
     disagree: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            callback=_a_number,
             help="Share of the examples that one model gets right and the other wrong; by default that of the "
             "baseline's errors.",
         ),
@@ -665,22 +654,18 @@ def plan_test(
         float | None,
         typer.Option(
             min=0,
-            callback=_a_number,
             help="For corpus metrics such as BLEU: standard deviation of a sentence's contribution to the difference.",
         ),
     ] = None,
     luck: Annotated[
         float | None,
-        typer.Option(
-            min=0, callback=_a_number, help="Standard deviation of a training's true quality from seed to seed."
-        ),
+        typer.Option(min=0, help="Standard deviation of a training's true quality from seed to seed."),
     ] = None,
     churn: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            callback=_a_number,
             help="Part of the examples' variance that is another with each training; by default 0.5.",
         ),
     ] = None,
@@ -689,7 +674,6 @@ def plan_test(
         typer.Option(
             min=-1,
             max=1,
-            callback=_a_number,
             help="For students beside their own teachers: the correlation of their qualities from seed to seed.",
         ),
     ] = None,
@@ -701,7 +685,7 @@ def plan_test(
     ] = None,
     confidence: Annotated[
         float | None,
-        typer.Option(min=0.5, max=1, callback=_a_number, help="By default 0.95, or the pilot's."),
+        typer.Option(min=0.5, max=1, help="By default 0.95, or the pilot's."),
     ] = None,
     seeds: Annotated[
         list[int] | None,
@@ -711,12 +695,10 @@ def plan_test(
             help="Trainings of each model; 1 is one trained pair. By default 1, 3, 5 and 10. May be repeated.",
         ),
     ] = None,
-    group_size: Annotated[
-        float, typer.Option(min=1, callback=_a_number, help="Examples in a group, on average; 1: no groups.")
-    ] = 1.0,
+    group_size: Annotated[float, typer.Option(min=1, help="Examples in a group, on average; 1: no groups.")] = 1.0,
     intraclass: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=_a_number, help="Correlation of the differences within a group."),
+        typer.Option(min=0, max=1, help="Correlation of the differences within a group."),
     ] = 0.0,
     pilot: Annotated[
         Path | None,

@@ -109,6 +109,11 @@ def test_components_by_hand() -> None:
     assert found.components(5, 1000, (2.0, 2.0)).variance()[0] > components.variance()[0]
 
 
+def test_many_seeds_are_like_a_known_variance() -> None:
+    few, many = (power(SHARE, seeds, 400, 0.01, 0.05) for seeds in (100, 101))
+    assert few == pytest.approx(many, abs=2e-3)
+
+
 def test_luck_that_no_number_of_examples_overcomes() -> None:
     lucky = replace(SHARE, luck=(0.01**2,) * 2)
     assert least_examples(lucky, 3, 0.01, 0.05) is None

@@ -112,10 +112,30 @@ def test_a_pilot_of_images(tmp_path: Path) -> None:
     assert found["margin"] == results["accept"]["max_drop"]
     assert found["candidates"] == len(results["candidates"])
     assert found["quality"] == pytest.approx(np.mean([one.score("accuracy") for one in answers["baseline"]]))
-    assert f"candidate {name}" in on_terminal(found).replace("\n", " ")
+    assert f"candidate {name}" in " ".join(on_terminal(found).split())
     # Without a name it is the candidate whose differences vary most.
     most = lf.plan_test(pilot=tmp_path / "run", seeds=[1]).results["assumed"]
     assert most["examples"] + sum(most["interaction"]) >= expected.examples + sum(expected.interaction)
+
+
+def test_a_pilot_of_groups(tmp_path: Path) -> None:
+    """Pairs of examples on which models are right or wrong together correlate by 1: each counts half."""
+    results = example_results()
+    results["candidates"], results["recommended"] = results["candidates"][:1], results["baseline"]["name"]
+    make_pilot(tmp_path / "run", results)
+    generator = np.random.default_rng(1)
+    labels = np.repeat(np.arange(250) % 10, 2)
+    for row in (results["baseline"], *results["candidates"]):
+        for trial in row["trials"]:
+            wrong = np.repeat(generator.random(250) < 0.06, 2)
+            groups = [str(example // 2) for example in range(500)]
+            found = Predictions(labels, np.where(wrong, (labels + 1) % 10, labels), np.zeros(500), groups=groups)
+            (tmp_path / "run" / trial / "predictions.parquet").write_bytes(found.to_bytes())
+    assumed = lf.plan_test(pilot=tmp_path / "run", seeds=[1]).results["assumed"]
+    assert assumed["group_size"] == 2
+    assert assumed["intraclass"] == pytest.approx(1, abs=0.05)
+    with pytest.raises(lf.LeanformerError, match="group_size does nothing here: the pilot says it"):
+        lf.plan_test(pilot=tmp_path / "run", group_size=3.0)
 
 
 def test_a_pilot_of_text(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ WIDE = 6.0
 """Standard deviations of the number of discordant examples that are looked at on each side of its mean."""
 NODES = 4
 """Of the quadrature over the estimated variances of the seeds of one arm."""
+MANY = 100
+"""Seeds from whose number on the variance between them counts as known; the quadrature overflows later."""
 PRECISE = 1e-3
 """How exactly the least accepted mean is found, in standard errors."""
 
@@ -201,6 +203,8 @@ def _chances(seeds: int, arms: int) -> list[tuple[float, tuple[float, ...]]]:
     """
     if seeds == 1:
         return [(1.0, ())]
+    if seeds > MANY:
+        return [(1.0, (1.0,) * arms)]
     shape = (seeds - 1) / 2
     nodes, weights = roots_genlaguerre(NODES, shape - 1)
     each = list(zip(nodes / shape, weights / weights.sum(), strict=True))

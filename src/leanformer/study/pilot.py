@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,9 @@ class Pilot:
         metric: The metric of the comparison.
         candidate: The candidate's name.
         quality: The baseline's quality.
-        components: The components of the comparison's variance.
-        paired: Whether the candidate's seeds were paired with the baseline's.
+        components: The components of the comparison's variance, as if examples were independent.
+        group_size: Examples in a group, on average; 1 where examples are independent.
+        intraclass: The correlation of two examples' differences in one group, from the variance of whole groups.
     """
 
     results: Mapping[str, Any]
@@ -40,18 +41,23 @@ class Pilot:
     candidate: str
     quality: float
     components: Components
-    paired: bool
+    group_size: float
+    intraclass: float
 
     @property
     def seeds(self) -> int:
-        """Trainings of each model."""
-        return len(self.results["seeds"])
+        """Trainings of the candidate that the comparison is about."""
+        return self.components.num_seeds[-1]
 
     @property
     def variance(self) -> float:
-        """Variance of one example's difference between two trained models."""
-        one_pair = self.components.num_seeds[0] == 1
-        return self.components.examples + (0.0 if one_pair else sum(self.components.interaction))
+        """Variance that one example adds to the difference between two trained models."""
+        return _of_one_pair(self.components) * (1 + (self.group_size - 1) * self.intraclass)
+
+
+def _of_one_pair(components: Components) -> float:
+    """Variance of one example's difference between two trained models; with one seed the interaction is in it."""
+    return components.examples + sum(components.interaction)
 
 
 def read_pilot(directory: Path, metric: str | None = None, candidate: str | None = None) -> Pilot:
@@ -81,9 +87,9 @@ def read_pilot(directory: Path, metric: str | None = None, candidate: str | None
             f"{', '.join(rows)}"
         )
     read = _reader(results)
-    baseline = _trainings(directory, results["baseline"], METRICS[key], read)
+    baseline = _answers(directory, results["baseline"], read)
     found = [
-        _pilot(results, METRICS[key], row, baseline, _trainings(directory, row, METRICS[key], read))
+        _pilot(results, METRICS[key], row, baseline, _answers(directory, row, read))
         for name, row in rows.items()
         if candidate in (None, name)
     ]
@@ -100,27 +106,51 @@ def _reader(results: Mapping[str, Any]) -> Callable[[Path], Any]:
     return partial(Translations.read, scoring=scoring)
 
 
-def _trainings(
-    directory: Path, row: Mapping[str, Any], metric: Metric, read: Callable[[Path], Any]
-) -> list[np.ndarray]:
-    """``Metric.statistics`` of each seed's answers."""
+def _answers(directory: Path, row: Mapping[str, Any], read: Callable[[Path], Any]) -> list[Any]:
+    """The answers of each seed."""
     if not row["trials"]:
         raise LeanformerError(f"pilot {directory}: its results name no trials of {row['name']}; run the study again")
-    return [read(directory / trial / PREDICTIONS).statistics(metric.key) for trial in row["trials"]]
+    return [read(directory / trial / PREDICTIONS) for trial in row["trials"]]
 
 
 def _pilot(
     results: Mapping[str, Any],
     metric: Metric,
     row: Mapping[str, Any],
-    baseline: list[np.ndarray],
-    candidate: list[np.ndarray],
+    baseline: Sequence[Any],
+    candidate: Sequence[Any],
 ) -> Pilot:
-    paired = row["method"] == "distill"
-    accept = results["accept"]
+    accept, taught = results["accept"], row["method"] == "distill"
+    if taught:  # as in the study, a student stands beside its teacher, which is the baseline of the same seed
+        baseline = [
+            answers
+            for seed, answers in zip(results["baseline"]["seeds"], baseline, strict=True)
+            if seed in row["seeds"]
+        ]
+    first, second = ([answers.statistics(metric.key) for answers in model] for model in (baseline, candidate))
+
+    def components(groups: np.ndarray | None) -> Components:
+        return judge.compare(
+            metric,
+            first,
+            second,
+            accept["max_drop"],
+            accept["confidence"],
+            groups=groups,
+            paired=taught,
+        ).components
+
+    names = baseline[0].groups
     try:
-        comparison = judge.compare(metric, baseline, candidate, accept["max_drop"], accept["confidence"], paired=paired)
+        alone = components(None)
+        size, intraclass = 1.0, 0.0
+        if names is not None:
+            grouped = components(np.unique(np.asarray(names), return_inverse=True)[1])
+            size = alone.num_examples / grouped.num_examples
+            if size > 1:
+                effect = _of_one_pair(grouped) * size / _of_one_pair(alone)
+                intraclass = min(max(0.0, (effect - 1) / (size - 1)), 1.0)
     except ValueError as error:
         raise LeanformerError(f"pilot: the predictions of baseline and {row['name']} do not fit ({error})") from None
-    quality = float(np.mean([metric.of(training) for training in baseline]))
-    return Pilot(results, metric, row["name"], quality, comparison.components, paired)
+    quality = float(np.mean([metric.of(training) for training in first]))
+    return Pilot(results, metric, row["name"], quality, alone, size, intraclass)

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.core.fields import Fraction, Mean, NonNegative, Section, no_repeats
+from leanformer.core.fields import Mean, NonNegative, Section, no_repeats
 from leanformer.core.files import make_directory, write_atomically
 from leanformer.core.json_files import to_json
 from leanformer.core.paths import as_path, check_directory, check_file
@@ -70,7 +70,7 @@ class Assumptions(Section):
         | None
     )
     group_size: Annotated[float, Field(ge=1, le=1e6)]
-    intraclass: Fraction
+    intraclass: Mean
     candidate: str | None
 
 
@@ -273,6 +273,11 @@ def _from_pilot(given: Assumptions, directory: Path) -> _Plan:
 
     pilot = read_pilot(directory, given.metric, given.candidate)
     metric, found = pilot.metric, pilot.components
+    if pilot.group_size > 1 < given.group_size:
+        raise LeanformerError("group_size does nothing here: the pilot says it; give either")
+    group_size, intraclass = (
+        (pilot.group_size, pilot.intraclass) if pilot.group_size > 1 else (given.group_size, given.intraclass)
+    )
     several = pilot.seeds > 1
     assumed = Assumed(
         drop=given.drop,
@@ -282,8 +287,8 @@ def _from_pilot(given: Assumptions, directory: Path) -> _Plan:
         largest=metric.greatest,
         point=_point(metric, pilot.quality),
         outcomes=_counts(metric),
-        group_size=given.group_size,
-        intraclass=given.intraclass,
+        group_size=group_size,
+        intraclass=intraclass,
     )
     sentences = [
         f"From {found.num_examples:,} test examples and {pilot.seeds} seed{'s' if several else ''} of {directory}, "
@@ -344,9 +349,9 @@ def _plan(
         f"{as_percent(confidence)}.",
         *sentences,
     ]
-    if given.group_size > 1:
+    if assumed.group_size > 1:
         sentences.append(
-            f"Groups of {given.group_size:g} examples, which correlate by {given.intraclass:g}: design effect "
+            f"Groups of {assumed.group_size:.3g} examples, which correlate by {assumed.intraclass:.2g}: design effect "
             f"{assumed.design_effect:.3g}."
         )
     return _Plan(metric, quality, margin, confidence, candidates, looks, sorted(seeds), assumed, sentences)
@@ -391,7 +396,7 @@ def _results(plan: _Plan, found: Sequence[Level], pilot: Path | None) -> dict[st
     if not any(number for entry in plans for number in entry["examples"].values()):
         raise LeanformerError(
             f"no number of examples up to {MOST:,} shows a margin of {plan.metric.margin(plan.margin)} with at most "
-            f"{max(plan.seeds)} seeds; take more seeds, or a larger margin"
+            f"{max(plan.seeds)} seed{'s' if max(plan.seeds) > 1 else ''}; take more seeds, or a larger margin"
         )
     return {
         "version": 1,
