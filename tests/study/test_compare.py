@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sacrebleu
+import yaml
 
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
@@ -201,3 +202,14 @@ def test_files_of_the_same_name_are_told_apart(pairs: Callable[..., list[Path]],
 def test_one_group_alone_is_no_sample(write: Write) -> None:
     with pytest.raises(LeanformerError, match="all examples are of one group; give at least two groups"):
         lf.compare(write("old.csv", OLD, group=["x"] * EXAMPLES), write("new.csv", OLD))
+
+
+def test_a_study_file_takes_a_share_of_the_baselines_errors() -> None:
+    data = {"name": "a", "candidates": {"b": {"plan": {"*.mlp": "none"}}}, "accept": {"max_drop": "10%"}}
+    study = lf.make_study(data)
+    assert (study.accept.max_drop, study.accept.max_ratio) == (0, 1.1)
+    assert study.accept.margin(0.9) == pytest.approx(0.01)
+    assert lf.make_study(yaml.safe_load(study.to_yaml())) == study
+    assert lf.make_study({**data, "accept": {"max_ratio": 1.1}}) == study
+    with pytest.raises(LeanformerError, match="max_ratio stands in place of max_drop; leave one of them out"):
+        lf.make_study({**data, "accept": {"max_ratio": 1.1, "max_drop": 0.01}})
