@@ -631,10 +631,11 @@ def export(
 @app.command("plan-test")
 def plan_test(
     metric: Annotated[
-        str | None, typer.Option(parser=_given, metavar="METRIC", help="By default accuracy, or the pilot's metric.")
+        str | None,
+        typer.Option(parser=_given, metavar="METRIC", help="By default that of studies of images, or the pilot's."),
     ] = None,
     quality: Annotated[
-        float | None, typer.Option(min=0, help="The baseline's quality, such as 0.95 or 30 (BLEU).")
+        float | None, typer.Option(min=0, help="The baseline's quality, in the metric's values, such as 0.95.")
     ] = None,
     margin: Annotated[
         float | None,
@@ -654,7 +655,7 @@ def plan_test(
         float | None,
         typer.Option(
             min=0,
-            help="For corpus metrics such as BLEU: standard deviation of a sentence's contribution to the difference.",
+            help="For corpus metrics of translations: standard deviation of a sentence's contribution to the difference.",
         ),
     ] = None,
     luck: Annotated[

@@ -101,7 +101,8 @@ def _reader(results: Mapping[str, Any]) -> Callable[[Path], Any]:
     if form_of(results).answers == "labels":
         return Predictions.read
     # sacreBLEU's signature: "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0".
-    parts = dict(part.split(":", 1) for part in results["signatures"]["bleu"].split("|") if ":" in part)
+    of_words = next(metric.key for metric in judging(form_of(results).answers) if metric.words)
+    parts = dict(part.split(":", 1) for part in results["signatures"][of_words].split("|") if ":" in part)
     scoring = Scoring(parts.get("tok", "13a"), parts.get("case") == "lc")
     return partial(Translations.read, scoring=scoring)
 

@@ -22,7 +22,7 @@ from leanformer.decide.decision import POWER
 from leanformer.decide.power import FEWEST, MOST, Assumed, Level, least_examples, least_without_losses, levels, power
 from leanformer.report.power import write_page
 from leanformer.results.formats import confidence as as_percent
-from leanformer.results.metrics import METRICS, MeanMetric, Metric
+from leanformer.results.metrics import METRICS, MeanMetric, Metric, judging
 
 JSON, PAGE = "plan-test.json", "plan-test.html"
 SEEDS = (1, 3, 5, 10)
@@ -190,7 +190,7 @@ def _as_stated(given: Assumptions) -> _Plan:
     """
     if given.candidate is not None:
         raise LeanformerError("candidate does nothing here: it is one of a pilot; give pilot too")
-    metric = _metric(given.metric or "accuracy")
+    metric = _metric(given.metric or judging("labels")[0].key)
     if given.quality is None:
         raise LeanformerError("quality is missing: give the baseline's quality, such as 0.95, or a pilot")
     if given.quality > metric.greatest:
