@@ -9,7 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -40,11 +39,14 @@ from leanformer.study.arms import accepting
 from leanformer.study.bench import identity
 from leanformer.study.ledger import Ledger, Seen, is_of_study
 from leanformer.study.store import RunDirectory
-from leanformer.tasks.base import Outcome, Task, open_task, open_test
+from leanformer.tasks.base import Outcome, SplitName, Task, open_task, open_test
 
 MOST_KNOWN = 0.1
 """The greatest share of the new examples that may be in the study's data too."""
-OF_BASELINE, OF_CANDIDATE = "baseline.parquet", "candidate.parquet"
+CANDIDATE = "candidate"
+FILES = {BASELINE: "baseline.parquet", CANDIDATE: "candidate.parquet"}
+"""Which of the two models -> the file of its answers."""
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def confirm(
         raise LeanformerError(f"console: give a rich.console.Console, not {quoted(console)}")
     results = read_results(directory)
     models = {BASELINE: _ships(results["baseline"], directory)}
-    models["candidate"] = _ships(_chosen(results, candidate, directory), directory)
+    models[CANDIDATE] = _ships(_chosen(results, candidate, directory), directory)
     study = make_study(results["study"], str(directory / "results.json"))
     given = {"source": data} if isinstance(data, str) else dict(data)
     # As the baseline that ships reads them: images prepared as its directory says, classes in its order.
@@ -138,8 +140,8 @@ def confirm(
     ):
         # 1. the models and the data
         for model in models.values():
-            for place in dict.fromkeys((model.trained, model.directory)):
-                store.check_shipped(directory / place)
+            for needed in dict.fromkeys((model.trained, model.directory)):
+                store.check_shipped(directory / needed)
         device = pick_device(study.measure.device)
         task = open_test(new_study, device)
         for note in task.notes:
@@ -147,30 +149,28 @@ def confirm(
         task.check_test()
         known, found = _known_examples(study, new_study, reads, task, store)
         # 2. their answers
-        signature = task.test_signature
-        place = store.confirmed(signature, models["candidate"].name)
         identities = {which: "/".join(identity(str(directory / model.directory))) for which, model in models.items()}
-        reason = store.prepare(
-            place, {"data": signature, "models": identities, "evaluation": task.evaluation_settings()}
-        )
+        signature = task.test_signature
+        place = store.confirmed(signature, models[CANDIDATE].name)
+        settings = {"data": signature, "models": identities, "evaluation": task.evaluation_settings()}
+        reason = store.prepare(place, settings)
         if reason is not None:
             reporter.warn(f"the confirmation of {models['candidate'].name} runs again: {reason}")
         before = store.finished(place)
         if before is None:
             for which, model in models.items():
-                file = OF_BASELINE if which == BASELINE else OF_CANDIDATE
                 reporter.start(model.name, 0)
                 answers = _answers(task, directory, model)
-                store.replace_file(place, file, answers.to_bytes())
+                store.replace_file(place, FILES[which], answers.to_bytes())
                 reporter.done(METRICS[study.accept.metric].progress(answers.score(study.accept.metric)))
         # 3. the decision, with all others on these data
         ledger = Ledger(directory, signature, planned=1)
         ledger.confirmation(_seen(study, task, place, models, identities))
         warnings = [*task.warnings, *found, *ledger.changes(accepting(study)), *ledger.elsewhere()]
-        family = _family(store, place, signature)
-        comparisons = {one: _comparison(task, one) for one in family}
+        others = _others(store, place, signature)
+        comparisons = {path: _comparison(task, path) for path in (place, *others)}
         decisions = _decided(study, task, ledger, place, comparisons)
-        revised = _revised(family, decisions)
+        candidates = len(ledger.evaluated("artifact"))
         content = Confirmation(
             study=study.name,
             task=study.task,
@@ -179,26 +179,22 @@ def confirm(
                 source=new_study.data.source,
                 signature=signature,
                 examples=task.summary()["test"],
-                groups=None if task.test_groups is None else len(np.unique(task.test_groups)),
+                groups=task.summary()["groups"],
                 known=known,
             ),
             metric=study.accept.metric,
             accept=Accept.model_validate(study.accept.model_dump(mode="json")),
-            baseline=_described(task, place / OF_BASELINE, models[BASELINE], identities[BASELINE]),
-            candidate=_described(task, place / OF_CANDIDATE, models["candidate"], identities["candidate"]),
+            baseline=_described(task, place, BASELINE, models, identities),
+            candidate=_described(task, place, CANDIDATE, models, identities),
             difference=difference_of(METRICS[study.accept.metric], comparisons[place]),
-            candidates=len(ledger.evaluated("artifact")),
-            revised=[one for path, one in revised.items() if path != place],
+            candidates=candidates,
+            revised=_revised(others, decisions),
             warnings=[Warned.model_validate(row) for row in rows(warnings)],
             environment=environment(device, settle_precision("float32", device)),
             **_told(decisions[place]),
         ).model_dump(mode="json")
-        for path in revised:
-            if path != place:
-                known_result = family[path]
-                assert known_result is not None
-                told = _told(decisions[path]) | {"candidates": content["candidates"]}
-                store.finish(path, {**known_result, **told})
+        for path, result in others.items():  # the same correction holds for all
+            store.finish(path, {**result, **_told(decisions[path]), "candidates": candidates})
         store.finish(place, content)
         reporter.wrote("results", place / "result.json")
         for warning in warnings:
@@ -229,9 +225,7 @@ def _chosen(results: Mapping[str, Any], name: str | None, directory: Path) -> di
                 f"{others}"
             )
     if name not in candidates or candidates[name]["difference"] is None:
-        raise LeanformerError(
-            f"candidate {quoted(name)}: no candidate of this study with a result; there are: {others}"
-        )
+        raise LeanformerError(f"candidate {quoted(name)}: this study has no result of it; there are: {others}")
     return candidates[name]
 
 
@@ -325,9 +319,6 @@ def _known_examples(
     return count, [StudyWarning("known-examples", sentence, count)]
 
 
-SPLITS = ("train", "validation", "test")
-
-
 # Answers and decisions
 
 
@@ -342,19 +333,19 @@ def _answers(task: Task, directory: Path, model: _Model) -> Any:
 
 def _seen(study: Study, task: Task, place: Path, models: Mapping[str, _Model], identities: Mapping[str, str]) -> Seen:
     """What this confirmation shows of the new data."""
-    answers = [task.read_answers(place / file) for file in (OF_BASELINE, OF_CANDIDATE)]
+    answers = [task.read_answers(place / file) for file in FILES.values()]
     return Seen(
         outcomes=list(dict.fromkeys(one.signature for one in answers)),
-        candidates={"artifact": {models["candidate"].name: identities["candidate"]}, "recipe": {}},
+        candidates={"artifact": {models[CANDIDATE].name: identities[CANDIDATE]}, "recipe": {}},
         seeds=sorted({model.seed for model in models.values()}),
         accept=accepting(study),
     )
 
 
-def _family(store: RunDirectory, place: Path, signature: str) -> dict[Path, dict[str, Any] | None]:
-    """The directory of each confirmation on these data -> its result; None for this one where it is new."""
-    found = {place: store.finished(place)}
-    for path in sorted(store.confirmed(signature, "x").parent.glob(f"{signature[:12]}-*")):
+def _others(store: RunDirectory, place: Path, signature: str) -> dict[Path, dict[str, Any]]:
+    """The directory of each other confirmation on these data -> its result."""
+    found = {}
+    for path in sorted(place.parent.glob(f"{signature[:12]}-*")):
         result = store.finished(path) if path.is_dir() and path != place else None
         if result is not None and result["data"]["signature"] == signature:
             found[path] = result
@@ -362,7 +353,7 @@ def _family(store: RunDirectory, place: Path, signature: str) -> dict[Path, dict
 
 
 def _comparison(task: Task, place: Path) -> Comparison:
-    answers = [task.read_answers(place / file) for file in (OF_BASELINE, OF_CANDIDATE)]
+    answers = [task.read_answers(place / file) for file in FILES.values()]
     return task.compare(*(Outcome({0: one}) for one in answers))
 
 
@@ -380,22 +371,20 @@ def _decided(
         metric,
         Look(others=others),
     )
-    level = task.quality(Outcome({0: task.read_answers(place / OF_BASELINE)})).mean
+    level = task.quality(Outcome({0: task.read_answers(place / FILES[BASELINE])})).mean
     weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
     if weak is not None:
         decisions = without_acceptances(decisions, weak)
     return {names[name]: decision for name, decision in decisions.items()}
 
 
-def _revised(
-    family: Mapping[Path, Mapping[str, Any] | None], decisions: Mapping[Path, Decision]
-) -> dict[Path, Revised]:
+def _revised(others: Mapping[Path, Mapping[str, Any]], decisions: Mapping[Path, Decision]) -> list[Revised]:
     """The earlier confirmations on these data whose decision changes."""
-    return {
-        path: Revised(candidate=result["candidate"]["name"], before=result["decision"], now=decisions[path].decision)
-        for path, result in family.items()
-        if result is not None and result["decision"] != decisions[path].decision
-    }
+    return [
+        Revised(candidate=result["candidate"]["name"], before=result["decision"], now=decisions[path].decision)
+        for path, result in others.items()
+        if result["decision"] != decisions[path].decision
+    ]
 
 
 def _told(decision: Decision) -> dict[str, Any]:
@@ -404,6 +393,10 @@ def _told(decision: Decision) -> dict[str, Any]:
     return {key: value for key, value in asdict(decision).items() if key in keys}
 
 
-def _described(task: Task, answers: Path, model: _Model, known_as: str) -> ConfirmedModel:
-    quality = task.quality(Outcome({0: task.read_answers(answers)}))
-    return ConfirmedModel(name=model.name, directory=model.directory, identity=known_as, quality=quality)
+def _described(
+    task: Task, place: Path, which: str, models: Mapping[str, _Model], identities: Mapping[str, str]
+) -> ConfirmedModel:
+    """One of the two models, with its quality on the new data."""
+    quality = task.quality(Outcome({0: task.read_answers(place / FILES[which])}))
+    model = models[which]
+    return ConfirmedModel(name=model.name, directory=model.directory, identity=identities[which], quality=quality)
