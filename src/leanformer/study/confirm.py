@@ -39,6 +39,7 @@ from leanformer.study.arms import accepting
 from leanformer.study.bench import identity
 from leanformer.study.ledger import Ledger, Seen, is_of_study
 from leanformer.study.store import RunDirectory
+from leanformer.study.training import PREDICTIONS
 from leanformer.tasks.base import Outcome, SplitName, Task, open_task, open_test
 
 MOST_KNOWN = 0.1
@@ -325,10 +326,13 @@ def _known_examples(
 def _answers(task: Task, directory: Path, model: _Model) -> Any:
     """A model's answers to the new examples."""
     if model.exported is not None:
-        return task.evaluate_exported(open_exported(directory / model.exported, torch.get_num_threads()))
-    loaded = load(directory / model.trained).to(task.device)
-    with memory_named(f"answering new data in batches of {task.answer_key}", f"lower {task.answer_key} in the study"):
-        return task.for_model(directory / model.trained).evaluate(loaded)
+        answers = task.evaluate_exported(open_exported(directory / model.exported, torch.get_num_threads()))
+    else:
+        loaded = load(directory / model.trained).to(task.device)
+        key = task.answer_key
+        with memory_named(f"answering new data in batches of {key}", f"lower {key} in the study"):
+            answers = task.for_model(directory / model.trained).evaluate(loaded)
+    return task.with_choices(answers, task.read_answers((directory / model.directory).parent / PREDICTIONS))
 
 
 def _seen(study: Study, task: Task, place: Path, models: Mapping[str, _Model], identities: Mapping[str, str]) -> Seen:
@@ -372,7 +376,7 @@ def _decided(
         Look(others=others),
     )
     level = task.quality(Outcome({0: task.read_answers(place / FILES[BASELINE])})).mean
-    weak = weak_baseline(level, task.worthless_quality, accept.max_drop, metric)
+    weak = weak_baseline(level, task.worthless_quality, accept.margin(level), metric)
     if weak is not None:
         decisions = without_acceptances(decisions, weak)
     return {names[name]: decision for name, decision in decisions.items()}

@@ -247,6 +247,15 @@ class Task(ABC):
             LeanformerError: The file is damaged.
         """
 
+    def with_choices(self, answers: Any, earlier: Any) -> Any:
+        """Answers to new data, scored with what was chosen on the study's validation split, such as thresholds.
+
+        Args:
+            answers: A model's answers to the new data.
+            earlier: The same model's answers on the study's test split.
+        """
+        return answers
+
     @abstractmethod
     def scores(self, answers: Any) -> dict[str, float]:
         """The answers' quality in each metric, by the metric's key."""

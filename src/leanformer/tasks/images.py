@@ -178,7 +178,7 @@ class ImageClassification(Task):
         self.check_groups()
 
         metric, positive = METRICS[self.study.accept.metric], self._scoring["positive"]
-        if metric.threshold is not None and positive is not None:
+        if metric.threshold is not None and positive is not None and self.data.validation is not self.data.test:
             others = int((self.data.validation.labels != positive).sum())
             if self.study.accept.false_alarm_rate * others < 1:
                 sentence = (
@@ -311,6 +311,9 @@ class ImageClassification(Task):
 
     def read_answers(self, path: Path) -> Predictions:
         return replace(Predictions.read(path), **self._scoring)
+
+    def with_choices(self, answers: Predictions, earlier: Predictions) -> Predictions:
+        return replace(answers, thresholds=earlier.thresholds)
 
     def scores(self, answers: Predictions) -> dict[str, float]:
         if not answers.thresholds:  # those on the validation split, where thresholds are chosen
