@@ -706,6 +706,8 @@ COMMANDS: dict[str, list[str]] = {
     "the model of export": ["export", "PLACE", "--to", "ctranslate2"],
     "the directory of export": ["export", "./nowhere", "--to", "ctranslate2", "--out", "PLACE"],
     "the data of export": ["export", "./nowhere", "--to", "ctranslate2", "--data", "PLACE"],
+    "the run of confirm": ["confirm", "PLACE", "digits"],
+    "the data of confirm": ["confirm", "./nowhere", "PLACE"],
     "the directory of report": ["report", "PLACE"],
     "the model of bench": ["bench", "PLACE"],
     "the result of bench": ["bench", "./nowhere", "--out", "PLACE"],

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
     from leanformer.study.compare import Comparison, compare
+    from leanformer.study.confirm import Confirmed, confirm
     from leanformer.study.export import Exported, export
     from leanformer.study.inspect import Inspection, inspect
     from leanformer.study.plan_test import PlannedTest, plan_test
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "Confirmed",
     "DistillConfig",
     "Exported",
     "FinetuneConfig",
@@ -39,6 +41,7 @@ __all__ = [
     "Study",
     "StudyResult",
     "compare",
+    "confirm",
     "convert",
     "distill",
     "export",
@@ -58,6 +61,7 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "leanformer.study.compare",
+    "Confirmed": "leanformer.study.confirm",
     "DistillConfig": "leanformer.config.base",
     "Exported": "leanformer.study.export",
     "FinetuneConfig": "leanformer.config.base",
@@ -67,6 +71,7 @@ _HOMES = {
     "Study": "leanformer.config.base",
     "StudyResult": "leanformer.study.run",
     "compare": "leanformer.study.compare",
+    "confirm": "leanformer.study.confirm",
     "convert": "leanformer.model.conversion",
     "distill": "leanformer.learn.distill",
     "export": "leanformer.study.export",

@@ -749,6 +749,48 @@ def plan_test(
 
 
 @app.command()
+def confirm(
+    run: Annotated[Path, typer.Argument(parser=_path, help="The run directory of a study that ran to its end.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            parser=_given,
+            metavar="NEW_DATA",
+            help="A data source, as in data.source, or a study file, whose data are used; all labeled examples count.",
+        ),
+    ],
+    candidate: Annotated[
+        str | None,
+        typer.Option(parser=_given, metavar="NAME", help="Another candidate than the recommended one."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A key of data, such as label_column=kind. May be repeated."),
+    ] = None,
+) -> None:
+    """Test the recommended model once on data that nobody has seen. Exits with 0 accept, 3 reject, 4 undecided."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from leanformer.config.reader import read_data
+
+    section = read_data(data, set_ or ())
+
+    from leanformer.report.confirmation import confirmation_lines, confirmation_table
+    from leanformer.study import confirm as confirming
+
+    found = confirming.confirm(run, section, candidate)
+    console = Console()
+    console.print(confirmation_table(found.result))
+    for warned in found.result["warnings"]:
+        console.print(Text(printable(f"Warning: {warned['sentence']} [{warned['code']}]"), style="yellow"))
+    for line in confirmation_lines(found.result):
+        console.print(Text(printable(line)))
+    console.print(Text(printable(f"result: {found.directory / 'result.json'}")), soft_wrap=True)
+    raise typer.Exit(VERDICTS[found.decision])
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(parser=_path, help="A run directory.")],
 ) -> None:

@@ -69,6 +69,10 @@ class DataConfig(Section):
 
     built_in: ClassVar[str]
     """The source that comes with the package."""
+    keys_of_files: ClassVar[tuple[str, ...]]
+    """Keys that say how examples are read from any files, or from the hub."""
+    keys_of_built_in: ClassVar[tuple[str, ...]]
+    """Keys that say what examples of the built-in source are like."""
 
     source: Text
     split_seed: Seed = 0
@@ -80,6 +84,15 @@ class DataConfig(Section):
     def without_effect(self) -> Iterator[tuple[str, str]]:
         """Keys that are given and do nothing, each with the reason."""
         yield from ()
+
+    def for_new_data(self, source: str) -> dict[str, Any]:
+        """Keys and values, as plain data, that hold for new test data of the same kind too.
+
+        Args:
+            source: The source of the new data.
+        """
+        kept = self.keys_of_built_in if source == self.built_in else self.keys_of_files
+        return {"source": source, **self.model_dump(mode="json", include=set(kept))}
 
 
 class BaselineConfig(Section):

@@ -56,6 +56,8 @@ class ImageDataConfig(DataConfig):
     """Where the images come from, and how they are split."""
 
     built_in: ClassVar[str] = "digits"
+    keys_of_files: ClassVar[tuple[str, ...]] = ("image_column", "label_column", "group", "channels", "storage")
+    keys_of_built_in: ClassVar[tuple[str, ...]] = ("channels", "storage")
 
     source: Text = built_in
     """``digits`` (built in), a directory (parquet or ``root/class/*.png``), or a hub data set's id."""

@@ -67,6 +67,8 @@ class TextDataConfig(DataConfig):
     """Where the sentence pairs come from, and how they are prepared."""
 
     built_in: ClassVar[str] = "number-words"
+    keys_of_files: ClassVar[tuple[str, ...]] = ("source_language", "target_language", "group", "max_tokens")
+    keys_of_built_in: ClassVar[tuple[str, ...]] = ("source_language", "target_language", "numbers", "max_tokens")
 
     source: Text = built_in
     """``number-words`` (built in), a hub data set's id, a directory (its local copy, or an IWSLT 2017 archive as

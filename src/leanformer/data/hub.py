@@ -61,6 +61,29 @@ class SourceSplit:
         return f"{self.source}, split {self.name}, row {row}, column {column!r}"
 
 
+def joined(splits: Mapping[str, SourceSplit]) -> SourceSplit:
+    """The rows of all splits of a source as one split, in the source's order.
+
+    Args:
+        splits: The splits by their names.
+
+    Raises:
+        LeanformerError: Their columns differ.
+    """
+    parts = list(splits.values())
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        examples = datasets.concatenate_datasets([part.examples for part in parts])
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise LeanformerError(
+            f"data.source {parts[0].source}: the columns of its splits {', '.join(splits)} differ "
+            f"({first_line(error)}); write them alike"
+        ) from None
+    files = tuple(file for part in parts for file in part.files) if all(part.files for part in parts) else ()
+    return SourceSplit(parts[0].source, " and ".join(splits), examples, files)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Turns the progress bars and log lines of libraries that read data off: their errors are raised all the same."""

@@ -22,10 +22,10 @@ from leanformer.core.errors import LeanformerError
 from leanformer.core.paths import source_path
 from leanformer.core.warning import StudyWarning
 from leanformer.data.groups import column_groups, pattern_groups, shared_groups
-from leanformer.data.hub import SourceSplit
+from leanformer.data.hub import SourceSplit, joined
 from leanformer.data.image_files import ImageForm, MisfitError, Resizing
 from leanformer.data.image_sources import find_columns, open_source
-from leanformer.data.labels import match_head, read_labels
+from leanformer.data.labels import match_head, number_as, read_labels
 from leanformer.data.preprocessing import Preprocessing
 from leanformer.data.reading import (
     CHUNK,
@@ -194,6 +194,78 @@ def load_images(
         notes=tuple(notes),
         warnings=tuple(warnings),
         test_groups=tuple(own_groups["test"]) if own_groups else None,
+    )
+
+
+def load_tested_images(
+    config: ImageDataConfig,
+    device: torch.device,
+    channels: int,
+    preprocessing: Preprocessing | None,
+    image_size: tuple[int, int] | None,
+    head: tuple[str, Sequence[str]],
+) -> ImageData:
+    """All images of a source, whatever its splits, to test a trained model on.
+
+    Args:
+        config: where they are; nothing is divided, limited or searched for duplicates.
+        device: the device of the batches.
+        channels: 1 or 3, as the model takes.
+        preprocessing: how the model's images are prepared.
+        image_size: (height, width) in pixels that the model takes.
+        head: the model's name, and its classes in the order of its outputs, by which the data's are numbered.
+
+    Returns:
+        Data of which all three splits are the same images.
+
+    Raises:
+        LeanformerError: for a source that cannot be read, a class that the model does not know, and other channels.
+    """
+    opened = open_source(config)
+    source = joined(opened.splits)
+    count = len(source.examples)
+    if not count:
+        raise LeanformerError(f"data.source {config.source}: holds no examples; give labeled images")
+    image_column, label_column = find_columns(source.examples.features, config)
+    sources = {"train": source}
+    labels = read_labels(sources, label_column)
+    labels = number_as(labels, head[1], head[0], lambda row: source.place(row, label_column))
+    groups = None if config.group is None else _read_groups(sources, image_column, label_column, config)["train"]
+    reader = ImageReader(source, image_column, np.arange(count))
+    settled = _settle({"train": reader}, config, device, image_size, None, preprocessing)
+    form = settled.form
+    if form.channels != channels:
+        kinds = {1: "grey", 3: "in color"}
+        raise LeanformerError(
+            f"data.source {config.source}: the images are {kinds[form.channels]}, and the model takes images that are "
+            f"{kinds[channels]}; set data.channels to {channels} to convert them, if they were taken alike"
+        )
+    warnings = list(opened.warnings)
+    if settled.seen is not None:
+        _, found = judge(settled.seen, {}, labels.classes, "plain", lambda _, index: reader.place(index))
+        warnings += found
+    numbers = torch.from_numpy(labels.numbers["train"]).to(device)
+    split: MemorySplit | StreamSplit = (
+        StreamSplit(reader.reading(form), numbers, device)
+        if settled.pixels is None
+        else MemorySplit(settled.pixels["train"], numbers)
+    )
+    mean, std, _ = _pixel_statistics(split, config.split_seed)
+    return ImageData(
+        train=split,
+        validation=split,
+        test=split,
+        classes=labels.classes,
+        channels=form.channels,
+        height=form.height,
+        width=form.width,
+        mean=mean,
+        std=std,
+        form=form,
+        storage="stream" if settled.pixels is None else "memory",
+        notes=(*opened.notes, f"columns: {image_column} (image), {label_column} (label)", *settled.notes),
+        warnings=tuple(warnings),
+        test_groups=None if groups is None else tuple(groups),
     )
 
 

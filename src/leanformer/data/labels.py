@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -248,6 +248,33 @@ def match_head(labels: Labels, head: Sequence[str], source: str) -> tuple[Labels
     if order == sorted(order):
         return matched, None
     return matched, f"classes numbered in the order of {source}, matched by name"
+
+
+def number_as(labels: Labels, head: Sequence[str], source: str, place: Callable[[int], str]) -> Labels:
+    """Numbers the classes of test data as a trained model's outputs are named. Data may lack some of its classes.
+
+    Args:
+        labels: Of the data, all under the role ``train``.
+        head: The names of the model's outputs, in their order.
+        source: The model's name, for messages.
+        place: Names an example by its number.
+
+    Raises:
+        LeanformerError: An example has a class that the model does not know.
+    """
+    key = likeness if len({likeness(name) for name in head}) == len(head) else class_name
+    at = {key(name): number for number, name in enumerate(head)}
+    new = np.array([at.get(key(name), -1) for name in labels.classes], np.int64)  # old number -> new number
+    numbers = labels.numbers["train"]
+    unknown = np.flatnonzero(new[numbers] < 0)
+    if len(unknown):
+        first = int(unknown[0])
+        named = ", ".join(map(repr, head[:SHOWN])) + (", ..." if len(head) > SHOWN else "")
+        raise LeanformerError(
+            f"{place(first)}: class {labels.classes[numbers[first]]!r} is none of the model's ({named}); classes are "
+            f"matched by name with those of {source}"
+        )
+    return Labels({"train": new[numbers]}, tuple(head))
 
 
 def _reorder(labels: Labels, order: Sequence[int]) -> Labels:

@@ -37,8 +37,12 @@ KEYS = ("source_language", "target_language")  # of the study's section
 Splits = dict[str, SentencePairs]
 
 
-def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
+def read_source(config: TextDataConfig, by_role: bool = True) -> tuple[Splits, list[str]]:
     """The unchanged pairs of ``config.source``, in the forms that docs/text-data.md lists.
+
+    Args:
+        config: the study's ``data`` section.
+        by_role: whether splits are known by what they are for; if not, all are read, by their own names.
 
     Returns:
         ``{role: pairs}`` with ``train`` and, where the source has them, ``validation`` and ``test``; and in words what
@@ -54,7 +58,7 @@ def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
         return number_words(config), [note]
     path = source_path(config.source)
     if path.is_dir():
-        return _read_directory(path, config, languages)
+        return _read_directory(path, config, languages, by_role)
     if path.is_file():
         refuse_subset(config.source, config.subset)
         return _read_file(path, config, languages)
@@ -66,10 +70,12 @@ def read_source(config: TextDataConfig) -> tuple[Splits, list[str]]:
         ]
     check_hub(config.source, f"no such directory or file, and no {' and '.join(map(str, aligned))}")
     with quiet():
-        return _from_table(load_dataset(config.source, config.source, config.subset), config, languages)
+        return _from_table(load_dataset(config.source, config.source, config.subset), config, languages, by_role)
 
 
-def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[str, str]) -> tuple[Splits, list[str]]:
+def _read_directory(
+    directory: Path, config: TextDataConfig, languages: tuple[str, str], by_role: bool
+) -> tuple[Splits, list[str]]:
     """An IWSLT archive, a data set in the hub's layout, or for each split a file of pairs or two aligned files."""
     if is_iwslt(directory):
         refuse_subset(config.source, config.subset)
@@ -78,7 +84,7 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
         splits, notes = read_iwslt(directory, languages)
         if config.group is None:
             splits = {role: replace(pairs, groups=None) for role, pairs in splits.items()}
-        if "train" not in splits:
+        if by_role and "train" not in splits:
             raise LeanformerError(
                 f"data.source {config.source}: holds no training file train.tags.{'-'.join(languages)}.{languages[0]} "
                 "(or of the other direction); take it from the same archive"
@@ -93,7 +99,8 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
         for table in tables:
             _check_packed(table)
         with quiet():
-            splits, notes = _from_table(load_dataset(config.source, str(directory), config.subset), config, languages)
+            found = load_dataset(config.source, str(directory), config.subset)
+            splits, notes = _from_table(found, config, languages, by_role)
         unused = [file.name for of_split in files.values() for file in of_split if file.is_file()]
         return splits, [*notes, *([f"files not used: {', '.join(unused)}"] if unused else [])]
     if not files:
@@ -102,7 +109,7 @@ def _read_directory(directory: Path, config: TextDataConfig, languages: tuple[st
             f"no files such as train.{languages[0]} and train.{languages[1]}"
         )
     refuse_subset(config.source, config.subset)
-    roles, notes = _roles(list(files), config.source)
+    roles, notes = _roles(list(files), config.source, by_role)
     notes.append(f"files: {', '.join(sorted(file.name for name in roles.values() for file in files[name]))}")
     splits = {}
     for role, name in roles.items():
@@ -199,18 +206,20 @@ def _suffix(file: Path) -> str:
     return unpacked_name(file).suffix.lower()
 
 
-def _roles(found: list[str], source: str) -> tuple[dict[str, str], list[str]]:
-    """The names of the splits by role, and in words which splits are not used."""
+def _roles(found: list[str], source: str, by_role: bool) -> tuple[dict[str, str], list[str]]:
+    """The names of the splits by role, or by themselves, and in words which splits are not used."""
+    if not by_role:
+        return {name: name for name in found}, []
     roles = name_splits(found, source)
     unused = [name for name in found if name not in roles.values()]
     return roles, [f"splits not used: {', '.join(unused)}"] if unused else []
 
 
 def _from_table(
-    found: Mapping[str, SourceSplit], config: TextDataConfig, languages: tuple[str, str]
+    found: Mapping[str, SourceSplit], config: TextDataConfig, languages: tuple[str, str], by_role: bool = True
 ) -> tuple[Splits, list[str]]:
     """The pairs of a data set's splits, from a column for each language, or a column ``translation`` of both."""
-    roles, notes = _roles(list(found), config.source)
+    roles, notes = _roles(list(found), config.source, by_role)
     splits: Splits = {}
     used: tuple[str, ...] = ()
     for role, name in roles.items():
@@ -299,14 +308,56 @@ def load_text(config: TextDataConfig) -> TextData:
         LeanformerError: for a source that cannot be read or understood, for sides that are not aligned, and for splits
             without pairs: see docs/text-data.md for all the cases.
     """
+    # 1. Read the source's splits, without pairs that have an empty side.
+    splits, notes, found = _read_clean(config)
+
+    # 2. Set aside the splits that the source lacks, and apply the limits.
+    divided, division_notes = divide_pairs(splits, config)
+    notes += division_notes
+    for role in ("train", "validation", "test"):
+        of_groups = f" in {len(set(divided[role].groups or ())):,} groups" if divided[role].groups is not None else ""
+        notes.append(f"{role}: {len(divided[role]):,} pairs{of_groups}")
+
+    # 3. Look for what makes results misleading.
+    found += [leak_warning(divided["train"], divided[role], role) for role in ("validation", "test")]
+    found.append(untranslated_warning(divided))
+    found += shared_groups({role: pairs.groups for role, pairs in divided.items() if pairs.groups is not None})
+    return TextData(divided["train"], divided["validation"], divided["test"], tuple(notes), tuple(present(found)))
+
+
+def load_tested_text(config: TextDataConfig) -> TextData:
+    """All sentence pairs of a source, whatever its splits, to test a trained model on.
+
+    Args:
+        config: where they are; nothing is divided or limited.
+
+    Returns:
+        Data of which all three splits are the same pairs.
+
+    Raises:
+        LeanformerError: for a source that cannot be read or understood, or that holds no pairs.
+    """
+    splits, notes, found = _read_clean(config, by_role=False)
+    pairs = SentencePairs(
+        tuple(source for split in splits.values() for source in split.sources),
+        tuple(target for split in splits.values() for target in split.targets),
+        None
+        if any(split.groups is None for split in splits.values())
+        else tuple(group for split in splits.values() for group in split.groups or ()),
+    )
+    if not len(pairs):
+        raise LeanformerError(f"data.source {config.source}: holds no sentence pairs; give some")
+    found.append(untranslated_warning({"test": pairs}))
+    return TextData(pairs, pairs, pairs, tuple(notes), tuple(present(found)))
+
+
+def _read_clean(config: TextDataConfig, by_role: bool = True) -> tuple[Splits, list[str], list[StudyWarning | None]]:
+    """The splits of ``read_source`` without pairs that have an empty side, with notes and warnings."""
     if same_language(config.source_language, config.target_language):
         raise LeanformerError(
             f"data.target_language: {config.target_language!r} is the source language too; give two languages"
         )
-    # 1. Read the source's splits.
-    splits, notes = read_source(config)
-
-    # 2. Leave out pairs with an empty side, both sides together.
+    splits, notes = read_source(config, by_role)
     found: list[StudyWarning | None] = []
     for role, pairs in splits.items():
         splits[role], left_out = clean_pairs(pairs)
@@ -324,16 +375,4 @@ def load_text(config: TextDataConfig) -> TextData:
                 f"data.group: the {role} split: the pair of {quoted(splits[role].sources[pair])} has no group; every "
                 "pair needs one"
             )
-
-    # 3. Set aside the splits that the source lacks, and apply the limits.
-    divided, division_notes = divide_pairs(splits, config)
-    notes += division_notes
-    for role in ("train", "validation", "test"):
-        of_groups = f" in {len(set(divided[role].groups or ())):,} groups" if divided[role].groups is not None else ""
-        notes.append(f"{role}: {len(divided[role]):,} pairs{of_groups}")
-
-    # 4. Look for what makes results misleading.
-    found += [leak_warning(divided["train"], divided[role], role) for role in ("validation", "test")]
-    found.append(untranslated_warning(divided))
-    found += shared_groups({role: pairs.groups for role, pairs in divided.items() if pairs.groups is not None})
-    return TextData(divided["train"], divided["validation"], divided["test"], tuple(notes), tuple(present(found)))
+    return splits, notes, found

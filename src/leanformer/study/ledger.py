@@ -135,6 +135,23 @@ class Ledger:
         self._write()
         return self.taken
 
+    def confirmation(self, seen: Seen) -> None:
+        """Records what a confirmation shows of new test data: one look, which each further candidate joins.
+
+        Args:
+            seen: What it shows.
+        """
+        if not self._looks:
+            self.look(seen)
+            self._page["confirmation"] = True
+        else:
+            (look,) = self._looks
+            look["outcomes"] += [one for one in seen.outcomes if one not in look["outcomes"]]
+            for statement, names in seen.candidates.items():
+                look["candidates"][statement] = {**look["candidates"].get(statement, {}), **names}
+            look["seeds"] = sorted({*look["seeds"], *seen.seeds})
+        self._write()
+
     def for_statement(self, statement: str, names: Mapping[str, str], compared: int, accept: Mapping[str, Any]) -> Look:
         """What the decisions of this look have to account for.
 
@@ -244,6 +261,17 @@ class Ledger:
 
     def _write(self) -> None:
         write_atomically(self._path, sealed({"splits": self._splits}))
+
+
+def is_of_study(directory: Path, split: str) -> bool:
+    """Whether a study looked at these test data in a run directory; a confirmation of its models is none.
+
+    Args:
+        directory: The run directory.
+        split: The SHA-256 of the data.
+    """
+    page = _read(directory / FILE).get(split)
+    return page is not None and len(page["looks"]) > (1 if page.get("confirmation", False) else 0)
 
 
 def recipe_of(settings: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from leanformer.core.files import (
     write_atomically,
 )
 from leanformer.core.json_files import DamagedError, read_sealed, sealed
-from leanformer.runtime.manifest import CARD
+from leanformer.runtime.manifest import CARD, MANIFEST
 
 CHECKPOINT = "checkpoint.safetensors"
 SECONDS_BETWEEN_CHECKS = 1.0
@@ -193,6 +193,10 @@ class RunDirectory:
         """The directory of a candidate's answers to corrupted examples, in ``torch`` or in a form of export."""
         return self.path / "robustness" / candidate / form / corruption
 
+    def confirmed(self, data: str, candidate: str) -> Path:
+        """The directory of a candidate's confirmation on new data, which their signature names."""
+        return self.path / "confirmations" / f"{data[:12]}-{candidate}"
+
     def taught(self, seed: int, name: str) -> Path:
         """The path of a taught block's directory, or of a checkpoint, of one seed."""
         return self.path / "teaching" / f"seed-{seed}" / name
@@ -304,7 +308,7 @@ class RunDirectory:
         """Checks that the recommended model exists and is undamaged.
 
         Args:
-            model: The model's directory, inside its trial's.
+            model: The model's directory, inside its trial's; or an exported directory, inside its export's.
 
         Raises:
             LeanformerError: A file is missing or damaged; the message names it.
@@ -312,7 +316,7 @@ class RunDirectory:
         self._checked.pop(model.parent / "result.json", None)
         try:
             self._check_sums(model.parent)
-            if not (model / "config.json").is_file():
+            if not any((model / name).is_file() for name in ("config.json", MANIFEST)):
                 raise DamagedError(f"{model / 'config.json'}: missing")
         except DamagedError as error:
             raise LeanformerError(f"{error}; the model to ship cannot be used: run the study again") from None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.results.rows import Quality
 
+SplitName = Literal["train", "validation", "test"]
 MakeStep = Callable[[PreTrainedModel], TrainingStep]
 
 
@@ -157,6 +158,18 @@ class Task(ABC):
         """A hash of the test split by which it is known again, whatever the study's other settings are."""
 
     @abstractmethod
+    def inputs(self, split: SplitName) -> list[str]:
+        """A hash of each example's input, by which examples that are in two sources are found."""
+
+    def for_model(self, directory: Path) -> Task:
+        """The task as a trained model of the study sees it, which may have a tokenizer of its own.
+
+        Args:
+            directory: The model's directory.
+        """
+        return self
+
+    @abstractmethod
     def teaching_batches(self, multiple: int) -> TrainingBatches:
         """The training data in batches that are ``multiple`` times as large."""
 
@@ -233,6 +246,15 @@ class Task(ABC):
         Raises:
             LeanformerError: The file is damaged.
         """
+
+    def with_choices(self, answers: Any, earlier: Any) -> Any:
+        """Answers to new data, scored with what was chosen on the study's validation split, such as thresholds.
+
+        Args:
+            answers: A model's answers to the new data.
+            earlier: The same model's answers on the study's test split.
+        """
+        return answers
 
     @abstractmethod
     def scores(self, answers: Any) -> dict[str, float]:
@@ -388,8 +410,12 @@ class WritingTask(Task):
         """
 
 
-OpenTask = Callable[[Any, torch.device], Task]
-"""Makes a task from a study and a device; reads the data and checks the baseline."""
+class OpenTask(Protocol):
+    """Makes a task from a study and a device; reads the data and checks the baseline."""
+
+    def __call__(self, study: Any, device: torch.device, all_tested: bool = False) -> Task:
+        """See ``open_task`` and ``open_test``."""
+
 
 TASKS: Registry[OpenTask] = Registry("leanformer.tasks")
 """Name of the task in the study file -> the task."""
@@ -402,3 +428,17 @@ def open_task(study: Study, device: torch.device) -> Task:
         LeanformerError: Data or baseline are wrong, or do not fit together.
     """
     return TASKS[study.task](study, device)
+
+
+def open_test(study: Study, device: torch.device) -> Task:
+    """Makes a task to test trained models on: its test split is all of the study's data, whatever splits these have.
+
+    Args:
+        study: The study, with the new data, and with a trained model's directory as its baseline: images are prepared
+            and classes are numbered as there.
+        device: Where models answer.
+
+    Raises:
+        LeanformerError: The data are wrong, or do not fit the model.
+    """
+    return TASKS[study.task](study, device, all_tested=True)

@@ -27,7 +27,7 @@ from leanformer.data.corruptions import IMAGES
 from leanformer.data.corruptions.images import CorruptedImages
 from leanformer.data.image_batches import ImageBatches
 from leanformer.data.image_files import Resizing
-from leanformer.data.images import ImageData, load_images
+from leanformer.data.images import ImageData, ImageSplit, load_images, load_tested_images
 from leanformer.data.preprocessing import Preprocessing, read_preprocessing, shipped_processor
 from leanformer.decide.statistics import mcnemar_exact
 from leanformer.learn.losses import Batch, Loss, label_loss
@@ -39,12 +39,13 @@ from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.images import ClassQuality, Confused, Confusion, OperatingPoint
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.runtime.classifier import Classifier
-from leanformer.tasks.base import TASKS, MakeStep, Outcome, Task
+from leanformer.tasks.base import TASKS, MakeStep, Outcome, SplitName, Task
 
 SAMPLES_AT_ONCE = 32  # images in memory
 MOST_LISTED = 20  # classes in a message
 MOST_IN_MATRIX = 20  # classes
 MOST_PAIRS = 20  # confused classes
+HASHED_AT_ONCE = 1000  # images of 8 bits in memory
 FEWEST_TESTED = 2  # one example has no variance
 
 
@@ -55,6 +56,7 @@ class ImageClassification(Task):
     Args:
         study: The study.
         device: Where models are trained.
+        all_tested: Whether all data are for testing a trained baseline.
 
     Raises:
         LeanformerError: Data or baseline are wrong, or do not fit together.
@@ -63,20 +65,21 @@ class ImageClassification(Task):
     batch_key = answer_key = "train.batch_size"
     batches: ImageBatches
 
-    def __init__(self, study: ImageStudy, device: torch.device) -> None:
+    def __init__(self, study: ImageStudy, device: torch.device, all_tested: bool = False) -> None:
         self.study: ImageStudy = study
         self.device = device
         self.batch = str(study.train.batch_size)
         self._baseline = ImageBaseline(study.baseline.model, study.baseline.config, study.baseline.fresh)
         self._preprocessing, preprocessing_notes, preprocessing_warnings = self._read_preprocessing()
-        self.data: ImageData = load_images(
-            study.data,
-            device,
-            self._baseline.image_size,
-            self._baseline.channels,
-            self._preprocessing,
-            (study.baseline.model, self._baseline.classes) if self._baseline.keeps_weights else None,
-        )
+        size, channels = self._baseline.image_size, self._baseline.channels
+        head = (study.baseline.model, self._baseline.classes) if self._baseline.keeps_weights else None
+        self.data: ImageData
+        if all_tested:
+            assert head is not None  # of a trained model, which has channels too
+            assert channels is not None
+            self.data = load_tested_images(study.data, device, channels, self._preprocessing, size, head)
+        else:
+            self.data = load_images(study.data, device, size, channels, self._preprocessing, head)
         self.notes = [*self.data.notes, *self._baseline.notes, *preprocessing_notes]
         self.warnings = [*self.data.warnings, *preprocessing_warnings]
         self._geometry = ImageGeometry(self.data.channels, self.data.height, self.data.width, self.data.classes)
@@ -175,7 +178,7 @@ class ImageClassification(Task):
         self.check_groups()
 
         metric, positive = METRICS[self.study.accept.metric], self._scoring["positive"]
-        if metric.threshold is not None and positive is not None:
+        if metric.threshold is not None and positive is not None and self.data.validation is not self.data.test:
             others = int((self.data.validation.labels != positive).sum())
             if self.study.accept.false_alarm_rate * others < 1:
                 sentence = (
@@ -211,6 +214,14 @@ class ImageClassification(Task):
         labels = np.ascontiguousarray(self.data.test.labels.cpu().numpy(), dtype=np.int64)
         identity = f"{content_signature(source) or source} {', '.join(self.data.classes)} ".encode()
         return hashlib.sha256(identity + labels.tobytes()).hexdigest()
+
+    def inputs(self, split: SplitName) -> list[str]:
+        images: ImageSplit = getattr(self.data, split)
+        return [
+            hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
+            for batch in images.batches(torch.arange(len(images)).split(HASHED_AT_ONCE))
+            for pixels in batch["pixel_values"].cpu().numpy()
+        ]
 
     def teaching_batches(self, multiple: int) -> ImageBatches:
         return replace(self.batches, batch_size=self.batches.batch_size * multiple)
@@ -300,6 +311,9 @@ class ImageClassification(Task):
 
     def read_answers(self, path: Path) -> Predictions:
         return replace(Predictions.read(path), **self._scoring)
+
+    def with_choices(self, answers: Predictions, earlier: Predictions) -> Predictions:
+        return replace(answers, thresholds=earlier.thresholds)
 
     def scores(self, answers: Predictions) -> dict[str, float]:
         if not answers.thresholds:  # those on the validation split, where thresholds are chosen

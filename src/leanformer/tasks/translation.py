@@ -32,7 +32,7 @@ from leanformer.data.text_batches import (
     check_limit,
     encode_pairs,
 )
-from leanformer.data.text_sources import load_text
+from leanformer.data.text_sources import load_tested_text, load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.data.trimming import Trimmed, check_trim
 from leanformer.decide import judge
@@ -54,7 +54,7 @@ from leanformer.results.metrics import METRICS, Metric, metrics_of
 from leanformer.results.rows import Quality
 from leanformer.results.translation import SeedScores
 from leanformer.runtime.translator import Translator
-from leanformer.tasks.base import TASKS, MakeStep, Outcome, WritingTask
+from leanformer.tasks.base import TASKS, MakeStep, Outcome, SplitName, WritingTask
 from leanformer.tasks.translation_checks import (
     check_positions,
     check_test_split,
@@ -73,6 +73,7 @@ class Translation(WritingTask):
     Args:
         study: The study.
         device: Where models are trained.
+        all_tested: Whether all data are for testing a trained baseline.
 
     Raises:
         LeanformerError: Data, tokenizer or baseline are wrong, or do not fit together.
@@ -88,13 +89,13 @@ class Translation(WritingTask):
     _train_view: TeacherView | None = None
     _validated: tuple[weakref.ref[PreTrainedModel], Translations] | None = None
 
-    def __init__(self, study: TranslationStudy, device: torch.device) -> None:
+    def __init__(self, study: TranslationStudy, device: torch.device, all_tested: bool = False) -> None:
         self.study: TranslationStudy = study
         self.device = device
         self.batch = f"{study.train.batch_tokens} subwords"
         config = study.data
         baseline = TextBaseline(study.baseline.model, study.baseline.config, study.baseline.fresh)
-        self.data = load_text(config)
+        self.data = load_tested_text(config) if all_tested else load_text(config)
         if baseline.trained is None:
             self.tokenizer = train_tokenizer(config.tokenizer, self.data.train.sources, self.data.train.targets)
         else:
@@ -118,7 +119,8 @@ class Translation(WritingTask):
         train, validation, self._test = (
             encode_pairs(pairs, self.tokenizer) for pairs in (self.data.train, self.data.validation, self.data.test)
         )
-        check_limit({"training": train, "validation": validation}, config.max_tokens)
+        limited = {"new": train} if all_tested else {"training": train, "validation": validation}
+        check_limit(limited, config.max_tokens)
         self._left_out = train.too_long(config.max_tokens, config.max_tokens)
         self._train = train.without(self._left_out) if len(self._left_out) else train
         # Long pairs are left out of the validation split as of the training split; the test split stays complete.
@@ -129,7 +131,7 @@ class Translation(WritingTask):
         check_positions(self.data.test.sources, self._test.sources.lengths, self._positions, baseline)
         # What each model of the study can read, in subwords; tasks of candidates share the list.
         self._source_limits = [self._positions]
-        counts = {"train": len(self._left_out), "validation": len(long)}
+        counts = {} if all_tested else {"train": len(self._left_out), "validation": len(long)}
         self.notes = [
             *self.data.notes,
             *baseline.notes,
@@ -256,6 +258,15 @@ class Translation(WritingTask):
     def test_signature(self) -> str:
         texts = "\0".join((*self.data.test.sources, *self.data.test.targets))
         return hashlib.sha256(texts.encode(errors="surrogatepass")).hexdigest()
+
+    def inputs(self, split: SplitName) -> list[str]:
+        pairs: SentencePairs = getattr(self.data, split)
+        return [hashlib.blake2b(source.encode(), digest_size=16).hexdigest() for source in pairs.sources]
+
+    def for_model(self, directory: Path) -> Translation:
+        task = copy.copy(self)
+        task.tokenizer = TranslationTokenizer.load(str(directory))
+        return task
 
     def teaching_batches(self, multiple: int) -> TextBatches:
         return self._batches(self._train, self.study.train.batch_tokens * multiple, self._train_view)
