@@ -655,7 +655,7 @@ def plan_test(
         float | None,
         typer.Option(
             min=0,
-            help="For corpus metrics of translations: standard deviation of a sentence's contribution to the difference.",
+            help="For metrics of a whole corpus: standard deviation of a sentence's contribution to the difference.",
         ),
     ] = None,
     luck: Annotated[

@@ -149,6 +149,7 @@ def test_the_recommended_model_is_tested_once_on_all_new_examples(
     assert json.loads((own_run / FILE).read_text()) == ledger
 
 
+@pytest.mark.long
 def test_all_models_that_were_confirmed_on_the_same_data_count(own_run: Path, finished: Path, tmp_path: Path) -> None:
     new = tmp_path / "elsewhere"
     shutil.copytree(finished.parent / "new", new)
@@ -259,6 +260,7 @@ def test_data_that_do_not_fit_the_model_are_refused(own_run: Path, tmp_path: Pat
     assert confirm(own_run, {"source": str(colored), "channels": 1}).result["data"]["examples"] == 30
 
 
+@pytest.mark.long
 def test_what_cannot_be_confirmed_is_named(own_run: Path, finished: Path, tmp_path: Path) -> None:
     new = str(finished.parent / "new")
     unlabeled = tmp_path / "unlabeled"
