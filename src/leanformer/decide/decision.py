@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -76,8 +76,8 @@ def decide(
     level = 0.0 if look.is_spent else look.level(confidence)
     unseen = [1.0] * look.others
     count = len(comparisons)
-    adjusted_accept = _holm([comparison.p_noninferior for comparison in comparisons.values()] + unseen)[:count]
-    adjusted_reject = _holm([comparison.p_inferior for comparison in comparisons.values()] + unseen)[:count]
+    adjusted_accept = holm([comparison.p_noninferior for comparison in comparisons.values()] + unseen)[:count]
+    adjusted_reject = holm([comparison.p_inferior for comparison in comparisons.values()] + unseen)[:count]
     decided = {True: sum(p <= level for p in adjusted_accept), False: sum(p <= level for p in adjusted_reject)}
     found = {}
     for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
@@ -299,7 +299,7 @@ def _two_digits(ratio: float) -> str:
     return f"{ratio:.4f}" if 0 < abs(ratio - 1) < 0.005 else f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
-def _holm(p_values: list[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values. statsmodels has them too, but runs the garbage collector at each call."""
     order = np.argsort(p_values)
     multiplied = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
