@@ -10,6 +10,7 @@ margin 1 point).
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -333,10 +334,16 @@ def _ceiling_rows(arguments: argparse.Namespace) -> Iterator[Row]:
             yield at_most("ceiling", f"one pair, margin {points:g}, {named}, {words}", float(share), 0, level)
         case = f"one pair, margin {points:g}, {named}, one look, one candidate"
         yield Row(REJECTED, case, "at most 5 %", float(rejected[0]), 0, bool(rejected[0] <= ALPHA))
-    cases = [(seeds, count, common) for seeds in (2, 5, 10) for count in (300, 1_000) for common in (0.0, 0.5, 1.0)]
-    for number, (seeds, count, common) in enumerate(cases):
-        share = ceiling_of_seeds(seeds, count, MARGIN, common, arguments.replicates, make_generator(1, number))
-        case = f"{seeds} seeds, {count:,} examples, {100 * common:.0f} % of their losses in common"
+    counts = [arguments.examples[0], 300, arguments.examples[-1]]
+    for seeds in (2, 3, 5, 10):
+        cells = list(itertools.product(counts, (0.005, 0.01, 0.02), (0.5, 1.0)))
+        share = max(
+            ceiling_of_seeds(seeds, count, margin, common, arguments.replicates, make_generator(1, seeds, number))
+            for number, (count, margin, common) in enumerate(cells)
+        )
+        case = (
+            f"{seeds} seeds, the greatest of {len(cells)} cells: {named}, margins 0.5 to 2, half or all losses common"
+        )
         yield at_most("ceiling", case, share, arguments.replicates)
 
 
