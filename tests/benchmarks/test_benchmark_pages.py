@@ -55,6 +55,7 @@ FIGURES = {
     "shipping": [("shipping", "models", "decoder without MLP, half its heads, 3,000 targets | float32 |")],
     "simulate_bleu": [("simulate_bleu", "figures", "false accepts, from the least to the most |")],
     "simulate_decisions": [("simulate_decisions", "figures", "false accepts, from the least to the most |")],
+    "simulate_rules": [("simulate_rules", "figures", "promises that hold |")],
     "small_blocks": [("small_blocks", "blocks", "cross | `slots` 64, rank 16 |")],
     "teaching": [("teaching", "times", "ratio of the first to the last |")],
     "training_speed": [("training_speed", "figures", "the faster extreme form, heads: 1")],
