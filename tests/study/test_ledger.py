@@ -115,8 +115,8 @@ def test_changes_after_a_look_are_said(tmp_path: Path) -> None:
 
 def test_a_margin_that_was_changed_and_put_back_is_said(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    for accept in ({}, {"max_drop": 0.3}, {}, {}):  # one look
-        ledger.look(seen("a", {"small": "1"}, max_ratio=None, **accept))
+    for margin in (0.01, 0.3, 0.01, 0.01):  # one look
+        ledger.look(seen("a", {"small": "1"}, max_ratio=None, max_drop=margin))
     (warning,) = opened(tmp_path).changes({**ACCEPT, "max_ratio": None})
     assert "accept.max_drop was 0.01, then 0.3 and is 0.01" in warning.sentence
     assert "max_ratio" not in warning.sentence
