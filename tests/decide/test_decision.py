@@ -163,6 +163,8 @@ def test_looks_divide_the_error_and_spend_it() -> None:
     spent = decide({"a": with_p(1e-9)}, MARGIN, CONFIDENCE, ACCURACY, Look(3, 2))["a"]
     assert spent.decision == "undecided"
     assert "all 2 looks at this test split were taken" in spent.reason
+    for surely in (with_p(0.0), with_p(1.0)):  # also not where a p-value is rounded to 0
+        assert decide({"a": surely}, MARGIN, CONFIDENCE, ACCURACY, Look(3, 2))["a"].decision == "undecided"
 
 
 def test_candidates_of_earlier_looks_count() -> None:
@@ -238,11 +240,13 @@ def test_no_reason_says_that_p_is_zero() -> None:
 @pytest.mark.parametrize(("baseline", "kept"), [(0.31, True), (0.10, False), (0.1099, False), (0.1101, True)])
 def test_nothing_is_accepted_beside_a_worthless_baseline(baseline: float, kept: bool) -> None:
     given = decided({"small": "accept", "worse": "reject", "open": "undecided"})
+    given["small"] = replace(given["small"], accepted_at=1)
     reason = weak_baseline(baseline, 0.1, 0.01, ACCURACY)
     assert (reason is None) == kept
     if reason is not None:
         found = without_acceptances(given, reason)
         assert [decision.decision for decision in found.values()] == ["undecided", "reject", "undecided"]
+        assert found["small"].accepted_at is None
         assert found["small"].reason.startswith(f"The baseline itself has {100 * baseline:.2f} points")
         assert "within 1 point" in found["small"].reason
 

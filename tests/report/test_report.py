@@ -36,7 +36,7 @@ from leanformer.report.examples import side_by_side
 from leanformer.report.page import render, write_report
 from leanformer.report.slices import difference_by_slice
 from leanformer.report.structure import changed_sites, each_site, in_all, kept_sites
-from leanformer.report.summary import decision_lines, results_table
+from leanformer.report.summary import decision_lines, results_table, what_would_decide
 from leanformer.report.taught import teaching_figures
 from leanformer.results import formats
 from leanformer.results.metrics import find_metric
@@ -264,6 +264,9 @@ def test_table_and_page_say_how_many_groups_there_are() -> None:
     results["data"]["groups"] = 1_234
     assert "719 test examples in 1,234 groups" in " ".join(printed(results).split())
     assert "719 test examples (in 1,234 groups), 10 classes" in render(results)
+    row = {"more_seeds": None, "more_examples": 40}
+    assert what_would_decide(row, "image", {"groups": 12}) == "expected to decide it: 40 new test groups"
+    assert what_would_decide(row, "image", {"groups": None}) == "expected to decide it: 40 new test images"
 
 
 def test_table_reads_no_markup_in_names() -> None:

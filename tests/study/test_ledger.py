@@ -19,9 +19,15 @@ def opened(directory: Path, planned: int = 2, split: str = "split") -> Ledger:
     return Ledger(directory, split, planned)
 
 
-def seen(outcomes: str, names: Mapping[str, str], seeds: tuple[int, ...] = (0,), **accept: Any) -> Seen:
+def seen(
+    outcomes: str,
+    names: Mapping[str, str],
+    seeds: tuple[int, ...] = (0,),
+    baseline_seeds: tuple[int, ...] = (),
+    **accept: Any,
+) -> Seen:
     """One outcome a letter, and the same candidates for both statements."""
-    return Seen(list(outcomes), {"artifact": names, "recipe": names}, seeds, {**ACCEPT, **accept})
+    return Seen(list(outcomes), {"artifact": names, "recipe": names}, seeds, {**ACCEPT, **accept}, baseline_seeds)
 
 
 def test_only_new_outcomes_are_a_look(tmp_path: Path) -> None:
@@ -66,15 +72,21 @@ def test_the_number_of_looks_is_set_before_the_first(tmp_path: Path) -> None:
     opened(tmp_path, 3).look(seen("a", {}))
     with pytest.raises(LeanformerError, match=r"accept.looks: 2, and 3 looks were planned .* put it back"):
         opened(tmp_path, 2)
+    opened(tmp_path, 1, split="once").look(seen("a", {}))
+    with pytest.raises(LeanformerError, match=r"accept.looks: 2, and 1 look was planned"):
+        opened(tmp_path, 2, split="once")
 
 
 def test_seeds_that_were_evaluated_stay(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    ledger.check_seeds([5])
-    ledger.look(seen("ab", {}, (0, 1, 2)))
-    ledger.check_seeds([0, 1, 2, 3])
+    ledger.check_seeds([5], [5])
+    ledger.look(seen("ab", {}, (0, 1, 2), baseline_seeds=(7, 8)))
+    ledger.check_seeds([0, 1, 2], [0, 1, 2, 7, 8])  # the same study again
+    ledger.check_seeds([0, 1, 2, 7], [0, 1, 2, 7, 8])
+    with pytest.raises(LeanformerError, match=r"baseline.seeds: seeds 7, 8 were evaluated .* put them back"):
+        ledger.check_seeds([0, 1, 2], [0, 1, 2])
     with pytest.raises(LeanformerError, match="seeds: seed 1 was evaluated on this test split at an earlier look"):
-        ledger.check_seeds([0, 2])
+        ledger.check_seeds([0, 2], [0, 1, 2, 7, 8])
 
 
 def test_what_ships_stays_chosen(tmp_path: Path) -> None:
@@ -96,6 +108,20 @@ def test_changes_after_a_look_are_said(tmp_path: Path) -> None:
     assert warning.code == "changed-after-look"
     for words in ("accept.max_drop was 0.01 and is 0.02", "one candidate joined", "one seed joined"):
         assert words in warning.sentence
+    ledger.look(seen("c", {"tiny": "2"}, (0, 1)))
+    (warning,) = ledger.changes(ACCEPT)
+    assert "one candidate was left out" in warning.sentence
+
+
+def test_a_margin_that_was_changed_and_put_back_is_said(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    for margin in (0.01, 0.3, 0.01, 0.01):  # one look
+        ledger.look(seen("a", {"small": "1"}, max_ratio=None, max_drop=margin))
+    (warning,) = opened(tmp_path).changes({**ACCEPT, "max_ratio": None})
+    assert "accept.max_drop was 0.01, then 0.3 and is 0.01" in warning.sentence
+    assert "max_ratio" not in warning.sentence
+    (warning,) = opened(tmp_path).changes({**ACCEPT, "max_ratio": 1.1})
+    assert "accept.max_ratio was None and is 1.1" in warning.sentence
 
 
 def test_looks_in_sibling_directories_are_told(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def test_it_is_measured_later_without_training_and_once(
     monkeypatch.setattr("leanformer.study.training.train", no_training)
     run(quick_study(digits_study, True), directory)
     assert (directory / "costs.json").read_bytes() == costs
+    log = (directory / "run.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len([line for line in log if '"note": "answered"' in line]) == 4  # no figure before the look is recorded
     results = results_of(directory)
     assert results["corruptions"] == [{"name": name, "meaning": meaning} for name, meaning in two.items()]
     rows = rows_of(directory)

@@ -306,6 +306,9 @@ def test_further_seeds_of_the_baseline_train_it_alone(finished: Path, digits_stu
     new = {name for name in after if after[name] != before.get(name)}
     assert new
     assert all(name.startswith("baseline/seed-2/") for name in new)
+    number = read_results(finished)["looks"]["number"]
+    run(study, finished)  # again: no seed is missing, and nothing is new
+    assert read_results(finished)["looks"]["number"] == number
     rows = read_results(finished)
     baseline = rows["baseline"]
     assert baseline["seeds"] == [0, 1, 2]

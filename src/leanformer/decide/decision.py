@@ -40,7 +40,8 @@ class Decision:
             with a power of 80 %; None where no number within reach would, where no look is left, and for one trained
             pair, about which other seeds say nothing.
         more_examples: For an undecided candidate, how many new test examples, which nobody has seen, would decide alone
-            with a power of 80 %; None where no number within reach would.
+            with a power of 80 %; None where no number within reach would. Groups of them, where the comparison is one
+            of groups.
         accepted_at: The look at which it was accepted.
     """
 
@@ -73,7 +74,7 @@ def decide(
     if not comparisons:
         return {}
     look = look or Look()
-    level = 0.0 if look.is_spent else look.level(confidence)
+    level = -1.0 if look.is_spent else look.level(confidence)  # below any p-value, which may be rounded to 0
     unseen = [1.0] * look.others
     count = len(comparisons)
     adjusted_accept = holm([comparison.p_noninferior for comparison in comparisons.values()] + unseen)[:count]
@@ -199,7 +200,9 @@ def weak_baseline(baseline: float, worthless: float, max_drop: float, metric: Me
 def without_acceptances(decisions: Mapping[str, Decision], reason: str) -> dict[str, Decision]:
     """The decisions, with ``undecided`` for this reason in place of every ``accept``."""
     return {
-        name: replace(decision, decision="undecided", reason=reason) if decision.decision == "accept" else decision
+        name: replace(decision, decision="undecided", reason=reason, accepted_at=None)
+        if decision.decision == "accept"
+        else decision
         for name, decision in decisions.items()
     }
 

@@ -76,7 +76,7 @@ def further_lines(results: Mapping[str, Any]) -> list[str]:
     """
     rows = results["candidates"]
     lines = [
-        f"Not decided: {row['name']}; {what_would_decide(row, 'example')}."
+        f"Not decided: {row['name']}; {what_would_decide(row, 'example', results['data'])}."
         for row in rows
         if row["decision"] == "undecided"
     ]

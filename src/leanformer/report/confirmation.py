@@ -58,7 +58,7 @@ def confirmation_lines(result: Mapping[str, Any]) -> list[str]:
     lines = [f"{name} {said} on {_examples(result)}: {result['reason']}"]
     if result["decision"] == "undecided":
         row = {"more_seeds": None, "more_examples": result["more_examples"]}
-        advice = what_would_decide(row, example)
+        advice = what_would_decide(row, example, result["data"])
         lines.append(f"{advice[0].upper()}{advice[1:]}, other ones than these.")
     error = f"{100 * (1 - result['accept']['confidence']):.3g} %"
     counted = result["candidates"]

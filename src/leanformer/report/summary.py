@@ -227,7 +227,8 @@ def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, 
         gap = row["difference"]
         lines.append(
             f"Not decided: {row['name']} ({metric.difference(gap['mean'])}, {metric.signed(gap['low'])} to "
-            f"{metric.signed(gap['high'])}); {what_would_decide(row, example)}."
+            f"{metric.signed(gap['high'])}); "
+            f"{what_would_decide(row, example, results['data'])}."
         )
     if mattering[MOST_UNDECIDED:]:
         lines.append(f"Not decided either: {', '.join(row['name'] for row in mattering[MOST_UNDECIDED:])}.")
@@ -237,13 +238,15 @@ def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, 
     return lines
 
 
-def what_would_decide(row: Mapping[str, Any], example: str) -> str:
+def what_would_decide(row: Mapping[str, Any], example: str, data: Mapping[str, Any]) -> str:
     """What would be expected to decide an undecided candidate: new test examples (``leanformer confirm``).
 
     Args:
         row: The candidate's row.
         example: The word for a test example.
+        data: What the results say of the data; where these have groups, groups are counted.
     """
+    example = example if data["groups"] is None else "group"
     ways = []
     if row["more_seeds"]:
         ways.append(_counted(row["more_seeds"], "more seed"))

@@ -181,7 +181,8 @@ class Judged:
             arm.name: task.compare(baseline.beside(arm), arm.tested) for arm in others if baseline.ok and arm.ok
         }
         names = {arm.name: arm.identity for arm in others}
-        settings = accepting(study)
+        # What was accepted beside another baseline, such as one of a better learning rate, must show itself again.
+        settings = {**accepting(study), "baseline": baseline.identity}
         self.look = ledger.for_statement(statement, names, len(self.comparisons), settings)
         self.decisions = decide(self.comparisons, accept.max_drop, accept.confidence, metric, self.look)
         self.weak = None

@@ -165,15 +165,15 @@ def _further_method(engines: Sequence[str], given_times: GivenTimes | None) -> s
 def _seen(study: Study, arms: Sequence[Arm], recipes: Sequence[Arm]) -> Seen:
     """What the results show of the test split."""
     answers = [answers for arm in (*arms, *recipes) for answers in arm.tested.each()]
-    seeds = {seed for arm in recipes for seed in arm.outcome.trials}
     return Seen(
         outcomes=list(dict.fromkeys(one.signature for one in answers)),
         candidates={
             "artifact": {arm.name: arm.identity for arm in arms[1:]},
             "recipe": {arm.name: arm.identity for arm in recipes[1:]},
         },
-        seeds=sorted(seeds),
+        seeds=sorted(study.seeds),
         accept=accepting(study),
+        baseline_seeds=sorted(set(study.baseline_seeds) - set(study.seeds)),
     )
 
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,16 @@ class Seen:
         outcomes: SHA-256 of the answers of each model.
         candidates: Statement (``artifact`` or ``recipe``) -> name -> the identity of what is decided on: its recipe, as
             ``recipe_of`` gives it, and in what form it ships. Those that failed count too.
-        seeds: The seeds of all models.
+        seeds: The seeds of the candidates, which the baseline has too.
         accept: Metric, margin and confidence.
+        baseline_seeds: Further seeds of the baseline alone.
     """
 
     outcomes: Sequence[str]
     candidates: Mapping[str, Mapping[str, str]]
     seeds: Sequence[int]
     accept: Mapping[str, Any]
+    baseline_seeds: Sequence[int] = ()
 
 
 class Ledger:
@@ -61,9 +64,11 @@ class Ledger:
         self._splits = _read(self._path)
         first = self._looks[0] if self._looks else None
         if first is not None and self._page["planned"] != planned:
+            before = self._page["planned"]
             raise LeanformerError(
-                f"accept.looks: {planned}, and {self._page['planned']} looks were planned before the first look at "
-                f"this test split ({first['date']}); the number cannot change after results were seen: put it back"
+                f"accept.looks: {planned}, and {before} {'look was' if before == 1 else 'looks were'} planned before "
+                f"the first look at this test split ({first['date']}); the number cannot change after results were "
+                "seen: put it back"
             )
 
     @property
@@ -82,19 +87,26 @@ class Ledger:
         """Looks that were taken so far."""
         return len(self._looks)
 
-    def check_seeds(self, seeds: Iterable[int]) -> None:
+    def check_seeds(self, seeds: Iterable[int], baseline_seeds: Iterable[int]) -> None:
         """Refuses a study that leaves out seeds that were evaluated: dropping some after results were seen is a choice.
+
+        Args:
+            seeds: The candidates'.
+            baseline_seeds: The baseline's, which are these and perhaps more.
 
         Raises:
             LeanformerError: It names the seeds.
         """
-        known = sorted({seed for look in self._looks for seed in look["seeds"]} - set(seeds))
-        if known:
-            which = f"seed {known[0]} was" if len(known) == 1 else f"seeds {', '.join(map(str, known))} were"
-            raise LeanformerError(
-                f"seeds: {which} evaluated on this test split at an earlier look, and every seed that was evaluated "
-                "stays in the analysis; put it back, or test the model on new data (leanformer confirm)"
-            )
+        for key, kept, place in (("seeds", seeds, "seeds"), ("baseline_seeds", baseline_seeds, "baseline.seeds")):
+            missing = sorted({seed for look in self._looks for seed in look[key]} - set(kept))
+            if missing:
+                one = len(missing) == 1
+                which = f"seed {missing[0]} was" if one else f"seeds {', '.join(map(str, missing))} were"
+                raise LeanformerError(
+                    f"{place}: {which} evaluated on this test split at an earlier look, and every seed that was "
+                    f"evaluated stays in the analysis; put {'it' if one else 'them'} back, or test the model on new "
+                    "data (leanformer confirm)"
+                )
 
     def ships(self, recipe: str) -> int | None:
         """The seed whose model ships; None where none was chosen yet."""
@@ -125,13 +137,12 @@ class Ledger:
                     "outcomes": new,
                     "candidates": {statement: dict(names) for statement, names in seen.candidates.items()},
                     "seeds": list(seen.seeds),
-                    "accept": dict(seen.accept),
+                    "baseline_seeds": list(seen.baseline_seeds),
+                    "accepts": [dict(seen.accept)],
                 }
             )
         else:  # the same outcomes, perhaps with another margin or under other names
-            last = self._looks[-1]
-            for statement, names in seen.candidates.items():
-                last["candidates"][statement] = {**last["candidates"].get(statement, {}), **names}
+            _join(self._looks[-1], seen)
         self._write()
         return self.taken
 
@@ -147,8 +158,7 @@ class Ledger:
         else:
             (look,) = self._looks
             look["outcomes"] += [one for one in seen.outcomes if one not in look["outcomes"]]
-            for statement, names in seen.candidates.items():
-                look["candidates"][statement] = {**look["candidates"].get(statement, {}), **names}
+            _join(look, seen)
             look["seeds"] = sorted({*look["seeds"], *seen.seeds})
         self._write()
 
@@ -159,7 +169,7 @@ class Ledger:
             statement: ``artifact`` or ``recipe``.
             names: Name -> identity, of what is decided on now.
             compared: How many of these have a comparison.
-            accept: Metric, margin and confidence: only what was accepted with the same counts.
+            accept: Metric, margin, confidence and baseline: only what was accepted with the same counts.
         """
         accepted = {
             entry["candidate"]: entry["look"]
@@ -179,7 +189,7 @@ class Ledger:
         Args:
             statement: ``artifact`` or ``recipe``.
             candidates: The identities of what is accepted, that of earlier looks too.
-            accept: Metric, margin and confidence.
+            accept: Metric, margin, confidence and baseline.
         """
         known = {
             entry["candidate"]
@@ -205,7 +215,7 @@ class Ledger:
                 "date": look["date"],
                 "candidates": list(look["candidates"]["artifact"]),
                 "seeds": look["seeds"],
-                "max_drop": look["accept"]["max_drop"],
+                "max_drop": look["accepts"][-1]["max_drop"],
             }
             for number, look in enumerate(self._looks, 1)
         ]
@@ -219,22 +229,27 @@ class Ledger:
         if not self._looks:
             return []
         first, now = self._looks[0], set(self._looks[-1]["candidates"]["artifact"].values())
-        changed = [
-            f"accept.{key} was {first['accept'][key]} and is {value}"
-            for key, value in accept.items()
-            if first["accept"][key] != value
-        ]
+        changed = []
+        for key, value in accept.items():
+            values = [one[key] for look in self._looks for one in look["accepts"]] + [value]
+            steps = [one for one, _ in groupby(values)]
+            if len(steps) > 1:
+                changed.append(f"accept.{key} was {', then '.join(map(str, steps[:-1]))} and is {value}")
         before = {name for look in self._looks[:-1] for name in look["candidates"]["artifact"].values()}
         if before:
             seeds = len(set(self._looks[-1]["seeds"]) - set(first["seeds"]))
-            for count, what in ((len(now - before), "candidates joined"), (seeds, "seeds joined")):
+            for count, one, several in (
+                (len(now - before), "candidate joined", "candidates joined"),
+                (len(before - now), "candidate was left out", "candidates were left out"),
+                (seeds, "seed joined", "seeds joined"),
+            ):
                 if count:
-                    changed.append(f"{count} {what}" if count > 1 else f"one {what.replace('s joined', ' joined')}")
+                    changed.append(f"{count} {several}" if count > 1 else f"one {one}")
         if not changed:
             return []
         sentence = (
             f"after results on this test split were seen, {', '.join(changed)}; margins promise what they say where "
-            "they were chosen before (candidates and seeds that join are accounted for)"
+            "they were chosen before (candidates and seeds that join or are left out are accounted for)"
         )
         return [StudyWarning("changed-after-look", sentence, len(changed))]
 
@@ -261,6 +276,14 @@ class Ledger:
 
     def _write(self) -> None:
         write_atomically(self._path, sealed({"splits": self._splits}))
+
+
+def _join(look: dict[str, Any], seen: Seen) -> None:
+    """Adds to a look what is seen of its outcomes under other names or with another margin."""
+    for statement, names in seen.candidates.items():
+        look["candidates"][statement] = {**look["candidates"].get(statement, {}), **names}
+    if look["accepts"][-1] != dict(seen.accept):
+        look["accepts"].append(dict(seen.accept))
 
 
 def is_of_study(directory: Path, split: str) -> bool:

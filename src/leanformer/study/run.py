@@ -155,7 +155,7 @@ def run(
         with Reporter(study.name, [*own, *trackers, *sinks]) as reporter:
             # 2. data and baseline, checked before anything is trained
             prepared = PreparedStudy(study, run_directory, reporter, jobs)
-            prepared.ledger.check_seeds(study.seeds)
+            prepared.ledger.check_seeds(study.seeds, study.baseline_seeds)
             for note in prepared.task.notes:
                 reporter.say(f"{study.name}: {note}", style="dim")
             for warning in prepared.task.warnings:

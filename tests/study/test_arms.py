@@ -1,0 +1,51 @@
+"""What an acceptance holds for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from leanformer.config.reader import make_study
+from leanformer.decide.statistics import compare
+from leanformer.study.arms import Arm, CandidateOutcome, Judged, accepting
+from leanformer.study.ledger import Ledger, Seen
+from leanformer.tasks.base import Outcome
+
+MakeStudy = Callable[..., dict[str, Any]]
+
+
+class StatedTask:
+    """Answers are outcomes, 0 or 1."""
+
+    worthless_quality = 0.1
+
+    def compare(self, baseline: Outcome, candidate: Outcome) -> Any:
+        return compare(np.stack(baseline.each()), np.stack(candidate.each()), 0.01, 0.95)
+
+    def quality(self, outcome: Outcome) -> Any:
+        return SimpleNamespace(mean=float(np.mean(outcome.each())))
+
+
+def arm(name: str, recipe: str, right: int) -> Arm:
+    """A model that answers so many of 1,000 examples right."""
+    answers = (np.arange(1000) < right).astype(float)
+    trial = {"trained": {"status": "ok"}}
+    outcome = CandidateOutcome(name, "scratch", {}, {}, [], {0: trial}, Outcome({0: answers}), {}, recipe=recipe)
+    return Arm(name, outcome, None, 0)
+
+
+def test_what_was_accepted_beside_one_baseline_is_not_beside_another(digits_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(digits_study(accept={"max_drop": 0.01}))
+    ledger = Ledger(tmp_path, "split", 3)
+    task: Any = StatedTask()
+    weak, strong, small = arm("baseline", "rate 1", 900), arm("baseline", "rate 2", 990), arm("small", "1", 900)
+    found = []
+    for look, baseline in enumerate((weak, weak, strong)):
+        seen = Seen([f"outcomes {look}"], {"artifact": {"small": small.identity}}, [0], accepting(study))
+        ledger.look(seen)
+        found.append(Judged(study, task, [baseline, small], ledger, "artifact").decisions["small"])
+    assert [(one.decision, one.accepted_at) for one in found] == [("accept", 1), ("accept", 1), ("reject", None)]
