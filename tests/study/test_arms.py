@@ -49,3 +49,15 @@ def test_what_was_accepted_beside_one_baseline_is_not_beside_another(digits_stud
         ledger.look(seen)
         found.append(Judged(study, task, [baseline, small], ledger, "artifact").decisions["small"])
     assert [(one.decision, one.accepted_at) for one in found] == [("accept", 1), ("accept", 1), ("reject", None)]
+
+
+def test_settings_of_the_metric_are_part_of_what_is_accepted(digits_study: MakeStudy) -> None:
+    rates = [
+        accepting(
+            make_study(digits_study(accept={"metric": "recall_at_rate", "positive": "3", "false_alarm_rate": rate}))
+        )
+        for rate in (0.01, 0.2)
+    ]
+    assert rates[0] != rates[1]
+    looks = [accepting(make_study(digits_study(accept={"max_drop": 0.01, "looks": looks}))) for looks in (1, 5)]
+    assert looks[0] == looks[1]

@@ -196,8 +196,8 @@ class Judged:
 
 
 def accepting(study: Study) -> dict[str, Any]:
-    """What an acceptance is about: metric, margin and confidence."""
-    return study.accept.model_dump(mode="json", include={"metric", "max_drop", "max_ratio", "confidence"})
+    """What an acceptance is about: metric and its settings, margin and confidence."""
+    return study.accept.model_dump(mode="json", exclude={"looks"})
 
 
 def best_seed(trials: Mapping[int, Mapping[str, Any]], metric: Metric) -> int:

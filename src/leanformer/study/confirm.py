@@ -163,7 +163,7 @@ def confirm(
                 reporter.start(model.name, 0)
                 answers = _answers(task, directory, model)
                 store.replace_file(place, FILES[which], answers.to_bytes())
-                reporter.done(METRICS[study.accept.metric].progress(answers.score(study.accept.metric)))
+                reporter.done("answered")  # no figure is shown before the ledger knows of it
         # 3. the decision, with all others on these data
         ledger = Ledger(directory, signature, planned=1)
         ledger.confirmation(_seen(study, task, place, models, identities))

@@ -34,7 +34,7 @@ class Seen:
         candidates: Statement (``artifact`` or ``recipe``) -> name -> the identity of what is decided on: its recipe, as
             ``recipe_of`` gives it, and in what form it ships. Those that failed count too.
         seeds: The seeds of the candidates, which the baseline has too.
-        accept: Metric, margin and confidence.
+        accept: Metric and its settings, margin and confidence.
         baseline_seeds: Further seeds of the baseline alone.
     """
 
@@ -224,7 +224,7 @@ class Ledger:
         """What was changed after results were seen.
 
         Args:
-            accept: Metric, margin and confidence as they are now.
+            accept: Metric and its settings, margin and confidence as they are now.
         """
         if not self._looks:
             return []
