@@ -52,12 +52,8 @@ def test_what_was_accepted_beside_one_baseline_is_not_beside_another(digits_stud
 
 
 def test_settings_of_the_metric_are_part_of_what_is_accepted(digits_study: MakeStudy) -> None:
-    rates = [
-        accepting(
-            make_study(digits_study(accept={"metric": "recall_at_rate", "positive": "3", "false_alarm_rate": rate}))
-        )
-        for rate in (0.01, 0.2)
-    ]
+    accept = {"metric": "recall_at_false_alarms", "positive": "3"}
+    rates = [accepting(make_study(digits_study(accept={**accept, "false_alarm_rate": rate}))) for rate in (0.01, 0.2)]
     assert rates[0] != rates[1]
     looks = [accepting(make_study(digits_study(accept={"max_drop": 0.01, "looks": looks}))) for looks in (1, 5)]
     assert looks[0] == looks[1]
