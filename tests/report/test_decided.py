@@ -25,7 +25,7 @@ def test_the_lines_tell_look_recipe_and_picking() -> None:
     assert "the limit is 0.025" in text
     assert "corrected for 8 candidates" in text
     assert "picked among 8 candidates; the interval that accounts for that is -0.9 to +0.2" in text
-    assert "Its recipe, trained anew, over 3 seeds: accept; " in text
+    assert "Its recipe, trained anew, over 3 seeds: accept. " in text
     assert "so at most 63.2 % of trainings do" in text
     assert "This is look 1 of 2 at this test split, on which 8 candidates were evaluated." in text
     assert "2.5 %" in text

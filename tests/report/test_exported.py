@@ -45,7 +45,7 @@ def test_the_lines_say_what_the_export_changed_and_what_holds_for_the_recipe() -
         "Exported to ONNX Runtime in float32: accuracy 97.0 % before, 97.0 % after; 100 % of 1,000 answers are the "
         "same."
     )
-    assert any(line.startswith("Its recipe, trained anew, over 3 seeds: accept; ") for line in lines)
+    assert any(line.startswith("Its recipe, trained anew, over 3 seeds: accept. ") for line in lines)
     assert not any("one trained pair only" in line for line in lines)
     assert not any("Exported" in line or "recipe" in line for line in decision_lines(checked(example_results())))
 

@@ -57,3 +57,20 @@ def test_settings_of_the_metric_are_part_of_what_is_accepted(digits_study: MakeS
     assert rates[0] != rates[1]
     looks = [accepting(make_study(digits_study(accept={"max_drop": 0.01, "looks": looks}))) for looks in (1, 5)]
     assert looks[0] == looks[1]
+
+
+def test_a_model_that_was_chosen_stays_although_a_seed_that_joined_failed() -> None:
+    answers = {0: "of seed 0", 1: "of seed 1"}  # seed 2 has failed
+    trials: dict[int, dict[str, Any]] = {seed: {} for seed in (0, 1, 2)}
+
+    def outcome(ships: int, is_chosen: bool) -> CandidateOutcome:
+        return CandidateOutcome(
+            "small", "scratch", {}, {}, [], trials, Outcome(answers), {}, recipe="1", ships=ships, is_chosen=is_chosen
+        )
+
+    model = Arm("small", outcome(1, True), seed=1)
+    assert model.ok
+    assert model.tested.answers == {1: "of seed 1"}
+    assert not Arm("small", outcome(1, True)).ok  # its recipe has failed
+    assert not Arm("small", outcome(1, False), seed=1).ok  # at the first look all must have ended well
+    assert not Arm("small", outcome(2, True), seed=2).ok

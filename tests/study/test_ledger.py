@@ -136,6 +136,16 @@ def test_looks_in_sibling_directories_are_told(tmp_path: Path) -> None:
     assert "unrelated" not in warning.sentence
 
 
+def test_another_test_split_in_the_same_directory_is_told(tmp_path: Path) -> None:
+    opened(tmp_path, split="first").look(seen("a", {}))
+    (warning,) = opened(tmp_path, split="second").other_splits()
+    assert warning.code == "another-test-split"
+    assert "another test split 1 time:" in warning.sentence
+    assert opened(tmp_path, split="first").other_splits() == []
+    opened(tmp_path / "new", split="fresh").confirmation(seen("b", {}))
+    assert opened(tmp_path / "new", split="of the study").other_splits() == []  # a confirmation is no look of a study
+
+
 def test_a_damaged_ledger_is_no_fresh_start(tmp_path: Path) -> None:
     opened(tmp_path).look(seen("a", {}))
     (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace('"a"', '"b"'))

@@ -39,6 +39,7 @@ CODES: dict[str, str] = {
     # decisions
     "coarse-threshold": "fewer validation images choose a threshold than one false alarm takes",
     "changed-after-look": "margin, seeds or candidates were changed after results on the test split were seen",
+    "another-test-split": "another test split was looked at in this run directory before",
     "looked-at-elsewhere": "the same test split was looked at in another run directory beside this one",
     "known-examples": "some of the new data of a confirmation are in the study's data too",
     "freshness-unknown": "the study's data cannot be read, so that new data were not compared with them",

@@ -179,7 +179,7 @@ def _recipe(chosen: Mapping[str, Any], results: Mapping[str, Any], example: str)
     recipe, seeds = chosen["recipe"], len(chosen["seeds"])
     if recipe is None or recipe["decision"] is None or seeds == 1:
         return []
-    line = f"Its recipe, trained anew, over {seeds} seeds: {recipe['decision']}; {recipe['reason']}"
+    line = f"Its recipe, trained anew, over {seeds} seeds: {recipe['decision']}. {recipe['reason']}"
     if recipe["decision"] == "undecided" and recipe["more_seeds"]:
         line += f" Expected to decide it: {_counted(recipe['more_seeds'], 'more seed')}, at the next look."
     if recipe["broken_at_most"] is not None:

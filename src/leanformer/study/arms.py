@@ -63,6 +63,7 @@ class CandidateOutcome:
         exports: Its exports.
         recipe: Plan and training without seeds, whatever its name (``ledger.recipe_of``).
         ships: The seed of the model that ships, chosen on the validation split.
+        is_chosen: Whether it was chosen at an earlier look: then it stays, although a seed that joined has failed.
     """
 
     name: str
@@ -77,11 +78,17 @@ class CandidateOutcome:
     exports: Sequence[ExportOutcome] = ()
     recipe: str = ""
     ships: int = 0
+    is_chosen: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether the trials of all seeds succeeded."""
         return len(self.tested.answers) == len(self.trials)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is the model that ships."""
+        return self.ok or (self.is_chosen and self.ships in self.tested.answers)
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ class Arm:
     @property
     def ok(self) -> bool:
         """Whether there are answers to compare."""
-        return self.outcome.ok and (self.export is None or self.export.ok)
+        trained = self.outcome.ok if self.seed is None else self.outcome.has_model
+        return trained and (self.export is None or self.export.ok)
 
     @property
     def identity(self) -> str:

@@ -120,6 +120,7 @@ def assemble(
                 *task.warnings,
                 *noise_warnings(models, NOISE_REMEDY if given_times is None else GIVEN_REMEDY),
                 *ledger.changes(accepting(study)),
+                *ledger.other_splits(),
                 *ledger.elsewhere(),
                 *training_warnings(study, outcomes, (recipes or judged).comparisons),
                 *less_robust(study, recommended, robust),
@@ -292,6 +293,7 @@ def _recipe(study: Study, task: Task, recipes: Judged, name: str) -> dict[str, A
     decided["scope"] = "seeds and examples" if seeds > 1 else "one trained pair"
     if name in recipes.comparisons:
         decided |= _decided(recipes, name, METRICS[study.accept.metric])
+    decided["more_examples"] = None  # new examples decide on models
     broken = broken_at_most(seeds, study.accept.confidence)
     return {"quality": task.quality(arm.tested), **decided, "broken_at_most": broken}
 

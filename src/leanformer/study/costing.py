@@ -34,7 +34,7 @@ class Costing:
 
     def __init__(self, prepared: PreparedStudy, outcomes: Sequence[CandidateOutcome]) -> None:
         self._prepared = prepared
-        self._known = [outcome for outcome in outcomes if outcome.ok]
+        self._known = [outcome for outcome in outcomes if outcome.has_model]
         self._file = prepared.directory.path / "costs.json"
 
     def costs(self) -> dict[str, dict[str, Any]]:

@@ -253,6 +253,19 @@ class Ledger:
         )
         return [StudyWarning("changed-after-look", sentence, len(changed))]
 
+    def other_splits(self) -> list[StudyWarning]:
+        """Other test splits that were looked at in this run directory, before this one was first."""
+        others = [page for split, page in self._splits.items() if split != self._split]
+        looks = sum(len(page["looks"]) for page in others if not page.get("confirmation"))
+        if not looks:
+            return []
+        sentence = (
+            f"this run directory has looked at another test split {looks} time{'s' if looks > 1 else ''}: if it holds "
+            "examples of this one, or the same in another size, those looks do not count here as they should; keep the "
+            "test split, or decide on new data (leanformer confirm)"
+        )
+        return [StudyWarning("another-test-split", sentence, looks)]
+
     def elsewhere(self) -> list[StudyWarning]:
         """Other run directories beside this one in which the same test split was looked at."""
         found = []

@@ -10,7 +10,7 @@ from leanformer.study.prepare import PreparedStudy
 from leanformer.study.robustness import CorruptedAnswers, read_corrupted
 from leanformer.study.shipping import EXPORTED
 from leanformer.study.steps import ended_well
-from leanformer.study.training import PREDICTIONS, recipe, seed_that_ships
+from leanformer.study.training import PREDICTIONS, is_chosen, recipe, seed_that_ships
 from leanformer.study.trials import search_of
 from leanformer.tasks.base import Outcome
 
@@ -54,6 +54,7 @@ def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:
         _exports(prepared, name),
         recipe(prepared, trials_of(prepared, name)[0]),
         seed_that_ships(prepared, trials_of(prepared, name)),
+        is_chosen(prepared, trials_of(prepared, name)),
     )
 
 

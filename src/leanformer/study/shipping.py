@@ -20,7 +20,15 @@ from leanformer.runtime.loading import load as open_exported
 from leanformer.runtime.manifest import EXPORTED_MODEL, MANIFEST
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import RecordedStep, Step, ended_well
-from leanformer.study.training import PREDICTIONS, Trial, is_scored_otherwise, score_again, scored, seed_that_ships
+from leanformer.study.training import (
+    PREDICTIONS,
+    Trial,
+    is_chosen,
+    is_scored_otherwise,
+    score_again,
+    scored,
+    seed_that_ships,
+)
 
 EXPORTED = "exported"
 """The exported directory, inside the step's."""
@@ -119,11 +127,11 @@ def chosen_trial(prepared: PreparedStudy, trials: Sequence[Trial]) -> Trial | No
         prepared: The study.
         trials: Those of all seeds, done.
     """
-    results = {trial.seed: trial.known_result(prepared) for trial in trials}
-    if not all(ended_well(result) for result in results.values()):
-        return None
     best = seed_that_ships(prepared, trials)
-    return next(trial for trial in trials if trial.seed == best)
+    chosen = next(trial for trial in trials if trial.seed == best)
+    # A model that was chosen at an earlier look stays, although a training of a seed that joined has failed.
+    must_be_well = [chosen] if is_chosen(prepared, trials) else trials
+    return chosen if all(ended_well(trial.known_result(prepared)) for trial in must_be_well) else None
 
 
 def weights_of(trial: Trial, prepared: PreparedStudy) -> dict[str, str]:

@@ -160,6 +160,11 @@ def recipe(prepared: PreparedStudy, trial: Trial) -> str:
     return recipe_of(read_sealed(trial.directory(prepared) / "settings.json"))
 
 
+def is_chosen(prepared: PreparedStudy, trials: Sequence[Trial]) -> bool:
+    """Whether the model of a candidate that ships was chosen before, at an earlier look."""
+    return prepared.ledger.ships(recipe(prepared, trials[0])) is not None
+
+
 def seed_that_ships(prepared: PreparedStudy, trials: Sequence[Trial]) -> int:
     """The seed of the model of a candidate that ships: chosen on the validation split before the first look at the
     test split, it stays chosen.

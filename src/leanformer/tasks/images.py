@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 from leanformer.config.images import ImageAcceptConfig, ImageStudy
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.files import write_atomically
-from leanformer.core.signatures import content_signature
 from leanformer.core.warning import StudyWarning
 from leanformer.data.corruptions import IMAGES
 from leanformer.data.corruptions.images import CorruptedImages
@@ -209,11 +208,10 @@ class ImageClassification(Task):
 
     @cached_property
     def test_signature(self) -> str:
-        """Of the files and of the test images' classes in order: another size or preparation leaves the split as is."""
-        source = self.study.data.source
-        labels = np.ascontiguousarray(self.data.test.labels.cpu().numpy(), dtype=np.int64)
-        identity = f"{content_signature(source) or source} {', '.join(self.data.classes)} ".encode()
-        return hashlib.sha256(identity + labels.tobytes()).hexdigest()
+        """Of pixels and classes, in no order: other training images leave the split as it is."""
+        classes = (self.data.classes[label] for label in self.data.test.labels.tolist())
+        examples = sorted(f"{pixels} {name}" for pixels, name in zip(self.inputs("test"), classes, strict=True))
+        return hashlib.sha256("\n".join(examples).encode(errors="surrogatepass")).hexdigest()
 
     def inputs(self, split: SplitName) -> list[str]:
         images: ImageSplit = getattr(self.data, split)
