@@ -143,7 +143,7 @@ def test_the_wheel_works_without_the_checkout(elsewhere: Path, tmp_path: Path) -
     table = call("leanformer", "run", "digits.yaml", *settings)
     assert "report: runs/digits/report.html" in table
     page = (tmp_path / "runs" / "digits" / "report.html").read_text(encoding="utf-8")
-    assert "symmetric-heads" in page
+    assert "collapsed" in page
     assert "</html>" in page
 
 

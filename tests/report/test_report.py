@@ -207,6 +207,10 @@ def test_numbers() -> None:
         "3.46",
     ]
     assert [formats.percent(value) for value in (1, 0.0928, 0.0042, 20.15)] == ["100 %", "9.3 %", "0.42 %", "2,015 %"]
+    # 1 - 0.05 ** (1 / 2000) and 1 - 0.05 ** (1 / 40), by hand
+    assert formats.differing(0, 2000) == "0 of 2,000 answers differ, so at most 0.15 % do (95 % confidence)"
+    assert formats.differing(0, 40, "classes") == "0 of 40 classes differ, so at most 7.2 % do (95 % confidence)"
+    assert formats.differing(3, 2000) == "3 of 2,000 answers differ"
     assert [formats.r_squared(value) for value in (0.97402, -0.31, -191.5, -2.1e7)] == [
         "0.974",
         "-0.310",

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from leanformer.results.formats import differing
 from leanformer.runtime.manifest import CARD, EXPORTED_MODEL, MANIFEST, Manifest
 
 PIPELINES = {"image-classification": "image-classification", "translation": "translation"}
@@ -69,11 +70,11 @@ def _paragraphs(manifest: Manifest, directory: Path) -> Iterator[str]:
 def parity_line(manifest: Manifest) -> str:
     """The comparison with the model in a line."""
     parity = manifest.parity
-    answers = "class" if manifest.images is not None else "translation"
-    same = round(parity.agreement * parity.inputs)
-    line = f"the same {answers} for {same:,} of {parity.inputs:,} inputs"
-    if same < parity.inputs:
-        line += f" ({parity.near_ties:,} of the others are near ties)"
+    answers = "classes" if manifest.images is not None else "translations"
+    differ = parity.inputs - round(parity.agreement * parity.inputs)
+    line = differing(differ, parity.inputs, answers)
+    if differ:
+        line += f" ({parity.near_ties:,} of them are near ties)"
     if parity.largest_difference is not None:
         line += f", logits within {parity.largest_difference:.1g}"
     return line

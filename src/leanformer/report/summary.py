@@ -167,10 +167,12 @@ def _quality(chosen: Mapping[str, Any], baseline: Mapping[str, Any], results: Ma
 def _exported(chosen: Mapping[str, Any], metric: Metric) -> str:
     """What the export changed."""
     artifact = chosen["artifact"]
+    compared = artifact["compared"]
+    differ = compared - round(artifact["agreement"] * compared)
     return (
         f"Exported to {RUNTIMES[artifact['format']]} in {artifact['precision']}: {metric.name} "
         f"{metric.value(artifact['before']['mean'])} before, {metric.value(chosen['quality']['mean'])} after; "
-        f"{formats.share(artifact['agreement'])} of {formats.count(artifact['compared'])} answers are the same."
+        f"{formats.differing(differ, compared)}."
     )
 
 

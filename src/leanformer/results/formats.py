@@ -10,6 +10,8 @@ MISSING = "-"
 """The text for a value that was not measured."""
 
 T = TypeVar("T")
+SURE = 0.95
+"""The confidence of the bound on what was not seen."""
 
 
 def or_missing(write: Callable[[T], str]) -> Callable[[T | None], str]:
@@ -32,6 +34,24 @@ def percent(ratio: float) -> str:
 def share(value: float) -> str:
     """A share of all, rounded down so that only all is ``100 %``: ``99.96 %``."""
     return f"{math.floor(value * 10_000) / 100:g} %"
+
+
+def differing(differ: int, compared: int, words: str = "answers") -> str:
+    """How many answers of two models differ; of none, what share may differ all the same.
+
+    ``0 of 2,000 answers differ, so at most 0.15 % do (95 % confidence)``, ``3 of 2,000 answers differ``. The bound is
+    the exact one for no event in so many independent trials (Clopper and Pearson 1934, one-sided), about three divided
+    by their number.
+
+    Args:
+        differ: The answers that differ.
+        compared: The answers that were compared, one or more.
+        words: What they are.
+    """
+    line = f"{count(differ)} of {count(compared)} {words} differ"
+    if differ:
+        return line
+    return f"{line}, so at most {percent(1 - (1 - SURE) ** (1 / compared))} do ({confidence(SURE)} confidence)"
 
 
 def brief_percent(ratio: float) -> str:
