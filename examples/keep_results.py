@@ -1,7 +1,7 @@
 """Keeps the results of the demonstrations, and fills the pages' tables from them.
 
-``make demo``, then ``python examples/keep_results.py``: copies the results of ``runs/`` to ``examples/results/``, without
-the curves of training, and writes what stands in README.md and docs/quickstart.md between two comments::
+``make demo``, then ``python examples/keep_results.py``: copies the results of ``runs/`` to ``examples/results/``,
+without the curves of training, and writes what stands in README.md and docs/quickstart.md between two comments::
 
     <!-- demo: digits -->
     <!-- end -->
