@@ -57,6 +57,8 @@ def filled(page: str) -> str:
 def main() -> None:
     """Keeps the results of the runs in ``runs/``, and writes the pages."""
     for name in DEMOS:
+        if not (ROOT / "runs" / name / "results.json").exists():
+            continue  # the pages are written all the same: the command's sentences may have changed
         (KEPT / name).mkdir(parents=True, exist_ok=True)
         kept = json.dumps(without_curves(read_results(ROOT / "runs" / name)), indent=1, ensure_ascii=False)
         write_atomically(KEPT / name / "results.json", f"{kept}\n")
