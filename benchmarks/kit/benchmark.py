@@ -229,9 +229,14 @@ def runs_of(name: str, arguments: argparse.Namespace) -> Iterator[Path]:
         yield (arguments.runs or Path("runs/benchmarks")) / name
 
 
+def recipes(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A study's rows, the baseline's first, with what holds for recipes: a benchmark speaks of no single model."""
+    return [row if row["recipe"] is None else row | row["recipe"] for row in rows_of(results)]
+
+
 def study_rows(results: Mapping[str, Any], kept: Sequence[str]) -> list[dict[str, Any]]:
-    """A study's rows, the baseline's first, with these of their fields."""
-    return [{key: row[key] for key in kept} for row in rows_of(results)]
+    """A study's recipes, the baseline's first, with these of their fields."""
+    return [{key: row[key] for key in kept} for row in recipes(results)]
 
 
 def sites_of(changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ import torch
 from transformers import PrinterCallback, Trainer
 
 import leanformer as lf
-from benchmarks.kit.benchmark import CPU, Benchmark, Result, progress, register
+from benchmarks.kit.benchmark import CPU, Benchmark, Result, progress, recipes, register
 from benchmarks.kit.forms import BEST_SMALL, EXTREME, plan_of, vit_config
 from benchmarks.kit.measuring import in_turn, median_ratio
 from benchmarks.kit.plots import Panel, Panels, Points
@@ -43,7 +43,6 @@ from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.plan import Plan
 from leanformer.model.surgery import parameter_count
-from leanformer.results.schema import rows_of
 from leanformer.tasks.images import ImageClassification
 
 FORMS: dict[str, Plan] = {
@@ -164,7 +163,7 @@ def run_study(plain: dict[str, Any], jobs: int) -> dict[str, Any]:
     """The study by leanformer."""
     found = timed_study(plain, jobs)
     results = found.pop("results")
-    rows = rows_of(results)
+    rows = recipes(results)
     return {**found, "accuracy": {row["name"]: row["quality"]["mean"] for row in rows}}
 
 

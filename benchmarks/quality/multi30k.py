@@ -19,7 +19,7 @@ from typing import Any
 
 import leanformer as lf
 from benchmarks.kit.again import Figures
-from benchmarks.kit.benchmark import Benchmark, Result, add_runs, register, runs_of, sites_of
+from benchmarks.kit.benchmark import Benchmark, Result, add_runs, recipes, register, runs_of, sites_of
 from benchmarks.kit.forms import TINY_TEXT
 from benchmarks.kit.interval import Interval
 from benchmarks.kit.plots import Differences
@@ -31,7 +31,6 @@ from leanformer.decide.corpus import compare_corpus
 from leanformer.measure.translation import Translations
 from leanformer.results.formats import change
 from leanformer.results.metrics import METRICS
-from leanformer.results.schema import rows_of
 
 Rows = Mapping[str, Mapping[str, Any]]
 """Name of a candidate -> what is kept of it."""
@@ -202,7 +201,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         results = run.results
         rows = [
             make_row(result, run.directory) | {"against_control": against_control(result["name"], results, runs)}
-            for result in rows_of(results)
+            for result in recipes(results)
         ]
     return {key: results[key] for key in ("environment", "signatures", "decode", "data", "study", "seeds")} | {
         "rows": rows

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import leanformer as lf
-from benchmarks.kit.benchmark import Benchmark, Result, add_runs, progress, register, runs_of
+from benchmarks.kit.benchmark import Benchmark, Result, add_runs, progress, recipes, register, runs_of
 from benchmarks.kit.forms import TINY_TEXT
 from benchmarks.kit.tables import Tables, figure_table, table
 from benchmarks.quality.multi30k import STUDY, make_row, score
 from leanformer.config.base import DistillConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.json_files import read_sealed
-from leanformer.results.schema import rows_of
 
 ENCODER, DECODER, CROSS = "encoder.*.self_attention", "decoder.*.self_attention", "*.cross_attention"
 CROSS_SLOTS = {"block": "slots", "slots": 64, "gate": "linear", "rank": 16}
@@ -103,7 +102,7 @@ def measure(arguments: argparse.Namespace) -> Result:
             }
         run = lf.run(with_plans(study, plans), runs)
         results = run.results
-        rows = [make_row(result, run.directory) for result in rows_of(results)]
+        rows = [make_row(result, run.directory) for result in recipes(results)]
     return {key: results[key] for key in ("environment", "signatures", "decode", "data", "study", "seeds")} | {
         "heads": heads,
         "rows": rows,

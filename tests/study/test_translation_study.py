@@ -150,7 +150,9 @@ def test_rows_say_what_was_taught_and_what_it_stores(whole: tuple[Path, str]) ->
         assert row["ms_per_token"]["one"] > 0
         assert row["ms_per_token"]["batch"] == pytest.approx(1000 / row["tokens_per_second"])
         assert row["q_ratio"] is None
-        assert row["quality"]["mean"] == pytest.approx(sum(row["quality"]["per_seed"]) / 2)
+        recipe = row["recipe"]["quality"]
+        assert recipe["mean"] == pytest.approx(sum(recipe["per_seed"]) / 2)
+        assert row["quality"]["per_seed"] == [recipe["per_seed"][row["seeds"].index(row["decided_seed"])]]
         assert row["scores"]["bleu"]["per_seed"] == row["quality"]["per_seed"]
         assert sum(entry["sentences"] for entry in row["by_length"]) == 40
     assert len(rows["both"]["curves"][0]["epochs"]) == 1
