@@ -205,11 +205,13 @@ def test_decisions_are_in_points_of_the_metric(simulation: ModuleType) -> None:
 def test_more_examples_decide_where_they_are_said_to(simulation: ModuleType) -> None:
     baseline, candidate = translated(simulation, 1, 35.0, 35.3)
     found = compare_corpus(baseline, candidate, bleu, 1.0, 0.95)
-    more = decide({"a": found}, 1.0, 0.95, METRICS["bleu"])["a"].more_examples
-    assert more is not None
-    times = 1 + round(more / 600)
+    decision = decide({"a": found}, 1.0, 0.95, METRICS["bleu"])["a"]
+    assert decision.decision == "undecided"
+    assert decision.more_examples is not None
+    times = max(2, round(decision.more_examples / 600))
     again = compare_corpus(np.tile(baseline, (1, times, 1)), np.tile(candidate, (1, times, 1)), bleu, 1.0, 0.95)
-    assert again.p_noninferior == pytest.approx(0.05, abs=0.04)
+    # They are planned for a smaller difference and for bad luck, so that the same estimate decides by far.
+    assert again.p_noninferior < 0.05
 
 
 def test_shapes_that_do_not_fit() -> None:

@@ -127,6 +127,7 @@ candidates: {lean: {plan: {"*.mlp": none}}}
 # With arguments in which there is no mistake that could be told before a package is missed.
 COMMANDS = {
     "compare": ["old.csv", "new.csv"],
+    "confirm": ["runs/photos", "new"],
     "run": ["study.yaml"],
     "sites": ["vit"],
     "convert": ["model", "out"],

@@ -111,7 +111,8 @@ def test_an_older_study_without_sums_is_taken_as_it_is(finished: Path, digits_st
     for path in finished.rglob("result.json"):
         content = json.loads(path.read_text())
         assert content.pop("sha256")
-        assert content.pop("files")
+        assert "files" in content  # of a search there is none
+        del content["files"]
         path.write_text(json.dumps(content))
     _, log = run(digits_study(), finished)
     assert "again" not in log

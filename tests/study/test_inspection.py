@@ -278,7 +278,7 @@ def test_an_image_classifier(digits: tuple[Path, dict[str, Any]], tmp_path: Path
     [step] = found["layers"]["encoder"]
     assert {step["left_out"], *step["keep"]} in ({"encoder.0.layer", 1}, {"encoder.1.layer", 0})
     assert f"&#34;encoder.layers&#34;: {{keep: {step['keep']}}}" in (tmp_path / "found/inspection.html").read_text()
-    assert set(found["quality"]) == {"loss", "accuracy"}
+    assert {"loss", "accuracy"} <= set(found["quality"])
     assert rows["encoder.0.mlp"]["replaced"]["none"]["loss"] != 0
     assert sum(parameter.numel() for parameter in emptied.parameters()) < sum(p.numel() for p in model.parameters())
 

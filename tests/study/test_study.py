@@ -282,7 +282,7 @@ def test_a_further_seed_trains_that_seed_alone(finished: Path, digits_study: Mak
     new = {name for name in after if after[name] != before.get(name)}
     assert new
     assert all("/seed-2/" in name for name in new)
-    assert all(len(row["quality"]["per_seed"]) == 3 for row in rows_of(finished).values())
+    assert all(len(row["recipe"]["quality"]["per_seed"]) == 3 for row in rows_of(finished).values())
 
 
 @pytest.mark.long
@@ -524,7 +524,7 @@ def test_trainings_side_by_side_give_the_same_results(whole: Path, digits_study:
     _, log = run(digits_study(), tmp_path / "run", jobs=2)
     assert without_timings(results_of(tmp_path / "run")) == without_timings(results_of(whole))
     counted = re.findall(r"^tiny: \[(\d+)/(\d+)\]", log, re.MULTILINE)
-    assert counted == [(str(number), "9") for number in range(1, 10)]  # each step once
+    assert counted == [(str(number), "12") for number in range(1, 13)]  # each step once
     assert log.count("tiny: columns: ") == 1  # the processes do not repeat the notes on the data
 
 
@@ -539,7 +539,7 @@ def test_what_is_there_is_counted_before_other_processes_begin(finished: Path, d
     for name in ("no-mlp", "minimal"):
         shutil.rmtree(finished / "trials" / name / "seed-1")
     _, log = run(digits_study(), finished, jobs=2)
-    assert re.findall(r"^tiny: \[(\d+)/(\d+)\]", log, re.MULTILINE) == [("8", "9"), ("9", "9")]
+    assert re.findall(r"^tiny: \[(\d+)/(\d+)\]", log, re.MULTILINE) == [("11", "12"), ("12", "12")]
 
 
 def test_a_directory_in_which_another_process_still_works_is_left_alone(

@@ -132,10 +132,18 @@ def _has_costs(matrix: Any) -> Any:
     return matrix
 
 
+def _rows(value: Any) -> Any:
+    """Lists, as YAML and JSON have them, as tuples."""
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(tuple(row) if isinstance(row, list) else row for row in value)
+
+
 CostMatrix = Annotated[
     Annotated[tuple[tuple[Cost, ...], ...], Field(min_length=2)]
     | Annotated[dict[Name, dict[Name, Cost]], Field(min_length=1)]
     | None,
+    BeforeValidator(_rows),
     AfterValidator(_has_costs),
 ]
 
