@@ -243,7 +243,7 @@ def test_a_model_that_the_engine_does_not_hold_has_no_times(tmp_path: Path, monk
         reporter=SimpleNamespace(say=lambda line: None),
         directory=SimpleNamespace(path=tmp_path),
     )
-    outcome: Any = SimpleNamespace(ok=True, name="slots", exports=())
+    outcome: Any = SimpleNamespace(has_model=True, name="slots", exports=())
     monkeypatch.setattr(Costing, "_settings", lambda self, runtimes: {})
     monkeypatch.setattr(Costing, "_measured", lambda self, runtimes: {"slots": {"training": None, "speeds": {}}})
     assert Costing(prepared, [outcome]).costs() == {"slots": {"training": None, "speeds": {}}}

@@ -229,9 +229,12 @@ def test_nothing_is_exported_twice(finished: Path, monkeypatch: pytest.MonkeyPat
     assert "license: mit" in card.read_text()
     run(words_study(), finished)
     after = results_of(finished)
-    assert {key: after[key] for key in after if key != "environment"} == {
-        key: before[key] for key in before if key != "environment"
+    apart = ("environment", "warnings")
+    assert {key: after[key] for key in after if key not in apart} == {
+        key: before[key] for key in before if key not in apart
     }
+    # That the margin was another one in between stays known.
+    assert "changed-after-look" in [warned["code"] for warned in after["warnings"]]
 
 
 def test_a_failed_export_is_recorded_and_a_full_disk_stops_the_study(
