@@ -53,6 +53,24 @@ def _empty_report(directory: Path) -> Path:
     return path
 
 
+def tiny_marian(decoder_layers: int) -> dict[str, Any]:
+    """A study's ``baseline``: a Marian that learns number words in seconds."""
+    return {
+        "model": "marian",
+        "config": {
+            "d_model": 16,
+            "encoder_layers": 1,
+            "decoder_layers": decoder_layers,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "decoder_ffn_dim": 32,
+            "dropout": 0.0,
+            "init_std": 0.1,
+        },
+    }
+
+
 def without_timings(results: Any) -> str:
     """Results as text, without what another run measures otherwise."""
 

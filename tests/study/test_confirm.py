@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
 from statsmodels.stats.multitest import multipletests
-from studies import results_of, rows_of, run
+from studies import results_of, rows_of, run, tiny_marian
 
 import leanformer as lf
 from leanformer.__main__ import main
@@ -303,20 +303,7 @@ def words_study(**changes: Any) -> dict[str, Any]:
             "tokenizer": {"vocabulary": 300},
             "max_tokens": 40,
         },
-        "baseline": {
-            "model": "marian",
-            "config": {
-                "d_model": 16,
-                "encoder_layers": 1,
-                "decoder_layers": 2,
-                "encoder_attention_heads": 2,
-                "decoder_attention_heads": 2,
-                "encoder_ffn_dim": 32,
-                "decoder_ffn_dim": 32,
-                "dropout": 0.0,
-                "init_std": 0.1,
-            },
-        },
+        "baseline": tiny_marian(decoder_layers=2),
         "candidates": {"lean": {"plan": {"decoder.*.mlp": "none", "target_vocabulary": {"limit": 290}}}},
         "train": {"epochs": 2, "batch_tokens": 512, "learning_rate": 1e-2, "label_smoothing": 0.0},
         "seeds": [0, 1],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sacrebleu
-from studies import results_of, rows_of, run
+from studies import results_of, rows_of, run, tiny_marian
 
 import leanformer as lf
 from leanformer.__main__ import main
@@ -44,20 +44,7 @@ def words_study(**changes: Any) -> dict[str, Any]:
             "tokenizer": {"vocabulary": 300},
             "max_tokens": 30,
         },
-        "baseline": {
-            "model": "marian",
-            "config": {
-                "d_model": 16,
-                "encoder_layers": 1,
-                "decoder_layers": 2,
-                "encoder_attention_heads": 2,
-                "decoder_attention_heads": 2,
-                "encoder_ffn_dim": 32,
-                "decoder_ffn_dim": 32,
-                "dropout": 0.0,
-                "init_std": 0.1,
-            },
-        },
+        "baseline": tiny_marian(decoder_layers=2),
         "candidates": {"lean": {"plan": {"decoder.*.mlp": "none"}}},
         "train": {"epochs": 2, "batch_tokens": 512, "learning_rate": 1e-2, "label_smoothing": 0.0},
         "seeds": [0, 1],

@@ -31,7 +31,8 @@ def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:
     candidate = prepared.candidates[name]
     search = [step.known_result(prepared) for step in search_of(prepared, name)]
     trials, answers, directories = {}, {}, {}
-    for step in trials_of(prepared, name):
+    steps = trials_of(prepared, name)
+    for step in steps:
         directory = step.directory(prepared)
         trials[step.seed] = step.known_result(prepared)
         directories[step.seed] = directory.relative_to(prepared.directory.path).as_posix()
@@ -52,9 +53,9 @@ def _outcome(prepared: PreparedStudy, name: str) -> CandidateOutcome:
         directories,
         _bytes(prepared, directories) if len(answers) == len(trials) else None,
         _exports(prepared, name),
-        recipe(prepared, trials_of(prepared, name)[0]),
-        seed_that_ships(prepared, trials_of(prepared, name)),
-        is_chosen(prepared, trials_of(prepared, name)),
+        recipe(prepared, steps[0]),
+        seed_that_ships(prepared, steps),
+        is_chosen(prepared, steps),
     )
 
 
