@@ -45,7 +45,7 @@ from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.learn.train import train
 from leanformer.measure.cost import forward_flops, peak_memory
 from leanformer.measure.quality import Predictions
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 from leanformer.results.schema import rows_of
 from leanformer.tasks.images import ImageClassification
 

@@ -37,7 +37,8 @@ from leanformer.learn.lessons import Lesson, answer, explained, teachable, teach
 from leanformer.learn.losses import Batch, relative_error
 from leanformer.learn.observe import Observed, Seen, frozen_copy
 from leanformer.learn.step import TrainingStep, make_accelerator
-from leanformer.model.surgery import build, parameter_count, resolve, sites
+from leanformer.model.surgery import build, resolve, sites
+from leanformer.model.weights import parameter_count
 from leanformer.tasks.translation import Translation
 
 RATE = 2e-3

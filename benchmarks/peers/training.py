@@ -42,7 +42,7 @@ from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
 from leanformer.model.plan import Plan
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 from leanformer.tasks.images import ImageClassification
 
 FORMS: dict[str, Plan] = {

@@ -42,7 +42,7 @@ from benchmarks.peers.libraries import peer, versions
 from benchmarks.speed.decoding import open_models, open_task
 from leanformer.core.errors import LeanformerError
 from leanformer.measure.translation import Translations
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 
 Ids = list[list[int]]
 """The subwords of sentences: a source's with its end mark, a translation's without."""

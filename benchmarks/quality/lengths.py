@@ -29,7 +29,8 @@ from leanformer.learn.observe import Observed, frozen_copy
 from leanformer.learn.step import make_accelerator
 from leanformer.learn.train import train
 from leanformer.model.students import reduce
-from leanformer.model.surgery import build, parameter_count, resolve, sites
+from leanformer.model.surgery import build, resolve, sites
+from leanformer.model.weights import parameter_count
 from leanformer.tasks.base import open_task
 from leanformer.tasks.translation import Translation
 

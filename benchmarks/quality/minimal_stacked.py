@@ -36,7 +36,7 @@ from leanformer.learn.batched import StackedStep, StackedTraining, advance_toget
 from leanformer.learn.losses import Batch
 from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import forward_flops, overdetermination_ratio
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 
 TENSOR_FLOAT = "float32 (products in TF32)"
 """The precision of what is trained here on a GPU."""

@@ -46,7 +46,8 @@ from leanformer.measure.attention import weights_of
 from leanformer.model.family import find_family
 from leanformer.model.stacks import real_tokens
 from leanformer.model.students import reduce
-from leanformer.model.surgery import module_at, parameter_count, sites
+from leanformer.model.surgery import module_at, sites
+from leanformer.model.weights import parameter_count
 from leanformer.tasks.base import open_task
 from leanformer.tasks.translation import Translation
 

@@ -30,7 +30,7 @@ from leanformer.measure.bench import Call, Setting, time_in_rounds
 from leanformer.measure.rounds import fewest_rounds, median, median_ratio
 from leanformer.model.baseline import fresh_model
 from leanformer.model.generate import most_tokens
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 from leanformer.runtime.engines.base import ENGINES, Classifies, EngineOptions, Generates
 from leanformer.runtime.manifest import ImageInput, Manifest, Parity, Precision, Source, TextInput
 

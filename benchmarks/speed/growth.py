@@ -36,7 +36,7 @@ from leanformer.learn.lessons import teachable, teaching_loss
 from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import forward_flops, peak_memory
 from leanformer.model.baseline import fresh_model
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 
 AXES = {
     "layers": "layers",

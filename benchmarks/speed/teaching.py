@@ -31,7 +31,8 @@ from leanformer.learn.observe import Observed, Seen, frozen_copy
 from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.measure.cost import peak_memory
 from leanformer.model.baseline import fresh_model
-from leanformer.model.surgery import build, parameter_count, resolve, sites
+from leanformer.model.surgery import build, resolve, sites
+from leanformer.model.weights import parameter_count
 
 SIZES = ("XS", "S", "M", "L")
 CONFIG = TrainConfig(clip_norm=None)

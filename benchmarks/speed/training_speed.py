@@ -42,7 +42,7 @@ from leanformer.data.images import load_images
 from leanformer.learn.losses import Batch
 from leanformer.learn.step import TrainingStep, make_accelerator, settle_precision
 from leanformer.model.baseline import fresh_model
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 
 HEADS = (1, 4)
 GOAL = 8

@@ -242,8 +242,8 @@ def sites(
     from leanformer.model.baseline import fresh_model
     from leanformer.model.family import FAMILIES
     from leanformer.model.students import load
-    from leanformer.model.surgery import parameter_count
     from leanformer.model.surgery import sites as find_sites
+    from leanformer.model.weights import parameter_count
 
     with quiet_libraries():
         found = fresh_model(model, {}) if model in FAMILIES else load(model)

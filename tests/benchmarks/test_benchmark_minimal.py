@@ -17,7 +17,7 @@ from benchmarks.quality.minimal import BENCHMARK, with_references
 from benchmarks.quality.minimal_rows import DATA, ROWS, STUDIES, Row
 from benchmarks.quality.minimal_stacked import Trained, figures_of, settings_of
 from leanformer.core.errors import LeanformerError
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 
 CPU = torch.device("cpu")
 D, LAYERS = 64, 6

@@ -31,7 +31,7 @@ from leanformer.data.images import load_images
 from leanformer.learn.step import TrainingStep, make_accelerator
 from leanformer.model.baseline import fresh_model
 from leanformer.model.plan import Plan
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 
 
 @pytest.fixture(scope="module")

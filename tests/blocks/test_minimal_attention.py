@@ -17,7 +17,8 @@ from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.minimal_attention import MinimalAttentionModule, TriangularLinear
 from leanformer.core.errors import LeanformerError
 from leanformer.model.students import reduce
-from leanformer.model.surgery import parameter_count, sites
+from leanformer.model.surgery import sites
+from leanformer.model.weights import parameter_count
 
 MakeModel = Callable[..., PreTrainedModel]
 

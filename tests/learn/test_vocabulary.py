@@ -17,7 +17,7 @@ from leanformer.config.base import DistillConfig, FinetuneConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.model.generate import translate
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 
 SIZES = {
     "d_model": 16,

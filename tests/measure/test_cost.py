@@ -27,7 +27,7 @@ from leanformer.measure.cost import (
     parameters_by_kind,
     peak_memory,
 )
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 
 CPU = torch.device("cpu")
 MakeModel = Callable[..., PreTrainedModel]

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification, BertConfig, BertModel,
 
 import leanformer as lf
 from leanformer.measure.cost import forward_flops
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 
 MakeModel = Callable[..., PreTrainedModel]
 

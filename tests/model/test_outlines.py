@@ -22,8 +22,8 @@ from leanformer.model.baseline import (
 )
 from leanformer.model.sizes import outline
 from leanformer.model.students import outline_of_student, reduce
-from leanformer.model.surgery import parameter_count, sites
-from leanformer.model.weights import same_weights_other_modules
+from leanformer.model.surgery import sites
+from leanformer.model.weights import parameter_count, same_weights_other_modules
 
 MakeModel = Callable[..., PreTrainedModel]
 IMAGES: list[dict[str, Any]] = [

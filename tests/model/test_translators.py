@@ -24,7 +24,8 @@ from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.model import hf, layers
 from leanformer.model.students import length_limits
-from leanformer.model.surgery import module_at, parameter_count
+from leanformer.model.surgery import module_at
+from leanformer.model.weights import parameter_count
 
 MakeModel = Callable[..., PreTrainedModel]
 Plan = dict[str, Any]

@@ -14,7 +14,7 @@ from leanformer.core.events import Reporter
 from leanformer.measure.cost import forward_flops
 from leanformer.model import baseline
 from leanformer.model.students import reduce
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.store import RunDirectory
 

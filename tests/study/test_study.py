@@ -37,7 +37,7 @@ from leanformer.data.images import load_images
 from leanformer.learn.step import TrainingStep
 from leanformer.learn.train import Trained, train
 from leanformer.measure.quality import predict
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 from leanformer.report.summary import decision_lines, results_table
 from leanformer.results.reader import read_results
 from leanformer.study import costing, training

@@ -36,7 +36,7 @@ from leanformer.data.text_sources import load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.measure.translation import Translations
 from leanformer.model.generate import translate
-from leanformer.model.surgery import parameter_count
+from leanformer.model.weights import parameter_count
 from leanformer.study import teaching
 from leanformer.study.executors import InThisProcess
 from leanformer.study.graph import run_steps

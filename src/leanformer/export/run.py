@@ -27,8 +27,7 @@ from leanformer.measure.inputs import image_input
 from leanformer.model.directory import hash_of_weights
 from leanformer.model.family import STUDENT_PREFIX, find_family
 from leanformer.model.generate import most_tokens
-from leanformer.model.surgery import parameter_count
-from leanformer.model.weights import HALF, in_float32
+from leanformer.model.weights import HALF, in_float32, parameter_count
 from leanformer.runtime.engines.base import ENGINES, Classifies, EngineOptions, Generates
 from leanformer.runtime.manifest import (
     CARD,

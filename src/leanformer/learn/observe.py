@@ -89,14 +89,18 @@ class Observed:
                 if module is None:
                     raise LeanformerError(f"the teacher has nothing to teach at {name}: the site is empty")
                 self._watch(module, name, target if target == "output" else None)
-                if target == "neurons":
-                    self._watch_inputs(module.fc2, name, target)
-                if target == "heads":
-                    if not isinstance(module, family.attention_class):
-                        raise LeanformerError(
-                            f"the teacher has no attention of its own at {name}, and so no heads to learn from"
-                        )
-                    self._watch_inputs(family.output_projection(module), name, target)
+                if target == "output":
+                    continue
+                if target == "heads" and not family.is_own_attention(module):
+                    raise LeanformerError(
+                        f"the teacher has no attention of its own at {name}, and so no heads to learn from"
+                    )
+                projection = family.output_projection(module) if target == "heads" else family.output_of_mlp(module)
+                if projection is None:
+                    raise LeanformerError(
+                        f"the teacher's {target} at {name} cannot be seen: the map that they go through was not found"
+                    )
+                self._watch_inputs(projection, name, target)
             self._hooks = self._hooks.pop_all()
         return self
 
@@ -131,7 +135,7 @@ class Observed:
             LeanformerError: The forward pass does not go through a site, or a translator's batch has no
                 ``decoder_input_ids``.
         """
-        has_decoder = "decoder" in find_family(self.teacher).stacks(self.teacher)
+        has_decoder = bool(self.teacher.config.is_encoder_decoder)
         if has_decoder and "decoder_input_ids" not in batch:
             raise LeanformerError(
                 "a batch has no decoder_input_ids, the tokens that the decoder reads; transformers' "

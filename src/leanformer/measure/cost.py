@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 
 from leanformer.core.torch_internals import allocations, silence_profiler
 from leanformer.measure.rounds import in_turn, quick_collections
-from leanformer.model.surgery import parameter_count, sites
+from leanformer.model.surgery import sites
+from leanformer.model.weights import parameter_count
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)

@@ -27,7 +27,7 @@ def image_input(source: str, model: PreTrainedModel) -> ImageInput:
             says something that cannot be followed.
     """
     family = find_family(model)
-    if not family.has_pooling:
+    if family.writes:
         raise LeanformerError(f"{source}: a model for {family.task}, not a classifier of images")
     config = model.config
     sides = config.image_size

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
@@ -25,7 +26,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.paths import as_path, other_kind
-from leanformer.model.family import FAMILIES, STUDENT_PREFIX, Family
+from leanformer.model.family import FAMILIES, STUDENT_PREFIX, Family, family_of
 from leanformer.model.hf import ATTENTION_KEYS, computed_tensors
 from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
 
@@ -136,14 +137,11 @@ def read_architecture(directory: Path) -> Architecture:
     """
     settings = read_json(directory / "config.json")
     model_type = settings.get("model_type")
-    family = FAMILIES.get(model_type.removeprefix(STUDENT_PREFIX)) if isinstance(model_type, str) else None
     if model_type == "timm_wrapper" or (model_type is None and "architecture" in settings):
         raise LeanformerError(
             f"a timm model ({settings.get('architecture', 'of no named architecture')}), which leanformer does not "
             "read; take a ViT or DeiT in the form of transformers, such as google/vit-base-patch16-224"
         )
-    if family is None:
-        raise LeanformerError(f"model type {model_type!r} is not supported; families: {', '.join(FAMILIES)}")
     if settings.get("architectures") == ["DeiTForImageClassificationWithTeacher"]:
         raise LeanformerError(
             "a distilled DeiT with two classifiers (DeiTForImageClassificationWithTeacher), which leanformer does not "
@@ -155,6 +153,7 @@ def read_architecture(directory: Path) -> Architecture:
             raise LeanformerError(f"config.json: {key}: {problem}")
     _check_attention(settings)
     check_settings(settings, "config.json")
+    family = _family_of(settings)
     student = model_type != family.name
     if student:
         _check_plan(settings.get("plan"))
@@ -171,6 +170,35 @@ def read_architecture(directory: Path) -> Architecture:
     except Exception as error:  # of many types: every key may have any value
         raise LeanformerError(f"config.json: {one_line(error)}") from error
     return Architecture(family, config, model_class)
+
+
+def _family_of(settings: Mapping[str, Any]) -> Family:
+    """The family of the model that a configuration describes.
+
+    Raises:
+        LeanformerError: It names no architecture of transformers.
+    """
+    model_type, names = settings.get("model_type"), settings.get("architectures")
+    if not isinstance(model_type, str):
+        raise LeanformerError(f"config.json: model_type is {model_type!r}; it must name an architecture of transformers")
+    own = FAMILIES.get(model_type.removeprefix(STUDENT_PREFIX))
+    if own is not None:
+        return own
+    if not (isinstance(names, list) and len(names) == 1 and isinstance(names[0], str)):
+        raise LeanformerError(
+            f"config.json: architectures is {str(names)[:60]}; it must name the class of the model, as save_pretrained "
+            "writes it"
+        )
+    student = model_type.startswith(STUDENT_PREFIX)
+    model_class = getattr(transformers, names[0].removeprefix("Lean") if student else names[0], None)
+    if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
+        raise LeanformerError(f"model type {model_type!r} with the class {names[0][:60]} is not one of transformers")
+    family = family_of(model_class)
+    if family.name != model_type.removeprefix(STUDENT_PREFIX):
+        raise LeanformerError(
+            f"config.json: model_type {model_type!r} and the class {names[0][:60]} do not belong together"
+        )
+    return family
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,24 +1,48 @@
-"""What a family knows of an architecture: where its sites are, how its layers are opened, what its students are."""
+"""What a family knows of an architecture: where its sites are, how they are opened, what its students are."""
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from leanformer.blocks.kit.base import AttentionWeights, MlpWeights, set_linear
+from leanformer.blocks.kit.base import AttentionWeights, MlpWeights
+from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
-from leanformer.model.layers import OpenLayer
 
 STUDENT_PREFIX = "leanformer_"
 """The ``model_type`` of a family's students is this prefix and the family's name."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A place of a model: what stands there, and what a ``Site`` says of the place.
+
+    Args:
+        name: The site's name.
+        kind: Its kind.
+        present: Whether anything stands there.
+        parameters: Numbers stored there, without ``norm_parameters``.
+        norm_parameters: Numbers of the norm that goes with it.
+        d_model: Width of the hidden states, channels.
+        heads: Attention heads at this place.
+        causal: Whether a token reads no later ones there.
+    """
+
+    name: str
+    kind: SiteKind
+    present: bool
+    parameters: int
+    norm_parameters: int
+    d_model: int
+    heads: int
+    causal: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +53,6 @@ class Family:
         name: The configuration's ``model_type``.
         config_class: Its configuration.
         model_class: Its model for the family's task.
-        attention_class: Its attention module.
-        encoder_layer_class: The open layer that replaces a layer of the encoder.
         student_config_class: The configuration of its students, which carries their plan.
         student_model_class: The model of its students.
         special_tokens: Tokens before an image's patches (class, distillation); 0 in texts.
@@ -44,16 +66,11 @@ class Family:
         has_pooling: Whether a classifier reads the last layer's tokens at a site of its own.
         shape_keys: The configuration keys that say how large a model is; each is 1 or more.
         without_effect: Configuration key -> why it would do nothing in a fresh model; besides those of every family.
-        projections: The attributes of the attention module that project queries, keys, values and output.
-        heads_attribute: Its attribute that says how many heads it has.
-        activation_key: The configuration key of the MLPs' activation.
     """
 
     name: str
     config_class: type[PreTrainedConfig]
     model_class: type[PreTrainedModel]
-    attention_class: type[nn.Module]
-    encoder_layer_class: type[OpenLayer]
     student_config_class: type[PreTrainedConfig]
     student_model_class: type[PreTrainedModel]
     special_tokens: int = 0
@@ -65,16 +82,18 @@ class Family:
     has_pooling: ClassVar[bool] = False
     shape_keys: ClassVar[tuple[str, ...]]
     without_effect: ClassVar[Mapping[str, str]]
-    projections: ClassVar[tuple[str, str, str, str]]
-    heads_attribute: ClassVar[str]
-    activation_key: ClassVar[str]
 
-    def stacks(self, model: PreTrainedModel) -> dict[str, nn.ModuleList]:
-        """``encoder`` (and ``decoder``) -> its layers."""
-        raise NotImplementedError
+    @property
+    def writes(self) -> bool:
+        """Whether such models write text, token by token."""
+        return self.task != "image-classification"
 
-    def heads(self, config: Any, stack: str) -> int:
-        """Attention heads in a stack's layers."""
+    def parts(self, model: PreTrainedModel) -> Iterator[Part]:
+        """The places of a model that a plan can name, in the model's order, but for the pooling.
+
+        Args:
+            model: The model, opened or not; it is not changed.
+        """
         raise NotImplementedError
 
     def check_config(self, config: Any, where: str) -> None:
@@ -105,89 +124,78 @@ class Family:
         """Removes class and distillation tokens, and their positions, from the embeddings. Changes the model."""
         raise NotImplementedError
 
-    def open_layer(self, layer: Any, stack: str, index: int) -> OpenLayer:
-        """The layer as an open one that holds the same modules; an open layer is returned unchanged."""
+    def open(self, model: PreTrainedModel) -> None:
+        """Makes every place of a model one module that can be exchanged. Changes the model; a second call does not."""
         raise NotImplementedError
 
-    def open(self, model: PreTrainedModel) -> None:
-        """Opens all layers of a model, and what else has to be opened. Changes the model; a second call does not."""
-        for stack, layers in self.stacks(model).items():
-            for index, layer in enumerate(layers):
-                layers[index] = self.open_layer(layer, stack, index)
+    def module_at(self, model: PreTrainedModel, name: str) -> nn.Module | None:
+        """The module at a site of an opened model: block, sublayer or layer; None if the site is empty."""
+        raise NotImplementedError
+
+    def put(self, model: PreTrainedModel, name: str, module: nn.Module | None) -> None:
+        """Puts a module at a site of an opened model, or empties it."""
+        raise NotImplementedError
+
+    def without_layers(self, model: PreTrainedModel, names: Iterable[str]) -> AbstractContextManager[None]:
+        """Takes layers out of an opened model, and puts them back at the end of the context.
+
+        Args:
+            model: The model.
+            names: The layers' sites, such as ``decoder.1.layer``.
+        """
+        raise NotImplementedError
+
+    def is_own_attention(self, module: nn.Module | None) -> bool:
+        """Whether a module at a site is the architecture's own attention."""
+        raise NotImplementedError
 
     def attention_weights(self, module: nn.Module | None) -> AttentionWeights | None:
-        """The weights of this family's own attention in the common layout; None for any other module."""
-        if not isinstance(module, self.attention_class):
-            return None
-        attention: Any = module
-        query, key, value, output = (getattr(attention, name) for name in self.projections)
+        """The weights of the architecture's own attention in the common layout.
 
-        def weight(projection: nn.Linear) -> torch.Tensor:
-            return projection.weight.detach().T
+        None for any other module, and for an attention that does more than the layout says, such as rotate its queries.
+        """
+        raise NotImplementedError
 
-        def bias(projection: nn.Linear) -> torch.Tensor | None:
-            return None if projection.bias is None else projection.bias.detach()
-
-        return AttentionWeights(
-            query=weight(query),
-            key=weight(key),
-            value=weight(value),
-            output=weight(output),
-            query_bias=bias(query),
-            key_bias=bias(key),
-            value_bias=bias(value),
-            output_bias=bias(output),
-            num_heads=int(getattr(attention, self.heads_attribute)),
-            scaling=attention.scaling,
-            dropout=self._attention_dropout(attention),
-        )
-
-    def output_projection(self, module: Any) -> nn.Module:
-        """The output projection of the family's own attention, which its heads, side by side, go through."""
-        projection: nn.Module = getattr(module, self.projections[3])
-        return projection
+    def output_projection(self, module: Any) -> nn.Module | None:
+        """The map of the architecture's own attention that its heads, side by side, go through; None: not known."""
+        raise NotImplementedError
 
     def with_heads(self, attention: Any, heads: AttentionWeights) -> nn.Module:
-        """The family's own attention with some of its heads: smaller projections, heads as wide as before.
+        """The architecture's own attention with some of its heads: smaller projections, heads as wide as before.
 
         Args:
             attention: The present attention, which is not changed. The new one has its settings and its configuration.
             heads: The weights of the heads that stay.
         """
-        # The configuration is not copied: it says, also later, by which implementation all layers attend.
-        narrow = copy.deepcopy(attention, {id(attention.config): attention.config})
-        weights = (heads.query, heads.key, heads.value, heads.output)
-        biases = (heads.query_bias, heads.key_bias, heads.value_bias, heads.output_bias)
-        for name, weight, bias in zip(self.projections, weights, biases, strict=True):
-            channels_in, channels_out = weight.shape
-            projection = nn.Linear(channels_in, channels_out, bias is not None, weight.device, weight.dtype)
-            set_linear(projection, weight, bias)
-            setattr(narrow, name, projection)
-        setattr(narrow, self.heads_attribute, heads.num_heads)
-        return narrow
+        raise NotImplementedError
 
-    def mlp_weights(self, mlp: Any, config: Any) -> MlpWeights:
-        """The weights of an MLP, the family's own or a block's, in the common layout.
+    def mlp_weights(self, mlp: Any, config: Any) -> MlpWeights | None:
+        """The weights of an MLP, the architecture's own or a block's, in the common layout.
+
+        None where it is of another form, such as one with gates.
 
         Args:
-            mlp: The MLP, whose linear maps are ``fc1`` and ``fc2``; a block's has the attribute ``activation_name``.
+            mlp: The MLP.
             config: The model's configuration.
         """
-        return MlpWeights(
-            inner=mlp.fc1.weight.detach().T,
-            output=mlp.fc2.weight.detach().T,
-            inner_bias=mlp.fc1.bias.detach(),
-            output_bias=mlp.fc2.bias.detach(),
-            activation=getattr(mlp, "activation_name", None) or getattr(config, self.activation_key),
-        )
+        raise NotImplementedError
 
-    def _attention_dropout(self, attention: Any) -> float:
-        """Probability with which an attention weight is dropped in training."""
+    def output_of_mlp(self, mlp: Any) -> nn.Module | None:
+        """The map of an MLP that its neurons go through; None: not known."""
         raise NotImplementedError
 
 
 FAMILIES: Registry[Family] = Registry("leanformer.model.families", order=("vit", "deit", "marian", "bart"))
 """Name -> family, in the order in which messages list them."""
+
+
+_OTHERS: list[Callable[[type[PreTrainedModel]], Family]] = []
+"""What makes the family of a class of models that none of these is made for; a module of the package adds it."""
+
+
+def register_others(make: Callable[[type[PreTrainedModel]], Family]) -> None:
+    """Makes known what finds the family of any other architecture."""
+    _OTHERS[:] = [make]
 
 
 def register(family: Family) -> None:
@@ -211,18 +219,24 @@ def find_family(model: PreTrainedModel, argument: str = "model") -> Family:
             hint = "; load it first: lf.load(...)"
         elif isinstance(model, PreTrainedConfig):
             hint = "; make a model of the configuration first"
-        raise LeanformerError(
-            f"{argument}: leanformer reduces Hugging Face models, not {type(model).__name__}{hint}; families: "
-            f"{', '.join(FAMILIES)}"
-        )
-    model_type = str(model.config.model_type).removeprefix(STUDENT_PREFIX)
-    family = FAMILIES.get(model_type)
-    if family is None:
-        raise LeanformerError(
-            f"{argument}: model type {model_type!r} is not supported; families: {', '.join(FAMILIES)}"
-        )
-    if not isinstance(model, family.model_class):
-        raise LeanformerError(
-            f"{argument}: a {type(model).__name__} is not {family.described}; load it as {family.model_class.__name__}"
-        )
-    return family
+        raise LeanformerError(f"{argument}: leanformer reduces Hugging Face models, not {type(model).__name__}{hint}")
+    return family_of(type(model), argument)
+
+
+def family_of(model_class: type[PreTrainedModel], argument: str = "model") -> Family:
+    """The family of a class of models of transformers, or of students.
+
+    Args:
+        model_class: The class.
+        argument: The caller's name for what is of that class, for messages.
+
+    Raises:
+        LeanformerError: Its architecture cannot be reduced.
+    """
+    own = next((family for family in FAMILIES.values() if issubclass(model_class, family.model_class)), None)
+    if own is not None:
+        return own
+    try:
+        return _OTHERS[0](model_class)
+    except LeanformerError as error:
+        raise LeanformerError(f"{argument}: {error}") from None

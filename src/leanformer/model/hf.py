@@ -42,6 +42,30 @@ def decoder_records(layer: type[nn.Module], attention: type[nn.Module]) -> dict[
     }
 
 
+def recorded_attentions(model: PreTrainedModel) -> set[str]:
+    """The paths of the modules whose attention weights transformers records.
+
+    Relies on ``_can_record_outputs`` of a model and of the models in it, which maps ``attentions`` and
+    ``cross_attentions`` to a class, an ``OutputRecorder``, or a list of these; see ``decoder_records``.
+    """
+    found = set()
+    for prefix, part in model.named_modules():
+        table = getattr(part, "_can_record_outputs", None) if isinstance(part, PreTrainedModel) else None
+        for key in ("attentions", "cross_attentions"):
+            entries = (table or {}).get(key)
+            for entry in entries if isinstance(entries, list | tuple) else [entries]:
+                recorder = entry if isinstance(entry, OutputRecorder) else OutputRecorder(entry)
+                for name, module in part.named_modules():
+                    inside = recorder.layer_name is None or recorder.layer_name in f".{name}"
+                    if recorder.target_class is None:
+                        alike = recorder.class_name is not None and name.endswith(recorder.class_name)
+                    else:
+                        alike = isinstance(module, recorder.target_class)
+                    if alike and inside:
+                        found.add(f"{prefix}.{name}" if prefix else name)
+    return found
+
+
 def change_class(module: PreTrainedModel, to: type[PreTrainedModel]) -> None:
     """Gives a part of a model, such as its encoder, the methods of a subclass. Its modules stay.
 

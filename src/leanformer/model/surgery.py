@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -12,17 +12,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.activity import Activity
-from leanformer.blocks.kit.base import AttentionWeights, Block, BlockModule, MlpWeights, check_arguments, find_block
+from leanformer.blocks.kit.base import AttentionWeights, Block, MlpWeights, check_arguments, find_block
 from leanformer.blocks.kit.site import Site, SiteKind
 from leanformer.blocks.kit.some_heads import replace_heads
 from leanformer.core.errors import LeanformerError
 from leanformer.core.memory import memory_named
 from leanformer.model.family import Family, find_family
-from leanformer.model.hf import computed_tensors
-from leanformer.model.layers import OpenLayer, Slot, Sublayer
 from leanformer.model.plan import TARGET_VOCABULARY, Choice, Plan, match
 from leanformer.model.vocabulary import check_kept, composed, resolve_vocabulary, trim_decoder
-from leanformer.model.weights import device_and_dtype
+from leanformer.model.weights import device_and_dtype, parameter_count
 
 ResolvedPlan = dict[str, dict[str, Any]]
 """Site name -> {"block": name, every argument}: what was changed at a model, complete enough to rebuild it.
@@ -38,77 +36,40 @@ _KEPT: dict[SiteKind, str] = {
     "layer": "layer",
     "pooling": "class_token",
 }
-_SUBLAYER_KINDS: dict[SiteKind, SiteKind] = {
-    "self_attention": "self_attention_sublayer",
-    "cross_attention": "cross_attention_sublayer",
-}
-
-
-def parameter_count(module: nn.Module | None) -> int:
-    """Stored numbers of a module; 0 for None. Those that a model recomputes and never saves are not counted."""
-    if module is None:
-        return 0
-    computed = computed_tensors(module)
-    return sum(parameter.numel() for name, parameter in module.named_parameters() if name not in computed)
 
 
 def sites(model: PreTrainedModel) -> list[Site]:
     """The places in a model that a plan can name, in the model's order.
 
     Args:
-        model: A Hugging Face model of a supported family (ViT, DeiT, Marian, BART), or a student. It is not changed.
+        model: A Hugging Face model, or a student. It is not changed.
 
     Raises:
-        LeanformerError: The model is of no supported family.
+        LeanformerError: Nothing in the model can be replaced.
     """
     family = find_family(model)
     plan: ResolvedPlan = getattr(model.config, "plan", None) or {}
-    found: list[Site] = []
-    for stack, layers in family.stacks(model).items():
-        causal = stack == "decoder"
-
-        def add(
-            name: str,
-            kind: SiteKind,
-            present: bool,
-            parameters: int,
-            norm_parameters: int = 0,
-            stack: str = stack,
-            causal: bool = causal,
-        ) -> None:
-            reads_source = kind.startswith("cross_attention") or (causal and kind == "layer")
-            found.append(
-                Site(
-                    name,
-                    kind,
-                    plan.get(name, {}).get("block", _KEPT[kind]) if present else "none",
-                    model.config.hidden_size,
-                    family.heads(model.config, stack),
-                    parameters,
-                    norm_parameters,
-                    causal=causal,
-                    reads_source=reads_source,
-                    max_positions=family.max_positions(model.config),
-                    grid=family.grid(model),
-                    special_tokens=family.special_tokens_left(model),
-                )
-            )
-
-        for number, hf_layer in enumerate(layers):
-            prefix = f"{stack}.{number}"
-            layer = family.open_layer(hf_layer, stack, number)
-            for kind, slot in layer.slots().items():
-                inner = isinstance(slot, Sublayer)
-                block, norm = (slot.block, slot.norm) if isinstance(slot, Sublayer) else (None, None)
-                add(f"{prefix}.{kind}", kind, inner, parameter_count(block), parameter_count(norm))
-                if kind in _SUBLAYER_KINDS:
-                    wide = _SUBLAYER_KINDS[kind]
-                    add(f"{prefix}.{wide}", wide, slot is not None, parameter_count(slot))
-            add(f"{prefix}.layer", "layer", layer.present, parameter_count(layer))
+    found = [
+        Site(
+            part.name,
+            part.kind,
+            plan.get(part.name, {}).get("block", _KEPT[part.kind]) if part.present else "none",
+            part.d_model,
+            part.heads,
+            part.parameters,
+            part.norm_parameters,
+            causal=part.causal,
+            reads_source=part.kind.startswith("cross_attention") or (part.causal and part.kind == "layer"),
+            max_positions=family.max_positions(model.config),
+            grid=family.grid(model),
+            special_tokens=family.special_tokens_left(model),
+        )
+        for part in family.parts(model)
+    ]
     if family.has_pooling:
         pooling = getattr(model, "pooling", None)
         block = plan.get("pooling", {}).get("block", _KEPT["pooling"])
-        heads = family.heads(model.config, "encoder")
+        heads = model.config.num_attention_heads
         found.append(Site("pooling", "pooling", block, model.config.hidden_size, heads, parameter_count(pooling)))
     return found
 
@@ -271,11 +232,7 @@ def module_at(model: PreTrainedModel, name: str) -> nn.Module | None:
     if name == "pooling":
         pooling: nn.Module = model.pooling
         return pooling
-    layer, kind = _layer(model, name)
-    if kind == "layer":
-        return layer if layer.block is None else layer.block
-    slot = layer.slots()[kind.removesuffix("_sublayer")]  # type: ignore[index]
-    return slot.block if isinstance(slot, Sublayer) and not kind.endswith("_sublayer") else slot
+    return find_family(model).module_at(model, name)
 
 
 def put(model: PreTrainedModel, site: Site, module: nn.Module | None) -> None:
@@ -285,45 +242,17 @@ def put(model: PreTrainedModel, site: Site, module: nn.Module | None) -> None:
         if module is not None and not module.needs_class_token:
             find_family(model).drop_special_tokens(model)
         return
-    layer, kind = _layer(model, site.name)
-    place = kind.removesuffix("_sublayer")
-    if kind == "layer":
-        assert module is None or isinstance(module, BlockModule)
-        layer.replace(module)
-    elif module is None or kind != place:
-        setattr(layer, place, module)
-    else:
-        slot: Slot = getattr(layer, place)
-        assert isinstance(slot, Sublayer)
-        slot.block = module
+    find_family(model).put(model, site.name, module)
 
 
-@contextmanager
-def without_layers(model: PreTrainedModel, names: Iterable[str]) -> Iterator[None]:
+def without_layers(model: PreTrainedModel, names: Iterable[str]) -> AbstractContextManager[None]:
     """Takes layers out of a model with open layers, and puts them back at the end of the context.
 
     Args:
         model: The model.
         names: The layers' sites, such as ``decoder.1.layer``.
     """
-    held = [(layer, layer.block, layer.slots()) for layer in (_layer(model, name)[0] for name in names)]
-    for layer, _, _ in held:
-        layer.replace(None)
-    try:
-        yield
-    finally:
-        for layer, block, slots in held:
-            layer.block = block
-            for kind, slot in slots.items():
-                setattr(layer, kind, slot)
-
-
-def _layer(model: PreTrainedModel, name: str) -> tuple[OpenLayer, str]:
-    """The open layer of a site, and the site's kind."""
-    stack, number, kind = name.split(".")
-    layer = find_family(model).stacks(model)[stack][int(number)]
-    assert isinstance(layer, OpenLayer)
-    return layer, kind
+    return find_family(model).without_layers(model, names)
 
 
 def _teacher(
@@ -337,14 +266,13 @@ def _teacher(
         site: The site.
         activity: What its heads or neurons do on data.
     """
-    if site.kind not in _SUBLAYER_KINDS and site.kind != "mlp":
+    if site.kind not in ("self_attention", "cross_attention", "mlp"):
         return None
-    stack, number, kind = site.name.split(".")
-    slot = family.open_layer(family.stacks(model)[stack][int(number)], stack, int(number)).slots()[kind]  # type: ignore[index]
-    if not isinstance(slot, Sublayer):
+    module = family.module_at(model, site.name)
+    if module is None:
         return None
     weights: AttentionWeights | MlpWeights | None
-    weights = family.mlp_weights(slot.block, model.config) if kind == "mlp" else family.attention_weights(slot.block)
+    weights = family.mlp_weights(module, model.config) if site.kind == "mlp" else family.attention_weights(module)
     return None if weights is None else replace(weights, activity=activity)
 
 

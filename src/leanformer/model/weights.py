@@ -5,12 +5,22 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
+from leanformer.model.hf import computed_tensors
 
 HALF = (torch.float16, torch.bfloat16)
 """Precisions that weights may be kept in, but are not trained in: rounding would lose most of what is learned."""
+
+
+def parameter_count(module: nn.Module | None) -> int:
+    """Stored numbers of a module; 0 for None. Those that a model recomputes and never saves are not counted."""
+    if module is None:
+        return 0
+    computed = computed_tensors(module)
+    return sum(parameter.numel() for name, parameter in module.named_parameters() if name not in computed)
 
 
 def device_and_dtype(model: PreTrainedModel) -> tuple[torch.device, torch.dtype]:

@@ -25,8 +25,9 @@ from leanformer.measure.cost import forward_flops, parameters_by_kind
 from leanformer.model.family import FAMILIES
 from leanformer.model.plan import TARGET_VOCABULARY, Plan, match
 from leanformer.model.students import outline_of_student
-from leanformer.model.surgery import ResolvedPlan, module_at, parameter_count, resolve, sites
+from leanformer.model.surgery import ResolvedPlan, module_at, resolve, sites
 from leanformer.model.vocabulary import KEPT_SUBWORDS, target_parameters, target_vocabulary
+from leanformer.model.weights import parameter_count
 from leanformer.study.given_times import GivenTimes
 from leanformer.study.ledger import Ledger
 from leanformer.study.store import RunDirectory

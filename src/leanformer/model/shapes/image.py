@@ -13,10 +13,10 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from leanformer.blocks.pooling import ClassTokenPooling
 from leanformer.core.errors import LeanformerError
-from leanformer.model.family import Family
 from leanformer.model.hf import asks_for_more
 from leanformer.model.layers import OpenLayer, Sublayer
 from leanformer.model.patches import PatchProjection, PatchTokens
+from leanformer.model.shapes.open import OpenFamily
 from leanformer.model.shapes.student import Student
 from leanformer.model.sizes import check_heads
 from leanformer.model.stacks import real_tokens
@@ -25,7 +25,7 @@ _NO_POOLER = "an image classifier has no pooler"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFamily(Family):
+class ImageFamily(OpenFamily):
     """A pre-norm image classifier: embeddings, layers, norm, classifier."""
 
     task: ClassVar[str] = "image-classification"

@@ -13,9 +13,9 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from leanformer.core.errors import LeanformerError
-from leanformer.model.family import Family
 from leanformer.model.hf import change_class
 from leanformer.model.layers import OpenDecoderLayer, OpenLayer, OpenMlp, Sublayer
+from leanformer.model.shapes.open import OpenFamily
 from leanformer.model.shapes.student import Student
 from leanformer.model.sizes import check_heads, shown
 
@@ -23,7 +23,7 @@ _NO_CLASSES = "a translator has no classes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seq2SeqFamily(Family):
+class Seq2SeqFamily(OpenFamily):
     """A post-norm encoder and decoder.
 
     Args:

@@ -1,0 +1,311 @@
+"""Any other architecture of transformers: its attentions and MLPs are found, not known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, cast
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from leanformer.blocks.kit.base import AttentionWeights, BlockModule, MlpWeights
+from leanformer.blocks.kit.site import SiteKind
+from leanformer.core.errors import LeanformerError
+from leanformer.model.attached import Attached, AttachedLayer, AttachedMlp, Masks, OpenedCore, OpenedPair
+from leanformer.model.family import STUDENT_PREFIX, Family, Part, register_others
+from leanformer.model.finding import facts
+from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find
+from leanformer.model.finding.forms import form_of
+from leanformer.model.finding.maps import attention_weights, mlp_weights, output_map, with_heads
+from leanformer.model.shapes.student import Student
+from leanformer.model.weights import parameter_count
+
+_PLACES = "leanformer_places"
+"""The attribute of an opened model that holds what was found in it: replaced parts cannot be found again."""
+
+
+@dataclass
+class Places:
+    """What was found in an opened model.
+
+    Args:
+        stacks: Its stacks.
+        masks: Stack -> where padding is in what it reads.
+        teachers: Path -> the number of attention heads that stood there.
+    """
+
+    stacks: dict[str, FoundStack]
+    masks: dict[str, Masks] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundFamily(Family):
+    """An architecture whose attentions and MLPs are found (``finding``)."""
+
+    def parts(self, model: PreTrainedModel) -> Iterator[Part]:
+        stacks = self._stacks(model)
+        for stack_name, stack in stacks.items():
+            for number, layer in enumerate(stack.layers):
+                prefix = f"{stack_name}.{number}"
+                there = not isinstance(model.get_submodule(layer.path), AttachedLayer)
+                for kind, place in layer.places.items():
+                    module = model.get_submodule(place.path) if there else None
+                    present = there and not _is_empty(module)
+                    parameters = sum(parameter_count(part) for part in _modules_of(model, place)) if present else 0
+                    width, heads = _width_and_heads(model, stack, place)
+                    yield Part(f"{prefix}.{kind}", kind, present, parameters, 0, width, heads, stack.causal)
+                if layer.form is not None:
+                    whole = parameter_count(model.get_submodule(layer.path))
+                    width, heads = _width_and_heads(model, stack, next(iter(layer.places.values())))
+                    yield Part(f"{prefix}.layer", "layer", there, whole, 0, width, heads, stack.causal)
+
+    def max_positions(self, config: Any) -> int | None:
+        most = getattr(config, "max_position_embeddings", None)
+        return most if isinstance(most, int) else None
+
+    def grid(self, model: PreTrainedModel) -> tuple[int, int] | None:
+        size, patch = (getattr(model.config, key, None) for key in ("image_size", "patch_size"))
+        if size is None or patch is None:
+            return None
+        sides = [one if isinstance(one, list | tuple) else (one, one) for one in (size, patch)]
+        return sides[0][0] // sides[1][0], sides[0][1] // sides[1][1]
+
+    def special_tokens_left(self, model: PreTrainedModel) -> int:
+        return sum(
+            parameter.shape[1]
+            for name, parameter in model.named_parameters()
+            if name.rpartition(".")[2] in facts.PREFIX_TOKENS and parameter.dim() == 3
+        )
+
+    def check_config(self, config: Any, where: str) -> None:
+        """Nothing beyond what transformers checks; see ``Family``."""
+
+    def open(self, model: PreTrainedModel) -> None:
+        if hasattr(model, _PLACES):
+            return
+        places = Places(find(model))
+        setattr(model, _PLACES, places)
+        for name, stack in places.stacks.items():
+            body = model.get_submodule(stack.body)
+            masks = places.masks[name] = Masks(form_of(type(body)))
+            body.register_forward_pre_hook(masks.note, with_kwargs=True)
+            for layer in stack.layers:
+                for place in layer.places.values():
+                    _open(model, place)
+
+    def module_at(self, model: PreTrainedModel, name: str) -> nn.Module | None:
+        _, layer, place, _ = self._place(model, name)
+        module = model.get_submodule(layer.path)
+        if isinstance(module, AttachedLayer):
+            return None
+        if place is not None:
+            module = model.get_submodule(place.path)
+        if isinstance(module, Attached | AttachedMlp):
+            return module.block
+        return module
+
+    def put(self, model: PreTrainedModel, name: str, module: nn.Module | None) -> None:
+        stack_name, layer, place, number = self._place(model, name)
+        stack = self._stacks(model)[stack_name]
+        if place is None:
+            self._take_out(model, stack, layer, number, module, name)
+            return
+        if not isinstance(module, BlockModule | None) and place.kind != "mlp":  # its own, with fewer heads
+            model.set_submodule(place.path, module)
+            return
+        there = model.get_submodule(place.path)
+        _hand_on_bias(model, stack, place, number)
+        if place.kind == "mlp":
+            form = form_of(type(model.get_submodule(place.path))) if place.contract == "pair" else place.form
+            model.set_submodule(place.path, AttachedMlp(module, form))
+            return
+        norm = None if place.norm is None else model.get_submodule(place.norm)
+        masks = getattr(model, _PLACES).masks[stack_name]
+        crosses = place.kind == "cross_attention"
+        replaced = there.core if isinstance(there, OpenedCore) else there
+        attached = Attached(cast(BlockModule | None, module), replaced, place.form, masks, number, crosses, norm)
+        model.set_submodule(place.path, attached)
+
+    def _take_out(
+        self,
+        model: PreTrainedModel,
+        stack: FoundStack,
+        layer: FoundLayer,
+        number: int,
+        module: nn.Module | None,
+        name: str,
+    ) -> None:
+        if module is not None:
+            raise LeanformerError(
+                f"{name}: a layer of this architecture can be taken out (none), but no block can stand for the whole "
+                "of it; name its parts"
+            )
+        assert layer.form is not None  # else it is no site
+        for place in layer.places.values():
+            _hand_on_bias(model, stack, place, number)
+        there = model.get_submodule(layer.path)
+        model.set_submodule(layer.path, AttachedLayer(there, layer.form, number))
+
+    @contextmanager
+    def without_layers(self, model: PreTrainedModel, names: Iterable[str]) -> Iterator[None]:
+        layers = [self._place(model, name)[1].path for name in names]
+        held = {path: model.get_submodule(path) for path in layers}
+        for name in names:
+            self.put(model, name, None)
+        try:
+            yield
+        finally:
+            for path, layer in held.items():
+                model.set_submodule(path, layer)
+
+    def is_own_attention(self, module: nn.Module | None) -> bool:
+        return module is not None and not isinstance(module, BlockModule)
+
+    def attention_weights(self, module: nn.Module | None) -> AttentionWeights | None:
+        return None if module is None or isinstance(module, BlockModule) else attention_weights(module)
+
+    def output_projection(self, module: Any) -> nn.Module | None:
+        return output_map(module)
+
+    def with_heads(self, attention: Any, heads: AttentionWeights) -> nn.Module:
+        return with_heads(attention, heads)
+
+    def mlp_weights(self, mlp: Any, config: Any) -> MlpWeights | None:
+        return mlp_weights(mlp, config)
+
+    def output_of_mlp(self, mlp: Any) -> nn.Module | None:
+        return getattr(mlp, "fc2", None)
+
+    def _stacks(self, model: PreTrainedModel) -> Mapping[str, FoundStack]:
+        places: Places | None = getattr(model, _PLACES, None)
+        return find(model) if places is None else places.stacks
+
+    def _place(self, model: PreTrainedModel, name: str) -> tuple[str, FoundLayer, Place | None, int]:
+        """The stack, the layer and the place of a site, and the layer's number; no place where it is the layer."""
+        stack, number, kind = name.split(".")
+        layer = self._stacks(model)[stack].layers[int(number)]
+        return stack, layer, None if kind == "layer" else layer.places[cast(SiteKind, kind)], int(number)
+
+
+def _is_empty(module: nn.Module | None) -> bool:
+    return isinstance(module, Attached | AttachedMlp) and module.block is None
+
+
+def _modules_of(model: PreTrainedModel, place: Place) -> list[nn.Module | None]:
+    """The modules at a place: one where it was opened, else also those that stand beside it."""
+    module = model.get_submodule(place.path)
+    if isinstance(module, Attached | AttachedMlp):
+        return [module.block]
+    if isinstance(module, OpenedCore | OpenedPair) or place.contract not in ("core", "pair"):
+        return [module]
+    assert place.output is not None
+    return [module, model.get_submodule(place.output)]
+
+
+def _open(model: PreTrainedModel, place: Place) -> None:
+    """Makes a place one module; what stood beside it becomes the identity."""
+    if place.contract not in ("core", "pair"):
+        return
+    assert place.output is not None
+    module, output = model.get_submodule(place.path), model.get_submodule(place.output)
+    if place.contract == "core":
+        model.set_submodule(place.path, OpenedCore(module, output))
+    else:
+        layer = model.get_submodule(place.path.rpartition(".")[0])
+        activation, dropout = None, 0.0
+        if place.activation is not None:
+            name = place.activation.rpartition(".")[2]
+            activation = getattr(layer, name)
+            setattr(layer, name, nn.Identity())
+            for key in facts.ACTIVATION_DROPOUTS:
+                if isinstance(found := getattr(layer, key, None), float):
+                    dropout = found
+                    setattr(layer, key, 0.0)
+        model.set_submodule(place.path, OpenedPair(module, activation, output, dropout))
+    model.set_submodule(place.output, nn.Identity())
+
+
+def _width_and_heads(model: PreTrainedModel, stack: FoundStack, place: Place) -> tuple[int, int]:
+    """Width of the hidden states at a place, and heads of its attention, as the configuration of its part says."""
+    config: Any = getattr(model.get_submodule(stack.body), "config", model.config)
+    width = getattr(config, "hidden_size", None) or getattr(config, "d_model", None) or config.dim
+    side = "decoder" if stack.causal else "encoder"
+    keys = ("num_attention_heads", f"{side}_attention_heads", "num_heads", "n_heads", "n_head")
+    heads = next((getattr(config, key) for key in keys if isinstance(getattr(config, key, None), int)), 1)
+    return int(width), int(heads)
+
+
+def _hand_on_bias(model: PreTrainedModel, stack: FoundStack, place: Place, number: int) -> None:
+    """Lets the next attention keep the table of relative positions that this one makes for all that follow (T5)."""
+    attention = model.get_submodule(place.path)
+    table = getattr(attention, "relative_attention_bias", None)
+    if table is None or "position_bias" not in place.form.parameters:
+        return
+    for layer in stack.layers[number + 1 :]:
+        other = layer.places.get(place.kind)
+        module: Any = None if other is None else _at(model, other.path)
+        if module is None or isinstance(module, Attached):
+            continue
+        if not module.has_relative_attention_bias:
+            module.has_relative_attention_bias, module.relative_attention_bias = True, table
+        return
+
+
+def _at(model: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:  # in a layer that was taken out
+        return None
+
+
+class FoundStudent(Student):
+    """Mixed into any model of transformers: reduced as its plan says."""
+
+
+@cache
+def student_config_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
+    """The configuration of an architecture's students: its own, with a plan and a model type of its own."""
+    return type(
+        f"Lean{config_class.__name__}",
+        (config_class,),
+        {
+            "__doc__": f"{config_class.__name__} and the resolved plan of a student.",
+            "__module__": __name__,
+            "__annotations__": {"plan": "dict[str, Any] | None"},
+            "model_type": f"{STUDENT_PREFIX}{config_class.model_type}",
+            "plan": None,
+        },
+    )
+
+
+@cache
+def found_family(model_class: type[PreTrainedModel]) -> FoundFamily:
+    """The family of a class of models of transformers, or of its students.
+
+    Raises:
+        LeanformerError: The class has no configuration that a model could be made of.
+    """
+    if issubclass(model_class, FoundStudent):
+        _, model_class = model_class.__bases__
+    config_class = model_class.config_class
+    if config_class is None or model_class is PreTrainedModel:
+        raise LeanformerError(f"a {model_class.__name__} is no model of one architecture of transformers")
+    own = student_config_class(config_class)
+    student = type(
+        f"Lean{model_class.__name__}",
+        (FoundStudent, model_class),
+        {"__doc__": f"A reduced {model_class.__name__}.", "__module__": __name__, "config_class": own},
+    )
+    return FoundFamily(
+        name=config_class.model_type,
+        config_class=config_class,
+        model_class=model_class,
+        student_config_class=own,
+        student_model_class=student,
+    )
+
+
+register_others(found_family)

@@ -1,0 +1,94 @@
+"""The words by which transformers' models name their parts, and what the finder cannot guess of single ones.
+
+A new architecture that is not found takes a line here, or none: ``docs/adding-a-family.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PROJECTIONS: Mapping[str, tuple[str, ...]] = {
+    "query": ("q_proj", "query", "q", "q_lin", "query_proj", "linear_q", "to_q", "wq", "Wq", "q_a_proj", "q_b_proj"),
+    "key": ("k_proj", "key", "k", "k_lin", "key_proj", "linear_k", "to_k", "wk", "Wk", "kv_a_proj_with_mqa"),
+    "value": ("v_proj", "value", "v", "v_lin", "value_proj", "linear_v", "to_v", "wv", "Wv", "kv_b_proj"),
+}
+"""Names of an attention's maps from tokens to queries, keys and values."""
+
+FUSED = ("qkv", "qkv_proj", "Wqkv", "c_attn", "query_key_value", "in_proj", "att_proj", "qkv_linear", "query_key")
+"""Names of one map to all three."""
+
+OUTPUTS = (
+    "o_proj",
+    "out_proj",
+    "o",
+    "out_lin",
+    "dense",
+    "c_proj",
+    "proj",
+    "projection",
+    "Wo",
+    "wo",
+    "linear_out",
+    "to_out",
+    "out",
+    "post_proj",
+    "proj_out",
+    "projection_layer",
+    "output",
+)
+"""Names of the map from an attention's heads to its output."""
+
+OUTPUTS_BESIDE = ("output.dense", "output.projection", "out_proj", "o_proj", "dense")
+"""Where that map stands beside an attention that lacks it, in the module that holds both."""
+
+CROSS = ("cross", "encoder_attn", "encdecattention", "encoder_decoder", "encoder_attention")
+"""Parts of the names of a cross-attention; any other reads its own tokens."""
+
+SOURCES = ("key_value_states", "encoder_hidden_states", "cross_attention_states")
+"""Parameters by which a module gets the tokens of the source."""
+
+CACHES = ("past_key_values", "past_key_value", "layer_past")
+"""Parameters by which a module gets the cache while decoding."""
+
+MASKS = ("attention_mask", "mask")
+"""Parameters by which an attention gets the mask of the tokens that it reads."""
+
+MLPS = (
+    "mlp",
+    "ffn",
+    "feed_forward",
+    "feedforward",
+    "ff",
+    "DenseReluDense",
+    "block_sparse_moe",
+    "moe",
+    "intermediate_mlp",
+    "feed_forward_network",
+)
+"""Names of a module that is a whole MLP, or a mixture of several."""
+
+PAIRS = (
+    ("intermediate", "output.dense"),
+    ("fc1", "fc2"),
+    ("ffn", "ffn_output"),
+    ("linear1", "linear2"),
+    ("lin1", "lin2"),
+    ("fc_in", "fc_out"),
+    ("wi", "wo"),
+)
+"""Names of the two maps of an MLP that a layer holds itself."""
+
+ACTIVATIONS = ("activation_fn", "activation", "act", "intermediate_act_fn")
+"""Names of the activation between them, where the layer holds it too."""
+
+ACTIVATION_DROPOUTS = ("activation_dropout", "activation_dropout_p")
+"""Names of a layer's probability with which the neurons between them are dropped."""
+
+PREFIX_TOKENS = ("cls_token", "distillation_token", "dist_token", "register_tokens")
+"""Names of the embeddings of tokens that stand before an image's patches; each has the shape (1, tokens, d_model)."""
+
+NOT_FOUND: Mapping[str, str] = {}
+"""Model type -> why its attention cannot be replaced."""
+
+ATTENTION_CLASSES: Mapping[str, tuple[str, ...]] = {}
+"""Model type -> classes of its attentions, where transformers' tables name none, or others."""

@@ -1,0 +1,283 @@
+"""Finds a model's stacks, layers, attentions and MLPs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from leanformer.blocks.kit.site import SiteKind
+from leanformer.core.errors import LeanformerError
+from leanformer.model.finding import facts
+from leanformer.model.finding.forms import CallForm, form_of
+from leanformer.model.hf import recorded_attentions
+
+Contract = Literal["whole", "core", "normed", "pair"]
+"""What stands at a place: ``whole``, an attention with its output projection, or an MLP that is one module; ``core``,
+an attention whose output projection stands beside it; ``normed``, one with norm and residual; ``pair``, the two maps of
+an MLP that the layer holds itself."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place of an attention or an MLP in a model.
+
+    Args:
+        kind: ``self_attention``, ``cross_attention`` or ``mlp``.
+        path: The path of its module in the model.
+        contract: What stands there.
+        form: The form of its calls.
+        output: The path of its output projection (attentions) or second map (pairs); None where none was found.
+        activation: The path of the activation between a pair's maps, where the layer holds it.
+        norm: The path of the norm of a ``normed`` attention.
+    """
+
+    kind: SiteKind
+    path: str
+    contract: Contract
+    form: CallForm
+    output: str | None = None
+    activation: str | None = None
+    norm: str | None = None
+
+
+@dataclass
+class FoundLayer:
+    """A layer.
+
+    Args:
+        path: The path of its module.
+        form: The form of its calls; None where it cannot be told, so that the layer cannot be taken out.
+        places: What was found in it.
+    """
+
+    path: str
+    form: CallForm | None
+    places: dict[SiteKind, Place] = field(default_factory=dict)
+
+
+@dataclass
+class FoundStack:
+    """Layers that follow each other.
+
+    Args:
+        body: The path of the model of transformers that holds them and is called with their masks; empty: the whole.
+        causal: Whether a token reads no later ones.
+        layers: The layers, in order.
+    """
+
+    body: str
+    causal: bool
+    layers: list[FoundLayer] = field(default_factory=list)
+
+
+def find(model: PreTrainedModel) -> dict[str, FoundStack]:
+    """The stacks of a model by their names: ``encoder``, ``decoder``, or with the name of the part that they are in.
+
+    Args:
+        model: A model of transformers, as it was made; it is not changed, and may be an outline.
+
+    Raises:
+        LeanformerError: No attention was found, or one that blocks cannot stand in for; the message says why.
+    """
+    kind = str(model.config.model_type)
+    if kind in facts.NOT_FOUND:
+        raise LeanformerError(f"{type(model).__name__}: {facts.NOT_FOUND[kind]}")
+    stacks: dict[tuple[str, bool], FoundStack] = {}
+    layers: dict[str, FoundLayer] = {}
+    for path in _attentions(model):
+        where = _layer_of(path, model)
+        if where is None:
+            continue
+        attention, layer = model.get_submodule(path), model.get_submodule(where)
+        crosses = any(word in path.removeprefix(where).lower() for word in facts.CROSS)
+        place = _attention_place(model, path, where, "cross_attention" if crosses else "self_attention")
+        if where not in layers:
+            causal = _is_causal(model, attention) and not crosses
+            body = _body_of(where, model)
+            found = layers[where] = FoundLayer(where, _layer_form(layer))
+            stacks.setdefault((body, causal), FoundStack(body, causal)).layers.append(found)
+        if place.kind in layers[where].places:
+            raise LeanformerError(
+                f"{type(model).__name__}: the layer {where} has several attentions of one kind, "
+                f"{layers[where].places[place.kind].path} and {path}, which blocks cannot stand in for yet"
+            )
+        layers[where].places[place.kind] = place
+    if not layers:
+        raise LeanformerError(
+            f"{type(model).__name__}: no attention was found in it, neither in transformers' table of outputs nor by "
+            "the names of its modules"
+        )
+    for layer_path, found in layers.items():
+        mlp = _mlp_place(model, model.get_submodule(layer_path), layer_path, list(found.places.values()))
+        if mlp is not None:
+            found.places["mlp"] = mlp
+    return _named(list(stacks.values()))
+
+
+def _attentions(model: PreTrainedModel) -> list[str]:
+    """The paths of the modules that project queries, keys and values, in the model's order."""
+    named = dict(model.named_modules())
+    order = {path: number for number, path in enumerate(named)}
+    recorded = recorded_attentions(model)
+    classes = facts.ATTENTION_CLASSES.get(str(model.config.model_type), ())
+    if classes:
+        recorded = {path for path, module in named.items() if type(module).__name__ in classes}
+    if not recorded:
+        recorded = {path for path, module in named.items() if _projects(module)}
+    found = set()
+    for path in recorded:
+        inner = [
+            other
+            for other, module in named.items()
+            if (other == path or other.startswith(f"{path}.")) and _projects(module)
+        ]
+        # A table may name the sublayer; its attention is the module that projects.
+        found.add(min(inner, key=len) if inner else path)
+    return sorted(found, key=order.__getitem__)
+
+
+def _children(module: nn.Module) -> dict[str, nn.Module]:
+    return dict(module.named_children())
+
+
+def _projects(module: nn.Module) -> bool:
+    """Whether a module holds the maps to queries, keys and values itself."""
+    names = set(_children(module))
+    return bool(names & set(facts.FUSED)) or all(names & set(words) for words in facts.PROJECTIONS.values())
+
+
+def _is_map(module: nn.Module | None) -> bool:
+    """Whether a module is a linear map: it has a weight of two dimensions, as ``Linear`` and GPT-2's ``Conv1D``."""
+    weight = getattr(module, "weight", None)
+    return weight is not None and weight.dim() == 2 and not isinstance(module, nn.Embedding)
+
+
+def _is_norm(name: str, module: nn.Module) -> bool:
+    """Whether a child of an attention is the norm of its tokens, not of its queries or keys."""
+    weight = getattr(module, "weight", None)
+    plain = not name.lower().startswith(("q_", "k_", "query_", "key_", "v_", "value_", "norm_q", "norm_k"))
+    return "norm" in type(module).__name__.lower() and plain and weight is not None and weight.dim() == 1
+
+
+def _layer_of(path: str, model: PreTrainedModel) -> str | None:
+    """The path of the layer that a module is in: the innermost entry of a list of modules of one class.
+
+    Lists of several classes, such as T5's sublayers, are layers only where no other list is around them.
+    """
+    parts = path.split(".")
+    mixed = None
+    for end in range(len(parts) - 1, 0, -1):
+        holder = model.get_submodule(".".join(parts[:end]))
+        if parts[end].isdecimal() and isinstance(holder, nn.ModuleList):
+            entry = ".".join(parts[: end + 1])
+            if len({type(module) for module in holder}) == 1:
+                return entry
+            mixed = entry
+    return mixed
+
+
+def _body_of(path: str, model: PreTrainedModel) -> str:
+    """The path of the innermost model of transformers that a module is in; empty for the whole."""
+    parts = path.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        if isinstance(model.get_submodule(".".join(parts[:end])), PreTrainedModel):
+            return ".".join(parts[:end])
+    return ""
+
+
+def _is_causal(model: PreTrainedModel, attention: nn.Module) -> bool:
+    said = getattr(attention, "is_causal", None)
+    if isinstance(said, bool):
+        return said
+    config: Any = getattr(attention, "config", model.config)
+    if getattr(config, "is_decoder", False):
+        return True
+    return model.can_generate() and not model.config.is_encoder_decoder
+
+
+def _layer_form(layer: nn.Module) -> CallForm | None:
+    try:
+        return form_of(type(layer))
+    except LeanformerError:
+        return None
+
+
+def _attention_place(model: PreTrainedModel, path: str, layer: str, kind: SiteKind) -> Place:
+    attention = model.get_submodule(path)
+    form = form_of(type(attention))
+    children = _children(attention)
+    output = next((name for name in facts.OUTPUTS if _is_map(children.get(name))), None)
+    norm = next((name for name, child in children.items() if _is_norm(name, child)), None)
+    if norm is not None and output is not None:
+        return Place(kind, path, "normed", form, f"{path}.{output}", norm=f"{path}.{norm}")
+    if output is not None:
+        return Place(kind, path, "whole", form, f"{path}.{output}")
+    parent = path.rpartition(".")[0]
+    for beside in facts.OUTPUTS_BESIDE if parent != layer else ():
+        if _is_map(_at(model, f"{parent}.{beside}")):
+            return Place(kind, path, "core", form, f"{parent}.{beside}")
+    return Place(kind, path, "whole", form)
+
+
+def _at(model: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _mlp_place(model: PreTrainedModel, layer: nn.Module, path: str, attentions: list[Place]) -> Place | None:
+    taken = [place.path for place in attentions]
+    for name, module in _inside(layer, path, taken):
+        if name.rpartition(".")[2] in facts.MLPS and not any(
+            _is_norm(inner, child) for inner, child in _children(module).items()
+        ):
+            form = _layer_form(module)
+            if form is not None and next(module.parameters(), None) is not None and not _is_map(module):
+                return Place("mlp", name, "whole", form)
+    for holder, module in [(path, layer), *_inside(layer, path, taken)]:
+        for first, second in facts.PAIRS:
+            one, two = _at(module, first), _at(module, second)
+            if one is None or two is None or not _is_map(two) or (first != "intermediate" and not _is_map(one)):
+                continue
+            form = form_of(type(one))
+            activation = next((name for name in facts.ACTIVATIONS if hasattr(module, name)), None)
+            if holder != path and first != "intermediate" and (whole := _layer_form(module)) is not None:
+                if not any(_is_norm(inner, child) for inner, child in _children(module).items()):
+                    return Place("mlp", holder, "whole", whole)
+            return Place(
+                "mlp",
+                f"{holder}.{first}",
+                "pair",
+                form,
+                f"{holder}.{second}",
+                activation=None if activation is None or first == "intermediate" else f"{holder}.{activation}",
+            )
+    return None
+
+
+def _inside(layer: nn.Module, path: str, without: list[str]) -> Iterator[tuple[str, nn.Module]]:
+    """The modules in a layer with their paths in the model, those of its attentions left out."""
+    for name, module in layer.named_modules():
+        full = f"{path}.{name}"
+        if name and not any(full == other or full.startswith(f"{other}.") for other in without):
+            yield full, module
+
+
+def _named(stacks: list[FoundStack]) -> dict[str, FoundStack]:
+    """The stacks by their names."""
+    found: dict[str, FoundStack] = {}
+    for stack in stacks:
+        role = "decoder" if stack.causal else "encoder"
+        alike = [other for other in stacks if other.causal == stack.causal]
+        if len(alike) > 1:
+            part = stack.body.split(".")[-1] or "main"
+            role = f"{part.removesuffix('_model')}_{role}" if part not in ("encoder", "decoder") else part
+        if role in found:
+            role = f"{role}_{len(found)}"
+        found[role] = stack
+    return found
