@@ -17,12 +17,15 @@ from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.model.finding import facts
-from leanformer.model.finding.forms import CallForm
+from leanformer.model.finding.forms import CallForm, bound
 from leanformer.model.hf import decoding_state, part_of_cache
 
 
 class Masks:
     """Where padding is in what a stack reads: noted when its body is called, read by the blocks in it.
+
+    Args:
+        parameters: The names of what the body takes by position.
 
     Attributes:
         own: The mask of the stack's tokens, with those of its cache: shape (batch, tokens), not 0 at real ones; None
@@ -30,14 +33,14 @@ class Masks:
         source: Likewise of the source's tokens.
     """
 
-    def __init__(self, form: CallForm) -> None:
-        self.form = form
+    def __init__(self, parameters: tuple[str, ...]) -> None:
+        self._parameters = parameters
         self.own: torch.Tensor | None = None
         self.source: torch.Tensor | None = None
 
     def note(self, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         """A hook before the body's ``forward``."""
-        given = self.form.bind(arguments, named)
+        given = bound(self._parameters, arguments, named)
         self.own, self.source = (
             mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
             for mask in (given.get("attention_mask"), given.get("encoder_attention_mask"))

@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig
+from typing import Any
 
-from leanformer.model.family import FAMILIES
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto import modeling_auto
+
+from leanformer.model.family import FAMILIES, STUDENT_PREFIX, family_of
+from leanformer.model.hf import configuration_of_type, make_configurations
+
+_AUTO_CLASSES: tuple[Any, ...] = tuple(
+    kind for name, kind in vars(modeling_auto).items() if name.startswith("AutoModel") and hasattr(kind, "register")
+)
+
+
+def _configuration_of_students(model_type: str) -> type[PreTrainedConfig] | None:
+    """The configuration of the students of an architecture, which become known with it.
+
+    Args:
+        model_type: A model type that transformers does not know.
+
+    Returns:
+        None where it is no type of students.
+    """
+    if not model_type.startswith(STUDENT_PREFIX):
+        return None
+    own = configuration_of_type(model_type.removeprefix(STUDENT_PREFIX))
+    if own is None:
+        return None
+    found = None
+    for auto_class in _AUTO_CLASSES:
+        model_class = auto_class._model_mapping.get(own, None)
+        if model_class is None:
+            continue
+        # Several classes for one task differ in what they are called with; the first is the plain one.
+        family = family_of(model_class[0] if isinstance(model_class, tuple | list) else model_class)
+        found = family.student_config_class
+        auto_class.register(found, family.student_model_class, exist_ok=True)
+    return found
+
 
 for _family in FAMILIES.values():
     AutoConfig.register(_family.student_config_class.model_type, _family.student_config_class, exist_ok=True)
     _family.auto_class.register(_family.student_config_class, _family.student_model_class, exist_ok=True)
+make_configurations(_configuration_of_students)

@@ -180,23 +180,26 @@ def _family_of(settings: Mapping[str, Any]) -> Family:
     """
     model_type, names = settings.get("model_type"), settings.get("architectures")
     if not isinstance(model_type, str):
-        raise LeanformerError(f"config.json: model_type is {model_type!r}; it must name an architecture of transformers")
+        raise LeanformerError(
+            f"config.json: model_type is {str(model_type)[:60]}; it must name an architecture of transformers"
+        )
     own = FAMILIES.get(model_type.removeprefix(STUDENT_PREFIX))
-    if own is not None:
+    name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else None
+    student = model_type.startswith(STUDENT_PREFIX)
+    other = None if name is None else getattr(transformers, name.removeprefix("Lean") if student else name, None)
+    if own is not None and other in (None, own.model_class):  # who wrote an unknown name has meant this architecture
         return own
-    if not (isinstance(names, list) and len(names) == 1 and isinstance(names[0], str)):
+    if name is None:
         raise LeanformerError(
             f"config.json: architectures is {str(names)[:60]}; it must name the class of the model, as save_pretrained "
             "writes it"
         )
-    student = model_type.startswith(STUDENT_PREFIX)
-    model_class = getattr(transformers, names[0].removeprefix("Lean") if student else names[0], None)
-    if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
-        raise LeanformerError(f"model type {model_type!r} with the class {names[0][:60]} is not one of transformers")
-    family = family_of(model_class)
+    if not (isinstance(other, type) and issubclass(other, PreTrainedModel)):
+        raise LeanformerError(f"model type {model_type!r} with the class {name[:60]} is not one of transformers")
+    family = family_of(other)
     if family.name != model_type.removeprefix(STUDENT_PREFIX):
         raise LeanformerError(
-            f"config.json: model_type {model_type!r} and the class {names[0][:60]} do not belong together"
+            f"config.json: model_type {model_type!r} and the class {name[:60]} do not belong together"
         )
     return family
 

@@ -6,13 +6,13 @@ breaks it fails there, and is fixed here. Where an architecture keeps its parts 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputRecorder
@@ -104,8 +104,15 @@ def attention_implementation(model: nn.Module) -> str | None:
 
 
 def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) -> None:
-    """Lets a model attend as another does; relies on layers that read ``config._attn_implementation`` at each call."""
-    to.config._attn_implementation = source.config._attn_implementation
+    """Lets a model attend as another does; relies on layers that read ``config._attn_implementation`` at each call.
+
+    Args:
+        source: The other model.
+        to: The model, of the same parts, each of which may have a configuration of its own.
+    """
+    for name, part in source.named_modules():
+        if isinstance(part, PreTrainedModel):
+            to.get_submodule(name).config._attn_implementation = part.config._attn_implementation  # type: ignore[union-attr]
 
 
 def use_eager_attention(model: PreTrainedModel) -> None:
@@ -114,7 +121,9 @@ def use_eager_attention(model: PreTrainedModel) -> None:
     Relies on ``eager``; ``sdpa`` leaves out a mask that masks nothing, which it finds out from the mask's numbers. Both
     read the numbers of a mask that is given to them.
     """
-    model.config._attn_implementation = "eager"
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            part.config._attn_implementation = "eager"
 
 
 NO_MASK = torch.empty(1, 1, 1, 1)
@@ -259,6 +268,43 @@ AUTO_MAP = {"AutoConfig": "leanformer: import leanformer.auto first, then this s
 Relies on how it is read: the text before ``--`` is a repository's name, and no repository can have such a name, so that
 nothing is ever fetched from there. Where the classes are registered, transformers uses these without a question.
 """
+
+
+class _MadeWhenAskedFor(dict[str, type[PreTrainedConfig]]):
+    """Configurations by their model type, some of which are made when somebody asks for them."""
+
+    def __init__(self, known: Mapping[str, type[PreTrainedConfig]], make: MakeConfiguration) -> None:
+        super().__init__(known)
+        self._make = make
+
+    def __contains__(self, model_type: object) -> bool:
+        if not super().__contains__(model_type):
+            made = self._make(model_type) if isinstance(model_type, str) else None
+            if made is None:
+                return False
+            self[str(model_type)] = made
+        return True
+
+
+MakeConfiguration = Callable[[str], type[PreTrainedConfig] | None]
+"""Makes the configuration of a model type; None where it is not of its kind."""
+
+
+def make_configurations(make: MakeConfiguration) -> None:
+    """Lets ``AutoConfig`` ask for the configurations of model types that transformers does not know.
+
+    Relies on ``_extra_content`` of ``CONFIG_MAPPING``, which holds what was registered, and which is asked with ``in``
+    before anything is read from it.
+    """
+    CONFIG_MAPPING._extra_content = _MadeWhenAskedFor(CONFIG_MAPPING._extra_content, make)
+
+
+def configuration_of_type(model_type: str) -> type[PreTrainedConfig] | None:
+    """The configuration of one of transformers' own model types; None where it has none of that name.
+
+    Relies on ``_mapping`` of ``CONFIG_MAPPING``, which holds these and nothing that was registered.
+    """
+    return CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING._mapping else None
 
 
 def computed_tensors(model: nn.Module) -> set[str]:

@@ -213,7 +213,9 @@ def build(
     teacher = _teacher(model, family, site, activity)
     if not _may_read(block, teacher, site):
         teacher = None
-    device, dtype = device_and_dtype(model)
+    there = module_at(model, site.name)
+    has_weights = there is not None and next(there.parameters(), None) is not None
+    device, dtype = device_and_dtype(there if there is not None and has_weights else model)
     with memory_named(f"making block {block.name!r} at {site.name}", "give it smaller arguments"):
         module: nn.Module | None
         if isinstance(entry.get("heads"), list):

@@ -23,9 +23,9 @@ def parameter_count(module: nn.Module | None) -> int:
     return sum(parameter.numel() for name, parameter in module.named_parameters() if name not in computed)
 
 
-def device_and_dtype(model: PreTrainedModel) -> tuple[torch.device, torch.dtype]:
-    """The device of a model's weights, and their precision."""
-    weight = next(model.parameters())
+def device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """The device of the weights of a model, or of a part of it, and their precision."""
+    weight = max(model.parameters(), key=torch.Tensor.numel)  # small ones may be made apart
     return weight.device, weight.dtype
 
 

@@ -18,7 +18,7 @@ from leanformer.model.attached import Attached, AttachedLayer, AttachedMlp, Mask
 from leanformer.model.family import STUDENT_PREFIX, Family, Part, register_others
 from leanformer.model.finding import facts
 from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find
-from leanformer.model.finding.forms import form_of
+from leanformer.model.finding.forms import form_of, parameters_of
 from leanformer.model.finding.maps import attention_weights, mlp_weights, output_map, with_heads
 from leanformer.model.shapes.student import Student
 from leanformer.model.weights import parameter_count
@@ -90,7 +90,7 @@ class FoundFamily(Family):
         setattr(model, _PLACES, places)
         for name, stack in places.stacks.items():
             body = model.get_submodule(stack.body)
-            masks = places.masks[name] = Masks(form_of(type(body)))
+            masks = places.masks[name] = Masks(parameters_of(type(body)))
             body.register_forward_pre_hook(masks.note, with_kwargs=True)
             for layer in stack.layers:
                 for place in layer.places.values():
@@ -147,7 +147,8 @@ class FoundFamily(Family):
         for place in layer.places.values():
             _hand_on_bias(model, stack, place, number)
         there = model.get_submodule(layer.path)
-        model.set_submodule(layer.path, AttachedLayer(there, layer.form, number))
+        index = int(layer.path.rpartition(".")[2])  # of all layers, also those without attention
+        model.set_submodule(layer.path, AttachedLayer(there, layer.form, index))
 
     @contextmanager
     def without_layers(self, model: PreTrainedModel, names: Iterable[str]) -> Iterator[None]:
@@ -231,7 +232,7 @@ def _open(model: PreTrainedModel, place: Place) -> None:
 def _width_and_heads(model: PreTrainedModel, stack: FoundStack, place: Place) -> tuple[int, int]:
     """Width of the hidden states at a place, and heads of its attention, as the configuration of its part says."""
     config: Any = getattr(model.get_submodule(stack.body), "config", model.config)
-    width = getattr(config, "hidden_size", None) or getattr(config, "d_model", None) or config.dim
+    width = place.width or getattr(config, "hidden_size", None) or getattr(config, "d_model", None) or config.dim
     side = "decoder" if stack.causal else "encoder"
     keys = ("num_attention_heads", f"{side}_attention_heads", "num_heads", "n_heads", "n_head")
     heads = next((getattr(config, key) for key in keys if isinstance(getattr(config, key, None), int)), 1)

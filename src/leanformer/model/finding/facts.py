@@ -14,7 +14,7 @@ PROJECTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """Names of an attention's maps from tokens to queries, keys and values."""
 
-FUSED = ("qkv", "qkv_proj", "Wqkv", "c_attn", "query_key_value", "in_proj", "att_proj", "qkv_linear", "query_key")
+FUSED = ("qkv", "qkv_proj", "Wqkv", "c_attn", "query_key_value", "att_proj", "qkv_linear", "query_key")
 """Names of one map to all three."""
 
 OUTPUTS = (
@@ -40,6 +40,9 @@ OUTPUTS = (
 
 OUTPUTS_BESIDE = ("output.dense", "output.projection", "out_proj", "o_proj", "dense")
 """Where that map stands beside an attention that lacks it, in the module that holds both."""
+
+NORMS = ("LayerNorm", "layer_norm")
+"""Names of the norm of an attention that adds the residual and norms the sum itself."""
 
 CROSS = ("cross", "encoder_attn", "encdecattention", "encoder_decoder", "encoder_attention")
 """Parts of the names of a cross-attention; any other reads its own tokens."""
@@ -87,8 +90,23 @@ ACTIVATION_DROPOUTS = ("activation_dropout", "activation_dropout_p")
 PREFIX_TOKENS = ("cls_token", "distillation_token", "dist_token", "register_tokens")
 """Names of the embeddings of tokens that stand before an image's patches; each has the shape (1, tokens, d_model)."""
 
-NOT_FOUND: Mapping[str, str] = {}
+NOT_FOUND: Mapping[str, str] = {
+    "falcon_h1": "in each layer an attention and a state-space model share a cache",
+    "ibert": "its layers of whole numbers hand scales on beside their outputs",
+    "lilt": "its attention reads texts and places on a page side by side",
+    "longformer": "its attention pads what it reads to whole windows, and masks it by itself",
+    "squeezebert": "its attention reads channels before tokens",
+    "openai-gpt": "its attention returns lists",
+    "reformer": "its attention returns more than its output, and reverses layers in training",
+    "funnel": "its attention makes sequences shorter from stack to stack",
+    "xlnet": "its attention reads two streams of tokens",
+}
 """Model type -> why its attention cannot be replaced."""
 
-ATTENTION_CLASSES: Mapping[str, tuple[str, ...]] = {}
+LAYERS_STAY = ("recurrent_gemma", "xmod")
+"""Model types whose models read more of their layers than their outputs, so that none can be taken out."""
+
+ATTENTION_CLASSES: Mapping[str, tuple[str, ...]] = {
+    "deberta": ("DisentangledSelfAttention",),
+}
 """Model type -> classes of its attentions, where transformers' tables name none, or others."""

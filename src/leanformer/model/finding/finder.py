@@ -33,6 +33,7 @@ class Place:
         output: The path of its output projection (attentions) or second map (pairs); None where none was found.
         activation: The path of the activation between a pair's maps, where the layer holds it.
         norm: The path of the norm of a ``normed`` attention.
+        width: Channels of what it reads and gives; None where that is not to be seen, and is the model's.
     """
 
     kind: SiteKind
@@ -42,6 +43,7 @@ class Place:
     output: str | None = None
     activation: str | None = None
     norm: str | None = None
+    width: int | None = None
 
 
 @dataclass
@@ -98,7 +100,8 @@ def find(model: PreTrainedModel) -> dict[str, FoundStack]:
         if where not in layers:
             causal = _is_causal(model, attention) and not crosses
             body = _body_of(where, model)
-            found = layers[where] = FoundLayer(where, _layer_form(layer))
+            form = None if kind in facts.LAYERS_STAY else _form_if_known(layer)
+            found = layers[where] = FoundLayer(where, form)
             stacks.setdefault((body, causal), FoundStack(body, causal)).layers.append(found)
         if place.kind in layers[where].places:
             raise LeanformerError(
@@ -156,11 +159,9 @@ def _is_map(module: nn.Module | None) -> bool:
     return weight is not None and weight.dim() == 2 and not isinstance(module, nn.Embedding)
 
 
-def _is_norm(name: str, module: nn.Module) -> bool:
-    """Whether a child of an attention is the norm of its tokens, not of its queries or keys."""
-    weight = getattr(module, "weight", None)
-    plain = not name.lower().startswith(("q_", "k_", "query_", "key_", "v_", "value_", "norm_q", "norm_k"))
-    return "norm" in type(module).__name__.lower() and plain and weight is not None and weight.dim() == 1
+def _has_norm(module: nn.Module) -> bool:
+    """Whether a module holds a norm of its own: then it may be more than an MLP."""
+    return any("norm" in type(child).__name__.lower() for child in module.children())
 
 
 def _layer_of(path: str, model: PreTrainedModel) -> str | None:
@@ -199,28 +200,32 @@ def _is_causal(model: PreTrainedModel, attention: nn.Module) -> bool:
     return model.can_generate() and not model.config.is_encoder_decoder
 
 
-def _layer_form(layer: nn.Module) -> CallForm | None:
+def _form_if_known(module: nn.Module) -> CallForm | None:
     try:
-        return form_of(type(layer))
+        return form_of(type(module))
     except LeanformerError:
         return None
 
 
 def _attention_place(model: PreTrainedModel, path: str, layer: str, kind: SiteKind) -> Place:
     attention = model.get_submodule(path)
-    form = form_of(type(attention))
     children = _children(attention)
-    output = next((name for name in facts.OUTPUTS if _is_map(children.get(name))), None)
-    norm = next((name for name, child in children.items() if _is_norm(name, child)), None)
-    if norm is not None and output is not None:
-        return Place(kind, path, "normed", form, f"{path}.{output}", norm=f"{path}.{norm}")
-    if output is not None:
-        return Place(kind, path, "whole", form, f"{path}.{output}")
+    output = next((f"{path}.{name}" for name in facts.OUTPUTS if _is_map(children.get(name))), None)
+    norm = next((f"{path}.{name}" for name in facts.NORMS if name in children), None)
+    contract: Contract = "whole"
+    if output is not None and norm is not None:
+        contract = "normed"
     parent = path.rpartition(".")[0]
-    for beside in facts.OUTPUTS_BESIDE if parent != layer else ():
-        if _is_map(_at(model, f"{parent}.{beside}")):
-            return Place(kind, path, "core", form, f"{parent}.{beside}")
-    return Place(kind, path, "whole", form)
+    if output is None and parent != layer:
+        beside = (f"{parent}.{name}" for name in facts.OUTPUTS_BESIDE)
+        output = next((other for other in beside if _is_map(_at(model, other))), None)
+        contract = "whole" if output is None else "core"
+    query = next((children[name] for name in (*facts.PROJECTIONS["query"], *facts.FUSED) if name in children), None)
+    width = getattr(query, "in_features", None)
+    given = getattr(None if output is None else model.get_submodule(output), "out_features", None)
+    if width != given:
+        width = given = None
+    return Place(kind, path, contract, form_of(type(attention)), output, norm=norm, width=width)
 
 
 def _at(model: nn.Module, path: str) -> nn.Module | None:
@@ -233,10 +238,8 @@ def _at(model: nn.Module, path: str) -> nn.Module | None:
 def _mlp_place(model: PreTrainedModel, layer: nn.Module, path: str, attentions: list[Place]) -> Place | None:
     taken = [place.path for place in attentions]
     for name, module in _inside(layer, path, taken):
-        if name.rpartition(".")[2] in facts.MLPS and not any(
-            _is_norm(inner, child) for inner, child in _children(module).items()
-        ):
-            form = _layer_form(module)
+        if name.rpartition(".")[2] in facts.MLPS and not _has_norm(module):
+            form = _form_if_known(module)
             if form is not None and next(module.parameters(), None) is not None and not _is_map(module):
                 return Place("mlp", name, "whole", form)
     for holder, module in [(path, layer), *_inside(layer, path, taken)]:
@@ -246,9 +249,9 @@ def _mlp_place(model: PreTrainedModel, layer: nn.Module, path: str, attentions: 
                 continue
             form = form_of(type(one))
             activation = next((name for name in facts.ACTIVATIONS if hasattr(module, name)), None)
-            if holder != path and first != "intermediate" and (whole := _layer_form(module)) is not None:
-                if not any(_is_norm(inner, child) for inner, child in _children(module).items()):
-                    return Place("mlp", holder, "whole", whole)
+            whole = _form_if_known(module) if holder != path and first != "intermediate" else None
+            if whole is not None and not _has_norm(module):
+                return Place("mlp", holder, "whole", whole)
             return Place(
                 "mlp",
                 f"{holder}.{first}",

@@ -42,7 +42,7 @@ class CallForm:
 
     def bind(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call by their names."""
-        return {**dict(zip(self.parameters, arguments, strict=False)), **named}
+        return bound(self.parameters, arguments, named)
 
     def answer(self, output: Any, given: dict[str, Any]) -> Any:
         """An output in the form in which the module returns it.
@@ -58,6 +58,27 @@ class CallForm:
         return (output, *(None if name is None else given.get(name) for name in self.results[1:]))
 
 
+def bound(parameters: tuple[str, ...], arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by their names.
+
+    Args:
+        parameters: The names of the positional parameters, in order.
+        arguments: What is given by position.
+        named: What is given by name.
+    """
+    return {**dict(zip(parameters, arguments, strict=False)), **named}
+
+
+@cache
+def parameters_of(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The names of the parameters that a class's ``forward`` takes by position."""
+    return tuple(
+        name
+        for name, parameter in list(inspect.signature(kind.forward).parameters.items())[1:]
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    )
+
+
 @cache
 def form_of(kind: type[nn.Module]) -> CallForm:
     """The form of the calls of a class of modules.
@@ -65,11 +86,7 @@ def form_of(kind: type[nn.Module]) -> CallForm:
     Raises:
         LeanformerError: Its source cannot be read, or it returns what cannot be told from its source.
     """
-    parameters = tuple(
-        name
-        for name, parameter in list(inspect.signature(kind.forward).parameters.items())[1:]
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    )
+    parameters = parameters_of(kind)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind.forward)))
     except (OSError, TypeError, SyntaxError) as error:
