@@ -62,7 +62,7 @@ class Masks:
             return None
         # A token that is real may attend to itself, whatever else the mask is for: causality, windows.
         own = mask[:, 0, 0] if mask.shape[-2] == 1 else mask[:, 0].diagonal(dim1=-2, dim2=-1)
-        seen = own if own.dtype == torch.bool else own > torch.finfo(own.dtype).min / 2
+        seen = own > torch.finfo(own.dtype).min / 2 if own.is_floating_point() else own != 0
         return seen.expand(len(seen), tokens)
 
 

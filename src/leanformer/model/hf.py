@@ -307,6 +307,15 @@ def configuration_of_type(model_type: str) -> type[PreTrainedConfig] | None:
     return CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING._mapping else None
 
 
+def with_decoded_floats(settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as its file holds it, with infinities as numbers.
+
+    Relies on ``_decode_special_floats``: transformers writes them as mappings, since JSON has no such numbers.
+    """
+    decoded: dict[str, Any] = PreTrainedConfig._decode_special_floats(settings)
+    return decoded
+
+
 def computed_tensors(model: nn.Module) -> set[str]:
     """Names of tensors that a model recomputes and never saves, such as Marian's sinusoidal positions.
 
