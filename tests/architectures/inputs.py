@@ -32,8 +32,8 @@ class Draw:
         return torch.randn(self.batch, *shape, generator=self.generator)
 
     def words(self, length: int) -> torch.Tensor:
-        """Tokens that are not special: those come first in every vocabulary here."""
-        return self.integers(3, 99, length)  # (batch, length)
+        """Tokens that are not special: in every vocabulary here those are 0, 1, 2 and, for images, 98."""
+        return self.integers(3, 98, length)  # (batch, length)
 
     def mask(self, length: int) -> torch.Tensor:
         """Ones; the last sequence is a third shorter than the others, and has zeros at its end."""
@@ -73,8 +73,24 @@ def text_with_boxes(draw: Draw) -> Inputs:
     return {**text(draw), "bbox": boxes}
 
 
+def text_with_image(draw: Draw) -> Inputs:
+    return {**text(draw), **image(draw)}
+
+
 def text_to_continue(draw: Draw) -> Inputs:
     return draw.words_and_mask(padded_on_the_left=True)
+
+
+def images_in_text_to_continue(draw: Draw) -> Inputs:
+    """Before the text stands an image, with one token for each of its patches."""
+    images = Draw(draw.config.vision_config, draw.batch, draw.length, draw.generator.initial_seed())
+    words = text_to_continue(draw)
+    places = torch.full((draw.batch, images.patches() ** 2), draw.config.image_token_id)
+    return {
+        "input_ids": torch.cat((places, words["input_ids"]), dim=1),
+        "attention_mask": torch.cat((torch.ones_like(places), words["attention_mask"]), dim=1),
+        **image(images),
+    }
 
 
 def text_to_text(draw: Draw) -> Inputs:
@@ -154,7 +170,9 @@ KINDS: dict[str, Callable[[Draw], Inputs]] = {
     for kind in (
         text,
         text_with_boxes,
+        text_with_image,
         text_to_continue,
+        images_in_text_to_continue,
         text_to_text,
         image,
         image_with_noise,

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import transformers
 import yaml
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
+
 from architectures.inputs import KINDS, Draw, Inputs
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 _CATALOGUE = yaml.safe_load((Path(__file__).parent / "catalogue.yaml").read_text())
 _SIZES: dict[str, Any] = _CATALOGUE["sizes"]
@@ -45,7 +46,7 @@ class Architecture:
 
     @property
     def generates(self) -> bool:
-        return self.kind == "text_to_continue" or self.kind.endswith("_to_text")
+        return self.kind.endswith(("_to_continue", "_to_text"))
 
 
 ARCHITECTURES = [
@@ -93,13 +94,17 @@ def make_prompt(model: PreTrainedModel, kind: str, batch: int = 2, length: int =
 
 
 def _make_config(config_class: type[PretrainedConfig], settings: dict[str, Any]) -> PretrainedConfig:
-    """A tiny configuration: the common sizes that it knows, the tiny configurations of its parts, and the settings."""
-    defaults = config_class()
-    known = defaults.to_dict()
+    """A tiny configuration: the common sizes that it knows, tiny configurations of its parts, and the settings.
+
+    A part that may be of any architecture is made where its settings name a ``model_type``.
+    """
+    known = config_class().to_dict()
     sizes = {name: size for name, size in _SIZES.items() if name in known}
-    parts = {
-        name: _make_config(part_class, settings.get(name, {}))
-        for name, part_class in config_class.sub_configs.items()
-        if part_class is not AutoConfig
-    }
+    parts = {}
+    for name, part_class in config_class.sub_configs.items():
+        part = settings.get(name, {})
+        if "model_type" in part:
+            part_class = CONFIG_MAPPING[part["model_type"]]
+        if part_class is not AutoConfig:
+            parts[name] = _make_config(part_class, {key: part[key] for key in part if key != "model_type"})
     return config_class(**{**sizes, **_CATALOGUE["always"], **settings, **parts})
