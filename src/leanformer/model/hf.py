@@ -112,7 +112,7 @@ def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) 
     """
     for name, part in source.named_modules():
         if isinstance(part, PreTrainedModel):
-            to.get_submodule(name).config._attn_implementation = part.config._attn_implementation  # type: ignore[union-attr]
+            to.get_submodule(name).config._attn_implementation = part.config._attn_implementation
 
 
 def use_eager_attention(model: PreTrainedModel) -> None:

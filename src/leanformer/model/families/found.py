@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, cast
 
 from torch import nn
@@ -272,9 +271,19 @@ class FoundStudent(Student):
     """Mixed into any model of transformers: reduced as its plan says."""
 
 
-@cache
+_CONFIGURATIONS: dict[type[PreTrainedConfig], type[PreTrainedConfig]] = {}
+_FAMILIES: dict[type[PreTrainedModel], FoundFamily] = {}
+"""Those that were made already: a class is one, however often it is asked for."""
+
+
 def student_config_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
     """The configuration of an architecture's students: its own, with a plan and a model type of its own."""
+    if config_class not in _CONFIGURATIONS:
+        _CONFIGURATIONS[config_class] = _make_config_class(config_class)
+    return _CONFIGURATIONS[config_class]
+
+
+def _make_config_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
     return type(
         f"Lean{config_class.__name__}",
         (config_class,),
@@ -288,7 +297,6 @@ def student_config_class(config_class: type[PreTrainedConfig]) -> type[PreTraine
     )
 
 
-@cache
 def found_family(model_class: type[PreTrainedModel]) -> FoundFamily:
     """The family of a class of models of transformers, or of its students.
 
@@ -297,6 +305,12 @@ def found_family(model_class: type[PreTrainedModel]) -> FoundFamily:
     """
     if issubclass(model_class, FoundStudent):
         _, model_class = model_class.__bases__
+    if model_class not in _FAMILIES:
+        _FAMILIES[model_class] = _make_family(model_class)
+    return _FAMILIES[model_class]
+
+
+def _make_family(model_class: type[PreTrainedModel]) -> FoundFamily:
     config_class = model_class.config_class
     if config_class is None or model_class is PreTrainedModel:
         raise LeanformerError(f"a {model_class.__name__} is no model of one architecture of transformers")
