@@ -176,7 +176,8 @@ class Attached(nn.Module):
             source = next((given[name] for name in facts.SOURCES if given.get(name) is not None), None)
             source_mask = None if self.masks.source is None else self.masks.source != 0
         mask = None if self.crosses else self.masks.of_tokens(given, states.shape[1], state)
-        output: torch.Tensor = self.block(BlockInputs(states, mask, source, source_mask, state))
+        rotary = None if self.crosses else given.get(facts.ROTARY)
+        output: torch.Tensor = self.block(BlockInputs(states, mask, source, source_mask, state, rotary=rotary))
         return output
 
     def _state(self, cache: Cache) -> DecodingState:

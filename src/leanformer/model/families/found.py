@@ -55,7 +55,8 @@ class FoundFamily(Family):
                     present = there and not _is_empty(module)
                     parameters = sum(parameter_count(part) for part in _modules_of(model, place)) if present else 0
                     width, heads = _width_and_heads(model, stack, layer)
-                    yield Part(f"{prefix}.{kind}", kind, present, parameters, 0, width, heads, stack.causal)
+                    rotary = kind == "self_attention" and facts.ROTARY in place.form.parameters
+                    yield Part(f"{prefix}.{kind}", kind, present, parameters, 0, width, heads, stack.causal, rotary)
                 if layer.form is not None:
                     whole = parameter_count(model.get_submodule(layer.path))
                     width, heads = _width_and_heads(model, stack, layer)

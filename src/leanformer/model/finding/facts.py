@@ -53,6 +53,9 @@ SOURCES = ("key_value_states", "encoder_hidden_states", "cross_attention_states"
 CACHES = ("past_key_values", "past_key_value", "layer_past")
 """Parameters by which a module gets the cache while decoding."""
 
+ROTARY = "position_embeddings"
+"""The parameter by which an attention gets cosines and sines of positions."""
+
 MASKS = ("attention_mask", "mask")
 """Parameters by which an attention gets the mask of the tokens that it reads."""
 
