@@ -33,6 +33,7 @@ class Architecture:
         without_attention: Why the architecture has no attention that could be reduced.
         unrecorded: Why it returns no attention maps although it has attention.
         uncached: Why it writes something else with a cache than without.
+        not_loaded: Why it is another model after it was saved and loaded.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Architecture:
     without_attention: str | None = None
     unrecorded: str | None = None
     uncached: str | None = None
+    not_loaded: str | None = None
 
     @property
     def generates(self) -> bool:
