@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,3 +101,17 @@ def test_a_model_writes_the_same_with_and_without_a_cache(entry: Architecture) -
         torch.allclose(one, other, atol=1e-3) for one, other in zip(cached.logits, uncached.logits, strict=True)
     )
     assert same != bool(entry.uncached)
+
+
+@pytest.mark.parametrize("entry", cases(ARCHITECTURES), ids=name)
+def test_a_model_is_the_same_after_saving_and_loading(entry: Architecture, tmp_path: Path) -> None:
+    model = make_model(entry)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path, attn_implementation="eager")
+    inputs = make_inputs(model, entry.kind)
+    with torch.no_grad():
+        outputs, again = model(**inputs), loaded(**inputs)
+    same = all(
+        torch.allclose(one, other, atol=1e-5) for one, other in zip(tensors(outputs), tensors(again), strict=True)
+    )
+    assert same != bool(entry.not_loaded)

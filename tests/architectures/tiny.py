@@ -34,6 +34,7 @@ class Architecture:
         unrecorded: Why it returns no attention maps although it has attention.
         reads_padding: Why other tokens at padding change what it gives at real ones.
         uncached: Why it writes something else with a cache than without.
+        not_loaded: Why it is another model after it was saved and loaded.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Architecture:
     unrecorded: str | None = None
     reads_padding: str | None = None
     uncached: str | None = None
+    not_loaded: str | None = None
 
     @property
     def generates(self) -> bool:
