@@ -293,8 +293,8 @@ class MinimalAttention(Block):
                 bias = teacher.has_bias
         if arguments.positions == "rotary" and not site.rotary:
             raise LeanformerError(
-                f"{site.name}: positions 'rotary' rotates by the model's own angles, and it hands none to its attention "
-                "there; leave 'positions' out"
+                f"{site.name}: positions 'rotary' rotates by the model's own angles, and there are none there; leave "
+                "'positions' out"
             )
         settings = {**arguments.model_dump(), "heads": heads, "bias": bool(bias)}
         if not site.rotary:
