@@ -73,7 +73,9 @@ class PreparedStudy:
             )
             self.task.warnings = [*self.task.warnings, *self.given_times.warnings]
         self.task.check_keys()
-        self.task.check_test()
+        fold = study.data.cross_validation
+        if fold is None or fold.fold is None:  # the test examples of one fold decide nothing by themselves
+            self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
         self._settled: dict[str, Plan] = {}
