@@ -97,9 +97,10 @@ def divide_pairs(
     """The pairs of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
 
     First the test split (``test_fraction`` of the distinct source sentences, each with all its translations; in a
-    cross-validation it is there already), then the validation split (``validation_fraction`` of the rest), then the limits; so a sentence that is set aside is never
-    one that is trained on. Where pairs have groups, whole groups are set aside instead, nearest to that fraction of the
-    pairs; limits draw pairs, so that as many groups as possible stay. All choices are drawn with ``split_seed``.
+    cross-validation it is there already), then the validation split (``validation_fraction`` of the rest), then the
+    limits; so a sentence that is set aside is never one that is trained on. Where pairs have groups, whole groups are
+    set aside instead, nearest to that fraction of the pairs; limits draw pairs, so that as many groups as possible
+    stay. All choices are drawn with ``split_seed``.
 
     Args:
         splits: each split by its role; ``train`` is there, the others may be.

@@ -85,11 +85,7 @@ def judge(
     if watch == "plain":
         return [], warnings
     held_out = [role for role in ("validation", "test") if role in seen]
-    leaks = [
-        warning
-        for role in held_out
-        for warning in _leaks(seen["train"], seen[role], role, watch, place)
-    ]
+    leaks = [warning for role in held_out for warning in _leaks(seen["train"], seen[role], role, watch, place)]
     exact = any(warning.code == "leaked-images" for warning in leaks)
     notes = [] if exact else [f"no {' or '.join(held_out)} image is pixel for pixel in the training split"]
     conflict = _conflict(seen["train"], labels["train"], classes, place)

@@ -82,10 +82,10 @@ def make_splits(
 ) -> tuple[dict[str, SplitRows], list[str]]:
     """The rows of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
 
-    First the test split (``test_fraction`` of all training rows, or the fold of a cross-validation), then the validation split (``validation_fraction`` of
-    the rest), then the limits. All choices are drawn with ``split_seed``, in the proportions of the classes wherever
-    there are enough examples. Groups are set aside as a whole (``divide_groups``); limits draw examples, so that as
-    many groups as possible stay.
+    First the test split (``test_fraction`` of all training rows, or the fold of a cross-validation), then the
+    validation split (``validation_fraction`` of the rest), then the limits. All choices are drawn with ``split_seed``,
+    in the proportions of the classes wherever there are enough examples. Groups are set aside as a whole
+    (``divide_groups``); limits draw examples, so that as many groups as possible stay.
 
     Args:
         labels: (n,) class numbers of each split by its role; ``train`` is there, the others may be.

@@ -268,8 +268,8 @@ def _method_of_folds(metric: Metric, seeds: int, example: str, folds: Folds) -> 
     anew = f", divided anew for each of {seeds} seeds" if seeds > 1 else ""
     score = "; a score is the mean over the folds" if isinstance(metric, CorpusMetric) else ""
     return (
-        f"Cross-validation in {folds.count} folds{anew}: each fold is tested by models that were trained on the others, "
-        f"so that every {example} was answered once for each seed{score}. Quality, difference and decision are those "
+        f"Cross-validation in {folds.count} folds{anew}: each fold is tested by models that were trained on the others,"
+        f" so that every {example} was answered once for each seed{score}. Quality, difference and decision are those "
         "of the recipe, which is the plan and the training with its search for a learning rate. Differences are taken "
         f"fold by fold; intervals and the t test have the variance (1/{folds.numbers.shape[0] * folds.count} + "
         f"{folds.test_to_train:.3g}) s², s² between the folds and {folds.test_to_train:.3g} test {example}s for each "

@@ -130,7 +130,10 @@ class CrossValidation:
     def _prepare(self, part: Part, directory: RunDirectory) -> PreparedStudy:
         prepared = self._prepared
         return PreparedStudy(
-            self._study(part), directory, PartReporter(prepared.reporter, f"fold {part.fold} of seed {part.seed}"), prepared.jobs
+            self._study(part),
+            directory,
+            PartReporter(prepared.reporter, f"fold {part.fold} of seed {part.seed}"),
+            prepared.jobs,
         )
 
     @contextmanager
@@ -177,7 +180,6 @@ class CrossValidation:
         good = {seed: trial for seed, trial in trials.items() if seed in answers}
         return replace(
             first,
-            structure=prepared.structure(first.name),
             trials=trials,
             tested=Outcome(answers, taught=first.tested.taught),
             directories=directories,

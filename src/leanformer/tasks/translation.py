@@ -422,11 +422,7 @@ class Translation(WritingTask):
         return self.data.test_rows
 
     def pooled(self, folds: Sequence[tuple[NDArray[np.int64], Translations]]) -> Translations:
-        texts = {
-            int(row): text
-            for rows, answers in folds
-            for row, text in zip(rows, answers.hypotheses, strict=True)
-        }
+        texts = {int(row): text for rows, answers in folds for row, text in zip(rows, answers.hypotheses, strict=True)}
         return self._answers([texts[row] for row in range(len(texts))])
 
     def scores(self, answers: Translations) -> dict[str, float]:
@@ -542,9 +538,7 @@ class Translation(WritingTask):
     def _score(self, metric: Metric, outcome: Outcome) -> Quality | SeedScores:
         trainings = outcome.statistics(metric)
         if metric.judges:
-            return judge.quality(
-                metric, trainings, self.study.accept.confidence, self.test_groups, folds=self.folds
-            )
+            return judge.quality(metric, trainings, self.study.accept.confidence, self.test_groups, folds=self.folds)
         per_seed = [metric.of(training) for training in trainings]
         return SeedScores(mean=float(np.mean(per_seed)), per_seed=per_seed)
 
