@@ -94,7 +94,7 @@ def test_corpus_scores_are_compared_fold_by_fold() -> None:
         ]
         for wrong in (0.1, 0.2)
     ]
-    found = judge.compare(metric, *models, 0.1, 0.95, folds=folds)
+    found = judge.compare(metric, models[0], models[1], 0.1, 0.95, folds=folds)
     differences = np.array(
         [
             [metric.of(second[of == fold]) - metric.of(first[of == fold]) for fold in (1, 2, 3)]
