@@ -140,6 +140,13 @@ def test_run_again_it_trains_nothing_and_takes_no_look(quick: Path, monkeypatch:
     assert before["looks"]["number"] == 1
 
 
+def test_a_fold_is_not_run_alone(quick: Path, tmp_path: Path) -> None:
+    with pytest.raises(LeanformerError, match="this is the study of one fold") as caught:
+        run(lf.read_study(quick / "folds" / "seed-0-fold-1" / "study.yaml"), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_pilot_needs_a_test_split(quick: Path) -> None:
     with pytest.raises(LeanformerError, match=r"pilot .*: a cross-validation, whose models each answered one fold"):
         read_pilot(quick)

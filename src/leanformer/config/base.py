@@ -105,6 +105,11 @@ class DataConfig(Section):
         """Whether all examples are tested in turn; a study of one fold tests that alone."""
         return self.cross_validation is not None and self.cross_validation.fold is None
 
+    @property
+    def is_one_fold(self) -> bool:
+        """Whether it is a part of a cross-validation, which decides nothing by itself."""
+        return self.cross_validation is not None and self.cross_validation.fold is not None
+
     def file_endings(self) -> tuple[str, ...]:
         """Endings of the files whose path without them is ``source``; empty where ``source`` is a whole path."""
         return ()

@@ -73,8 +73,7 @@ class PreparedStudy:
             )
             self.task.warnings = [*self.task.warnings, *self.given_times.warnings]
         self.task.check_keys()
-        fold = study.data.cross_validation
-        if fold is None or fold.fold is None:  # the test examples of one fold decide nothing by themselves
+        if not study.data.is_one_fold:
             self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}

@@ -140,6 +140,11 @@ def run(
         raise LeanformerError(f"study: {type(study).__name__} has no task; make the study with lf.make_study")
     else:  # checked again: model_copy checks nothing
         study = make_study(study.model_dump(mode="json", warnings=False))
+    if study.data.is_one_fold:
+        raise LeanformerError(
+            "data.cross_validation: this is the study of one fold, whose test examples would be looked at alone; run "
+            "the study of all folds: give the number of folds, without fold and seed"
+        )
     if path is None:
         path = Path("runs") / study.name
     check_installed(study.report_to)
