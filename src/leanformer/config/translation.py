@@ -101,6 +101,7 @@ class TextDataConfig(DataConfig):
         return self.source_language, self.target_language
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
+        yield from super().without_effect()
         if self.source == self.built_in:
             for key in ("subset", "group"):
                 if getattr(self, key) is not None:

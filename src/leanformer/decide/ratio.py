@@ -14,6 +14,7 @@ from scipy.special import bdtr, bdtrc, gammaln, xlog1py, xlogy
 from scipy.stats import beta, binom
 
 from leanformer.decide import statistics
+from leanformer.decide.resampled import Folds, compare_folds
 from leanformer.decide.statistics import ROUNDING, Comparison, Ratio
 
 SET_ASIDE = 1e-4
@@ -32,6 +33,7 @@ def compare_errors(
     groups: np.ndarray | None = None,
     paired: bool = False,
     weights: np.ndarray | None = None,
+    folds: Folds | None = None,
 ) -> Comparison:
     """Compares a candidate's error rate with the baseline's on the same test examples, each with its own trainings.
 
@@ -47,14 +49,20 @@ def compare_errors(
         groups: The group of each example, shape (examples,); None where examples are independent.
         paired: As in ``statistics.compare``.
         weights: As in ``statistics.compare``.
+        folds: Of a cross-validation, whose examples all weigh the same; None: each model answered all examples.
 
     Returns:
         The comparison of outcomes, with the p-values of this test, and with ``ratio``.
     """
-    plain = statistics.compare(baseline, candidate, 0.0, confidence, groups, paired, weights)
-    combined = statistics.compare(limit * (baseline - 1), candidate - 1, 0.0, confidence, groups, paired, weights)
+
+    def compared(first: np.ndarray, second: np.ndarray) -> Comparison:
+        if folds is not None:
+            return compare_folds(first, second, 0.0, confidence, folds, groups)
+        return statistics.compare(first, second, 0.0, confidence, groups, paired, weights)
+
+    plain, combined = compared(baseline, candidate), compared(limit * (baseline - 1), candidate - 1)
     errors = [float(np.average((1 - outcomes).mean(axis=0), weights=weights)) for outcomes in (baseline, candidate)]
-    if len(baseline) == len(candidate) == 1 and groups is None and weights is None:
+    if len(baseline) == len(candidate) == 1 and groups is None and weights is None and folds is None:
         wrong, also = baseline[0] < 1, candidate[0] < 1
         p_noninferior, p_inferior = exact_p_values(
             int((wrong & ~also).sum()), int((also & ~wrong).sum()), int((wrong & also).sum()), limit

@@ -220,11 +220,7 @@ class McNemar:
 def quality_interval(
     outcomes: np.ndarray, confidence: float, groups: np.ndarray | None = None, weights: np.ndarray | None = None
 ) -> Interval:
-    """A model's mean outcome with its interval.
-
-    Wilson's interval at the number of independent examples that would have this variance, reduced by the ratio of
-    normal and t quantiles (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of
-    positive counts estimated from survey data", Survey Methodology 24).
+    """A model's mean outcome with its interval; see ``proportion_interval``.
 
     Args:
         outcomes: 0 or 1, shape (seeds, examples).
@@ -238,13 +234,32 @@ def quality_interval(
     outcomes = by_weight(outcomes, weights)
     units = by_group(outcomes, groups)
     _check(units)
-    mean = float(outcomes.mean())
-    bernoulli = mean * (1 - mean)
+    variance, freedom = _components(units.mean(axis=0), [units], pseudo=0.0).variance()
     count = units.shape[1] / design_effect(weights, groups)
+    return proportion_interval(float(outcomes.mean()), variance, freedom, count, outcomes.size, confidence)
+
+
+def proportion_interval(
+    mean: float, variance: float, freedom: float, count: float, most: int, confidence: float
+) -> Interval:
+    """The interval of a share whose variance was estimated.
+
+    Wilson's interval at the number of independent examples that would have this variance, reduced by the ratio of
+    normal and t quantiles (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data", Survey Methodology 24).
+
+    Args:
+        mean: The share.
+        variance: Of its estimate.
+        freedom: Degrees of freedom of the variance.
+        count: Independent examples where the variance is 0.
+        most: The most examples that they may count as.
+        confidence: Such as 0.95.
+    """
+    bernoulli = mean * (1 - mean)
     if bernoulli > 0:
-        variance, freedom = _components(units.mean(axis=0), [units], pseudo=0.0).variance()
         # The variance may be 0 where all seeds agree on each example; n examples never count as more than n.
-        effective = min(bernoulli / variance, outcomes.size) if variance > 0 else count
+        effective = min(bernoulli / variance, most) if variance > 0 else count
         count = effective * float(ndtri((1 + confidence) / 2) / stdtrit(freedom, (1 + confidence) / 2)) ** 2
     low, high = proportion_confint(mean * count, count, alpha=1 - confidence, method="wilson")
     return Interval(mean, min(float(low), mean), max(float(high), mean))

@@ -118,6 +118,41 @@ class Predictions(Labels):
         return replace(found, logits=flat.reshape(len(found.labels), -1), thresholds=thresholds)
 
 
+@dataclass(frozen=True)
+class PooledPredictions(Predictions):
+    """The predictions of the models of all folds of a cross-validation, each of its own examples.
+
+    Thresholds and rankings are those of one model, so what examples contribute to a metric is found fold by fold.
+
+    Args:
+        folds: The numbers of each fold's examples in the pool, and the fold's predictions.
+    """
+
+    folds: Sequence[tuple[np.ndarray, Predictions]] = ()
+
+    @classmethod
+    def of(cls, folds: Sequence[tuple[np.ndarray, Predictions]]) -> PooledPredictions:
+        """Puts the predictions of all folds in the pool's order; the folds hold each example once."""
+
+        def in_order(field: str) -> np.ndarray:
+            return _in_order([(rows, getattr(answers, field)) for rows, answers in folds])
+
+        return cls(in_order("labels"), in_order("predictions"), in_order("losses"), folds=folds)
+
+    def statistics(self, metric: str) -> np.ndarray:
+        return _in_order([(rows, answers.statistics(metric)) for rows, answers in self.folds])
+
+
+def _in_order(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Values of some examples each, in the order of the examples' numbers.
+
+    Args:
+        parts: Numbers, shape (examples,), and values, shape (examples, ...).
+    """
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    return np.concatenate([values for _, values in parts])[order]
+
+
 Batch = Mapping[str, torch.Tensor]
 
 

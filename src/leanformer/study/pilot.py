@@ -73,6 +73,11 @@ def read_pilot(directory: Path, metric: str | None = None, candidate: str | None
             or the candidate is not there.
     """
     results = read_results(directory)
+    if results["cross_validation"] is not None:
+        raise LeanformerError(
+            f"pilot {directory}: a cross-validation, whose models each answered one fold; give the run of a study with "
+            "a test split"
+        )
     form = form_of(results)
     known = [found.key for found in judging(form.answers)]
     key = results["metric"] if metric is None else metric

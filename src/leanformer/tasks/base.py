@@ -19,6 +19,7 @@ from leanformer.core.registry import Registry
 from leanformer.core.warning import StudyWarning
 from leanformer.data.groups import check_test_groups
 from leanformer.decide import judge
+from leanformer.decide.resampled import Folds
 from leanformer.decide.statistics import Comparison
 from leanformer.learn.losses import Batch, Loss
 from leanformer.learn.step import TrainingStep
@@ -86,6 +87,7 @@ class Task(ABC):
         batch: The batch size in training, in words.
         class_weights: The weight of each class's examples in the cross-entropy, on the device; None: all weigh the
             same.
+        folds: Of a cross-validation whose folds are all answered; None: each model answers the whole test split.
     """
 
     batch_key: ClassVar[str]
@@ -98,6 +100,7 @@ class Task(ABC):
     batches: TrainingBatches
     batch: str
     class_weights: torch.Tensor | None = None
+    folds: Folds | None = None
 
     # Data and models
 
@@ -247,6 +250,19 @@ class Task(ABC):
             LeanformerError: The file is damaged.
         """
 
+    @property
+    @abstractmethod
+    def test_rows(self) -> NDArray[np.int64] | None:
+        """The numbers of the test examples among all of a cross-validation, ascending; None without one."""
+
+    @abstractmethod
+    def pooled(self, folds: Sequence[tuple[NDArray[np.int64], Any]]) -> Answers:
+        """Answers on the test split of a study of all folds, which is the pool.
+
+        Args:
+            folds: ``test_rows`` of the study of each fold, and the answers of its model.
+        """
+
     def with_choices(self, answers: Any, earlier: Any) -> Any:
         """Answers to new data, scored with what was chosen on the study's validation split, such as thresholds.
 
@@ -356,7 +372,9 @@ class Task(ABC):
     def quality(self, outcome: Outcome) -> Quality:
         """Mean quality over the seeds, with its interval, in the study's metric."""
         metric = METRICS[self.study.accept.metric]
-        return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence, self.test_groups)
+        return judge.quality(
+            metric, outcome.statistics(metric), self.study.accept.confidence, self.test_groups, folds=self.folds
+        )
 
     def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
         """Compares a candidate with the baseline, a student with its teachers; see ``judge.compare``."""
@@ -371,6 +389,7 @@ class Task(ABC):
             groups=self.test_groups,
             paired=candidate.taught,
             max_ratio=accept.max_ratio,
+            folds=self.folds,
         )
 
     @abstractmethod
