@@ -47,6 +47,10 @@ def output_of(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
     return logits if isinstance(logits, torch.Tensor) else next(tensor for tensor in tensors if tensor.dim())
 
 
+def storages(model: PreTrainedModel) -> set[int]:
+    return {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()}
+
+
 def attentions(model: PreTrainedModel) -> list[Site]:
     return [site for site in lf.sites(model) if site.kind in ("self_attention", "cross_attention")]
 
@@ -83,6 +87,7 @@ def test_a_student_is_saved_and_loaded_bit_for_bit(entry: Architecture, tmp_path
     there = output_of(student, inputs)
     assert there.isfinite().all()
     assert not torch.allclose(there, output_of(model, inputs))
+    assert not storages(student) & storages(model)
     lf.save(student, tmp_path)
     loaded = lf.load(tmp_path)
     weights = loaded.state_dict()
