@@ -195,11 +195,15 @@ class Ratio:
         limit: How many times the baseline's error rate the candidate's may be.
         observed: How many times it is; None where the baseline makes no error.
         combined: The comparison of ``limit`` times the baseline's errors with the candidate's; its margin is 0.
+        baseline: The baseline's error rate.
+        both: The share of examples on which both err, for one pair of models that is tested exactly; None for others.
     """
 
     limit: float
     observed: float | None
     combined: Comparison
+    baseline: float
+    both: float | None
 
 
 @dataclass(frozen=True)
