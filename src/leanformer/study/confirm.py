@@ -337,9 +337,10 @@ def _answers(task: Task, directory: Path, model: _Model) -> Any:
 
 def _seen(study: Study, task: Task, place: Path, models: Mapping[str, _Model], identities: Mapping[str, str]) -> Seen:
     """What this confirmation shows of the new data."""
+    metric = METRICS[study.accept.metric]
     answers = [task.read_answers(place / file) for file in FILES.values()]
     return Seen(
-        outcomes=list(dict.fromkeys(one.signature for one in answers)),
+        outcomes=list(dict.fromkeys(known for one in answers for known in one.signatures(metric))),
         candidates={"artifact": {models[CANDIDATE].name: identities[CANDIDATE]}, "recipe": {}},
         seeds=sorted({model.seed for model in models.values()}),
         accept=accepting(study),

@@ -36,9 +36,8 @@ MakeStep = Callable[[PreTrainedModel], TrainingStep]
 class Answers(Protocol):
     """A model's answers on the test split, example by example."""
 
-    @property
-    def signature(self) -> str:
-        """A hash of all answers: equal answers are nothing new to see."""
+    def signatures(self, metric: Metric) -> list[str]:
+        """Hashes of all that a study with this metric shows of the answers: equal answers are nothing new to see."""
 
     def to_bytes(self) -> bytes:
         """The content of a parquet file with one row per example."""
