@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import shutil
@@ -34,6 +35,7 @@ from leanformer.measure.translation import Translations
 from leanformer.model.generate import translate
 from leanformer.model.students import load
 from leanformer.report.confirmation import confirmation_lines, confirmation_table
+from leanformer.report.page import write_report
 from leanformer.runtime.loading import load as open_exported
 from leanformer.study import confirm as confirming
 from leanformer.study import shipping
@@ -169,6 +171,34 @@ def test_the_recommended_model_is_tested_once_on_all_new_examples(
     monkeypatch.setattr(confirming, "_answers", no_answers)
     assert confirm(own_run, {"source": str(new)}).result == result
     assert json.loads((own_run / FILE).read_text()) == ledger
+
+
+def test_the_report_shows_confirmations(own_run: Path, finished: Path) -> None:
+    write_report(own_run)
+    assert "On new data" not in (own_run / "report.html").read_text(encoding="utf-8")
+    found = confirm(own_run, str(finished.parent / "new"))
+    page = " ".join(html.unescape((own_run / "report.html").read_text(encoding="utf-8")).split())
+    section = page.split('<section id="confirmations">')[1].split("</section>")[0]
+    result = found.result
+    for part in (
+        "no-mlp",
+        f"{NEW} new examples",
+        result["data"]["source"],
+        result["date"],
+        f"{100 * result['candidate']['quality']['mean']:.1f} (",
+        f"{100 * result['difference']['mean']:+.1f} ({100 * result['difference']['low']:+.1f}, ",
+        result["decision"],
+        result["reason"],
+    ):
+        assert part in section
+    assert "Left out" not in section
+    # A damaged one is named, and the page is written nevertheless.
+    path = found.directory / "result.json"
+    path.write_text(path.read_text().replace('"accept"', '"reject"'))
+    write_report(own_run)
+    page = " ".join((own_run / "report.html").read_text(encoding="utf-8").split())
+    assert f"<code>{path.relative_to(own_run).as_posix()}</code> is damaged." in page
+    assert result["reason"] not in page
 
 
 @pytest.mark.long

@@ -30,6 +30,7 @@ from leanformer.decide.statistics import Comparison
 from leanformer.learn.step import settle_precision
 from leanformer.model.family import FAMILIES
 from leanformer.model.students import load
+from leanformer.report.page import write_report
 from leanformer.results.confirmation import Confirmation, ConfirmedModel, NewData, Revised
 from leanformer.results.metrics import METRICS
 from leanformer.results.reader import read_results
@@ -198,6 +199,7 @@ def confirm(
             store.finish(path, {**result, **_told(decisions[path]), "candidates": candidates})
         store.finish(place, content)
         reporter.wrote("results", place / "result.json")
+        reporter.wrote("report", write_report(directory))
         for warning in warnings:
             reporter.warn(str(warning))
     return Confirmed(place, content)
