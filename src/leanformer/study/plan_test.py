@@ -330,8 +330,8 @@ def _from_pilot(given: Assumptions, pilot: Pilot) -> _Plan:
     if several:
         luck = sum(assumed.luck) ** 0.5
         sentences.append(
-            f"Between trainings the difference has one of {metric.margin(_digits(luck))}, an estimate from "
-            f"{pilot.seeds} seeds."
+            f"From training to training the difference has a standard deviation of {metric.margin(_digits(luck))}, as "
+            f"{pilot.seeds} seeds show."
         )
     return _plan(given, metric, pilot.quality, assumed, sentences, pilot)
 
@@ -381,8 +381,10 @@ def _plan(
     looks = given.looks or accept.get("looks", LOOKS)
     confidence = given.confidence or accept.get("confidence", CONFIDENCE)
     true_drop = f"a {metric.worsening} of {metric.margin(_digits(given.drop))}" if given.drop else "no difference"
+    several = "1 candidate" if candidates == 1 else f"{candidates} candidates"
+    at = "1 look" if looks == 1 else f"{looks} looks"
     sentences = [
-        f"Margin {metric.margin(margin)}, in truth {true_drop}; candidates {candidates}, looks {looks}, confidence "
+        f"The margin is {metric.margin(margin)}, and in truth there is {true_drop}; {several}, {at}, a confidence of "
         f"{as_percent(confidence)}.",
         *sentences,
     ]
