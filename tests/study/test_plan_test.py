@@ -77,11 +77,13 @@ def test_table_page_and_json_of_stated_assumptions(tmp_path: Path, monkeypatch: 
     assert max(map(len, table.splitlines())) <= 80
     for number in (*pair.values(), *recipe.values()):
         assert f"{number:,}" in table
-        assert f"<td>{number:,}</td>" in found.page.read_text(encoding="utf-8")
+        assert f"<span>{number:,}</span>" in found.page.read_text(encoding="utf-8")
     page = found.page.read_text(encoding="utf-8")
     assert "baseline and candidate differ on 5 % of the examples" in page
     assert "src=" not in page.split("<script>")[0]
     assert '"5 seeds"' in page
+    assert 'data-label="each of 2 looks, p at most 0.00625"' in page  # on a phone, where the head is not seen
+    assert "None: no number of examples suffices" not in page
 
 
 def test_nothing_is_written_without_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,9 +108,9 @@ def test_answers_keep_what_the_metric_needs(digits_study: Make, tmp_path: Path) 
 
 
 def test_probabilities_are_outcomes_where_the_metric_reads_them() -> None:
-    logits = np.array([[2.0, 0.0], [0.0, 1.0]], np.float32)
-    answers = Predictions(np.array([0, 1]), np.array([0, 1]), np.array([0.1, 0.3]), logits)
-    surer = replace(answers, losses=answers.losses / 2, logits=2 * logits)
+    logits, losses = np.array([[2.0, 0.0], [0.0, 1.0]], np.float32), np.array([0.1, 0.3])
+    answers = Predictions(np.array([0, 1]), np.array([0, 1]), losses, logits)
+    surer = replace(answers, losses=losses / 2, logits=2 * logits)
     classes = hashlib.sha256(np.array([0, 1]).tobytes()).hexdigest()  # as ledgers have it
     for key in ("accuracy", "balanced_accuracy", "cost"):
         assert answers.signatures(METRICS[key]) == surer.signatures(METRICS[key]) == [classes]
