@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from leanformer.measure.parquet import read_columns, read_groups, to_parquet
-from leanformer.results.metrics import METRICS, Labels, metrics_of
+from leanformer.results.metrics import METRICS, Labels, Metric, metrics_of
 
+PROBABILITIES = ("losses", "logits")
+"""The fields of ``Labels`` that hold more of a model's probabilities than the class that it finds."""
 THRESHOLDS = "thresholds"
 """Of the metrics that need one, in the metadata of the file's schema."""
 
@@ -38,10 +40,15 @@ class Predictions(Labels):
         """Whether each prediction is correct, shape (examples,), boolean."""
         return np.asarray(self.labels == self.predictions)
 
-    @property
-    def signature(self) -> str:
-        """A hash of the predicted classes: what there is to see of them."""
-        return hashlib.sha256(np.ascontiguousarray(self.predictions, dtype=np.int64).tobytes()).hexdigest()
+    def signatures(self, metric: Metric) -> list[str]:
+        """Hashes of what there is to see of them: the classes, and the probabilities where a metric reads these.
+
+        Args:
+            metric: The metric of the study.
+        """
+        read = [np.asarray(self.predictions, dtype=np.int64)]
+        read += [np.asarray(getattr(self, name), dtype=np.float32) for name in PROBABILITIES if name in metric.needs]
+        return [hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for values in read]
 
     def statistics(self, metric: str) -> np.ndarray:
         """What each example contributes to a metric of labels, shape (examples, counts); see ``Metric.statistics``."""

@@ -179,9 +179,10 @@ def _further_method(engines: Sequence[str], given_times: GivenTimes | None) -> s
 
 def _seen(study: Study, arms: Sequence[Arm], recipes: Sequence[Arm]) -> Seen:
     """What the results show of the test split."""
+    metric = METRICS[study.accept.metric]
     answers = [answers for arm in (*arms, *recipes) for answers in arm.tested.each()]
     return Seen(
-        outcomes=list(dict.fromkeys(one.signature for one in answers)),
+        outcomes=list(dict.fromkeys(known for one in answers for known in one.signatures(metric))),
         candidates={
             "artifact": {arm.name: arm.identity for arm in arms[1:]},
             "recipe": {arm.name: arm.identity for arm in recipes[1:]},

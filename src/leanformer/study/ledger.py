@@ -30,7 +30,7 @@ class Seen:
     """What a report sees of a test split.
 
     Args:
-        outcomes: SHA-256 of the answers of each model.
+        outcomes: SHA-256 of the answers of each model, and of its probabilities where the metric reads these.
         candidates: Statement (``artifact`` or ``recipe``) -> name -> the identity of what is decided on: its recipe, as
             ``recipe_of`` gives it, and in what form it ships. Those that failed count too.
         seeds: The seeds of the candidates, which the baseline has too.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -38,8 +39,11 @@ class Answers(Protocol):
     """A model's answers on the test split, example by example."""
 
     @property
-    def signature(self) -> str:
-        """A hash of all answers: equal answers are nothing new to see."""
+    def groups(self) -> Sequence[str] | None:
+        """The name of each example's group; None where each stands for itself."""
+
+    def signatures(self, metric: Metric) -> list[str]:
+        """Hashes of all that a study with this metric shows of the answers: equal answers are nothing new to see."""
 
     def to_bytes(self) -> bytes:
         """The content of a parquet file with one row per example."""
@@ -347,8 +351,17 @@ class Task(ABC):
     @cached_property
     def test_groups(self) -> NDArray[np.int64] | None:
         """The group of each test example by its number, shape (examples,); None where each stands for itself."""
-        names = self.test_group_names
-        return None if names is None else np.unique(np.array(names, object), return_inverse=True)[1].astype(np.int64)
+        return _numbered(self.test_group_names)
+
+    def grouped_as(self, names: Sequence[str] | None) -> Self:
+        """The task for answers to the test examples in another order.
+
+        Args:
+            names: The group of each example in that order; None where each stands for itself.
+        """
+        task = copy.copy(self)
+        task.test_groups = _numbered(names)
+        return task
 
     def check_groups(self) -> None:
         """Checks that the test split has enough groups to decide, and adds the warning that they are few.
@@ -461,3 +474,8 @@ def open_test(study: Study, device: torch.device) -> Task:
         LeanformerError: The data are wrong, or do not fit the model.
     """
     return TASKS[study.task](study, device, all_tested=True)
+
+
+def _numbered(names: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """The group of each example by its number."""
+    return None if names is None else np.unique(np.array(names, object), return_inverse=True)[1].astype(np.int64)

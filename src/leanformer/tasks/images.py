@@ -419,7 +419,7 @@ class ImageClassification(Task):
         tests = []
         if baseline is not None and baseline is not outcome:
             for seed, answers in outcome.answers.items():
-                test = mcnemar_exact(baseline.answers[seed].correct, answers.correct)
+                test = mcnemar_exact(baseline.answers[seed].correct, answers.correct, self.test_groups)
                 tests.append({"seed": seed, **asdict(test)})
         return {
             "per_class": self._per_class(outcome, baseline),

@@ -556,7 +556,7 @@ class Translation(WritingTask):
         found = []
         for seed, answers in outcome.answers.items():
             counts = (baseline.answers[seed].statistics(self._metric.key), answers.statistics(self._metric.key))
-            test = paired_bootstrap(*counts, self._metric.score, self.study.accept.confidence)
+            test = paired_bootstrap(*counts, self._metric.score, self.study.accept.confidence, self.test_groups)
             difference = {name: getattr(test.difference, name) for name in ("mean", "low", "high")}
             found.append({"seed": seed, "difference": difference, "p_value": test.p_value})
         return found
