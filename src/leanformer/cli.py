@@ -166,7 +166,7 @@ Tokenizer = Annotated[
     typer.Option(
         parser=_given,
         metavar="NAME",
-        help="For BLEU of files of predictions: sacreBLEU's tokenizer, such as 13a, zh or char; auto takes what suits "
+        help="For scores of texts in files: sacreBLEU's tokenizer, such as 13a, zh or char; auto takes what suits "
         "the references' script.",
     ),
 ]

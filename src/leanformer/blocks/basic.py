@@ -171,8 +171,8 @@ class Mlp(Block):
             return settings | {"activation": arguments.activation or "gelu"}
         if teacher is None:
             raise LeanformerError(
-                f"{site.name}: init 'teacher' takes over neurons of an MLP of two maps with an activation between them, "
-                "and the one there is of another kind; take init 'fresh'"
+                f"{site.name}: init 'teacher' takes over neurons of an MLP of two maps with an activation between, and "
+                "the one there is of another kind; take init 'fresh'"
             )
         if arguments.hidden > teacher.neurons:
             raise LeanformerError(
