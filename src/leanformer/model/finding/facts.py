@@ -87,8 +87,9 @@ ACTIVATIONS = ("activation_fn", "activation", "act", "intermediate_act_fn")
 ACTIVATION_DROPOUTS = ("activation_dropout", "activation_dropout_p")
 """Names of a layer's probability with which the neurons between them are dropped."""
 
-PREFIX_TOKENS = ("cls_token", "distillation_token", "dist_token", "register_tokens")
-"""Names of the embeddings of tokens that stand before an image's patches; each has the shape (1, tokens, d_model)."""
+PREFIX_TOKENS = ("cls_token", "distillation_token", "dist_token", "register_tokens", "class_embedding")
+"""Names of the embeddings of tokens that stand before an image's patches; each has the shape (1, tokens, d_model), or
+(d_model,) where it is one."""
 
 NOT_FOUND: Mapping[str, str] = {
     "falcon_h1": "in each layer an attention and a state-space model share a cache",
