@@ -459,6 +459,10 @@ class Study(Section):
         """
         return {"data": {"train_limit": INSPECTED}}
 
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Keys that are given and do nothing beside others of the study, each with the reason."""
+        yield from ()
+
     def to_yaml(self) -> str:
         """The study with every default written out; reads back as the same study."""
         return yaml_text.write(self.model_dump(mode="json"))

@@ -34,6 +34,7 @@ def check_effects(study: Study) -> None:
 def _without_effect(study: Study) -> Iterator[tuple[str, str]]:
     yield from study.data.without_effect()
     yield from study.accept.without_effect()
+    yield from study.without_effect()
     train = study.train
     if study.baseline.seeds is not None and train.epochs == 0:
         yield "baseline.seeds", "train.epochs is 0, so that the baseline is not trained"

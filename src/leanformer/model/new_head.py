@@ -100,12 +100,13 @@ def _classifier_of(model: PreTrainedModel, where: str) -> tuple[type[PreTrainedM
             f"baseline.model: {where} is a {type(model).__name__}, of which transformers has no image classifier, and "
             "whose width is not known; take the part of it that reads images"
         )
-    return pooled_classifier(type(body_of(model))), config
+    body_class: type[PreTrainedModel] = type(body_of(model))
+    return pooled_classifier(body_class), config
 
 
 def _known(model_type: str) -> type[PreTrainedConfig] | None:
     """The configuration of a type of which transformers has image classifiers; None for any other."""
-    found = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+    found = CONFIG_MAPPING.get(model_type)
     return found if found in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING else None
 
 
@@ -137,8 +138,9 @@ def _interpolated(
     module: Any = body.get_submodule(path)
     if name.endswith("relative_position_bias_table") and len(shape) == 2:
         old: tuple[int, int] = module.window_size
-        rows, columns = (length // patch for length, patch in zip(size, pixel_input(body.config).patch or (1, 1), strict=True))
-        return _interpolated_biases(module.relative_position_bias_table.detach(), old, (rows, columns))
+        patch = pixel_input(body.config).patch or (1, 1)
+        new = size[0] // patch[0], size[1] // patch[1]
+        return _interpolated_biases(module.relative_position_bias_table.detach(), old, new)
     while path and not hasattr(module, "interpolate_pos_encoding"):
         path = path.rpartition(".")[0]
         module = body.get_submodule(path)

@@ -208,6 +208,15 @@ class Task(ABC):
         """What a model learns to make small; None: the cross-entropy with the labels."""
         return None
 
+    def rate_factors(self, model: PreTrainedModel, rate: float) -> Mapping[str, float]:
+        """How many times a learning rate some parameters of a model learn with that is trained without a teacher.
+
+        Args:
+            model: The model.
+            rate: The learning rate.
+        """
+        return {}
+
     # Measuring
 
     @abstractmethod
