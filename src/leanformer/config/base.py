@@ -75,6 +75,8 @@ class DataConfig(Section):
     """Keys that say what examples of the built-in source are like."""
 
     source: Text
+    unlabelled: Annotated[Text | None, OPERATIONAL] = None  # in the settings of students alone, who learn from them
+    """Examples without labels, from which students learn what their teacher answers; never used to judge a model."""
     split_seed: Seed = 0
 
     def file_endings(self) -> tuple[str, ...]:

@@ -227,6 +227,14 @@ class PreparedStudy:
         }
 
     @cached_property
+    def unlabelled_files(self) -> dict[str, str | None]:
+        """Likewise of the examples without labels; empty where there are none."""
+        source = self.study.data.unlabelled
+        if source is None:
+            return {}
+        return {"unlabelled_files": files_signature(source), "unlabelled_content": content_signature(source)}
+
+    @cached_property
     def ledger(self) -> Ledger:
         """What was seen of the test split in this run directory."""
         return Ledger(self.directory.path, self.task.test_signature, self.study.accept.looks)

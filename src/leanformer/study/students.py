@@ -165,7 +165,8 @@ class StudentStep(Trial):
         finetune = prepared.finetune(self._candidate(prepared))
         train = prepared.study.train
         task, answering = prepared.task_of(self.name), 0.0
-        batches = task.batches
+        asks = finetune.logits > 0 or finetune.hidden_states > 0
+        batches = task.tuning_batches() if asks else task.batches
         if finetune.targets == "teacher":
             answers = prepared.teaching.answers(finetune.teacher_beam, self.seed, teacher_settings(prepared, self.seed))
             assert answers is not None  # ``needs`` has asked for them
@@ -175,7 +176,6 @@ class StudentStep(Trial):
                 batches = task.batches_with(answers.texts)
             except LeanformerError as error:  # no answer is usable
                 return Trained(status="failed", reason=str(error)), answering
-        asks = finetune.logits > 0 or finetune.hidden_states > 0
         loss = tuning_loss(
             frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing, task.class_weights
         )
@@ -194,8 +194,11 @@ class StudentStep(Trial):
 
 
 def teacher_settings(prepared: PreparedStudy, seed: int) -> dict[str, Any]:
-    """All settings that determine a teacher, the baseline's trained model."""
-    return {"teacher": read_sealed(prepared.directory.trial(BASELINE, seed) / "settings.json")}
+    """All settings that determine what a teacher, the baseline's trained model, tells its students."""
+    return {
+        "teacher": read_sealed(prepared.directory.trial(BASELINE, seed) / "settings.json"),
+        **prepared.unlabelled_files,
+    }
 
 
 def known_blocks(prepared: PreparedStudy, seed: int) -> dict[str, Taught | None]:

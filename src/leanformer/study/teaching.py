@@ -162,7 +162,7 @@ class Teaching:
         opened = frozen_copy(reduce(teacher, {}))
         places = {site.name: site for site in sites(opened)}
         wanted = lessons_of(plans)
-        activities = find_activities(teacher, [wanted[key] for key in keys], self._task.teaching_batches(1))
+        activities = find_activities(teacher, [wanted[key] for key in keys], self._task.batches)
         lessons: list[Lesson] = []
         finished: list[Lesson] = []
         for key in keys:

@@ -129,7 +129,7 @@ def _model(prepared: PreparedStudy, step: TrainedStep) -> PreTrainedModel:
     if candidate is None:
         return copy.deepcopy(model).to(prepared.device)
     model = model.to(prepared.device)
-    activities = find_activities(model, prepared.plans[step.name].items(), prepared.task.teaching_batches(1))
+    activities = find_activities(model, prepared.plans[step.name].items(), prepared.task.batches)
     return reduce(model, prepared.settled_plan(step.name), activities)
 
 

@@ -173,6 +173,10 @@ class Task(ABC):
     def teaching_batches(self, multiple: int) -> TrainingBatches:
         """The training data in batches that are ``multiple`` times as large."""
 
+    def tuning_batches(self) -> TrainingBatches:
+        """The training data of a student that learns what its teacher answers: also examples without labels."""
+        return self.batches
+
     @abstractmethod
     def validation_batches(self) -> Iterator[Batch]:
         """The validation split, with labels."""

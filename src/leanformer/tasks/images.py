@@ -24,7 +24,7 @@ from leanformer.core.files import write_atomically
 from leanformer.core.warning import StudyWarning
 from leanformer.data.corruptions import IMAGES
 from leanformer.data.corruptions.images import CorruptedImages
-from leanformer.data.image_batches import ImageBatches
+from leanformer.data.image_batches import ImageBatches, JoinedSplit
 from leanformer.data.image_files import Resizing
 from leanformer.data.images import ImageData, ImageSplit, load_images, load_tested_images
 from leanformer.data.preprocessing import Preprocessing, read_preprocessing, shipped_processor
@@ -238,7 +238,14 @@ class ImageClassification(Task):
         ]
 
     def teaching_batches(self, multiple: int) -> ImageBatches:
-        return replace(self.batches, batch_size=self.batches.batch_size * multiple)
+        batches = self.tuning_batches()
+        return replace(batches, batch_size=batches.batch_size * multiple)
+
+    def tuning_batches(self) -> ImageBatches:
+        if self.data.unlabelled is None:
+            return self.batches
+        told = replace(self.data, train=JoinedSplit(self.data.train, self.data.unlabelled))
+        return replace(self.batches, data=told)
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self.data.validation)
@@ -276,6 +283,7 @@ class ImageClassification(Task):
             "train": len(data.train),
             "validation": len(data.validation),
             "test": len(data.test),
+            "unlabelled": 0 if data.unlabelled is None else len(data.unlabelled),
             "groups": None if self.test_groups is None else len(np.unique(self.test_groups)),
             "classes": list(data.classes),
             "channels": data.channels,
