@@ -139,9 +139,7 @@ _LEARNED = {"train": "the training split", UNLABELLED: "the images without a cla
 """The roles of images that models learn from, in words."""
 
 
-def _leaks(
-    learned: Tensor, held_out: Tensor, roles: tuple[str, str], watch: Watch, place: Place
-) -> list[StudyWarning]:
+def _leaks(learned: Tensor, held_out: Tensor, roles: tuple[str, str], watch: Watch, place: Place) -> list[StudyWarning]:
     """The warnings about held-out images that are among those that models learn from, exactly or nearly.
 
     Args:

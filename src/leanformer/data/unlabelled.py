@@ -1,4 +1,4 @@
-"""Images without classes, from which students learn what their teacher answers."""
+"""Images without classes, and sentences without translations, from which students learn what their teacher answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from leanformer.core.errors import LeanformerError
 from leanformer.core.paths import source_path
 from leanformer.data.hub import SourceSplit
 from leanformer.data.image_files import is_image
+from leanformer.data.text_reading import read_lines
 from leanformer.data.walking import files_below
 
 NO_LABEL = -100
@@ -35,3 +36,18 @@ def open_unlabelled(source: str) -> SourceSplit:
     images = [{"bytes": None, "path": file} for file in files]
     examples = datasets.Dataset.from_dict({COLUMN: images}, features=datasets.Features({COLUMN: datasets.Image()}))
     return SourceSplit(source, UNLABELLED, examples, tuple((file, 1) for file in files))
+
+
+def read_sentences(source: str) -> tuple[str, ...]:
+    """The sentences of a text file, one a line, empty lines left out; the file may be packed by gzip.
+
+    Args:
+        source: the study's ``data.unlabelled``.
+
+    Raises:
+        LeanformerError: there is no such file, it cannot be read, or it is empty.
+    """
+    file = source_path(source)
+    if not file.is_file():
+        raise LeanformerError(f"data.unlabelled {source}: no such file; give a text file with one sentence a line")
+    return tuple(line for line in read_lines(file) if line.strip())

@@ -406,12 +406,21 @@ class WritingTask(Task):
 
     @abstractmethod
     def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
-        """A teacher's own answers to the training examples.
+        """A teacher's own answers to the training examples, and then to those without targets.
 
         Args:
             teacher: The teacher.
             beam: Hypotheses per example.
             progress: Called with the number of further finished examples.
+        """
+
+    @abstractmethod
+    def told_batches(self, answers: Sequence[str], multiple: int) -> TrainingBatches:
+        """As ``teaching_batches``, with the examples without targets too; theirs are the teacher's answers.
+
+        Args:
+            answers: What ``write_training`` gave.
+            multiple: How many times as large the batches are.
         """
 
     @abstractmethod
