@@ -78,8 +78,9 @@ def test_a_study_from_a_backbone_with_a_new_head(images: Path, dinov2: Path, tmp
     result, _ = run(study, tmp_path)
     notes = result.results["data"]["notes"]
     assert any("images of 16x16 pixels; its positions are interpolated for 24x24" in note for note in notes)
-    baseline, slots, lean, shorter = (result.results["baseline"], *result.results["candidates"])
-    assert {one["status"] for one in (baseline, slots, lean, shorter)} == {"ok"}
+    rows = [result.results["baseline"], *result.results["candidates"]]
+    assert {row["status"] for row in rows} == {"ok"}
+    baseline, _, lean, shorter = rows
     assert lean["flops_per_example"] < baseline["flops_per_example"]
     assert shorter["parameters"] < lean["parameters"] < baseline["parameters"]
 
@@ -123,7 +124,7 @@ def test_seeds_differ_in_the_head_alone(images: Path, dinov2: Path) -> None:
 
 
 def test_the_models_own_preparation_says_how_large_images_are(images: Path, tmp_path: Path) -> None:
-    sizes = {"size": {"shortest_edge": 14}, "crop_size": {"height": 12, "width": 12}}
+    sizes: dict[str, Any] = {"size": {"shortest_edge": 14}, "crop_size": {"height": 12, "width": 12}}
     task = task_of(images, write_backbone(tmp_path, **sizes))
     assert task.baseline_outline.config.image_size == 12
     assert task.example()["pixel_values"].shape == (1, 3, 12, 12)

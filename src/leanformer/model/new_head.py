@@ -100,8 +100,7 @@ def _classifier_of(model: PreTrainedModel, where: str) -> tuple[type[PreTrainedM
             f"baseline.model: {where} is a {type(model).__name__}, of which transformers has no image classifier, and "
             "whose width is not known; take the part of it that reads images"
         )
-    body_class: type[PreTrainedModel] = type(body_of(model))
-    return pooled_classifier(body_class), config
+    return pooled_classifier(type(body_of(model))), config
 
 
 def _known(model_type: str) -> type[PreTrainedConfig] | None:

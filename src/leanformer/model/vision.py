@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -120,12 +119,18 @@ POOLED = "Pooled"
 """The name of a ``PooledClassifier`` is this prefix and the name of its body's class."""
 
 
-@cache
+_POOLED: dict[type[PreTrainedModel], type[PreTrainedModel]] = {}
+
+
 def pooled_classifier(body_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """The classifier whose body is of a class of transformers."""
-    base = next(known for known in body_class.__mro__[1:] if issubclass(known, PreTrainedModel))
-    described = {"__doc__": f"A classifier of a {body_class.__name__}'s patches.", "__module__": __name__}
-    return type(f"{POOLED}{body_class.__name__}", (PooledClassifier, base), {**described, "body_class": body_class})
+    """The classifier whose body is of a class of transformers; always the same one."""
+    if body_class not in _POOLED:
+        base = next(known for known in body_class.__mro__[1:] if issubclass(known, PreTrainedModel))
+        described = {"__doc__": f"A classifier of a {body_class.__name__}'s patches.", "__module__": __name__}
+        _POOLED[body_class] = type(
+            f"{POOLED}{body_class.__name__}", (PooledClassifier, base), {**described, "body_class": body_class}
+        )
+    return _POOLED[body_class]
 
 
 def model_class_named(name: str) -> type[PreTrainedModel] | None:
