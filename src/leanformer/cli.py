@@ -276,6 +276,30 @@ def convert(
     Console().print(Text(printable(f"model: {written}")), soft_wrap=True)
 
 
+@app.command("reduce")
+def reduce_model(
+    model: Annotated[str, typer.Argument(parser=_given, help="A model's directory, or a hub id.")],
+    out: Annotated[Path, typer.Argument(parser=_path, help="The directory to write; new or empty.")],
+    plan: Annotated[
+        Path, typer.Option(parser=_path, metavar="FILE", help="The plan, in YAML: sites with their blocks.")
+    ],
+) -> None:
+    """Write the student that a plan makes of a model. Nothing is trained."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from leanformer.config.reader import read_plan
+    from leanformer.core.progress import quiet_libraries
+    from leanformer.model.reduction import reduce_directory
+    from leanformer.model.weights import parameter_count
+
+    changes = read_plan(plan)
+    with quiet_libraries():
+        student = reduce_directory(model, changes, out)
+    told = f"student: {out} ({parameter_count(student):,} parameters)"
+    Console().print(Text(printable(told)), soft_wrap=True)
+
+
 @app.command()
 def translate(
     model: Annotated[

@@ -30,8 +30,9 @@ from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLogits
 from leanformer.export.generation import Search, check_followed
-from leanformer.model.family import Family, find_family
+from leanformer.model.family import find_family
 from leanformer.model.layers import OpenLayer, Sublayer
+from leanformer.model.shapes.open import OpenFamily
 from leanformer.model.surgery import sites
 from leanformer.runtime.engines.ctranslate2 import MODEL, open_translator
 from leanformer.runtime.manifest import Precision
@@ -145,6 +146,8 @@ def _stacks(model: PreTrainedModel) -> list[_Stack]:
     family = find_family(model)
     if not model.config.is_encoder_decoder:
         raise LeanformerError(f"{_NOT} it runs translators, and this is {family.described}; {_INSTEAD}")
+    if not isinstance(family, OpenFamily):
+        raise LeanformerError(f"{_NOT} of translators it runs marian and bart here, not {family.name}; {_INSTEAD}")
     for site in sites(model):
         if site.block not in KEPT:
             raise LeanformerError(
@@ -158,7 +161,7 @@ _NOT = "not shippable in the format ctranslate2:"
 _INSTEAD = "the format onnx can hold it"
 
 
-def _stack(model: PreTrainedModel, family: Family, name: str) -> _Stack:
+def _stack(model: PreTrainedModel, family: OpenFamily, name: str) -> _Stack:
     layers = [family.open_layer(layer, name, number) for number, layer in enumerate(family.stacks(model)[name])]
     packed = _packed(layers, ORDERS[name])
     if not packed:
@@ -273,7 +276,7 @@ class _Writer:
         loader: CTranslate2's own, which writes single modules.
     """
 
-    def __init__(self, spec: Any, stack: _Stack, family: Family, width: int, loader: Any) -> None:
+    def __init__(self, spec: Any, stack: _Stack, family: OpenFamily, width: int, loader: Any) -> None:
         self.spec = spec
         self.stack = stack
         self.width = width

@@ -74,7 +74,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
             written.
     """
     name = path_of(source)
-    target = _free(out)
+    target = free_directory(out)
     directory = find_directory(name, [PICKLES[0], PICKLES[1], "pytorch_model-*.bin", *COMPANIONS])
     try:
         architecture = read_architecture(directory)
@@ -101,7 +101,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
 
     def fill(temporary: Path) -> None:
         model.save_pretrained(temporary)
-        _copy_companions(directory, temporary)
+        copy_companions(directory, temporary)
         _prove(temporary, model)
 
     try:
@@ -111,8 +111,12 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
     return Path(out)
 
 
-def _free(out: str | os.PathLike[str]) -> Path:
-    """Where the result goes, without symbolic links."""
+def free_directory(out: str | os.PathLike[str]) -> Path:
+    """A directory to write, without symbolic links.
+
+    Raises:
+        LeanformerError: It is in use, or a broken link.
+    """
     given = path_of(out, "out")
     if os.path.islink(given) and not os.path.exists(given):
         raise LeanformerError(f"{out}: is a broken link; remove it, or give a new directory")
@@ -159,7 +163,8 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
-def _copy_companions(directory: Path, to: Path) -> None:
+def copy_companions(directory: Path, to: Path) -> None:
+    """Copies the files of a tokenizer or an image processor from one model's directory to another, without code."""
     for place in (".", *_SIDES):
         for name in COMPANIONS:
             file = directory / place / name

@@ -33,6 +33,7 @@ class Part:
         d_model: Width of the hidden states, channels.
         heads: Attention heads at this place.
         causal: Whether a token reads no later ones there.
+        rotary: As of ``Site``.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Part:
     d_model: int
     heads: int
     causal: bool
+    rotary: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,8 +92,7 @@ def check_settings(settings: Mapping[str, Any], where: str) -> None:
 
 
 def _check_size(key: str, value: Any, where: str) -> None:
-    # Height and width; widths of the layers of some architectures.
-    numbers = value if isinstance(value, list | tuple) and value and (key not in _SIDES or len(value) == 2) else [value]
+    numbers = value if key in _SIDES and isinstance(value, list | tuple) and len(value) == 2 else [value]
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST[key]:
             form = "a whole number, or height and width," if key in _SIDES else "a whole number,"

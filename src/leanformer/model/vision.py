@@ -88,8 +88,11 @@ def prefix_tokens(model: nn.Module) -> int:
     )
 
 
-class PooledClassifier:
-    """Mixed into the base class of a model that transformers has no classifier of: its patches' mean, a linear map."""
+class PooledClassifier(PreTrainedModel):
+    """A classifier for a body that transformers has none for: the mean of its patches, and a linear map.
+
+    Its subclasses are also of the base class of their body's architecture (``pooled_classifier``).
+    """
 
     body_class: ClassVar[type[PreTrainedModel]]
     base_model_prefix = "body"

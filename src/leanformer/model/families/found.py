@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, cast
 
 from torch import nn
@@ -60,11 +59,12 @@ class FoundFamily(Family):
                     module = model.get_submodule(place.path) if there else None
                     present = there and not _is_empty(module)
                     parameters = sum(parameter_count(part) for part in _modules_of(model, place)) if present else 0
-                    width, heads = _width_and_heads(model, stack, place)
-                    yield Part(f"{prefix}.{kind}", kind, present, parameters, 0, width, heads, stack.causal)
+                    width, heads = _width_and_heads(model, stack, layer)
+                    rotary = kind == "self_attention" and facts.ROTARY in place.form.parameters
+                    yield Part(f"{prefix}.{kind}", kind, present, parameters, 0, width, heads, stack.causal, rotary)
                 if layer.form is not None:
                     whole = parameter_count(model.get_submodule(layer.path))
-                    width, heads = _width_and_heads(model, stack, next(iter(layer.places.values())))
+                    width, heads = _width_and_heads(model, stack, layer)
                     yield Part(f"{prefix}.layer", "layer", there, whole, 0, width, heads, stack.causal)
 
     def max_positions(self, config: Any) -> int | None:
@@ -119,7 +119,7 @@ class FoundFamily(Family):
             model.set_submodule(place.path, module)
             return
         there = model.get_submodule(place.path)
-        _hand_on_bias(model, stack, place, number)
+        _hand_on_table(model, stack, place, number)
         if place.kind == "mlp":
             form = form_of(type(model.get_submodule(place.path))) if place.contract == "pair" else place.form
             model.set_submodule(place.path, AttachedMlp(module, form))
@@ -147,7 +147,7 @@ class FoundFamily(Family):
             )
         assert layer.form is not None  # else it is no site
         for place in layer.places.values():
-            _hand_on_bias(model, stack, place, number)
+            _hand_on_table(model, stack, place, number)
         there = model.get_submodule(layer.path)
         index = int(layer.path.rpartition(".")[2])  # of all layers, also those without attention
         model.set_submodule(layer.path, AttachedLayer(there, layer.form, index))
@@ -231,29 +231,35 @@ def _open(model: PreTrainedModel, place: Place) -> None:
     model.set_submodule(place.output, nn.Identity())
 
 
-def _width_and_heads(model: PreTrainedModel, stack: FoundStack, place: Place) -> tuple[int, int]:
-    """Width of the hidden states at a place, and heads of its attention, as the configuration of its part says."""
+def _width_and_heads(model: PreTrainedModel, stack: FoundStack, layer: FoundLayer) -> tuple[int, int]:
+    """Width of the hidden states in a layer, as its attention says or else the configuration, and heads."""
     config: Any = getattr(model.get_submodule(stack.body), "config", model.config)
-    width = place.width or getattr(config, "hidden_size", None) or getattr(config, "d_model", None) or config.dim
+    widths = (getattr(config, key, None) for key in ("hidden_size", "d_model", "dim"))
+    seen = (place.width for place in layer.places.values())
+    width = next((width for width in (*seen, *widths) if isinstance(width, int)), None)
+    if width is None:
+        raise LeanformerError(f"{type(model).__name__}: how wide its hidden states are in {layer.path} was not found")
     side = "decoder" if stack.causal else "encoder"
     keys = ("num_attention_heads", f"{side}_attention_heads", "num_heads", "n_heads", "n_head")
     heads = next((getattr(config, key) for key in keys if isinstance(getattr(config, key, None), int)), 1)
     return int(width), int(heads)
 
 
-def _hand_on_bias(model: PreTrainedModel, stack: FoundStack, place: Place, number: int) -> None:
-    """Lets the next attention keep the table of relative positions that this one makes for all that follow (T5)."""
+def _hand_on_table(model: PreTrainedModel, stack: FoundStack, place: Place, number: int) -> None:
+    """Lets the next attention keep the table of relative positions that this one holds for all that follow (T5)."""
     attention = model.get_submodule(place.path)
-    table = getattr(attention, "relative_attention_bias", None)
-    if table is None or "position_bias" not in place.form.parameters:
+    name = next((name for name in facts.SHARED_TABLES if getattr(attention, name, None) is not None), None)
+    if name is None or "position_bias" not in place.form.parameters:
         return
     for layer in stack.layers[number + 1 :]:
         other = layer.places.get(place.kind)
         module: Any = None if other is None else _at(model, other.path)
         if module is None or isinstance(module, Attached):
             continue
-        if not module.has_relative_attention_bias:
-            module.has_relative_attention_bias, module.relative_attention_bias = True, table
+        if getattr(module, name, None) is None:
+            setattr(module, name, getattr(attention, name))
+            if (flag := facts.SHARED_TABLES[name]) is not None:
+                setattr(module, flag, True)
         return
 
 
@@ -268,9 +274,19 @@ class FoundStudent(Student):
     """Mixed into any model of transformers: reduced as its plan says."""
 
 
-@cache
+_CONFIGURATIONS: dict[type[PreTrainedConfig], type[PreTrainedConfig]] = {}
+_FAMILIES: dict[type[PreTrainedModel], FoundFamily] = {}
+"""Those that were made already: a class is one, however often it is asked for."""
+
+
 def student_config_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
     """The configuration of an architecture's students: its own, with a plan and a model type of its own."""
+    if config_class not in _CONFIGURATIONS:
+        _CONFIGURATIONS[config_class] = _make_config_class(config_class)
+    return _CONFIGURATIONS[config_class]
+
+
+def _make_config_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
     return type(
         f"Lean{config_class.__name__}",
         (config_class,),
@@ -284,7 +300,6 @@ def student_config_class(config_class: type[PreTrainedConfig]) -> type[PreTraine
     )
 
 
-@cache
 def found_family(model_class: type[PreTrainedModel]) -> FoundFamily:
     """The family of a class of models of transformers, or of its students.
 
@@ -293,6 +308,12 @@ def found_family(model_class: type[PreTrainedModel]) -> FoundFamily:
     """
     if issubclass(model_class, FoundStudent):
         _, model_class = model_class.__bases__
+    if model_class not in _FAMILIES:
+        _FAMILIES[model_class] = _make_family(model_class)
+    return _FAMILIES[model_class]
+
+
+def _make_family(model_class: type[PreTrainedModel]) -> FoundFamily:
     config_class = model_class.config_class
     if config_class is None or model_class is PreTrainedModel:
         raise LeanformerError(f"a {model_class.__name__} is no model of one architecture of transformers")

@@ -6,7 +6,6 @@ import ast
 import inspect
 import textwrap
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from torch import nn
@@ -69,7 +68,6 @@ def bound(parameters: tuple[str, ...], arguments: tuple[Any, ...], named: dict[s
     return {**dict(zip(parameters, arguments, strict=False)), **named}
 
 
-@cache
 def parameters_of(kind: type[nn.Module]) -> tuple[str, ...]:
     """The names of the parameters that a class's ``forward`` takes by position."""
     return tuple(
@@ -79,13 +77,22 @@ def parameters_of(kind: type[nn.Module]) -> tuple[str, ...]:
     )
 
 
-@cache
+_FORMS: dict[type[nn.Module], CallForm] = {}
+"""Those that were read already: a stack's layers are of one class."""
+
+
 def form_of(kind: type[nn.Module]) -> CallForm:
     """The form of the calls of a class of modules.
 
     Raises:
         LeanformerError: Its source cannot be read, or it returns what cannot be told from its source.
     """
+    if kind not in _FORMS:
+        _FORMS[kind] = _read_form(kind)
+    return _FORMS[kind]
+
+
+def _read_form(kind: type[nn.Module]) -> CallForm:
     parameters = parameters_of(kind)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind.forward)))
