@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from places import ROOT
 from studies import run, without_timings
 from tiny_vision import SIDE, tiny_backbone, write_backbone, write_images
 
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
 from leanformer.learn.step import make_optimizer
+from leanformer.measure.inputs import image_input
 from leanformer.model.new_head import refitted
 from leanformer.tasks.base import open_task
 from leanformer.tasks.images import ImageClassification
@@ -62,6 +64,7 @@ def error_of(images: Path, model: Path | str, **keys: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.long
 def test_a_study_from_a_backbone_with_a_new_head(images: Path, dinov2: Path, tmp_path: Path) -> None:
     candidates = {
         "slots": {"plan": SLOTS, "method": "distill"},
@@ -74,8 +77,9 @@ def test_a_study_from_a_backbone_with_a_new_head(images: Path, dinov2: Path, tmp
         },
         "shorter": {"plan": {"encoder.1.layer": "none"}},
     }
-    study = study_of(images, dinov2, data={"image_size": 24}, candidates=candidates)
-    result, _ = run(study, tmp_path)
+    keys = {"data": {"image_size": 24}, "train": {"head_learning_rate": 0.01}}
+    study = study_of(images, dinov2, candidates=candidates, **keys)
+    result, _ = run(study, tmp_path / "run")
     notes = result.results["data"]["notes"]
     assert any("images of 16x16 pixels; its positions are interpolated for 24x24" in note for note in notes)
     rows = [result.results["baseline"], *result.results["candidates"]]
@@ -84,14 +88,18 @@ def test_a_study_from_a_backbone_with_a_new_head(images: Path, dinov2: Path, tmp
     assert lean["flops_per_example"] < baseline["flops_per_example"]
     assert shorter["parameters"] < lean["parameters"] < baseline["parameters"]
 
-    model = lf.load(tmp_path / "trials/slots/seed-0/model")
+    model = lf.load(tmp_path / "run/trials/slots/seed-0/model")
     assert model.config.image_size == 24
     assert set(model.config.id2label.values()) == {"class-0", "class-1", "class-2"}
-    prepared = json.loads((tmp_path / "trials/slots/seed-0/model/preprocessor_config.json").read_text())
+    prepared = json.loads((tmp_path / "run/trials/slots/seed-0/model/preprocessor_config.json").read_text())
     assert prepared["size"] == {"height": 24, "width": 24}
     assert prepared["image_std"] == [0.25] * 3
 
-    again, log = run(study, tmp_path)
+    new = write_images(tmp_path / "new", first=500)
+    confirmed = lf.confirm(tmp_path / "run", str(new), candidate="slots")
+    assert confirmed.result["data"]["examples"] == 60
+
+    again, log = run(study, tmp_path / "run")
     assert without_timings(again.results) == without_timings(result.results)
     assert "teaching" not in log
 
@@ -104,15 +112,41 @@ def test_studies_from_other_backbones(name: str, images: Path, tmp_path: Path) -
     assert [row["status"] for row in result.results["candidates"]] == ["ok"]
 
 
-@pytest.mark.long
 def test_a_trained_classifier_of_any_architecture_is_a_baseline(images: Path, tmp_path: Path) -> None:
     trained = refitted(tiny_backbone("clip"), ["class-2", "class-1", "class-0"], None, "clip")
     model = write_backbone(tmp_path / "model", model=trained)
     result, _ = run(study_of(images, model, baseline={"head": None}, train={"epochs": 0}), tmp_path / "run")
     assert result.results["data"]["classes"] == ["class-2", "class-1", "class-0"]  # as the head has them
     assert [row["status"] for row in result.results["candidates"]] == ["ok"]
-    kept = lf.load(tmp_path / "run/trials/baseline/seed-0/model")
+    directory = tmp_path / "run/trials/baseline/seed-0/model"
+    kept = lf.load(directory)
+    told = image_input(str(directory), kept)
+    assert (told.height, told.width, told.classes) == (SIDE, SIDE, ("class-2", "class-1", "class-0"))
     assert torch.equal(kept.classifier.weight, trained.classifier.weight)
+
+
+@pytest.mark.long
+def test_the_study_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/small-image-data.md").read_text(encoding="utf-8")
+    (tmp_path / "parts.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 12, "num_attention_heads": 2, "mlp_ratio": 96}  # as wide MLPs
+    config = hf.Dinov2Config(**sizes, image_size=28, patch_size=14)
+    write_backbone(tmp_path / "models/dinov2-small", model=hf.Dinov2Model(config))
+    write_images(tmp_path / "photos", each=12)
+    write_images(tmp_path / "more-photos", each=3, first=100)
+    monkeypatch.chdir(tmp_path)
+    shorter = [
+        "data.image_size=28",
+        "train.epochs=1",
+        "distill.epochs=1",
+        "finetune.epochs=1",
+        "seeds=[0]",
+        "train.learning_rate=1e-3",
+    ]
+    measured = ["measure={repeats: 1, latency_calls: 1, throughput_batch: 2, device: cpu}"]
+    result, _ = run(lf.read_study("parts.yaml", [*shorter, *measured]), tmp_path / "run")
+    assert {row["status"] for row in result.results["candidates"]} == {"ok"}
+    assert result.results["data"]["unlabelled"] == 9
 
 
 def test_seeds_differ_in_the_head_alone(images: Path, dinov2: Path) -> None:

@@ -28,7 +28,7 @@ def image_input(source: str, model: PreTrainedModel) -> ImageInput:
     """
     family = find_family(model)
     if family.writes:
-        raise LeanformerError(f"{source}: a model for {family.task}, not a classifier of images")
+        raise LeanformerError(f"{source}: a model for {family.task or 'another task'}, not a classifier of images")
     config = model.config
     taken = pixel_input(config)
     channels = taken.channels
