@@ -32,6 +32,7 @@ class Architecture:
         attentions: Number of attention maps of a model with one stack of layers.
         without_attention: Why the architecture has no attention that could be reduced.
         unrecorded: Why it returns no attention maps although it has attention.
+        reads_ahead: Why later tokens of a prompt change what it gives at earlier ones.
         reads_padding: Why other tokens at padding change what it gives at real ones.
         uncached: Why it writes something else with a cache than without.
         not_loaded: Why it is another model after it was saved and loaded.
@@ -44,6 +45,7 @@ class Architecture:
     attentions: int = _SIZES["num_hidden_layers"]
     without_attention: str | None = None
     unrecorded: str | None = None
+    reads_ahead: str | None = None
     reads_padding: str | None = None
     uncached: str | None = None
     not_loaded: str | None = None

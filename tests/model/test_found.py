@@ -47,6 +47,10 @@ def output_of(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
     return logits if isinstance(logits, torch.Tensor) else next(tensor for tensor in tensors if tensor.dim())
 
 
+def storages(model: PreTrainedModel) -> set[int]:
+    return {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()}
+
+
 def attentions(model: PreTrainedModel) -> list[Site]:
     return [site for site in lf.sites(model) if site.kind in ("self_attention", "cross_attention")]
 
@@ -60,8 +64,14 @@ def first_layers(model: PreTrainedModel) -> list[Site]:
     return [site for site in attentions(model) if site.name.split(".")[1] == "0"]
 
 
-def test_more_than_a_hundred_architectures_are_reduced() -> None:
-    assert len({entry.model_type for entry in REDUCIBLE}) >= 100
+def test_the_page_says_how_many_architectures_are_reduced_and_why_others_are_not() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    passing = len({entry.model_type for entry in REDUCIBLE})
+    assert passing >= 100
+    assert f"A list of {len(ARCHITECTURES)} tiny models" in page
+    assert f"of its architectures, {passing} pass" in page
+    for model_type, reason in facts.NOT_FOUND.items():
+        assert f"| `{model_type}` | {reason} |" in page
 
 
 @pytest.mark.parametrize("entry", cases(REDUCIBLE), ids=name)
@@ -69,7 +79,7 @@ def test_opening_changes_no_output(entry: Architecture) -> None:
     model = make_model(entry)
     inputs = make_inputs(model, entry.kind)
     opened, before = output_of(lf.reduce(model, {}), inputs), output_of(model, inputs)
-    if entry.kind == "image":  # the patches of some become a matrix product; convolutions depend on where weights lie
+    if "image" in entry.kind:  # the patches of some become a matrix product; convolutions depend on where weights lie
         torch.testing.assert_close(opened, before, rtol=0, atol=EXACT)
     else:
         assert torch.equal(opened, before)
@@ -83,6 +93,7 @@ def test_a_student_is_saved_and_loaded_bit_for_bit(entry: Architecture, tmp_path
     there = output_of(student, inputs)
     assert there.isfinite().all()
     assert not torch.allclose(there, output_of(model, inputs))
+    assert not storages(student) & storages(model)
     lf.save(student, tmp_path)
     loaded = lf.load(tmp_path)
     weights = loaded.state_dict()
@@ -119,6 +130,9 @@ def test_a_student_reads_no_later_token(entry: Architecture) -> None:
     changed[:, -1] = (changed[:, -1] + 7) % 90 + 3
     student = reduced(model, attentions(model))
     before, after = (output_of(student, given)[:, :-1] for given in (inputs, {**inputs, key: changed}))
+    if entry.reads_ahead is not None:
+        assert not torch.allclose(after, before, atol=EXACT)
+        return
     torch.testing.assert_close(after, before, rtol=0, atol=EXACT)
 
 
@@ -157,8 +171,12 @@ def test_hidden_states_and_the_attentions_that_stay_are_recorded(entry: Architec
         assert len(after.get(key) or ()) == len(before.get(key) or ()), key
     if entry.unrecorded is None:
         recorded = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
-        count = [sum(maps is not None for key in recorded for maps in one.get(key) or ()) for one in (before, after)]
-        assert count[1] == count[0] - len(replaced) * (count[0] // len(attentions(model)))
+        count = [
+            sum(isinstance(maps, torch.Tensor) for key in recorded for maps in one.get(key) or ())
+            for one in (before, after)
+        ]
+        # Models of several parts, or several stages, may record those of one alone.
+        assert count[1] == count[0] - len(replaced) if count[0] == len(attentions(model)) else count[1] <= count[0]
 
 
 @pytest.mark.parametrize("entry", cases(REDUCIBLE), ids=name)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from leanformer.blocks.kit.attention import SoftmaxAttention
-from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, register, set_linear
+from leanformer.blocks.kit.base import OF_ANOTHER_KIND, Arguments, AttentionWeights, Block, register, set_linear
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.tokens import check_divides
 from leanformer.core.errors import LeanformerError
@@ -269,9 +269,10 @@ class MinimalAttention(Block):
         bias = arguments.bias
         if arguments.init == "teacher":
             if teacher is None:
+                there = OF_ANOTHER_KIND if site.block == "attention" else f"{site.block!r} stands there"
                 raise LeanformerError(
-                    f"{site.name}: init 'teacher' takes over a Hugging Face attention, but {site.block!r} stands "
-                    "there; take init 'orthogonal'"
+                    f"{site.name}: init 'teacher' takes over a Hugging Face attention, but {there}; take init "
+                    "'orthogonal'"
                 )
             if arguments.qk_norm:
                 raise LeanformerError(

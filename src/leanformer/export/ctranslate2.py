@@ -137,17 +137,27 @@ FORMATS.add(CTranslate2.name, CTranslate2())
 # What can be written
 
 
-def _stacks(model: PreTrainedModel) -> list[_Stack]:
-    """The encoder and the decoder as the engine runs them.
+def _family_of(model: PreTrainedModel) -> OpenFamily:
+    """The family of a model that the engine may run.
 
     Raises:
-        LeanformerError: It cannot; the message names the site that stands in the way.
+        LeanformerError: It runs no models of this architecture.
     """
     family = find_family(model)
     if not model.config.is_encoder_decoder:
         raise LeanformerError(f"{_NOT} it runs translators, and this is {family.described}; {_INSTEAD}")
     if not isinstance(family, OpenFamily):
         raise LeanformerError(f"{_NOT} of translators it runs marian and bart here, not {family.name}; {_INSTEAD}")
+    return family
+
+
+def _stacks(model: PreTrainedModel) -> list[_Stack]:
+    """The encoder and the decoder as the engine runs them.
+
+    Raises:
+        LeanformerError: It cannot; the message names the site that stands in the way.
+    """
+    family = _family_of(model)
     for site in sites(model):
         if site.block not in KEPT:
             raise LeanformerError(
@@ -230,7 +240,7 @@ def _body(model: PreTrainedModel, stack: str) -> Any:
 
 def _specification(model: PreTrainedModel) -> Any:
     """The model in the form of CTranslate2's converters, with the ids of subwords for their names."""
-    family = find_family(model)
+    family = _family_of(model)
     specs = import_module("ctranslate2.specs.transformer_spec")
     activations = import_module("ctranslate2.specs.common_spec").Activation
     loader = import_module("ctranslate2.converters.transformers").BartLoader()

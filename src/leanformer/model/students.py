@@ -28,7 +28,7 @@ from leanformer.model.directory import (
     stored_in,
 )
 from leanformer.model.family import Family, find_family
-from leanformer.model.hf import copy_attention_implementation
+from leanformer.model.hf import attention_implementation, copy_attention_implementation
 from leanformer.model.plan import Plan
 from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
@@ -110,7 +110,10 @@ def student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan)
     settings["plan"] = combine(settings.get("plan") or {}, change)
     if (ids := kept_ids(change)) is not None:
         settings = trimmed_settings(settings, ids)
-    return family.student_config_class(**settings)
+    config = family.student_config_class(**settings)
+    # Some architectures choose a class of attention by it when they are made.
+    config._attn_implementation = attention_implementation(model)
+    return config
 
 
 def settle_generation(student: PreTrainedModel, model: PreTrainedModel, change: ResolvedPlan) -> None:

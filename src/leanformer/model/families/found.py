@@ -104,7 +104,7 @@ class FoundFamily(Family):
         if isinstance(module, AttachedLayer):
             return None
         if place is not None:
-            module = model.get_submodule(place.path)
+            module = _as_one(model, place)
         if isinstance(module, Attached | AttachedMlp):
             return module.block
         return module
@@ -208,27 +208,34 @@ def _modules_of(model: PreTrainedModel, place: Place) -> list[nn.Module | None]:
     return [module, model.get_submodule(place.output)]
 
 
+def _as_one(model: PreTrainedModel, place: Place) -> nn.Module:
+    """What stands at a place as one module; the model is not changed."""
+    module = model.get_submodule(place.path)
+    beside = None if place.output is None else model.get_submodule(place.output)
+    opened = isinstance(module, OpenedCore | OpenedPair | Attached | AttachedMlp)
+    if opened or beside is None or place.contract not in ("core", "pair"):
+        return module
+    if place.contract == "core":
+        return OpenedCore(module, beside)
+    layer = model.get_submodule(place.path.rpartition(".")[0])
+    activation = None if place.activation is None else getattr(layer, place.activation.rpartition(".")[2])
+    dropouts = [getattr(layer, key, None) for key in facts.ACTIVATION_DROPOUTS] if activation is not None else []
+    return OpenedPair(module, activation, beside, next((one for one in dropouts if isinstance(one, float)), 0.0))
+
+
 def _open(model: PreTrainedModel, place: Place) -> None:
     """Makes a place one module; what stood beside it becomes the identity."""
     if place.contract not in ("core", "pair"):
         return
     assert place.output is not None
-    module, output = model.get_submodule(place.path), model.get_submodule(place.output)
-    if place.contract == "core":
-        model.set_submodule(place.path, OpenedCore(module, output))
-    else:
-        layer = model.get_submodule(place.path.rpartition(".")[0])
-        activation, dropout = None, 0.0
-        if place.activation is not None:
-            name = place.activation.rpartition(".")[2]
-            activation = getattr(layer, name)
-            setattr(layer, name, nn.Identity())
-            for key in facts.ACTIVATION_DROPOUTS:
-                if isinstance(found := getattr(layer, key, None), float):
-                    dropout = found
-                    setattr(layer, key, 0.0)
-        model.set_submodule(place.path, OpenedPair(module, activation, output, dropout))
+    model.set_submodule(place.path, _as_one(model, place))
     model.set_submodule(place.output, nn.Identity())
+    if place.activation is not None:
+        layer = model.get_submodule(place.path.rpartition(".")[0])
+        setattr(layer, place.activation.rpartition(".")[2], nn.Identity())
+        for key in facts.ACTIVATION_DROPOUTS:
+            if isinstance(getattr(layer, key, None), float):
+                setattr(layer, key, 0.0)
 
 
 def _width_and_heads(model: PreTrainedModel, stack: FoundStack, layer: FoundLayer) -> tuple[int, int]:

@@ -127,7 +127,7 @@ NOT_FOUND: Mapping[str, str] = {
 }
 """Model type -> why its attention cannot be replaced."""
 
-LAYERS_STAY = ("dpt", "longt5", "recurrent_gemma", "xmod")
+LAYERS_STAY = ("autoformer", "dpt", "llava", "longt5", "recurrent_gemma", "xmod")
 """Model types whose models read more of their layers than their outputs, so that none can be taken out."""
 
 ATTENTION_CLASSES: Mapping[str, tuple[str, ...]] = {

@@ -157,8 +157,21 @@ class _Tuples:
             left = self.made_by(value.left, seen)
             return None if left is None else (*left, *(self.made_by(value.right, seen) or ()))
         if isinstance(value, ast.Name) and value.id not in seen and value.id not in self._parameters:
-            return _longest([self.made_by(made, seen | {value.id}) for made in self._assigned.get(value.id, [])])
+            return self._variable(value.id, seen | {value.id})
         return None
+
+    def _variable(self, name: str, seen: frozenset[str]) -> tuple[str | None, ...] | None:
+        """The longest tuple that a variable may hold: one that is assigned to it, with all that is added to that."""
+        assigned = self._assigned.get(name, [])
+        extended = [
+            value.right
+            for value in assigned
+            if isinstance(value, ast.BinOp) and isinstance(value.left, ast.Name) and value.left.id == name
+        ]
+        whole = _longest([self.made_by(value, seen) for value in assigned])
+        if whole is None:
+            return None
+        return (*whole, *(entry for value in extended for entry in self.made_by(value, seen) or ()))
 
 
 def _longest(tuples: list[tuple[str | None, ...] | None]) -> tuple[str | None, ...] | None:
