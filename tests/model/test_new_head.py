@@ -34,6 +34,7 @@ def test_the_body_stays_and_the_head_is_new(name: str) -> None:
     model = tiny_backbone(name)
     classifier = refitted(model, CLASSES, None, name)
     assert torch.allclose(tokens(classifier, SIDE), tokens(model, SIDE), atol=1e-5)
+    assert type(classifier).__name__.startswith("Pooled") == (name == "dinov3")
     assert head_parameters(classifier) == {"classifier.weight", "classifier.bias"}
     assert classifier(torch.zeros(1, 3, SIDE, SIDE)).logits.shape == (1, 3)
     assert list(classifier.config.id2label.values()) == list(CLASSES)

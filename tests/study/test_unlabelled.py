@@ -125,6 +125,16 @@ def test_a_study_of_images(folders: tuple[Path, Path], tmp_path: Path) -> None:
     assert "baseline, seed 0 runs again" not in log
 
 
+@pytest.mark.long
+def test_folds_of_cross_validation_have_them_too(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    study = study_of(*folders)
+    study["data"] = {key: value for key, value in study["data"].items() if key != "test_fraction"}
+    study["data"]["cross_validation"] = 2
+    result, _ = run(study, tmp_path / "run")
+    assert result.results["data"]["unlabelled"] == 8
+    assert [row["status"] for row in result.results["candidates"]] == ["ok"]
+
+
 def test_test_images_among_them_are_told(folders: tuple[Path, Path]) -> None:
     images, unlabelled = folders
     task = task_of(images, unlabelled)

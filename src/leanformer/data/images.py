@@ -179,7 +179,7 @@ def load_images(
     notes += settled.notes
     if settled.seen is not None:
         seen_notes, seen_warnings = judge(
-            {role: settled.seen[role] for role in apart},
+            {role: seen for role, seen in settled.seen.items() if role in (*apart, UNLABELLED)},
             own_labels,
             labels.classes,
             _watch(config),

@@ -12,6 +12,7 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
 
 from leanformer.core.errors import LeanformerError
 from leanformer.model.finding.finder import find
+from leanformer.model.hf import configuration_of_type
 from leanformer.model.shapes.student import Student
 from leanformer.model.vision import (
     body_of,
@@ -105,7 +106,7 @@ def _classifier_of(model: PreTrainedModel, where: str) -> tuple[type[PreTrainedM
 
 def _known(model_type: str) -> type[PreTrainedConfig] | None:
     """The configuration of a type of which transformers has image classifiers; None for any other."""
-    found = CONFIG_MAPPING.get(model_type)
+    found = configuration_of_type(model_type)
     return found if found in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING else None
 
 

@@ -129,9 +129,15 @@ def pooled_classifier(body_class: type[PreTrainedModel]) -> type[PreTrainedModel
     """The classifier whose body is of a class of transformers; always the same one."""
     if body_class not in _POOLED:
         base = next(known for known in body_class.__mro__[1:] if issubclass(known, PreTrainedModel))
-        described = {"__doc__": f"A classifier of a {body_class.__name__}'s patches.", "__module__": __name__}
         _POOLED[body_class] = type(
-            f"{POOLED}{body_class.__name__}", (PooledClassifier, base), {**described, "body_class": body_class}
+            f"{POOLED}{body_class.__name__}",
+            (PooledClassifier, base),
+            {
+                "__doc__": f"A classifier of a {body_class.__name__}'s patches.",
+                "__module__": __name__,
+                "body_class": body_class,
+                "config_class": body_class.config_class,
+            },
         )
     return _POOLED[body_class]
 

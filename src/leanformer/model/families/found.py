@@ -211,10 +211,10 @@ def _modules_of(model: PreTrainedModel, place: Place) -> list[nn.Module | None]:
 def _as_one(model: PreTrainedModel, place: Place) -> nn.Module:
     """What stands at a place as one module; the model is not changed."""
     module = model.get_submodule(place.path)
-    beside = None if place.output is None else model.get_submodule(place.output)
     opened = isinstance(module, OpenedCore | OpenedPair | Attached | AttachedMlp)
-    if opened or beside is None or place.contract not in ("core", "pair"):
+    if opened or place.output is None or place.contract not in ("core", "pair"):
         return module
+    beside = model.get_submodule(place.output)
     if place.contract == "core":
         return OpenedCore(module, beside)
     layer = model.get_submodule(place.path.rpartition(".")[0])
