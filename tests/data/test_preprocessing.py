@@ -204,7 +204,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown key": ({**VIT, "crop_pct": 0.9}, r"says crop_pct: 0\.9, which is not understood"),
     "another processor": (
         {"image_processor_type": "ConvNextImageProcessor", "size": SQUARE},
-        "is a ConvNextImageProcessor, which is not understood; ViTImageProcessor and DeiTImageProcessor are",
+        "is a ConvNextImageProcessor, which is not understood; these are: ViTImageProcessor, DeiTImageProcessor, Beit",
     ),
     "many sizes": ({**VIT, "size": {"shortest_edge": 16}}, "says size: shortest_edge 16 without a crop"),
     "longest edge": ({**VIT, "size": {"shortest_edge": 9, "longest_edge": 16}}, r"says size: \{.*longest_edge"),

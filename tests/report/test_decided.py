@@ -54,3 +54,10 @@ def test_the_page_has_a_column_of_recipes_where_there_are_some(results: dict[str
     assert ("of the one model of each that would ship" in page) == has
     assert "recipe" in PAGE
     assert result_columns(results)["recipe"].head == "recipe"
+
+
+def test_examples_without_labels_are_told() -> None:
+    results = example_results()
+    assert "without labels" not in "\n".join(decision_lines(results))
+    results["data"]["unlabelled"] = 1_234
+    assert "Distilled models also learned from 1,234 examples without labels" in "\n".join(decision_lines(results))

@@ -45,7 +45,7 @@ def test_a_file_of_version_1_keeps_all_that_it_says(name: str, tmp_path: Path) -
     assert {key: value for key, value in migrated.items() if key not in ("version", "baseline", "candidates")} == {
         **{key: value for key, value in content.items() if key not in ("baseline", "candidates")},
         "shipped": None,
-        "data": {"groups": None, **content["data"]},
+        "data": {"groups": None, "unlabelled": 0, **content["data"]},
         "accept": {"max_ratio": None, **content["accept"]},
         "corruptions": [],
         "looks": None,

@@ -92,6 +92,8 @@ class DataConfig(Section):
     """Keys that say what examples of the built-in source are like."""
 
     source: Text
+    unlabelled: Annotated[Text | None, OPERATIONAL] = None  # in the settings of students alone, who learn from them
+    """Examples without labels, from which students learn what their teacher answers; never used to judge a model."""
     split_seed: Seed = 0
     cross_validation: Annotated[
         CrossValidationConfig | None,
@@ -507,6 +509,10 @@ class Study(Section):
             longest: Most tokens that the model takes; None where its configuration does not say.
         """
         return {"data": {"train_limit": INSPECTED}}
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Keys that are given and do nothing beside others of the study, each with the reason."""
+        yield from ()
 
     def to_yaml(self) -> str:
         """The study with every default written out; reads back as the same study."""

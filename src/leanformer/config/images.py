@@ -20,6 +20,7 @@ from leanformer.core.fields import (
     Name,
     Pixels,
     Positive,
+    Rate,
     Section,
     Text,
     Whole,
@@ -102,6 +103,14 @@ class ImageDataConfig(DataConfig):
                     yield f"data.{key}", f"{self.built_in} is built in and has none"
 
 
+class ImageBaselineConfig(BaselineConfig):
+    """The image classifier that the candidates are compared with."""
+
+    head: Literal["new"] | None = None
+    """``new``: a trained model that reads images keeps its body and gets a head for the data's classes; it need not
+    have been a classifier. By default a trained classifier keeps its head."""
+
+
 def _balanced_or_each(weights: Any) -> Any:
     if weights is not None and weights != "balanced" and not isinstance(weights, dict):
         raise ValueError(f"input should be balanced, or a mapping from classes to weights, not {quoted(weights)}")
@@ -112,6 +121,8 @@ class ImageTrainConfig(TrainConfig):
     """How image classifiers learn."""
 
     batch_size: Batch = 256
+    head_learning_rate: Rate | None = None
+    """The peak rate of a new head; by default ten times that of the body, which is trained already."""
     class_weights: Annotated[
         Literal["balanced"] | Annotated[dict[Name, Positive], Field(min_length=1)] | None,
         BeforeValidator(_balanced_or_each),
@@ -187,9 +198,15 @@ class ImageStudy(Study):
 
     task: Literal["image-classification"] = "image-classification"
     data: ImageDataConfig = ImageDataConfig()
-    baseline: BaselineConfig = BaselineConfig(model="vit")
+    baseline: ImageBaselineConfig = ImageBaselineConfig(model="vit")
     train: ImageTrainConfig = ImageTrainConfig()
     accept: ImageAcceptConfig = ImageAcceptConfig()
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        if self.baseline.head is not None and self.baseline.fresh:
+            yield "baseline.head", "with baseline.fresh all weights are new"
+        if self.train.head_learning_rate is not None and self.baseline.head is None:
+            yield "train.head_learning_rate", "only a new head has a rate of its own (baseline.head: new)"
 
     @classmethod
     def for_inspection(cls, longest: int | None) -> dict[str, dict[str, Any]]:

@@ -69,6 +69,7 @@ def read_data(source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         data = _read_mapping(source).get("data", {})
         if not isinstance(data, dict):
             raise LeanformerError(f"{source}: data: give a mapping of keys, not {quoted(data)}")
+        data.pop("unlabelled", None)  # it is for the students of a study alone
     for override in overrides:
         _apply(override, data, "--set", "source_language=de")
     return data

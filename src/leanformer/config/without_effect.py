@@ -34,6 +34,7 @@ def check_effects(study: Study) -> None:
 def _without_effect(study: Study) -> Iterator[tuple[str, str]]:
     yield from study.data.without_effect()
     yield from study.accept.without_effect()
+    yield from study.without_effect()
     train = study.train
     if study.baseline.seeds is not None and train.epochs == 0:
         yield "baseline.seeds", "train.epochs is 0, so that the baseline is not trained"
@@ -44,6 +45,8 @@ def _without_effect(study: Study) -> Iterator[tuple[str, str]]:
     if train.average_last is not None and train.epochs and train.average_last > train.epochs:
         yield f"train.average_last {train.average_last}", _number_of(train.epochs)
     distilled = {name: candidate for name, candidate in study.candidates.items() if candidate.method == "distill"}
+    if study.data.unlabelled is not None and not distilled:
+        yield "data.unlabelled", "only students learn from it, and no candidate has method: distill"
     if _given(study.distill) and not distilled:
         yield "distill", "no candidate has method: distill"
     if (

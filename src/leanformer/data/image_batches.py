@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,36 @@ def _generator(device: torch.device | str, *path: int) -> torch.Generator:
     """A generator that depends on the path alone (seed, epoch, ...), so that any step can be repeated."""
     state = int(np.random.SeedSequence(path).generate_state(1, dtype=np.uint64)[0] >> 1)
     return torch.Generator(device=device).manual_seed(state)
+
+
+class JoinedSplit:
+    """The examples of one split, and after them those of another.
+
+    Args:
+        first: The first.
+        second: The second.
+    """
+
+    def __init__(self, first: ImageSplit, second: ImageSplit) -> None:
+        self._parts = (first, second)
+        self.labels = torch.cat([first.labels, second.labels])  # (n,) int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, index_batches: Sequence[torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+        """As of any split (``ImageSplit``); in each batch the first split's examples come first."""
+        first, second = self._parts
+        own = [batch[batch < len(first)] for batch in index_batches]
+        others = [batch[batch >= len(first)] - len(first) for batch in index_batches]
+        # Each split reads ahead for itself, and is asked for no empty batch.
+        reading = [
+            split.batches([batch for batch in batches if len(batch)])
+            for split, batches in ((first, own), (second, others))
+        ]
+        for sizes in zip(map(len, own), map(len, others), strict=True):
+            read = [next(batches) for batches, size in zip(reading, sizes, strict=True) if size]
+            yield {name: torch.cat([batch[name] for batch in read]) for name in read[0]}
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from leanformer.data.reading import (
 )
 from leanformer.data.sightings import Watch, judge
 from leanformer.data.splits import make_splits, name_splits
+from leanformer.data.unlabelled import COLUMN, NO_LABEL, UNLABELLED, open_unlabelled
 
 STATISTICS_SAMPLE = 10_000
 SMALLEST_STD = 1 / 255  # one grey level: images of one plain color must not be divided by zero
@@ -84,6 +85,7 @@ class ImageData:
         warnings: what the reader of the results has to know of these images.
         test_groups: the name of each test image's group; None where each stands for itself.
         test_rows: (n,) the numbers of the test images among all; None without cross-validation.
+        unlabelled: images without a class (``NO_LABEL``), where the study gives any.
     """
 
     train: ImageSplit
@@ -101,6 +103,7 @@ class ImageData:
     warnings: tuple[StudyWarning, ...] = ()
     test_groups: tuple[str, ...] | None = None
     test_rows: NDArray[np.int64] | None = None
+    unlabelled: ImageSplit | None = None
 
 
 def load_images(
@@ -166,11 +169,17 @@ def load_images(
     readers = {
         role: ImageReader(sources[split.source_split], image_column, split.rows) for role, split in splits.items()
     }
+    if config.unlabelled is not None:
+        unlabelled = open_unlabelled(config.unlabelled)
+        count = len(unlabelled.examples)
+        readers[UNLABELLED] = ImageReader(unlabelled, COLUMN, np.arange(count))
+        own_labels[UNLABELLED] = torch.full((count,), NO_LABEL, device=device)
+        notes.append(f"{count:,} images without a class, for students to learn what their teacher answers")
     settled = _settle(readers, config, device, image_size, channels, preprocessing)
     notes += settled.notes
     if settled.seen is not None:
         seen_notes, seen_warnings = judge(
-            {role: settled.seen[role] for role in apart},
+            {role: seen for role, seen in settled.seen.items() if role in (*apart, UNLABELLED)},
             own_labels,
             labels.classes,
             _watch(config),
@@ -182,7 +191,7 @@ def load_images(
         role: StreamSplit(readers[role].reading(settled.form), own_labels[role], device)
         if settled.pixels is None
         else MemorySplit(settled.pixels[role], own_labels[role])
-        for role in splits
+        for role in readers
     }
     mean, std, sampled = _pixel_statistics(parts["train"], config.split_seed)
     if sampled:
@@ -203,6 +212,7 @@ def load_images(
         warnings=tuple(warnings),
         test_groups=tuple(own_groups["test"]) if own_groups else None,
         test_rows=None if config.cross_validation is None else splits["test"].rows,
+        unlabelled=parts.get(UNLABELLED),
     )
 
 

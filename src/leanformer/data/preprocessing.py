@@ -15,7 +15,11 @@ from typing import Any
 from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_base import ImageProcessingMixin
+from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from leanformer.core.bounds import PIXELS
@@ -23,8 +27,24 @@ from leanformer.core.errors import LeanformerError, quoted
 from leanformer.core.paths import read_text
 from leanformer.data.image_files import BITS_KEY, LARGEST_SETTINGS, Resizing, are_numbers, checked_bits
 
-PROCESSORS: dict[str, type[PilBackend]] = {"vit": ViTImageProcessorPil, "deit": DeiTImageProcessorPil}
-"""Family -> its image processor, whose defaults hold for the keys that a file leaves out."""
+PROCESSORS: dict[str, type[PilBackend]] = {
+    "vit": ViTImageProcessorPil,
+    "deit": DeiTImageProcessorPil,
+    "beit": BeitImageProcessorPil,
+    "bit": BitImageProcessorPil,
+    "clip": CLIPImageProcessorPil,
+    "siglip": SiglipImageProcessorPil,
+}
+"""Image processors that resize, crop, rescale and normalize alone. Their defaults hold for the keys that a file leaves
+out."""
+OF_FAMILY = {
+    "siglip_vision_model": "siglip",
+    "clip_vision_model": "clip",
+    "dinov2": "bit",
+    "dinov2_with_registers": "bit",
+    "data2vec-vision": "beit",
+}
+"""Family -> the processor that is meant where the file names none; else the family's own, or a ViT's."""
 LARGEST_NUMBER = 1e6  # of means and deviations, in pixel values from 0 to 1, and of 1 over a deviation
 FILES = ("processor_config.json", "preprocessor_config.json")
 GEOMETRY = frozenset(
@@ -33,6 +53,7 @@ GEOMETRY = frozenset(
 NUMBERS = frozenset({"do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"})
 HARMLESS = frozenset(
     {
+        "use_fast",
         "image_processor_type",
         "feature_extractor_type",
         "processor_class",
@@ -76,7 +97,7 @@ def read_preprocessing(
 
     Args:
         source: the directory, or a hub id.
-        family: ``vit`` or ``deit``, whose image processor is meant where the file names none.
+        family: the model's type, whose image processor is meant where the file names none.
         image_size: (height, width) in pixels that the model takes.
         channels: likewise.
         own_size: whether the study says how images are brought to their size; what the file says of it is then ignored.
@@ -145,9 +166,12 @@ def _processor(settings: Mapping[str, Any], family: str, where: str) -> PilBacke
     if named is not None:
         family = str(named).removesuffix("Pil").removesuffix("Fast")
         family = family.removesuffix("ImageProcessor").removesuffix("FeatureExtractor").lower()
+    elif family not in PROCESSORS:
+        family = OF_FAMILY.get(family, "vit")
     if family not in PROCESSORS:
+        understood = ", ".join(f"{kind.__name__.removesuffix('Pil')}" for kind in PROCESSORS.values())
         raise LeanformerError(
-            f"{where} is a {named}, which is not understood; ViTImageProcessor and DeiTImageProcessor are: take a "
+            f"{where} is a {named}, which is not understood; these are: {understood}; take a "
             "directory with one of these, or remove its file and set data.image_size and data.normalize"
         )
     known = {key: value for key, value in settings.items() if key in GEOMETRY | NUMBERS and value is not None}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from leanformer.core.warning import StudyWarning
 from leanformer.data.image_files import has_transparency, is_sixteen_bit
+from leanformer.data.unlabelled import UNLABELLED
 
 Watch = Literal["plain", "exact", "near"]
 """``plain``: whether an image shows anything; ``exact``: also a hash of its pixels; ``near``: also of its look."""
@@ -85,11 +87,17 @@ def judge(
     if watch == "plain":
         return [], warnings
     held_out = [role for role in ("validation", "test") if role in seen]
-    leaks = [warning for role in held_out for warning in _leaks(seen["train"], seen[role], role, watch, place)]
-    exact = any(warning.code == "leaked-images" for warning in leaks)
+    leaks = {
+        known: [
+            warning for role in held_out for warning in _leaks(seen[known], seen[role], (known, role), watch, place)
+        ]
+        for known in _LEARNED
+        if known in seen
+    }
+    exact = any(warning.code == "leaked-images" for warning in leaks["train"])
     notes = [] if exact else [f"no {' or '.join(held_out)} image is pixel for pixel in the training split"]
     conflict = _conflict(seen["train"], labels["train"], classes, place)
-    return notes, [*warnings, *leaks, *([conflict] if conflict else [])]
+    return notes, [*warnings, *chain(*leaks.values()), *([conflict] if conflict else [])]
 
 
 def _image_warnings(seen: Mapping[str, Tensor], place: Place) -> list[StudyWarning]:
@@ -126,9 +134,22 @@ def _cause(flags: int) -> str:
     return "a model can learn nothing from them; check the files, or remove them"
 
 
-def _leaks(train: Tensor, held_out: Tensor, role: str, watch: Watch, place: Place) -> list[StudyWarning]:
-    """The warnings about images of another split that are in the training split, exactly or nearly."""
-    known, own = train.numpy(), held_out.numpy()
+_LEARNED = {"train": "the training split", UNLABELLED: "the images without a class"}
+"""The roles of images that models learn from, in words."""
+
+
+def _leaks(learned: Tensor, held_out: Tensor, roles: tuple[str, str], watch: Watch, place: Place) -> list[StudyWarning]:
+    """The warnings about held-out images that are among those that models learn from, exactly or nearly.
+
+    Args:
+        learned: what was seen in images that models learn from.
+        held_out: what was seen in a held-out split.
+        roles: of both.
+        watch: what was looked for.
+        place: names an example.
+    """
+    known, own = learned.numpy(), held_out.numpy()
+    where, role = roles
     exact = np.isin(own[:, PIXELS], known[:, PIXELS])
     warnings = []
     if exact.any():
@@ -137,8 +158,8 @@ def _leaks(train: Tensor, held_out: Tensor, role: str, watch: Watch, place: Plac
         warnings.append(
             StudyWarning(
                 "leaked-images",
-                f"{role} images that are pixel for pixel in the training split: {int(exact.sum()):,} of {len(own):,}, "
-                f"such as {place(role, index)}, which is {place('train', twin)}; remove them from one of the two",
+                f"{role} images that are pixel for pixel in {_LEARNED[where]}: {int(exact.sum()):,} of {len(own):,}, "
+                f"such as {place(role, index)}, which is {place(where, twin)}; remove them from one of the two",
                 int(exact.sum()),
             )
         )
@@ -149,8 +170,8 @@ def _leaks(train: Tensor, held_out: Tensor, role: str, watch: Watch, place: Plac
             warnings.append(
                 StudyWarning(
                     "near-duplicates",
-                    f"{role} images that look like one of the training split: {count:,} of {len(own):,}, such as "
-                    f"{place(role, index)}, which looks like {place('train', int(twins[index]))}; look at some, and "
+                    f"{role} images that look like one of {_LEARNED[where]}: {count:,} of {len(own):,}, such as "
+                    f"{place(role, index)}, which looks like {place(where, int(twins[index]))}; look at some, and "
                     "keep images that were taken together in one split",
                     count,
                 )

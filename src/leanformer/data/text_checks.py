@@ -87,6 +87,26 @@ def left_out_warning(role: str, left_out: int, pairs: int, reason: str) -> Study
     return StudyWarning("pairs-left-out", f"{role}: {left_out:,} of {pairs:,} pairs left out, as {reason}", left_out)
 
 
+def unlabelled_leak(sentences: Iterable[str], held_out: SentencePairs, role: str) -> StudyWarning | None:
+    """The warning about source sentences of a held-out split that students also learn from without a translation.
+
+    Args:
+        sentences: Those without a translation.
+        held_out: The held-out split.
+        role: Its name.
+    """
+    known = _shared(map(_folded, held_out.sources), map(_folded, sentences))
+    count = sum(_folded(source) in known for source in held_out.sources)
+    if not count:
+        return None
+    return StudyWarning(
+        "leaked-sentences",
+        f"{role}: {count:,} of {len(held_out):,} source sentences are in data.unlabelled too; students learn their "
+        "teacher's answers to these, so remove them there",
+        count,
+    )
+
+
 def _rows(pairs: SentencePairs) -> Iterable[tuple[str, str]]:
     return zip(pairs.sources, pairs.targets, strict=True)
 

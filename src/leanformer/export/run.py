@@ -168,7 +168,7 @@ def export_model(
         manifest = Manifest(
             format=form.name,
             precision=precision,
-            task=find_family(model).task,
+            task=find_family(model).task or model.config.model_type,
             source=Source(
                 model=source,
                 weights=hash_of_weights(source),

@@ -13,6 +13,7 @@ from leanformer.core.memory import memory_named
 from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed
 from leanformer.model.directory import one_line
+from leanformer.model.vision import pixel_input
 from leanformer.model.weights import device_and_dtype
 
 _WHOLE = (torch.int64, torch.int32)
@@ -65,9 +66,9 @@ def _check_images(batch: Batch, config: Any, where: str) -> None:
             f"{where}: pixel_values are of type {_type(pixels)}; give them as floats, normalized as the teacher "
             "expects them"
         )
-    size = config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    _check_shape(pixels, ("images", config.num_channels, height, width), "pixel_values", where)
+    taken = pixel_input(config)
+    height, width = taken.size or pixels.shape[-2:]
+    _check_shape(pixels, ("images", taken.channels, height, width), "pixel_values", where)
     _check_labels(batch, (len(pixels),), config.num_labels, where)
 
 

@@ -130,8 +130,7 @@ def tuning_loss(
         wants_states = config.hidden_states > 0
         states: dict[str, Any] = {"output_hidden_states": True} if wants_states else {}
         outputs = student(**inputs_of(batch), **states)
-        labelled = cross_entropy(outputs.logits, batch["labels"], label_smoothing, class_weights)
-        total = config.cross_entropy * labelled
+        total = config.cross_entropy * _labelled(outputs.logits, batch["labels"], label_smoothing, class_weights)
         if config.logits > 0 or wants_states:
             assert teacher is not None
             with torch.no_grad():
@@ -150,6 +149,19 @@ def tuning_loss(
     return loss
 
 
+def _labelled(
+    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float, class_weights: torch.Tensor | None
+) -> torch.Tensor:
+    """The cross-entropy of a batch; of images, which may lack a class, a mean in which these count with 0."""
+    if labels.dim() > 1:
+        return cross_entropy(logits, labels, label_smoothing, class_weights)
+    known = labels != -100
+    # The mean over the labels of a batch without any would be no number.
+    some_class = 0 if class_weights is None else class_weights.argmax()
+    labels = labels.where(known.any(), some_class)
+    return cross_entropy(logits, labels, label_smoothing, class_weights) * known.float().mean()
+
+
 Places = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 """Positions in a batch: a mask, or rows and columns."""
 
@@ -157,7 +169,9 @@ Places = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 def _both_sides(batch: Batch) -> tuple[Places, Places]:
     """Where a student's outputs are held against its teacher's, and where these are."""
     if (places := batch.get(f"{TEACHERS}places")) is None:
-        counts = batch["labels"] != -100
+        labels = batch["labels"]
+        # An image without a class has an answer of its teacher all the same; the padding of a text has none.
+        counts = labels != -100 if labels.dim() > 1 else torch.ones_like(labels, dtype=torch.bool)
         return counts, counts
     rows, columns = (places >= 0).nonzero(as_tuple=True)
     return (rows, columns), (rows, places[rows, columns])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,9 +18,11 @@ from leanformer.learn.weight_decay import parameter_groups
 from leanformer.model.hf import attention_implementation
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig, learning_rate: float) -> torch.optim.AdamW:
+def make_optimizer(
+    model: nn.Module, config: TrainConfig, learning_rate: float, rate_factors: Mapping[str, float] | None = None
+) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices alone; see ``parameter_groups``."""
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config.weight_decay, rate_factors)
     return torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, fused=True)
 
 
@@ -54,6 +57,7 @@ class TrainingStep:
         learning_rate: The rate until ``set_learning_rate`` sets another.
         accelerator: From ``make_accelerator``.
         loss: By default the cross-entropy with the batch's labels.
+        rate_factors: The name of a parameter -> how many times the learning rate it learns with; all others once.
 
     Raises:
         LeanformerError: The model's attention cannot be trained on the device.
@@ -66,6 +70,7 @@ class TrainingStep:
         learning_rate: float,
         accelerator: Accelerator,
         loss: Loss | None = None,
+        rate_factors: Mapping[str, float] | None = None,
     ) -> None:
         if attention_implementation(model) == "flex_attention" and accelerator.device.type == "cpu":
             raise LeanformerError(
@@ -76,7 +81,8 @@ class TrainingStep:
         self.config = config
         self.accelerator = accelerator
         self.loss = loss or label_loss(config.label_smoothing)
-        self.optimizer = make_optimizer(model, config, learning_rate)
+        self.optimizer = make_optimizer(model, config, learning_rate, rate_factors)
+        self.set_learning_rate(learning_rate)
         self._parameters = list(model.parameters())
         self._own_forward = model.__dict__.get("forward")  # mostly None: the forward is its class's
         self._forward: Any = (
@@ -88,12 +94,13 @@ class TrainingStep:
     @property
     def learning_rate(self) -> float:
         """The rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        first = self.optimizer.param_groups[0]
+        return float(first["lr"] / first["rate_factor"])
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets the learning rate of the next steps."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate_factor"]
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         """One step; returns the loss of the batch, which is not finite where the gradient is not.

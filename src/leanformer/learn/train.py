@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -357,6 +357,7 @@ def train(
     checkpoint: Path | None = None,
     epochs: int | None = None,
     loss: Loss | None = None,
+    rate_factors: Mapping[str, float] | None = None,
 ) -> Trained:
     """Trains a model in place.
 
@@ -374,6 +375,7 @@ def train(
         checkpoint: A file to write the state to at intervals, and to resume from if it exists.
         epochs: Instead of ``config.epochs``.
         loss: By default the cross-entropy of the model's ``logits`` with the batch's ``labels``.
+        rate_factors: The name of a parameter -> how many times the learning rate it learns with; all others once.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or from another training. The model is unchanged.
@@ -381,7 +383,7 @@ def train(
     """
     run = Run(seed, config.epochs if epochs is None else epochs, batches.steps_per_epoch, learning_rate)
     found = None if checkpoint is None else run.find(checkpoint, model, accelerator.device)
-    step = TrainingStep(model, config, learning_rate, accelerator, loss)
+    step = TrainingStep(model, config, learning_rate, accelerator, loss, rate_factors)
     try:
         return Trainer(step, batches, run, observer, checkpoint, found).fit()
     finally:

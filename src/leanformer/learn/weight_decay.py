@@ -15,12 +15,15 @@ of the same seed, mean and standard error:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, rate_factors: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """A model's trainable parameters in groups for an optimizer: those that decay, and those that do not.
 
     Matrices that multiply tokens decay: the weights of ``nn.Linear`` and ``nn.Conv2d``, and what any other module names
@@ -29,16 +32,23 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
     Args:
         model: The model.
-        weight_decay: The optimizer's weight decay for the first group.
+        weight_decay: The optimizer's weight decay for parameters that decay.
+        rate_factors: The name of a parameter -> how many times the learning rate it learns with; all others once.
 
     Returns:
-        One or two groups, each ``params`` and ``weight_decay``; none is empty.
+        Groups of ``params``, ``weight_decay`` and ``rate_factor``; none is empty, those of other factors come last.
     """
     decayed = {id(getattr(module, name)) for module in model.modules() for name in _decayed(module)}
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    factors = rate_factors or {}
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+        {
+            "params": [p for name, p in named if factors.get(name, 1.0) == factor and (id(p) in decayed) == decays],
+            "weight_decay": weight_decay if decays else 0.0,
+            "rate_factor": factor,
+        }
+        for factor in dict.fromkeys((1.0, *factors.values()))
+        for decays in (True, False)
     ]
     return [group for group in groups if group["params"]]
 

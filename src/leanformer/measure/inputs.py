@@ -11,7 +11,7 @@ from leanformer.core.errors import LeanformerError
 from leanformer.data.image_files import SIXTEEN_BITS
 from leanformer.data.preprocessing import read_preprocessing
 from leanformer.model.family import find_family
-from leanformer.model.shapes.image import class_names
+from leanformer.model.vision import class_names, pixel_input
 from leanformer.runtime.manifest import ImageInput
 
 
@@ -28,12 +28,11 @@ def image_input(source: str, model: PreTrainedModel) -> ImageInput:
     """
     family = find_family(model)
     if family.writes:
-        raise LeanformerError(f"{source}: a model for {family.task}, not a classifier of images")
+        raise LeanformerError(f"{source}: a model for {family.task or 'another task'}, not a classifier of images")
     config = model.config
-    sides = config.image_size
-    height, width = (sides, sides) if isinstance(sides, int) else (int(sides[0]), int(sides[1]))
-    channels = int(config.num_channels)
-    found = read_preprocessing(source, family.name, (height, width), channels, own_size=False, own_numbers=False)
+    taken = pixel_input(config)
+    channels = taken.channels
+    found = read_preprocessing(source, family.name, taken.size, channels, own_size=False, own_numbers=False)
     if found is None:
         raise LeanformerError(
             f"{source}: has no preprocessor_config.json, so that the preparation of its images is not known; put the "
@@ -48,6 +47,7 @@ def image_input(source: str, model: PreTrainedModel) -> ImageInput:
             f"{source}: takes {channels} channels, and its preprocessor_config.json normalizes {len(mean)}; there must "
             "be one (grey) or three (color), the same in both"
         )
+    height, width = taken.size or resizing.output or (0, 0)
     return ImageInput(
         channels=3 if channels == 3 else 1,
         height=height,

@@ -191,7 +191,7 @@ class AttachedMlp(nn.Module):
     """A block where an architecture calls its MLP, or nothing there: then the output is 0.
 
     Args:
-        block: The block, called as ``block(hidden_states)``; None leaves the place empty.
+        block: The block, or a module that is called as ``block(hidden_states)``; None leaves the place empty.
         form: The form of the replaced module's calls.
     """
 
@@ -204,7 +204,11 @@ class AttachedMlp(nn.Module):
         """As the replaced module's own."""
         given = self.form.bind(arguments, named)
         states = given[self.form.hidden_states]
-        return self.form.answer(torch.zeros_like(states) if self.block is None else self.block(states), given)
+        if self.block is None:
+            return self.form.answer(torch.zeros_like(states), given)
+        # What stands for an MLP of any kind, such as a linear map that is measured, reads as other blocks do.
+        output = self.block(BlockInputs(states) if isinstance(self.block, BlockModule) else states)
+        return self.form.answer(output, given)
 
 
 class AttachedLayer(nn.Module):

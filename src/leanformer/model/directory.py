@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
@@ -29,6 +28,7 @@ from leanformer.core.paths import as_path, other_kind
 from leanformer.model.family import FAMILIES, STUDENT_PREFIX, Family, family_of
 from leanformer.model.hf import ATTENTION_KEYS, computed_tensors, configuration_of_type, with_decoded_floats
 from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
+from leanformer.model.vision import model_class_named
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")  # whole, or the index of its parts
@@ -188,7 +188,7 @@ def _family_of(settings: Mapping[str, Any]) -> Family:
     own = FAMILIES.get(model_type.removeprefix(STUDENT_PREFIX))
     name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else None
     student = model_type.startswith(STUDENT_PREFIX)
-    other = None if name is None else getattr(transformers, name.removeprefix("Lean") if student else name, None)
+    other = None if name is None else model_class_named(name.removeprefix("Lean") if student else name)
     if own is not None and other in (None, own.model_class):  # who wrote an unknown name has meant this architecture
         return own
     if name is None:
@@ -196,7 +196,7 @@ def _family_of(settings: Mapping[str, Any]) -> Family:
             f"config.json: architectures is {str(names)[:60]}; it must name the class of the model, as save_pretrained "
             "writes it"
         )
-    if not (isinstance(other, type) and issubclass(other, PreTrainedModel)):
+    if other is None:
         raise LeanformerError(f"model type {model_type!r} with the class {name[:60]} is not one of transformers")
     family = family_of(other)
     if family.name != model_type.removeprefix(STUDENT_PREFIX):

@@ -62,7 +62,6 @@ class Family:
             (``decoder_vocab_size``).
 
     Class attributes:
-        task: The study's task that such models are for.
         auto_class: The class of transformers that loads models of this task.
         described: Such a model in words, with an article.
         has_pooling: Whether a classifier reads the last layer's tokens at a site of its own.
@@ -78,12 +77,16 @@ class Family:
     special_tokens: int = 0
     has_decoder_vocabulary: bool = False
 
-    task: ClassVar[str]
     auto_class: ClassVar[Any]
     described: ClassVar[str]
     has_pooling: ClassVar[bool] = False
     shape_keys: ClassVar[tuple[str, ...]]
     without_effect: ClassVar[Mapping[str, str]]
+
+    @property
+    def task(self) -> str | None:
+        """The study's task that such models are for; None where they are for none."""
+        raise NotImplementedError
 
     @property
     def writes(self) -> bool:

@@ -96,6 +96,11 @@ def decision_lines(results: Mapping[str, Any]) -> list[str]:
         lines.append(_exported(chosen, metric))
     if chosen is not None:
         lines += _recipe(chosen, results, example)
+    if told := results["data"].get("unlabelled", 0):
+        lines.append(
+            f"Distilled models also learned from {formats.count(told)} {example}s without labels: what their teachers "
+            "answer to them."
+        )
     lines += _undecided(results, metric, chosen, example)
     lines += _looks(results)
     failed = [row for row in rows.values() if row["status"] == "failed"]

@@ -58,6 +58,8 @@ class Data(Record):
     test: Count
     groups: Count | None
     """Groups of the test examples; null where each example stands for itself."""
+    unlabelled: Count = 0
+    """Examples without labels, from which students learned what their teachers answer."""
     notes: list[str]
 
 

@@ -93,7 +93,7 @@ def open_torch_translator(name: str, device: str, threads: int | None) -> TorchT
     """Opens a translator with its tokenizer; see ``open_translator``."""
     model = _load(name, device, threads)
     if not model.config.is_encoder_decoder:
-        raise LeanformerError(f"{name}: a model for {find_family(model).task}, not a translator")
+        raise LeanformerError(f"{name}: a model for {find_family(model).task or 'another task'}, not a translator")
     return TorchTranslator(model, TranslationTokenizer.load(name))
 
 

@@ -268,6 +268,7 @@ def _new_data(study: Study, given: Mapping[str, Any], results: Mapping[str, Any]
 def _with_data(study: Study, section: Mapping[str, Any], model: Path) -> Study:
     """The study with other data, and with a trained model as its baseline."""
     plain = study.model_dump(mode="json")
+    plain["train"].pop("head_learning_rate", None)  # nothing is trained, and the model has its head
     return make_study({**plain, "baseline": {"model": str(model)}, "data": dict(section)}, "new data")
 
 
@@ -300,7 +301,7 @@ def _known_examples(
             f"data.source {source}: the study looked at these data as its test split; give data that nobody has seen"
         )
     section = study.data.model_dump(mode="json")
-    for key in ("image_size", "normalize"):  # the model's directory says how images are prepared
+    for key in ("image_size", "normalize", "unlabelled"):  # the model's directory says how images are prepared
         section.pop(key, None)
     try:
         own = open_task(_with_data(study, section, reads), torch.device("cpu"))

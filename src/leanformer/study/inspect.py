@@ -173,6 +173,11 @@ def _check_probes(model: PreTrainedModel, probes: Mapping[str, Mapping[str, Any]
 def study_of_data(model: PreTrainedModel, source: str, data: Mapping[str, Any], device: str) -> Study:
     """A study whose task reads the data and measures; its candidate is never trained."""
     task = find_family(model).task
+    if task is None:
+        raise LeanformerError(
+            f"{source}: a {type(model).__name__} is for no task of studies ({', '.join(STUDIES)}), so that no data can "
+            "be read for it; train it for one first"
+        )
     sections = STUDIES[task].for_inspection(getattr(model.config, "max_position_embeddings", None))
     if data.get("cross_validation") is not None:  # there is no test split to limit
         sections["data"].pop("test_limit", None)

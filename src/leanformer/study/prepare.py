@@ -228,6 +228,15 @@ class PreparedStudy:
         }
 
     @cached_property
+    def unlabelled_files(self) -> dict[str, str | int | None]:
+        """Likewise of the examples without labels, and how a translator answers them; empty where there are none."""
+        source = self.study.data.unlabelled
+        if source is None:
+            return {}
+        found = {"unlabelled_files": files_signature(source), "unlabelled_content": content_signature(source)}
+        return found | ({"unlabelled_beam": self.study.finetune.teacher_beam} if self.study.writes else {})
+
+    @cached_property
     def ledger(self) -> Ledger:
         """What was seen of the test split in this run directory."""
         return Ledger(self.directory.path, self.task.test_signature, self.study.accept.looks)

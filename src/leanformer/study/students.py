@@ -51,9 +51,16 @@ class LessonStep(_TeacherStep):
 
     number: int
 
+    def needs(self, prepared: PreparedStudy) -> Sequence[AnswersStep]:
+        if not prepared.study.writes or prepared.study.data.unlabelled is None:
+            return []
+        return [AnswersStep(BASELINE, self.seed, prepared.study.finetune.teacher_beam)]
+
     def run(self, prepared: PreparedStudy) -> None:
-        missing = self._missing(prepared)
-        prepared.teaching.teach(_teacher(prepared, self.seed), prepared.student_plans, self.seed, missing)
+        missing, told = self._missing(prepared), None
+        for step in self.needs(prepared):
+            told = step.texts(prepared)
+        prepared.teaching.teach(_teacher(prepared, self.seed), prepared.student_plans, self.seed, missing, told)
 
     def _is_there(self, prepared: PreparedStudy) -> bool:
         return not self._missing(prepared)
@@ -68,7 +75,7 @@ class LessonStep(_TeacherStep):
 
 @dataclass(frozen=True)
 class AnswersStep(_TeacherStep):
-    """The teacher's own answers to the training examples.
+    """The teacher's own answers to the training examples, and to those without labels.
 
     Args:
         beam: Hypotheses per example.
@@ -78,6 +85,12 @@ class AnswersStep(_TeacherStep):
 
     def run(self, prepared: PreparedStudy) -> None:
         prepared.teaching.find_answers(_teacher(prepared, self.seed), self.beam, self.seed)
+
+    def texts(self, prepared: PreparedStudy) -> Sequence[str]:
+        """The answers, which are there."""
+        answers = prepared.teaching.answers(self.beam, self.seed, teacher_settings(prepared, self.seed))
+        assert answers is not None
+        return answers.texts
 
     def _is_there(self, prepared: PreparedStudy) -> bool:
         return prepared.teaching.answers(self.beam, self.seed, teacher_settings(prepared, self.seed)) is not None
@@ -165,7 +178,8 @@ class StudentStep(Trial):
         finetune = prepared.finetune(self._candidate(prepared))
         train = prepared.study.train
         task, answering = prepared.task_of(self.name), 0.0
-        batches = task.batches
+        asks = finetune.logits > 0 or finetune.hidden_states > 0
+        batches = task.tuning_batches() if asks else task.batches
         if finetune.targets == "teacher":
             answers = prepared.teaching.answers(finetune.teacher_beam, self.seed, teacher_settings(prepared, self.seed))
             assert answers is not None  # ``needs`` has asked for them
@@ -175,7 +189,6 @@ class StudentStep(Trial):
                 batches = task.batches_with(answers.texts)
             except LeanformerError as error:  # no answer is usable
                 return Trained(status="failed", reason=str(error)), answering
-        asks = finetune.logits > 0 or finetune.hidden_states > 0
         loss = tuning_loss(
             frozen_copy(reduce(teacher, {})) if asks else None, finetune, train.label_smoothing, task.class_weights
         )
@@ -194,8 +207,11 @@ class StudentStep(Trial):
 
 
 def teacher_settings(prepared: PreparedStudy, seed: int) -> dict[str, Any]:
-    """All settings that determine a teacher, the baseline's trained model."""
-    return {"teacher": read_sealed(prepared.directory.trial(BASELINE, seed) / "settings.json")}
+    """All settings that determine what a teacher, the baseline's trained model, tells its students."""
+    return {
+        "teacher": read_sealed(prepared.directory.trial(BASELINE, seed) / "settings.json"),
+        **prepared.unlabelled_files,
+    }
 
 
 def known_blocks(prepared: PreparedStudy, seed: int) -> dict[str, Taught | None]:

@@ -36,7 +36,7 @@ from leanformer.learn.lessons import (
 )
 from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed, frozen_copy
-from leanformer.learn.train import Trained, train
+from leanformer.learn.train import Trained, TrainingBatches, train
 from leanformer.model.plan import TARGET_VOCABULARY
 from leanformer.model.students import reduce
 from leanformer.model.surgery import ResolvedPlan, build, module_at, sites
@@ -150,7 +150,14 @@ class Teaching:
             found[key] = None if result is None else Taught(key, result, directory / "block.safetensors")
         return found
 
-    def teach(self, teacher: PreTrainedModel, plans: Sequence[ResolvedPlan], seed: int, keys: Sequence[str]) -> None:
+    def teach(
+        self,
+        teacher: PreTrainedModel,
+        plans: Sequence[ResolvedPlan],
+        seed: int,
+        keys: Sequence[str],
+        told: Sequence[str] | None = None,
+    ) -> None:
         """Teaches those blocks of the plans that are not taught yet, according to ``known``.
 
         Args:
@@ -158,11 +165,18 @@ class Teaching:
             plans: The resolved plans.
             seed: For the blocks' initial weights and the order of the data.
             keys: The ``lesson_key`` of each block.
+            told: The teacher's own answers, which blocks learn from where examples have no targets.
         """
+        multiple = self._config.batch_multiple
+        if told is None:
+            batches = self._task.teaching_batches(multiple)
+        else:
+            assert isinstance(self._task, WritingTask)
+            batches = self._task.told_batches(told, multiple)
         opened = frozen_copy(reduce(teacher, {}))
         places = {site.name: site for site in sites(opened)}
         wanted = lessons_of(plans)
-        activities = find_activities(teacher, [wanted[key] for key in keys], self._task.teaching_batches(1))
+        activities = find_activities(teacher, [wanted[key] for key in keys], self._task.batches)
         lessons: list[Lesson] = []
         finished: list[Lesson] = []
         for key in keys:
@@ -189,7 +203,7 @@ class Teaching:
                 style="dim",
             )
             title = f"teaching {_blocks(group)} · seed {seed}" + (f" · {number}/{len(groups)}" if groups[1:] else "")
-            self._teach_group(opened, group, seed, title)
+            self._teach_group(opened, group, batches, seed, title)
 
     def remove_checkpoints(self, seed: int) -> None:
         """Removes checkpoints of interrupted teachings; once all blocks are taught, they belong to other settings."""
@@ -229,7 +243,8 @@ class Teaching:
             seed: The teacher's seed.
         """
         self._reporter.start(f"the teacher's own translations · seed {seed}", 1)
-        count = self._task.summary()["train"]
+        summary = self._task.summary()
+        count = summary["train"] + summary["unlabelled"]
         done = 0
 
         def show(more: int) -> None:
@@ -259,7 +274,9 @@ class Teaching:
         for lesson in lessons:
             self._finish(lesson, Trained(epochs=[{_r2(lesson): found[lesson.key]}]), 0.0, seed)
 
-    def _teach_group(self, opened: PreTrainedModel, group: list[Lesson], seed: int, title: str) -> None:
+    def _teach_group(
+        self, opened: PreTrainedModel, group: list[Lesson], batches: TrainingBatches, seed: int, title: str
+    ) -> None:
         blocks = teachable(group)
         checkpoint = self._checkpoint(group, seed)
         self._reporter.start(title, self._config.epochs, settings=self._config.settings())
@@ -272,7 +289,7 @@ class Teaching:
             def training() -> Trained:
                 return train(
                     blocks,
-                    self._task.teaching_batches(self._config.batch_multiple),
+                    batches,
                     self._train_config,
                     self._config.learning_rate,
                     seed,

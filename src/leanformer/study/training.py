@@ -39,6 +39,7 @@ def train_model(
     loss: Loss | None = None,
     batches: TrainingBatches | None = None,
     config: TrainConfig | None = None,
+    rate_factors: Mapping[str, float] | None = None,
 ) -> Trained:
     """Trains a model with the study's settings; goes on from the step's checkpoint if there is one.
 
@@ -51,6 +52,7 @@ def train_model(
         loss: By default the task's own.
         batches: By default the study's.
         config: By default the study's.
+        rate_factors: The name of a parameter -> how many times the learning rate it learns with; all others once.
     """
     directory = step.directory(prepared)
     prepared.reporter.start(step.title, epochs, settings=read_sealed(directory / "settings.json"))
@@ -70,6 +72,7 @@ def train_model(
             checkpoint,
             epochs,
             loss or task.loss(),
+            rate_factors,
         )
 
     key = task.batch_key

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from leanformer.core.files import write_atomically
 from leanformer.learn.activity import find_activities
+from leanformer.learn.train import Trained
 from leanformer.model.students import reduce
 from leanformer.results.metrics import METRICS
 from leanformer.study.prepare import PreparedStudy
@@ -49,7 +50,7 @@ class SearchStep(TrainedStep):
     def run(self, prepared: PreparedStudy) -> None:
         directory = self.directory(prepared)
         model = _model(prepared, self)
-        trained = train_model(prepared, self, model, self.rate, prepared.search_epochs)
+        trained = _trained(prepared, self, model, self.rate, prepared.search_epochs)
         last = trained.epochs[-1] if trained.status == "ok" else {}
         # The values of all metrics, so that the study's metric can be changed without training again.
         result = {
@@ -94,7 +95,7 @@ class TrialStep(Trial):
     def run(self, prepared: PreparedStudy) -> None:
         rate = best_rate(prepared, self.name)
         model = _model(prepared, self)
-        trained = train_model(prepared, self, model, rate, prepared.study.train.epochs)
+        trained = _trained(prepared, self, model, rate, prepared.study.train.epochs)
         self.end(prepared, rate, trained, model)
 
 
@@ -128,5 +129,10 @@ def _model(prepared: PreparedStudy, step: TrainedStep) -> PreTrainedModel:
     if candidate is None:
         return copy.deepcopy(model).to(prepared.device)
     model = model.to(prepared.device)
-    activities = find_activities(model, prepared.plans[step.name].items(), prepared.task.teaching_batches(1))
+    activities = find_activities(model, prepared.plans[step.name].items(), prepared.task.batches)
     return reduce(model, prepared.settled_plan(step.name), activities)
+
+
+def _trained(prepared: PreparedStudy, step: TrainedStep, model: PreTrainedModel, rate: float, epochs: int) -> Trained:
+    """Trains such a model as the study says; a new head at a rate of its own."""
+    return train_model(prepared, step, model, rate, epochs, rate_factors=prepared.task.rate_factors(model, rate))

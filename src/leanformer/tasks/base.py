@@ -180,6 +180,10 @@ class Task(ABC):
     def teaching_batches(self, multiple: int) -> TrainingBatches:
         """The training data in batches that are ``multiple`` times as large."""
 
+    def tuning_batches(self) -> TrainingBatches:
+        """The training data of a student that learns what its teacher answers: also examples without labels."""
+        return self.batches
+
     @abstractmethod
     def validation_batches(self) -> Iterator[Batch]:
         """The validation split, with labels."""
@@ -214,6 +218,15 @@ class Task(ABC):
     def loss(self) -> Loss | None:
         """What a model learns to make small; None: the cross-entropy with the labels."""
         return None
+
+    def rate_factors(self, model: PreTrainedModel, rate: float) -> Mapping[str, float]:
+        """How many times a learning rate some parameters of a model learn with that is trained without a teacher.
+
+        Args:
+            model: The model.
+            rate: The learning rate.
+        """
+        return {}
 
     # Measuring
 
@@ -425,12 +438,21 @@ class WritingTask(Task):
 
     @abstractmethod
     def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
-        """A teacher's own answers to the training examples.
+        """A teacher's own answers to the training examples, and then to those without targets.
 
         Args:
             teacher: The teacher.
             beam: Hypotheses per example.
             progress: Called with the number of further finished examples.
+        """
+
+    @abstractmethod
+    def told_batches(self, answers: Sequence[str], multiple: int) -> TrainingBatches:
+        """As ``teaching_batches``, with the examples without targets too; theirs are the teacher's answers.
+
+        Args:
+            answers: What ``write_training`` gave.
+            multiple: How many times as large the batches are.
         """
 
     @abstractmethod

@@ -24,7 +24,7 @@ from leanformer.core.files import write_atomically
 from leanformer.core.warning import StudyWarning
 from leanformer.data.corruptions import IMAGES
 from leanformer.data.corruptions.images import CorruptedImages
-from leanformer.data.image_batches import ImageBatches
+from leanformer.data.image_batches import ImageBatches, JoinedSplit
 from leanformer.data.image_files import Resizing
 from leanformer.data.images import ImageData, ImageSplit, load_images, load_tested_images
 from leanformer.data.preprocessing import Preprocessing, read_preprocessing, shipped_processor
@@ -35,6 +35,7 @@ from leanformer.measure.engine_memory import classifying_memory
 from leanformer.measure.quality import PooledPredictions, Predictions, predict, predict_with
 from leanformer.model.baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
+from leanformer.model.vision import head_parameters
 from leanformer.results.images import ClassQuality, Confused, Confusion, OperatingPoint
 from leanformer.results.metrics import METRICS, Metric
 from leanformer.runtime.classifier import Classifier
@@ -45,6 +46,7 @@ MOST_LISTED = 20  # classes in a message
 MOST_IN_MATRIX = 20  # classes
 MOST_PAIRS = 20  # confused classes
 HASHED_AT_ONCE = 1000  # images of 8 bits in memory
+HEAD_FACTOR = 10  # a new head's learning rate by the body's
 FEWEST_TESTED = 2  # one example has no variance
 
 
@@ -68,10 +70,13 @@ class ImageClassification(Task):
         self.study: ImageStudy = study
         self.device = device
         self.batch = str(study.train.batch_size)
-        self._baseline = ImageBaseline(study.baseline.model, study.baseline.config, study.baseline.fresh)
+        baseline = study.baseline
+        self._baseline = ImageBaseline(baseline.model, baseline.config, baseline.fresh, baseline.head == "new")
         self._preprocessing, preprocessing_notes, preprocessing_warnings = self._read_preprocessing()
         size, channels = self._baseline.image_size, self._baseline.channels
-        head = (study.baseline.model, self._baseline.classes) if self._baseline.keeps_weights else None
+        if self._baseline.follows_images:
+            size = size if self._preprocessing is None or self._preprocessing.resizing is None else None
+        head = self._baseline.head
         self.data: ImageData
         if all_tested:
             assert head is not None  # of a trained model, which has channels too
@@ -79,10 +84,10 @@ class ImageClassification(Task):
             self.data = load_tested_images(study.data, device, channels, self._preprocessing, size, head)
         else:
             self.data = load_images(study.data, device, size, channels, self._preprocessing, head)
-        self.notes = [*self.data.notes, *self._baseline.notes, *preprocessing_notes]
         self.warnings = [*self.data.warnings, *preprocessing_warnings]
         self._geometry = ImageGeometry(self.data.channels, self.data.height, self.data.width, self.data.classes)
         self._baseline.check(self._geometry)
+        self.notes = [*self.data.notes, *self._baseline.notes, *preprocessing_notes]
         mean, std = self._normalization()
         self.batches = ImageBatches(self.data, study.train.batch_size, study.data.augment, mean, std)
         self.class_weights = self._class_weights()
@@ -96,6 +101,12 @@ class ImageClassification(Task):
         if self.class_weights is None:
             return None
         return label_loss(self.study.train.label_smoothing, self.class_weights)
+
+    def rate_factors(self, model: PreTrainedModel, rate: float) -> Mapping[str, float]:
+        if not self._baseline.new_head:
+            return {}
+        of_head = self.study.train.head_learning_rate or HEAD_FACTOR * rate
+        return dict.fromkeys(head_parameters(model), of_head / rate)
 
     def _class_weights(self) -> torch.Tensor | None:
         """``train.class_weights`` in the order of the classes; a class without a training example has 0."""
@@ -136,11 +147,16 @@ class ImageClassification(Task):
         found = read_preprocessing(
             source,
             self._baseline.family.name,
-            self._baseline.image_size,
+            None if self._baseline.follows_images else self._baseline.image_size,
             self._baseline.channels or 3,
             own_size,
             own_numbers,
         )
+        if found is None and self._baseline.new_head:
+            raise LeanformerError(
+                f"baseline.model: {source} has no preprocessor_config.json, so that the preparation of its images is "
+                "not known; put the file there, or set data.image_size and data.normalize"
+            )
         if found is None:
             sentence = (
                 f"{source} has no preprocessor_config.json, so that the preparation of its images is not known: they "
@@ -192,10 +208,10 @@ class ImageClassification(Task):
         return self._baseline.outline(self._geometry)
 
     def check_plan(self, plan: ResolvedPlan, where: str) -> None:
-        config = self.baseline_outline.config
-        patch = config.patch_size
-        rows, columns = (patch, patch) if isinstance(patch, int) else patch
-        tokens = (self.data.height // rows) * (self.data.width // columns)
+        grid = self._baseline.family.grid(self.baseline_outline)
+        if grid is None:
+            return
+        tokens = grid[0] * grid[1]
         if plan.get("pooling", {}).get("block") != "mean":
             tokens += self._baseline.special_tokens
         for name, entry in plan.items():
@@ -222,7 +238,14 @@ class ImageClassification(Task):
         ]
 
     def teaching_batches(self, multiple: int) -> ImageBatches:
-        return replace(self.batches, batch_size=self.batches.batch_size * multiple)
+        batches = self.tuning_batches()
+        return replace(batches, batch_size=batches.batch_size * multiple)
+
+    def tuning_batches(self) -> ImageBatches:
+        if self.data.unlabelled is None:
+            return self.batches
+        told = replace(self.data, train=JoinedSplit(self.data.train, self.data.unlabelled))
+        return replace(self.batches, data=told)
 
     def validation_batches(self) -> Iterator[Batch]:
         return self.batches.evaluation(self.data.validation)
@@ -260,6 +283,7 @@ class ImageClassification(Task):
             "train": len(data.train),
             "validation": len(data.validation),
             "test": len(data.test),
+            "unlabelled": 0 if data.unlabelled is None else len(data.unlabelled),
             "groups": None if self.test_groups is None else len(np.unique(self.test_groups)),
             "classes": list(data.classes),
             "channels": data.channels,

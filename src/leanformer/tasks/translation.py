@@ -32,9 +32,11 @@ from leanformer.data.text_batches import (
     check_limit,
     encode_pairs,
 )
+from leanformer.data.text_checks import unlabelled_leak
 from leanformer.data.text_sources import load_tested_text, load_text
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.data.trimming import Trimmed, check_trim
+from leanformer.data.unlabelled import read_sentences
 from leanformer.decide import judge
 from leanformer.decide.corpus import paired_bootstrap
 from leanformer.learn.losses import Batch, inputs_of
@@ -121,6 +123,7 @@ class Translation(WritingTask):
         )
         limited = {"new": train} if all_tested else {"training": train, "validation": validation}
         check_limit(limited, config.max_tokens)
+        self._unlabelled = () if all_tested else self._read_unlabelled()
         self._left_out = train.too_long(config.max_tokens, config.max_tokens)
         self._train = train.without(self._left_out) if len(self._left_out) else train
         # Long pairs are left out of the validation split as of the training split; the test split stays complete.
@@ -138,13 +141,27 @@ class Translation(WritingTask):
             *self._counts(counts),
             *scoring_notes(self.scoring, self.data.test.targets),
         ]
+        leaks = (
+            unlabelled_leak(self._unlabelled, pairs, role)
+            for role, pairs in (("validation", self.data.validation), ("test", self.data.test))
+        )
         self.warnings = [
             *self.data.warnings,
+            *(leak for leak in leaks if leak is not None),
             *left_out_warnings(self.data, counts, config.max_tokens),
         ]
         self._trimmed: dict[int, Trimmed] = {}  # by the limit on target subwords
         self._start_id: int = config_of_model.decoder_start_token_id
         self.batches = self.teaching_batches(1)
+
+    def _read_unlabelled(self) -> tuple[str, ...]:
+        """The sentences of ``data.unlabelled`` that a model can read as training sentences."""
+        if self.study.data.unlabelled is None:
+            return ()
+        sentences = read_sentences(self.study.data.unlabelled)
+        most = self.study.data.max_tokens
+        lengths = map(len, self.tokenizer.encode_source(sentences))
+        return tuple(sentence for sentence, length in zip(sentences, lengths, strict=True) if length <= most)
 
     def _counts(self, left_out: Mapping[str, int]) -> list[str]:
         tokenizer = self.tokenizer
@@ -157,6 +174,11 @@ class Translation(WritingTask):
                 notes.append(
                     f"{split}: {count:,} pairs left out, as a side has more than {self.study.data.max_tokens} subwords"
                 )
+        if self._unlabelled:
+            notes.append(
+                f"{len(self._unlabelled):,} sentences without a translation, for students to learn what their teacher "
+                f"says; those of more than {self.study.data.max_tokens} subwords are left out"
+            )
         return notes
 
     # Data and models
@@ -289,18 +311,29 @@ class Translation(WritingTask):
         places = self._alignment.places(before.targets, after.targets)
         return TeacherView(before, places, heads, teacher._start_id, teacher.tokenizer.pad_id)
 
+    @property
+    def _told_sources(self) -> tuple[str, ...]:
+        """The sentences that a teacher translates for its students: those of the training pairs, and others."""
+        return (*self._train_sources, *self._unlabelled)
+
     @cached_property
     def _train_sources(self) -> tuple[str, ...]:
         """The sources of the training pairs that were not left out; needed only for a teacher's own translations."""
         return self.data.train.without(self._left_out).sources
 
     def write_training(self, teacher: PreTrainedModel, beam: int, progress: Callable[[int], object]) -> list[str]:
-        return self._translate(teacher, self._train_sources, beam, self.study.data.max_tokens, progress).texts
+        return self._translate(teacher, self._told_sources, beam, self.study.data.max_tokens, progress).texts
+
+    def told_batches(self, answers: Sequence[str], multiple: int) -> TextBatches:
+        own = self.data.train.without(self._left_out).targets
+        pairs = encode_pairs(SentencePairs(self._told_sources, (*own, *answers[len(own) :])), self.tokenizer)
+        most = self.study.data.max_tokens
+        return self._batches(pairs.without(pairs.too_long(most, most)), self.study.train.batch_tokens * multiple, None)
 
     def batches_with(self, targets: Sequence[str]) -> TextBatches:
         # A translation without an end mark within the limit is left out: students would learn not to end.
         limit = min(self.study.data.max_tokens, self.study.train.batch_tokens)
-        told = SentencePairs(self._train_sources, tuple(targets))
+        told = SentencePairs(self._told_sources, tuple(targets))
         pairs = encode_pairs(told, self.tokenizer)
         long = pairs.too_long(limit, limit)
         if len(long) == len(pairs):
@@ -337,6 +370,7 @@ class Translation(WritingTask):
             "train": len(self._train),
             "validation": len(self._validation),
             "test": len(self._test),
+            "unlabelled": len(self._unlabelled),
             "groups": None if self.test_groups is None else len(np.unique(self.test_groups)),
             "notes": list(self.notes),
         }

@@ -20,6 +20,7 @@ from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find
 from leanformer.model.finding.forms import form_of, parameters_of
 from leanformer.model.finding.maps import attention_weights, mlp_weights, output_map, with_heads
 from leanformer.model.shapes.student import Student
+from leanformer.model.vision import TASK, is_classifier, pixel_input, prefix_tokens
 from leanformer.model.weights import parameter_count
 
 _PLACES = "leanformer_places"
@@ -44,6 +45,10 @@ class Places:
 class FoundFamily(Family):
     """An architecture whose attentions and MLPs are found (``finding``)."""
 
+    @property
+    def task(self) -> str | None:
+        return TASK if is_classifier(self.model_class) else None
+
     def parts(self, model: PreTrainedModel) -> Iterator[Part]:
         stacks = self._stacks(model)
         for stack_name, stack in stacks.items():
@@ -67,18 +72,15 @@ class FoundFamily(Family):
         return most if isinstance(most, int) else None
 
     def grid(self, model: PreTrainedModel) -> tuple[int, int] | None:
-        size, patch = (getattr(model.config, key, None) for key in ("image_size", "patch_size"))
-        if size is None or patch is None:
+        if getattr(model.config, "depths", None) is not None:
+            return None  # patches are merged from stage to stage
+        taken = pixel_input(model.config)
+        if taken.size is None or taken.patch is None:
             return None
-        sides = [one if isinstance(one, list | tuple) else (one, one) for one in (size, patch)]
-        return sides[0][0] // sides[1][0], sides[0][1] // sides[1][1]
+        return taken.size[0] // taken.patch[0], taken.size[1] // taken.patch[1]
 
     def special_tokens_left(self, model: PreTrainedModel) -> int:
-        return sum(
-            parameter.shape[1]
-            for name, parameter in model.named_parameters()
-            if name.rpartition(".")[2] in facts.PREFIX_TOKENS and parameter.dim() == 3
-        )
+        return prefix_tokens(model)
 
     def check_config(self, config: Any, where: str) -> None:
         """Nothing beyond what transformers checks; see ``Family``."""
@@ -209,10 +211,10 @@ def _modules_of(model: PreTrainedModel, place: Place) -> list[nn.Module | None]:
 def _as_one(model: PreTrainedModel, place: Place) -> nn.Module:
     """What stands at a place as one module; the model is not changed."""
     module = model.get_submodule(place.path)
-    beside = None if place.output is None else model.get_submodule(place.output)
     opened = isinstance(module, OpenedCore | OpenedPair | Attached | AttachedMlp)
-    if opened or beside is None or place.contract not in ("core", "pair"):
+    if opened or place.output is None or place.contract not in ("core", "pair"):
         return module
+    beside = model.get_submodule(place.output)
     if place.contract == "core":
         return OpenedCore(module, beside)
     layer = model.get_submodule(place.path.rpartition(".")[0])

@@ -20,6 +20,7 @@ from leanformer.model.shapes.open import OpenFamily
 from leanformer.model.shapes.student import Student
 from leanformer.model.sizes import check_heads
 from leanformer.model.stacks import real_tokens
+from leanformer.model.vision import TASK, sides
 
 _NO_POOLER = "an image classifier has no pooler"
 
@@ -28,7 +29,7 @@ _NO_POOLER = "an image classifier has no pooler"
 class ImageFamily(OpenFamily):
     """A pre-norm image classifier: embeddings, layers, norm, classifier."""
 
-    task: ClassVar[str] = "image-classification"
+    task: ClassVar[str] = TASK
     auto_class: ClassVar[Any] = AutoModelForImageClassification
     described: ClassVar[str] = "an image classifier"
     has_pooling: ClassVar[bool] = True
@@ -57,7 +58,7 @@ class ImageFamily(OpenFamily):
     def check_config(self, config: Any, where: str) -> None:
         """Heads divide the width, and no patch is larger than the image; see ``Family``."""
         check_heads(config, ("num_attention_heads",), "hidden_size", where)
-        for image, patch in zip(_sides(config.image_size), _sides(config.patch_size), strict=True):
+        for image, patch in zip(sides(config.image_size), sides(config.patch_size), strict=True):
             if patch > image:
                 raise LeanformerError(f"{where}: patch_size {patch} is more than image_size {image}")
 
@@ -95,16 +96,6 @@ class ImageFamily(OpenFamily):
 
     def _attention_dropout(self, attention: Any) -> float:
         return float(attention.attention_dropout)
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    """Height and width."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def class_names(config: Any) -> tuple[str, ...]:
-    """The names of a classifier's outputs, in their order."""
-    return tuple(str(config.id2label.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
 
 
 class ImageStudent(Student):
