@@ -15,6 +15,7 @@ from leanformer.blocks.kit.base import AttentionWeights, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
+from leanformer.model.finding.finder import FoundStack
 
 STUDENT_PREFIX = "leanformer_"
 """The ``model_type`` of a family's students is this prefix and the family's name."""
@@ -127,6 +128,10 @@ class Family:
     def open(self, model: PreTrainedModel) -> None:
         """Makes every place of a model one module that can be exchanged. Changes the model; a second call does not."""
         raise NotImplementedError
+
+    def found_in(self, model: PreTrainedModel) -> Mapping[str, FoundStack]:
+        """What had to be found in an opened model; nothing where an architecture is known beforehand."""
+        return {}
 
     def module_at(self, model: PreTrainedModel, name: str) -> nn.Module | None:
         """The module at a site of an opened model: block, sublayer or layer; None if the site is empty."""
