@@ -18,6 +18,7 @@ from leanformer.blocks.kit.site import Site
 from leanformer.model.family import Family
 from leanformer.model.finding.finder import FoundLayer, FoundStack, Place
 from leanformer.model.finding.forms import form_of
+from leanformer.model.patches import read_color
 from leanformer.model.surgery import kept_at, put
 
 # What is said of one student, at the end of its file.
@@ -112,6 +113,7 @@ class Student(PreTrainedModel):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
+        read_color(self)
         FAMILY.open(self)
         for name, site in SITES.items():
             put(self, site, build(self, site, config.plan[name], take_over=False))

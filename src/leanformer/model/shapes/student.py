@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.model.hf import AUTO_MAP
+from leanformer.model.patches import read_color
 from leanformer.model.portable.student_file import write_student_file
 from leanformer.model.surgery import install
 
@@ -28,6 +29,7 @@ class Student(PreTrainedModel):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
+        read_color(self)
         self.sites = install(self, config.plan or {}, take_over=False)
 
     def save_pretrained(
