@@ -101,7 +101,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
 
     def fill(temporary: Path) -> None:
         model.save_pretrained(temporary)
-        _copy_companions(directory, temporary)
+        copy_companions(directory, temporary)
         _prove(temporary, model)
 
     try:
@@ -159,7 +159,8 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
-def _copy_companions(directory: Path, to: Path) -> None:
+def copy_companions(directory: Path, to: Path) -> None:
+    """Copies a tokenizer's and an image processor's files beside a model, without the addresses of code in them."""
     for place in (".", *_SIDES):
         for name in COMPANIONS:
             file = directory / place / name

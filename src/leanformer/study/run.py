@@ -33,6 +33,7 @@ from leanformer.study.executors import InThisProcess
 from leanformer.study.graph import announce, run_steps
 from leanformer.study.outcomes import read_corrupted_answers, read_outcomes
 from leanformer.study.prepare import PreparedStudy
+from leanformer.study.publishing import write_card
 from leanformer.study.shipping import tell_decisions
 from leanformer.study.side_by_side import check_script, run_side_by_side
 from leanformer.study.store import RunDirectory
@@ -181,6 +182,7 @@ def run(
             write_atomically(path / "results.json", to_json(results))
             reporter.wrote("results", path / "results.json")
             tell_decisions(prepared, results)
+            write_card(path, results)
             if results["ship"] is not None:
                 run_directory.check_shipped(path / results["ship"])
             for row in (results["baseline"], *results["candidates"]):

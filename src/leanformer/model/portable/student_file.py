@@ -141,7 +141,8 @@ def _site(kind: str, site: Site) -> str:
 
 def _defaults(block: type[Block]) -> dict[str, Any]:
     known = block.Arguments.model_fields.items()
-    return {name: one.get_default(call_default_factory=True) for name, one in known if not one.is_required()}
+    # What is computed from other arguments was written out when the plan was resolved.
+    return {name: one.default for name, one in known if not one.is_required() and one.default_factory is None}
 
 
 def _stack(stack: FoundStack) -> str:
