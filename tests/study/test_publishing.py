@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import leanformer as lf
 from leanformer.cli import app
+from leanformer.results.reader import read_results
 
 MakeModel = Callable[..., PreTrainedModel]
 
@@ -25,8 +26,10 @@ def finished(digits_study: Callable[..., dict[str, Any]], tmp_path_factory: pyte
     path = tmp_path_factory.mktemp("runs") / "tiny"
     study = digits_study(
         candidates={"lean": {"plan": {"*.mlp": "none", "encoder.0.self_attention": "average"}}},
-        accept={"max_drop": 0.9},
+        accept={"max_drop": 0.3},
+        train={"epochs": 15, "batch_size": 64, "learning_rate": [1e-2]},
         prefer="parameters",
+        seeds=[0],
     )
     lf.run(study, path)
     return path
@@ -60,7 +63,7 @@ def metadata(card: str) -> dict[str, Any]:
 
 
 def test_the_recommended_model_has_a_card(finished: Path) -> None:
-    results = lf.run(finished / "study.yaml", finished)
+    results = read_results(finished)
     assert results["recommended"] == "lean"
     card = (finished / results["ship"] / "README.md").read_text()
     told = metadata(card)
@@ -148,15 +151,18 @@ def test_the_license_is_that_of_the_model_it_starts_from(
     make_model: MakeModel, digits_study: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
-    lf.save(make_model(image_size=8, patch_size=4, num_labels=10, id2label={i: str(i) for i in range(10)}, label2id={str(i): i for i in range(10)}), base)
+    names = {number: str(number) for number in range(10)}
+    lf.save(make_model(image_size=8, id2label=names, label2id={name: number for number, name in names.items()}), base)
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# base\n")
     study = digits_study(
         baseline={"model": str(base)},
         candidates={"lean": {"plan": {"*.mlp": "none"}}},
-        accept={"max_drop": 0.9},
+        accept={"max_drop": 0.3},
+        train={"epochs": 15, "batch_size": 64, "learning_rate": [1e-2]},
         prefer="parameters",
+        seeds=[0],
     )
-    results = lf.run(study, tmp_path / "run")
+    results = lf.run(study, tmp_path / "run").results
     card = (tmp_path / "run" / results["ship"] / "README.md").read_text()
     assert metadata(card)["license"] == "apache-2.0"
     assert f"made from `{base}`" in card

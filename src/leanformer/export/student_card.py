@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import transformers
+
 from leanformer.export.card import changed, decided, heading
 from leanformer.model.directory import read_json
 from leanformer.model.family import STUDENT_PREFIX
+from leanformer.model.hf import auto_classes_of
 from leanformer.model.portable.student_file import FILE
 from leanformer.results.formats import count, milliseconds, percent
 from leanformer.results.metrics import find_metric
@@ -50,16 +53,19 @@ class Provenance:
     dataset: str | None = None
 
 
-def model_card(directory: Path, origin: Provenance, name: str) -> str:
+def model_card(directory: Path, origin: Provenance, repository: str | None = None) -> str:
     """The card's text, in Markdown.
 
     Args:
         directory: The model's, with its configuration.
         origin: Where it comes from.
-        name: The address under which readers load it: a hub id, or a path.
+        repository: The hub id under which readers load it; None: from the directory.
     """
     config = read_json(directory / "config.json")
-    lines = [*heading(_metadata(config, origin, name)), *_paragraphs(directory, config, origin, name)]
+    name = directory.absolute().name if repository is None else repository.rpartition("/")[2]
+    if repository is None and origin.results is not None and origin.row is not None:
+        name = f"{origin.results['name']}-{origin.row['name']}"
+    lines = [*heading(_metadata(config, origin, name)), *_paragraphs(directory, config, origin, name, repository)]
     text = "\n".join(lines) + "\n"
     return f"{text}\n<!-- leanformer wrote this text: {_sum(text)} -->\n"
 
@@ -76,8 +82,10 @@ def _sum(text: str) -> str:
 
 def _auto_class(config: Mapping[str, Any]) -> str:
     """The class of transformers that loads the model."""
-    known = [name for name in config.get("auto_map", {}) if name in PIPELINES]
-    return known[0] if known else "AutoModel"
+    names = config.get("auto_map", {})
+    for architecture in config.get("architectures") or [] if not names else []:
+        names = auto_classes_of(getattr(transformers, architecture))
+    return next((name for name in names if name in PIPELINES), "AutoModel")
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
@@ -101,12 +109,15 @@ def _metadata(config: Mapping[str, Any], origin: Provenance, name: str) -> dict[
     return {key: value for key, value in metadata.items() if value is not None}
 
 
-def _paragraphs(directory: Path, config: Mapping[str, Any], origin: Provenance, name: str) -> Iterator[str]:
+def _paragraphs(
+    directory: Path, config: Mapping[str, Any], origin: Provenance, name: str, repository: str | None
+) -> Iterator[str]:
     plan = config.get("plan") or {}
     made = f", made from `{origin.base_model}`" if origin.base_model else ""
-    yield f"# {name.rstrip('/').rpartition('/')[2]}"
+    yield f"# {name}"
     yield ""
-    yield f"A {'reduced model' if plan else 'model'} of the architecture {_architecture(config)}{made} with leanformer."
+    form = "A reduced model, of" if plan else "A model of"
+    yield f"{form} the architecture {_architecture(config)}{made}; a model of leanformer."
     if origin.results is not None and origin.row is not None:
         yield (
             f"It is the model `{origin.row['name']}` of the study `{origin.results['name']}`, trained with seed "
@@ -118,10 +129,10 @@ def _paragraphs(directory: Path, config: Mapping[str, Any], origin: Provenance, 
     yield from changed(plan)
     if origin.results is not None and origin.row is not None:
         yield from _table(origin.results, origin.row)
-        if origin.decision is not None:
+        if origin.decision is not None and origin.decision["decision"] is not None:
             yield from decided(origin.decision, "this model")
         yield from _data(origin.results)
-    yield from _usage(directory, config, name)
+    yield from _usage(directory, config, repository)
     yield "## License"
     yield ""
     if origin.license is None:
@@ -159,20 +170,21 @@ def _data(results: Mapping[str, Any]) -> Iterator[str]:
     yield "## Data"
     yield ""
     yield (
-        f"`{data['source']}`: {count(data['train'])} examples for training, {count(data['validation'])} for validation, "
-        f"{count(data['test'])} for the test. {results['method']['interval']}"
+        f"`{data['source']}`: {count(data['train'])} examples for training, {count(data['validation'])} for "
+        f"validation, {count(data['test'])} for the test. {results['method']['interval']}"
     )
     yield ""
 
 
-def _usage(directory: Path, config: Mapping[str, Any], name: str) -> Iterator[str]:
+def _usage(directory: Path, config: Mapping[str, Any], repository: str | None) -> Iterator[str]:
+    address = json.dumps(repository or "DIRECTORY")
     auto, own = _auto_class(config), (directory / FILE).is_file()
     yield "## Use"
     yield ""
     yield "```python"
     yield f"from transformers import {auto}"
     yield ""
-    yield f"model = {auto}.from_pretrained({json.dumps(name)}{', trust_remote_code=True' if own else ''})"
+    yield f"model = {auto}.from_pretrained({address}{', trust_remote_code=True' if own else ''})"
     yield "```"
     yield ""
     if own:
@@ -185,6 +197,9 @@ def _usage(directory: Path, config: Mapping[str, Any], name: str) -> Iterator[st
         yield "import leanformer.auto"
         yield f"from transformers import {auto}"
         yield ""
-        yield f"model = {auto}.from_pretrained({json.dumps(name)})"
+        yield f"model = {auto}.from_pretrained({address})"
         yield "```"
+        yield ""
+    if repository is None:
+        yield "DIRECTORY is the one that holds this file."
         yield ""

@@ -1,4 +1,4 @@
-"""``lf.push_to_hub``: a model with its card, its tokenizer or image processor, and the file that loads it, on the hub."""
+"""``lf.push_to_hub``: puts a model on the hub, with its card and all that is needed to use it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def write_card(run: Path, results: Mapping[str, Any]) -> None:
     directory = run / results["ship"]
     card = directory / CARD
     if not card.is_file() or is_own(card.read_text(encoding="utf-8")):
-        write_atomically(card, model_card(directory, _provenance(str(directory)), results["ship"]))
+        write_atomically(card, model_card(directory, _provenance(str(directory))))
 
 
 def _provenance(source: str) -> Provenance:

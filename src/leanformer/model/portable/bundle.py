@@ -215,7 +215,9 @@ class Bundle:
             changed[place] = own
         bound = {node.arg for node in definition.nodes() if isinstance(node, ast.arg)}
         for place in changed:
-            assert source.word(place) not in bound, f"{source.name}: a parameter {source.word(place)} hides a definition"
+            assert source.word(place) not in bound, (
+                f"{source.name}: a parameter {source.word(place)} hides a definition"
+            )
         return source.text_of(definition, self._left_out(definition), changed)
 
     def _in_order(self) -> list[str]:

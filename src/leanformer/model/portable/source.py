@@ -152,7 +152,9 @@ class Source:
         assert last is not None
         return Lines(nodes, first, last)
 
-    def text_of(self, definition: Definition, without: Collection[str], names: Mapping[tuple[int, int, int], str]) -> str:
+    def text_of(
+        self, definition: Definition, without: Collection[str], names: Mapping[tuple[int, int, int], str]
+    ) -> str:
         """A definition as it reads in another file.
 
         Args:

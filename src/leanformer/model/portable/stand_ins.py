@@ -21,6 +21,7 @@ from leanformer.model.finding.forms import form_of
 from leanformer.model.patches import read_color
 from leanformer.model.surgery import kept_at, put
 
+# ruff: noqa: F821
 # What is said of one student, at the end of its file.
 FAMILY: Family
 SITES: Mapping[str, Site]
@@ -83,7 +84,7 @@ def find_family(model: PreTrainedModel, argument: str = "model") -> Family:
 
 
 def find(model: PreTrainedModel) -> dict[str, FoundStack]:
-    """The stacks of the model by their names: their places are told, the form of the calls is read from their source."""
+    """The stacks of the model by their names. Their places are told; how they are called is read from their source."""
 
     def form(path: str) -> Any:
         return form_of(type(model.get_submodule(path)))
@@ -96,10 +97,7 @@ def find(model: PreTrainedModel) -> dict[str, FoundStack]:
                 FoundLayer(
                     layer["path"],
                     form(layer["path"]) if layer["can_go"] else None,
-                    {
-                        kind: Place(kind, form=form(place["path"]), **place)
-                        for kind, place in layer["places"].items()
-                    },
+                    {kind: Place(kind, form=form(place["path"]), **place) for kind, place in layer["places"].items()},
                 )
                 for layer in stack["layers"]
             ],

@@ -53,7 +53,8 @@ def student_file(model: PreTrainedModel, sites: Mapping[str, Site]) -> str:
     stand_ins = {
         Reference(module, name): Reference(here, name) for module, names in _STAND_INS.items() for name in names
     }
-    if any(isinstance(plan[site].get("heads"), list) for site in sites) or any(block.own_attention for block in blocks):
+    of_heads = any(isinstance(plan[site].get("heads"), list) for site in sites)
+    if of_heads or any(block.own_attention for block in blocks):  # made of an attention that stands there
         stand_ins[Reference(here, build.__name__)] = Reference(build.__module__, build.__name__)
     bundle = Bundle(packages, stand_ins, first=here)
     for block in blocks:
@@ -78,13 +79,14 @@ def _header(family: Family, packages: set[str]) -> str:
     auto = next(iter(auto_classes_of(family.model_class)), "AutoModel")
     others = ", ".join(sorted(packages - {_OWN}))
     also = f" Blocks of {others} are under its own license.\n" if others else ""
-    return f'''"""A reduced {name}, in one file: with it transformers loads the model beside it, and needs no leanformer.
+    return f'''"""A reduced {name}, in one file: with it transformers alone loads the model beside it.
 
     from transformers import {auto}
     model = {auto}.from_pretrained(DIRECTORY, trust_remote_code=True)
 
-leanformer {importlib.metadata.version(_OWN)} wrote this file when the model was saved. It holds the parts of leanformer's source that the
-model is made of (Apache License 2.0), and no others. What stands where is in config.json, under "plan".
+leanformer {importlib.metadata.version(_OWN)} wrote this file when the model was saved. It holds the parts of
+leanformer's source that the model is made of (Apache License 2.0), and no others. What stands where is in config.json,
+under "plan".
 {also}"""'''
 
 
@@ -107,7 +109,11 @@ def _classes(bundle: Bundle, family: Family) -> list[str]:
 
 
 def _data(
-    bundle: Bundle, family: Family, blocks: list[type[Block]], sites: Mapping[str, Site], stacks: Mapping[str, FoundStack]
+    bundle: Bundle,
+    family: Family,
+    blocks: list[type[Block]],
+    sites: Mapping[str, Site],
+    stacks: Mapping[str, FoundStack],
 ) -> list[str]:
     """What is said of this student alone."""
     made_by_hand = {family.student_model_class, family.student_config_class}
@@ -129,7 +135,9 @@ def _data(
     ]
     if stacks:
         found = "".join(f"    {name!r}: {_stack(stack)},\n" for name, stack in stacks.items())
-        texts.append(f"STACKS = {{\n{found}}}\n" + '"""Where the architecture keeps its layers, attentions and MLPs."""')
+        texts.append(
+            f"STACKS = {{\n{found}}}\n" + '"""Where the architecture keeps its layers, attentions and MLPs."""'
+        )
     return ["\n".join(texts)]
 
 
@@ -146,20 +154,18 @@ def _defaults(block: type[Block]) -> dict[str, Any]:
 
 
 def _stack(stack: FoundStack) -> str:
-    layers = "".join(
-        f"            {{'path': {layer.path!r}, 'can_go': {layer.form is not None}, 'places': {{\n"
-        + "".join(
-            f"                {kind!r}: { {key: value for key, value in vars(place).items() if _is_told(key, value)} },\n"
-            for kind, place in layer.places.items()
-        )
-        + "            }},\n"
-        for layer in stack.layers
-    )
-    return f"{{\n        'body': {stack.body!r},\n        'causal': {stack.causal},\n        'layers': [\n{layers}        ],\n    }}"
+    lines = ["{", f"        'body': {stack.body!r},", f"        'causal': {stack.causal},", "        'layers': ["]
+    for layer in stack.layers:
+        lines.append(f"            {{'path': {layer.path!r}, 'can_go': {layer.form is not None}, 'places': {{")
+        for kind, place in layer.places.items():
+            told = {key: value for key, value in vars(place).items() if value is not None}
+            lines.append(f"                {kind!r}: { {key: told[key] for key in told if key not in _NOT_TOLD} },")
+        lines.append("            }},")
+    return "\n".join([*lines, "        ],", "    }"])
 
 
-def _is_told(key: str, value: Any) -> bool:
-    return key not in ("kind", "form") and value is not None
+_NOT_TOLD = ("kind", "form")
+"""What a place says that is told before it, or read from its source."""
 
 
 def write_student_file(model: PreTrainedModel, sites: Mapping[str, Site], directory: Path) -> None:

@@ -41,5 +41,7 @@ class Student(PreTrainedModel):
                 write_student_file(self, self.sites, Path(save_directory))
             except LeanformerError as error:
                 self.config.auto_map = dict(AUTO_MAP)
-                warnings.warn(f"the student carries no file by which transformers alone could load it: {error}", stacklevel=2)
+                warnings.warn(
+                    f"the student carries no file by which transformers alone could load it: {error}", stacklevel=2
+                )
         super().save_pretrained(save_directory, is_main_process=is_main_process, **others)
