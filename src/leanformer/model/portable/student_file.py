@@ -78,7 +78,7 @@ def _header(family: Family, packages: set[str]) -> str:
     name = family.model_class.__name__
     auto = next(iter(auto_classes_of(family.model_class)), "AutoModel")
     others = ", ".join(sorted(packages - {_OWN}))
-    also = f" Blocks of {others} are under its own license.\n" if others else ""
+    also = f"Blocks of {others} are under its own license.\n" if others else ""
     return f'''"""A reduced {name}, in one file: with it transformers alone loads the model beside it.
 
     from transformers import {auto}
