@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 import leanformer as lf
 from leanformer.blocks.kit.base import BLOCKS
@@ -272,6 +273,16 @@ def test_a_student_without_its_class_there_asks_before_it_runs_code(make_model: 
     assert as_a_stranger(code, tmp_path, str(tmp_path)).endswith("True")
 
 
+def test_leanformer_wants_its_own_class(make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    lf.save(lf.reduce(make_model(), {"*.mlp": "none"}), tmp_path / "student")
+    name = "modeling_leanformer.LeanViTForImageClassification"
+    stranger = get_class_from_dynamic_module(name, str(tmp_path / "student")).from_pretrained(tmp_path / "student")
+    for call in (lambda: lf.sites(stranger), lambda: lf.reduce(stranger, {"*.self_attention": "none"})):
+        with pytest.raises(lf.LeanformerError, match=r"model: this student is made of its directory's own code"):
+            call()
+
+
 # Blocks of other packages
 
 OWN = '''
@@ -417,4 +428,4 @@ def test_an_environment_without_leanformer_is_enough(
             tokenizer("w5 w6", return_tensors="pt")["input_ids"], max_new_tokens=5, do_sample=False
         )
     assert score == pytest.approx(scores.softmax(-1).max().item(), abs=1e-6)
-    assert text == tokenizer.decode(written[0], skip_special_tokens=True)
+    assert text == "w5 w6" + tokenizer.decode(written[0, 2:], skip_special_tokens=True)

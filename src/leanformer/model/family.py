@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from leanformer.blocks.kit.base import AttentionWeights, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
@@ -225,6 +226,12 @@ def find_family(model: PreTrainedModel, argument: str = "model") -> Family:
         elif isinstance(model, PreTrainedConfig):
             hint = "; make a model of the configuration first"
         raise LeanformerError(f"{argument}: leanformer reduces Hugging Face models, not {type(model).__name__}{hint}")
+    own_code = type(model).__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME)
+    if own_code and str(model.config.model_type).startswith(STUDENT_PREFIX):
+        raise LeanformerError(
+            f"{argument}: this student is made of its directory's own code (trust_remote_code), which leanformer does "
+            "not know; load it with lf.load"
+        )
     return family_of(type(model), argument)
 
 

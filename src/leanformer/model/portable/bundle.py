@@ -151,7 +151,7 @@ class Bundle:
             if module is not None:
                 used.references[_place(node)] = self._settled(Reference(module, node.attr))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
-            used.words |= {word.value for word in node.args[1:2] if isinstance(word, ast.Constant)}
+            used.words |= {str(word.value) for word in node.args[1:2] if isinstance(word, ast.Constant)}
         elif isinstance(node, ast.Name) and self._module_of(source, node) is None:
             found = self._found(source, node.id)
             if isinstance(found, Reference):
@@ -238,7 +238,8 @@ class Bundle:
         return [*sorted(modules & self._first), *(module for module in order if module in modules - self._first)]
 
     def _import_lines(self) -> str:
-        whole, parts = [], {}
+        whole: list[str] = []
+        parts: dict[str, list[str]] = {}
         for name, imported in sorted(self._imports.items()):
             if imported.name is None:
                 whole.append(f"import {imported.module}" + (f" as {name}" if name != imported.module else ""))
