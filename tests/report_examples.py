@@ -197,6 +197,7 @@ def example_results(seeds: int = 3, classes: int = 10) -> dict[str, Any]:
         "corruptions": [],
         "looks": None,
         "picked": None,
+        "cross_validation": None,
         "baseline": baseline,
         "candidates": [example_row(*recipe, seeds, classes) for recipe in recipes],
         "recommended": "four-heads",

@@ -5,6 +5,10 @@ candidates whose true drop is just the margin, or intervals that miss the truth.
 counted exactly, by enumerating how many examples each of both models alone gets right; everything else is simulated
 with leanformer's own functions, in the world of ``simulate_decisions`` (the baseline's true accuracy is 95 %, the
 margin 1 point).
+
+In cross-validation each fold of each repeat has a trained pair, whose true drop lies around the margin by the luck of
+both trainings. Three quarters of the variance of that luck is common to all trainings on one pool, which share most of
+their examples; all repeats test the same examples.
 """
 
 from __future__ import annotations
@@ -33,10 +37,12 @@ from benchmarks.kit.benchmark import Benchmark, Result, progress, register
 from benchmarks.kit.tables import Tables, figure_table, table
 from leanformer.decide.decision import after_picking, holm
 from leanformer.decide.looks import Look
+from leanformer.decide.resampled import Folds, compare_folds
 from leanformer.decide.statistics import Comparison, compare
 
 GAINS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.05)  # shares of examples that only the candidate gets right
 REJECTED, POWER = "false rejects", "power"
+SHARED = 0.75  # of the variance of a training's luck: in 5 folds two trainings share three quarters of their examples
 ALPHA = 1 - CONFIDENCE
 
 
@@ -325,6 +331,107 @@ def false_rejects(seeds: int, luck: float, replicates: int, draw: np.random.Gene
     return wrong / replicates
 
 
+class Pool:
+    """Draws the answers of a cross-validation of a baseline and a candidate.
+
+    Args:
+        count: Examples of the pool.
+        folds: Folds.
+        repeats: How often the pool is divided.
+        draw: Source of chance.
+    """
+
+    def __init__(self, count: int, folds: int, repeats: int, draw: np.random.Generator) -> None:
+        self._shape = repeats, folds, count
+        self._draw = draw
+        self._world = World(repeats * folds, count, draw)
+        self._dealt = np.arange(count) % folds
+
+    def compare(self, margin: float, luck: float, drop: float) -> Comparison:
+        """The comparison of one study.
+
+        Args:
+            margin: The margin.
+            luck: Standard deviation of a training's true accuracy, in points.
+            drop: The true drop, as a part of the margin.
+        """
+        repeats, folds, _ = self._shape
+        self._world.draw_examples()
+        numbers = np.stack([self._draw.permutation(self._dealt) for _ in range(repeats)])
+        baseline, candidate = (
+            self._answers(accuracy, luck, numbers) for accuracy in (ACCURACY, ACCURACY - drop * margin)
+        )
+        return compare_folds(baseline, candidate, margin, CONFIDENCE, Folds(numbers, 1 / (folds - 1)))
+
+    def _answers(self, accuracy: float, luck: float, numbers: np.ndarray) -> np.ndarray:
+        """Whether each example is answered rightly by the model of its fold, shape (repeats, examples)."""
+        repeats, folds, _ = self._shape
+        common, own = self._draw.standard_normal(), self._draw.standard_normal(repeats * folds)
+        lucky = (SHARED**0.5 * common + (1 - SHARED) ** 0.5 * own).astype(np.float32)
+        of_all = self._world.outcomes(accuracy, luck, lucky).reshape(self._shape)
+        return np.take_along_axis(of_all, numbers[:, None], axis=1)[:, 0]
+
+
+def cross_validation(pool: Pool, margin: float, luck: float, replicates: int, drop: float = 1.0) -> tuple[float, float]:
+    """How often a candidate is accepted and rejected; see ``Pool.compare``."""
+    found = [pool.compare(margin, luck, drop) for _ in range(replicates)]
+    return (
+        sum(one.p_noninferior <= ALPHA for one in found) / replicates,
+        sum(one.p_inferior <= ALPHA for one in found) / replicates,
+    )
+
+
+def held_out(count: int, seeds: int, margin: float, luck: float, replicates: int, draw: np.random.Generator) -> float:
+    """How often a candidate that is as good as the baseline is accepted on a test split.
+
+    Args:
+        count: Test examples.
+        seeds: Trainings of each.
+        margin: The margin.
+        luck: Standard deviation of a training's true accuracy, in points.
+        replicates: Simulated studies.
+        draw: Source of chance.
+    """
+    accepted = 0
+    world = World(seeds, count, draw)
+    for _ in range(replicates):
+        world.draw_examples()
+        found = compare(world.outcomes(ACCURACY, luck), world.outcomes(ACCURACY, luck), margin, CONFIDENCE)
+        accepted += found.p_noninferior <= ALPHA
+    return accepted / replicates
+
+
+def _cross_validation_rows(arguments: argparse.Namespace) -> Iterator[Row]:
+    count, rule = arguments.replicates, "cross-validation"
+    cells = list(itertools.product((200, 300), (0.01, 0.05), (0.3, 0.8)))
+    for number, (folds, repeats) in enumerate(itertools.product((5, 10), (1, 3))):
+        found = [
+            cross_validation(Pool(examples, folds, repeats, make_generator(13, number, place)), margin, luck, count)
+            for place, (examples, margin, luck) in enumerate(cells)
+        ]
+        case = (
+            f"{folds} folds, {_repeats(repeats)}, the greatest of {len(cells)} cells: 200 and 300 examples, margins 1 "
+            "and 5, luck 0.3 and 0.8"
+        )
+        yield at_most(rule, case, max(accepted for accepted, _ in found), count)
+        yield at_most(REJECTED, f"cross-validation, {case}", max(rejected for _, rejected in found), count)
+    for number, repeats in enumerate((1, 3)):
+        pool = Pool(300, 5, repeats, make_generator(14, number))
+        accepted, _ = cross_validation(pool, 0.05, 2.0, count)
+        yield at_most(rule, f"300 examples, 5 folds, {_repeats(repeats)}, margin 5, luck 2", accepted, count)
+    for number, repeats in enumerate((1, 3)):
+        pool = Pool(300, 5, repeats, make_generator(15, number))
+        accepted, _ = cross_validation(pool, 0.05, 0.8, count, drop=0.0)
+        case = f"accepts at no drop, margin 5, luck 0.8: 300 examples in 5 folds, {_repeats(repeats)}"
+        yield Row(POWER, case, "the more the better", accepted, count, None)
+    share = held_out(60, 3, 0.05, 0.8, count, make_generator(16))
+    yield Row(POWER, "the same with 60 of the 300 held out, 3 seeds", "the more the better", share, count, None)
+
+
+def _repeats(count: int) -> str:
+    return "one repeat" if count == 1 else f"{count} repeats"
+
+
 def _ceiling_rows(arguments: argparse.Namespace) -> Iterator[Row]:
     named = f"{min(arguments.examples):,} to {max(arguments.examples):,} examples"
     levels = {"one look, one candidate": ALPHA, "one of two looks, four candidates": ALPHA / 8}
@@ -409,6 +516,7 @@ RULES: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "picking": _winner_rows,
     "groups": _group_rows,
     "trainings": _training_rows,
+    "cross-validation": _cross_validation_rows,
 }
 
 

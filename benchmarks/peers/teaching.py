@@ -173,7 +173,7 @@ def read(directory: Path, lesson: Lesson, number: int) -> Seen:
         return whole
 
     inputs = {name: padded(found["input"])}
-    return Seen(inputs, {(name, target): padded(found[target])}, source, source_mask, target_mask)
+    return Seen(inputs, {(name, target): padded(found[target])}, {}, source, source_mask, target_mask)
 
 
 def teach_alone(lesson: Lesson, directory: Path, batches: int, epochs: int) -> None:

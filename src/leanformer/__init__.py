@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from leanformer.learn.distill import distill
     from leanformer.learn.vocabulary import trim_target_vocabulary
     from leanformer.model.conversion import convert
+    from leanformer.model.reduction import reduce_directory
     from leanformer.model.students import load, reduce, save
     from leanformer.model.surgery import sites
     from leanformer.study.compare import Comparison, compare
@@ -54,6 +55,7 @@ __all__ = [
     "read_image",
     "read_study",
     "reduce",
+    "reduce_directory",
     "run",
     "runtime",
     "save",
@@ -85,6 +87,7 @@ _HOMES = {
     "read_image": "leanformer.data.image_files",
     "read_study": "leanformer.config.reader",
     "reduce": "leanformer.model.students",
+    "reduce_directory": "leanformer.model.reduction",
     "run": "leanformer.study.run",
     "save": "leanformer.model.students",
     "sites": "leanformer.model.surgery",

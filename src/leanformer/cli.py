@@ -144,6 +144,33 @@ def _two_seeds(text: str) -> tuple[int, int]:
     return int(old), int(new)
 
 
+def _columns(**names: str | None) -> dict[str, str] | None:
+    """What columns of files of predictions hold -> their names, of those that were given; None where none was."""
+    return {key: name for key, name in names.items() if name is not None} or None
+
+
+def _column(option: str, what: str) -> Any:
+    """An option that names a column of files of predictions."""
+    return typer.Option(option, parser=_given, metavar="COLUMN", help=f"In files of predictions, the column of {what}.")
+
+
+IdColumn = Annotated[str | None, _column("--id", "the examples' ids")]
+LabelColumn = Annotated[str | None, _column("--label", "classes or references")]
+PredictionColumn = Annotated[str | None, _column("--prediction", "predicted classes or texts")]
+SeedColumn = Annotated[str | None, _column("--seed", "seeds")]
+GroupColumn = Annotated[str | None, _column("--group", "groups: examples that are not independent")]
+WeightColumn = Annotated[str | None, _column("--weight", "the examples' weights")]
+SourceColumn = Annotated[str | None, _column("--source", "source texts")]
+Tokenizer = Annotated[
+    str,
+    typer.Option(
+        parser=_given,
+        metavar="NAME",
+        help="For scores of texts in files: sacreBLEU's tokenizer, such as 13a, zh or char; auto takes what suits "
+        "the references' script.",
+    ),
+]
+
 app = typer.Typer(
     cls=Commands,
     help="Finds the smallest transformer that still does your job, proves it, and ships it.",
@@ -274,6 +301,30 @@ def convert(
     with quiet_libraries():
         written = convert_model(model, out)
     Console().print(Text(printable(f"model: {written}")), soft_wrap=True)
+
+
+@app.command("reduce")
+def reduce_model(
+    model: Annotated[str, typer.Argument(parser=_given, help="A model's directory, or a hub id.")],
+    out: Annotated[Path, typer.Argument(parser=_path, help="The directory to write; new or empty.")],
+    plan: Annotated[
+        Path, typer.Option(parser=_path, metavar="FILE", help="The plan, in YAML: sites with their blocks.")
+    ],
+) -> None:
+    """Write the student that a plan makes of a model. Nothing is trained."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from leanformer.config.reader import read_plan
+    from leanformer.core.progress import quiet_libraries
+    from leanformer.model.reduction import reduce_directory
+    from leanformer.model.weights import parameter_count
+
+    changes = read_plan(plan)
+    with quiet_libraries():
+        student = reduce_directory(model, changes, out)
+    told = f"student: {out} ({parameter_count(student):,} parameters)"
+    Console().print(Text(printable(told)), soft_wrap=True)
 
 
 @app.command()
@@ -482,26 +533,14 @@ def compare(
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the decision alone, a line for each new file.")] = False,
-    id_: Annotated[
-        str | None, typer.Option("--id", parser=_given, metavar="COLUMN", help="The column of the examples' ids.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of classes or references.")
-    ] = None,
-    prediction: Annotated[
-        str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of predicted classes or texts.")
-    ] = None,
-    seed: Annotated[str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of seeds.")] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(parser=_given, metavar="COLUMN", help="The column of groups: examples that are not independent."),
-    ] = None,
-    weight: Annotated[
-        str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of the examples' weights.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(parser=_given, metavar="COLUMN", help="The column of source texts.")
-    ] = None,
+    id_: IdColumn = None,
+    label: LabelColumn = None,
+    prediction: PredictionColumn = None,
+    seed: SeedColumn = None,
+    group: GroupColumn = None,
+    weight: WeightColumn = None,
+    source: SourceColumn = None,
+    tokenizer: Tokenizer = "auto",
 ) -> None:
     """Decide whether a model may replace another, from their predictions. Exit codes: 0 accept, 3 reject, 4
     undecided, 2 bad input."""
@@ -511,15 +550,7 @@ def compare(
     from leanformer.report.comparison import comparison_table, decided_lines, further_lines
     from leanformer.study.compare import compare as compare_files
 
-    given = {
-        "id": id_,
-        "label": label,
-        "prediction": prediction,
-        "seed": seed,
-        "group": group,
-        "weight": weight,
-        "source": source,
-    }
+    columns = _columns(id=id_, label=label, prediction=prediction, seed=seed, group=group, weight=weight, source=source)
     found = compare_files(
         old,
         new,
@@ -527,7 +558,8 @@ def compare(
         max_drop=max_drop,
         confidence=confidence,
         pair=pair,
-        columns={key: name for key, name in given.items() if name is not None},
+        columns=columns,
+        tokenizer=tokenizer,
         directory=out,
     )
     console = Console()
@@ -720,17 +752,31 @@ def plan_test(
         typer.Option(min=0, max=1, help="Correlation of the differences within a group."),
     ] = 0.0,
     pilot: Annotated[
-        Path | None,
-        typer.Option(parser=_path, metavar="PATH", help="A run directory, whose predictions give the variances."),
+        list[Path] | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="What gives the variances: a run directory; or, given twice, the files of predictions of two models, "
+            "the present one's first.",
+        ),
     ] = None,
     candidate: Annotated[
         str | None,
-        typer.Option(parser=_given, metavar="NAME", help="The pilot's candidate; by default the one that varies most."),
+        typer.Option(
+            parser=_given, metavar="NAME", help="The candidate of a run directory; by default the one that varies most."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(parser=_path, metavar="PATH", help="The directory for the page with the curves, and the JSON."),
     ] = None,
+    id_: IdColumn = None,
+    label: LabelColumn = None,
+    prediction: PredictionColumn = None,
+    seed: SeedColumn = None,
+    group: GroupColumn = None,
+    source: SourceColumn = None,
+    tokenizer: Tokenizer = "auto",
 ) -> None:
     """Plan a test before anything is trained: how many examples and seeds a margin needs."""
     from rich.console import Console
@@ -755,8 +801,10 @@ def plan_test(
         seeds=seeds or None,
         group_size=group_size,
         intraclass=intraclass,
-        pilot=pilot,
+        pilot=pilot or None,
         candidate=candidate,
+        columns=_columns(id=id_, label=label, prediction=prediction, seed=seed, group=group, source=source),
+        tokenizer=tokenizer,
         directory=out,
     )
     console = Console()

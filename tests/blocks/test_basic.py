@@ -16,6 +16,7 @@ from leanformer.blocks.basic import FeedForward
 from leanformer.blocks.kit.activity import Activity, most_important
 from leanformer.blocks.kit.base import AttentionWeights, MlpWeights
 from leanformer.model.family import find_family
+from leanformer.model.shapes.open import OpenFamily
 from leanformer.model.surgery import module_at
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -51,7 +52,7 @@ def silence(model: PreTrainedModel, heads: list[int]) -> None:
     """Lets heads add nothing to the output of any attention."""
     family = find_family(model)
     for module in model.modules():
-        if isinstance(module, family.attention_class):
+        if family.attention_weights(module) is not None:
             projection: Any = family.output_projection(module)
             for head in heads:
                 width = projection.in_features // 4
@@ -178,7 +179,9 @@ def mlps(model: PreTrainedModel) -> list[Any]:
 @FAMILIES
 @pytest.mark.parametrize("activation", ["relu", "gelu_new"])
 def test_neurons_that_add_nothing_go_first(make: MakeModel, family: str, activation: str) -> None:
-    key = find_family(make(family)).activation_key
+    known = find_family(make(family))
+    assert isinstance(known, OpenFamily)
+    key = known.activation_key
     teacher = make(family, **{key: activation})
     with torch.no_grad():
         for module in teacher.modules():

@@ -222,7 +222,8 @@ def killed_in_deletions(
     study: dict[str, Any], changed: dict[str, Any], digits_run: Path, tmp_path: Path, which: int
 ) -> bool:
     """Whether there was a deletion of this number; after the kill both studies give what they give undisturbed."""
-    directory = Path(shutil.copytree(digits_run, tmp_path / f"run-{which}"))
+    # In a folder of its own: a ledger tells of looks at the same test split in run directories beside it.
+    directory = Path(shutil.copytree(digits_run, tmp_path / str(which) / "run"))
     process = processes.SERVER.Process(target=_killed_in_a_deletion, args=(changed, directory, which))
     process.start()
     process.join()

@@ -189,6 +189,17 @@ def test_paired_bootstrap_of_a_mean_is_a_z_test() -> None:
     assert (found.difference.low, found.difference.high) == pytest.approx((low, high), abs=0.1 * error)
 
 
+def test_paired_bootstrap_draws_whole_groups(simulation: ModuleType) -> None:
+    """Copies of a sentence are a group, and say no more than the sentence."""
+    (first,), (second,) = translated(simulation, 1, 30.0, 29.0)
+    groups = np.arange(600).repeat(3)
+    alone = paired_bootstrap(first, second, bleu, 0.95)
+    copied = paired_bootstrap(first.repeat(3, axis=0), second.repeat(3, axis=0), bleu, 0.95, groups)
+    assert copied.p_value == alone.p_value
+    assert copied.difference.low == pytest.approx(alone.difference.low)
+    assert copied.difference.high == pytest.approx(alone.difference.high)
+
+
 def test_decisions_are_in_points_of_the_metric(simulation: ModuleType) -> None:
     baseline, candidate = translated(simulation, 3, 35.0, 34.6)
     near = compare_corpus(baseline, candidate, bleu, 0.5, 0.95)

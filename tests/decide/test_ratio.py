@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cases import slow
 from scipy.stats import multinomial
 
-from leanformer.decide.decision import decide
+from leanformer.decide.decision import _shrunk, decide
 from leanformer.decide.judge import compare
+from leanformer.decide.looks import Look
 from leanformer.decide.ratio import SET_ASIDE, _tails, compare_errors, exact_p_values
 from leanformer.results.metrics import METRICS
 
@@ -87,11 +89,43 @@ def test_decisions_and_their_sentences() -> None:
     assert decided(900, 0, 100, 0)[1].startswith("it makes errors, and the baseline none; ")
 
 
-def test_several_seeds_that_all_lose_no_example_are_no_proof() -> None:
-    """The t test alone would be sure: where 15 errors are shared and none is added, all values are equal or small."""
-    both = np.repeat([[1.0, 0]], (285, 15), axis=1)
-    found = compare_errors(np.tile(both, (3, 1)), np.tile(both, (3, 1)), 1.1, 0.95)
-    assert found.p_noninferior == pytest.approx((1 / 1.1) ** 15)
+@pytest.mark.parametrize(
+    ("counts", "examples", "limit", "side"),
+    [((0, 0, 4), 300, 1.5, 0), *slow(((10, 5, 30), 1000, 1.1, 0), ((1, 9, 5), 1000, 1.3, 1))],
+)
+def test_advised_examples_decide_with_the_test_that_decides(
+    counts: tuple[int, int, int], examples: int, limit: float, side: int
+) -> None:
+    """With few errors the exact test needs far more examples than the t test: 3,788 here where that says 2,054."""
+    found = compare_errors(*outcomes(examples - sum(counts), *counts), limit, 0.95)
+    (decision,) = decide({"a": found}, 0.0, 0.95, ACCURACY).values()
+    assert decision.decision == "undecided"
+    assert decision.more_examples is not None
+    # Counts of so many new examples, at the rates that the advice assumes.
+    assert found.ratio is not None
+    baseline, both = (counts[0] + counts[2]) / examples, counts[2] / examples
+    candidate = limit * baseline - _shrunk(found.ratio.combined, 0.0)
+    both = min(both, candidate)
+    shares = [baseline - both, candidate - both, both]
+    drawn = np.random.default_rng(0).multinomial(decision.more_examples, [*shares, 1 - sum(shares)], 400)
+    decided = np.mean([exact_p_values(one, two, same, limit)[side] <= 0.05 for one, two, same, _ in drawn.tolist()])
+    assert 0.76 < decided < 0.94
+
+
+def test_advice_for_seeds_is_by_the_test_that_decides() -> None:
+    """Where all net errors are additional ones, the exact bound decides, and not the t test."""
+    old = np.ones((3, 1000))
+    old[:, :10] = 0
+    found = compare_errors(old, old, 1.3, 0.95)
+    (decision,) = decide({"a": found}, 0.0, 0.95, ACCURACY, Look(planned=2)).values()
+    assert decision.decision == "undecided"
+    assert found.ratio is not None
+    alone = found.ratio.combined.components.p_noninferior(found.ratio.combined.difference.mean, 0.0)
+    assert found.p_noninferior > 1.5 * alone
+    assert decision.more_examples is not None
+    assert decision.more_examples > 1000  # so many do not decide
+    again = compare_errors(np.tile(old, (1, 2)), np.tile(old, (1, 2)), 1.3, 0.95)
+    assert again.p_noninferior < 0.05
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Iterator
+from itertools import product
 from types import ModuleType
 
 import numpy as np
@@ -194,6 +195,42 @@ def test_mcnemar_is_a_binomial_test() -> None:
     assert (found.baseline_only, found.candidate_only) == (3, 9)
     assert found.p_value == pytest.approx(stats.binomtest(3, 12).pvalue)
     assert mcnemar_exact(baseline, baseline).p_value == 1
+    # Groups of one example change nothing; copies of an example say no more than the example.
+    alone = np.random.default_rng(0).permutation(len(baseline))
+    assert mcnemar_exact(baseline, candidate, alone).p_value == pytest.approx(found.p_value)
+    copied = mcnemar_exact(baseline.repeat(4), candidate.repeat(4), alone.repeat(4))
+    assert (copied.baseline_only, copied.candidate_only) == (12, 36)
+    assert copied.p_value == pytest.approx(found.p_value)
+
+
+def test_mcnemar_of_groups_exchanges_the_models_in_whole_groups() -> None:
+    generator = np.random.default_rng(3)
+    groups = generator.integers(9, size=60)
+    baseline, candidate = generator.random((2, 60)) < [[0.8], [0.6]]
+    net = np.bincount(groups, baseline.astype(int) - candidate, 9)
+    sums = np.array([signs @ net for signs in product([-1, 1], repeat=9)])
+    found = mcnemar_exact(baseline, candidate, groups)
+    assert found.p_value == pytest.approx((abs(sums) >= abs(net.sum()) - 1e-9).mean())
+    assert 0 < found.p_value < 1
+    # A loss and a gain in each group cancel.
+    pairs = np.arange(20) // 2
+    assert mcnemar_exact(np.arange(20) % 2 == 0, np.arange(20) % 2 == 1, pairs).p_value == 1
+
+
+@pytest.mark.long
+def test_mcnemar_of_groups_keeps_its_level() -> None:
+    """Two models that err equally often, on groups that each of them gets right or wrong almost as a whole."""
+    generator = np.random.default_rng(1)
+    groups = np.repeat(np.arange(40), 8)
+    wrong = {True: 0, False: 0}
+    for _ in range(2000):
+        right = generator.random((2, 40)) < 0.7
+        flipped = generator.random((2, 320)) < 0.1
+        baseline, candidate = right[:, groups] ^ flipped
+        for grouped in wrong:
+            wrong[grouped] += mcnemar_exact(baseline, candidate, groups if grouped else None).p_value <= 0.05
+    assert wrong[True] <= 2000 * 0.05 + 3 * (2000 * 0.05 * 0.95) ** 0.5
+    assert wrong[False] > 2000 * 0.2  # as if examples were independent
 
 
 @pytest.mark.parametrize(

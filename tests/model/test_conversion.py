@@ -255,7 +255,7 @@ def index(name: str) -> Callable[[Path], None]:
         (index("none.bin"), "names 'none.bin', and there is no such file"),
         (
             lambda path: (path / "config.json").write_text('{"model_type": "bert"}'),
-            "model type 'bert' is not",
+            "architectures is None; it must name the class of the model",
         ),
         (lambda path: (path / "config.json").unlink(), "it holds no config.json"),
         (lambda path: (path / "tokenizer_config.json").write_text("{"), "tokenizer_config.json is not JSON"),

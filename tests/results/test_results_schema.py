@@ -50,6 +50,7 @@ def test_a_file_of_version_1_keeps_all_that_it_says(name: str, tmp_path: Path) -
         "corruptions": [],
         "looks": None,
         "picked": None,
+        "cross_validation": None,
     }
     path = page.write_report(tmp_path)
     assert content["recommendation"] in path.read_text(encoding="utf-8")

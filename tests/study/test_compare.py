@@ -169,9 +169,31 @@ def test_texts_are_scored_as_sacrebleu_does(tmp_path: Path) -> None:
         assert found.decision == "reject"
 
 
+def test_words_are_counted_by_the_tokenizer_that_is_asked_for(tmp_path: Path) -> None:
+    references = ["das Haus steht am Fluss.", "die Katze schläft heute lange.", "er kommt, und sie geht."]
+    written = ["das Haus steht an Fluss.", "die Katze schlief heute lange.", "er kommt und sie geht."]
+    for name, texts in (("old", references), ("new", written)):
+        rows = [{"id": i, "label": r, "prediction": t} for i, (r, t) in enumerate(zip(references, texts, strict=True))]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    scores = {}
+    for tokenizer in ("auto", "13a", "char", "none"):
+        found: Any = lf.compare(tmp_path / "old.jsonl", tmp_path / "new.jsonl", metric="bleu", tokenizer=tokenizer)
+        used = "13a" if tokenizer == "auto" else tokenizer
+        assert f"|tok:{used}|" in found.results["signature"]
+        scores[tokenizer] = found.candidates[0]["quality"]["mean"]
+        assert scores[tokenizer] == pytest.approx(sacrebleu.corpus_bleu(written, [references], tokenize=used).score)
+    assert scores["auto"] == scores["13a"] != scores["char"] != scores["none"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ({"tokenizer": "zh"}, r"tokenizer \(--tokenizer\) does nothing for accuracy, which counts no words"),
+        ({"tokenizer": "zh", "metric": "chrf"}, r"tokenizer \(--tokenizer\) does nothing for chrF"),
+        (
+            {"tokenizer": "words", "metric": "bleu"},
+            r"tokenizer \(--tokenizer\): sacreBLEU has no 'words'; give auto, 13a, intl, zh",
+        ),
         (
             {"metric": "nonsense"},
             r"metric \(--metric\): no metric of classes or texts is called 'nonsense'; give acc.*, bleu, chrf",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import shutil
@@ -27,10 +28,14 @@ from leanformer.core.errors import LeanformerError
 from leanformer.core.json_files import read_sealed, sealed
 from leanformer.data.number_words import number_words
 from leanformer.data.tokenizers import TranslationTokenizer
+from leanformer.decide import statistics
+from leanformer.decide.ratio import exact_p_values
 from leanformer.measure.quality import Predictions
 from leanformer.measure.translation import Translations
 from leanformer.model.generate import translate
 from leanformer.model.students import load
+from leanformer.report.confirmation import confirmation_lines, confirmation_table
+from leanformer.report.page import write_report
 from leanformer.runtime.loading import load as open_exported
 from leanformer.study import confirm as confirming
 from leanformer.study import shipping
@@ -48,22 +53,30 @@ def noisy(count: int = NEW, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return images, digits.target[:count]
 
 
-def write_folder(directory: Path, images: np.ndarray, classes: np.ndarray) -> Path:
+def write_folder(directory: Path, images: np.ndarray, classes: np.ndarray, name: str = "{:04}") -> Path:
+    """A folder a class; the file's name is made from the image's number, and that of its group of four."""
     for number, (pixels, label) in enumerate(zip(images, classes, strict=True)):
         (directory / str(label)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(directory / str(label) / f"{number:04}.png")
+        Image.fromarray(pixels).save(directory / str(label) / f"{name.format(number, number // 4)}.png")
     return directory
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of a small study of digits that recommends a candidate, and its files as folders of images."""
-    base = tmp_path_factory.mktemp("confirm")
+def write_data(base: Path, name: str = "{:04}") -> None:
+    """The study's own images and new ones, as folders of images."""
     digits = load_digits()
     own = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    write_folder(base / "own", own[:OWN], digits.target[:OWN])
-    write_folder(base / "new", *noisy())
-    study = {
+    write_folder(base / "own", own[:OWN], digits.target[:OWN], name)
+    write_folder(base / "new", *noisy(), name)
+
+
+def image_study(base: Path, **changes: Any) -> dict[str, Any]:
+    """A study on the study's own images, in seconds.
+
+    Args:
+        base: Where ``write_data`` wrote them.
+        changes: Sections whose keys are set beside the others.
+    """
+    study: dict[str, Any] = {
         "name": "tiny",
         "data": {"source": str(base / "own"), "test_fraction": 0.4},
         "baseline": {
@@ -85,7 +98,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "seeds": [0],
         "measure": {"repeats": 1, "latency_calls": 1, "device": "cpu", "threads": 1},
     }
-    result, _ = run(study, base / "run")
+    return study | {
+        key: {**study[key], **value} if isinstance(value, dict) and key in study else value
+        for key, value in changes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a small study of digits that recommends a candidate, and its files as folders of images."""
+    base = tmp_path_factory.mktemp("confirm")
+    write_data(base)
+    result, _ = run(image_study(base), base / "run")
     assert result.recommended == "no-mlp", result.results["recommendation"]
     return base / "run"
 
@@ -147,6 +171,34 @@ def test_the_recommended_model_is_tested_once_on_all_new_examples(
     monkeypatch.setattr(confirming, "_answers", no_answers)
     assert confirm(own_run, {"source": str(new)}).result == result
     assert json.loads((own_run / FILE).read_text()) == ledger
+
+
+def test_the_report_shows_confirmations(own_run: Path, finished: Path) -> None:
+    write_report(own_run)
+    assert "On new data" not in (own_run / "report.html").read_text(encoding="utf-8")
+    found = confirm(own_run, str(finished.parent / "new"))
+    page = " ".join(html.unescape((own_run / "report.html").read_text(encoding="utf-8")).split())
+    section = page.split('<section id="confirmations">')[1].split("</section>")[0]
+    result = found.result
+    for part in (
+        "no-mlp",
+        f"{NEW} new examples",
+        result["data"]["source"],
+        result["date"],
+        f"{100 * result['candidate']['quality']['mean']:.1f} (",
+        f"{100 * result['difference']['mean']:+.1f} ({100 * result['difference']['low']:+.1f}, ",
+        result["decision"],
+        result["reason"],
+    ):
+        assert part in section
+    assert "Left out" not in section
+    # A damaged one is named, and the page is written nevertheless.
+    path = found.directory / "result.json"
+    path.write_text(path.read_text().replace('"accept"', '"reject"'))
+    write_report(own_run)
+    page = " ".join((own_run / "report.html").read_text(encoding="utf-8").split())
+    assert f"<code>{path.relative_to(own_run).as_posix()}</code> is damaged." in page
+    assert result["reason"] not in page
 
 
 @pytest.mark.long
@@ -290,6 +342,126 @@ def test_a_study_that_looks_at_confirmed_data_has_no_look_left(own_run: Path, fi
     ledger.look(Seen(["x"], {"artifact": {"a": "a"}, "recipe": {}}, [0], found["accept"]))
     assert ledger.taken == 2  # of one
     assert is_of_study(own_run, found["data"]["signature"])
+
+
+# Images: what else a study may say
+
+
+def confirmed_from_files(found: lf.Confirmed) -> list[Predictions]:
+    """The baseline's answers and the candidate's, as they are kept."""
+    return [Predictions.read(found.directory / f"{name}.parquet") for name in ("baseline", "candidate")]
+
+
+@pytest.mark.long
+def test_thresholds_are_those_of_the_studys_validation_split(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    accept = {"metric": "recall_at_false_alarms", "positive": "3", "false_alarm_rate": 0.1, "max_drop": 0.3}
+    run(image_study(tmp_path, accept=accept), tmp_path / "run")
+    found = confirm(tmp_path / "run", str(tmp_path / "new"), "no-mlp")
+    (place,) = (tmp_path / "run").glob("trials/no-mlp/seed-0/predictions.parquet")
+    thresholds = Predictions.read(place).thresholds
+    answers = confirmed_from_files(found)[1]
+    assert answers.thresholds == thresholds
+    assert answers.logits is not None
+    exponents = np.exp(answers.logits.astype(float))
+    probability = (exponents / exponents.sum(axis=1, keepdims=True))[:, 3]
+    alarm = probability > 1 / (1 + np.exp(-thresholds["recall_at_false_alarms"]))
+    assert np.bincount(answers.labels).tolist() == np.bincount(noisy()[1]).tolist()
+    recall = alarm[answers.labels == 3].mean()
+    assert found.result["candidate"]["quality"]["mean"] == pytest.approx(recall)
+    # On the new data that threshold has a false-alarm rate of its own.
+    assert answers.with_thresholds(answers).thresholds != answers.thresholds
+
+
+@pytest.mark.long
+def test_a_share_of_the_baselines_errors_is_a_margin_here_too(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    run(image_study(tmp_path, accept={"max_drop": "60%"}), tmp_path / "run")
+    found = confirm(tmp_path / "run", str(tmp_path / "new"), "no-mlp")
+    old, new = confirmed_from_files(found)
+    counts = [(a & b).sum() for a, b in ((~old.correct, new.correct), (old.correct, ~new.correct))]
+    expected = exact_p_values(int(counts[0]), int(counts[1]), int((~old.correct & ~new.correct).sum()), 1.6)
+    assert found.result["p_value"] == pytest.approx(expected[0])
+    assert found.result["accept"]["max_ratio"] == 1.6
+    assert "times the baseline's" in found.result["reason"]
+    lines = " ".join(confirmation_lines(found.result))
+    assert "times the baseline's" in lines
+    output = io.StringIO()
+    Console(file=output, width=100).print(confirmation_table(found.result))
+    assert "accuracy" in output.getvalue()
+
+
+@pytest.mark.long
+def test_groups_are_those_of_the_new_data(tmp_path: Path) -> None:
+    write_data(tmp_path, "{:04}-{:03}")
+    group = {"pattern": r"-(\d{3})"}
+    run(image_study(tmp_path, data={"group": group}, accept={"max_drop": 0.3}), tmp_path / "run")
+    found = confirm(tmp_path / "run", str(tmp_path / "new"), "no-mlp")
+    assert (found.result["data"]["examples"], found.result["data"]["groups"]) == (NEW, NEW // 4)
+    old, new = confirmed_from_files(found)
+    assert old.groups is not None
+    assert len(set(old.groups)) == NEW // 4
+    expected = statistics.compare(
+        old.correct[None].astype(float), new.correct[None].astype(float), 0.3, 0.95, np.array(old.groups)
+    )
+    difference = found.result["difference"]
+    assert (difference["low"], difference["high"]) == pytest.approx((expected.difference.low, expected.difference.high))
+    assert found.result["p_value"] == pytest.approx(expected.p_noninferior)
+    # Where the same data are given in another order, the answers of before keep their own groups.
+    images, classes = noisy()
+    write_folder(tmp_path / "again", images[::-1], classes[::-1], "{0:04}-{1:03}")
+    other = confirm(tmp_path / "run", str(tmp_path / "again"), "half")
+    assert other.result["data"]["signature"] == found.result["data"]["signature"]
+    again = read_sealed(found.directory / "result.json")
+    assert again["candidates"] == 2
+    assert again["p_value"] == pytest.approx(found.result["p_value"], rel=1e-6, abs=0)
+    with pytest.raises(LeanformerError, match="group"):  # each image needs one
+        confirm(tmp_path / "run", {"source": str(tmp_path / "new"), "group": {"pattern": "object"}})
+
+
+@pytest.mark.long
+def test_exported_classifiers_answer_as_they_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data(tmp_path)
+    monkeypatch.setattr(shipping, "ENOUGH", 24)
+    run(image_study(tmp_path, ship={"to": "onnx", "precision": ["float32", "int8"]}), tmp_path / "run")
+    for name in ("no-mlp", "no-mlp-int8"):
+        found = confirm(tmp_path / "run", str(tmp_path / "new"), name)
+        artifact = rows_of(tmp_path / "run")[name]["artifact"]
+        assert found.result["candidate"]["directory"] == artifact["directory"]
+        answers = confirmed_from_files(found)[1]
+        classifier: Any = open_exported(tmp_path / "run" / artifact["directory"])
+        files = sorted((tmp_path / "new").glob("*/*.png"))
+        said = [int(prediction.label) for prediction in classifier.predict(files)]
+        right = np.mean([int(file.parent.name) == label for file, label in zip(files, said, strict=True)])
+        assert found.result["candidate"]["quality"]["mean"] == pytest.approx(right)
+        assert np.bincount(answers.predictions, minlength=10).tolist() == np.bincount(said, minlength=10).tolist()
+    assert found.result["candidates"] == 2  # both precisions count
+    assert found.result["baseline"]["directory"] == rows_of(tmp_path / "run")["baseline"]["artifact"]["directory"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("whose", ["study", "new data"])
+def test_streamed_images_are_answered_as_those_in_memory(
+    whose: str, own_run: Path, finished: Path, tmp_path: Path
+) -> None:
+    new = str(finished.parent / "new")
+    expected = confirm(own_run, new)
+    if whose == "study":
+        directory = tmp_path / "streamed" / "run"
+        run(image_study(finished.parent, data={"storage": "stream"}), directory)
+    else:
+        directory = tmp_path / "copy" / "run"
+        shutil.copytree(finished, directory)
+    found = confirm(directory, new if whose == "study" else {"source": new, "storage": "stream"})
+    for key in ("baseline", "candidate"):
+        assert found.result[key]["quality"] == expected.result[key]["quality"]
+    assert found.result["data"] == expected.result["data"]  # the same data, by their signature too
+    assert found.result["difference"] == expected.result["difference"]
+    with pytest.raises(LeanformerError, match="these are the study's own files"):
+        confirm(directory, {"source": str(finished.parent / "own"), "storage": "stream"})
+
+
+# Texts
 
 
 def words_study(**changes: Any) -> dict[str, Any]:

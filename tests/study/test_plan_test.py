@@ -13,7 +13,8 @@ from report_examples import example_results, translation_results
 from rich.console import Console
 
 import leanformer as lf
-from leanformer.decide import judge
+from leanformer.__main__ import main
+from leanformer.decide import judge, statistics
 from leanformer.measure.quality import Predictions
 from leanformer.measure.translation import Translations
 from leanformer.report.power import power_table
@@ -76,11 +77,13 @@ def test_table_page_and_json_of_stated_assumptions(tmp_path: Path, monkeypatch: 
     assert max(map(len, table.splitlines())) <= 80
     for number in (*pair.values(), *recipe.values()):
         assert f"{number:,}" in table
-        assert f"<td>{number:,}</td>" in found.page.read_text(encoding="utf-8")
+        assert f"<span>{number:,}</span>" in found.page.read_text(encoding="utf-8")
     page = found.page.read_text(encoding="utf-8")
     assert "baseline and candidate differ on 5 % of the examples" in page
     assert "src=" not in page.split("<script>")[0]
     assert '"5 seeds"' in page
+    assert 'data-label="each of 2 looks, p at most 0.00625"' in page  # on a phone, where the head is not seen
+    assert "None: no number of examples suffices" not in page
 
 
 def test_nothing_is_written_without_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +153,71 @@ def test_a_pilot_of_text(tmp_path: Path) -> None:
         assert found["plans"][0]["examples"]["confirm"] > 20
 
 
+def write_predictions(path: Path, right: np.ndarray, groups: bool = False, weights: bool = False) -> Path:
+    """A file of predictions of one or several seeds, with groups of five examples."""
+    header = ["id", "label", "guess", "seed", *(["group"] if groups else []), *(["weight"] if weights else [])]
+    lines = [",".join(header)]
+    for seed, of_seed in enumerate(np.atleast_2d(right)):
+        for number, correct in enumerate(of_seed):
+            cells = [number, "cat", "cat" if correct else "dog", seed]
+            cells += ([f"talk-{number // 5}"] if groups else []) + ([1 + number % 2] if weights else [])
+            lines.append(",".join(map(str, cells)))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_pilot_of_two_files_of_predictions(tmp_path: Path) -> None:
+    """The variances are those of ``lf.compare`` on the same files, the margin and the numbers are the usual ones."""
+    generator = np.random.default_rng(2)
+    old, new = (generator.random((3, 400)) < share for share in (0.95, 0.92))
+    files = [write_predictions(tmp_path / f"{name}.csv", right) for name, right in (("old", old), ("new", new))]
+    names = {"prediction": "guess"}
+    found = lf.plan_test(pilot=files, columns=names, margin=0.02).results
+    expected = statistics.compare(old.astype(float), new.astype(float), 0.01, 0.95).components
+    assert found["assumed"]["examples"] == pytest.approx(expected.examples)
+    assert found["assumed"]["interaction"] == pytest.approx(expected.interaction)
+    assert found["quality"] == pytest.approx(old.mean())
+    assert (found["metric"], found["candidates"], found["looks"]) == ("accuracy", 1, 2)
+    assert found["pilot"] == f"{files[0]} and {files[1]}"
+    assert [plan["seeds"] for plan in found["plans"]] == [1, 3, 5, 10]
+    assert f"From 400 test examples and 3 seeds of {found['pilot']}: " in found["assumptions"][1]
+    grouped_file = write_predictions(tmp_path / "grouped.csv", new, groups=True)  # one of the two names them
+    grouped = lf.plan_test(pilot=[files[0], grouped_file], columns=names, margin=0.02).results
+    assert grouped["assumed"]["group_size"] == 5
+    assert grouped["assumed"]["examples"] == pytest.approx(expected.examples)
+    # One seed says nothing about others.
+    alone = [write_predictions(tmp_path / f"alone-{number}.csv", right[:1]) for number, right in enumerate((old, new))]
+    with pytest.raises(lf.LeanformerError, match=r"not known from a pilot with one; take one with several"):
+        lf.plan_test(pilot=alone, columns=names, seeds=[3])
+    with pytest.raises(lf.LeanformerError, match=r"new.csv of 3 seeds; give several seeds in both, or only one of the"):
+        lf.plan_test(pilot=[alone[0], files[1]], columns=names)
+    weighted = write_predictions(tmp_path / "weighted.csv", new, weights=True)
+    with pytest.raises(lf.LeanformerError, match=r"its examples have weights, and plans are for examples that"):
+        lf.plan_test(pilot=[files[0], weighted], columns=names)
+
+
+def test_the_command_takes_two_files_as_a_pilot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = np.arange(300) % 20 > 0
+    old, new = (write_predictions(tmp_path / f"{name}.csv", right) for name in ("old", "new"))
+    arguments = ["plan-test", "--pilot", str(old), "--pilot", str(new), "--prediction", "guess", "--margin", "0.02"]
+    monkeypatch.setattr("sys.argv", ["leanformer", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "From 300 test examples and 1 seed of " in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_pilot_whose_margin_is_a_share_of_errors_needs_a_drop(tmp_path: Path) -> None:
+    results = example_results()
+    results["accept"] |= {"max_drop": 0.0, "max_ratio": 1.1}
+    make_pilot(tmp_path / "run", results)
+    with pytest.raises(lf.LeanformerError, match=r"margin is missing: the pilot's is a share of the baseline's errors"):
+        lf.plan_test(pilot=tmp_path / "run", seeds=[1])
+    assert lf.plan_test(pilot=tmp_path / "run", seeds=[1], margin=0.02).results["margin"] == 0.02
+
+
 def test_a_pilot_without_predictions(tmp_path: Path) -> None:
     results = example_results()
     make_pilot(tmp_path / "run", results)
@@ -197,6 +265,12 @@ def test_a_pilot_without_predictions(tmp_path: Path) -> None:
         ({**STATED, "seeds": [0]}, "Assumptions: seeds.0: input should be greater than or equal to 1, not 0"),
         ({**STATED, "looks": 6}, "Assumptions: looks: input should be less than or equal to 5, not 6"),
         ({**STATED, "confidence": 0.5}, "Assumptions: confidence: input should be greater than 0.5, not 0.5"),
+        ({**STATED, "columns": {"id": "x"}}, "columns does nothing here: it is about two files of predictions"),
+        ({**STATED, "tokenizer": "zh"}, "tokenizer does nothing here: it is about two files of predictions"),
+        ({"pilot": [__file__] * 3}, "pilot: give a run directory or two files of predictions, not 3 paths"),
+        ({"pilot": __file__}, f"pilot {__file__}: is one file; give two files of predictions, or a run directory"),
+        ({"pilot": ["a.csv", "b.csv"], "candidate": "x"}, "candidate does nothing here: the second file"),
+        ({"pilot": ["a.csv", "a.csv"]}, "a.csv: is given twice; give the files of different models"),
         ({"pilot": "./nowhere", "quality": 0.9}, "quality does nothing here: the pilot says it; give either"),
         (
             {**STATED, "luck": 0.1, "seeds": [3]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -104,6 +105,28 @@ def test_answers_keep_what_the_metric_needs(digits_study: Make, tmp_path: Path) 
     assert 0 < alarms[2] <= 0.1 * alarms[3]
     # Without a threshold of the validation split, there is no score of this metric.
     assert "recall_at_false_alarms" not in Predictions.scores(replace(read, thresholds={}))
+
+
+def test_probabilities_are_outcomes_where_the_metric_reads_them() -> None:
+    logits, losses = np.array([[2.0, 0.0], [0.0, 1.0]], np.float32), np.array([0.1, 0.3])
+    answers = Predictions(np.array([0, 1]), np.array([0, 1]), losses, logits)
+    surer = replace(answers, losses=losses / 2, logits=2 * logits)
+    classes = hashlib.sha256(np.array([0, 1]).tobytes()).hexdigest()  # as ledgers have it
+    for key in ("accuracy", "balanced_accuracy", "cost"):
+        assert answers.signatures(METRICS[key]) == surer.signatures(METRICS[key]) == [classes]
+    for key in ("log_loss", "auc", "recall_at_false_alarms", "accuracy_at_coverage"):
+        first, second = answers.signatures(METRICS[key]), surer.signatures(METRICS[key])
+        assert first[0] == second[0] == classes  # with another metric, what was seen of the classes stays known
+        assert first[1] != second[1]
+        assert len(first) == 2
+
+
+@pytest.mark.long
+def test_probabilities_that_change_without_their_class_are_a_look(digits_study: Make, tmp_path: Path) -> None:
+    study = digits_study(seeds=[0], candidates={"no-mlp": {"plan": {"*.mlp": "none"}}})
+    for accept, look in (({}, 1), ({"metric": "auc"}, 2), ({"metric": "auc", "max_drop": 0.02}, 2), ({}, 2)):
+        run({**study, "accept": {**accept, "looks": 4}}, tmp_path / "run")
+        assert results_of(tmp_path / "run")["looks"]["number"] == look
 
 
 def test_a_threshold_of_few_images_is_warned_of(digits_study: Make) -> None:

@@ -476,7 +476,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def one_by_one(prepared: PreparedStudy) -> None:
         run_steps(prepared, InThisProcess(), lambda step: step.run(prepared), 1)
 
-    monkeypatch.setattr("leanformer.study.run.run_side_by_side", one_by_one)
+    monkeypatch.setattr("leanformer.study.held_out.run_side_by_side", one_by_one)
 
 
 @pytest.mark.long

@@ -114,7 +114,14 @@ def test_intervals_and_decisions_count_groups(task: str, tmp_path: Path) -> None
         )
     baseline, candidate = Outcome({0: better}), Outcome({0: worse})
     quality, comparison = made.quality(baseline), made.compare(baseline, candidate)
+    (of_groups,) = made.details(candidate, baseline)["mcnemar" if task == "images" else "paired_bootstrap"]
     made.test_groups = None
+    (of_one_by_one,) = made.details(candidate, baseline)["mcnemar" if task == "images" else "paired_bootstrap"]
+    if task == "images":
+        assert of_groups["p_value"] > 5 * of_one_by_one["p_value"]
+    else:
+        lengths = [test["difference"]["high"] - test["difference"]["low"] for test in (of_groups, of_one_by_one)]
+        assert lengths[0] > 1.2 * lengths[1]
     assert quality.high - quality.low > 1.2 * (made.quality(baseline).high - made.quality(baseline).low)
     alone = made.compare(baseline, candidate)
     width, of_examples = (found.difference.high - found.difference.low for found in (comparison, alone))

@@ -617,7 +617,9 @@ def error_of(study: dict[str, Any]) -> str:
 def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Studies end where training would begin, so that only the checks before it run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("leanformer.study.run.announce", lambda _: pytest.fail("Nothing was wrong.", pytrace=False))
+    monkeypatch.setattr(
+        "leanformer.study.held_out.announce", lambda _: pytest.fail("Nothing was wrong.", pytrace=False)
+    )
 
 
 def is_prepared(study: dict[str, Any]) -> bool:

@@ -9,7 +9,15 @@ from pydantic import Field, field_validator, model_validator
 from torch import nn
 from transformers.activations import ACT2FN
 
-from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, MlpWeights, register, set_linear
+from leanformer.blocks.kit.base import (
+    OF_ANOTHER_KIND,
+    Arguments,
+    AttentionWeights,
+    Block,
+    MlpWeights,
+    register,
+    set_linear,
+)
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.some_heads import Heads, check_heads
 from leanformer.core.errors import LeanformerError
@@ -71,9 +79,11 @@ class Attention(Block):
         if isinstance(keep, list):
             return {"keep_heads": check_heads(site, "keep_heads", keep, "keeps", teacher)}
         if teacher is None:
+            there = f"{site.block!r} stands there; reduce the teacher instead"
+            if site.block == cls.name:
+                there = OF_ANOTHER_KIND
             raise LeanformerError(
-                f"{site.name}: keep_heads = {keep} keeps heads of the model's own attention, but {site.block!r} stands "
-                "there; reduce the teacher instead"
+                f"{site.name}: keep_heads = {keep} keeps heads of the model's own attention, but {there}"
             )
         if keep >= teacher.num_heads:
             raise LeanformerError(
@@ -159,7 +169,11 @@ class Mlp(Block):
         settings = dict(arguments.model_dump())
         if arguments.init == "fresh":
             return settings | {"activation": arguments.activation or "gelu"}
-        assert teacher is not None  # what stands at such a site is an MLP
+        if teacher is None:
+            raise LeanformerError(
+                f"{site.name}: init 'teacher' takes over neurons of an MLP of two maps with an activation between, and "
+                "the one there is of another kind; take init 'fresh'"
+            )
         if arguments.hidden > teacher.neurons:
             raise LeanformerError(
                 f"{site.name}: hidden = {arguments.hidden} is more than the {teacher.neurons} neurons of the MLP "

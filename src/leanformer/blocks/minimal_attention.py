@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from leanformer.blocks.kit.attention import SoftmaxAttention
-from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, register, set_linear
+from leanformer.blocks.kit.base import OF_ANOTHER_KIND, Arguments, AttentionWeights, Block, register, set_linear
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.tokens import check_divides
 from leanformer.core.errors import LeanformerError
@@ -75,8 +75,9 @@ class MinimalAttentionModule(SoftmaxAttention):
         dropout: float,
         causal: bool = False,
         cross: bool = False,
+        rotary: bool = False,
     ) -> None:
-        super().__init__(heads, dropout, causal, cross)
+        super().__init__(heads, dropout, causal, cross, rotary)
         self.qk_norm = qk_norm
         if qk == "symmetric":
             self.similarity: Any = TriangularLinear(d_model, bias)
@@ -245,6 +246,9 @@ class MinimalAttention(Block):
             bias: Biases of the projections; None: as in the attention that ``init: teacher`` takes over, else none.
             dropout: Probability with which an attention weight is dropped in training.
             init: ``orthogonal``, ``normal`` (deviation 0.02), or ``teacher``: collapse the attention that stands there.
+            positions: ``rotary``: queries and keys are rotated by their positions, with the model's own angles; where a
+                model tells positions in no other way, this is what knows of the order of tokens. ``none``: they are
+                not. None: as the model's own attention there.
         """
 
         qk: Literal["separate", "collapsed", "symmetric"] = "collapsed"
@@ -256,6 +260,7 @@ class MinimalAttention(Block):
         bias: bool | None = None
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
         init: Literal["orthogonal", "normal", "teacher"] = "orthogonal"
+        positions: Literal["rotary", "none"] | None = None
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
@@ -264,9 +269,10 @@ class MinimalAttention(Block):
         bias = arguments.bias
         if arguments.init == "teacher":
             if teacher is None:
+                there = OF_ANOTHER_KIND if site.block == "attention" else f"{site.block!r} stands there"
                 raise LeanformerError(
-                    f"{site.name}: init 'teacher' takes over a Hugging Face attention, but {site.block!r} stands "
-                    "there; take init 'orthogonal'"
+                    f"{site.name}: init 'teacher' takes over a Hugging Face attention, but {there}; take init "
+                    "'orthogonal'"
                 )
             if arguments.qk_norm:
                 raise LeanformerError(
@@ -286,13 +292,26 @@ class MinimalAttention(Block):
                 )
             if bias is None:
                 bias = teacher.has_bias
-        return {**arguments.model_dump(), "heads": heads, "bias": bool(bias)}
+        if arguments.positions == "rotary" and not site.rotary:
+            raise LeanformerError(
+                f"{site.name}: positions 'rotary' rotates by the model's own angles, and there are none there; leave "
+                "'positions' out"
+            )
+        settings = {**arguments.model_dump(), "heads": heads, "bias": bool(bias)}
+        if not site.rotary:
+            del settings["positions"]
+        elif arguments.positions is None:
+            settings["positions"] = "rotary"
+        return settings
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
         settings = arguments.model_dump()
-        init = settings.pop("init")
-        module = MinimalAttentionModule(site.d_model, **settings, causal=site.causal, cross=site.reads_source)
+        init, positions = settings.pop("init"), settings.pop("positions")
+        rotary = positions == "rotary"
+        module = MinimalAttentionModule(
+            site.d_model, **settings, causal=site.causal, cross=site.reads_source, rotary=rotary
+        )
         if init != "teacher":
             module.initialize(init)
         elif teacher is not None:

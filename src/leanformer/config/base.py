@@ -64,6 +64,23 @@ Rates = Annotated[
 SomeSeeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), AfterValidator(no_repeats("seeds"))]
 
 
+class CrossValidationConfig(Section):
+    """How the examples of a small data set are divided into folds, each of which is tested in turn."""
+
+    folds: Annotated[int, Field(ge=2, le=20)]
+    """Models are trained on all folds but one, and tested on that."""
+    fold: Annotated[int, Field(ge=1)] | None = None
+    """Of a study of one fold, which a cross-validation writes itself: the fold that is tested, from 1."""
+    seed: Seed = 0
+    """Likewise: the seed of the cross-validation for which the data are divided, beside ``split_seed``."""
+
+    @model_validator(mode="after")
+    def _has_this_fold(self) -> CrossValidationConfig:
+        if self.fold is not None and self.fold > self.folds:
+            raise ValueError(f"there is no fold {self.fold} of {self.folds}")
+        return self
+
+
 class DataConfig(Section):
     """Where a study's data come from."""
 
@@ -76,6 +93,22 @@ class DataConfig(Section):
 
     source: Text
     split_seed: Seed = 0
+    cross_validation: Annotated[
+        CrossValidationConfig | None,
+        BeforeValidator(lambda value: {"folds": value} if isinstance(value, int) else value),
+    ] = None
+    """The number of folds. Each seed of the study then divides the data anew, and each fold is tested by models that
+    are trained on the others; a test split is set aside no more. None: there is a test split."""
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """Whether all examples are tested in turn; a study of one fold tests that alone."""
+        return self.cross_validation is not None and self.cross_validation.fold is None
+
+    @property
+    def is_one_fold(self) -> bool:
+        """Whether it is a part of a cross-validation, which decides nothing by itself."""
+        return self.cross_validation is not None and self.cross_validation.fold is not None
 
     def file_endings(self) -> tuple[str, ...]:
         """Endings of the files whose path without them is ``source``; empty where ``source`` is a whole path."""
@@ -83,7 +116,10 @@ class DataConfig(Section):
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
         """Keys that are given and do nothing, each with the reason."""
-        yield from ()
+        if self.cross_validation is not None:
+            for key in ("test_fraction", "test_limit"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    yield f"data.{key}", "data.cross_validation tests every example in turn"
 
     def for_new_data(self, source: str) -> dict[str, Any]:
         """Keys and values, as plain data, that hold for new test data of the same kind too.
@@ -432,6 +468,19 @@ class Study(Section):
                 f"baseline.seeds lacks {', '.join(missing)}, which the study's seeds have; the baseline is trained "
                 "with all of them and with more, so name all here"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cross_validation_has_all_it_needs(self) -> Study:
+        if not self.data.is_cross_validated:
+            return self
+        for key, given, remedy in (
+            ("baseline.seeds", self.baseline.seeds is not None, "each seed divides the data for all models alike"),
+            ("measure.robustness", self.measure.robustness, "robustness is that of one model on one test split"),
+            ("ship", self.ship is not None, "export the recommended model afterwards (leanformer export RUN)"),
+        ):
+            if given:
+                raise ValueError(f"{key} does not go with data.cross_validation: {remedy}; leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -95,6 +95,7 @@ class ImageDataConfig(DataConfig):
     or none, which saves a pass over all images where they are streamed."""
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
+        yield from super().without_effect()
         if self.source == self.built_in:
             for key in ("subset", "image_column", "label_column", "group"):
                 if getattr(self, key) is not None:

@@ -74,6 +74,22 @@ def read_data(source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return data
 
 
+def read_plan(path: str | PathLike[str]) -> dict[str, Any]:
+    """Reads a file that holds a plan alone.
+
+    Args:
+        path: A YAML file: sites with their blocks, as in a candidate's ``plan``.
+
+    Raises:
+        LeanformerError: The file is missing, or holds no mapping.
+    """
+    data = yaml_text.read_file(as_path(path, "plan"))
+    if not isinstance(data, dict) or not data:
+        raise LeanformerError(f'{path}: a plan is a mapping of sites to blocks, such as "*.self_attention": slots')
+    plan: dict[str, Any] = yaml_text.plain(data, str(path))
+    return plan
+
+
 def read_probes(options: Sequence[str]) -> dict[str, Any]:
     """Blocks with their arguments by name, each written ``name={block: slots, rank: 8}``.
 

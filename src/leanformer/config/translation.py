@@ -101,6 +101,7 @@ class TextDataConfig(DataConfig):
         return self.source_language, self.target_language
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
+        yield from super().without_effect()
         if self.source == self.built_in:
             for key in ("subset", "group"):
                 if getattr(self, key) is not None:
@@ -126,6 +127,10 @@ class TranslationTrainConfig(TrainConfig):
     label_smoothing: Fraction = 0.1
 
 
+Tokenizer = Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none"]
+"""sacreBLEU's name of a tokenizer; ``auto``: one that suits the language."""
+
+
 class TranslationAcceptConfig(AcceptConfig):
     """How much quality a translator may lose."""
 
@@ -133,9 +138,7 @@ class TranslationAcceptConfig(AcceptConfig):
 
     metric: str = judging(answers)[0].key
 
-    tokenize: Literal["auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none"] = (
-        "auto"
-    )
+    tokenize: Tokenizer = "auto"
     """sacreBLEU's tokenizer, for metrics that count words; ``auto``: what suits the target language."""
 
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from threading import RLock
 from types import TracebackType
 from typing import Any, Literal, Protocol
@@ -327,3 +327,20 @@ class Reporter:
     def wrote(self, kind: ArtifactKind, path: object, step: str = "") -> None:
         """A file or directory that a user may want was written."""
         self.emit(ArtifactWritten(step=step, process=self.process, kind=kind, path=str(path)))
+
+
+class PartReporter(Reporter):
+    """The reporter of a part of a study, such as a fold: it passes events on, with the part's name after the step's.
+
+    Args:
+        whole: The study's reporter.
+        part: The part's name.
+    """
+
+    def __init__(self, whole: Reporter, part: str) -> None:
+        super().__init__(whole.study, process=whole.process)
+        self._whole = whole
+        self._part = part
+
+    def emit(self, event: Event) -> None:
+        self._whole.emit(replace(event, step=f"{event.step} · {self._part}") if event.step else event)

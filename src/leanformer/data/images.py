@@ -83,6 +83,7 @@ class ImageData:
         notes: in words: which columns were found, which splits were made, how the images are stored and why.
         warnings: what the reader of the results has to know of these images.
         test_groups: the name of each test image's group; None where each stands for itself.
+        test_rows: (n,) the numbers of the test images among all; None without cross-validation.
     """
 
     train: ImageSplit
@@ -99,6 +100,7 @@ class ImageData:
     notes: tuple[str, ...]
     warnings: tuple[StudyWarning, ...] = ()
     test_groups: tuple[str, ...] | None = None
+    test_rows: NDArray[np.int64] | None = None
 
 
 def load_images(
@@ -151,11 +153,13 @@ def load_images(
         for role, split in splits.items()
     }
 
+    # In a study of all folds the tested images are the training images too; the studies of the folds look at them.
+    apart = [role for role in splits if role != "test" or not config.is_cross_validated]
     warnings = [
         *opened.warnings,
         *labels.warnings,
         *_untrained_classes(own_labels, labels.classes, "data.train_limit" if groups is None else "the division"),
-        *shared_groups(own_groups),
+        *shared_groups({role: own for role, own in own_groups.items() if role in apart}),
     ]
 
     # 3. Settle one form for all images, keep them in memory or stream them, and look at each.
@@ -166,7 +170,11 @@ def load_images(
     notes += settled.notes
     if settled.seen is not None:
         seen_notes, seen_warnings = judge(
-            settled.seen, own_labels, labels.classes, _watch(config), lambda role, index: readers[role].place(index)
+            {role: settled.seen[role] for role in apart},
+            own_labels,
+            labels.classes,
+            _watch(config),
+            lambda role, index: readers[role].place(index),
         )
         notes += seen_notes
         warnings += seen_warnings
@@ -194,6 +202,7 @@ def load_images(
         notes=tuple(notes),
         warnings=tuple(warnings),
         test_groups=tuple(own_groups["test"]) if own_groups else None,
+        test_rows=None if config.cross_validation is None else splits["test"].rows,
     )
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.warning import StudyWarning
+from leanformer.data.folds import Rows
 from leanformer.data.hub import SourceSplit
-from leanformer.data.splits import Rows
 
 SHOWN = 5  # names that a message lists
 

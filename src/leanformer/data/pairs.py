@@ -15,6 +15,7 @@ import numpy as np
 
 from leanformer.config.translation import TextDataConfig
 from leanformer.core.errors import LeanformerError
+from leanformer.data.folds import Fold, take_fold
 from leanformer.data.groups import check_enough, divide_groups
 
 FEWEST_TESTED = 2
@@ -74,15 +75,32 @@ def _rows(pairs: SentencePairs) -> Iterable[tuple[str, str]]:
     return zip(pairs.sources, pairs.targets, strict=True)
 
 
+def fold_of_pairs(splits: Mapping[str, SentencePairs], config: TextDataConfig) -> Fold:
+    """The fold of a cross-validation: groups stay whole, and a source sentence with all its translations.
+
+    Args:
+        splits: each split by its role; ``train`` is there.
+
+    Raises:
+        LeanformerError: see ``take_fold``.
+    """
+    train = splits["train"]
+    one_class = np.zeros(len(train), np.int64)
+    if train.groups is None:
+        return take_fold(config, splits, one_class, train.sources, "source sentence")
+    return take_fold(config, splits, one_class, train.groups)
+
+
 def divide_pairs(
     splits: Mapping[str, SentencePairs], config: TextDataConfig
 ) -> tuple[dict[str, SentencePairs], list[str]]:
     """The pairs of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
 
-    First the test split (``test_fraction`` of the distinct source sentences, each with all its translations), then the
-    validation split (``validation_fraction`` of the rest), then the limits; so a sentence that is set aside is never
-    one that is trained on. Where pairs have groups, whole groups are set aside instead, nearest to that fraction of the
-    pairs; limits draw pairs, so that as many groups as possible stay. All choices are drawn with ``split_seed``.
+    First the test split (``test_fraction`` of the distinct source sentences, each with all its translations; in a
+    cross-validation it is there already), then the validation split (``validation_fraction`` of the rest), then the
+    limits; so a sentence that is set aside is never one that is trained on. Where pairs have groups, whole groups are
+    set aside instead, nearest to that fraction of the pairs; limits draw pairs, so that as many groups as possible
+    stay. All choices are drawn with ``split_seed``.
 
     Args:
         splits: each split by its role; ``train`` is there, the others may be.

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from leanformer.core.errors import LeanformerError
+from leanformer.data.folds import Rows
 from leanformer.data.hub import SourceSplit
 from leanformer.data.image_files import SIXTEEN_BITS, ImageForm, decode, loses_bits, read_header, read_peak, reason_of
 from leanformer.data.sightings import Watch, look_at
-from leanformer.data.splits import Rows
 from leanformer.data.walking import check_plain
 
 CHUNK = 512  # images that are read at once while loading

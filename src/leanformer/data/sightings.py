@@ -75,7 +75,7 @@ def judge(
     """Notes and warnings on what was seen.
 
     Args:
-        seen: (n, 3) of each role, as ``look_at`` gives it; ``train`` is there.
+        seen: (n, 3) of each role, as ``look_at`` gives it; ``train`` is there, the others may be.
         labels: (n,) class numbers.
         classes: their names.
         watch: what was looked for.
@@ -84,11 +84,10 @@ def judge(
     warnings = _image_warnings(seen, place)
     if watch == "plain":
         return [], warnings
-    leaks = [
-        warning for role in ("validation", "test") for warning in _leaks(seen["train"], seen[role], role, watch, place)
-    ]
+    held_out = [role for role in ("validation", "test") if role in seen]
+    leaks = [warning for role in held_out for warning in _leaks(seen["train"], seen[role], role, watch, place)]
     exact = any(warning.code == "leaked-images" for warning in leaks)
-    notes = [] if exact else ["no validation or test image is pixel for pixel in the training split"]
+    notes = [] if exact else [f"no {' or '.join(held_out)} image is pixel for pixel in the training split"]
     conflict = _conflict(seen["train"], labels["train"], classes, place)
     return notes, [*warnings, *leaks, *([conflict] if conflict else [])]
 

@@ -16,9 +16,8 @@ from sklearn.model_selection import train_test_split
 
 from leanformer.config.images import ImageDataConfig
 from leanformer.core.errors import LeanformerError
+from leanformer.data.folds import Rows, take_fold
 from leanformer.data.groups import check_enough, divide_groups
-
-Rows = NDArray[np.int64]
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -83,10 +82,10 @@ def make_splits(
 ) -> tuple[dict[str, SplitRows], list[str]]:
     """The rows of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
 
-    First the test split (``test_fraction`` of all training rows), then the validation split (``validation_fraction`` of
-    the rest), then the limits. All choices are drawn with ``split_seed``, in the proportions of the classes wherever
-    there are enough examples. Groups are set aside as a whole (``divide_groups``); limits draw examples, so that as
-    many groups as possible stay.
+    First the test split (``test_fraction`` of all training rows, or the fold of a cross-validation), then the
+    validation split (``validation_fraction`` of the rest), then the limits. All choices are drawn with ``split_seed``,
+    in the proportions of the classes wherever there are enough examples. Groups are set aside as a whole
+    (``divide_groups``); limits draw examples, so that as many groups as possible stay.
 
     Args:
         labels: (n,) class numbers of each split by its role; ``train`` is there, the others may be.
@@ -105,9 +104,13 @@ def make_splits(
         if len(values) == 0:
             raise LeanformerError(f"data.source {config.source}: the {role} split is empty; it needs examples")
         splits[role] = SplitRows(role, np.arange(len(values)))
+    if config.cross_validation is not None:
+        fold = take_fold(config, labels, labels["train"], None if groups is None else groups["train"].tolist())
+        splits |= {"train": SplitRows("train", fold.train), "test": SplitRows("train", fold.test)}
+        notes.append(fold.note)
     missing = [role for role in ("test", "validation") if role not in splits]
     if groups is not None:
-        check_enough(groups["train"], missing)
+        check_enough(groups["train"][splits["train"].rows], missing)
     for role, key in (("test", "test_fraction"), ("validation", "validation_fraction")):
         if role in splits:
             continue

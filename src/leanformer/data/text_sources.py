@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from leanformer.config.translation import TextDataConfig
 from leanformer.core.errors import LeanformerError, quoted
@@ -20,7 +22,7 @@ from leanformer.data.hub import SourceSplit, check_hub, load_dataset, quiet, ref
 from leanformer.data.iwslt import is_iwslt, read_iwslt
 from leanformer.data.languages import match_codes, same_language
 from leanformer.data.number_words import number_words
-from leanformer.data.pairs import SentencePairs, clean_pairs, divide_pairs
+from leanformer.data.pairs import SentencePairs, clean_pairs, divide_pairs, fold_of_pairs
 from leanformer.data.splits import SPLIT_NAMES, name_splits
 from leanformer.data.text_checks import leak_warning, left_out_warning, present, untranslated_warning
 from leanformer.data.text_files import plain_file, plain_names, read_aligned, read_csv, read_tsv
@@ -289,6 +291,7 @@ class TextData:
     Attributes:
         notes: in words: what was found, left out and set aside, with counts.
         warnings: what the reader of the results has to know about these pairs.
+        test_rows: (n,) the numbers of the test pairs among all; None without cross-validation.
     """
 
     train: SentencePairs
@@ -296,6 +299,7 @@ class TextData:
     test: SentencePairs
     notes: tuple[str, ...]
     warnings: tuple[StudyWarning, ...] = ()
+    test_rows: NDArray[np.int64] | None = None
 
 
 def load_text(config: TextDataConfig) -> TextData:
@@ -312,6 +316,12 @@ def load_text(config: TextDataConfig) -> TextData:
     splits, notes, found = _read_clean(config)
 
     # 2. Set aside the splits that the source lacks, and apply the limits.
+    rows = None
+    if config.cross_validation is not None:
+        fold = fold_of_pairs(splits, config)
+        pool, rows = splits["train"], fold.test
+        splits |= {"train": pool.select(fold.train.tolist()), "test": pool.select(rows.tolist())}
+        notes.append(fold.note)
     divided, division_notes = divide_pairs(splits, config)
     notes += division_notes
     for role in ("train", "validation", "test"):
@@ -319,10 +329,12 @@ def load_text(config: TextDataConfig) -> TextData:
         notes.append(f"{role}: {len(divided[role]):,} pairs{of_groups}")
 
     # 3. Look for what makes results misleading.
-    found += [leak_warning(divided["train"], divided[role], role) for role in ("validation", "test")]
+    # In a study of all folds the tested pairs are the training pairs too; the studies of the folds look at them.
+    apart = {role: pairs for role, pairs in divided.items() if role != "test" or not config.is_cross_validated}
+    found += [leak_warning(divided["train"], apart[role], role) for role in ("validation", "test") if role in apart]
     found.append(untranslated_warning(divided))
-    found += shared_groups({role: pairs.groups for role, pairs in divided.items() if pairs.groups is not None})
-    return TextData(divided["train"], divided["validation"], divided["test"], tuple(notes), tuple(present(found)))
+    found += shared_groups({role: pairs.groups for role, pairs in apart.items() if pairs.groups is not None})
+    return TextData(divided["train"], divided["validation"], divided["test"], tuple(notes), tuple(present(found)), rows)
 
 
 def load_tested_text(config: TextDataConfig) -> TextData:

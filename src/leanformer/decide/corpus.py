@@ -161,6 +161,7 @@ def paired_bootstrap(
     candidate: np.ndarray,
     score: Score,
     confidence: float,
+    groups: np.ndarray | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> PairedBootstrap:
@@ -171,13 +172,15 @@ def paired_bootstrap(
         candidate: Likewise, for the same sentences.
         score: Sums of counts -> values.
         confidence: Of the interval.
+        groups: The group of each sentence, shape (sentences,); whole groups are resampled. None: sentences are.
         replicates: How often sentences are resampled.
         seed: For the resampling.
 
     Raises:
         ValueError: The shapes do not fit.
     """
-    first, second = _bootstrap([[baseline], [candidate]], score, replicates, seed)
+    models = [summed_by_group([counts], groups) for counts in (baseline, candidate)]
+    first, second = _bootstrap(models, score, replicates, seed)
     difference = float(second.scores[0] - first.scores[0])
     drawn = second.replicates[:, 0] - first.replicates[:, 0]
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])

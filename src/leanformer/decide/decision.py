@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from leanformer.decide.looks import Look
+from leanformer.decide.ratio import ratio_p_values
 from leanformer.decide.statistics import Comparison, Interval
 from leanformer.results import formats
 from leanformer.results.costs import COSTS, Cost
@@ -83,8 +84,7 @@ def decide(
     found = {}
     for (name, comparison), accept, reject in zip(comparisons.items(), adjusted_accept, adjusted_reject, strict=True):
         gap, too_much, is_more = _words(comparison, max_drop, metric)
-        # A ratio is tested as a difference whose margin is 0.
-        tested, margin = (comparison, max_drop) if comparison.ratio is None else (comparison.ratio.combined, 0.0)
+        tested, margin = _tested(comparison, max_drop)
         # With one seed, the sentence must say that it does not hold for other trainings.
         of_pair = " for this one trained pair" if comparison.scope == "one trained pair" else ""
         more_seeds = more_examples = accepted_at = None
@@ -108,8 +108,8 @@ def decide(
             if comparison.scope == "seeds and examples" and not look.is_last:
                 # Holm's next step multiplies the least of the remaining p-values by their number.
                 left = max(1, count + look.others - decided[towards_accept])
-                more_seeds = _more_seeds(tested, margin, look.level(confidence) / left)
-            more_examples = _new_examples(tested, margin, 1 - confidence)
+                more_seeds = _more_seeds(comparison, max_drop, look.level(confidence) / left)
+            more_examples = _new_examples(comparison, max_drop, 1 - confidence)
             if look.is_spent:
                 reason = (
                     f"{gap}; all {look.planned} looks at this test split were taken, so that it decides nothing more."
@@ -311,6 +311,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
+def _tested(comparison: Comparison, max_drop: float) -> tuple[Comparison, float]:
+    """The difference that is tested, and its margin: a ratio is tested as a difference whose margin is 0."""
+    return (comparison, max_drop) if comparison.ratio is None else (comparison.ratio.combined, 0.0)
+
+
 def _shrunk(comparison: Comparison, max_drop: float) -> float:
     """The difference with its distance from the margin shrunk by t² / (1 + t²), t being that distance in errors.
 
@@ -324,12 +329,16 @@ def _shrunk(comparison: Comparison, max_drop: float) -> float:
 
 def _decides(comparison: Comparison, max_drop: float, level: float, more_seeds: int, more_examples: int) -> bool:
     """Whether with more seeds or examples a test at this level would decide with the power that is asked for."""
-    components = comparison.components
-    mean = _shrunk(comparison, max_drop)
-    unlucky = float(ndtri(POWER)) * components.variance(more_seeds, more_examples)[0] ** 0.5
-    if mean > -max_drop:
-        return components.p_noninferior(mean - unlucky, max_drop, more_seeds, more_examples) <= level
-    return components.p_inferior(mean + unlucky, max_drop, more_seeds, more_examples) <= level
+    tested, margin = _tested(comparison, max_drop)
+    mean = _shrunk(tested, margin)
+    unlucky = float(ndtri(POWER)) * tested.components.variance(more_seeds, more_examples)[0] ** 0.5
+    accepts = mean > -margin
+    seen = mean - unlucky if accepts else mean + unlucky
+    if comparison.ratio is not None:
+        p_noninferior, p_inferior = ratio_p_values(comparison.ratio, seen, more_seeds, more_examples)
+        return (p_noninferior if accepts else p_inferior) <= level
+    test = tested.components.p_noninferior if accepts else tested.components.p_inferior
+    return test(seen, margin, more_seeds, more_examples) <= level
 
 
 def _more_seeds(comparison: Comparison, max_drop: float, level: float) -> int | None:

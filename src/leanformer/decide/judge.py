@@ -14,6 +14,7 @@ import numpy as np
 
 from leanformer.decide import corpus, statistics
 from leanformer.decide.ratio import compare_errors
+from leanformer.decide.resampled import Folds, compare_folds, fold_components, quality_of_folds, units
 from leanformer.decide.statistics import Comparison
 from leanformer.results.metrics import CorpusMetric, Metric
 from leanformer.results.rows import Interval, Quality
@@ -28,6 +29,7 @@ def quality(
     confidence: float,
     groups: np.ndarray | None = None,
     weights: np.ndarray | None = None,
+    folds: Folds | None = None,
 ) -> Quality:
     """Mean quality over the seeds, with its interval.
 
@@ -37,7 +39,11 @@ def quality(
         confidence: Such as 0.95.
         groups: The group of each example, shape (examples,); None where examples are independent.
         weights: How much each example counts, shape (examples,); None where all count alike.
+        folds: Of a cross-validation, in which all examples count alike; a corpus score is then the mean over the folds.
+            None: each model answered all examples.
     """
+    if folds is not None:
+        return _quality_of_folds(metric, trainings, confidence, groups, folds)
     counted = weighted(trainings, weights)
     if isinstance(metric, CorpusMetric):
         found = corpus.corpus_interval(
@@ -65,6 +71,7 @@ def compare(
     paired: bool = False,
     weights: np.ndarray | None = None,
     max_ratio: float | None = None,
+    folds: Folds | None = None,
 ) -> Comparison:
     """Compares a candidate with the baseline on the same test examples, each with its own trainings.
 
@@ -79,6 +86,7 @@ def compare(
         weights: How much each example counts, shape (examples,); None where all count alike.
         max_ratio: How many times the baseline's error rate the candidate's may be, for a metric that is a share of
             right answers: that is tested in place of the drop. None: the drop is tested.
+        folds: As in ``quality``; differences are then those of folds.
 
     Returns:
         The comparison, in values of which larger is better: the values of a metric where less is better are negated
@@ -87,25 +95,68 @@ def compare(
     if isinstance(metric, CorpusMetric):
         baseline, candidate = weighted(baseline, weights), weighted(candidate, weights)
         point = _point(metric, baseline)
-        found = corpus.compare_corpus(
-            baseline,
-            candidate,
-            lambda sums: metric.sign * metric.score(sums),
-            max_drop,
-            confidence,
-            largest=_largest(metric, point),
-            point=point,
-            groups=groups,
-            paired=paired,
-        )
+        if folds is not None:
+            found = _compare_scores_of_folds(metric, baseline, candidate, max_drop, confidence, groups, folds)
+        else:
+            found = corpus.compare_corpus(
+                baseline,
+                candidate,
+                lambda sums: metric.sign * metric.score(sums),
+                max_drop,
+                confidence,
+                largest=_largest(metric, point),
+                point=point,
+                groups=groups,
+                paired=paired,
+            )
         if weights is not None:
             found = _with_fewer(found, max_drop, confidence, weights, groups)
         low, high = (min(max(end, -metric.span), metric.span) for end in (found.difference.low, found.difference.high))
         return replace(found, difference=replace(found.difference, low=low, high=high))
     first, second = (metric.sign * _outcomes(trainings) for trainings in (baseline, candidate))
     if max_ratio is not None:
-        return compare_errors(first, second, max_ratio, confidence, groups, paired, weights)
+        return compare_errors(first, second, max_ratio, confidence, groups, paired, weights, folds)
+    if folds is not None:
+        return compare_folds(first, second, max_drop, confidence, folds, groups)
     return statistics.compare(first, second, max_drop, confidence, groups, paired, weights)
+
+
+def _quality_of_folds(
+    metric: Metric, trainings: Trainings, confidence: float, groups: np.ndarray | None, folds: Folds
+) -> Quality:
+    """The mean quality over the folds of all repeats, with its interval."""
+    if not isinstance(metric, CorpusMetric):
+        outcomes = _outcomes(trainings)
+        found = quality_of_folds(outcomes, confidence, folds, groups)
+        return Quality(mean=found.mean, low=found.low, high=found.high, per_seed=outcomes.mean(axis=1).tolist())
+    values = folds.scores(trainings, metric.score)  # (repeats, folds)
+    components = fold_components(values, folds, units(len(trainings[0]), groups), _point(metric, trainings))
+    found = components.interval(float(values.mean()), confidence, metric.least, metric.greatest)
+    return Quality(mean=found.mean, low=found.low, high=found.high, per_seed=values.mean(axis=1).tolist())
+
+
+def _compare_scores_of_folds(
+    metric: CorpusMetric,
+    baseline: Trainings,
+    candidate: Trainings,
+    max_drop: float,
+    confidence: float,
+    groups: np.ndarray | None,
+    folds: Folds,
+) -> Comparison:
+    """Compares corpus scores fold by fold: each fold has a difference of its own."""
+    first, second = (metric.sign * folds.scores(trainings, metric.score) for trainings in (baseline, candidate))
+    point = _point(metric, baseline)
+    unit = max(point, abs(float(first.mean())), abs(float(second.mean())))  # as in ``corpus``
+    return statistics.conclude(
+        float((second - first).mean()),
+        fold_components(second - first, folds, units(len(baseline[0]), groups), unit),
+        max_drop,
+        confidence,
+        largest=_largest(metric, point),
+        scope="seeds and examples",
+        counts_examples=False,
+    )
 
 
 def weighted(trainings: Trainings, weights: np.ndarray | None) -> Trainings:
@@ -168,7 +219,9 @@ def _outcomes(trainings: Trainings) -> np.ndarray:
     return np.stack([training[:, 0] for training in trainings])
 
 
-def method(metric: Metric, seeds: int, example: str, looks: int, exported: bool = False) -> str:
+def method(
+    metric: Metric, seeds: int, example: str, looks: int, exported: bool = False, folds: Folds | None = None
+) -> str:
     """How intervals and decisions are made, in sentences for the report.
 
     Args:
@@ -177,7 +230,16 @@ def method(metric: Metric, seeds: int, example: str, looks: int, exported: bool 
         example: The word for a test example.
         looks: The planned looks at the test split.
         exported: Whether the models that ship are exported ones.
+        folds: Of a cross-validation; None: there is a test split.
     """
+    seen = "test split" if folds is None else "data"
+    share = "" if looks == 1 else f", and for {looks} planned looks at the {seen}, which share the error equally"
+    decision = (
+        "The decision is a one-sided non-inferiority test with an exact bound where losses are few, corrected for "
+        f"several candidates by Holm's method{share}."
+    )
+    if folds is not None:
+        return f"{_method_of_folds(metric, seeds, example, folds)} {decision}"
     corpus_scores, resampled = "", ""
     if isinstance(metric, CorpusMetric):
         library = "sacreBLEU's " if metric.signature is not None else ""
@@ -198,9 +260,19 @@ def method(metric: Metric, seeds: int, example: str, looks: int, exported: bool 
         )
     else:
         sentences.append("There is one seed, so that nothing can be said about other seeds.")
-    share = "" if looks == 1 else f", and for {looks} planned looks at the test split, which share the error equally"
-    sentences.append(
-        "The decision is a one-sided non-inferiority test with an exact bound where losses are few, corrected for "
-        f"several candidates by Holm's method{share}."
+    return " ".join([*sentences, decision])
+
+
+def _method_of_folds(metric: Metric, seeds: int, example: str, folds: Folds) -> str:
+    """How intervals are made in a cross-validation."""
+    anew = f", divided anew for each of {seeds} seeds" if seeds > 1 else ""
+    score = "; a score is the mean over the folds" if isinstance(metric, CorpusMetric) else ""
+    return (
+        f"Cross-validation in {folds.count} folds{anew}: each fold is tested by models that were trained on the others,"
+        f" so that every {example} was answered once for each seed{score}. Quality, difference and decision are those "
+        "of the recipe, which is the plan and the training with its search for a learning rate. Differences are taken "
+        f"fold by fold; intervals and the t test have the variance (1/{folds.numbers.shape[0] * folds.count} + "
+        f"{folds.test_to_train:.3g}) s², s² between the folds and {folds.test_to_train:.3g} test {example}s for each "
+        f"training {example}, because trainings share most of their {example}s (corrected resampled t test, Nadeau "
+        "and Bengio 2003)."
     )
-    return " ".join(sentences)

@@ -14,6 +14,7 @@ from scipy.special import bdtr, bdtrc, gammaln, xlog1py, xlogy
 from scipy.stats import beta, binom
 
 from leanformer.decide import statistics
+from leanformer.decide.resampled import Folds, compare_folds
 from leanformer.decide.statistics import ROUNDING, Comparison, Ratio
 
 SET_ASIDE = 1e-4
@@ -32,6 +33,7 @@ def compare_errors(
     groups: np.ndarray | None = None,
     paired: bool = False,
     weights: np.ndarray | None = None,
+    folds: Folds | None = None,
 ) -> Comparison:
     """Compares a candidate's error rate with the baseline's on the same test examples, each with its own trainings.
 
@@ -47,25 +49,70 @@ def compare_errors(
         groups: The group of each example, shape (examples,); None where examples are independent.
         paired: As in ``statistics.compare``.
         weights: As in ``statistics.compare``.
+        folds: Of a cross-validation, whose examples all weigh the same; None: each model answered all examples.
 
     Returns:
         The comparison of outcomes, with the p-values of this test, and with ``ratio``.
     """
-    plain = statistics.compare(baseline, candidate, 0.0, confidence, groups, paired, weights)
-    combined = statistics.compare(limit * (baseline - 1), candidate - 1, 0.0, confidence, groups, paired, weights)
+
+    def compared(first: np.ndarray, second: np.ndarray) -> Comparison:
+        if folds is not None:
+            return compare_folds(first, second, 0.0, confidence, folds, groups)
+        return statistics.compare(first, second, 0.0, confidence, groups, paired, weights)
+
+    plain, combined = compared(baseline, candidate), compared(limit * (baseline - 1), candidate - 1)
     errors = [float(np.average((1 - outcomes).mean(axis=0), weights=weights)) for outcomes in (baseline, candidate)]
-    if len(baseline) == len(candidate) == 1 and groups is None and weights is None:
-        wrong, also = baseline[0] < 1, candidate[0] < 1
-        p_noninferior, p_inferior = exact_p_values(
-            int((wrong & ~also).sum()), int((also & ~wrong).sum()), int((wrong & also).sum()), limit
-        )
-    else:
-        components = combined.components
-        units = components.num_examples / components.design_effect
-        few, many = _p_of_additional(errors[0] * units, errors[1] * units, limit)
-        p_noninferior, p_inferior = max(combined.p_noninferior, few), max(combined.p_inferior, many)
-    ratio = Ratio(limit, None if errors[0] == 0 else errors[1] / errors[0], combined)
+    one_pair = len(baseline) == len(candidate) == 1 and groups is None and weights is None and folds is None
+    ratio = Ratio(
+        limit,
+        observed=None if errors[0] == 0 else errors[1] / errors[0],
+        combined=combined,
+        baseline=errors[0],
+        both=float(((baseline[0] < 1) & (candidate[0] < 1)).mean()) if one_pair else None,
+    )
+    p_noninferior, p_inferior = ratio_p_values(ratio, combined.difference.mean)
     return replace(plain, p_noninferior=p_noninferior, p_inferior=p_inferior, ratio=ratio)
+
+
+def ratio_p_values(ratio: Ratio, mean: float, more_seeds: int = 0, more_examples: int = 0) -> tuple[float, float]:
+    """The p-values of the test for an observed mean of the linear combination, perhaps with more seeds or examples.
+
+    The baseline's error rate stays as it was observed, and so does, as far as possible, the share of examples on which
+    both err. Numbers of errors that come out broken are rounded against what each test would show.
+
+    Args:
+        ratio: What is tested.
+        mean: The mean of ``limit * e_baseline - e_candidate``.
+        more_seeds: Additional trainings of each model.
+        more_examples: Additional test examples.
+
+    Returns:
+        The p-values of the hypotheses that the ratio is the limit or more, and that it is the limit or less.
+    """
+    components, limit, baseline = ratio.combined.components, ratio.limit, ratio.baseline
+    examples = components.num_examples + more_examples
+    candidate = min(max(limit * baseline - mean, 0.0), 1.0)
+    if ratio.both is not None:
+        both = min(ratio.both, candidate)
+        alone, other, same = (examples * share for share in (baseline - both, candidate - both, both))
+        return (
+            exact_p_values(_floor(alone), _ceil(other), round(same), limit)[0],
+            exact_p_values(_ceil(alone), _floor(other), round(same), limit)[1],
+        )
+    units = examples / components.design_effect
+    few, many = _p_of_additional(baseline * units, candidate * units, limit)
+    return (
+        max(components.p_noninferior(mean, 0.0, more_seeds, more_examples), few),
+        max(components.p_inferior(mean, 0.0, more_seeds, more_examples), many),
+    )
+
+
+def _floor(errors: float) -> int:
+    return math.floor(errors + ROUNDING)
+
+
+def _ceil(errors: float) -> int:
+    return math.ceil(errors - ROUNDING)
 
 
 def exact_p_values(baseline_only: int, candidate_only: int, both: int, limit: float) -> tuple[float, float]:
@@ -143,8 +190,7 @@ def _p_of_additional(baseline: float, candidate: float, limit: float) -> tuple[f
         return 0.0, 0.0  # any additional error is too many, and the t test alone decides
     additional = max(0.0, candidate - baseline)
     share = r / (1 + r)
-    few, many = math.ceil(additional - ROUNDING), math.floor(additional + ROUNDING)
-    same = math.floor(baseline + ROUNDING)
+    few, many, same = _ceil(additional), _floor(additional), _floor(baseline)
     return (
         float(binom.cdf(few, same + few, share)),
         float(binom.sf(many - 1, same + many, share)),

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from leanformer.decide import judge
-from leanformer.decide.corpus import REPLICATES, paired_bootstrap, summed_by_group
+from leanformer.decide.corpus import REPLICATES, paired_bootstrap
 from leanformer.decide.statistics import by_group
 from leanformer.results.metrics import CorpusMetric, Metric
 from leanformer.results.rows import Interval, Robustness
@@ -110,8 +110,7 @@ def extra_loss(
             return metric.score(corrupted) - metric.score(clean)
 
         first, second = (np.concatenate(answers, axis=1) for answers in (baseline, student))
-        first, second = summed_by_group([first, second], groups)
-        test = paired_bootstrap(first, second, losses, confidence, replicates)
+        test = paired_bootstrap(first, second, losses, confidence, groups, replicates)
         found = test.difference
         # Percentiles of few counts may lie on one side of the estimate.
         ends = sorted((found.low, found.mean, found.high))

@@ -195,16 +195,20 @@ class Ratio:
         limit: How many times the baseline's error rate the candidate's may be.
         observed: How many times it is; None where the baseline makes no error.
         combined: The comparison of ``limit`` times the baseline's errors with the candidate's; its margin is 0.
+        baseline: The baseline's error rate.
+        both: The share of examples on which both err, for one pair of models that is tested exactly; None for others.
     """
 
     limit: float
     observed: float | None
     combined: Comparison
+    baseline: float
+    both: float | None
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """The exact test of whether two models err equally often.
+    """The exact test of whether two models err equally often (``mcnemar_exact``).
 
     Args:
         baseline_only: Examples that only the baseline gets right.
@@ -220,11 +224,7 @@ class McNemar:
 def quality_interval(
     outcomes: np.ndarray, confidence: float, groups: np.ndarray | None = None, weights: np.ndarray | None = None
 ) -> Interval:
-    """A model's mean outcome with its interval.
-
-    Wilson's interval at the number of independent examples that would have this variance, reduced by the ratio of
-    normal and t quantiles (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of
-    positive counts estimated from survey data", Survey Methodology 24).
+    """A model's mean outcome with its interval; see ``proportion_interval``.
 
     Args:
         outcomes: 0 or 1, shape (seeds, examples).
@@ -238,13 +238,32 @@ def quality_interval(
     outcomes = by_weight(outcomes, weights)
     units = by_group(outcomes, groups)
     _check(units)
-    mean = float(outcomes.mean())
-    bernoulli = mean * (1 - mean)
+    variance, freedom = _components(units.mean(axis=0), [units], pseudo=0.0).variance()
     count = units.shape[1] / design_effect(weights, groups)
+    return proportion_interval(float(outcomes.mean()), variance, freedom, count, outcomes.size, confidence)
+
+
+def proportion_interval(
+    mean: float, variance: float, freedom: float, count: float, most: int, confidence: float
+) -> Interval:
+    """The interval of a share whose variance was estimated.
+
+    Wilson's interval at the number of independent examples that would have this variance, reduced by the ratio of
+    normal and t quantiles (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data", Survey Methodology 24).
+
+    Args:
+        mean: The share.
+        variance: Of its estimate.
+        freedom: Degrees of freedom of the variance.
+        count: Independent examples where the variance is 0.
+        most: The most examples that they may count as.
+        confidence: Such as 0.95.
+    """
+    bernoulli = mean * (1 - mean)
     if bernoulli > 0:
-        variance, freedom = _components(units.mean(axis=0), [units], pseudo=0.0).variance()
         # The variance may be 0 where all seeds agree on each example; n examples never count as more than n.
-        effective = min(bernoulli / variance, outcomes.size) if variance > 0 else count
+        effective = min(bernoulli / variance, most) if variance > 0 else count
         count = effective * float(ndtri((1 + confidence) / 2) / stdtrit(freedom, (1 + confidence) / 2)) ** 2
     low, high = proportion_confint(mean * count, count, alpha=1 - confidence, method="wilson")
     return Interval(mean, min(float(low), mean), max(float(high), mean))
@@ -400,20 +419,50 @@ def conclude(
     )
 
 
-def mcnemar_exact(baseline: np.ndarray, candidate: np.ndarray) -> McNemar:
+def mcnemar_exact(baseline: np.ndarray, candidate: np.ndarray, groups: np.ndarray | None = None) -> McNemar:
     """McNemar's exact test of two models on the same examples.
+
+    If the models err equally often, each example on which they differ is as likely lost as gained. Examples of one
+    group are lost and gained together, so that only whole groups can be exchanged: the p-value is then the probability
+    that net losses are as large as the observed ones, or larger, where each group's net losses are as likely gains
+    (sign flipping of whole blocks; Winkler et al. 2014, "Permutation inference for the general linear model",
+    NeuroImage 92). With groups of one example that is McNemar's test.
 
     Args:
         baseline: Whether each answer is correct, shape (examples,).
         candidate: Likewise.
+        groups: The group of each example, shape (examples,); None where examples are independent.
     """
     first, second = np.asarray(baseline, dtype=bool), np.asarray(candidate, dtype=bool)
     both, neither = int((first & second).sum()), int((~first & ~second).sum())
     baseline_only, candidate_only = int((first & ~second).sum()), int((second & ~first).sum())
     if baseline_only == candidate_only == 0:
         return McNemar(0, 0, 1.0)
+    if groups is not None:
+        lost = first.astype(int) - second
+        net = np.rint(np.bincount(np.unique(groups, return_inverse=True)[1], lost)).astype(int)
+        return McNemar(baseline_only, candidate_only, _p_of_flips(net))
     result = mcnemar([[both, baseline_only], [candidate_only, neither]], exact=True)
     return McNemar(baseline_only, candidate_only, float(result.pvalue))
+
+
+def _p_of_flips(net: np.ndarray) -> float:
+    """The probability of a sum as far from 0 as that of these whole numbers, or farther, if each has a random sign.
+
+    The probabilities of all sums are the Fourier transform of the product of cosines that is their characteristic
+    function.
+    """
+    observed = abs(int(net.sum()))
+    if observed == 0:
+        return 1.0
+    sizes, counts = np.unique(np.abs(net), return_counts=True)
+    most = int(sizes @ counts)
+    angles = 2 * np.pi / (2 * most + 1) * np.arange(most + 1)
+    spectrum = np.ones(most + 1)
+    for size, count in zip(sizes, counts, strict=True):
+        spectrum *= np.cos(size * angles) ** count
+    chances = np.fft.irfft(spectrum, 2 * most + 1)[: most + 1]  # of the sums 0 to most; each has its negative too
+    return float(np.clip(2 * chances[observed:].sum(), 0.0, 1.0))
 
 
 def _components(by_example: np.ndarray, arms: list[np.ndarray], pseudo: float) -> Components:

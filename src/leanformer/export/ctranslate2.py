@@ -30,8 +30,9 @@ from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLogits
 from leanformer.export.generation import Search, check_followed
-from leanformer.model.family import Family, find_family
+from leanformer.model.family import find_family
 from leanformer.model.layers import OpenLayer, Sublayer
+from leanformer.model.shapes.open import OpenFamily
 from leanformer.model.surgery import sites
 from leanformer.runtime.engines.ctranslate2 import MODEL, open_translator
 from leanformer.runtime.manifest import Precision
@@ -136,15 +137,27 @@ FORMATS.add(CTranslate2.name, CTranslate2())
 # What can be written
 
 
+def _family_of(model: PreTrainedModel) -> OpenFamily:
+    """The family of a model that the engine may run.
+
+    Raises:
+        LeanformerError: It runs no models of this architecture.
+    """
+    family = find_family(model)
+    if not model.config.is_encoder_decoder:
+        raise LeanformerError(f"{_NOT} it runs translators, and this is {family.described}; {_INSTEAD}")
+    if not isinstance(family, OpenFamily):
+        raise LeanformerError(f"{_NOT} of translators it runs marian and bart here, not {family.name}; {_INSTEAD}")
+    return family
+
+
 def _stacks(model: PreTrainedModel) -> list[_Stack]:
     """The encoder and the decoder as the engine runs them.
 
     Raises:
         LeanformerError: It cannot; the message names the site that stands in the way.
     """
-    family = find_family(model)
-    if not model.config.is_encoder_decoder:
-        raise LeanformerError(f"{_NOT} it runs translators, and this is {family.described}; {_INSTEAD}")
+    family = _family_of(model)
     for site in sites(model):
         if site.block not in KEPT:
             raise LeanformerError(
@@ -158,7 +171,7 @@ _NOT = "not shippable in the format ctranslate2:"
 _INSTEAD = "the format onnx can hold it"
 
 
-def _stack(model: PreTrainedModel, family: Family, name: str) -> _Stack:
+def _stack(model: PreTrainedModel, family: OpenFamily, name: str) -> _Stack:
     layers = [family.open_layer(layer, name, number) for number, layer in enumerate(family.stacks(model)[name])]
     packed = _packed(layers, ORDERS[name])
     if not packed:
@@ -227,7 +240,7 @@ def _body(model: PreTrainedModel, stack: str) -> Any:
 
 def _specification(model: PreTrainedModel) -> Any:
     """The model in the form of CTranslate2's converters, with the ids of subwords for their names."""
-    family = find_family(model)
+    family = _family_of(model)
     specs = import_module("ctranslate2.specs.transformer_spec")
     activations = import_module("ctranslate2.specs.common_spec").Activation
     loader = import_module("ctranslate2.converters.transformers").BartLoader()
@@ -273,7 +286,7 @@ class _Writer:
         loader: CTranslate2's own, which writes single modules.
     """
 
-    def __init__(self, spec: Any, stack: _Stack, family: Family, width: int, loader: Any) -> None:
+    def __init__(self, spec: Any, stack: _Stack, family: OpenFamily, width: int, loader: Any) -> None:
         self.spec = spec
         self.stack = stack
         self.width = width

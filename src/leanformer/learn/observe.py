@@ -18,6 +18,7 @@ from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError
 from leanformer.learn.losses import Batch, inputs_of
 from leanformer.model.family import find_family
+from leanformer.model.finding.facts import ROTARY
 from leanformer.model.stacks import real_tokens
 from leanformer.model.surgery import module_at
 
@@ -34,6 +35,7 @@ class Seen:
     Args:
         inputs: Site -> the hidden states that went in, shape (batch, tokens, d_model).
         targets: (site, target) -> what came out, shape (batch, tokens, channels).
+        rotary: Site -> cosines and sines of the tokens' positions, where its attention was handed them.
         source: The encoder's output, shape (batch, source tokens, d_model), where the model has a decoder.
         source_mask: Boolean, True at the source's real tokens; None where there is no padding.
         target_mask: Likewise of the decoder's tokens.
@@ -41,6 +43,7 @@ class Seen:
 
     inputs: Mapping[str, torch.Tensor]
     targets: Mapping[tuple[str, Target], torch.Tensor]
+    rotary: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     source: torch.Tensor | None
     source_mask: torch.Tensor | None
     target_mask: torch.Tensor | None
@@ -54,7 +57,7 @@ class Seen:
         # A causal block reads no later tokens, and padding in training stands at the end, so that it needs no mask.
         padding_mask = None if site.causal else self.source_mask
         source = (self.source, self.source_mask) if site.reads_source else (None, None)
-        return BlockInputs(self.inputs[site.name], padding_mask, *source)
+        return BlockInputs(self.inputs[site.name], padding_mask, *source, rotary=self.rotary.get(site.name))
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
@@ -78,6 +81,7 @@ class Observed:
         self.wanted = sorted(set(wanted))
         self._inputs: dict[str, torch.Tensor] = {}
         self._targets: dict[tuple[str, Target], torch.Tensor] = {}
+        self._rotary: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._hooks = ExitStack()
 
     def __enter__(self) -> Observed:
@@ -113,6 +117,8 @@ class Observed:
         def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             given = arguments[0] if arguments else named["hidden_states"]
             self._inputs[name] = given.hidden_states if isinstance(given, BlockInputs) else given
+            if named.get(ROTARY) is not None:
+                self._rotary[name] = named[ROTARY]
             if target is not None:
                 self._targets[name, target] = output[0] if isinstance(output, tuple) else output
 
@@ -141,7 +147,7 @@ class Observed:
                 "a batch has no decoder_input_ids, the tokens that the decoder reads; transformers' "
                 "DataCollatorForSeq2Seq makes them where it is given the model"
             )
-        self._inputs, self._targets = {}, {}
+        self._inputs, self._targets, self._rotary = {}, {}, {}
         if has_decoder:
             outputs = self.teacher.base_model(**inputs_of(batch))  # no logits, which may cost as much as all layers
         else:
@@ -153,6 +159,7 @@ class Observed:
         return Seen(
             self._inputs,
             self._targets,
+            self._rotary,
             outputs.encoder_last_hidden_state if has_decoder else None,
             real_tokens(batch.get("attention_mask")),
             batch["labels"] != -100 if has_decoder else None,

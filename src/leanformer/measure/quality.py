@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from leanformer.measure.parquet import read_columns, read_groups, to_parquet
-from leanformer.results.metrics import METRICS, Labels, metrics_of
+from leanformer.results.metrics import METRICS, Labels, Metric, metrics_of
 
+PROBABILITIES = ("losses", "logits")
+"""The fields of ``Labels`` that hold more of a model's probabilities than the class that it finds."""
 THRESHOLDS = "thresholds"
 """Of the metrics that need one, in the metadata of the file's schema."""
 
@@ -38,10 +40,15 @@ class Predictions(Labels):
         """Whether each prediction is correct, shape (examples,), boolean."""
         return np.asarray(self.labels == self.predictions)
 
-    @property
-    def signature(self) -> str:
-        """A hash of the predicted classes: what there is to see of them."""
-        return hashlib.sha256(np.ascontiguousarray(self.predictions, dtype=np.int64).tobytes()).hexdigest()
+    def signatures(self, metric: Metric) -> list[str]:
+        """Hashes of what there is to see of them: the classes, and the probabilities where a metric reads these.
+
+        Args:
+            metric: The metric of the study.
+        """
+        read = [np.asarray(self.predictions, dtype=np.int64)]
+        read += [np.asarray(getattr(self, name), dtype=np.float32) for name in PROBABILITIES if name in metric.needs]
+        return [hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for values in read]
 
     def statistics(self, metric: str) -> np.ndarray:
         """What each example contributes to a metric of labels, shape (examples, counts); see ``Metric.statistics``."""
@@ -116,6 +123,41 @@ class Predictions(Labels):
         flat = logits.combine_chunks().flatten().to_numpy()
         thresholds = json.loads((schema.metadata or {}).get(THRESHOLDS.encode(), b"{}"))
         return replace(found, logits=flat.reshape(len(found.labels), -1), thresholds=thresholds)
+
+
+@dataclass(frozen=True)
+class PooledPredictions(Predictions):
+    """The predictions of the models of all folds of a cross-validation, each of its own examples.
+
+    Thresholds and rankings are those of one model, so what examples contribute to a metric is found fold by fold.
+
+    Args:
+        folds: The numbers of each fold's examples in the pool, and the fold's predictions.
+    """
+
+    folds: Sequence[tuple[np.ndarray, Predictions]] = ()
+
+    @classmethod
+    def of(cls, folds: Sequence[tuple[np.ndarray, Predictions]]) -> PooledPredictions:
+        """Puts the predictions of all folds in the pool's order; the folds hold each example once."""
+
+        def in_order(field: str) -> np.ndarray:
+            return _in_order([(rows, getattr(answers, field)) for rows, answers in folds])
+
+        return cls(in_order("labels"), in_order("predictions"), in_order("losses"), folds=folds)
+
+    def statistics(self, metric: str) -> np.ndarray:
+        return _in_order([(rows, answers.statistics(metric)) for rows, answers in self.folds])
+
+
+def _in_order(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Values of some examples each, in the order of the examples' numbers.
+
+    Args:
+        parts: Numbers, shape (examples,), and values, shape (examples, ...).
+    """
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    return np.concatenate([values for _, values in parts])[order]
 
 
 Batch = Mapping[str, torch.Tensor]

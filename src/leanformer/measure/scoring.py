@@ -60,7 +60,7 @@ class Scoring:
         }
 
 
-def choose_tokenizer(wanted: str, language: str, references: Sequence[str]) -> str:
+def choose_tokenizer(wanted: str, language: str, references: Sequence[str], key: str = "accept.tokenize") -> str:
     """The tokenizer that splits a target language into words for metrics that count them.
 
     ``auto`` is ``zh`` for Chinese, and the MeCab tokenizer for Japanese and Korean where it is installed. Otherwise,
@@ -68,16 +68,17 @@ def choose_tokenizer(wanted: str, language: str, references: Sequence[str]) -> s
     ``char``. If the language code is not known, the script of the sentences decides. ``13a`` is for all others.
 
     Args:
-        wanted: ``accept.tokenize``.
+        wanted: sacreBLEU's name of it, or ``auto``.
         language: The target language's code.
         references: Sentences in it.
+        key: Where it was asked for, for the message.
 
     Raises:
         LeanformerError: The tokenizer that is asked for by name is not available.
     """
     if wanted != "auto":
         if problem := _problem(wanted):
-            raise LeanformerError(f"accept.tokenize: {wanted} {problem}")
+            raise LeanformerError(f"{key}: {wanted} {problem}")
         return wanted
     kind = _kind(language, references)
     if kind in ("13a", "zh"):

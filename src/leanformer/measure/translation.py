@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from leanformer.measure.parquet import read_columns, read_groups, to_parquet
 from leanformer.measure.scoring import Scoring
-from leanformer.results.metrics import METRICS, Texts, judging
+from leanformer.results.metrics import METRICS, Metric, Texts, judging
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,9 @@ class Translations:
         if len(set(counts)) > 1 or not counts[0]:
             raise ValueError("{} sources, {} references and {} hypotheses".format(*counts))
 
-    @property
-    def signature(self) -> str:
-        """A hash of the translations: what there is to see of them."""
-        return hashlib.sha256("\0".join(self.hypotheses).encode(errors="surrogatepass")).hexdigest()
+    def signatures(self, metric: Metric) -> list[str]:
+        """A hash of the translations: what there is to see of them, whatever the metric of the study is."""
+        return [hashlib.sha256("\0".join(self.hypotheses).encode(errors="surrogatepass")).hexdigest()]
 
     def score(self, metric: str) -> float:
         """The value of a metric of texts, such as corpus BLEU in points from 0 to 100."""

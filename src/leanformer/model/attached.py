@@ -62,7 +62,7 @@ class Masks:
             return None
         # A token that is real may attend to itself, whatever else the mask is for: causality, windows.
         own = mask[:, 0, 0] if mask.shape[-2] == 1 else mask[:, 0].diagonal(dim1=-2, dim2=-1)
-        seen = own if own.dtype == torch.bool else own > torch.finfo(own.dtype).min / 2
+        seen = own > torch.finfo(own.dtype).min / 2 if own.is_floating_point() else own != 0
         return seen.expand(len(seen), tokens)
 
 
@@ -176,7 +176,8 @@ class Attached(nn.Module):
             source = next((given[name] for name in facts.SOURCES if given.get(name) is not None), None)
             source_mask = None if self.masks.source is None else self.masks.source != 0
         mask = None if self.crosses else self.masks.of_tokens(given, states.shape[1], state)
-        output: torch.Tensor = self.block(BlockInputs(states, mask, source, source_mask, state))
+        rotary = None if self.crosses else given.get(facts.ROTARY)
+        output: torch.Tensor = self.block(BlockInputs(states, mask, source, source_mask, state, rotary=rotary))
         return output
 
     def _state(self, cache: Cache) -> DecodingState:

@@ -74,7 +74,7 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
             written.
     """
     name = path_of(source)
-    target = _free(out)
+    target = free_directory(out)
     directory = find_directory(name, [PICKLES[0], PICKLES[1], "pytorch_model-*.bin", *COMPANIONS])
     try:
         architecture = read_architecture(directory)
@@ -111,8 +111,12 @@ def convert(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path
     return Path(out)
 
 
-def _free(out: str | os.PathLike[str]) -> Path:
-    """Where the result goes, without symbolic links."""
+def free_directory(out: str | os.PathLike[str]) -> Path:
+    """A directory to write, without symbolic links.
+
+    Raises:
+        LeanformerError: It is in use, or a broken link.
+    """
     given = path_of(out, "out")
     if os.path.islink(given) and not os.path.exists(given):
         raise LeanformerError(f"{out}: is a broken link; remove it, or give a new directory")
@@ -160,7 +164,7 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
 
 
 def copy_companions(directory: Path, to: Path) -> None:
-    """Copies a tokenizer's and an image processor's files beside a model, without the addresses of code in them."""
+    """Copies the files of a tokenizer or an image processor from one model's directory to another, without code."""
     for place in (".", *_SIDES):
         for name in COMPANIONS:
             file = directory / place / name

@@ -27,7 +27,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from leanformer.core.errors import LeanformerError
 from leanformer.core.paths import as_path, other_kind
 from leanformer.model.family import FAMILIES, STUDENT_PREFIX, Family, family_of
-from leanformer.model.hf import ATTENTION_KEYS, computed_tensors
+from leanformer.model.hf import ATTENTION_KEYS, computed_tensors, configuration_of_type, with_decoded_floats
 from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
 
 CONFIG_FILES = ("config.json", "generation_config.json")
@@ -135,7 +135,7 @@ def read_architecture(directory: Path) -> Architecture:
         LeanformerError: The file cannot be read, describes no supported model, or one that leanformer does not read as
             it stands; the message does not name the directory.
     """
-    settings = read_json(directory / "config.json")
+    settings = with_decoded_floats(read_json(directory / "config.json"))
     model_type = settings.get("model_type")
     if model_type == "timm_wrapper" or (model_type is None and "architecture" in settings):
         raise LeanformerError(
@@ -183,6 +183,8 @@ def _family_of(settings: Mapping[str, Any]) -> Family:
         raise LeanformerError(
             f"config.json: model_type is {str(model_type)[:60]}; it must name an architecture of transformers"
         )
+    if configuration_of_type(model_type.removeprefix(STUDENT_PREFIX)) is None:
+        raise LeanformerError(f"model type {model_type[:60]!r} is not supported: transformers has no such architecture")
     own = FAMILIES.get(model_type.removeprefix(STUDENT_PREFIX))
     name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else None
     student = model_type.startswith(STUDENT_PREFIX)

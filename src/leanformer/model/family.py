@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -16,7 +16,9 @@ from leanformer.blocks.kit.base import AttentionWeights, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
-from leanformer.model.finding.finder import FoundStack
+
+if TYPE_CHECKING:  # what is found is a student's or not, by the prefix below
+    from leanformer.model.finding.finder import FoundStack
 
 STUDENT_PREFIX = "leanformer_"
 """The ``model_type`` of a family's students is this prefix and the family's name."""
@@ -35,6 +37,7 @@ class Part:
         d_model: Width of the hidden states, channels.
         heads: Attention heads at this place.
         causal: Whether a token reads no later ones there.
+        rotary: As of ``Site``.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Part:
     d_model: int
     heads: int
     causal: bool
+    rotary: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,7 +113,7 @@ def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) 
     """
     for name, part in source.named_modules():
         if isinstance(part, PreTrainedModel):
-            to.get_submodule(name).config._attn_implementation = part.config._attn_implementation  # type: ignore[union-attr]
+            to.get_submodule(name).config._attn_implementation = part.config._attn_implementation
 
 
 def use_eager_attention(model: PreTrainedModel) -> None:
@@ -325,6 +325,15 @@ def configuration_of_type(model_type: str) -> type[PreTrainedConfig] | None:
     Relies on ``_mapping`` of ``CONFIG_MAPPING``, which holds these and nothing that was registered.
     """
     return CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING._mapping else None
+
+
+def with_decoded_floats(settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as its file holds it, with infinities as numbers.
+
+    Relies on ``_decode_special_floats``: transformers writes them as mappings, since JSON has no such numbers.
+    """
+    decoded: dict[str, Any] = PreTrainedConfig._decode_special_floats(settings)
+    return decoded
 
 
 def computed_tensors(model: nn.Module) -> set[str]:

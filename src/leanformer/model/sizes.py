@@ -39,6 +39,7 @@ _MOST = {
     "max_position_embeddings": 16_777_216,
 }
 _SIDES = ("image_size", "patch_size")  # a number, or height and width
+_OF_STAGES = ("num_attention_heads",)  # a number, or one for each stage
 _OPTIONAL = ("pooler_output_size", "decoder_vocab_size", "num_labels", "classifier_dropout")
 _PROBABILITIES = (
     "hidden_dropout_prob",
@@ -92,8 +93,10 @@ def check_settings(settings: Mapping[str, Any], where: str) -> None:
 
 
 def _check_size(key: str, value: Any, where: str) -> None:
-    # Height and width; widths of the layers of some architectures.
-    numbers = value if isinstance(value, list | tuple) and value and (key not in _SIDES or len(value) == 2) else [value]
+    several = isinstance(value, list | tuple) and (
+        (key in _SIDES and len(value) == 2) or (key in _OF_STAGES and len(value) > 0)
+    )
+    numbers = value if several else [value]
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST[key]:
             form = "a whole number, or height and width," if key in _SIDES else "a whole number,"

@@ -28,7 +28,7 @@ from leanformer.model.directory import (
     stored_in,
 )
 from leanformer.model.family import Family, find_family
-from leanformer.model.hf import copy_attention_implementation
+from leanformer.model.hf import attention_implementation, copy_attention_implementation
 from leanformer.model.plan import Plan
 from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
@@ -66,7 +66,7 @@ def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity
             f"activities: a mapping of site names to what find_activities gives, not {quoted(activities)}"
         )
     change = resolve(model, plan)
-    config = _student_config(family, model, change)
+    config = student_config(family, model, change)
     check_memory(outline(family.student_model_class, config), "plan")
     # Its new blocks are made among the argument's own weights, so that the student's are the only copy.
     opened = same_weights_other_modules(model)
@@ -76,7 +76,7 @@ def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity
     student = family.student_model_class(config)
     copy_attention_implementation(model, student)
     student.load_state_dict(opened.state_dict())
-    _settle_generation(student, model, change)
+    settle_generation(student, model, change)
     device, dtype = device_and_dtype(model)
     return student.to(device=device, dtype=dtype).train(model.training)
 
@@ -97,12 +97,12 @@ def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     """
     family = find_family(model)
     change = resolve(model, plan)
-    student = outline(family.student_model_class, _student_config(family, model, change))
-    _settle_generation(student, model, change)
+    student = outline(family.student_model_class, student_config(family, model, change))
+    settle_generation(student, model, change)
     return student.train(model.training)
 
 
-def _student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan) -> PreTrainedConfig:
+def student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan) -> PreTrainedConfig:
     """A model's configuration with the changes of a plan, added to those that it has already."""
     settings = {
         key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")
@@ -110,10 +110,13 @@ def _student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan
     settings["plan"] = combine(settings.get("plan") or {}, change)
     if (ids := kept_ids(change)) is not None:
         settings = trimmed_settings(settings, ids)
-    return family.student_config_class(**settings)
+    config = family.student_config_class(**settings)
+    # Some architectures choose a class of attention by it when they are made.
+    config._attn_implementation = attention_implementation(model)
+    return config
 
 
-def _settle_generation(student: PreTrainedModel, model: PreTrainedModel, change: ResolvedPlan) -> None:
+def settle_generation(student: PreTrainedModel, model: PreTrainedModel, change: ResolvedPlan) -> None:
     """Gives a student that writes text the generation settings of its model, limited to what its blocks can read."""
     if not student.can_generate():
         return

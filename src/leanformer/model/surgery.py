@@ -64,6 +64,7 @@ def sites(model: PreTrainedModel) -> list[Site]:
             max_positions=family.max_positions(model.config),
             grid=family.grid(model),
             special_tokens=family.special_tokens_left(model),
+            rotary=part.rotary,
         )
         for part in family.parts(model)
     ]

@@ -41,5 +41,6 @@ def margin_drop(results: Mapping[str, Any]) -> float:
 
 
 def one_pair_only(results: Mapping[str, Any]) -> bool:
-    """Whether the study has only one seed, so that its results do not hold for other trainings."""
-    return len(results["seeds"]) == 1
+    """Whether the study has only one seed, so that its results do not hold for other trainings; the folds of a
+    cross-validation are trainings too."""
+    return len(results["seeds"]) == 1 and results["cross_validation"] is None

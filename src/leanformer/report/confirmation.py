@@ -1,4 +1,4 @@
-"""A confirmation in words and as a table for the terminal, from its result alone."""
+"""A confirmation in words, as a table for the terminal, and as a row of the report, from its result alone."""
 
 from __future__ import annotations
 
@@ -72,6 +72,30 @@ def confirmation_lines(result: Mapping[str, Any]) -> list[str]:
             f"before: it was {revised['before']}, and is {revised['now']}."
         )
     return lines
+
+
+def confirmation_row(result: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of one confirmation in the report's table.
+
+    Args:
+        result: The content of ``result.json``.
+    """
+    metric = METRICS[result["metric"]]
+    return {
+        "name": result["candidate"]["name"],
+        "date": result["date"],
+        "source": result["data"]["source"],
+        "examples": _examples(result),
+        "metric": metric.titled,
+        "unit": metric.difference_unit,
+        "baseline": interval(result["baseline"]["quality"], metric.number),
+        "quality": interval(result["candidate"]["quality"], metric.number),
+        "difference": interval(result["difference"], metric.signed),
+        "confidence": formats.confidence(result["accept"]["confidence"]),
+        "p": formats.p_value(result["p_adjusted"]),
+        "decision": result["decision"],
+        "reason": result["reason"],
+    }
 
 
 def _examples(result: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""report.html: one self-contained page, from results.json alone."""
+"""report.html: one self-contained page, from results.json and the confirmations on new data alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from leanformer.report.columns import (
     speed_columns,
     writing_columns,
 )
+from leanformer.report.confirmation import confirmation_row
 from leanformer.report.confusion import confusions
 from leanformer.report.curves import learning_curves
 from leanformer.report.examples import side_by_side
@@ -37,6 +38,7 @@ from leanformer.report.style import number_of, reach
 from leanformer.report.summary import decision_lines
 from leanformer.report.taught import teaching_figures
 from leanformer.results import formats
+from leanformer.results.confirmation import read_confirmations
 from leanformer.results.costs import COSTS
 from leanformer.results.formats import or_missing
 from leanformer.results.metrics import Metric, find_metric, finest
@@ -48,7 +50,7 @@ MARKS = {"accept": "●", "undecided": "◇", "reject": "✕", "failed": "✕", 
 
 
 def write_report(directory: Path) -> Path:
-    """Writes a run directory's ``report.html`` from its ``results.json``, whole or not at all.
+    """Writes a run directory's ``report.html`` from its results and confirmations, whole or not at all.
 
     Args:
         directory: The run directory.
@@ -60,7 +62,7 @@ def write_report(directory: Path) -> Path:
         LeanformerError: ``results.json`` is missing, damaged or not leanformer's, or the page cannot be written.
     """
     directory = Path(directory)
-    page = render(read_results(directory))
+    page = render(read_results(directory), *read_confirmations(directory))
     path = directory / "report.html"
     write_atomically(path, page)
     return path
@@ -97,11 +99,13 @@ def _environment(metric: Metric) -> Environment:
     return environment
 
 
-def render(results: Mapping[str, Any]) -> str:
+def render(results: Mapping[str, Any], confirmed: Sequence[Mapping[str, Any]] = (), damaged: Sequence[str] = ()) -> str:
     """The page's HTML.
 
     Args:
         results: The content of ``results.json``.
+        confirmed: The content of the ``result.json`` of each confirmation on new data.
+        damaged: Paths of confirmations that cannot be read.
     """
     metric = find_metric(results)
     rows = rows_of(results)
@@ -151,6 +155,8 @@ def render(results: Mapping[str, Any]) -> str:
         greatest=[(row, greatest_losses(results, row)) for row in results["candidates"]],
         slices=by_slice(results),
         confusions=confusions(results),
+        confirmations=[confirmation_row(result) for result in confirmed],
+        damaged=damaged,
         side_by_side=side_by_side,
         plots=plots,
         learned=[row for row in rows if plots[f"curves-{places[row['name']]}"]],

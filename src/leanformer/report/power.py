@@ -87,6 +87,7 @@ def write_page(results: Mapping[str, Any], path: Path) -> Path:
             headline=headline(results),
             scope=scope,
             cells=lambda plan: cells(results, plan),
+            none_suffices=any(NONE in cells(results, plan) for plan in results["plans"]),
             plots={"power": {level["title"]: _curves(results, level).to_plotly_json() for level in results["levels"]}},
             plotly=Markup(get_plotlyjs()),
         )

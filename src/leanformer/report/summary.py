@@ -70,6 +70,8 @@ def _scope(results: Mapping[str, Any]) -> str:
         of_groups = f"; {formats.count(data['test'])} test {example}s in {formats.count(data['groups'])} groups"
     if results["shipped"] is not None:
         return f"{of_groups}; all of the exported models, {find_metric(results).name} before→after export"
+    if results["cross_validation"] is not None:
+        return f"{of_groups}; all of recipes, by cross-validation in {results['cross_validation']['folds']} folds"
     if one_pair_only(results):
         return f"{of_groups}; one seed: this holds for this one trained pair only"
     return of_groups + ("" if results["looks"] is None else "; all of the one model of each that would ship")
@@ -199,14 +201,15 @@ def _looks(results: Mapping[str, Any]) -> list[str]:
     if looks is None:
         return []
     error = f"{100 * looks['error']:.3g} %"
+    data = "at this test split" if results["cross_validation"] is None else "at these data"
     seen = _counted(looks["candidates"], "candidate")
     if looks["number"] > looks["planned"]:
         return [
-            f"All {looks['planned']} planned looks at this test split were taken before; it decides nothing more. Test "
-            "the recommended model, or another one, on data that nobody has seen: leanformer confirm."
+            f"All {looks['planned']} planned looks {data} were taken before; they decide nothing more. Test the "
+            "recommended model, or another one, on data that nobody has seen: leanformer confirm."
         ]
     return [
-        f"This is look {looks['number']} of {looks['planned']} at this test split, on which {seen} "
+        f"This is look {looks['number']} of {looks['planned']} {data}, on which {seen} "
         f"{'was' if looks['candidates'] == 1 else 'were'} evaluated. Each look may accept any of them wrongly with a "
         f"probability of {error}."
     ]
@@ -230,7 +233,7 @@ def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, 
         lines.append(
             f"Not decided: {row['name']} ({metric.difference(gap['mean'])}, {metric.signed(gap['low'])} to "
             f"{metric.signed(gap['high'])}); "
-            f"{what_would_decide(row, example, results['data'])}."
+            f"{what_would_decide(row, example, results['data'], results['cross_validation'] is not None)}."
         )
     if mattering[MOST_UNDECIDED:]:
         lines.append(f"Not decided either: {', '.join(row['name'] for row in mattering[MOST_UNDECIDED:])}.")
@@ -240,13 +243,17 @@ def _undecided(results: Mapping[str, Any], metric: Metric, chosen: Mapping[str, 
     return lines
 
 
-def what_would_decide(row: Mapping[str, Any], example: str, data: Mapping[str, Any]) -> str:
-    """What would be expected to decide an undecided candidate: new test examples (``leanformer confirm``).
+def what_would_decide(
+    row: Mapping[str, Any], example: str, data: Mapping[str, Any], cross_validated: bool = False
+) -> str:
+    """What would be expected to decide an undecided candidate: new test examples (``leanformer confirm``), or further
+    repeats of a cross-validation.
 
     Args:
         row: The candidate's row.
         example: The word for a test example.
         data: What the results say of the data; where these have groups, groups are counted.
+        cross_validated: Whether there is no test split.
     """
     example = example if data["groups"] is None else "group"
     ways = []
@@ -254,6 +261,8 @@ def what_would_decide(row: Mapping[str, Any], example: str, data: Mapping[str, A
         ways.append(_counted(row["more_seeds"], "more seed"))
     if row["more_examples"]:
         ways.append(_counted(row["more_examples"], f"new test {example}"))
+    if not ways and cross_validated:
+        return f"more seeds alone are not expected to decide it: that takes more {example}s"
     if not ways:
         return f"no number of test {example}s within reach is expected to decide it"
     return f"expected to decide it: {' or '.join(ways)}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from leanformer.core.errors import LeanformerError
+from leanformer.core.json_files import read_sealed
 from leanformer.results.rows import Count, Interval, PartOfOne, Quality, Record
 from leanformer.results.schema import Accept, Warned
 
@@ -67,3 +70,22 @@ class Confirmation(Record):
     revised: list[Revised]
     warnings: list[Warned]
     environment: dict[str, Any]
+
+
+def read_confirmations(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The confirmations that a run directory holds, the earliest first.
+
+    Args:
+        directory: The run directory.
+
+    Returns:
+        The content of each ``result.json``, and the paths of those that are damaged, relative to the run directory.
+    """
+    found, damaged = [], []
+    for path in sorted((directory / "confirmations").glob("*/result.json")):
+        try:
+            content = read_sealed(path, required=True)
+            found.append(Confirmation.model_validate(content).model_dump(mode="json"))
+        except (LeanformerError, ValidationError):
+            damaged.append(path.relative_to(directory).as_posix())
+    return sorted(found, key=lambda result: str(result["date"])), damaged

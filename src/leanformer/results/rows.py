@@ -309,6 +309,8 @@ class Row(Record):
     scope: Literal["seeds and examples", "one trained pair"]
     decided_seed: Seed | None
     """The seed of the model that ships, chosen on the validation split before the first look at the test split."""
+    decided_fold: Count | None = None
+    """In a cross-validation the fold that this model was not trained on; quality and decision are the recipe's."""
     artifact: Artifact | None
     recipe: Recipe | None
     """Null with one seed and no export, where it is that one model; for a further precision of the same model; and in
@@ -336,7 +338,7 @@ class Row(Record):
     p_value: PartOfOne | None
     p_adjusted: PartOfOne | None
     more_seeds: Count | None
-    """Files of versions before 4 have one here; since then it is the recipe's."""
+    """Here in a cross-validation, and in files of versions before 4; else it is the recipe's."""
     more_examples: Count | None
     """New test examples that would decide alone with a power of 80 %; before version 4, further ones."""
     accepted_at: Count | None

@@ -86,6 +86,14 @@ class LookTaken(Record):
     max_drop: Amount
 
 
+class CrossValidated(Record):
+    """A cross-validation, which decides on recipes: every example was tested once for each seed."""
+
+    folds: Annotated[Count, Field(ge=2)]
+    test_to_train: Amount
+    """Test examples over training examples of a fold, the mean."""
+
+
 class Looks(Record):
     """Which look at the test split the decisions are from, and what each look may cost."""
 
@@ -184,6 +192,8 @@ class Results(Record):
     warnings: list[Warned]
     looks: Looks | None
     """Null in files of versions before 4."""
+    cross_validation: CrossValidated | None = None
+    """Null where there is a test split."""
     picked: Picked | None
     """Null where the baseline is recommended."""
     baseline: Row
@@ -272,7 +282,7 @@ def _check_rows(results: Results, rows: Sequence[Row], metric: Metric) -> None:
         if row.quality is not None:
             if not all(_inside_of(metric, value) for value in (row.quality.mean, *row.quality.per_seed)):
                 raise ValueError(f"{row.name}: its quality is {row.quality.mean:g}; it goes from {least:g} to {most:g}")
-            one = row.artifact is not None or row.decided_seed is not None
+            one = results.cross_validation is None and (row.artifact is not None or row.decided_seed is not None)
             expected = 1 if one else len(row.seeds)
             if len(row.quality.per_seed) != expected:
                 models = "one model" if one else f"{expected} seeds"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from leanformer.config.base import Study
@@ -64,6 +64,8 @@ class CandidateOutcome:
         recipe: Plan and training without seeds, whatever its name (``ledger.recipe_of``).
         ships: The seed of the model that ships, chosen on the validation split.
         is_chosen: Whether it was chosen at an earlier look: then it stays, although a seed that joined has failed.
+        folds: In a cross-validation, seed -> the fold of the training that stands for the seed in ``trials`` and
+            ``directories``: one that failed, or the best on its validation split.
     """
 
     name: str
@@ -79,6 +81,7 @@ class CandidateOutcome:
     recipe: str = ""
     ships: int = 0
     is_chosen: bool = False
+    folds: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -112,6 +115,11 @@ class Arm:
         """Whether there are answers to compare."""
         trained = self.outcome.ok if self.seed is None else self.outcome.has_model
         return trained and (self.export is None or self.export.ok)
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it is a recipe with all its seeds, not one model of it."""
+        return self.seed is None
 
     @property
     def identity(self) -> str:
@@ -153,7 +161,10 @@ class Arm:
 
 def arms_of(study: Study, outcomes: Sequence[CandidateOutcome]) -> list[Arm]:
     """The rows of the results, the baseline's first: the one model of each candidate that ships, exported where the
-    study ships exported models. A further precision of a model has a row after the model's own."""
+    study ships exported models. A further precision of a model has a row after the model's own. A cross-validation is
+    about recipes."""
+    if study.data.is_cross_validated:
+        return [Arm(outcome.name, outcome) for outcome in outcomes]
     if study.ship is None:
         return [Arm(outcome.name, outcome, None, outcome.ships) for outcome in outcomes]
     first = study.ship.precision[0]

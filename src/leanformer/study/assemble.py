@@ -51,6 +51,8 @@ ENGINE_METHOD = (
     "peak of a whole process that opens the model and runs the batch."
 )
 
+FOLD_METHOD = " In a cross-validation they are those of the models of one fold, the first of the first seed."
+
 
 def assemble(
     study: Study,
@@ -81,7 +83,8 @@ def assemble(
     ledger.look(_seen(study, arms, whole))
     judged = Judged(study, task, arms, ledger, "artifact")
     # With one seed the recipe is that one model, unless what ships is another form of it.
-    recipes = Judged(study, task, whole, ledger, "recipe") if len(study.seeds) > 1 or study.ship else None
+    apart = task.folds is None and (len(study.seeds) > 1 or study.ship is not None)
+    recipes = Judged(study, task, whole, ledger, "recipe") if apart else None
     models = [_row(study, task, arm, arms[0], costs, judged, recipes) for arm in arms]
     robust = {} if corrupted is None else robustness_rows(study, arms, corrupted, task.test_groups)
     for row in models:
@@ -100,6 +103,8 @@ def assemble(
         )
         sentence = sentence if judged.weak is None else f"{sentence} {judged.weak}"
         chosen = next(arm for arm in arms if arm.name == recommended)
+        if task.folds is not None:
+            sentence = f"{sentence} {_shipped_fold(chosen.outcome, task.folds.count)}"
         ship = f"{chosen.outcome.directories[chosen.outcome.ships]}/model"
         shipped = None if chosen.export is None else chosen.export.directory
     else:
@@ -127,6 +132,9 @@ def assemble(
             ]
         ),
         "looks": _looks(study, judged, ledger),
+        "cross_validation": None
+        if task.folds is None
+        else {"folds": task.folds.count, "test_to_train": task.folds.test_to_train},
         "picked": _picked(metric, study, judged, recommended),
         **task.results(),
         "baseline": models[0],
@@ -141,7 +149,12 @@ def assemble(
         "environment": dict(environment),
         "method": {
             "interval": judge.method(
-                metric, len(study.seeds), FORMS[study.task].wording.example, study.accept.looks, study.ship is not None
+                metric,
+                len(study.seeds),
+                FORMS[study.task].wording.example,
+                study.accept.looks,
+                study.ship is not None,
+                task.folds,
             ),
             "cost": COST_METHOD.format(
                 repeats=study.measure.repeats,
@@ -149,7 +162,8 @@ def assemble(
                 train_batch=task.batch,
                 intervals="" if study.measure.repeats >= fewest_rounds() else NO_INTERVALS,
             )
-            + _further_method(engines, given_times),
+            + _further_method(engines, given_times)
+            + (FOLD_METHOD if task.folds is not None else ""),
         },
         "study": study.model_dump(mode="json"),
     }
@@ -165,9 +179,10 @@ def _further_method(engines: Sequence[str], given_times: GivenTimes | None) -> s
 
 def _seen(study: Study, arms: Sequence[Arm], recipes: Sequence[Arm]) -> Seen:
     """What the results show of the test split."""
+    metric = METRICS[study.accept.metric]
     answers = [answers for arm in (*arms, *recipes) for answers in arm.tested.each()]
     return Seen(
-        outcomes=list(dict.fromkeys(one.signature for one in answers)),
+        outcomes=list(dict.fromkeys(known for one in answers for known in one.signatures(metric))),
         candidates={
             "artifact": {arm.name: arm.identity for arm in arms[1:]},
             "recipe": {arm.name: arm.identity for arm in recipes[1:]},
@@ -235,6 +250,7 @@ def _row(
         "q_ratio": _q_ratio(task, structure["parameters"]),
         "scope": "one trained pair",
         "decided_seed": outcome.ships,
+        "decided_fold": outcome.folds.get(outcome.ships),
         "teaching": _teaching(outcome),
         "curves": [{"seed": seed, "epochs": trial["trained"]["epochs"]} for seed, trial in outcome.trials.items()],
         "bytes": outcome.bytes if arm.export is None else arm.export.result.get("bytes"),
@@ -271,14 +287,24 @@ def _row(
     return row
 
 
+def _shipped_fold(outcome: CandidateOutcome, folds: int) -> str:
+    """Which of a recipe's models ships after a cross-validation, and what it was trained on."""
+    return (
+        f"Its model of seed {outcome.ships}, fold {outcome.folds[outcome.ships]} ships, the best on its validation "
+        f"split: it was trained on {folds - 1}/{folds} of the data, and the decision is on the recipe, not on this "
+        "model alone."
+    )
+
+
 def _decided(judged: Judged, name: str, metric: Metric) -> dict[str, Any]:
     """The difference to the baseline, and the decision."""
     comparison = judged.comparisons[name]
-    return {
+    decided = {
         "difference": difference_of(metric, comparison),
         "scope": comparison.scope,
         **asdict(judged.decisions[name]),
     }
+    return decided | ({"more_examples": None} if judged.arms[name].is_recipe else {})  # new examples decide on models
 
 
 def _recipe(study: Study, task: Task, recipes: Judged, name: str) -> dict[str, Any] | None:
@@ -293,7 +319,6 @@ def _recipe(study: Study, task: Task, recipes: Judged, name: str) -> dict[str, A
     decided["scope"] = "seeds and examples" if seeds > 1 else "one trained pair"
     if name in recipes.comparisons:
         decided |= _decided(recipes, name, METRICS[study.accept.metric])
-    decided["more_examples"] = None  # new examples decide on models
     broken = broken_at_most(seeds, study.accept.confidence)
     return {"quality": task.quality(arm.tested), **decided, "broken_at_most": broken}
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import ValidationError
 
 from leanformer.config.base import AcceptConfig
@@ -22,13 +20,12 @@ from leanformer.core.paths import as_path, check_directory, check_file
 from leanformer.decide import judge
 from leanformer.decide.decision import decide, weak_baseline, without_acceptances
 from leanformer.decide.statistics import design_effect
-from leanformer.measure.prediction_files import COLUMNS, PredictionFile, matched, read_predictions
-from leanformer.measure.scoring import choose_tokenizer
 from leanformer.report.comparison import decided_lines, further_lines, write_page
 from leanformer.results.comparison import Compared, ComparedBaseline, ComparedCandidate, ComparedData
-from leanformer.results.metrics import METRICS, CorpusMetric, Labels, Texts, judging
+from leanformer.results.metrics import CorpusMetric, Metric
 from leanformer.results.rows import Quality, Recipe
 from leanformer.results.schema import Accept
+from leanformer.study.predicted_files import PredictedFiles, listed, metric_of_files
 
 JSON, PAGE = "comparison.json", "comparison.html"
 
@@ -82,6 +79,7 @@ def compare(
     confidence: float = 0.95,
     pair: tuple[int, int] | None = None,
     columns: Mapping[str, str] | None = None,
+    tokenizer: str = "auto",
     directory: str | PathLike[str] | None = None,
 ) -> Comparison:
     """Decides whether models may replace another, from their predictions on the same examples.
@@ -99,23 +97,24 @@ def compare(
         pair: Where the files have seeds: that of the old model and that of the new one which are to be used. The
             decision is then on these two models, and that on all seeds stands beside it (``recipe``).
         columns: What a column holds (``id``, ``label`` ...) -> its name in the files, where that is another one.
+        tokenizer: sacreBLEU's tokenizer for metrics that count words, such as ``zh`` or ``char`` for BLEU; by default
+            the one that suits the references' script.
         directory: Where ``comparison.json`` and ``comparison.html`` go; by default they are not written.
 
     Raises:
         LeanformerError: A file cannot be read, the files do not fit together, or an argument is wrong.
     """
     paths = _paths(old, new)
-    accept = _accept(metric, max_drop, confidence)
-    seeds, names = _pair(pair), _columns(columns)
+    measured = metric_of_files(metric)
+    accept = _accept(measured, max_drop, confidence)
+    seeds = _pair(pair)
     out = None if directory is None else as_path(directory, "directory")
     if out is not None:
         check_directory(out)
         for name in (JSON, PAGE):
             check_file(out / name)
-    answers = METRICS[accept.metric].answers
-    first = read_predictions(paths[0], answers, names)
-    files = [first, *(matched(first, read_predictions(path, answers, names)) for path in paths[1:])]
-    results = _Judged(files, _names(paths), accept, seeds).results().model_dump()
+    read = PredictedFiles(paths, measured, columns, tokenizer)
+    results = _Judged(read, _names(paths), accept, seeds).results().model_dump()
     if out is None:
         return Comparison(results, None, None)
     make_directory(out)
@@ -127,39 +126,24 @@ class _Judged:
     """Files that were read, and the decisions on them.
 
     Args:
-        files: The baseline's first; all in the same order of examples.
+        read: The files, the baseline's first.
         names: The models' names.
         accept: Metric, margin and confidence.
         pair: The seeds of the baseline and of the others that are to be used; None: all.
     """
 
     def __init__(
-        self, files: Sequence[PredictionFile], names: Sequence[str], accept: AcceptConfig, pair: tuple[int, int] | None
+        self, read: PredictedFiles, names: Sequence[str], accept: AcceptConfig, pair: tuple[int, int] | None
     ) -> None:
-        self.files, self.names, self.accept, self.pair = files, names, accept, pair
-        self.metric = METRICS[accept.metric]
-        groups = next((file.groups for file in files if file.groups is not None), None)
-        weights = next((file.weights for file in files if file.weights is not None), None)
-        self.groups = None if groups is None else np.asarray(groups)
-        self.weights = None if weights is None else np.asarray(weights)
-        if self.groups is not None and len(set(self.groups.tolist())) < 2:
-            raise LeanformerError(f"{files[0].path}: all examples are of one group; give at least two groups")
-        self.statistics = [
-            {seed: self.metric.statistics(self._answers(given)) for seed, given in file.predictions.items()}
-            for file in files
-        ]
-        several = [len(of_seeds) > 1 for of_seeds in self.statistics]
-        self.has_recipes = all(several)
-        if pair is not None:
-            for file, seed in zip(files, (pair[0], *[pair[1]] * len(files[1:])), strict=True):
-                if seed not in file.predictions:
-                    raise LeanformerError(f"pair: {file.path} has no seed {seed}; it has {_listed(file.predictions)}")
-        elif any(several) and not all(several):
-            lone, other = files[several.index(False)], files[several.index(True)]
-            raise LeanformerError(
-                f"{lone.path} has predictions of one model, and {other.path} of {len(other.predictions)} seeds; say "
-                f"with pair (--pair) which one is to be used: {_listed(other.predictions)}"
-            )
+        self.read, self.names, self.accept, self.pair = read, names, accept, pair
+        self.metric, self.files, self.groups, self.weights = read.metric, read.files, read.groups, read.weights
+        self.has_recipes = all(len(of_seeds) > 1 for of_seeds in read.statistics)
+        if pair is None:
+            read.check_seeds("say with pair (--pair) which one is to be used")
+            return
+        for file, seed in zip(self.files, (pair[0], *[pair[1]] * len(self.files[1:])), strict=True):
+            if seed not in file.predictions:
+                raise LeanformerError(f"pair: {file.path} has no seed {seed}; it has {listed(file.predictions)}")
 
     def results(self) -> Compared:
         """The content of ``comparison.json``."""
@@ -184,7 +168,7 @@ class _Judged:
                 groups=None if self.groups is None else units,
                 effective=None if self.weights is None else units / effect,
             ),
-            signature=None if signature is None else signature(self.tokenize, False),
+            signature=None if signature is None else signature(self.read.tokenize, False),
             baseline=ComparedBaseline(
                 name=self.names[0], file=str(self.files[0].path), seeds=seeds[0], quality=baseline
             ),
@@ -197,7 +181,7 @@ class _Judged:
         """The baseline's quality, and the decision on each other model, on the seeds of a pair or on all."""
         trainings = [
             list(of_seeds.values()) if pair is None else [of_seeds[pair[min(number, 1)]]]
-            for number, of_seeds in enumerate(self.statistics)
+            for number, of_seeds in enumerate(self.read.statistics)
         ]
         accept, metric = self.accept, self.metric
         qualities = [
@@ -218,7 +202,7 @@ class _Judged:
         }
         decisions = decide(comparisons, accept.max_drop, accept.confidence, metric)
         level = qualities[0].mean
-        weak = weak_baseline(level, self._worthless(), accept.margin(level), metric)
+        weak = weak_baseline(level, self.read.worthless, accept.margin(level), metric)
         if weak is not None:
             decisions = without_acceptances(decisions, weak)
         rows = [
@@ -255,45 +239,13 @@ class _Judged:
             "few, corrected for several models by Holm's method."
         )
 
-    def _answers(self, predictions: Sequence[str]) -> Labels | Texts:
-        """Predictions in the form that metrics read; classes as numbers."""
-        first = self.files[0]
-        if self.metric.answers == "texts":
-            return Texts(first.sources or ("",) * len(first.ids), first.labels, predictions, self.tokenize)
-        labels, predicted = (np.array([self.classes[name] for name in names]) for names in (first.labels, predictions))
-        return Labels(labels, predicted, classes=len(self.classes))
-
-    @cached_property
-    def tokenize(self) -> str:
-        """sacreBLEU's tokenizer that suits the references' script."""
-        return choose_tokenizer("auto", "", self.files[0].labels)
-
-    @cached_property
-    def classes(self) -> dict[str, int]:
-        """Class -> its number."""
-        predicted = (name for file in self.files for names in file.predictions.values() for name in names)
-        return {name: number for number, name in enumerate(sorted({*self.files[0].labels, *predicted}))}
-
-    def _worthless(self) -> float:
-        """The quality of a model that always says the most frequent class, or writes nothing."""
-        labels, constant = self.files[0].labels, ""
-        if self.metric.answers == "labels":
-            names, places = np.unique(labels, return_inverse=True)
-            constant = str(names[np.bincount(places, self.weights).argmax()])
-        counts = self.metric.statistics(self._answers([constant] * len(labels)))
-        return self.metric.of(judge.weighted([counts], self.weights)[0])
-
 
 def _paths(old: object, new: object) -> list[Path]:
     """All files, the old one first."""
     others = new if isinstance(new, list | tuple) else [new]
     if not others:
         raise LeanformerError("new: give a file of predictions, or several")
-    paths = [as_path(old, "old"), *(as_path(path, "new") for path in others)]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise LeanformerError(f"{path}: is given twice; give the files of different models")
-    return paths
+    return [as_path(old, "old"), *(as_path(path, "new") for path in others)]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -302,23 +254,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [fspath(path) for path in paths]
 
 
-def _accept(metric: object, max_drop: object, confidence: object) -> AcceptConfig:
+def _accept(metric: Metric, max_drop: object, confidence: object) -> AcceptConfig:
     """Metric, margin and confidence, as a study file has them."""
-    forms = {
-        known.key: form
-        for form in (_OnLabels, _OnTexts)
-        for known in judging(form.answers)
-        # Files have neither probabilities nor what a study says about costs and thresholds.
-        if not (known.needs or known.requires or known.threshold)
-    }
-    metric = next(iter(forms)) if metric is None else metric
-    if not isinstance(metric, str) or metric not in forms:
-        raise LeanformerError(
-            f"metric (--metric): no metric of classes or texts is called {quoted(metric)}; give {', '.join(forms)}"
-        )
-    given = {"metric": metric, "confidence": confidence} | ({} if max_drop is None else {"max_drop": max_drop})
+    form = _OnLabels if metric.answers == "labels" else _OnTexts
+    given = {"metric": metric.key, "confidence": confidence} | ({} if max_drop is None else {"max_drop": max_drop})
     try:
-        return forms[metric].model_validate(given)
+        return form.model_validate(given)
     except ValidationError as error:
         name, _, what = described(error, given).partition(": ")
         raise LeanformerError(f"{name} (--{name.replace('_', '-')}): {what}") from None
@@ -332,20 +273,3 @@ def _pair(pair: object) -> tuple[int, int] | None:
         if all(isinstance(seed, int) and not isinstance(seed, bool) for seed in pair):
             return old, new
     raise LeanformerError(f"pair: give the seeds of the old and of the new model, such as (0, 1), not {quoted(pair)}")
-
-
-def _columns(columns: object) -> dict[str, str]:
-    if columns is None:
-        return {}
-    if not isinstance(columns, Mapping) or not all(isinstance(name, str) and name for name in columns.values()):
-        raise LeanformerError(
-            f"columns: give what a column holds and its name, such as {{'id': 'example'}}, not {quoted(columns)}"
-        )
-    for key in columns:
-        if key not in COLUMNS:
-            raise LeanformerError(f"columns: there is no {quoted(key)}; a column holds {', '.join(COLUMNS)}")
-    return dict(columns)
-
-
-def _listed(seeds: Mapping[int, object]) -> str:
-    return ", ".join(map(str, list(seeds)[:10])) + (", ..." if len(seeds) > 10 else "")

@@ -30,6 +30,7 @@ from leanformer.decide.statistics import Comparison
 from leanformer.learn.step import settle_precision
 from leanformer.model.family import FAMILIES
 from leanformer.model.students import load
+from leanformer.report.page import write_report
 from leanformer.results.confirmation import Confirmation, ConfirmedModel, NewData, Revised
 from leanformer.results.metrics import METRICS
 from leanformer.results.reader import read_results
@@ -198,6 +199,7 @@ def confirm(
             store.finish(path, {**result, **_told(decisions[path]), "candidates": candidates})
         store.finish(place, content)
         reporter.wrote("results", place / "result.json")
+        reporter.wrote("report", write_report(directory))
         for warning in warnings:
             reporter.warn(str(warning))
     return Confirmed(place, content)
@@ -337,9 +339,10 @@ def _answers(task: Task, directory: Path, model: _Model) -> Any:
 
 def _seen(study: Study, task: Task, place: Path, models: Mapping[str, _Model], identities: Mapping[str, str]) -> Seen:
     """What this confirmation shows of the new data."""
-    answers = [task.read_answers(place / file) for file in FILES.values()]
+    metric, (_, answers) = METRICS[study.accept.metric], _kept(task, place)
+    each = [one for outcome in answers.values() for one in outcome.each()]
     return Seen(
-        outcomes=list(dict.fromkeys(one.signature for one in answers)),
+        outcomes=list(dict.fromkeys(known for one in each for known in one.signatures(metric))),
         candidates={"artifact": {models[CANDIDATE].name: identities[CANDIDATE]}, "recipe": {}},
         seeds=sorted({model.seed for model in models.values()}),
         accept=accepting(study),
@@ -356,9 +359,16 @@ def _others(store: RunDirectory, place: Path, signature: str) -> dict[Path, dict
     return found
 
 
+def _kept(task: Task, place: Path) -> tuple[Task, dict[str, Outcome]]:
+    """The answers of both models as they are kept, and the task with the groups in their order: the same data may have
+    been given in another order since."""
+    answers = {which: task.read_answers(place / file) for which, file in FILES.items()}
+    return task.grouped_as(answers[BASELINE].groups), {which: Outcome({0: one}) for which, one in answers.items()}
+
+
 def _comparison(task: Task, place: Path) -> Comparison:
-    answers = [task.read_answers(place / file) for file in FILES.values()]
-    return task.compare(*(Outcome({0: one}) for one in answers))
+    task, answers = _kept(task, place)
+    return task.compare(answers[BASELINE], answers[CANDIDATE])
 
 
 def _decided(
@@ -375,7 +385,8 @@ def _decided(
         metric,
         Look(others=others),
     )
-    level = task.quality(Outcome({0: task.read_answers(place / FILES[BASELINE])})).mean
+    task, answers = _kept(task, place)
+    level = task.quality(answers[BASELINE]).mean
     weak = weak_baseline(level, task.worthless_quality, accept.margin(level), metric)
     if weak is not None:
         decisions = without_acceptances(decisions, weak)
@@ -401,6 +412,6 @@ def _described(
     task: Task, place: Path, which: str, models: Mapping[str, _Model], identities: Mapping[str, str]
 ) -> ConfirmedModel:
     """One of the two models, with its quality on the new data."""
-    quality = task.quality(Outcome({0: task.read_answers(place / FILES[which])}))
-    model = models[which]
+    task, answers = _kept(task, place)
+    model, quality = models[which], task.quality(answers[which])
     return ConfirmedModel(name=model.name, directory=model.directory, identity=identities[which], quality=quality)

@@ -36,6 +36,7 @@ from leanformer.runtime.engines.base import Classifies
 from leanformer.runtime.manifest import EXPORTED_MODEL, TRAINED_MODELS, Manifest
 from leanformer.study.inspect import study_of_data
 from leanformer.study.shipping import decision_told
+from leanformer.study.store import FOLDS
 from leanformer.tasks.base import open_task
 
 STUDY, RESULTS = "study.yaml", "results.json"
@@ -139,11 +140,9 @@ def find_model(given: str, to: str, precision: str) -> tuple[str, Origin, Study 
         return given, Origin(), None
     candidate, seed = trial[1], int(trial[2])
     study = read_study(run / STUDY)
-    return (
-        given,
-        Origin(study.name, candidate, seed, _decision(run, trial[0].removesuffix("/model"), to, precision)),
-        study,
-    )
+    whole = run.parent.parent if run.parent.name == FOLDS else run  # a fold is decided with all others
+    place = (run / trial[0]).parent.relative_to(whole).as_posix()
+    return given, Origin(study.name, candidate, seed, _decision(whole, place, to, precision)), study
 
 
 def _decision(run: Path, trial: str, to: str, precision: str) -> dict[str, Any] | None:

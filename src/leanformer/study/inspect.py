@@ -174,6 +174,8 @@ def study_of_data(model: PreTrainedModel, source: str, data: Mapping[str, Any], 
     """A study whose task reads the data and measures; its candidate is never trained."""
     task = find_family(model).task
     sections = STUDIES[task].for_inspection(getattr(model.config, "max_position_embeddings", None))
+    if data.get("cross_validation") is not None:  # there is no test split to limit
+        sections["data"].pop("test_limit", None)
     return make_study(
         {
             "name": "inspection",

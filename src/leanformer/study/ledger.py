@@ -30,7 +30,7 @@ class Seen:
     """What a report sees of a test split.
 
     Args:
-        outcomes: SHA-256 of the answers of each model.
+        outcomes: SHA-256 of the answers of each model, and of its probabilities where the metric reads these.
         candidates: Statement (``artifact`` or ``recipe``) -> name -> the identity of what is decided on: its recipe, as
             ``recipe_of`` gives it, and in what form it ships. Those that failed count too.
         seeds: The seeds of the candidates, which the baseline has too.
@@ -311,18 +311,19 @@ def is_of_study(directory: Path, split: str) -> bool:
 
 
 def recipe_of(settings: Mapping[str, Any]) -> str:
-    """What a candidate is, whatever its name: a hash of its trial's settings without seeds.
+    """What a candidate is, whatever its name: a hash of its trial's settings without seeds, and without the fold of a
+    cross-validation.
 
     Args:
         settings: The settings of one of its trials.
     """
 
-    def without_seeds(value: Any) -> Any:
+    def common(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {key: without_seeds(inner) for key, inner in value.items() if key != "seed"}
-        return [without_seeds(inner) for inner in value] if isinstance(value, list) else value
+            return {key: common(inner) for key, inner in value.items() if key not in ("seed", "fold")}
+        return [common(inner) for inner in value] if isinstance(value, list) else value
 
-    return hashlib.sha256(json.dumps(without_seeds(settings)).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(common(settings)).encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> dict[str, Any]:

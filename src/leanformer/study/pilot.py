@@ -1,4 +1,4 @@
-"""What an earlier study says about the variance of the next one's comparisons: its predictions, example by example."""
+"""What earlier predictions say about the variance of the next comparisons: a study's, or those of any two models."""
 
 from __future__ import annotations
 
@@ -19,26 +19,29 @@ from leanformer.measure.translation import Translations
 from leanformer.results.metrics import METRICS, Metric, judging
 from leanformer.results.reader import read_results
 from leanformer.results.schema import form_of
+from leanformer.study.predicted_files import PredictedFiles, metric_of_files
 from leanformer.study.training import PREDICTIONS
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """A study that has been run, and one comparison of it.
+    """One comparison of two models, of a study that has been run or from files of predictions.
 
     Args:
-        results: The content of its ``results.json``.
+        described: Where it comes from, in words.
+        accept: The ``accept`` of the study; empty without a study.
+        candidates: The candidates of the study; 1 without a study.
         metric: The metric of the comparison.
-        candidate: The candidate's name.
         quality: The baseline's quality.
         components: The components of the comparison's variance, as if examples were independent.
         group_size: Examples in a group, on average; 1 where examples are independent.
         intraclass: The correlation of two examples' differences in one group, from the variance of whole groups.
     """
 
-    results: Mapping[str, Any]
+    described: str
+    accept: Mapping[str, Any]
+    candidates: int
     metric: Metric
-    candidate: str
     quality: float
     components: Components
     group_size: float
@@ -73,6 +76,11 @@ def read_pilot(directory: Path, metric: str | None = None, candidate: str | None
             or the candidate is not there.
     """
     results = read_results(directory)
+    if results["cross_validation"] is not None:
+        raise LeanformerError(
+            f"pilot {directory}: a cross-validation, whose models each answered one fold; give the run of a study with "
+            "a test split"
+        )
     form = form_of(results)
     known = [found.key for found in judging(form.answers)]
     key = results["metric"] if metric is None else metric
@@ -89,11 +97,37 @@ def read_pilot(directory: Path, metric: str | None = None, candidate: str | None
     read = _reader(results)
     baseline = _answers(directory, results["baseline"], read)
     found = [
-        _pilot(results, METRICS[key], row, baseline, _answers(directory, row, read))
+        _of_candidate(directory, results, METRICS[key], row, baseline, _answers(directory, row, read))
         for name, row in rows.items()
         if candidate in (None, name)
     ]
     return max(found, key=lambda pilot: pilot.variance)
+
+
+def read_pilot_files(
+    paths: Sequence[Path], metric: str | None, columns: Mapping[str, str] | None, tokenizer: str
+) -> Pilot:
+    """Reads two files of predictions, as ``lf.compare`` does, and compares the second model with the first.
+
+    Args:
+        paths: The baseline's file and the candidate's.
+        metric: The metric's key; by default the share of right classes.
+        columns: What a column holds -> its name in the files, where that is another one.
+        tokenizer: sacreBLEU's tokenizer for metrics that count words, or ``auto``.
+
+    Raises:
+        LeanformerError: A file cannot be read, the two do not fit together, or their examples have weights.
+    """
+    read = PredictedFiles(paths, metric_of_files(metric), columns, tokenizer)
+    read.check_seeds("give several seeds in both, or only one of these")
+    if read.weights is not None:
+        raise LeanformerError(
+            f"pilot {paths[0]}: its examples have weights, and plans are for examples that count alike; leave out the "
+            "column of weights"
+        )
+    first, second = (list(of_seeds.values()) for of_seeds in read.statistics)
+    described = f"{paths[0]} and {paths[1]}"
+    return _pilot(described, {}, 1, read.metric, first, second, read.groups, paired=False)
 
 
 def _reader(results: Mapping[str, Any]) -> Callable[[Path], Any]:
@@ -114,14 +148,16 @@ def _answers(directory: Path, row: Mapping[str, Any], read: Callable[[Path], Any
     return [read(directory / trial / PREDICTIONS) for trial in row["trials"]]
 
 
-def _pilot(
+def _of_candidate(
+    directory: Path,
     results: Mapping[str, Any],
     metric: Metric,
     row: Mapping[str, Any],
     baseline: Sequence[Any],
     candidate: Sequence[Any],
 ) -> Pilot:
-    accept, taught = results["accept"], row["method"] == "distill"
+    """The comparison of one candidate of a study."""
+    taught = row["method"] == "distill"
     if taught:  # as in the study, a student stands beside its teacher, which is the baseline of the same seed
         baseline = [
             answers
@@ -129,29 +165,41 @@ def _pilot(
             if seed in row["seeds"]
         ]
     first, second = ([answers.statistics(metric.key) for answers in model] for model in (baseline, candidate))
+    names = baseline[0].groups
+    groups = None if names is None else np.asarray(names)
+    described = f"{directory}, candidate {row['name']}"
+    return _pilot(
+        described, results["accept"], len(results["candidates"]), metric, first, second, groups, paired=taught
+    )
 
-    def components(groups: np.ndarray | None) -> Components:
+
+def _pilot(
+    described: str,
+    accept: Mapping[str, Any],
+    candidates: int,
+    metric: Metric,
+    baseline: judge.Trainings,
+    candidate: judge.Trainings,
+    groups: np.ndarray | None,
+    *,
+    paired: bool,
+) -> Pilot:
+    def components(of_groups: np.ndarray | None) -> Components:
+        # The components are the same for any margin and confidence.
         return judge.compare(
-            metric,
-            first,
-            second,
-            accept["max_drop"],
-            accept["confidence"],
-            groups=groups,
-            paired=taught,
+            metric, baseline, candidate, metric.max_drop, 0.95, groups=of_groups, paired=paired
         ).components
 
-    names = baseline[0].groups
     try:
         alone = components(None)
         size, intraclass = 1.0, 0.0
-        if names is not None:
-            grouped = components(np.unique(np.asarray(names), return_inverse=True)[1])
+        if groups is not None:
+            grouped = components(groups)
             size = alone.num_examples / grouped.num_examples
             if size > 1:
                 effect = _of_one_pair(grouped) * size / _of_one_pair(alone)
                 intraclass = min(max(0.0, (effect - 1) / (size - 1)), 1.0)
     except ValueError as error:
-        raise LeanformerError(f"pilot: the predictions of baseline and {row['name']} do not fit ({error})") from None
-    quality = float(np.mean([metric.of(training) for training in first]))
-    return Pilot(results, metric, row["name"], quality, alone, size, intraclass)
+        raise LeanformerError(f"pilot {described}: the predictions of the two do not fit ({error})") from None
+    quality = float(np.mean([metric.of(training) for training in baseline]))
+    return Pilot(described, accept, candidates, metric, quality, alone, size, intraclass)

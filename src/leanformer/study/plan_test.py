@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -23,6 +23,9 @@ from leanformer.decide.power import FEWEST, MOST, Assumed, Level, least_examples
 from leanformer.report.power import write_page
 from leanformer.results.formats import confidence as as_percent
 from leanformer.results.metrics import METRICS, MeanMetric, Metric, judging
+
+if TYPE_CHECKING:
+    from leanformer.study.pilot import Pilot
 
 JSON, PAGE = "plan-test.json", "plan-test.html"
 SEEDS = (1, 3, 5, 10)
@@ -106,8 +109,10 @@ def plan_test(
     seeds: Sequence[int] | None = None,
     group_size: float = 1.0,
     intraclass: float = 0.0,
-    pilot: str | PathLike[str] | None = None,
+    pilot: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     candidate: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    tokenizer: str = "auto",
     directory: str | PathLike[str] | None = None,
 ) -> PlannedTest:
     """How many test examples, and how many seeds, a margin needs for a power of 80 %.
@@ -137,8 +142,12 @@ def plan_test(
             1, 3, 5 and 10 where luck is known, else 1.
         group_size: Examples in a group on average, such as sentences of a document; 1: examples are independent.
         intraclass: The correlation of two examples' differences within a group.
-        pilot: The run directory of an earlier study, whose predictions give the variances.
-        candidate: The pilot's candidate; by default the one whose differences vary most.
+        pilot: What has predictions that give the variances: the run directory of an earlier study, or two files of
+            predictions as ``lf.compare`` reads them, the baseline's first.
+        candidate: The candidate of the run directory; by default the one whose differences vary most.
+        columns: What a column of the two files holds (``id``, ``label`` ...) -> its name, where that is another one.
+        tokenizer: sacreBLEU's tokenizer that counts the words of the two files; by default the one that suits the
+            references' script. A run directory has its own.
         directory: Where ``plan-test.json`` and ``plan-test.html`` go; None: nowhere.
 
     Raises:
@@ -170,10 +179,10 @@ def plan_test(
             check_file(path / name)
     if given.group_size == 1 and given.intraclass:
         raise LeanformerError("intraclass does nothing here: there are no groups; give group_size too")
-    run = None if pilot is None else as_path(pilot, "pilot")
-    plan = _as_stated(given) if run is None else _from_pilot(given, run)
+    read = _read(given, pilot, columns, tokenizer)
+    plan = _as_stated(given) if read is None else _from_pilot(given, read)
     found = levels(plan.confidence, plan.candidates, plan.looks)
-    results = _results(plan, found, run)
+    results = _results(plan, found, read)
     if path is None:
         return PlannedTest(results, None, None)
     results["curves"] = _curves(plan, found, results["plans"])
@@ -223,7 +232,7 @@ def _as_stated(given: Assumptions) -> _Plan:
         group_size=given.group_size,
         intraclass=given.intraclass,
     )
-    return _plan(given, metric, given.quality, assumed, sentences, {})
+    return _plan(given, metric, given.quality, assumed, sentences, None)
 
 
 def _variance(given: Assumptions, metric: Metric, quality: float) -> tuple[float, str]:
@@ -259,19 +268,42 @@ def _variance(given: Assumptions, metric: Metric, quality: float) -> tuple[float
     return disagree - given.drop**2, f"baseline and candidate differ on {as_percent(disagree)} of the examples"
 
 
-def _from_pilot(given: Assumptions, directory: Path) -> _Plan:
-    """The plan from a study that has been run.
+def _read(given: Assumptions, pilot: object, columns: Mapping[str, str] | None, tokenizer: str) -> Pilot | None:
+    """The pilot: a run directory's, or that of two files of predictions; None where there is none.
 
     Raises:
-        LeanformerError: The run cannot be read, or an assumption is given that the pilot replaces.
+        LeanformerError: It cannot be read, or an argument does nothing with it.
     """
+    files = isinstance(pilot, list | tuple) and len(pilot) > 1
+    for name, unset in (("columns", columns is None), ("tokenizer", tokenizer == "auto")):
+        if not files and not unset:
+            raise LeanformerError(f"{name} does nothing here: it is about two files of predictions; give them as pilot")
+    if pilot is None:
+        return None
+    paths = [as_path(path, "pilot") for path in (pilot if isinstance(pilot, list | tuple) else [pilot])]
+    if not 1 <= len(paths) <= 2:
+        raise LeanformerError(f"pilot: give a run directory or two files of predictions, not {len(paths)} paths")
     for name in ("quality", "disagree", "deviation", "luck", "churn", "correlation"):
         if getattr(given, name) is not None:
             raise LeanformerError(f"{name} does nothing here: the pilot says it; give either")
+    if files and given.candidate is not None:
+        raise LeanformerError("candidate does nothing here: the second file of predictions is the candidate's")
     # Reads PyTorch, which takes seconds and is not needed otherwise.
-    from leanformer.study.pilot import read_pilot
+    from leanformer.study.pilot import read_pilot, read_pilot_files
 
-    pilot = read_pilot(directory, given.metric, given.candidate)
+    if files:
+        return read_pilot_files(paths, given.metric, columns, tokenizer)
+    if paths[0].is_file():
+        raise LeanformerError(f"pilot {paths[0]}: is one file; give two files of predictions, or a run directory")
+    return read_pilot(paths[0], given.metric, given.candidate)
+
+
+def _from_pilot(given: Assumptions, pilot: Pilot) -> _Plan:
+    """The plan from predictions that there are.
+
+    Raises:
+        LeanformerError: An assumption is given that the pilot replaces, or the pilot does not say what is needed.
+    """
     metric, found = pilot.metric, pilot.components
     if pilot.group_size > 1 < given.group_size:
         raise LeanformerError("group_size does nothing here: the pilot says it; give either")
@@ -291,17 +323,17 @@ def _from_pilot(given: Assumptions, directory: Path) -> _Plan:
         intraclass=intraclass,
     )
     sentences = [
-        f"From {found.num_examples:,} test examples and {pilot.seeds} seed{'s' if several else ''} of {directory}, "
-        f"candidate {pilot.candidate}: an example's difference has a standard deviation of "
+        f"From {found.num_examples:,} test examples and {pilot.seeds} seed{'s' if several else ''} of "
+        f"{pilot.described}: an example's difference has a standard deviation of "
         f"{metric.margin(_digits(assumed.of_one_pair**0.5))}."
     ]
     if several:
         luck = sum(assumed.luck) ** 0.5
         sentences.append(
-            f"Between trainings the difference has one of {metric.margin(_digits(luck))}, an estimate from "
-            f"{pilot.seeds} seeds."
+            f"From training to training the difference has a standard deviation of {metric.margin(_digits(luck))}, as "
+            f"{pilot.seeds} seeds show."
         )
-    return _plan(given, metric, pilot.quality, assumed, sentences, pilot.results)
+    return _plan(given, metric, pilot.quality, assumed, sentences, pilot)
 
 
 def _plan(
@@ -310,7 +342,7 @@ def _plan(
     quality: float,
     assumed: Assumed,
     sentences: Sequence[str],
-    study: Mapping[str, Any],
+    pilot: Pilot | None,
 ) -> _Plan:
     """The whole plan, checked.
 
@@ -320,12 +352,17 @@ def _plan(
         quality: The baseline's.
         assumed: The variances.
         sentences: These in words.
-        study: The pilot's results, whose margin and numbers are the defaults; empty without a pilot.
+        pilot: Its study's margin and numbers are the defaults; None without a pilot.
 
     Raises:
         LeanformerError: The margin cannot be shown, or there is nothing on several seeds.
     """
-    accept = study.get("accept", {})
+    accept = {} if pilot is None else pilot.accept
+    if given.margin is None and accept.get("max_ratio") is not None:
+        raise LeanformerError(
+            "margin is missing: the pilot's is a share of the baseline's errors, and plans are for drops; give one, "
+            f"such as {metric.max_drop:g}"
+        )
     margin = accept.get("max_drop", metric.max_drop) if given.margin is None else given.margin
     if margin >= metric.greatest:
         raise LeanformerError(f"margin {margin:g}: {metric.name} goes from 0 to {metric.greatest:g}; give less")
@@ -335,17 +372,19 @@ def _plan(
         )
     seeds = given.seeds or (SEEDS if assumed.luck else (1,))
     if max(seeds) > 1 and not assumed.luck:
-        remedy = "take one with several" if study else "give luck, or a pilot with several"
+        remedy = "give luck, or a pilot with several" if pilot is None else "take one with several"
         raise LeanformerError(
             f"seeds {max(seeds)}: how much trainings differ from seed to seed is not known"
-            f"{' from a pilot with one' if study else ''}; {remedy}"
+            f"{'' if pilot is None else ' from a pilot with one'}; {remedy}"
         )
-    candidates = given.candidates or len(study.get("candidates", ())) or 1
+    candidates = given.candidates or (1 if pilot is None else pilot.candidates)
     looks = given.looks or accept.get("looks", LOOKS)
     confidence = given.confidence or accept.get("confidence", CONFIDENCE)
     true_drop = f"a {metric.worsening} of {metric.margin(_digits(given.drop))}" if given.drop else "no difference"
+    several = "1 candidate" if candidates == 1 else f"{candidates} candidates"
+    at = "1 look" if looks == 1 else f"{looks} looks"
     sentences = [
-        f"Margin {metric.margin(margin)}, in truth {true_drop}; candidates {candidates}, looks {looks}, confidence "
+        f"The margin is {metric.margin(margin)}, and in truth there is {true_drop}; {several}, {at}, a confidence of "
         f"{as_percent(confidence)}.",
         *sentences,
     ]
@@ -379,7 +418,7 @@ def _digits(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _results(plan: _Plan, found: Sequence[Level], pilot: Path | None) -> dict[str, Any]:
+def _results(plan: _Plan, found: Sequence[Level], pilot: Pilot | None) -> dict[str, Any]:
     """The content of ``plan-test.json`` but for the curves.
 
     Raises:
@@ -407,7 +446,7 @@ def _results(plan: _Plan, found: Sequence[Level], pilot: Path | None) -> dict[st
         "candidates": plan.candidates,
         "looks": plan.looks,
         "power": POWER,
-        "pilot": None if pilot is None else str(pilot),
+        "pilot": None if pilot is None else pilot.described,
         "assumed": asdict(plan.assumed) | {"largest": _finite(plan.assumed.largest)},
         "assumptions": list(plan.sentences),
         "levels": [

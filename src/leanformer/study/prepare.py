@@ -74,7 +74,8 @@ class PreparedStudy:
             )
             self.task.warnings = [*self.task.warnings, *self.given_times.warnings]
         self.task.check_keys()
-        self.task.check_test()
+        if not study.data.is_one_fold:
+            self.task.check_test()
         self.candidates: dict[str, CandidateConfig | None] = {BASELINE: None, **study.candidates}
         self.plans: dict[str, ResolvedPlan] = {BASELINE: {}}
         self._settled: dict[str, Plan] = {}

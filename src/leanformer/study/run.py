@@ -28,14 +28,13 @@ from leanformer.core.warning import StudyWarning
 from leanformer.model.students import load
 from leanformer.report.page import write_report
 from leanformer.study.assemble import assemble
-from leanformer.study.costing import Costing
-from leanformer.study.executors import InThisProcess
-from leanformer.study.graph import announce, run_steps
-from leanformer.study.outcomes import read_corrupted_answers, read_outcomes
+from leanformer.study.cross_validation import CrossValidation
+from leanformer.study.held_out import HeldOut
+from leanformer.study.outcomes import read_corrupted_answers
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.publishing import write_card
 from leanformer.study.shipping import tell_decisions
-from leanformer.study.side_by_side import check_script, run_side_by_side
+from leanformer.study.side_by_side import check_script
 from leanformer.study.store import RunDirectory
 
 TRACKED = (
@@ -142,6 +141,11 @@ def run(
         raise LeanformerError(f"study: {type(study).__name__} has no task; make the study with lf.make_study")
     else:  # checked again: model_copy checks nothing
         study = make_study(study.model_dump(mode="json", warnings=False))
+    if study.data.is_one_fold:
+        raise LeanformerError(
+            "data.cross_validation: this is the study of one fold, whose test examples would be looked at alone; run "
+            "the study of all folds: give the number of folds, without fold and seed"
+        )
     if path is None:
         path = Path("runs") / study.name
     check_installed(study.report_to)
@@ -157,19 +161,17 @@ def run(
             # 2. data and baseline, checked before anything is trained
             prepared = PreparedStudy(study, run_directory, reporter, jobs)
             prepared.ledger.check_seeds(study.seeds, study.baseline_seeds)
+            tested = CrossValidation(prepared) if study.data.is_cross_validated else HeldOut(prepared)
             for note in prepared.task.notes:
                 reporter.say(f"{study.name}: {note}", style="dim")
             for warning in prepared.task.warnings:
                 reporter.warn(str(warning))
             # 3. train and evaluate
-            announce(prepared)
-            if jobs > 1:
-                run_side_by_side(prepared)
-            else:
-                run_steps(prepared, InThisProcess(), lambda step: step.run(prepared), jobs)
-            outcomes = read_outcomes(prepared)
+            tested.announce()
+            tested.run()
+            outcomes = tested.outcomes()
             # 4. measure
-            costs = Costing(prepared, outcomes).costs()
+            costs = tested.costs(outcomes)
             # 5. decide
             here = environment(prepared.device, prepared.precision)
             corrupted = read_corrupted_answers(prepared)
@@ -181,7 +183,7 @@ def run(
             run_directory.check()
             write_atomically(path / "results.json", to_json(results))
             reporter.wrote("results", path / "results.json")
-            tell_decisions(prepared, results)
+            tell_decisions(run_directory, results)
             write_card(path, results)
             if results["ship"] is not None:
                 run_directory.check_shipped(path / results["ship"])

@@ -20,6 +20,7 @@ from leanformer.runtime.loading import load as open_exported
 from leanformer.runtime.manifest import EXPORTED_MODEL, MANIFEST
 from leanformer.study.prepare import PreparedStudy
 from leanformer.study.steps import RecordedStep, Step, ended_well
+from leanformer.study.store import RunDirectory
 from leanformer.study.training import (
     PREDICTIONS,
     Trial,
@@ -142,14 +143,13 @@ def weights_of(trial: Trial, prepared: PreparedStudy) -> dict[str, str]:
     return {name: value for name, value in files.items() if name.endswith(".safetensors")}
 
 
-def tell_decisions(prepared: PreparedStudy, results: Mapping[str, Any]) -> None:
+def tell_decisions(store: RunDirectory, results: Mapping[str, Any]) -> None:
     """Writes what was decided on each exported model into its directory, which was made before.
 
     Args:
-        prepared: The study.
+        store: The study's run directory.
         results: The content of its ``results.json``.
     """
-    store = prepared.directory
     for row in rows_of(results):
         if row["artifact"] is not None:
             step = (store.path / row["artifact"]["directory"]).parent

@@ -29,6 +29,8 @@ from leanformer.core.json_files import DamagedError, read_sealed, sealed
 from leanformer.runtime.manifest import CARD, MANIFEST
 
 CHECKPOINT = "checkpoint.safetensors"
+FOLDS = "folds"
+"""The directory of the folds' run directories, in that of a cross-validation."""
 SECONDS_BETWEEN_CHECKS = 1.0
 LOADED = (".json", ".jinja", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".py", ".model", ".spm", ".txt")
 """Endings of files that loading may read from a model's directory, where a foreign one could change the model."""
@@ -176,6 +178,10 @@ class RunDirectory:
             raise LeanformerError(
                 f"{self.path}: neither empty nor a run directory (it holds no study.yaml); give another with --out"
             )
+
+    def fold(self, seed: int, fold: int) -> Path:
+        """The run directory of one fold of a cross-validation."""
+        return self.path / FOLDS / f"seed-{seed}-fold-{fold}"
 
     def trial(self, candidate: str, seed: int) -> Path:
         """The directory of one candidate's trial with one seed."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from leanformer.core.registry import Registry
 from leanformer.core.warning import StudyWarning
 from leanformer.data.groups import check_test_groups
 from leanformer.decide import judge
+from leanformer.decide.resampled import Folds
 from leanformer.decide.statistics import Comparison
 from leanformer.learn.losses import Batch, Loss
 from leanformer.learn.step import TrainingStep
@@ -37,8 +39,11 @@ class Answers(Protocol):
     """A model's answers on the test split, example by example."""
 
     @property
-    def signature(self) -> str:
-        """A hash of all answers: equal answers are nothing new to see."""
+    def groups(self) -> Sequence[str] | None:
+        """The name of each example's group; None where each stands for itself."""
+
+    def signatures(self, metric: Metric) -> list[str]:
+        """Hashes of all that a study with this metric shows of the answers: equal answers are nothing new to see."""
 
     def to_bytes(self) -> bytes:
         """The content of a parquet file with one row per example."""
@@ -86,6 +91,7 @@ class Task(ABC):
         batch: The batch size in training, in words.
         class_weights: The weight of each class's examples in the cross-entropy, on the device; None: all weigh the
             same.
+        folds: Of a cross-validation whose folds are all answered; None: each model answers the whole test split.
     """
 
     batch_key: ClassVar[str]
@@ -98,6 +104,7 @@ class Task(ABC):
     batches: TrainingBatches
     batch: str
     class_weights: torch.Tensor | None = None
+    folds: Folds | None = None
 
     # Data and models
 
@@ -247,6 +254,19 @@ class Task(ABC):
             LeanformerError: The file is damaged.
         """
 
+    @property
+    @abstractmethod
+    def test_rows(self) -> NDArray[np.int64] | None:
+        """The numbers of the test examples among all of a cross-validation, ascending; None without one."""
+
+    @abstractmethod
+    def pooled(self, folds: Sequence[tuple[NDArray[np.int64], Any]]) -> Answers:
+        """Answers on the test split of a study of all folds, which is the pool.
+
+        Args:
+            folds: ``test_rows`` of the study of each fold, and the answers of its model.
+        """
+
     def with_choices(self, answers: Any, earlier: Any) -> Any:
         """Answers to new data, scored with what was chosen on the study's validation split, such as thresholds.
 
@@ -331,8 +351,17 @@ class Task(ABC):
     @cached_property
     def test_groups(self) -> NDArray[np.int64] | None:
         """The group of each test example by its number, shape (examples,); None where each stands for itself."""
-        names = self.test_group_names
-        return None if names is None else np.unique(np.array(names, object), return_inverse=True)[1].astype(np.int64)
+        return _numbered(self.test_group_names)
+
+    def grouped_as(self, names: Sequence[str] | None) -> Self:
+        """The task for answers to the test examples in another order.
+
+        Args:
+            names: The group of each example in that order; None where each stands for itself.
+        """
+        task = copy.copy(self)
+        task.test_groups = _numbered(names)
+        return task
 
     def check_groups(self) -> None:
         """Checks that the test split has enough groups to decide, and adds the warning that they are few.
@@ -356,7 +385,9 @@ class Task(ABC):
     def quality(self, outcome: Outcome) -> Quality:
         """Mean quality over the seeds, with its interval, in the study's metric."""
         metric = METRICS[self.study.accept.metric]
-        return judge.quality(metric, outcome.statistics(metric), self.study.accept.confidence, self.test_groups)
+        return judge.quality(
+            metric, outcome.statistics(metric), self.study.accept.confidence, self.test_groups, folds=self.folds
+        )
 
     def compare(self, baseline: Outcome, candidate: Outcome) -> Comparison:
         """Compares a candidate with the baseline, a student with its teachers; see ``judge.compare``."""
@@ -371,6 +402,7 @@ class Task(ABC):
             groups=self.test_groups,
             paired=candidate.taught,
             max_ratio=accept.max_ratio,
+            folds=self.folds,
         )
 
     @abstractmethod
@@ -442,3 +474,8 @@ def open_test(study: Study, device: torch.device) -> Task:
         LeanformerError: The data are wrong, or do not fit the model.
     """
     return TASKS[study.task](study, device, all_tested=True)
+
+
+def _numbered(names: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """The group of each example by its number."""
+    return None if names is None else np.unique(np.array(names, object), return_inverse=True)[1].astype(np.int64)

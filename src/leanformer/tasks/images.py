@@ -32,7 +32,7 @@ from leanformer.decide.statistics import mcnemar_exact
 from leanformer.learn.losses import Batch, Loss, label_loss
 from leanformer.measure.cost import Exported, Subject
 from leanformer.measure.engine_memory import classifying_memory
-from leanformer.measure.quality import Predictions, predict, predict_with
+from leanformer.measure.quality import PooledPredictions, Predictions, predict, predict_with
 from leanformer.model.baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.results.images import ClassQuality, Confused, Confusion, OperatingPoint
@@ -310,6 +310,13 @@ class ImageClassification(Task):
     def read_answers(self, path: Path) -> Predictions:
         return replace(Predictions.read(path), **self._scoring)
 
+    @property
+    def test_rows(self) -> NDArray[np.int64] | None:
+        return self.data.test_rows
+
+    def pooled(self, folds: Sequence[tuple[NDArray[np.int64], Predictions]]) -> PooledPredictions:
+        return PooledPredictions.of(folds)
+
     def with_choices(self, answers: Predictions, earlier: Predictions) -> Predictions:
         return replace(answers, thresholds=earlier.thresholds)
 
@@ -412,7 +419,7 @@ class ImageClassification(Task):
         tests = []
         if baseline is not None and baseline is not outcome:
             for seed, answers in outcome.answers.items():
-                test = mcnemar_exact(baseline.answers[seed].correct, answers.correct)
+                test = mcnemar_exact(baseline.answers[seed].correct, answers.correct, self.test_groups)
                 tests.append({"seed": seed, **asdict(test)})
         return {
             "per_class": self._per_class(outcome, baseline),
@@ -422,9 +429,9 @@ class ImageClassification(Task):
         }
 
     def _thresholds(self, outcome: Outcome) -> list[OperatingPoint]:
-        """The threshold of each seed's model, and what it reaches on the test split."""
+        """The threshold of each seed's model, and what it reaches on the test split; each fold has one of its own."""
         metric = METRICS[self.study.accept.metric]
-        if metric.reached is None:
+        if metric.reached is None or self.folds is not None:
             return []
         return [
             OperatingPoint(

@@ -417,6 +417,14 @@ class Translation(WritingTask):
     def read_answers(self, path: Path) -> Translations:
         return Translations.read(path, self.scoring)
 
+    @property
+    def test_rows(self) -> NDArray[np.int64] | None:
+        return self.data.test_rows
+
+    def pooled(self, folds: Sequence[tuple[NDArray[np.int64], Translations]]) -> Translations:
+        texts = {int(row): text for rows, answers in folds for row, text in zip(rows, answers.hypotheses, strict=True)}
+        return self._answers([texts[row] for row in range(len(texts))])
+
     def scores(self, answers: Translations) -> dict[str, float]:
         return {metric.key: answers.score(metric.key) for metric in metrics_of("texts")}
 
@@ -530,7 +538,7 @@ class Translation(WritingTask):
     def _score(self, metric: Metric, outcome: Outcome) -> Quality | SeedScores:
         trainings = outcome.statistics(metric)
         if metric.judges:
-            return judge.quality(metric, trainings, self.study.accept.confidence, self.test_groups)
+            return judge.quality(metric, trainings, self.study.accept.confidence, self.test_groups, folds=self.folds)
         per_seed = [metric.of(training) for training in trainings]
         return SeedScores(mean=float(np.mean(per_seed)), per_seed=per_seed)
 
@@ -548,7 +556,7 @@ class Translation(WritingTask):
         found = []
         for seed, answers in outcome.answers.items():
             counts = (baseline.answers[seed].statistics(self._metric.key), answers.statistics(self._metric.key))
-            test = paired_bootstrap(*counts, self._metric.score, self.study.accept.confidence)
+            test = paired_bootstrap(*counts, self._metric.score, self.study.accept.confidence, self.test_groups)
             difference = {name: getattr(test.difference, name) for name in ("mean", "low", "high")}
             found.append({"seed": seed, "difference": difference, "p_value": test.p_value})
         return found

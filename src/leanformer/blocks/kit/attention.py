@@ -7,6 +7,7 @@ import torch
 from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.dot_product import attend, attend_plainly, split_heads
 from leanformer.blocks.kit.inputs import BlockInputs
+from leanformer.blocks.kit.rotary import rotated
 from leanformer.blocks.kit.state import DecodingState
 
 
@@ -18,10 +19,12 @@ class SoftmaxAttention(BlockModule):
         dropout: Probability with which a weight is dropped in training.
         causal: Whether a token reads only itself and earlier ones; a cross-attention reads all of the source anyway.
         cross: Whether the source is read.
+        rotary: Whether queries and keys are rotated by their positions, where the model tells them so.
     """
 
-    def __init__(self, heads: int, dropout: float, causal: bool, cross: bool) -> None:
+    def __init__(self, heads: int, dropout: float, causal: bool, cross: bool, rotary: bool = False) -> None:
         super().__init__()
+        self.rotary = rotary
         self.causal = causal and not cross
         self.cross = cross
         self.heads = heads
@@ -57,6 +60,7 @@ class SoftmaxAttention(BlockModule):
         query = self.queries(asking)
         if not self.cross:
             key, value = self.keys_and_values(inputs.hidden_states, None if inputs.first_token else query)
+            query, key = self._placed(query, key, inputs)
             mask = self._own_mask(asking, inputs.padding_mask, state)
             if state is not None:
                 if state.length:
@@ -87,6 +91,7 @@ class SoftmaxAttention(BlockModule):
             read = inputs.source if self.cross else inputs.hidden_states
             assert read is not None
             key, value = self.keys_and_values(read, None if self.cross else query)
+            query, key = self._placed(query, key, inputs)
             query, key = self.sharpened(query, key)
             key, value = split_heads(key, self.heads), split_heads(value, self.heads)
             if state.tensors:
@@ -105,10 +110,21 @@ class SoftmaxAttention(BlockModule):
             mask = _source_mask(inputs)
         else:
             key, _ = self.keys_and_values(inputs.hidden_states, query)
+            query, key = self._placed(query, key, inputs)
             mask = self._own_mask(inputs.hidden_states, inputs.padding_mask, None)
         query, key = (split_heads(side, self.heads) for side in self.sharpened(query, key))
         scores = query @ key.mT * query.shape[-1] ** -0.5
         return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
+
+    def _placed(self, query: torch.Tensor, key: torch.Tensor, inputs: BlockInputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys of the tokens given now, rotated by their positions where the block does so."""
+        if not self.rotary or inputs.rotary is None:
+            return query, key
+        cosine, sine = inputs.rotary
+        asking = query.shape[1]  # all tokens, or the first alone
+        same = key is query
+        query = rotated(query, self.heads, (cosine[:, :asking], sine[:, :asking]))
+        return query, query if same else rotated(key, self.heads, inputs.rotary)
 
     def _own_mask(
         self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None, state: DecodingState | None

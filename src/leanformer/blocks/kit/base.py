@@ -137,6 +137,13 @@ class AttentionWeights:
         return any(b is not None for b in (self.query_bias, self.key_bias, self.value_bias, self.output_bias))
 
 
+OF_ANOTHER_KIND = (
+    "the one there is of another kind, which scores by more than queries and keys (rotary or relative positions, "
+    "norms, heads in groups)"
+)
+"""Why there are no ``AttentionWeights`` of a model's own attention."""
+
+
 @dataclass(frozen=True)
 class MlpWeights:
     """A trained MLP in one layout, whatever the family: ``activation(x @ inner + inner_bias) @ output + output_bias``.

@@ -34,6 +34,8 @@ class Site:
         max_positions: Most tokens that the model can take there; None where it does not say.
         grid: Rows and columns of an image's patches, which come row by row; None in texts.
         special_tokens: Tokens before the patches.
+        rotary: Whether the model tells positions by rotating queries and keys there, so that a block in their place
+            knows of no order unless it does so too.
     """
 
     name: str
@@ -48,3 +50,4 @@ class Site:
     max_positions: int | None = None
     grid: tuple[int, int] | None = None
     special_tokens: int = 0
+    rotary: bool = False

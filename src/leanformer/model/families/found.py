@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, cast
 
 from torch import nn
@@ -55,11 +54,12 @@ class FoundFamily(Family):
                     module = model.get_submodule(place.path) if there else None
                     present = there and not _is_empty(module)
                     parameters = sum(parameter_count(part) for part in _modules_of(model, place)) if present else 0
-                    width, heads = _width_and_heads(model, stack, place)
-                    yield Part(f"{prefix}.{kind}", kind, present, parameters, 0, width, heads, stack.causal)
+                    width, heads = _width_and_heads(model, stack, layer)
+                    rotary = kind == "self_attention" and facts.ROTARY in place.form.parameters
+                    yield Part(f"{prefix}.{kind}", kind, present, parameters, 0, width, heads, stack.causal, rotary)
                 if layer.form is not None:
                     whole = parameter_count(model.get_submodule(layer.path))
-                    width, heads = _width_and_heads(model, stack, next(iter(layer.places.values())))
+                    width, heads = _width_and_heads(model, stack, layer)
                     yield Part(f"{prefix}.layer", "layer", there, whole, 0, width, heads, stack.causal)
 
     def max_positions(self, config: Any) -> int | None:
@@ -105,7 +105,7 @@ class FoundFamily(Family):
         if isinstance(module, AttachedLayer):
             return None
         if place is not None:
-            module = model.get_submodule(place.path)
+            module = _as_one(model, place)
         if isinstance(module, Attached | AttachedMlp):
             return module.block
         return module
@@ -120,7 +120,7 @@ class FoundFamily(Family):
             model.set_submodule(place.path, module)
             return
         there = model.get_submodule(place.path)
-        _hand_on_bias(model, stack, place, number)
+        _hand_on_table(model, stack, place, number)
         if place.kind == "mlp":
             form = form_of(type(model.get_submodule(place.path))) if place.contract == "pair" else place.form
             model.set_submodule(place.path, AttachedMlp(module, form))
@@ -148,7 +148,7 @@ class FoundFamily(Family):
             )
         assert layer.form is not None  # else it is no site
         for place in layer.places.values():
-            _hand_on_bias(model, stack, place, number)
+            _hand_on_table(model, stack, place, number)
         there = model.get_submodule(layer.path)
         index = int(layer.path.rpartition(".")[2])  # of all layers, also those without attention
         model.set_submodule(layer.path, AttachedLayer(there, layer.form, index))
@@ -209,52 +209,65 @@ def _modules_of(model: PreTrainedModel, place: Place) -> list[nn.Module | None]:
     return [module, model.get_submodule(place.output)]
 
 
+def _as_one(model: PreTrainedModel, place: Place) -> nn.Module:
+    """What stands at a place as one module; the model is not changed."""
+    module = model.get_submodule(place.path)
+    beside = None if place.output is None else model.get_submodule(place.output)
+    opened = isinstance(module, OpenedCore | OpenedPair | Attached | AttachedMlp)
+    if opened or beside is None or place.contract not in ("core", "pair"):
+        return module
+    if place.contract == "core":
+        return OpenedCore(module, beside)
+    layer = model.get_submodule(place.path.rpartition(".")[0])
+    activation = None if place.activation is None else getattr(layer, place.activation.rpartition(".")[2])
+    dropouts = [getattr(layer, key, None) for key in facts.ACTIVATION_DROPOUTS] if activation is not None else []
+    return OpenedPair(module, activation, beside, next((one for one in dropouts if isinstance(one, float)), 0.0))
+
+
 def _open(model: PreTrainedModel, place: Place) -> None:
     """Makes a place one module; what stood beside it becomes the identity."""
     if place.contract not in ("core", "pair"):
         return
     assert place.output is not None
-    module, output = model.get_submodule(place.path), model.get_submodule(place.output)
-    if place.contract == "core":
-        model.set_submodule(place.path, OpenedCore(module, output))
-    else:
-        layer = model.get_submodule(place.path.rpartition(".")[0])
-        activation, dropout = None, 0.0
-        if place.activation is not None:
-            name = place.activation.rpartition(".")[2]
-            activation = getattr(layer, name)
-            setattr(layer, name, nn.Identity())
-            for key in facts.ACTIVATION_DROPOUTS:
-                if isinstance(found := getattr(layer, key, None), float):
-                    dropout = found
-                    setattr(layer, key, 0.0)
-        model.set_submodule(place.path, OpenedPair(module, activation, output, dropout))
+    model.set_submodule(place.path, _as_one(model, place))
     model.set_submodule(place.output, nn.Identity())
+    if place.activation is not None:
+        layer = model.get_submodule(place.path.rpartition(".")[0])
+        setattr(layer, place.activation.rpartition(".")[2], nn.Identity())
+        for key in facts.ACTIVATION_DROPOUTS:
+            if isinstance(getattr(layer, key, None), float):
+                setattr(layer, key, 0.0)
 
 
-def _width_and_heads(model: PreTrainedModel, stack: FoundStack, place: Place) -> tuple[int, int]:
-    """Width of the hidden states at a place, and heads of its attention, as the configuration of its part says."""
+def _width_and_heads(model: PreTrainedModel, stack: FoundStack, layer: FoundLayer) -> tuple[int, int]:
+    """Width of the hidden states in a layer, as its attention says or else the configuration, and heads."""
     config: Any = getattr(model.get_submodule(stack.body), "config", model.config)
-    width = place.width or getattr(config, "hidden_size", None) or getattr(config, "d_model", None) or config.dim
+    widths = (getattr(config, key, None) for key in ("hidden_size", "d_model", "dim"))
+    seen = (place.width for place in layer.places.values())
+    width = next((width for width in (*seen, *widths) if isinstance(width, int)), None)
+    if width is None:
+        raise LeanformerError(f"{type(model).__name__}: how wide its hidden states are in {layer.path} was not found")
     side = "decoder" if stack.causal else "encoder"
     keys = ("num_attention_heads", f"{side}_attention_heads", "num_heads", "n_heads", "n_head")
     heads = next((getattr(config, key) for key in keys if isinstance(getattr(config, key, None), int)), 1)
     return int(width), int(heads)
 
 
-def _hand_on_bias(model: PreTrainedModel, stack: FoundStack, place: Place, number: int) -> None:
-    """Lets the next attention keep the table of relative positions that this one makes for all that follow (T5)."""
+def _hand_on_table(model: PreTrainedModel, stack: FoundStack, place: Place, number: int) -> None:
+    """Lets the next attention keep the table of relative positions that this one holds for all that follow (T5)."""
     attention = model.get_submodule(place.path)
-    table = getattr(attention, "relative_attention_bias", None)
-    if table is None or "position_bias" not in place.form.parameters:
+    name = next((name for name in facts.SHARED_TABLES if getattr(attention, name, None) is not None), None)
+    if name is None or "position_bias" not in place.form.parameters:
         return
     for layer in stack.layers[number + 1 :]:
         other = layer.places.get(place.kind)
         module: Any = None if other is None else _at(model, other.path)
         if module is None or isinstance(module, Attached):
             continue
-        if not module.has_relative_attention_bias:
-            module.has_relative_attention_bias, module.relative_attention_bias = True, table
+        if getattr(module, name, None) is None:
+            setattr(module, name, getattr(attention, name))
+            if (flag := facts.SHARED_TABLES[name]) is not None:
+                setattr(module, flag, True)
         return
 
 
@@ -269,9 +282,19 @@ class FoundStudent(Student):
     """Mixed into any model of transformers: reduced as its plan says."""
 
 
-@cache
+_CONFIGURATIONS: dict[type[PreTrainedConfig], type[PreTrainedConfig]] = {}
+_FAMILIES: dict[type[PreTrainedModel], FoundFamily] = {}
+"""Those that were made already: a class is one, however often it is asked for."""
+
+
 def student_config_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
     """The configuration of an architecture's students: its own, with a plan and a model type of its own."""
+    if config_class not in _CONFIGURATIONS:
+        _CONFIGURATIONS[config_class] = _make_config_class(config_class)
+    return _CONFIGURATIONS[config_class]
+
+
+def _make_config_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
     return type(
         f"Lean{config_class.__name__}",
         (config_class,),
@@ -285,7 +308,6 @@ def student_config_class(config_class: type[PreTrainedConfig]) -> type[PreTraine
     )
 
 
-@cache
 def found_family(model_class: type[PreTrainedModel]) -> FoundFamily:
     """The family of a class of models of transformers, or of its students.
 
@@ -294,6 +316,12 @@ def found_family(model_class: type[PreTrainedModel]) -> FoundFamily:
     """
     if issubclass(model_class, FoundStudent):
         _, model_class = model_class.__bases__
+    if model_class not in _FAMILIES:
+        _FAMILIES[model_class] = _make_family(model_class)
+    return _FAMILIES[model_class]
+
+
+def _make_family(model_class: type[PreTrainedModel]) -> FoundFamily:
     config_class = model_class.config_class
     if config_class is None or model_class is PreTrainedModel:
         raise LeanformerError(f"a {model_class.__name__} is no model of one architecture of transformers")

@@ -53,6 +53,9 @@ SOURCES = ("key_value_states", "encoder_hidden_states", "cross_attention_states"
 CACHES = ("past_key_values", "past_key_value", "layer_past")
 """Parameters by which a module gets the cache while decoding."""
 
+ROTARY = "position_embeddings"
+"""The parameter by which an attention gets cosines and sines of positions."""
+
 MASKS = ("attention_mask", "mask")
 """Parameters by which an attention gets the mask of the tokens that it reads."""
 
@@ -87,6 +90,10 @@ ACTIVATIONS = ("activation_fn", "activation", "act", "intermediate_act_fn")
 ACTIVATION_DROPOUTS = ("activation_dropout", "activation_dropout_p")
 """Names of a layer's probability with which the neurons between them are dropped."""
 
+SHARED_TABLES = {"relative_attention_bias": "has_relative_attention_bias", "rel_attn_embed": None}
+"""Tables of relative positions that the first attention of a stack holds for all: their names, and those of the flags
+by which an attention says that it holds one."""
+
 PREFIX_TOKENS = ("cls_token", "distillation_token", "dist_token", "register_tokens")
 """Names of the embeddings of tokens that stand before an image's patches; each has the shape (1, tokens, d_model)."""
 
@@ -98,12 +105,28 @@ NOT_FOUND: Mapping[str, str] = {
     "squeezebert": "its attention reads channels before tokens",
     "openai-gpt": "its attention returns lists",
     "reformer": "its attention returns more than its output, and reverses layers in training",
+    "fsmt": "its layers read tokens before the batch",
+    "gemma3n_text": "its layers share keys and values",
+    "gemma4_text": "its layers share keys and values, and differ in their configuration",
+    "hrm_text": "its layers are run several times for each token, each time with a cache of its own",
+    "led": "its attention pads what it reads to whole windows, and masks it by itself",
+    "zamba": "its attention reads the embeddings beside the hidden states, and layers share it",
+    "zamba2": "its attention reads the embeddings beside the hidden states, and layers share it",
+    "cvt": "its attention reads images, not tokens",
+    "hiera": "its attention joins tokens from layer to layer",
+    "levit": "its attention reads images, not tokens",
+    "mobilevitv2": "its attention reads channels before tokens",
+    "pegasus_x": "its attention reads global tokens beside the text",
+    "prophetnet": "its attention reads several streams of tokens",
+    "swiftformer": "its attention reads images, not tokens",
+    "timesformer": "its layers attend to time and to space, each in an attention of its own",
+    "vitdet": "its attention reads rows and columns of tokens, in windows",
     "funnel": "its attention makes sequences shorter from stack to stack",
     "xlnet": "its attention reads two streams of tokens",
 }
 """Model type -> why its attention cannot be replaced."""
 
-LAYERS_STAY = ("recurrent_gemma", "xmod")
+LAYERS_STAY = ("autoformer", "dpt", "llava", "longt5", "recurrent_gemma", "xmod")
 """Model types whose models read more of their layers than their outputs, so that none can be taken out."""
 
 ATTENTION_CLASSES: Mapping[str, tuple[str, ...]] = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
+from leanformer.model.family import STUDENT_PREFIX
 from leanformer.model.finding import facts
 from leanformer.model.finding.forms import CallForm, form_of
 from leanformer.model.hf import recorded_attentions
@@ -85,7 +86,7 @@ def find(model: PreTrainedModel) -> dict[str, FoundStack]:
     Raises:
         LeanformerError: No attention was found, or one that blocks cannot stand in for; the message says why.
     """
-    kind = str(model.config.model_type)
+    kind = _type_of(model)
     if kind in facts.NOT_FOUND:
         raise LeanformerError(f"{type(model).__name__}: {facts.NOT_FOUND[kind]}")
     stacks: dict[tuple[str, bool], FoundStack] = {}
@@ -98,8 +99,8 @@ def find(model: PreTrainedModel) -> dict[str, FoundStack]:
         crosses = any(word in path.removeprefix(where).lower() for word in facts.CROSS)
         place = _attention_place(model, path, where, "cross_attention" if crosses else "self_attention")
         if where not in layers:
-            causal = _is_causal(model, attention) and not crosses
             body = _body_of(where, model)
+            causal = _is_causal(model, attention, body) and not crosses
             form = None if kind in facts.LAYERS_STAY else _form_if_known(layer)
             found = layers[where] = FoundLayer(where, form)
             stacks.setdefault((body, causal), FoundStack(body, causal)).layers.append(found)
@@ -121,12 +122,17 @@ def find(model: PreTrainedModel) -> dict[str, FoundStack]:
     return _named(list(stacks.values()))
 
 
+def _type_of(model: PreTrainedModel) -> str:
+    """The model type of an architecture, whether the model is one of its students or not."""
+    return str(model.config.model_type).removeprefix(STUDENT_PREFIX)
+
+
 def _attentions(model: PreTrainedModel) -> list[str]:
     """The paths of the modules that project queries, keys and values, in the model's order."""
     named = dict(model.named_modules())
     order = {path: number for number, path in enumerate(named)}
     recorded = recorded_attentions(model)
-    classes = facts.ATTENTION_CLASSES.get(str(model.config.model_type), ())
+    classes = facts.ATTENTION_CLASSES.get(_type_of(model), ())
     if classes:
         recorded = {path for path, module in named.items() if type(module).__name__ in classes}
     if not recorded:
@@ -190,14 +196,15 @@ def _body_of(path: str, model: PreTrainedModel) -> str:
     return ""
 
 
-def _is_causal(model: PreTrainedModel, attention: nn.Module) -> bool:
+def _is_causal(model: PreTrainedModel, attention: nn.Module, body: str) -> bool:
+    """Whether a self-attention reads no later tokens: as it says itself, or else as the model that it is in."""
     said = getattr(attention, "is_causal", None)
-    if isinstance(said, bool):
-        return said
-    config: Any = getattr(attention, "config", model.config)
-    if getattr(config, "is_decoder", False):
-        return True
-    return model.can_generate() and not model.config.is_encoder_decoder
+    for one in (attention, getattr(attention, "config", None)):
+        if said is True or getattr(one, "is_decoder", False) is True:
+            return True
+    if model.config.is_encoder_decoder:  # here some say that they are not, and get a mask that makes them so
+        return model.can_generate() and "decoder" in body
+    return said is None and model.can_generate()
 
 
 def _form_if_known(module: nn.Module) -> CallForm | None:
@@ -211,10 +218,8 @@ def _attention_place(model: PreTrainedModel, path: str, layer: str, kind: SiteKi
     attention = model.get_submodule(path)
     children = _children(attention)
     output = next((f"{path}.{name}" for name in facts.OUTPUTS if _is_map(children.get(name))), None)
-    norm = next((f"{path}.{name}" for name in facts.NORMS if name in children), None)
-    contract: Contract = "whole"
-    if output is not None and norm is not None:
-        contract = "normed"
+    norm = next((f"{path}.{name}" for name in facts.NORMS if name in children), None) if output is not None else None
+    contract: Contract = "whole" if norm is None else "normed"
     parent = path.rpartition(".")[0]
     if output is None and parent != layer:
         beside = (f"{parent}.{name}" for name in facts.OUTPUTS_BESIDE)

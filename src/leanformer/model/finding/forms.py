@@ -6,7 +6,6 @@ import ast
 import inspect
 import textwrap
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from torch import nn
@@ -69,7 +68,6 @@ def bound(parameters: tuple[str, ...], arguments: tuple[Any, ...], named: dict[s
     return {**dict(zip(parameters, arguments, strict=False)), **named}
 
 
-@cache
 def parameters_of(kind: type[nn.Module]) -> tuple[str, ...]:
     """The names of the parameters that a class's ``forward`` takes by position."""
     return tuple(
@@ -79,13 +77,22 @@ def parameters_of(kind: type[nn.Module]) -> tuple[str, ...]:
     )
 
 
-@cache
+_FORMS: dict[type[nn.Module], CallForm] = {}
+"""Those that were read already: a stack's layers are of one class."""
+
+
 def form_of(kind: type[nn.Module]) -> CallForm:
     """The form of the calls of a class of modules.
 
     Raises:
         LeanformerError: Its source cannot be read, or it returns what cannot be told from its source.
     """
+    if kind not in _FORMS:
+        _FORMS[kind] = _read_form(kind)
+    return _FORMS[kind]
+
+
+def _read_form(kind: type[nn.Module]) -> CallForm:
     parameters = parameters_of(kind)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind.forward)))
@@ -150,8 +157,21 @@ class _Tuples:
             left = self.made_by(value.left, seen)
             return None if left is None else (*left, *(self.made_by(value.right, seen) or ()))
         if isinstance(value, ast.Name) and value.id not in seen and value.id not in self._parameters:
-            return _longest([self.made_by(made, seen | {value.id}) for made in self._assigned.get(value.id, [])])
+            return self._variable(value.id, seen | {value.id})
         return None
+
+    def _variable(self, name: str, seen: frozenset[str]) -> tuple[str | None, ...] | None:
+        """The longest tuple that a variable may hold: one that is assigned to it, with all that is added to that."""
+        assigned = self._assigned.get(name, [])
+        extended = [
+            value.right
+            for value in assigned
+            if isinstance(value, ast.BinOp) and isinstance(value.left, ast.Name) and value.left.id == name
+        ]
+        whole = _longest([self.made_by(value, seen) for value in assigned])
+        if whole is None:
+            return None
+        return (*whole, *(entry for value in extended for entry in self.made_by(value, seen) or ()))
 
 
 def _longest(tuples: list[tuple[str | None, ...] | None]) -> tuple[str | None, ...] | None:

@@ -120,8 +120,10 @@ def mlp_weights(mlp: Any, config: Any) -> MlpWeights | None:
     )
     if activation is None or any(parameter is not None for parameter in _others(mlp, [first, second])):
         return None
-    biases = [torch.zeros_like(one.weight[:, 0]) if one.bias is None else one.bias.detach() for one in (first, second)]
-    return MlpWeights(first.weight.detach().T, second.weight.detach().T, *biases, activation)
+    inner_bias, output_bias = (
+        torch.zeros_like(one.weight[:, 0]) if one.bias is None else one.bias.detach() for one in (first, second)
+    )
+    return MlpWeights(first.weight.detach().T, second.weight.detach().T, inner_bias, output_bias, activation)
 
 
 def _others(module: nn.Module, known: Sequence[nn.Module | None]) -> list[nn.Parameter]:

@@ -56,18 +56,20 @@ class OpenFamily(Family):
     def parts(self, model: PreTrainedModel) -> Iterator[Part]:
         for stack, layers in self.stacks(model).items():
             heads = self.heads(model.config, stack)
-            place = (model.config.hidden_size, heads, stack == "decoder")
+            width, causal = int(model.config.hidden_size), stack == "decoder"
             for number, own_layer in enumerate(layers):
                 prefix = f"{stack}.{number}"
                 layer = self.open_layer(own_layer, stack, number)
                 for kind, slot in layer.slots().items():
                     block, norm = (slot.block, slot.norm) if isinstance(slot, Sublayer) else (None, None)
                     numbers = (parameter_count(block), parameter_count(norm))
-                    yield Part(f"{prefix}.{kind}", kind, isinstance(slot, Sublayer), *numbers, *place)
+                    yield Part(f"{prefix}.{kind}", kind, isinstance(slot, Sublayer), *numbers, width, heads, causal)
                     if kind in _SUBLAYER_KINDS:
                         wide = _SUBLAYER_KINDS[kind]
-                        yield Part(f"{prefix}.{wide}", wide, slot is not None, parameter_count(slot), 0, *place)
-                yield Part(f"{prefix}.layer", "layer", layer.present, parameter_count(layer), 0, *place)
+                        parameters = parameter_count(slot)
+                        yield Part(f"{prefix}.{wide}", wide, slot is not None, parameters, 0, width, heads, causal)
+                whole = parameter_count(layer)
+                yield Part(f"{prefix}.layer", "layer", layer.present, whole, 0, width, heads, causal)
 
     def open_layer(self, layer: Any, stack: str, index: int) -> OpenLayer:
         """The layer as an open one that holds the same modules; an open layer is returned unchanged."""

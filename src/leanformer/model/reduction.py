@@ -1,0 +1,66 @@
+"""``leanformer reduce``: from a model's directory to a student's, without a copy of the weights in memory."""
+
+from __future__ import annotations
+
+import os
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from leanformer.core.errors import LeanformerError
+from leanformer.model.conversion import copy_companions, free_directory
+from leanformer.model.directory import find_directory, path_of
+from leanformer.model.family import find_family
+from leanformer.model.hf import copy_attention_implementation
+from leanformer.model.plan import Plan
+from leanformer.model.sizes import outline
+from leanformer.model.students import load, save, settle_generation, student_config
+from leanformer.model.surgery import install, resolve
+
+
+def reduce_directory(source: str | os.PathLike[str], plan: Plan, out: str | os.PathLike[str]) -> PreTrainedModel:
+    """Writes the student that a plan makes of a model's directory, with the tokenizer's or image processor's files.
+
+    The weights that stay are never copied in memory: they are read from the model's file when they are written. Blocks
+    are new, or start from the model's weights where the plan says so; nothing is trained.
+
+    Args:
+        source: A model's directory, or a hub id.
+        plan: As of ``lf.reduce``.
+        out: The directory to make; it must not exist, or be empty.
+
+    Returns:
+        The student, on weights that are shared with the file of ``source``: load it from ``out`` to train it.
+
+    Raises:
+        LeanformerError: There is no such model, the plan does not fit it, or ``out`` is in use or cannot be written.
+    """
+    name = path_of(source)
+    target = free_directory(out)
+    model = load(name)
+    family = find_family(model)
+    change = resolve(model, plan)
+    if not change:
+        raise LeanformerError("the plan changes nothing in this model; copy its directory instead")
+    student = outline(family.student_model_class, student_config(family, model, change))
+    install(model, change, take_over=True)
+    _take_tensors(student, model)
+    copy_attention_implementation(model, student)
+    settle_generation(student, model, change)
+    save(student.eval(), target)
+    copy_companions(find_directory(name, []), target)
+    return student
+
+
+def _take_tensors(outlined: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Gives an outline the tensors of a model of the same structure, without a copy."""
+    outlined.load_state_dict(model.state_dict(), assign=True)
+    for path, buffer in model.named_buffers():  # also those that are never saved
+        holder, _, name = path.rpartition(".")
+        outlined.get_submodule(holder).register_buffer(name, buffer, name in _saved(model.get_submodule(holder)))
+    outlined.tie_weights()
+
+
+def _saved(module: nn.Module) -> set[str]:
+    """The names of a module's own buffers that are saved."""
+    return {name for name, _ in module.named_buffers(recurse=False) if name not in module._non_persistent_buffers_set}

@@ -1,0 +1,1 @@
+"""Many architectures of transformers, tiny: what makes each, and what each is called with."""

@@ -1,0 +1,143 @@
+"""What blocks take over from attentions and MLPs that were found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from architectures.tiny import ARCHITECTURES, Architecture, make_inputs, make_model
+from transformers import PreTrainedModel
+
+import leanformer as lf
+from leanformer.blocks.kit.base import AttentionWeights
+from leanformer.blocks.kit.rotary import rotated
+from leanformer.model.family import find_family
+from leanformer.model.surgery import module_at
+
+PLAIN = [
+    "BertForSequenceClassification",
+    "OPTForCausalLM",
+    "Dinov2ForImageClassification",
+    "MBartForConditionalGeneration",
+]
+SAME = {"block": "minimal_attention", "qk": "separate", "vo": "separate", "init": "teacher"}
+
+
+def entry(model: str) -> Architecture:
+    return next(found for found in ARCHITECTURES if found.model == model)
+
+
+def outputs(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(**inputs).logits
+    return logits
+
+
+@pytest.fixture
+def make() -> Callable[[str], tuple[PreTrainedModel, dict[str, Any]]]:
+    def made(name: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+        model = make_model(entry(name))
+        return model, make_inputs(model, entry(name).kind)
+
+    return made
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_block_with_all_matrices_of_the_teacher_is_the_teacher(name: str, make: Any) -> None:
+    model, inputs = make(name)
+    student = lf.reduce(model, {"*_attention": SAME})
+    before, after = outputs(model, inputs), outputs(student, inputs)
+    if "input_ids" in inputs and before.shape[:2] == inputs["input_ids"].shape:  # padding may give anything
+        before, after = (logits[inputs["attention_mask"] != 0] for logits in (before, after))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_heads_that_add_nothing_may_go(name: str, make: Any) -> None:
+    model, inputs = make(name)
+    family = find_family(model)
+    opened = lf.reduce(model, {})
+    names = [site.name for site in lf.sites(opened) if site.kind.endswith("attention")]
+    for site in names:
+        projection: Any = family.output_projection(module_at(opened, site))
+        width = projection.in_features // 4
+        projection.weight.data[:, width : 2 * width] = 0
+    student = lf.reduce(opened, {site: {"block": "attention", "keep_heads": [0, 2, 3]} for site in names})
+    torch.testing.assert_close(outputs(student, inputs), outputs(opened, inputs), rtol=0, atol=1e-5)
+    assert all(
+        after.parameters < before.parameters
+        for before, after in zip(lf.sites(opened), lf.sites(student), strict=True)
+        if before.name in names
+    )
+
+
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "OPTForCausalLM"])
+def test_an_mlp_of_all_neurons_is_the_teachers(name: str, make: Any) -> None:
+    model, inputs = make(name)
+    student = lf.reduce(model, {"*.mlp": {"block": "mlp", "hidden": 64, "init": "teacher"}})
+    torch.testing.assert_close(outputs(student, inputs), outputs(model, inputs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "plan", "message"),
+    [
+        ("LlamaForCausalLM", {"*.self_attention": SAME}, "init 'teacher' takes over a Hugging Face attention"),
+        ("LlamaForCausalLM", {"*.mlp": {"block": "mlp", "hidden": 8, "init": "teacher"}}, "is of another kind"),
+        (
+            "LlamaForCausalLM",
+            {"*.self_attention": {"block": "attention", "keep_heads": 2}},
+            "the one there is of another",
+        ),
+        (
+            "BertForSequenceClassification",
+            {"*.self_attention": {"block": "minimal_attention", "positions": "rotary"}},
+            "positions 'rotary' rotates by the model's own angles, and there are none there",
+        ),
+    ],
+)
+def test_what_cannot_be_taken_over_is_said(name: str, plan: Any, message: str, make: Any) -> None:
+    model, _ = make(name)
+    with pytest.raises(lf.LeanformerError, match=message) as raised:
+        lf.reduce(model, plan)
+    assert "\n" not in str(raised.value)
+
+
+def test_only_a_plain_attention_has_weights_in_the_common_layout(make: Any) -> None:
+    for name, plain in (("OPTForCausalLM", True), ("LlamaForCausalLM", False), ("T5ForConditionalGeneration", False)):
+        opened = lf.reduce(make(name)[0], {})
+        first = next(site.name for site in lf.sites(opened) if site.kind == "self_attention")
+        weights = find_family(opened).attention_weights(module_at(opened, first))
+        assert isinstance(weights, AttentionWeights) == plain, name
+
+
+def angles(tokens: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """As transformers makes them: each of the frequencies twice."""
+    frequencies = 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    angle = torch.arange(tokens)[:, None] * frequencies
+    return torch.cat((angle, angle), -1).cos()[None], torch.cat((angle, angle), -1).sin()[None]
+
+
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_products_of_rotated_tokens_depend_on_their_distance(width: int) -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 1, 16).expand(1, 9, 16), torch.randn(1, 1, 16).expand(1, 9, 16)
+    turned = [rotated(states, 2, angles(9, width)).unflatten(-1, (2, 8)).transpose(1, 2) for states in (query, key)]
+    scores = turned[0] @ turned[1].mT  # (1, heads, tokens, tokens)
+    for distance in range(-8, 9):
+        along = scores.diagonal(distance, -2, -1)
+        torch.testing.assert_close(along, along[..., :1].expand_as(along))
+    assert scores.std() > 0.1
+
+
+def test_a_minimal_attention_of_llama_knows_the_order_of_tokens(make: Any) -> None:
+    """Llama tells positions in no other way: in one layer, what a last token gives would not depend on the order."""
+    model, _ = make("LlamaForCausalLM")
+    one_layer = lf.reduce(model, {"decoder.[12].layer": "none"})
+    ids = torch.tensor([[5, 6, 7, 8], [7, 5, 6, 8]])
+    for positions, differ in (("none", False), (None, True)):
+        block = {"block": "minimal_attention", "positions": positions}
+        given = {key: value for key, value in block.items() if value is not None}
+        first, second = outputs(lf.reduce(one_layer, {"decoder.0.self_attention": given}), {"input_ids": ids})[:, -1]
+        assert torch.allclose(first, second, atol=1e-5) != differ
