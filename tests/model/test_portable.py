@@ -255,22 +255,14 @@ def test_the_file_holds_what_it_needs_and_no_more(
     assert registered & set(blocks.values()) == {blocks[name] for name in used}
 
 
-def test_a_student_without_its_class_there_asks_before_it_runs_code(make_model: MakeModel, tmp_path: Path) -> None:
-    """And leanformer, whose class it is, neither asks nor runs the file."""
+def test_where_leanformer_is_imported_the_file_never_runs(make_model: MakeModel, tmp_path: Path) -> None:
+    """tests/model/test_loading.py says what happens where it is not."""
     lf.reduce(make_model(), {"*.mlp": "none"}).save_pretrained(tmp_path)
     (tmp_path / FILE).write_text("raise SystemExit('the file ran')\n")
     for given in ({}, {"trust_remote_code": True}):
         model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path, **given)
         assert type(model).__module__ == "leanformer.model.families.vit"
     assert type(lf.load(tmp_path)).__module__ == "leanformer.model.families.vit"
-    code = """
-        import sys, transformers
-        try:
-            transformers.AutoModelForImageClassification.from_pretrained(sys.argv[1])
-        except ValueError as error:
-            print("contains custom code" in str(error))
-    """
-    assert as_a_stranger(code, tmp_path, str(tmp_path)).endswith("True")
 
 
 def test_leanformer_wants_its_own_class(make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +313,7 @@ class ScaledBlock(Block):
 '''
 
 
+@pytest.mark.long
 def test_a_block_of_another_package_is_in_the_file(
     make: Callable[[str], PreTrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,7 +152,12 @@ def test_the_license_is_that_of_the_model_it_starts_from(
 ) -> None:
     base = tmp_path / "base"
     names = {number: str(number) for number in range(10)}
-    lf.save(make_model(image_size=8, id2label=names, label2id={name: number for number, name in names.items()}), base)
+    lf.save(
+        make_model(
+            image_size=8, num_labels=10, id2label=names, label2id={name: number for number, name in names.items()}
+        ),
+        base,
+    )
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# base\n")
     study = digits_study(
         baseline={"model": str(base)},
