@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from leanformer.study.export import Exported, export
     from leanformer.study.inspect import Inspection, inspect
     from leanformer.study.plan_test import PlannedTest, plan_test
+    from leanformer.study.publishing import push_to_hub
     from leanformer.study.run import StudyResult, run
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "load",
     "make_study",
     "plan_test",
+    "push_to_hub",
     "read_image",
     "read_study",
     "reduce",
@@ -81,6 +83,7 @@ _HOMES = {
     "load": "leanformer.model.students",
     "make_study": "leanformer.config.reader",
     "plan_test": "leanformer.study.plan_test",
+    "push_to_hub": "leanformer.study.publishing",
     "read_image": "leanformer.data.image_files",
     "read_study": "leanformer.config.reader",
     "reduce": "leanformer.model.students",

@@ -328,6 +328,24 @@ def reduce_model(
 
 
 @app.command()
+def push(
+    model: Annotated[
+        str, typer.Argument(parser=_given, help="A run directory, whose recommended model is taken; or a model's.")
+    ],
+    repository: Annotated[str, typer.Argument(parser=_given, metavar="OWNER/NAME", help="The repository on the hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Publish a model on the Hugging Face hub, with its card and with the file by which transformers loads it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from leanformer.study.publishing import push_to_hub
+
+    address = push_to_hub(model, repository, private)
+    Console().print(Text(printable(f"model: {address}")), soft_wrap=True)
+
+
+@app.command()
 def translate(
     model: Annotated[
         str,

@@ -129,7 +129,7 @@ def right(directory: Path, name: str, images: np.ndarray, classes: np.ndarray) -
     """Whether the model that ships is right on each image, from the model's own files."""
     trial = directory / "trials" / name / f"seed-{rows_of(directory)[name]['decided_seed']}" / "model"
     settings = json.loads((trial / "preprocessor_config.json").read_text())
-    mean, std = settings["image_mean"][0], settings["image_std"][0]
+    mean, std = settings["image_mean"], settings["image_std"]
     pixels = torch.from_numpy((images / 255 - mean) / std).float()[:, None]
     model = load(trial).eval()
     with torch.inference_mode():

@@ -259,11 +259,12 @@ def read_image(path: str | os.PathLike[str], model: str | os.PathLike[str]) -> I
     image_file = as_path(path, "path")
     try:
         settings = json.loads(read_text(file, LARGEST_SETTINGS))
-        mean = settings["image_mean"]
+        told = settings["image_mean"]
     except (LeanformerError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LeanformerError(
             f"{file}: does not say how images are read ({first_line(error)}); give the directory that a study shipped"
         ) from None
+    mean = [told] if isinstance(told, int | float) else told
     if not are_numbers(mean) or len(mean) not in MODES:
         raise LeanformerError(
             f"{file}: says image_mean: {quoted(mean)}; it must be a list of one number (grey) or three (color): give "

@@ -236,7 +236,10 @@ def _numbers(processor: PilBackend, channels: int, where: str) -> tuple[tuple[fl
         raise LeanformerError(
             f"{where} says rescale_factor: {quoted(factor)}; it must be above 0, such as 1/255: set data.normalize"
         )
-    mean, std = processor.image_mean, processor.image_std
+    mean, std = (
+        [value] * channels if isinstance(value, int | float) else value  # transformers takes it for every channel
+        for value in (processor.image_mean, processor.image_std)
+    )
     if not processor.do_normalize:
         mean, std = [0.0] * channels, [1.0] * channels
     scale = 255 * factor
@@ -272,8 +275,8 @@ def shipped_processor(
         if isinstance(size, int)
         else dict(zip(("height", "width"), size or (1, 1), strict=True)),
         "resample": int(resizing.resample),
-        "image_mean": list(mean),
-        "image_std": list(std),
+        "image_mean": _as_told(mean),
+        "image_std": _as_told(std),
     }
     if resizing.crop is not None:
         settings |= {"do_center_crop": True, "crop_size": dict(zip(("height", "width"), resizing.crop, strict=True))}
@@ -283,3 +286,8 @@ def shipped_processor(
         settings[BITS_KEY] = bits
     # In older versions of transformers only DeiT's processor can crop.
     return PROCESSORS["vit" if resizing.crop is None else "deit"](**settings)
+
+
+def _as_told(numbers: Sequence[float]) -> float | list[float]:
+    """A grey image's mean or deviation as a number alone: so it is also for an image that was read in color."""
+    return numbers[0] if len(numbers) == 1 else list(numbers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,17 @@ def card(manifest: Manifest, directory: Path) -> str:
         "pipeline_tag": PIPELINES.get(manifest.task, manifest.task),
         "tags": ["leanformer", manifest.format, manifest.precision, manifest.source.architecture],
     }
-    parts = [
-        "---",
-        yaml.safe_dump(metadata, sort_keys=False).rstrip(),
-        "# license: the license is yours to choose; add it here before you publish the model",
-        "---",
-        "",
-        *_paragraphs(manifest, directory),
-    ]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*heading(metadata), *_paragraphs(manifest, directory)]) + "\n"
+
+
+def heading(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """The lines that the hub reads; without a license they say where one belongs."""
+    yield "---"
+    yield yaml.safe_dump(dict(metadata), sort_keys=False).rstrip()
+    if "license" not in metadata:
+        yield "# license: the license is yours to choose; add it here before you publish the model"
+    yield "---"
+    yield ""
 
 
 def _paragraphs(manifest: Manifest, directory: Path) -> Iterator[str]:
@@ -82,12 +84,21 @@ def parity_line(manifest: Manifest) -> str:
 
 def _decision(manifest: Manifest) -> Iterator[str]:
     decision = manifest.decision
-    if decision is None:
-        return
+    if decision is not None:
+        exported = decision.get("of") == EXPORTED_MODEL
+        yield from decided(decision, "this exported model" if exported else "its trained models, before export")
+
+
+def decided(decision: Mapping[str, Any], subject: str) -> Iterator[str]:
+    """What a study decided, with its intervals.
+
+    Args:
+        decision: As in ``Manifest``.
+        subject: On what, in words.
+    """
     yield "## Decision"
     yield ""
     if decision.get("decision"):
-        subject = "this exported model" if decision.get("of") == EXPORTED_MODEL else "its trained models, before export"
         yield f"The study's decision on {subject}: **{decision['decision']}**."
     if decision.get("reason"):
         yield str(decision["reason"])
@@ -115,13 +126,18 @@ def _structure(manifest: Manifest, directory: Path) -> Iterator[str]:
     yield ""
     yield from (f"- `{name}`: {size:,} bytes" for name, size in sizes.items())
     yield ""
-    if not manifest.plan:
+    yield from changed(manifest.plan)
+
+
+def changed(plan: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What a resolved plan changed, site by site."""
+    if not plan:
         yield "Nothing was replaced in it: it is a whole model of its architecture."
         yield ""
         return
     yield "What stands at the sites that were changed:"
     yield ""
-    for site, entry in manifest.plan.items():
+    for site, entry in plan.items():
         arguments = {key: _shown(value) for key, value in entry.items() if key != "block" and value is not None}
         yield f"- `{site}`: `{entry.get('block')}`" + (f" `{json.dumps(arguments)}`" if arguments else "")
     yield ""

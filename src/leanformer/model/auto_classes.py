@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.models.auto import modeling_auto
 
 from leanformer.model.family import FAMILIES, STUDENT_PREFIX, family_of
-from leanformer.model.hf import configuration_of_type, make_configurations
-
-_AUTO_CLASSES: tuple[Any, ...] = tuple(
-    kind for name, kind in vars(modeling_auto).items() if name.startswith("AutoModel") and hasattr(kind, "register")
-)
+from leanformer.model.hf import AUTO_CLASSES, configuration_of_type, make_configurations
 
 
 def _configuration_of_students(model_type: str) -> type[PreTrainedConfig] | None:
@@ -30,7 +23,7 @@ def _configuration_of_students(model_type: str) -> type[PreTrainedConfig] | None
     if own is None:
         return None
     found = None
-    for auto_class in _AUTO_CLASSES:
+    for auto_class in AUTO_CLASSES:
         model_class = auto_class._model_mapping.get(own, None)
         if model_class is None:
             continue

@@ -6,15 +6,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from leanformer.blocks.kit.base import AttentionWeights, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
+
+if TYPE_CHECKING:  # what is found is a student's or not, by the prefix below
+    from leanformer.model.finding.finder import FoundStack
 
 STUDENT_PREFIX = "leanformer_"
 """The ``model_type`` of a family's students is this prefix and the family's name."""
@@ -133,6 +137,10 @@ class Family:
         """Makes every place of a model one module that can be exchanged. Changes the model; a second call does not."""
         raise NotImplementedError
 
+    def found_in(self, model: PreTrainedModel) -> Mapping[str, FoundStack]:
+        """What had to be found in an opened model; nothing where an architecture is known beforehand."""
+        return {}
+
     def module_at(self, model: PreTrainedModel, name: str) -> nn.Module | None:
         """The module at a site of an opened model: block, sublayer or layer; None if the site is empty."""
         raise NotImplementedError
@@ -225,6 +233,12 @@ def find_family(model: PreTrainedModel, argument: str = "model") -> Family:
         elif isinstance(model, PreTrainedConfig):
             hint = "; make a model of the configuration first"
         raise LeanformerError(f"{argument}: leanformer reduces Hugging Face models, not {type(model).__name__}{hint}")
+    own_code = type(model).__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME)
+    if own_code and str(model.config.model_type).startswith(STUDENT_PREFIX):
+        raise LeanformerError(
+            f"{argument}: this student is made of its directory's own code (trust_remote_code), which leanformer does "
+            "not know; load it with lf.load"
+        )
     return family_of(type(model), argument)
 
 

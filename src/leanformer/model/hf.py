@@ -15,6 +15,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.auto import modeling_auto
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputRecorder
 
 from leanformer.blocks.kit.inputs import BlockInputs
@@ -268,6 +269,25 @@ AUTO_MAP = {"AutoConfig": "leanformer: import leanformer.auto first, then this s
 Relies on how it is read: the text before ``--`` is a repository's name, and no repository can have such a name, so that
 nothing is ever fetched from there. Where the classes are registered, transformers uses these without a question.
 """
+
+
+AUTO_CLASSES: tuple[Any, ...] = tuple(
+    kind for name, kind in vars(modeling_auto).items() if name.startswith("AutoModel") and hasattr(kind, "register")
+)
+"""The classes of transformers that load a model of some task, whatever its architecture."""
+
+
+def auto_classes_of(model_class: type[PreTrainedModel]) -> list[str]:
+    """The names of the ``Auto`` classes that give models of a class.
+
+    Relies on ``_model_mapping``, which gives a class, or several, for a configuration.
+    """
+    found = []
+    for kind in AUTO_CLASSES:
+        given = kind._model_mapping.get(model_class.config_class, ())
+        if model_class in (given if isinstance(given, tuple | list) else (given,)):
+            found.append(kind.__name__)
+    return found
 
 
 class _MadeWhenAskedFor(dict[str, type[PreTrainedConfig]]):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import PreTrainedModel
 
 
 class PatchProjection(nn.Module):
@@ -76,3 +77,27 @@ class PatchTokens(nn.Module):
             positions = F.interpolate(positions, size=target, mode="bicubic", align_corners=False)
             positions = positions.flatten(2).transpose(1, 2)
         return self.dropout(self.patch_embeddings(pixel_values) + positions)
+
+
+def read_color(model: PreTrainedModel) -> None:
+    """Lets a model of one channel take images in color too, by their brightness; another stays as it is.
+
+    transformers' pipelines read every image file in color.
+    """
+    if getattr(model.config, "num_channels", None) == 1:
+        model.register_forward_pre_hook(_in_grey, with_kwargs=True)
+
+
+def _in_grey(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A hook before ``forward``. The weights are those of ITU-R BT.601, as Pillow takes them for its mode ``L``.
+
+    Three equal channels give exactly that channel.
+    """
+    images = named.get("pixel_values", arguments[0] if arguments else None)
+    if not isinstance(images, torch.Tensor) or images.dim() != 4 or images.shape[1] != 3:
+        return arguments, named
+    red, green, blue = images.split(1, dim=1)  # (batch, 1, height, width) each
+    grey = green + 0.299 * (red - green) + 0.114 * (blue - green)
+    if "pixel_values" in named:
+        return arguments, {**named, "pixel_values": grey}
+    return (grey, *arguments[1:]), named

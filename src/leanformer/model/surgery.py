@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -163,7 +164,7 @@ def install(
     plan: Mapping[str, Mapping[str, Any]],
     take_over: bool,
     activities: Mapping[str, Activity] | None = None,
-) -> None:
+) -> dict[str, Site]:
     """Opens a model's layers and puts a resolved plan's blocks in place. Changes the model.
 
     Args:
@@ -172,10 +173,14 @@ def install(
         take_over: Whether blocks take over weights that stand there now (``init: teacher``, a kept projection); False
             builds the structure alone, for weights that are about to be loaded.
         activities: As of ``reduce``.
+
+    Returns:
+        The sites that the plan names, as the blocks were told of them.
     """
     family = find_family(model)
     family.open(model)
     places = {site.name: site for site in sites(model)}
+    told: dict[str, Site] = {}
     for name, entry in plan.items():
         if name == TARGET_VOCABULARY and take_over:
             trim_decoder(model, entry["ids"])
@@ -185,7 +190,9 @@ def install(
             continue
         if name not in places or "block" not in entry:
             raise LeanformerError(f"plan {name!r}: the model has no such site, or the entry names no block")
+        told[name] = places[name]
         put(model, places[name], build(model, places[name], entry, take_over, (activities or {}).get(name)))
+    return told
 
 
 def build(
@@ -214,9 +221,7 @@ def build(
     teacher = _teacher(model, family, site, activity)
     if not _may_read(block, teacher, site):
         teacher = None
-    there = module_at(model, site.name)
-    has_weights = there is not None and next(there.parameters(), None) is not None
-    device, dtype = device_and_dtype(there if there is not None and has_weights else model)
+    device, dtype = kept_at(model, site)
     with memory_named(f"making block {block.name!r} at {site.name}", "give it smaller arguments"):
         module: nn.Module | None
         if isinstance(entry.get("heads"), list):
@@ -228,6 +233,13 @@ def build(
         else:
             module = block.build(checked, site, teacher if take_over else None)
         return None if module is None else module.to(device=device, dtype=dtype)
+
+
+def kept_at(model: PreTrainedModel, site: Site) -> tuple[torch.device, torch.dtype]:
+    """The device and the precision of what stands at a site, or else of the model."""
+    there = module_at(model, site.name)
+    has_weights = there is not None and next(there.parameters(), None) is not None
+    return device_and_dtype(there if there is not None and has_weights else model)
 
 
 def module_at(model: PreTrainedModel, name: str) -> nn.Module | None:

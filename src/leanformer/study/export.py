@@ -90,7 +90,7 @@ def export(
     if data is not None and not isinstance(data, str | Mapping):
         raise LeanformerError(f"data: give a source or a mapping of its keys, not {quoted(data)}")
     _, chosen = find_format(to, precision)
-    source, origin, study = _found(fspath(model), to, chosen)
+    source, origin, study = find_model(fspath(model), to, chosen)
     place = Path("exports") / f"{_name(source, origin)}-{to}-{precision}" if out is None else as_path(out, "out")
     check_place(place)
     console = console or Console(stderr=True)
@@ -116,7 +116,7 @@ def export(
 # Where a model comes from
 
 
-def _found(given: str, to: str, precision: str) -> tuple[str, Origin, Study | None]:
+def find_model(given: str, to: str, precision: str) -> tuple[str, Origin, Study | None]:
     """The model's directory or hub id, the run that it comes from, and that run's study.
 
     Args:

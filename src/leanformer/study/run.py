@@ -32,6 +32,7 @@ from leanformer.study.cross_validation import CrossValidation
 from leanformer.study.held_out import HeldOut
 from leanformer.study.outcomes import read_corrupted_answers
 from leanformer.study.prepare import PreparedStudy
+from leanformer.study.publishing import write_card
 from leanformer.study.shipping import tell_decisions
 from leanformer.study.side_by_side import check_script
 from leanformer.study.store import RunDirectory
@@ -183,6 +184,7 @@ def run(
             write_atomically(path / "results.json", to_json(results))
             reporter.wrote("results", path / "results.json")
             tell_decisions(run_directory, results)
+            write_card(path, results)
             if results["ship"] is not None:
                 run_directory.check_shipped(path / results["ship"])
             for row in (results["baseline"], *results["candidates"]):

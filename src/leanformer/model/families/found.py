@@ -98,6 +98,9 @@ class FoundFamily(Family):
                 for place in layer.places.values():
                     _open(model, place)
 
+    def found_in(self, model: PreTrainedModel) -> Mapping[str, FoundStack]:
+        return self._stacks(model)
+
     def module_at(self, model: PreTrainedModel, name: str) -> nn.Module | None:
         _, layer, place, _ = self._place(model, name)
         module = model.get_submodule(layer.path)

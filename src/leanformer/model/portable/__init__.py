@@ -1,0 +1,1 @@
+"""The file that a student carries, ``modeling_leanformer.py``: by it transformers alone loads the student."""
