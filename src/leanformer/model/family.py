@@ -15,6 +15,7 @@ from leanformer.blocks.kit.base import AttentionWeights, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
+from leanformer.model.hf import classes_of, configuration_of_type
 
 STUDENT_PREFIX = "leanformer_"
 """The ``model_type`` of a family's students is this prefix and the family's name."""
@@ -60,11 +61,9 @@ class Family:
             (``decoder_vocab_size``).
 
     Class attributes:
-        task: The study's task that such models are for.
         auto_class: The class of transformers that loads models of this task.
-        described: Such a model in words, with an article.
         has_pooling: Whether a classifier reads the last layer's tokens at a site of its own.
-        shape_keys: The configuration keys that say how large a model is; each is 1 or more.
+        shape_keys: The configuration keys that say how large a model is; each is 1 or more. Empty: not known.
         without_effect: Configuration key -> why it would do nothing in a fresh model; besides those of every family.
     """
 
@@ -76,12 +75,20 @@ class Family:
     special_tokens: int = 0
     has_decoder_vocabulary: bool = False
 
-    task: ClassVar[str]
     auto_class: ClassVar[Any]
-    described: ClassVar[str]
     has_pooling: ClassVar[bool] = False
-    shape_keys: ClassVar[tuple[str, ...]]
-    without_effect: ClassVar[Mapping[str, str]]
+    shape_keys: ClassVar[tuple[str, ...]] = ()
+    without_effect: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def task(self) -> str:
+        """The study's task that such models are for."""
+        raise NotImplementedError
+
+    @property
+    def described(self) -> str:
+        """Such a model in words, with an article."""
+        raise NotImplementedError
 
     @property
     def writes(self) -> bool:
@@ -201,6 +208,23 @@ def register_others(make: Callable[[type[PreTrainedModel]], Family]) -> None:
 def register(family: Family) -> None:
     """Makes a family known by its name."""
     FAMILIES.add(family.name, family)
+
+
+def family_named(name: str, auto_class: Any) -> Family | None:
+    """The family of a name: one of these, or of the models that an ``Auto`` class makes of that model type.
+
+    Args:
+        name: A model type of transformers.
+        auto_class: The ``Auto`` class of the task.
+
+    Returns:
+        None where the name says no such architecture.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    config_class = configuration_of_type(name)
+    classes = () if config_class is None else classes_of(auto_class, config_class)
+    return family_of(classes[0]) if classes else None
 
 
 def find_family(model: PreTrainedModel, argument: str = "model") -> Family:

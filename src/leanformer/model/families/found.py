@@ -9,7 +9,12 @@ from functools import cache
 from typing import Any, cast
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from leanformer.blocks.kit.base import AttentionWeights, BlockModule, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
@@ -20,6 +25,7 @@ from leanformer.model.finding import facts
 from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find
 from leanformer.model.finding.forms import form_of, parameters_of
 from leanformer.model.finding.maps import attention_weights, mlp_weights, output_map, with_heads
+from leanformer.model.hf import classes_of
 from leanformer.model.shapes.student import Student
 from leanformer.model.weights import parameter_count
 
@@ -62,9 +68,24 @@ class FoundFamily(Family):
                     width, heads = _width_and_heads(model, stack, next(iter(layer.places.values())))
                     yield Part(f"{prefix}.layer", "layer", there, whole, 0, width, heads, stack.causal)
 
+    @property
+    def task(self) -> str:
+        if getattr(self.config_class, "is_encoder_decoder", False) and self._made_by(AutoModelForSeq2SeqLM):
+            return "translation"
+        if self._made_by(AutoModelForImageClassification):
+            return "image-classification"
+        return f"other work ({self.model_class.__name__})"
+
+    @property
+    def described(self) -> str:
+        return f"a {self.model_class.__name__}"
+
+    def _made_by(self, auto_class: Any) -> bool:
+        return self.model_class in classes_of(auto_class, self.config_class)
+
     def max_positions(self, config: Any) -> int | None:
-        most = getattr(config, "max_position_embeddings", None)
-        return most if isinstance(most, int) else None
+        found = [getattr(config, key, None) for key in facts.POSITIONS]
+        return min((most for most in found if isinstance(most, int)), default=None)
 
     def grid(self, model: PreTrainedModel) -> tuple[int, int] | None:
         size, patch = (getattr(model.config, key, None) for key in ("image_size", "patch_size"))

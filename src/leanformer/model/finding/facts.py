@@ -87,6 +87,9 @@ ACTIVATIONS = ("activation_fn", "activation", "act", "intermediate_act_fn")
 ACTIVATION_DROPOUTS = ("activation_dropout", "activation_dropout_p")
 """Names of a layer's probability with which the neurons between them are dropped."""
 
+POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_decoder_position_embeddings")
+"""Configuration keys of the most tokens that a model reads; one whose positions are relative has none."""
+
 PREFIX_TOKENS = ("cls_token", "distillation_token", "dist_token", "register_tokens")
 """Names of the embeddings of tokens that stand before an image's patches; each has the shape (1, tokens, d_model)."""
 

@@ -191,6 +191,10 @@ def _body_of(path: str, model: PreTrainedModel) -> str:
 
 
 def _is_causal(model: PreTrainedModel, attention: nn.Module) -> bool:
+    if model.config.is_encoder_decoder and model.can_generate():
+        decoder = model.get_decoder()
+        if decoder is not model:
+            return any(module is attention for module in decoder.modules())
     said = getattr(attention, "is_causal", None)
     if isinstance(said, bool):
         return said
