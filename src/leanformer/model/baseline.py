@@ -349,6 +349,12 @@ class TextBaseline(Baseline):
                 f"baseline.model: {self.source} has no vocab_size in its configuration, but parts with configurations "
                 "of their own; take a translator that is one model"
             )
+        layers, more = (getattr(config, key, None) for key in ("num_layers", "num_decoder_layers"))
+        if layers is not None and more is not None and more > layers:
+            raise LeanformerError(
+                f"baseline.model: {self.source} has num_decoder_layers {more} and num_layers {layers}, and the generate "
+                "of transformers makes a cache for no more than num_layers; take a decoder of so many layers, or fewer"
+            )
         target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
         for what, words, rows in (
             ("source", geometry.source_vocabulary, config.vocab_size),
