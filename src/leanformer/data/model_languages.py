@@ -47,7 +47,8 @@ def code_for(tokenizer: PreTrainedTokenizerBase, language: str, key: str, given:
         found = [code for code in codes if matches(code, wanted)]
         if len(found) > 1:
             raise LeanformerError(
-                f"data.{key}: {language!r} may be {' or '.join(found[:_MOST_NAMED])} to the tokenizer of {name}; {remedy}"
+                f"data.{key}: {language!r} may be {' or '.join(found[:_MOST_NAMED])} to the tokenizer of {name}; "
+                f"{remedy}"
             )
         if found:
             return found[0]

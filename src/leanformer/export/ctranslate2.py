@@ -32,6 +32,7 @@ from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLo
 from leanformer.export.generation import Search, check_followed
 from leanformer.model.family import Family, find_family
 from leanformer.model.layers import OpenLayer, Sublayer
+from leanformer.model.shapes.seq2seq import Seq2SeqFamily
 from leanformer.model.surgery import sites
 from leanformer.runtime.engines.ctranslate2 import MODEL, open_translator
 from leanformer.runtime.manifest import Precision
@@ -145,6 +146,11 @@ def _stacks(model: PreTrainedModel) -> list[_Stack]:
     family = find_family(model)
     if not model.config.is_encoder_decoder:
         raise LeanformerError(f"{_NOT} it runs translators, and this is {family.described}; {_INSTEAD}")
+    if not isinstance(family, Seq2SeqFamily):
+        raise LeanformerError(
+            f"{_NOT} this is {family.described}, and marian and bart are written; use it with leanformer translate, or "
+            "with transformers"
+        )
     for site in sites(model):
         if site.block not in KEPT:
             raise LeanformerError(

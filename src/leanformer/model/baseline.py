@@ -352,8 +352,8 @@ class TextBaseline(Baseline):
         layers, more = (getattr(config, key, None) for key in ("num_layers", "num_decoder_layers"))
         if layers is not None and more is not None and more > layers:
             raise LeanformerError(
-                f"baseline.model: {self.source} has num_decoder_layers {more} and num_layers {layers}, and the generate "
-                "of transformers makes a cache for no more than num_layers; take a decoder of so many layers, or fewer"
+                f"baseline.model: {self.source} has {more} num_decoder_layers and {layers} num_layers, and transformers "
+                "does not write with more layers in the decoder; take a decoder of so many, or fewer"
             )
         target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
         for what, words, rows in (

@@ -15,6 +15,7 @@ from leanformer.blocks.kit.base import AttentionWeights, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
+from leanformer.model.finding.forms import PLAIN, CallForm
 from leanformer.model.hf import classes_of, configuration_of_type
 
 STUDENT_PREFIX = "leanformer_"
@@ -155,6 +156,19 @@ class Family:
     def is_own_attention(self, module: nn.Module | None) -> bool:
         """Whether a module at a site is the architecture's own attention."""
         raise NotImplementedError
+
+    def form_at(self, model: PreTrainedModel, name: str) -> CallForm:
+        """How the module at a site of an opened model is called, unless it is a block.
+
+        Args:
+            model: The model.
+            name: The site.
+        """
+        return PLAIN
+
+    def holds_norm(self, model: PreTrainedModel, name: str) -> bool:
+        """Whether the attention at a site adds the residual and norms the sum itself (ALBERT)."""
+        return False
 
     def attention_weights(self, module: nn.Module | None) -> AttentionWeights | None:
         """The weights of the architecture's own attention in the common layout.

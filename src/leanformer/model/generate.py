@@ -128,7 +128,8 @@ def decoder_start(model: PreTrainedModel) -> int | None:
     if shift is None:  # of M2M100, which shifts as most do
         start: int = model.config.decoder_start_token_id
         return start
-    one, other = (int(shift(labels=torch.tensor([[0, 1, last]]))[0, 0]) for last in (2, 3))
+    words = [token for token in range(3) if token != model.config.pad_token_id][:2]
+    one, other = (int(shift(labels=torch.tensor([[word, word]]))[0, 0]) for word in words)
     return one if one == other else None
 
 

@@ -23,7 +23,7 @@ from leanformer.model.attached import Attached, AttachedLayer, AttachedMlp, Mask
 from leanformer.model.family import STUDENT_PREFIX, Family, Part, register_others
 from leanformer.model.finding import facts
 from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find
-from leanformer.model.finding.forms import form_of, parameters_of
+from leanformer.model.finding.forms import CallForm, form_of, parameters_of
 from leanformer.model.finding.maps import attention_weights, mlp_weights, output_map, with_heads
 from leanformer.model.hf import classes_of
 from leanformer.model.shapes.student import Student
@@ -185,6 +185,16 @@ class FoundFamily(Family):
 
     def is_own_attention(self, module: nn.Module | None) -> bool:
         return module is not None and not isinstance(module, BlockModule)
+
+    def form_at(self, model: PreTrainedModel, name: str) -> CallForm:
+        _, layer, place, _ = self._place(model, name)
+        form = layer.form if place is None else place.form
+        assert form is not None  # else it is no site
+        return form
+
+    def holds_norm(self, model: PreTrainedModel, name: str) -> bool:
+        _, _, place, _ = self._place(model, name)
+        return place is not None and place.norm is not None
 
     def attention_weights(self, module: nn.Module | None) -> AttentionWeights | None:
         return None if module is None or isinstance(module, BlockModule) else attention_weights(module)
