@@ -68,9 +68,7 @@ def letters(*marks: str) -> dict[str, int]:
 
 def t5() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     tokenizer = T5Tokenizer(vocab=pieces("<pad>", "</s>", "<unk>"), extra_ids=0)
-    config = T5Config(
-        vocab_size=len(tokenizer) + 5, decoder_start_token_id=0, task_specific_params=T5_TASK, **T5_SIZES
-    )
+    config = T5Config(vocab_size=len(tokenizer) + 5, decoder_start_token_id=0, task_specific_params=T5_TASK, **T5_SIZES)
     return T5ForConditionalGeneration(config), tokenizer
 
 
@@ -86,7 +84,9 @@ def mbart() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def pegasus() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    tokenizer = PegasusTokenizer(vocab=pieces("<pad>", "</s>", "<unk>"), offset=0, mask_token=None, mask_token_sent=None)
+    tokenizer = PegasusTokenizer(
+        vocab=pieces("<pad>", "</s>", "<unk>"), offset=0, mask_token=None, mask_token_sent=None
+    )
     config = PegasusConfig(vocab_size=len(tokenizer), **BART_SIZES)
     return PegasusForConditionalGeneration(config), tokenizer
 

@@ -17,7 +17,7 @@ import leanformer as lf
 from benchmarks.kit.benchmark import ROOT, Benchmark, Result, add_runs, recipes, register, runs_of, sites_of
 from benchmarks.kit.forms import NOT_MEASURED
 from benchmarks.kit.tables import Tables, figure_table, table, with_interval
-from benchmarks.kit.verdicts import MARGINS, Verdict
+from benchmarks.kit.verdicts import MARGINS
 from benchmarks.quality.multi30k import KEPT, bleu_difference
 from leanformer.core.errors import LeanformerError
 from leanformer.measure.translation import Translations
@@ -162,22 +162,6 @@ def tables(result: Result) -> Tables:
     return {"students": table(head, lines), "figures": figure_table(figures)}
 
 
-def verdicts(result: Result) -> list[Verdict]:
-    """Of each student, against its teacher tuned alike."""
-    return [
-        Verdict(
-            f"number words, {LABELS[row['shape']]}",
-            f"encoder and decoder self, {STUDENTS[row['name']][0]}",
-            row["parameters_ratio"],
-            row["against_control"],
-            "BLEU",
-            "one small teacher, tuned as the teacher",
-        )
-        for row in result["rows"]
-        if row["name"] in STUDENTS
-    ]
-
-
 BENCHMARK = register(
     "quality",
     Benchmark(
@@ -186,6 +170,5 @@ BENCHMARK = register(
         measure=measure,
         tables=tables,
         quick={"train": 60, "test": 8, "epochs": 1, "teach": 1, "tune": 1},
-        verdicts=verdicts,
     ),
 )
