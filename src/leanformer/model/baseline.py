@@ -352,8 +352,8 @@ class TextBaseline(Baseline):
         layers, more = (getattr(config, key, None) for key in ("num_layers", "num_decoder_layers"))
         if layers is not None and more is not None and more > layers:
             raise LeanformerError(
-                f"baseline.model: {self.source} has {more} num_decoder_layers and {layers} num_layers, and transformers "
-                "does not write with more layers in the decoder; take a decoder of so many, or fewer"
+                f"baseline.model: {self.source} has {more} num_decoder_layers and {layers} num_layers, and "
+                "transformers does not write with more layers in the decoder; take a decoder of so many, or fewer"
             )
         target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
         for what, words, rows in (
