@@ -164,7 +164,7 @@ _NOT = "not shippable in the format ctranslate2:"
 _INSTEAD = "the format onnx can hold it"
 
 
-def _stack(model: PreTrainedModel, family: Family, name: str) -> _Stack:
+def _stack(model: PreTrainedModel, family: Seq2SeqFamily, name: str) -> _Stack:
     layers = [family.open_layer(layer, name, number) for number, layer in enumerate(family.stacks(model)[name])]
     packed = _packed(layers, ORDERS[name])
     if not packed:
