@@ -22,6 +22,7 @@ ONE_SCREEN = 60
 
 FIGURES = {
     "ablation": [("ablation", "add-one", "`heads: 4` |")],
+    "architectures": [("architectures", "figures", "the worst of their best students |")],
     "attention_ablation": [
         ("attention_ablation", "quality", f"{where} | ALR |") for where in ("encoder self", "cross")
     ],

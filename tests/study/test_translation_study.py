@@ -822,7 +822,7 @@ BAD_STUDIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "matches no site",
     ),
     "an image family": (lambda _: words_study(baseline={"model": "vit"}), "vit is for image-classification"),
-    "an unknown family": (lambda _: words_study(baseline={"model": "t5"}), "'t5' is neither a family (marian, bart)"),
+    "an unknown family": (lambda _: words_study(baseline={"model": "t6"}), "'t6' is neither a family (marian, bart"),
     "heads that do not divide": (
         lambda _: words_study(baseline={"model": "marian", "config": {"d_model": 16, "encoder_attention_heads": 3}}),
         "encoder_attention_heads 3 does not divide d_model 16",

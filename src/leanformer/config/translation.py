@@ -26,6 +26,7 @@ from leanformer.core.fields import (
     Language,
     Length,
     Name,
+    Prefix,
     Section,
     Text,
     no_repeats,
@@ -83,6 +84,12 @@ class TextDataConfig(DataConfig):
     """What says which sentences depend on each other, such as those of one document: a column of a table, the ending of
     a third aligned plain file, the type of a property in a translation memory, or ``talk`` in an IWSLT archive. Splits
     keep groups whole, and intervals count groups. By default each pair is a group of its own."""
+    language_codes: dict[Language, Text] = Field(default_factory=dict)
+    """Language -> the code by which the tokenizer of a trained model of many languages knows it, where the two differ
+    by more than a script or region: ``{sq: als_Latn}``."""
+    prefix: Prefix | None = None
+    """What stands before each source sentence, such as ``"translate German to English: "``; by default what a trained
+    model's configuration says for the two languages, else nothing."""
     numbers: NumberWordsConfig = NumberWordsConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     max_tokens: Length = 128

@@ -231,6 +231,8 @@ Whole = BeforeValidator(_no_truth)
 """For a choice of whole numbers: true is not 1 there."""
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_controls)]
 """A path, a name: some printable text."""
+Prefix = Annotated[str, Field(max_length=200)]
+"""What stands before a text; it may be empty."""
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_controls)]
 """The name of a column or of a data set's configuration."""
 Language = Annotated[

@@ -49,7 +49,7 @@ def match_codes(
     """
     names = list(names)
     found: dict[str, str] = {}
-    degrees: tuple[Callable[[str, str], bool], ...] = (str.__eq__, same_language, _same_but_for_region, _means)
+    degrees: tuple[Callable[[str, str], bool], ...] = (str.__eq__, same_language, _same_but_for_region, means)
     for matches in degrees[: 3 if as_code else 4]:
         for language in languages:
             free = (name for name in names if name not in found.values() and matches(name, language))
@@ -74,7 +74,8 @@ def is_column_name(name: str) -> bool:
     return 0 < len(name) <= _LONGEST and (_named_language(name) is not None or not _without_roles(name))
 
 
-def _means(name: str, language: str) -> bool:
+def means(name: str, language: str) -> bool:
+    """Whether a code or a name means a language, whatever region or script one of the two adds."""
     own = _named_language(name) if len(name) <= _LONGEST else None
     wanted = _named_language(language)
     return own is not None and wanted is not None and _same_parts(own, wanted)

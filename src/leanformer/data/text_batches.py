@@ -257,7 +257,7 @@ class TextBatches:
         train: The training pairs.
         batch_tokens: Most tokens of a batch on its longer side, padding included.
         pad_id: The id of padding, in inputs.
-        decoder_start_id: The id that decoder inputs begin with.
+        decoder_start_id: The id that decoder inputs begin with; None: with the last of each target, as mBART's do.
         device: The device of the batches.
         teacher: What the teacher of a student with fewer target subwords reads.
 
@@ -270,7 +270,7 @@ class TextBatches:
         train: EncodedPairs,
         batch_tokens: int,
         pad_id: int,
-        decoder_start_id: int,
+        decoder_start_id: int | None,
         device: torch.device | str = "cpu",
         teacher: TeacherView | None = None,
     ) -> None:
@@ -359,8 +359,8 @@ class TextBatches:
         }
 
 
-def _shifted(ids: Tensor, mask: Tensor, start_id: int, pad_id: int) -> Tensor:
+def _shifted(ids: Tensor, mask: Tensor, start_id: int | None, pad_id: int) -> Tensor:
     """The decoder inputs for target ids (B, T): shifted right by one, and padded where the mask is false."""
     shifted = ids.roll(1, dims=1)
-    shifted[:, 0] = start_id
+    shifted[:, 0] = ids.gather(1, mask.sum(dim=1, keepdim=True) - 1)[:, 0] if start_id is None else start_id
     return shifted.masked_fill_(~mask, pad_id)

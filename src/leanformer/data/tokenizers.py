@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,14 @@ from transformers import AutoTokenizer, MarianTokenizer, PreTrainedTokenizerBase
 
 from leanformer.config.translation import TokenizerConfig
 from leanformer.core.errors import LeanformerError, first_line
+from leanformer.data.model_languages import code_for, codes_of, knows_languages
 from leanformer.data.normalization import Normalize, normalizer_of
 from leanformer.data.sentence_pieces import source_form, target_form
 
 END, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"  # with the ids 0, 1 and 2
 SIDES = ("source_tokenizer", "target_tokenizer")  # directories, where each side has its own
+PREFIX = "source_prefix"
+"""The key of ``tokenizer_config.json`` that holds what stands before each source."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -40,6 +43,9 @@ TOKENIZER_FILES = (
 
 class TranslationTokenizer:
     """Text to subwords and back, for both sides of a translator.
+
+    A prefix of sources and the languages of a tokenizer of many are among the tokenizer's own settings, so that a saved
+    model goes on with them.
 
     Args:
         source: The tokenizer of the source side.
@@ -63,7 +69,7 @@ class TranslationTokenizer:
             )
         self.pad_id: int = pad_id
         self.eos_id: int = eos_id
-        if self.eos_id not in self.encode_target(["a"])[0]:
+        if self.eos_id not in self._marked:
             raise LeanformerError(
                 f"the tokenizer of {source.name_or_path or 'the model'} puts no end mark {source.eos_token} after a "
                 "sentence; a translator's must, or its translations never end"
@@ -92,13 +98,43 @@ class TranslationTokenizer:
         return len(self._target)
 
     @property
+    def prefix(self) -> str:
+        """What stands before each source, such as ``translate German to English: ``."""
+        return str(self._source.init_kwargs.get(PREFIX) or "")
+
+    @cached_property
+    def first_id(self) -> int | None:
+        """The id that every target begins with: its language's (NLLB); None where there is none."""
+        first = self._marked[0]
+        return first if first == self._language_id else None
+
+    @cached_property
+    def last_id(self) -> int | None:
+        """The id that every target ends with after its end mark: its language's (mBART); None where there is none."""
+        last = self._marked[-1]
+        return last if last == self._language_id else None
+
+    @cached_property
+    def _marked(self) -> list[int]:
+        return self.encode_target(["a"])[0]
+
+    @property
+    def _language_id(self) -> int | None:
+        """The id of the target's language, where the tokenizer knows several."""
+        target: Any = self._target
+        if not knows_languages(target):
+            return None
+        token = target.get_lang_token(target.tgt_lang) if hasattr(target, "get_lang_token") else target.tgt_lang
+        return int(target.convert_tokens_to_ids(token))
+
+    @property
     def unknown_id(self) -> int | None:
         """The id of letters that the target side does not know; None where it knows all."""
         return self._target.unk_token_id
 
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of source sentences, each with its end mark."""
-        return self._source(list(texts), verbose=False)["input_ids"] if texts else []
+        """The ids of source sentences with their prefix, each with its end mark."""
+        return self._source([self.prefix + text for text in texts], verbose=False)["input_ids"] if texts else []
 
     def encode_target(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of target sentences, each with its end mark."""
@@ -124,8 +160,13 @@ class TranslationTokenizer:
         The target's is for decoding; where one tokenizer serves both sides, it is the same object.
 
         Raises:
-            LeanformerError: A side has no such form.
+            LeanformerError: A side has no such form, or sources have a prefix.
         """
+        if self.prefix:
+            raise LeanformerError(
+                f"sources have the prefix {self.prefix!r}, which an exported tokenizer does not put before them; "
+                "export a model that needs none"
+            )
         source = _source_form(self._source)
         if self.shared and not isinstance(self._source, MarianTokenizer):
             return source, source
@@ -151,30 +192,59 @@ class TranslationTokenizer:
                 side.save_pretrained(Path(directory) / name)
 
     @classmethod
-    def load(cls, model: Path | str) -> TranslationTokenizer:
+    def load(
+        cls,
+        model: Path | str,
+        languages: tuple[str, str] | None = None,
+        codes: Mapping[str, str] | None = None,
+        prefix: str | None = None,
+    ) -> TranslationTokenizer:
         """The tokenizer that a model brings: one that was trained here, or that of any trained translator.
 
         Args:
             model: A model's directory, or its hub id.
+            languages: Those of source and target, as the data name them, for a tokenizer that knows many; None: those
+                that it is set to.
+            codes: Language -> the tokenizer's code for it, where that does not follow from the language.
+            prefix: What is put before each source; None: what the tokenizer says.
 
         Raises:
-            LeanformerError: The model brings none, or one that cannot be read.
+            LeanformerError: The model brings none, or one that cannot be read; or it does not know the languages.
         """
         directory = Path(os.path.expanduser(model))
-        if not directory.is_dir():
-            return cls(_load(str(model)))
-        sides = [directory / name for name in SIDES]
-        if any(side.is_dir() for side in sides):
-            for side in sides:
-                _check_files(side)
-            return cls(*(_load(str(side)) for side in sides))
-        _check_files(directory)
-        return cls(_load(str(directory)))
+        path, own = str(model), {} if prefix is None else {PREFIX: prefix}
+        if directory.is_dir():
+            sides = [directory / name for name in SIDES]
+            if any(side.is_dir() for side in sides):
+                for side in sides:
+                    _check_files(side)
+                return cls(_load(str(sides[0]), own), _load(str(sides[1])))
+            _check_files(directory)
+            path = str(directory)
+        tokenizer = _load(path, own)
+        if not knows_languages(tokenizer):
+            if codes:
+                raise LeanformerError(
+                    f"data.language_codes does nothing here: the tokenizer of {model} does not tell languages apart; "
+                    "leave it out"
+                )
+            return cls(tokenizer)
+        if languages is not None:
+            keys = ("source_language", "target_language")
+            pair = [code_for(tokenizer, *one, codes or {}) for one in zip(languages, keys, strict=True)]
+            return cls(_load(path, {**own, **dict(zip(("src_lang", "tgt_lang"), pair, strict=True))}))
+        if getattr(tokenizer, "tgt_lang", None) is None:
+            raise LeanformerError(
+                f"{model}: its tokenizer knows {len(codes_of(tokenizer))} languages and is set to none; save it with "
+                "src_lang and tgt_lang, or make a student of it in a study"
+            )
+        return cls(tokenizer)
 
     def signature(self) -> str:
         """A hash of what the tokenizer does: equal for equal tokenizers, wherever they are stored."""
         sides = [self._source] if self.shared else [self._source, self._target]
-        return hashlib.sha256(b"".join(map(_fingerprint, sides))).hexdigest()
+        marks = [self.prefix.encode()] + [str(self._language_id).encode()] * (self._language_id is not None)
+        return hashlib.sha256(b"".join([*map(_fingerprint, sides), *marks])).hexdigest()
 
 
 def _check_files(directory: Path) -> None:
@@ -203,9 +273,9 @@ def _source_form(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return Tokenizer.from_str(backend.to_str())
 
 
-def _load(path: str) -> PreTrainedTokenizerBase:
+def _load(path: str, settings: Mapping[str, str] | None = None) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)  # no code of the model's own
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **(settings or {}))  # no code of its own
     except Exception as error:  # of many types, from several libraries
         raise LeanformerError(f"{path}: its tokenizer cannot be read ({first_line(error)})") from error
 

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import MarianTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.data.tokenizers import TranslationTokenizer
+from leanformer.data.tokenizers import PREFIX, TranslationTokenizer
 
 ROUNDS = 6
 """How often the corpus is encoded and counted at most; each round but the last leaves out half of what is too much."""
@@ -83,9 +83,10 @@ def trim_target(
     for mark in {tokenizer.pad_id, tokenizer.eos_id}:
         places[mark], places[new[mark]] = new[mark], mark
     moved = any(old != place for old, place in places.items())
-    return Trimmed(
-        TranslationTokenizer(own_source.with_ids(places) if moved else source, side.with_ids(new)), tuple(ids)
-    )
+    own = own_source.with_ids(places) if moved else source
+    if tokenizer.prefix:
+        own.init_kwargs[PREFIX] = tokenizer.prefix
+    return Trimmed(TranslationTokenizer(own, side.with_ids(new)), tuple(ids))
 
 
 def subword_texts(tokenizer: TranslationTokenizer) -> list[bytes]:

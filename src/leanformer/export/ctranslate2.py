@@ -32,7 +32,7 @@ from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLo
 from leanformer.export.generation import Search, check_followed
 from leanformer.model.family import find_family
 from leanformer.model.layers import OpenLayer, Sublayer
-from leanformer.model.shapes.open import OpenFamily
+from leanformer.model.shapes.seq2seq import Seq2SeqFamily
 from leanformer.model.surgery import sites
 from leanformer.runtime.engines.ctranslate2 import MODEL, open_translator
 from leanformer.runtime.manifest import Precision
@@ -137,7 +137,7 @@ FORMATS.add(CTranslate2.name, CTranslate2())
 # What can be written
 
 
-def _family_of(model: PreTrainedModel) -> OpenFamily:
+def _family_of(model: PreTrainedModel) -> Seq2SeqFamily:
     """The family of a model that the engine may run.
 
     Raises:
@@ -146,7 +146,7 @@ def _family_of(model: PreTrainedModel) -> OpenFamily:
     family = find_family(model)
     if not model.config.is_encoder_decoder:
         raise LeanformerError(f"{_NOT} it runs translators, and this is {family.described}; {_INSTEAD}")
-    if not isinstance(family, OpenFamily):
+    if not isinstance(family, Seq2SeqFamily):
         raise LeanformerError(f"{_NOT} of translators it runs marian and bart here, not {family.name}; {_INSTEAD}")
     return family
 
@@ -171,7 +171,7 @@ _NOT = "not shippable in the format ctranslate2:"
 _INSTEAD = "the format onnx can hold it"
 
 
-def _stack(model: PreTrainedModel, family: OpenFamily, name: str) -> _Stack:
+def _stack(model: PreTrainedModel, family: Seq2SeqFamily, name: str) -> _Stack:
     layers = [family.open_layer(layer, name, number) for number, layer in enumerate(family.stacks(model)[name])]
     packed = _packed(layers, ORDERS[name])
     if not packed:
@@ -286,7 +286,7 @@ class _Writer:
         loader: CTranslate2's own, which writes single modules.
     """
 
-    def __init__(self, spec: Any, stack: _Stack, family: OpenFamily, width: int, loader: Any) -> None:
+    def __init__(self, spec: Any, stack: _Stack, family: Seq2SeqFamily, width: int, loader: Any) -> None:
         self.spec = spec
         self.stack = stack
         self.width = width

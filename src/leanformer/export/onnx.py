@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedModel
 
+from leanformer.core.errors import LeanformerError
 from leanformer.core.translating import up_to_end
 from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLogits
 from leanformer.export.generation import check_followed
 from leanformer.model.family import find_family
+from leanformer.model.shapes.seq2seq import Seq2SeqFamily
 from leanformer.runtime.engines.onnx import MODEL, translator_inputs
 from leanformer.runtime.manifest import PRECISIONS, Precision
 
@@ -37,8 +39,13 @@ class Onnx(Format):
 
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
         """Every model can be held whose generation settings can be followed; see ``Format``."""
-        find_family(model)
+        family = find_family(model)
         if model.config.is_encoder_decoder:
+            if not isinstance(family, Seq2SeqFamily):
+                raise LeanformerError(
+                    f"not shippable in the format onnx: this is {family.described}, and of translators marian and bart "
+                    "are written; use it with leanformer translate, or with transformers"
+                )
             check_followed(model.generation_config)
 
     def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> OpenWriter | None:

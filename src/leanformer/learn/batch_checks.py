@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -13,6 +12,7 @@ from leanformer.core.memory import memory_named
 from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed
 from leanformer.model.directory import one_line
+from leanformer.model.generate import most_positions
 from leanformer.model.vision import pixel_input
 from leanformer.model.weights import device_and_dtype
 
@@ -43,7 +43,7 @@ def check_batches(teacher: PreTrainedModel, batches: Sequence[Batch], argument: 
                 raise LeanformerError(
                     f"{where}: {key} is on the device {tensor.device}, the teacher on {device}; move the batch there"
                 )
-        check(batch, teacher.config, where)
+        check(batch, teacher, where)
         if frozenset(batch) not in tried:
             tried.add(frozenset(batch))
             with Observed(teacher, ()) as observed, memory_named(f"reading {where}", "give smaller batches"):
@@ -59,7 +59,8 @@ def _read(observed: Observed, batch: Batch, where: str) -> None:
         raise LeanformerError(f"{where}: the teacher cannot read it: {one_line(error)}") from error
 
 
-def _check_images(batch: Batch, config: Any, where: str) -> None:
+def _check_images(batch: Batch, teacher: PreTrainedModel, where: str) -> None:
+    config = teacher.config
     pixels = _tensor(batch, "pixel_values", where)
     if not pixels.is_floating_point():
         raise LeanformerError(
@@ -72,17 +73,18 @@ def _check_images(batch: Batch, config: Any, where: str) -> None:
     _check_labels(batch, (len(pixels),), config.num_labels, where)
 
 
-def _check_sentences(batch: Batch, config: Any, where: str) -> None:
+def _check_sentences(batch: Batch, teacher: PreTrainedModel, where: str) -> None:
+    config, positions = teacher.config, most_positions(teacher)
     target_words = getattr(config, "decoder_vocab_size", None) or config.vocab_size
     sentences = None
     for key, words in (("input_ids", config.vocab_size), ("decoder_input_ids", target_words)):
         ids = _tensor(batch, key, where)
         _check_shape(ids, ("sentences" if sentences is None else sentences, "tokens"), key, where)
         sentences = len(ids)
-        if ids.shape[1] > config.max_position_embeddings:
+        if ids.shape[1] > positions:
             raise LeanformerError(
-                f"{where}: {key} are {ids.shape[1]:,} tokens long, and the teacher has "
-                f"{config.max_position_embeddings:,} positions; give shorter ones"
+                f"{where}: {key} are {ids.shape[1]:,} tokens long, and the teacher has {positions:,} positions; give "
+                "shorter ones"
             )
         _check_range(ids, key, words, where)
     for mask, key in zip(_MASKS, ("input_ids", "decoder_input_ids"), strict=True):

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError
 from leanformer.learn.losses import Batch, inputs_of
 from leanformer.model.family import find_family
 from leanformer.model.finding.facts import ROTARY
+from leanformer.model.finding.forms import PLAIN, RESIDUAL, CallForm
 from leanformer.model.stacks import real_tokens
 from leanformer.model.surgery import module_at
 
@@ -92,19 +94,23 @@ class Observed:
                 module = module_at(self.teacher, name)
                 if module is None:
                     raise LeanformerError(f"the teacher has nothing to teach at {name}: the site is empty")
-                self._watch(module, name, target if target == "output" else None)
-                if target == "output":
+                # An attention that adds the residual and norms the sum gave its own part before that.
+                normed = not isinstance(module, BlockModule) and family.holds_norm(self.teacher, name)
+                whole = target == "output" and not normed
+                form = PLAIN if isinstance(module, BlockModule) else family.form_at(self.teacher, name)
+                self._watch(module, name, form, target if whole else None)
+                if whole:
                     continue
                 if target == "heads" and not family.is_own_attention(module):
                     raise LeanformerError(
                         f"the teacher has no attention of its own at {name}, and so no heads to learn from"
                     )
-                projection = family.output_projection(module) if target == "heads" else family.output_of_mlp(module)
+                projection = family.output_of_mlp(module) if target == "neurons" else family.output_projection(module)
                 if projection is None:
                     raise LeanformerError(
                         f"the teacher's {target} at {name} cannot be seen: the map that they go through was not found"
                     )
-                self._watch_inputs(projection, name, target)
+                self._watch_projection(projection, name, target)
             self._hooks = self._hooks.pop_all()
         return self
 
@@ -113,22 +119,29 @@ class Observed:
     ) -> None:
         self._hooks.close()
 
-    def _watch(self, module: nn.Module, name: str, target: Target | None) -> None:
+    def _watch(self, module: nn.Module, name: str, form: CallForm, target: Target | None) -> None:
+        """Records what a module reads and, where there is a target, what it gives, without a residual that it adds."""
+
         def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            given = arguments[0] if arguments else named["hidden_states"]
+            call = form.bind(arguments, named)
+            given = call[form.hidden_states]
             self._inputs[name] = given.hidden_states if isinstance(given, BlockInputs) else given
             if named.get(ROTARY) is not None:
                 self._rotary[name] = named[ROTARY]
             if target is not None:
-                self._targets[name, target] = output[0] if isinstance(output, tuple) else output
+                own = output[0] if isinstance(output, tuple) else output
+                self._targets[name, target] = own - call[RESIDUAL] if form.adds_residual else own
 
         self._hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
 
-    def _watch_inputs(self, projection: Any, name: str, target: Target) -> None:
-        def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            self._targets[name, target] = arguments[0] if arguments else named["input"]
+    def _watch_projection(self, projection: Any, name: str, target: Target) -> None:
+        """Records what an output projection gives, or what goes into it."""
 
-        self._hooks.callback(projection.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        def hook(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor) -> None:
+            given = arguments[0] if arguments else named["input"]
+            self._targets[name, target] = output if target == "output" else given
+
+        self._hooks.callback(projection.register_forward_hook(hook, with_kwargs=True).remove)
 
     @torch.no_grad()
     def read(self, batch: Batch) -> Seen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import AutoConfig, PreTrainedConfig
 
 from leanformer.model.family import FAMILIES, STUDENT_PREFIX, family_of
-from leanformer.model.hf import AUTO_CLASSES, configuration_of_type, make_configurations
+from leanformer.model.hf import AUTO_CLASSES, classes_of, configuration_of_type, make_configurations
 
 
 def _configuration_of_students(model_type: str) -> type[PreTrainedConfig] | None:
@@ -24,11 +24,10 @@ def _configuration_of_students(model_type: str) -> type[PreTrainedConfig] | None
         return None
     found = None
     for auto_class in AUTO_CLASSES:
-        model_class = auto_class._model_mapping.get(own, None)
-        if model_class is None:
+        model_classes = classes_of(auto_class, own)
+        if not model_classes:
             continue
-        # Several classes for one task differ in what they are called with; the first is the plain one.
-        family = family_of(model_class[0] if isinstance(model_class, tuple | list) else model_class)
+        family = family_of(model_classes[0])
         found = family.student_config_class
         auto_class.register(found, family.student_model_class, exist_ok=True)
     return found

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.model.directory import ATTENTIONS, RECOMMENDED
 from leanformer.model.families.found import FoundFamily
-from leanformer.model.family import FAMILIES, Family, find_family
+from leanformer.model.family import FAMILIES, Family, family_named, find_family
 from leanformer.model.fresh_settings import check_fresh_settings, with_decimal_points
 from leanformer.model.new_head import refitted
 from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
@@ -30,7 +30,7 @@ def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMode
     """A model of a family with random weights, from PyTorch's global generator.
 
     Args:
-        family_name: ``vit``, ``deit``, ``marian`` or ``bart``.
+        family_name: A family's name, or the model type of any other encoder-decoder of transformers.
         settings: The family's configuration keys.
 
     Raises:
@@ -57,21 +57,22 @@ def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedMo
 
 def _fresh_config(family_name: str, settings: Mapping[str, Any]) -> tuple[Family, PreTrainedConfig]:
     """A family and its configuration with these settings, checked."""
-    if family_name not in FAMILIES:
+    family = family_named(family_name, AutoModelForSeq2SeqLM)
+    if family is None:
         raise LeanformerError(f"unknown family {family_name!r}; families: {', '.join(FAMILIES)}")
-    family = FAMILIES[family_name]
     known = {
         *inspect.signature(family.config_class).parameters,
+        "decoder_start_token_id",  # some take it without naming it
         "num_labels",
         "id2label",
         "label2id",
         "attn_implementation",
     }
+    keys = f"{', '.join(family.shape_keys)} and the others" if family.shape_keys else "those"
     for key in settings:
         if key not in known:
             raise LeanformerError(
-                f"baseline.config: {family_name} has no key {key!r}; it has {', '.join(family.shape_keys)} and "
-                "the others of its transformers configuration"
+                f"baseline.config: {family_name} has no key {key!r}; it has {keys} of its transformers configuration"
             )
     attention = settings.get("attn_implementation")
     if attention is not None and attention not in ATTENTIONS:
@@ -134,15 +135,18 @@ class Baseline:
         self.fresh = fresh
         self.trained: PreTrainedModel | None = None
         self.notes: list[str] = []
-        if source in FAMILIES:
-            self.family = FAMILIES[source]
+        others = "" if task != "translation" else ", or the model type of any other encoder-decoder, such as t5"
+        is_type = source in FAMILIES or not os.path.isdir(source)
+        named = family_named(source, AutoModelForSeq2SeqLM) if is_type else None
+        if named is not None:
+            self.family = named
             check_settings(settings, "baseline.config")
             check_fresh_settings(settings, self.family, "baseline.config")
         else:
             families = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             if "/" not in source and not os.path.isdir(os.path.expanduser(source)):
                 raise LeanformerError(
-                    f"baseline.model: {source!r} is neither a family ({families}) nor a model directory nor "
+                    f"baseline.model: {source!r} is neither a family ({families}{others}) nor a model directory nor "
                     "a hub id (owner/name)"
                 )
             if settings:
@@ -161,13 +165,17 @@ class Baseline:
         if self.family.task != task:
             fitting = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             raise LeanformerError(
-                f"baseline.model: {source} is for {self.family.task or 'no task'}, the study is of {task}; families "
-                f"for it: {fitting}{self._hint()}"
+                f"baseline.model: {source} is for {self._purpose()}, the study is of {task}; families "
+                f"for it: {fitting}{others}{self._hint()}"
             )
 
     def _prepared(self, trained: PreTrainedModel) -> PreTrainedModel:
         """A trained model, as it was loaded, in the form that the task needs."""
         return trained
+
+    def _purpose(self) -> str:
+        """What the model is for."""
+        return self.family.task or f"other work ({self.family.model_class.__name__})"
 
     def _hint(self) -> str:
         """What a message says further where the model is for another task."""
@@ -383,6 +391,8 @@ class TextGeometry:
         pad_id: The id of padding; a fresh decoder starts with it too.
         eos_id: The id of the end mark.
         positions: Most subwords of a sentence.
+        first_id: The id that every translation begins with, such as that of its language (NLLB); None: there is none.
+        start_id: The id that a decoder starts with where that is not the model's own, but the language (mBART).
     """
 
     source_vocabulary: int
@@ -391,6 +401,8 @@ class TextGeometry:
     pad_id: int
     eos_id: int
     positions: int
+    first_id: int | None = None
+    start_id: int | None = None
 
 
 class TextBaseline(Baseline):
@@ -416,6 +428,17 @@ class TextBaseline(Baseline):
                     f"{mine}; leave it out"
                 )
         config = self.outline(geometry).config
+        if not isinstance(getattr(config, "vocab_size", None), int):
+            raise LeanformerError(
+                f"baseline.model: {self.source} has no vocab_size in its configuration, but parts with configurations "
+                "of their own; take a translator that is one model"
+            )
+        layers, more = (getattr(config, key, None) for key in ("num_layers", "num_decoder_layers"))
+        if layers is not None and more is not None and more > layers:
+            raise LeanformerError(
+                f"baseline.model: {self.source} has {more} num_decoder_layers and {layers} num_layers, and "
+                "transformers does not write with more layers in the decoder; take a decoder of so many, or fewer"
+            )
         target = getattr(config, "decoder_vocab_size", None) or config.vocab_size
         for what, words, rows in (
             ("source", geometry.source_vocabulary, config.vocab_size),
@@ -433,29 +456,32 @@ class TextBaseline(Baseline):
                     f"baseline.model: {name} is {mine} in the tokenizer of {self.source} and {theirs} in the model; "
                     "they do not belong together"
                 )
-        if geometry.positions > config.max_position_embeddings:
+        most = self.family.max_positions(config)
+        if most is not None and geometry.positions > most:
             raise LeanformerError(
-                f"{asked_by}.max_tokens: {geometry.positions} subwords, but the model has "
-                f"{config.max_position_embeddings} positions; set {asked_by}.max_tokens to that or less"
+                f"{asked_by}.max_tokens: {geometry.positions} subwords, but the model has {most} positions; set "
+                f"{asked_by}.max_tokens to that or less"
             )
 
     def make(self, geometry: TextGeometry, seed: int) -> PreTrainedModel:
-        """The baseline as a trial starts with it."""
-        return self._make(seed, self._fitted(geometry))
+        """The baseline as a trial starts with it; it writes in the language of the data."""
+        return _in_language(self._make(seed, self._fitted(geometry)), geometry)
 
     def outline(self, geometry: TextGeometry) -> PreTrainedModel:
         """The baseline without its weights, on the device "meta": where only its structure matters."""
-        return self._outline(self._fitted(geometry))
+        return _in_language(self._outline(self._fitted(geometry)), geometry)
 
     def _fitted(self, geometry: TextGeometry) -> dict[str, Any]:
         """The settings of a fresh model that follow from the tokenizer and the data."""
-        settings: dict[str, Any] = {
-            "vocab_size": geometry.source_vocabulary,
-            **_marks(geometry),
-            "scale_embedding": True,
-        }
-        if self.trained is None and geometry.positions > self.family.config_class().max_position_embeddings:
-            settings["max_position_embeddings"] = geometry.positions
+        known = inspect.signature(self.family.config_class).parameters
+        marks = {key: mark for key, mark in _marks(geometry).items() if key in (*known, "decoder_start_token_id")}
+        settings: dict[str, Any] = {"vocab_size": geometry.source_vocabulary, **marks}
+        if "scale_embedding" in known:
+            settings["scale_embedding"] = True
+        if self.trained is None:
+            most = self.family.max_positions(self.family.config_class())
+            if most is not None and geometry.positions > most:
+                settings["max_position_embeddings"] = geometry.positions
         if self.trained is None and not geometry.shared:
             if not self.family.has_decoder_vocabulary:
                 raise LeanformerError(
@@ -469,6 +495,15 @@ class TextBaseline(Baseline):
         elif self.family.has_decoder_vocabulary:
             settings["decoder_vocab_size"] = geometry.target_vocabulary
         return settings
+
+
+def _in_language(model: PreTrainedModel, geometry: TextGeometry) -> PreTrainedModel:
+    """Lets a model write in the language of the data, where it knows several. Changes the model."""
+    if geometry.first_id is not None:
+        model.generation_config.forced_bos_token_id = geometry.first_id
+    if geometry.start_id is not None:
+        model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = geometry.start_id
+    return model
 
 
 def _marks(geometry: TextGeometry) -> dict[str, int | None]:

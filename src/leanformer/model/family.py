@@ -16,6 +16,8 @@ from leanformer.blocks.kit.base import AttentionWeights, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
+from leanformer.model.finding.forms import PLAIN, CallForm
+from leanformer.model.hf import classes_of, configuration_of_type
 
 if TYPE_CHECKING:  # what is found is a student's or not, by the prefix below
     from leanformer.model.finding.finder import FoundStack
@@ -67,9 +69,8 @@ class Family:
 
     Class attributes:
         auto_class: The class of transformers that loads models of this task.
-        described: Such a model in words, with an article.
         has_pooling: Whether a classifier reads the last layer's tokens at a site of its own.
-        shape_keys: The configuration keys that say how large a model is; each is 1 or more.
+        shape_keys: The configuration keys that say how large a model is; each is 1 or more. Empty: not known.
         without_effect: Configuration key -> why it would do nothing in a fresh model; besides those of every family.
     """
 
@@ -82,10 +83,14 @@ class Family:
     has_decoder_vocabulary: bool = False
 
     auto_class: ClassVar[Any]
-    described: ClassVar[str]
     has_pooling: ClassVar[bool] = False
-    shape_keys: ClassVar[tuple[str, ...]]
-    without_effect: ClassVar[Mapping[str, str]]
+    shape_keys: ClassVar[tuple[str, ...]] = ()
+    without_effect: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def described(self) -> str:
+        """Such a model in words, with an article."""
+        raise NotImplementedError
 
     @property
     def task(self) -> str | None:
@@ -162,6 +167,19 @@ class Family:
         """Whether a module at a site is the architecture's own attention."""
         raise NotImplementedError
 
+    def form_at(self, model: PreTrainedModel, name: str) -> CallForm:
+        """How the module at a site of an opened model is called, unless it is a block.
+
+        Args:
+            model: The model.
+            name: The site.
+        """
+        return PLAIN
+
+    def holds_norm(self, model: PreTrainedModel, name: str) -> bool:
+        """Whether the attention at a site adds the residual and norms the sum itself (ALBERT)."""
+        return False
+
     def attention_weights(self, module: nn.Module | None) -> AttentionWeights | None:
         """The weights of the architecture's own attention in the common layout.
 
@@ -214,6 +232,23 @@ def register_others(make: Callable[[type[PreTrainedModel]], Family]) -> None:
 def register(family: Family) -> None:
     """Makes a family known by its name."""
     FAMILIES.add(family.name, family)
+
+
+def family_named(name: str, auto_class: Any) -> Family | None:
+    """The family of a name: one of these, or of the models that an ``Auto`` class makes of that model type.
+
+    Args:
+        name: A model type of transformers.
+        auto_class: The ``Auto`` class of the task.
+
+    Returns:
+        None where the name says no such architecture.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    config_class = configuration_of_type(name)
+    classes = () if config_class is None else classes_of(auto_class, config_class)
+    return family_of(classes[0]) if classes else None
 
 
 def find_family(model: PreTrainedModel, argument: str = "model") -> Family:

@@ -10,8 +10,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 
 from leanformer.core.translating import Ids, Tokenizer, Translated, translate_with, up_to_end
+from leanformer.model.family import find_family
 from leanformer.model.hf import force_end, limit_length
 from leanformer.model.students import length_limits
+
+UNLIMITED = 2**31 - 1
+"""The most tokens of a model whose positions do not end, such as T5's, which are relative."""
 
 
 @torch.inference_mode()
@@ -54,7 +58,7 @@ def translate(
             sentences,
             longest=source_limit,
             limit="its max_position_embeddings"
-            if source_limit == model.config.max_position_embeddings
+            if source_limit == find_family(model).max_positions(model.config)
             else "the max_length of its blocks",
             batch_tokens=batch_tokens // beam,
             progress=progress,
@@ -97,10 +101,36 @@ def generate(
 
 
 def most_tokens(model: PreTrainedModel) -> tuple[int, int]:
-    """Most tokens of a source and of a target that a translator can read: its positions, or what its blocks can."""
-    positions: int = model.config.max_position_embeddings
+    """Most tokens of a source and of a target that a translator can read: its positions, or what its blocks can.
+
+    Where neither ends it is ``UNLIMITED``.
+    """
+    positions = most_positions(model)
     source, target = (min(positions, limit or positions) for limit in length_limits(model))
     return source, target
+
+
+def most_positions(model: PreTrainedModel) -> int:
+    """The positions that a translator has; ``UNLIMITED`` where they do not end."""
+    return find_family(model).max_positions(model.config) or UNLIMITED
+
+
+def decoder_start(model: PreTrainedModel) -> int | None:
+    """The id that decoder inputs begin with in training, as the model's own shift of labels has it.
+
+    Args:
+        model: An encoder-decoder; an outline will do.
+
+    Returns:
+        None where they begin with the last token of each target, such as its language (mBART).
+    """
+    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shift is None:  # of M2M100, which shifts as most do
+        start: int = model.config.decoder_start_token_id
+        return start
+    words = [token for token in range(3) if token != model.config.pad_token_id][:2]
+    one, other = (int(shift(labels=torch.tensor([[word, word]]))[0, 0]) for word in words)
+    return one if one == other else None
 
 
 def settings_of(model: PreTrainedModel, tokenizer: Tokenizer, beam: int, max_tokens: int) -> GenerationConfig:

@@ -336,6 +336,19 @@ def with_decoded_floats(settings: dict[str, Any]) -> dict[str, Any]:
     return decoded
 
 
+def classes_of(auto_class: Any, config_class: type[PreTrainedConfig]) -> tuple[type[PreTrainedModel], ...]:
+    """The classes that an ``Auto`` class makes of a configuration, the plain one first; none where it makes none.
+
+    Relies on ``_model_mapping``, which gives one class, or several that differ in what they are called with.
+
+    Args:
+        auto_class: The ``Auto`` class, such as ``AutoModelForSeq2SeqLM``.
+        config_class: The configuration.
+    """
+    found = auto_class._model_mapping.get(config_class, ())
+    return tuple(found) if isinstance(found, tuple | list) else (found,)
+
+
 def computed_tensors(model: nn.Module) -> set[str]:
     """Names of tensors that a model recomputes and never saves, such as Marian's sinusoidal positions.
 

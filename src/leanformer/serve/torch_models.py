@@ -51,7 +51,8 @@ class TorchTranslator:
     def __init__(self, model: PreTrainedModel, tokenizer: TranslationTokenizer) -> None:
         self._model = model
         self.tokenizer = tokenizer
-        self.max_source_tokens = most_tokens(model)[0]
+        self.max_source_tokens, most = most_tokens(model)
+        self._most = min(most, BATCH_TOKENS)  # a model whose positions do not end may write without end
 
     @quiet_libraries()
     def translate(
@@ -68,13 +69,13 @@ class TorchTranslator:
                 self.tokenizer,
                 lines,
                 beam=beam,
-                max_tokens=max_tokens or most_tokens(self._model)[1],
+                max_tokens=max_tokens or self._most,
                 batch_tokens=batch_tokens,
                 progress=progress,
             ).texts
 
     def generate(self, sources: Sequence[Sequence[int]], *, beam: int = 1, max_tokens: int | None = None) -> Ids:
-        most = max_tokens or most_tokens(self._model)[1]
+        most = max_tokens or self._most
         with memory_named(f"translating {len(sources):,} sentences at once", "lower --batch or --beam"):
             return generate(self._model, self.tokenizer, sources, beam=beam, max_tokens=most)
 

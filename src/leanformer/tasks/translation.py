@@ -48,7 +48,7 @@ from leanformer.measure.translation import Translations
 from leanformer.measure.writing import Lengths, decoding_costs
 from leanformer.model.baseline import TextBaseline, TextGeometry
 from leanformer.model.family import find_family
-from leanformer.model.generate import most_tokens, translate
+from leanformer.model.generate import decoder_start, most_positions, most_tokens, translate
 from leanformer.model.plan import TARGET_VOCABULARY, Plan
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.model.vocabulary import check_can_be_trimmed, kept_ids, target_vocabulary
@@ -64,6 +64,7 @@ from leanformer.tasks.translation_checks import (
     left_out_warnings,
     scoring_notes,
     test_warnings,
+    tokenizer_of,
 )
 from leanformer.tasks.translation_details import by_length, examples, source_words
 
@@ -101,7 +102,7 @@ class Translation(WritingTask):
         if baseline.trained is None:
             self.tokenizer = train_tokenizer(config.tokenizer, self.data.train.sources, self.data.train.targets)
         else:
-            self.tokenizer = TranslationTokenizer.load(study.baseline.model)
+            self.tokenizer = tokenizer_of(baseline, config)
         self._geometry = TextGeometry(
             self.tokenizer.source_vocabulary,
             self.tokenizer.target_vocabulary,
@@ -109,6 +110,8 @@ class Translation(WritingTask):
             self.tokenizer.pad_id,
             self.tokenizer.eos_id,
             max(config.max_tokens, study.decode.max_tokens or 0),
+            self.tokenizer.first_id,
+            self.tokenizer.last_id,
         )
         baseline.check(self._geometry, "decode" if (study.decode.max_tokens or 0) > config.max_tokens else "data")
         self._baseline = baseline
@@ -129,8 +132,7 @@ class Translation(WritingTask):
         # Long pairs are left out of the validation split as of the training split; the test split stays complete.
         long = validation.too_long(config.max_tokens, config.max_tokens)
         self._validation, self._validation_pairs = validation.without(long), self.data.validation.without(long)
-        config_of_model = self.baseline_outline.config
-        self._positions: int = config_of_model.max_position_embeddings
+        self._positions = most_positions(self.baseline_outline)
         check_positions(self.data.test.sources, self._test.sources.lengths, self._positions, baseline)
         # What each model of the study can read, in subwords; tasks of candidates share the list.
         self._source_limits = [self._positions]
@@ -151,7 +153,7 @@ class Translation(WritingTask):
             *left_out_warnings(self.data, counts, config.max_tokens),
         ]
         self._trimmed: dict[int, Trimmed] = {}  # by the limit on target subwords
-        self._start_id: int = config_of_model.decoder_start_token_id
+        self._start_id = decoder_start(self.baseline_outline)
         self.batches = self.teaching_batches(1)
 
     def _read_unlabelled(self) -> tuple[str, ...]:
@@ -213,6 +215,7 @@ class Translation(WritingTask):
         task = copy.copy(self)
         trimmed = next(one for one in self._trimmed.values() if list(one.ids) == ids)
         task.tokenizer = trimmed.tokenizer
+        assert self._start_id is not None  # of a marian
         task._start_id = ids.index(self._start_id)
         task._validated = None
         most = self.study.data.max_tokens
@@ -263,6 +266,12 @@ class Translation(WritingTask):
                 f"data.tokenizer does nothing here: {self.study.baseline.model} has its own tokenizer; leave the "
                 "section out"
             )
+        for key in ("prefix", "language_codes"):
+            if self._baseline.trained is None and getattr(self.study.data, key):
+                raise LeanformerError(
+                    f"data.{key} does nothing here: a fresh {self.study.baseline.model} learns one pair of languages "
+                    "alone; leave it out"
+                )
 
     def check_test(self) -> None:
         references = self.data.test.targets
@@ -306,6 +315,7 @@ class Translation(WritingTask):
         teacher = self._untrimmed
         assert teacher is not None
         assert self._alignment is not None
+        assert teacher._start_id is not None
         heads = np.full(target_vocabulary(self.baseline_outline.config), self.tokenizer.target_vocabulary)
         heads[: len(self._alignment.heads)] = self._alignment.heads
         places = self._alignment.places(before.targets, after.targets)

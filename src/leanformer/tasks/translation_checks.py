@@ -9,6 +9,7 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
+from leanformer.config.translation import TextDataConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.sacrebleu_internals import count_words
 from leanformer.core.warning import StudyWarning
@@ -29,6 +30,28 @@ MOST_DECODED = 300
 """The most test references that are encoded and decoded to check the tokenizer."""
 TOLERATED = 1.0
 """Points by which the tokenizer may lower the score of a perfect translation without a warning."""
+
+
+def tokenizer_of(baseline: TextBaseline, config: TextDataConfig) -> TranslationTokenizer:
+    """The tokenizer of a study's trained baseline, set to the study's languages and prefix.
+
+    Args:
+        baseline: The baseline.
+        config: The study's ``data`` section.
+
+    Raises:
+        LeanformerError: It brings none, or does not know the languages.
+    """
+    assert baseline.trained is not None
+    languages = (config.source_language, config.target_language)
+    prefix = config.prefix
+    if prefix is None:
+        # T5's way to say it (``task_specific_params`` of its ``config.json``).
+        tasks = getattr(baseline.trained.config, "task_specific_params", None)
+        own = (tasks if isinstance(tasks, dict) else {}).get(f"translation_{languages[0]}_to_{languages[1]}")
+        found = own.get("prefix") if isinstance(own, dict) else None
+        prefix = found if isinstance(found, str) else None
+    return TranslationTokenizer.load(baseline.source, languages, config.language_codes, prefix)
 
 
 def check_test_split(references: Sequence[str], metric: Metric, scoring: Scoring, fitting: str) -> None:

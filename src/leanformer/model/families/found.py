@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from leanformer.blocks.kit.base import AttentionWeights, BlockModule, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
@@ -17,8 +21,9 @@ from leanformer.model.attached import Attached, AttachedLayer, AttachedMlp, Mask
 from leanformer.model.family import STUDENT_PREFIX, Family, Part, register_others
 from leanformer.model.finding import facts
 from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find
-from leanformer.model.finding.forms import form_of, parameters_of
+from leanformer.model.finding.forms import CallForm, form_of, parameters_of
 from leanformer.model.finding.maps import attention_weights, mlp_weights, output_map, with_heads
+from leanformer.model.hf import classes_of
 from leanformer.model.shapes.student import Student
 from leanformer.model.vision import TASK, is_classifier, pixel_input, prefix_tokens
 from leanformer.model.weights import parameter_count
@@ -45,10 +50,6 @@ class Places:
 class FoundFamily(Family):
     """An architecture whose attentions and MLPs are found (``finding``)."""
 
-    @property
-    def task(self) -> str | None:
-        return TASK if is_classifier(self.model_class) else None
-
     def parts(self, model: PreTrainedModel) -> Iterator[Part]:
         stacks = self._stacks(model)
         for stack_name, stack in stacks.items():
@@ -67,9 +68,22 @@ class FoundFamily(Family):
                     width, heads = _width_and_heads(model, stack, layer)
                     yield Part(f"{prefix}.layer", "layer", there, whole, 0, width, heads, stack.causal)
 
+    @property
+    def task(self) -> str | None:
+        if getattr(self.config_class, "is_encoder_decoder", False) and self._made_by(AutoModelForSeq2SeqLM):
+            return "translation"
+        return TASK if is_classifier(self.model_class) else None
+
+    @property
+    def described(self) -> str:
+        return f"a {self.model_class.__name__}"
+
+    def _made_by(self, auto_class: Any) -> bool:
+        return self.model_class in classes_of(auto_class, self.config_class)
+
     def max_positions(self, config: Any) -> int | None:
-        most = getattr(config, "max_position_embeddings", None)
-        return most if isinstance(most, int) else None
+        found = [getattr(config, key, None) for key in facts.POSITIONS]
+        return min((most for most in found if isinstance(most, int)), default=None)
 
     def grid(self, model: PreTrainedModel) -> tuple[int, int] | None:
         if getattr(model.config, "depths", None) is not None:
@@ -169,6 +183,16 @@ class FoundFamily(Family):
 
     def is_own_attention(self, module: nn.Module | None) -> bool:
         return module is not None and not isinstance(module, BlockModule)
+
+    def form_at(self, model: PreTrainedModel, name: str) -> CallForm:
+        _, layer, place, _ = self._place(model, name)
+        form = layer.form if place is None else place.form
+        assert form is not None  # else it is no site
+        return form
+
+    def holds_norm(self, model: PreTrainedModel, name: str) -> bool:
+        _, _, place, _ = self._place(model, name)
+        return place is not None and place.norm is not None
 
     def attention_weights(self, module: nn.Module | None) -> AttentionWeights | None:
         return None if module is None or isinstance(module, BlockModule) else attention_weights(module)

@@ -94,6 +94,9 @@ SHARED_TABLES = {"relative_attention_bias": "has_relative_attention_bias", "rel_
 """Tables of relative positions that the first attention of a stack holds for all: their names, and those of the flags
 by which an attention says that it holds one."""
 
+POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_decoder_position_embeddings")
+"""Configuration keys of the most tokens that a model reads; one whose positions are relative has none."""
+
 PREFIX_TOKENS = ("cls_token", "distillation_token", "dist_token", "register_tokens", "class_embedding")
 """Names of the embeddings of tokens that stand before an image's patches; each has the shape (1, tokens, d_model), or
 (d_model,) where it is one."""

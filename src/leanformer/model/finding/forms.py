@@ -57,6 +57,10 @@ class CallForm:
         return (output, *(None if name is None else given.get(name) for name in self.results[1:]))
 
 
+PLAIN = CallForm((HIDDEN_STATES,), None)
+"""The form of a module that is called with its hidden states first, or with a block's inputs."""
+
+
 def bound(parameters: tuple[str, ...], arguments: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by their names.
 
