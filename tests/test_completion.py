@@ -26,7 +26,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["re"], ["report"]),
+        (["rep"], ["report"]),
         (["run", "--j"], ["--jobs"]),
         (["translate", "model", "--device", "c"], ["cpu", "cuda", "coreml"]),
         (["run", "stu"], [""]),  # nothing: bash then completes the names of files

@@ -194,7 +194,8 @@ def test_larger_images_by_interpolation(teacher: PreTrainedModel) -> None:
 def test_save_and_load_are_exact(teacher: PreTrainedModel, plan: dict[str, Any], tmp_path: Path) -> None:
     student = lf.reduce(teacher, plan)
     lf.save(student, tmp_path / "model")
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    files = ["config.json", "model.safetensors", "modeling_leanformer.py"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == files
     with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
         stored = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
     assert stored == parameter_count(student)

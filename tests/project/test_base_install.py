@@ -131,6 +131,8 @@ COMMANDS = {
     "run": ["study.yaml"],
     "sites": ["vit"],
     "convert": ["model", "out"],
+    "reduce": ["model", "out", "--plan", "plan.yaml"],
+    "push": ["model", "owner/name"],
     "translate": ["model", "text.txt"],
     "predict": ["model", "text.txt"],
     "export": ["model", "--to", "onnx"],
@@ -226,9 +228,8 @@ def test_a_mistyped_directory_is_told_with_a_missing_package(name: str, commands
 
 
 def test_completion_needs_nothing_more(python: Callable[..., Any], tmp_path: Path) -> None:
-    code = (
-        "import os; os.environ.update(_LEANFORMER_COMPLETE='complete_bash', COMP_WORDS='leanformer re', COMP_CWORD='1')"
-    )
+    code = "import os; "
+        "os.environ.update(_LEANFORMER_COMPLETE='complete_bash', COMP_WORDS='leanformer rep', COMP_CWORD='1')"
     ((ended, out, _),) = python(f"{code}\n{RUNS}", json.dumps([[]]), cwd=tmp_path)
     assert (ended, out.strip()) == (0, "report")
 

@@ -11,14 +11,15 @@ from types import ModuleType
 import pytest
 import torch
 from places import ROOT
-from transformers import AutoConfig
+from transformers import AutoConfig, BertModel
 
 import leanformer.blocks
 import leanformer.model.families
 from leanformer.blocks.kit.base import BLOCKS, blocks_at, find_block
 from leanformer.core.errors import LeanformerError
 from leanformer.model.baseline import fresh_outline
-from leanformer.model.family import FAMILIES, STUDENT_PREFIX
+from leanformer.model.family import FAMILIES, family_of
+from leanformer.model.hf import STUDENT_PREFIX
 from leanformer.model.surgery import sites
 
 SOURCE = ROOT / "src" / "leanformer"
@@ -54,7 +55,8 @@ def test_an_unknown_block_is_named_with_all_that_are_known() -> None:
 
 
 def test_every_other_module_of_families_registers_one() -> None:
-    assert {name.replace("-", "_") for name in FAMILIES} == modules_of(leanformer.model.families)
+    assert {*(name.replace("-", "_") for name in FAMILIES), "found"} == modules_of(leanformer.model.families)
+    assert family_of(BertModel).is_found  # which that module registers itself for
     assert list(FAMILIES)[:4] == ["vit", "deit", "marian", "bart"]
 
 

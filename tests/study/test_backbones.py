@@ -176,7 +176,9 @@ def test_what_no_study_can_start_from(images: Path, dinov2: Path, tmp_path: Path
     hf.MarianMTModel(hf.MarianConfig(**marian, decoder_start_token_id=0)).save_pretrained(tmp_path / "marian")
     assert "is a MarianMTModel, which is no model of images" in error_of(images, tmp_path / "marian")
     assert "a fresh vit has a new head anyway" in error_of(images, "vit")
-    assert "is for no task, the study is of image-classification" in error_of(images, dinov2, baseline={"head": None})
+    assert "is for other work (Dinov2Model), the study is of image-classification" in error_of(
+        images, dinov2, baseline={"head": None}
+    )
     assert "baseline.head: new" in error_of(images, dinov2, baseline={"head": None})
 
     patches = error_of(images, dinov2, data={"image_size": 18})

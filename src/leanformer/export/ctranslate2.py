@@ -147,7 +147,10 @@ def _family_of(model: PreTrainedModel) -> Seq2SeqFamily:
     if not model.config.is_encoder_decoder:
         raise LeanformerError(f"{_NOT} it runs translators, and this is {family.described}; {_INSTEAD}")
     if not isinstance(family, Seq2SeqFamily):
-        raise LeanformerError(f"{_NOT} of translators it runs marian and bart here, not {family.name}; {_INSTEAD}")
+        raise LeanformerError(
+            f"{_NOT} this is {family.described}, and marian and bart are written; use it with leanformer translate, or "
+            "with transformers"
+        )
     return family
 
 

@@ -25,8 +25,9 @@ from leanformer.export.card import card
 from leanformer.export.parity import Comparison, Progress, compare_classifiers, compare_translators
 from leanformer.measure.inputs import image_input
 from leanformer.model.directory import hash_of_weights
-from leanformer.model.family import STUDENT_PREFIX, find_family
+from leanformer.model.family import find_family
 from leanformer.model.generate import most_tokens
+from leanformer.model.hf import STUDENT_PREFIX
 from leanformer.model.weights import HALF, in_float32, parameter_count
 from leanformer.runtime.engines.base import ENGINES, Classifies, EngineOptions, Generates
 from leanformer.runtime.manifest import (

@@ -13,8 +13,7 @@ import transformers
 
 from leanformer.export.card import changed, decided, heading
 from leanformer.model.directory import read_json
-from leanformer.model.family import STUDENT_PREFIX
-from leanformer.model.hf import auto_classes_of
+from leanformer.model.hf import STUDENT_PREFIX, auto_classes_of
 from leanformer.model.portable.student_file import FILE
 from leanformer.results.formats import count, milliseconds, percent
 from leanformer.results.metrics import find_metric

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from leanformer.model.family import FAMILIES, STUDENT_PREFIX, family_of
-from leanformer.model.hf import AUTO_CLASSES, classes_of, configuration_of_type, make_configurations
+from leanformer.model.family import FAMILIES, family_of
+from leanformer.model.hf import AUTO_CLASSES, STUDENT_PREFIX, classes_of, configuration_of_type, make_configurations
 
 
 def _configuration_of_students(model_type: str) -> type[PreTrainedConfig] | None:

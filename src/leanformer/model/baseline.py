@@ -16,7 +16,6 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedMode
 
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.model.directory import ATTENTIONS, RECOMMENDED
-from leanformer.model.families.found import FoundFamily
 from leanformer.model.family import FAMILIES, Family, family_named, find_family
 from leanformer.model.fresh_settings import check_fresh_settings, with_decimal_points
 from leanformer.model.new_head import refitted
@@ -251,7 +250,7 @@ class ImageBaseline(Baseline):
     @property
     def follows_images(self) -> bool:
         """Whether the model is brought to the images' size, and not they to its own."""
-        return self.trained is not None and (self.new_head or isinstance(self.family, FoundFamily))
+        return self.trained is not None and (self.new_head or self.family.is_found)
 
     @property
     def channels(self) -> int | None:
@@ -334,7 +333,7 @@ class ImageBaseline(Baseline):
         """Brings the trained model to the images' size, once for all trials."""
         assert self.trained is not None
         size, own = (geometry.height, geometry.width), self.image_size
-        if size[0] != size[1] and size != own and isinstance(self.family, FoundFamily):
+        if size[0] != size[1] and size != own and self.family.is_found:
             raise LeanformerError(
                 f"data.image_size: {self.source} takes square images, not {size[0]}x{size[1]} pixels; give one number"
             )

@@ -25,8 +25,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
 from leanformer.core.paths import as_path, other_kind
-from leanformer.model.family import FAMILIES, STUDENT_PREFIX, Family, family_of
-from leanformer.model.hf import ATTENTION_KEYS, computed_tensors, configuration_of_type, with_decoded_floats
+from leanformer.model.family import FAMILIES, Family, family_of
+from leanformer.model.hf import (
+    ATTENTION_KEYS,
+    STUDENT_PREFIX,
+    computed_tensors,
+    configuration_of_type,
+    with_decoded_floats,
+)
 from leanformer.model.sizes import check_memory, check_settings, mistake_of, outline
 from leanformer.model.vision import model_class_named
 

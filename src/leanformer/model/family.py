@@ -17,13 +17,10 @@ from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.core.registry import Registry
 from leanformer.model.finding.forms import PLAIN, CallForm
-from leanformer.model.hf import classes_of, configuration_of_type
+from leanformer.model.hf import STUDENT_PREFIX, classes_of, configuration_of_type
 
 if TYPE_CHECKING:  # what is found is a student's or not, by the prefix below
     from leanformer.model.finding.finder import FoundStack
-
-STUDENT_PREFIX = "leanformer_"
-"""The ``model_type`` of a family's students is this prefix and the family's name."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,7 @@ class Family:
 
     Class attributes:
         auto_class: The class of transformers that loads models of this task.
+        is_found: Whether its parts are found in each model, and nothing of the architecture is known beforehand.
         has_pooling: Whether a classifier reads the last layer's tokens at a site of its own.
         shape_keys: The configuration keys that say how large a model is; each is 1 or more. Empty: not known.
         without_effect: Configuration key -> why it would do nothing in a fresh model; besides those of every family.
@@ -83,6 +81,7 @@ class Family:
     has_decoder_vocabulary: bool = False
 
     auto_class: ClassVar[Any]
+    is_found: ClassVar[bool] = False
     has_pooling: ClassVar[bool] = False
     shape_keys: ClassVar[tuple[str, ...]] = ()
     without_effect: ClassVar[Mapping[str, str]] = {}

@@ -104,6 +104,11 @@ def attention_implementation(model: nn.Module) -> str | None:
     return getattr(getattr(model, "config", None), "_attn_implementation", None)
 
 
+def attend_as(config: PreTrainedConfig, model: PreTrainedModel) -> None:
+    """Lets models of a configuration attend as a model does; relies on ``config._attn_implementation``."""
+    config._attn_implementation = attention_implementation(model)
+
+
 def copy_attention_implementation(source: PreTrainedModel, to: PreTrainedModel) -> None:
     """Lets a model attend as another does; relies on layers that read ``config._attn_implementation`` at each call.
 
@@ -262,6 +267,9 @@ class SourceKeys(DynamicLayer):
 
 
 # Saving and loading
+
+STUDENT_PREFIX = "leanformer_"
+"""The ``model_type`` of an architecture's students is this prefix and the architecture's own."""
 
 AUTO_MAP = {"AutoConfig": "leanformer: import leanformer.auto first, then this student loads.--leanformer.auto"}
 """A student's ``auto_map``, shown by transformers where ``leanformer.auto`` has not been imported.

@@ -28,7 +28,7 @@ from leanformer.model.directory import (
     stored_in,
 )
 from leanformer.model.family import Family, find_family
-from leanformer.model.hf import attention_implementation, copy_attention_implementation
+from leanformer.model.hf import attend_as, copy_attention_implementation
 from leanformer.model.plan import Plan
 from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
@@ -111,8 +111,7 @@ def student_config(family: Family, model: PreTrainedModel, change: ResolvedPlan)
     if (ids := kept_ids(change)) is not None:
         settings = trimmed_settings(settings, ids)
     config = family.student_config_class(**settings)
-    # Some architectures choose a class of attention by it when they are made.
-    config._attn_implementation = attention_implementation(model)
+    attend_as(config, model)  # some architectures choose a class of attention by it when they are made
     return config
 
 

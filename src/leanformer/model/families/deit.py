@@ -7,7 +7,8 @@ from typing import Any
 from transformers import DeiTConfig, DeiTForImageClassification
 from transformers.models.deit.modeling_deit import DeiTAttention, DeiTLayer
 
-from leanformer.model.family import STUDENT_PREFIX, register
+from leanformer.model.family import register
+from leanformer.model.hf import STUDENT_PREFIX
 from leanformer.model.layers import OpenEncoderLayer
 from leanformer.model.shapes.image import ImageFamily, ImageStudent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from torch import nn
 from transformers import (
@@ -18,12 +18,12 @@ from leanformer.blocks.kit.base import AttentionWeights, BlockModule, MlpWeights
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.model.attached import Attached, AttachedLayer, AttachedMlp, Masks, OpenedCore, OpenedPair
-from leanformer.model.family import STUDENT_PREFIX, Family, Part, register_others
+from leanformer.model.family import Family, Part, register_others
 from leanformer.model.finding import facts
 from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find
 from leanformer.model.finding.forms import CallForm, form_of, parameters_of
 from leanformer.model.finding.maps import attention_weights, mlp_weights, output_map, with_heads
-from leanformer.model.hf import classes_of
+from leanformer.model.hf import STUDENT_PREFIX, classes_of
 from leanformer.model.shapes.student import Student
 from leanformer.model.vision import TASK, is_classifier, pixel_input, prefix_tokens
 from leanformer.model.weights import parameter_count
@@ -49,6 +49,8 @@ class Places:
 @dataclass(frozen=True, kw_only=True)
 class FoundFamily(Family):
     """An architecture whose attentions and MLPs are found (``finding``)."""
+
+    is_found: ClassVar[bool] = True
 
     def parts(self, model: PreTrainedModel) -> Iterator[Part]:
         stacks = self._stacks(model)

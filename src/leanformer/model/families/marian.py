@@ -14,8 +14,8 @@ from transformers.models.marian.modeling_marian import (
     MarianEncoderLayer,
 )
 
-from leanformer.model.family import STUDENT_PREFIX, register
-from leanformer.model.hf import decoder_records, position_embedding
+from leanformer.model.family import register
+from leanformer.model.hf import STUDENT_PREFIX, decoder_records, position_embedding
 from leanformer.model.layers import OpenDecoderLayer, OpenEncoderLayer
 from leanformer.model.shapes.seq2seq import Seq2SeqFamily, Seq2SeqStudent
 from leanformer.model.stacks import TellsDecoderBlocks, TellsEncoderBlocks

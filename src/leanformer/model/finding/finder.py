@@ -11,10 +11,9 @@ from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
-from leanformer.model.family import STUDENT_PREFIX
 from leanformer.model.finding import facts
 from leanformer.model.finding.forms import CallForm, form_of
-from leanformer.model.hf import recorded_attentions
+from leanformer.model.hf import STUDENT_PREFIX, recorded_attentions
 
 Contract = Literal["whole", "core", "normed", "pair"]
 """What stands at a place: ``whole``, an attention with its output projection, or an MLP that is one module; ``core``,
