@@ -228,8 +228,10 @@ def test_a_mistyped_directory_is_told_with_a_missing_package(name: str, commands
 
 
 def test_completion_needs_nothing_more(python: Callable[..., Any], tmp_path: Path) -> None:
-    code = "import os; "
+    code = (
+        "import os; "
         "os.environ.update(_LEANFORMER_COMPLETE='complete_bash', COMP_WORDS='leanformer rep', COMP_CWORD='1')"
+    )
     ((ended, out, _),) = python(f"{code}\n{RUNS}", json.dumps([[]]), cwd=tmp_path)
     assert (ended, out.strip()) == (0, "report")
 
