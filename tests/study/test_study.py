@@ -45,15 +45,22 @@ from leanformer.study.graph import exports_of, trials_of
 from leanformer.study.store import RunDirectory
 
 MakeStudy = Callable[..., dict[str, Any]]
+FILES_OF_MODELS = {
+    "README.md",  # of the recommended one
+    "config.json",
+    "model.safetensors",
+    "modeling_leanformer.py",
+    "preprocessor_config.json",
+}
 KILLS = int(os.environ.get("LEANFORMER_KILLS", "5"))
 
 
 def sizes(directory: Path) -> dict[str, tuple[int, int]]:
-    """Files below a directory with size and time of change."""
+    """Files below a directory with size and time of change, but for the card, which follows the results."""
     return {
         str(path.relative_to(directory)): (path.stat().st_size, path.stat().st_mtime_ns)
         for path in directory.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != "README.md"
     }
 
 
@@ -78,11 +85,10 @@ def test_the_run_directory_is_as_designed(whole: Path) -> None:
     for candidate in ("baseline", "no-mlp", "minimal"):
         for seed in (0, 1):
             trial = whole / "trials" / candidate / f"seed-{seed}"
-            assert sorted(path.name for path in (trial / "model").iterdir()) == [
-                "config.json",
-                "model.safetensors",
-                "preprocessor_config.json",
-            ]
+            files = {path.name for path in (trial / "model").iterdir()}
+            assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= files
+            assert files <= FILES_OF_MODELS
+            assert ("modeling_leanformer.py" in files) == (candidate != "baseline")
             result = json.loads((trial / "result.json").read_text())
             answers = pq.read_table(trial / "predictions.parquet").to_pydict()
             assert result["accuracy"] == pytest.approx(np.mean(answers["correct"]))
@@ -192,9 +198,12 @@ def test_nothing_is_done_twice(finished: Path, digits_study: MakeStudy, monkeypa
 
     monkeypatch.setattr(training, "train", never)
     monkeypatch.setattr(costing, "measure_costs", never)
+    card = finished / str(before["ship"]) / "README.md"
+    written = card.stat().st_mtime_ns
     run(digits_study(), finished)
     assert results_of(finished) == before
     assert sizes(finished / "trials") == trials
+    assert card.stat().st_mtime_ns == written
 
 
 def test_what_changed_runs_again_and_says_why(finished: Path, digits_study: MakeStudy) -> None:

@@ -171,9 +171,14 @@ _YAML_1_1_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_:.]*")
 """Texts that older YAML reads as a number, and often not as the one that people expect."""
 
 
-def _no_controls(text: str) -> str:
+def _printable(text: str) -> str:
     if printable(text) != text:
         raise ValueError(f"there are control characters in it: {quoted(text)}")
+    return text
+
+
+def _no_controls(text: str) -> str:
+    _printable(text)
     if not text.strip():
         raise ValueError("it is empty; write a text, or leave the key out")
     return text
@@ -231,7 +236,7 @@ Whole = BeforeValidator(_no_truth)
 """For a choice of whole numbers: true is not 1 there."""
 Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_controls)]
 """A path, a name: some printable text."""
-Prefix = Annotated[str, Field(max_length=200)]
+Prefix = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 """What stands before a text; it may be empty."""
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_controls)]
 """The name of a column or of a data set's configuration."""

@@ -63,7 +63,7 @@ class Masks:
         # A token that is real may attend to itself, whatever else the mask is for: causality, windows.
         own = mask[:, 0, 0] if mask.shape[-2] == 1 else mask[:, 0].diagonal(dim1=-2, dim2=-1)
         seen = own > torch.finfo(own.dtype).min / 2 if own.is_floating_point() else own != 0
-        return seen.expand(len(seen), tokens)
+        return seen.expand(seen.shape[0], tokens)  # not len, which would make the batch a constant in a graph
 
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:

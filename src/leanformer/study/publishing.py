@@ -81,8 +81,11 @@ def write_card(run: Path, results: Mapping[str, Any]) -> None:
         return
     directory = run / results["ship"]
     card = directory / CARD
-    if not card.is_file() or is_own(card.read_text(encoding="utf-8")):
-        write_atomically(card, model_card(directory, _provenance(str(directory))))
+    there = card.read_text(encoding="utf-8") if card.is_file() else None
+    if there is None or is_own(there):
+        text = model_card(directory, _provenance(str(directory)))
+        if text != there:
+            write_atomically(card, text)
 
 
 def _provenance(source: str) -> Provenance:

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from leanformer.core.errors import LeanformerError
 from leanformer.export.graphs.attention import of_blocks
 from leanformer.export.graphs.trace import trace
 from leanformer.model.students import reduce
+from leanformer.model.vision import pixel_input
 
 if TYPE_CHECKING:
     import onnx
@@ -25,13 +27,21 @@ def classifier_graph(model: PreTrainedModel) -> onnx.ModelProto:
 
     Args:
         model: A Hugging Face image classifier or its student, in float32 and evaluation mode. It is not changed.
+
+    Raises:
+        LeanformerError: Its configuration does not say how large images are.
     """
     import onnx_ir as ir
 
     with torch.random.fork_rng(devices=[]):  # a student is made with random weights first
         student = of_blocks(reduce(model, {}))
-    height, width = student.base_model.embeddings.patch_embeddings.image_size
-    example = torch.zeros(2, student.config.num_channels, height, width)  # a batch of 1 would be taken for a constant
+    taken = pixel_input(student.config)
+    if taken.size is None:
+        raise LeanformerError(
+            f"not shippable in the format onnx: a graph is for images of one size, and the configuration of this "
+            f"{type(student).__name__} names no image_size"
+        )
+    example = torch.zeros(2, taken.channels, *taken.size)  # a batch of 1 would be taken for a constant
     batch = {"pixel_values": {0: torch.export.Dim("batch")}}
     return ir.to_proto(trace(_Logits(student), {"pixel_values": example}, batch, ["logits"]))
 
