@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
@@ -16,6 +15,7 @@ from leanformer.model.plan import Plan
 from leanformer.model.sizes import outline
 from leanformer.model.students import load, save, settle_generation, student_config
 from leanformer.model.surgery import install, resolve
+from leanformer.model.weights import take_tensors
 
 
 def reduce_directory(source: str | os.PathLike[str], plan: Plan, out: str | os.PathLike[str]) -> PreTrainedModel:
@@ -44,23 +44,9 @@ def reduce_directory(source: str | os.PathLike[str], plan: Plan, out: str | os.P
         raise LeanformerError("the plan changes nothing in this model; copy its directory instead")
     student = outline(family.student_model_class, student_config(family, model, change))
     install(model, change, take_over=True)
-    _take_tensors(student, model)
+    take_tensors(student, model)
     copy_attention_implementation(model, student)
     settle_generation(student, model, change)
     save(student.eval(), target)
     copy_companions(find_directory(name, []), target)
     return student
-
-
-def _take_tensors(outlined: PreTrainedModel, model: PreTrainedModel) -> None:
-    """Gives an outline the tensors of a model of the same structure, without a copy."""
-    outlined.load_state_dict(model.state_dict(), assign=True)
-    for path, buffer in model.named_buffers():  # also those that are never saved
-        holder, _, name = path.rpartition(".")
-        outlined.get_submodule(holder).register_buffer(name, buffer, name in _saved(model.get_submodule(holder)))
-    outlined.tie_weights()
-
-
-def _saved(module: nn.Module) -> set[str]:
-    """The names of a module's own buffers that are saved."""
-    return {name for name, _ in module.named_buffers(recurse=False) if name not in module._non_persistent_buffers_set}

@@ -34,7 +34,12 @@ from leanformer.model.seal import check_seal, seal
 from leanformer.model.sizes import check_memory, outline
 from leanformer.model.surgery import ResolvedPlan, combine, install, resolve, sites
 from leanformer.model.vocabulary import kept_ids, trimmed_generation, trimmed_settings
-from leanformer.model.weights import check_weights_are_there, device_and_dtype, same_weights_other_modules
+from leanformer.model.weights import (
+    check_weights_are_there,
+    device_and_dtype,
+    same_weights_other_modules,
+    take_tensors,
+)
 
 
 def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity] | None = None) -> PreTrainedModel:
@@ -71,11 +76,15 @@ def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity
     # Its new blocks are made among the argument's own weights, so that the student's are the only copy.
     opened = same_weights_other_modules(model)
     install(opened, change, take_over=True, activities=activities)
-    # Random weights first, which are overwritten: they advance the global generator, so that what draws from it next, a
-    # dropout or the next student, gets the same numbers as ever. On "meta" it would have to be advanced by hand.
-    student = family.student_model_class(config)
+    if family.is_found:
+        student = outline(family.student_model_class, config)
+        take_tensors(student, opened, copied=True)
+    else:
+        # Random weights first, which are overwritten: they advance the global generator, so that what draws from it
+        # next, a dropout or the next student, gets the same numbers as ever.
+        student = family.student_model_class(config)
+        student.load_state_dict(opened.state_dict())
     copy_attention_implementation(model, student)
-    student.load_state_dict(opened.state_dict())
     settle_generation(student, model, change)
     device, dtype = device_and_dtype(model)
     return student.to(device=device, dtype=dtype).train(model.training)

@@ -61,3 +61,29 @@ def same_weights_other_modules(model: PreTrainedModel) -> PreTrainedModel:
     """
     tensors = (*model.parameters(), *model.buffers())
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def take_tensors(outlined: PreTrainedModel, model: PreTrainedModel, copied: bool = False) -> None:
+    """Gives an outline the parameters and buffers of a model of the same structure.
+
+    Args:
+        outlined: A model without numbers, on the device "meta". It is changed.
+        model: The model.
+        copied: Whether it gets copies; else both share them.
+    """
+    copies: dict[int, torch.Tensor] = {}
+
+    def given(tensor: torch.Tensor) -> torch.Tensor:
+        if not copied:
+            return tensor
+        if tensor.data_ptr() not in copies or copies[tensor.data_ptr()].shape != tensor.shape:
+            copies[tensor.data_ptr()] = tensor.detach().clone()
+        return copies[tensor.data_ptr()]
+
+    outlined.load_state_dict({name: given(tensor) for name, tensor in model.state_dict().items()}, assign=True)
+    for path, buffer in model.named_buffers():  # also those that are never saved
+        holder, _, name = path.rpartition(".")
+        module = model.get_submodule(holder)
+        saved = name not in module._non_persistent_buffers_set
+        outlined.get_submodule(holder).register_buffer(name, given(buffer), saved)
+    outlined.tie_weights()
