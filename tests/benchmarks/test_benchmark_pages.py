@@ -51,6 +51,7 @@ FIGURES = {
         ("peers_training", "study", "that of --jobs 2 to that of one by one, on as many processor cores |"),
     ],
     "peers_translation": [("peers_translation", "ways", "encoder and decoder self |")],
+    "reduction": [("reduction", "figures", "memory from directory to directory |")],
     "reductions": [(pages.ALL, "reductions", "MNIST, 15 epochs | one matrix for queries and keys, no values and ")],
     "second_runs": [(pages.ALL, "other-teachers", "all |")],
     "shipping": [("shipping", "models", "decoder without MLP, half its heads, 3,000 targets | float32 |")],
