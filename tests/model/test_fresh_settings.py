@@ -11,7 +11,9 @@ import pytest
 from transformers import PreTrainedModel
 
 import leanformer as lf
-from leanformer.model.baseline import ImageBaseline, ImageGeometry, TextBaseline, TextGeometry, fresh_model
+from leanformer.model.baseline import fresh_model
+from leanformer.model.image_baseline import ImageBaseline, ImageGeometry
+from leanformer.model.text_baseline import TextBaseline, TextGeometry
 
 IMAGES = ImageGeometry(channels=1, height=8, width=8, classes=("cat", "dog"))
 TEXT = TextGeometry(300, 300, shared=True, pad_id=2, eos_id=0, positions=16)

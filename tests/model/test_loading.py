@@ -35,7 +35,9 @@ from leanformer.config.translation import TokenizerConfig
 from leanformer.data.preprocessing import read_preprocessing
 from leanformer.data.tokenizers import TranslationTokenizer, train_tokenizer
 from leanformer.learn.step import TrainingStep, make_accelerator
-from leanformer.model.baseline import ImageBaseline, TextBaseline, fresh_model
+from leanformer.model.baseline import fresh_model
+from leanformer.model.image_baseline import ImageBaseline
+from leanformer.model.text_baseline import TextBaseline
 
 MakeModel = Callable[..., PreTrainedModel]
 

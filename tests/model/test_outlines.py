@@ -12,17 +12,12 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer.measure.cost import forward_flops, parameters_by_kind
-from leanformer.model.baseline import (
-    ImageBaseline,
-    ImageGeometry,
-    TextBaseline,
-    TextGeometry,
-    fresh_model,
-    fresh_outline,
-)
+from leanformer.model.baseline import fresh_model, fresh_outline
+from leanformer.model.image_baseline import ImageBaseline, ImageGeometry
 from leanformer.model.sizes import outline
 from leanformer.model.students import outline_of_student, reduce
 from leanformer.model.surgery import sites
+from leanformer.model.text_baseline import TextBaseline, TextGeometry
 from leanformer.model.weights import parameter_count, same_weights_other_modules
 
 MakeModel = Callable[..., PreTrainedModel]

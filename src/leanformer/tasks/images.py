@@ -33,7 +33,7 @@ from leanformer.learn.losses import Batch, Loss, label_loss
 from leanformer.measure.cost import Exported, Subject
 from leanformer.measure.engine_memory import classifying_memory
 from leanformer.measure.quality import PooledPredictions, Predictions, predict, predict_with
-from leanformer.model.baseline import ImageBaseline, ImageGeometry
+from leanformer.model.image_baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
 from leanformer.model.vision import head_parameters
 from leanformer.results.images import ClassQuality, Confused, Confusion, OperatingPoint

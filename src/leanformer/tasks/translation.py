@@ -46,11 +46,11 @@ from leanformer.measure.engine_memory import translating_memory
 from leanformer.measure.scoring import Scoring, choose_tokenizer
 from leanformer.measure.translation import Translations
 from leanformer.measure.writing import Lengths, decoding_costs
-from leanformer.model.baseline import TextBaseline, TextGeometry
 from leanformer.model.family import find_family
 from leanformer.model.generate import decoder_start, most_positions, most_tokens, translate
 from leanformer.model.plan import TARGET_VOCABULARY, Plan
 from leanformer.model.surgery import ResolvedPlan
+from leanformer.model.text_baseline import TextBaseline, TextGeometry
 from leanformer.model.vocabulary import check_can_be_trimmed, kept_ids, target_vocabulary
 from leanformer.results.metrics import METRICS, Metric, metrics_of
 from leanformer.results.rows import Quality

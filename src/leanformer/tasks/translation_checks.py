@@ -21,7 +21,7 @@ from leanformer.data.text_sources import TextData
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.measure.scoring import Scoring
 from leanformer.measure.translation import Translations
-from leanformer.model.baseline import TextBaseline
+from leanformer.model.text_baseline import TextBaseline
 from leanformer.results.metrics import Metric, finest, judging
 
 FEW = 30

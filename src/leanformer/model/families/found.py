@@ -39,7 +39,6 @@ class Places:
     Args:
         stacks: Its stacks.
         masks: Stack -> where padding is in what it reads.
-        teachers: Path -> the number of attention heads that stood there.
     """
 
     stacks: dict[str, FoundStack]
