@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer.blocks.kit.base import AttentionWeights
-from leanformer.blocks.kit.rotary import rotated
+from leanformer.blocks.kit.rotary import rotated, tables
 from leanformer.model.family import find_family
 from leanformer.model.surgery import module_at
 
@@ -141,3 +141,20 @@ def test_a_minimal_attention_of_llama_knows_the_order_of_tokens(make: Any) -> No
         given = {key: value for key, value in block.items() if value is not None}
         first, second = outputs(lf.reduce(one_layer, {"decoder.0.self_attention": given}), {"input_ids": ids})[:, -1]
         assert torch.allclose(first, second, atol=1e-5) != differ
+
+
+def test_angles_are_read_in_every_form_that_models_hand_on() -> None:
+    cosine, sine = angles(5, 8)
+    expected = (cosine, sine)
+    for form in ((cosine, sine), [cosine[0], sine[0]], torch.complex(cosine, sine)[..., :4]):
+        found = tables(form, 5)
+        assert found is not None
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    prefixed = tables((cosine, sine), 7)  # two tokens stand before the first row, and are not rotated
+    assert prefixed is not None
+    states = torch.randn(1, 7, 8)
+    turned = rotated(states, 1, prefixed)
+    assert torch.equal(turned[:, :2], states[:, :2])
+    assert torch.equal(turned[:, 2:], rotated(states[:, 2:], 1, expected))
+    assert tables((cosine, sine), 4) is None
+    assert tables(torch.zeros(1, 5, 8), 5) is None

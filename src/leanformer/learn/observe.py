@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.inputs import BlockInputs
+from leanformer.blocks.kit.rotary import tables
 from leanformer.blocks.kit.site import Site
 from leanformer.core.errors import LeanformerError
 from leanformer.learn.losses import Batch, inputs_of
@@ -126,8 +127,9 @@ class Observed:
             call = form.bind(arguments, named)
             given = call[form.hidden_states]
             self._inputs[name] = given.hidden_states if isinstance(given, BlockInputs) else given
-            if named.get(ROTARY) is not None:
-                self._rotary[name] = named[ROTARY]
+            rotary = tables(named.get(ROTARY), self._inputs[name].shape[1])
+            if rotary is not None:
+                self._rotary[name] = rotary
             if target is not None:
                 own = output[0] if isinstance(output, tuple) else output
                 self._targets[name, target] = own - call[RESIDUAL] if form.adds_residual else own

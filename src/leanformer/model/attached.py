@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache
 
 from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.inputs import BlockInputs
+from leanformer.blocks.kit.rotary import tables
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.model.finding import facts
 from leanformer.model.finding.forms import CallForm, bound
@@ -176,7 +177,7 @@ class Attached(nn.Module):
             source = next((given[name] for name in facts.SOURCES if given.get(name) is not None), None)
             source_mask = None if self.masks.source is None else self.masks.source != 0
         mask = None if self.crosses else self.masks.of_tokens(given, states.shape[1], state)
-        rotary = None if self.crosses else given.get(facts.ROTARY)
+        rotary = None if self.crosses else tables(given.get(facts.ROTARY), states.shape[1])
         output: torch.Tensor = self.block(BlockInputs(states, mask, source, source_mask, state, rotary=rotary))
         return output
 
