@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.cache_utils import Cache
 
 from leanformer.blocks.kit.base import BlockModule
 from leanformer.blocks.kit.inputs import BlockInputs
@@ -19,7 +18,7 @@ from leanformer.blocks.kit.rotary import tables
 from leanformer.blocks.kit.state import DecodingState
 from leanformer.model.finding import facts
 from leanformer.model.finding.forms import CallForm, bound
-from leanformer.model.hf import decoding_state, part_of_cache
+from leanformer.model.hf import decoding_state
 
 
 class Masks:
@@ -67,13 +66,26 @@ class Masks:
         return seen.expand(seen.shape[0], tokens)  # not len, which would make the batch a constant in a graph
 
 
-def plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """The attributes of a module that are plain values: layers and models read some of them, such as ``layer_idx``."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if not name.startswith("_") and name != "training" and isinstance(value, bool | int | float | str | None)
-    }
+def _take_plain_attributes(module: nn.Module, replaced: nn.Module) -> None:
+    """Gives a module those attributes of another that are plain values: models read some, such as ``layer_idx``."""
+    for name, value in vars(replaced).items():
+        if not name.startswith("_") and name != "training" and isinstance(value, bool | int | float | str | None):
+            setattr(module, name, value)
+
+
+def _state_of(given: dict[str, Any], index: int, part: str = "self_attention_cache") -> DecodingState | None:
+    """A block's state in the cache of a call, which counts the tokens read even where no block stands.
+
+    Args:
+        given: The arguments of the call.
+        index: The layer's number in the cache.
+        part: Where the state is, in a cache of two parts.
+
+    Returns:
+        None where the call brings no cache.
+    """
+    cache = next((given[name] for name in facts.CACHES if given.get(name) is not None), None)
+    return None if cache is None else decoding_state(getattr(cache, part, cache), index)
 
 
 class OpenedCore(nn.Module):
@@ -145,23 +157,20 @@ class Attached(nn.Module):
         norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        for name, value in plain_attributes(replaced).items():
-            setattr(self, name, value)
+        _take_plain_attributes(self, replaced)
         self.block = block
         self.norm = norm
         self.form = form
         self.masks = masks
         self.crosses = crosses
-        self.index = getattr(replaced, "layer_idx", None)
-        if self.index is None:
-            self.index = index
+        known = getattr(replaced, "layer_idx", None)
+        self.index: int = index if known is None else known
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
         """As the replaced module's own."""
         given = self.form.bind(arguments, named)
         states = given[self.form.hidden_states]
-        cache = next((given[name] for name in facts.CACHES if given.get(name) is not None), None)
-        state = None if cache is None else self._state(cache)
+        state = _state_of(given, self.index, "cross_attention_cache" if self.crosses else "self_attention_cache")
         output = self._output(states, given, state)
         if self.norm is not None:
             output = self.norm(states + output)
@@ -180,12 +189,6 @@ class Attached(nn.Module):
         rotary = None if self.crosses else tables(given.get(facts.ROTARY), states.shape[1])
         output: torch.Tensor = self.block(BlockInputs(states, mask, source, source_mask, state, rotary=rotary))
         return output
-
-    def _state(self, cache: Cache) -> DecodingState:
-        """The block's state in a cache, which counts the tokens read even where no block stands."""
-        assert isinstance(self.index, int)
-        name = "cross_attention_cache" if self.crosses else "self_attention_cache"
-        return decoding_state(part_of_cache(cache, name) if hasattr(cache, name) else cache, self.index)
 
 
 class AttachedMlp(nn.Module):
@@ -223,8 +226,7 @@ class AttachedLayer(nn.Module):
 
     def __init__(self, replaced: nn.Module, form: CallForm, index: int) -> None:
         super().__init__()
-        for name, value in plain_attributes(replaced).items():
-            setattr(self, name, value)
+        _take_plain_attributes(self, replaced)
         self.form = form
         self.index = index
 
@@ -232,8 +234,7 @@ class AttachedLayer(nn.Module):
         """As the layer's own."""
         given = self.form.bind(arguments, named)
         states = given[self.form.hidden_states]
-        cache = next((given[name] for name in facts.CACHES if given.get(name) is not None), None)
-        if cache is not None:
-            part = getattr(cache, "self_attention_cache", cache)
-            decoding_state(part, self.index).length += states.shape[1]
+        state = _state_of(given, self.index)
+        if state is not None:
+            state.length += states.shape[1]
         return self.form.answer(states, given)

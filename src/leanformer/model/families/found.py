@@ -20,7 +20,7 @@ from leanformer.core.errors import LeanformerError
 from leanformer.model.attached import Attached, AttachedLayer, AttachedMlp, Masks, OpenedCore, OpenedPair
 from leanformer.model.family import Family, Part, register_others
 from leanformer.model.finding import facts
-from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find
+from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find, part_at
 from leanformer.model.finding.forms import CallForm, form_of, parameters_of
 from leanformer.model.finding.maps import attention_weights, mlp_weights, output_map, with_heads
 from leanformer.model.hf import STUDENT_PREFIX, classes_of
@@ -139,7 +139,7 @@ class FoundFamily(Family):
         there = model.get_submodule(place.path)
         _hand_on_table(model, stack, place, number)
         if place.kind == "mlp":
-            form = form_of(type(model.get_submodule(place.path))) if place.contract == "pair" else place.form
+            form = form_of(type(there)) if place.contract == "pair" else place.form
             model.set_submodule(place.path, AttachedMlp(module, form))
             return
         norm = None if place.norm is None else model.get_submodule(place.norm)
@@ -288,7 +288,7 @@ def _hand_on_table(model: PreTrainedModel, stack: FoundStack, place: Place, numb
         return
     for layer in stack.layers[number + 1 :]:
         other = layer.places.get(place.kind)
-        module: Any = None if other is None else _at(model, other.path)
+        module: Any = None if other is None else part_at(model, other.path)
         if module is None or isinstance(module, Attached):
             continue
         if getattr(module, name, None) is None:
@@ -296,13 +296,6 @@ def _hand_on_table(model: PreTrainedModel, stack: FoundStack, place: Place, numb
             if (flag := facts.SHARED_TABLES[name]) is not None:
                 setattr(module, flag, True)
         return
-
-
-def _at(model: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(path)
-    except AttributeError:  # in a layer that was taken out
-        return None
 
 
 class FoundStudent(Student):

@@ -138,11 +138,8 @@ def _attentions(model: PreTrainedModel) -> list[str]:
         recorded = {path for path, module in named.items() if _projects(module)}
     found = set()
     for path in recorded:
-        inner = [
-            other
-            for other, module in named.items()
-            if (other == path or other.startswith(f"{path}.")) and _projects(module)
-        ]
+        below = ((f"{path}.{name}" if name else path, module) for name, module in named[path].named_modules())
+        inner = [other for other, module in below if other in named and _projects(module)]
         # A table may name the sublayer; its attention is the module that projects.
         found.add(min(inner, key=len) if inner else path)
     return sorted(found, key=order.__getitem__)
@@ -222,17 +219,18 @@ def _attention_place(model: PreTrainedModel, path: str, layer: str, kind: SiteKi
     parent = path.rpartition(".")[0]
     if output is None and parent != layer:
         beside = (f"{parent}.{name}" for name in facts.OUTPUTS_BESIDE)
-        output = next((other for other in beside if _is_map(_at(model, other))), None)
+        output = next((other for other in beside if _is_map(part_at(model, other))), None)
         contract = "whole" if output is None else "core"
     query = next((children[name] for name in (*facts.PROJECTIONS["query"], *facts.FUSED) if name in children), None)
     width = getattr(query, "in_features", None)
     given = getattr(None if output is None else model.get_submodule(output), "out_features", None)
-    if width != given:
-        width = given = None
-    return Place(kind, path, contract, form_of(type(attention)), output, norm=norm, width=width)
+    return Place(
+        kind, path, contract, form_of(type(attention)), output, norm=norm, width=width if width == given else None
+    )
 
 
-def _at(model: nn.Module, path: str) -> nn.Module | None:
+def part_at(model: nn.Module, path: str) -> nn.Module | None:
+    """The module at a path; None where there is none, as in a layer that was taken out."""
     try:
         return model.get_submodule(path)
     except AttributeError:
@@ -248,7 +246,7 @@ def _mlp_place(model: PreTrainedModel, layer: nn.Module, path: str, attentions: 
                 return Place("mlp", name, "whole", form)
     for holder, module in [(path, layer), *_inside(layer, path, taken)]:
         for first, second in facts.PAIRS:
-            one, two = _at(module, first), _at(module, second)
+            one, two = part_at(module, first), part_at(module, second)
             if one is None or two is None or not _is_map(two) or (first != "intermediate" and not _is_map(one)):
                 continue
             form = form_of(type(one))
