@@ -36,7 +36,7 @@ TOGETHER = 6  # candidates of the last table
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("--replicates", type=int, default=4_000)
+    parser.add_argument("--replicates", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3, 5, 10])
     parser.add_argument("--examples", type=int, nargs="+", default=[300, 1_000, 10_000])
     parser.add_argument("--together-examples", type=int, default=1_000, help="of the last table")

@@ -151,14 +151,14 @@ def test_rounds_are_interleaved_and_the_first_is_not_recorded() -> None:
         assert cost.peak_memory_mb == pytest.approx((10 * 4 + 32 * 3 * 4) / 1e6, abs=2e-4)
 
 
-def test_the_memory_of_a_process_is_measured_in_each_round() -> None:
+def test_the_memory_of_processes_is_measured_as_often_as_there_are_rounds() -> None:
     memories = iter([30.0, 10.0, 20.0])
     model = Exported(call_one=lambda: 0, call_batch=lambda: (32, 0), memory=lambda: next(memories))
     cost = measure_costs({"a": lambda: model}, CPU, repeats=3, latency_calls=1)["a"]
     speed = cost.speed()
     assert speed is not None
     assert speed["peak_memory_mb"] == 20.0
-    assert speed["rounds"]["peak_memory_mb"] == [30.0, 10.0, 20.0]
+    assert sorted(speed["rounds"]["peak_memory_mb"]) == [10.0, 20.0, 30.0]  # two processes at a time
     assert (speed["ms_per_token"], speed["rounds"]["ms_per_token"]) == (None, [])
     unknown = Exported(call_one=lambda: 0, call_batch=lambda: (32, 0), memory=lambda: None)
     speed = measure_costs({"a": lambda: unknown}, CPU, repeats=1, latency_calls=1)["a"].speed()

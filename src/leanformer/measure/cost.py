@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -115,7 +116,8 @@ class Exported(Calls):
     """An exported model whose cost is measured, in its engine.
 
     Args:
-        memory: The peak memory of a process that runs the large batch, in 10^6 bytes; None where it is not known.
+        memory: The peak memory of a process that runs the large batch, in 10^6 bytes; None where it is not known. It
+            keeps no model.
     """
 
     memory: Callable[[], float | None]
@@ -152,7 +154,7 @@ class Cost:
         train_examples_per_second: Examples per second in training steps, data included, one entry per round.
         peak_memory_mb: In PyTorch the peak of all tensors in a forward pass of the large batch, weights included, in
             10^6 bytes, which is counted.
-        process_memory_mb: Of an exported model the peak of the whole process that runs the batch, one entry per round.
+        process_memory_mb: Of an exported model the peak of a whole process that runs the batch, one entry a process.
         train_peak_memory_mb: Peak of all tensors in training steps, with gradients and optimizer state.
 
     What was not measured is empty or None.
@@ -228,7 +230,8 @@ def measure_costs(
     loaded for its turn and freed after it, so that the device holds only one model and the copy that is trained. Each
     turn begins with a large batch that is not timed, because the first use of a model and of new memory is slower. A
     first round that is not recorded warms up the process and counts the memory of PyTorch's tensors, which does not
-    depend on the moment.
+    depend on the moment. Exported models are run again at the end, as often as there are rounds, in processes of their
+    own, for their memory.
 
     Args:
         subjects: Name -> a function that loads the model with its data; it is called once per round, and keeps no
@@ -240,27 +243,33 @@ def measure_costs(
         progress: Called with the number of finished rounds and the number of all rounds.
     """
     costs = {name: Cost() for name in subjects}
+    memories: dict[K, Callable[[], float | None]] = {}
     names = list(subjects)
     with quick_collections():
         for done in range(-1, repeats):
             for name in in_turn(names, done):
                 if done < 0:
-                    _warm_up(subjects[name](), device, latency_calls, training_steps, costs[name])
+                    memory = _warm_up(subjects[name](), device, latency_calls, training_steps, costs[name])
+                    if memory is not None:
+                        memories[name] = memory
                 else:
                     _turn(subjects[name](), device, latency_calls, training_steps, costs[name])
             progress(done + 1, repeats)
+    for name, memory in memories.items():
+        costs[name].process_memory_mb = _in_processes(memory, repeats)
     return costs
 
 
 def _warm_up(
     subject: Subject | Exported, device: torch.device, latency_calls: int, training_steps: int, cost: Cost
-) -> None:
-    """The first turn of a model, of which only PyTorch's memory is recorded."""
+) -> Callable[[], float | None] | None:
+    """The first turn of a model, of which only PyTorch's memory is recorded; returns what tells an exported one's."""
     if isinstance(subject, Exported):
         _time_calls(subject, device, latency_calls, Cost())
-        return
+        return subject.memory
     _count_memory(subject, device, cost)
     _turn(subject, device, latency_calls, training_steps, Cost())
+    return None
 
 
 def _turn(
@@ -269,9 +278,6 @@ def _turn(
     """Adds one round's times of a model that has just been loaded."""
     if isinstance(subject, Exported):
         _time_calls(subject, device, latency_calls, cost)
-        memory = subject.memory()
-        if memory is not None:
-            cost.process_memory_mb.append(memory)
         return
     if subject.infers:
         subject.model.eval()
@@ -330,6 +336,16 @@ def _count_memory(subject: Subject, device: torch.device, cost: Cost) -> None:
             step(batch)  # now the optimizer's state exists
 
     cost.train_peak_memory_mb = (weights + peak_memory(two_steps, device)) / 1e6
+
+
+def _in_processes(memory: Callable[[], float | None], number: int) -> list[float]:
+    """The peak memory of each of several processes that run an exported model; empty where it is not known.
+
+    Two run at a time and after all that is timed: what else runs changes a process's time, not its memory.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda _: memory(), range(number))
+    return [peak for peak in found if peak is not None]
 
 
 def _seconds(action: Callable[[], T], device: torch.device) -> tuple[float, T]:
