@@ -225,8 +225,8 @@ def decoding_state(cache: Cache, layer: int) -> DecodingState:
     """The state of a block at a layer of a cache; it replaces what the cache first holds there, for attention.
 
     Relies on ``cache.layers``, a list that grows as layers write to it, of ``CacheLayerMixin`` each, which ``generate``
-    asks for its length, reorders, selects from and repeats; and on ``StaticLayer``, of which are all layers with room for
-    tokens to come: masks are made for that room at every layer, where a block's state has none.
+    asks for its length, reorders, selects from and repeats; and on ``StaticLayer``, the class of all layers with room
+    for tokens to come: masks are made for that room, which a block's state does not have.
 
     Raises:
         LeanformerError: The cache has a fixed size.

@@ -66,8 +66,8 @@ def same_weights_other_modules(model: PreTrainedModel) -> PreTrainedModel:
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
     """Rounds a model's parameters to a precision. Buffers keep theirs, unlike in ``model.to``.
 
-    transformers holds the frequencies of rotary positions in float32 whatever the weights are, and loads them so: rounded
-    ones would tell other positions.
+    transformers holds the frequencies of rotary positions in float32 whatever the weights are, and loads them so:
+    rounded ones would tell other positions.
     """
     for parameter in model.parameters():
         if parameter.is_floating_point():
