@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from architectures.tiny import ARCHITECTURES, Architecture, make_inputs, make_model
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, StaticCache
 
 import leanformer as lf
 from leanformer.blocks.kit.base import AttentionWeights
 from leanformer.blocks.kit.rotary import rotated, tables
 from leanformer.model.family import find_family
-from leanformer.model.surgery import module_at
+from leanformer.model.surgery import module_at, resolve
 
 PLAIN = [
     "BertForSequenceClassification",
@@ -141,6 +142,31 @@ def test_a_minimal_attention_of_llama_knows_the_order_of_tokens(make: Any) -> No
         given = {key: value for key, value in block.items() if value is not None}
         first, second = outputs(lf.reduce(one_layer, {"decoder.0.self_attention": given}), {"input_ids": ids})[:, -1]
         assert torch.allclose(first, second, atol=1e-5) != differ
+
+
+def test_a_student_in_half_precision_tells_positions_as_its_model(make: Any, tmp_path: Path) -> None:
+    """Frequencies are held in float32 whatever the weights are, and are loaded so."""
+    made, inputs = make("LlamaForCausalLM")
+    made.to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    model = lf.load(tmp_path / "model")
+    assert model.dtype == torch.bfloat16
+    assert torch.equal(outputs(lf.reduce(model, {}), inputs), outputs(model, inputs))
+    student = lf.reduce(model, {"decoder.0.self_attention": "minimal_attention"})
+    lf.save(student, tmp_path / "student")
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
+    assert torch.equal(outputs(lf.load(tmp_path / "student"), inputs), outputs(student, inputs))
+
+
+@pytest.mark.parametrize("plan", [{"decoder.1.self_attention": "slots"}, {"decoder.0.layer": "none"}])
+def test_a_cache_of_fixed_size_is_refused(plan: Any, make: Any) -> None:
+    student = lf.reduce(make("LlamaForCausalLM")[0], plan)
+    with pytest.raises(lf.LeanformerError, match="a cache that grows, not with one of fixed size"):
+        student(input_ids=torch.tensor([[5, 6, 7]]), past_key_values=StaticCache(student.config, 9))
+
+
+def test_a_block_for_a_whole_layer_is_refused_before_anything_is_made(make: Any) -> None:
+    with pytest.raises(lf.LeanformerError, match="no block can stand for the whole of it"):
+        resolve(make("BertForSequenceClassification")[0], {"encoder.0.layer": "feed_forward"})
 
 
 def test_angles_are_read_in_every_form_that_models_hand_on() -> None:

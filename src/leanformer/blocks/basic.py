@@ -172,7 +172,7 @@ class Mlp(Block):
         if teacher is None:
             raise LeanformerError(
                 f"{site.name}: init 'teacher' takes over neurons of an MLP of two maps with an activation between, and "
-                "the one there is of another kind; take init 'fresh'"
+                "the one there is of another kind, with a gate, or with maps of another form; take init 'fresh'"
             )
         if arguments.hidden > teacher.neurons:
             raise LeanformerError(

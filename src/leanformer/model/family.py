@@ -162,6 +162,17 @@ class Family:
         """
         raise NotImplementedError
 
+    def check_choice(self, name: str, empties: bool) -> None:
+        """Checks, beyond what blocks say of kinds of sites, that one can stand at a site.
+
+        Args:
+            name: The site.
+            empties: Whether nothing is to stand there.
+
+        Raises:
+            LeanformerError: No block can stand there.
+        """
+
     def is_own_attention(self, module: nn.Module | None) -> bool:
         """Whether a module at a site is the architecture's own attention."""
         raise NotImplementedError

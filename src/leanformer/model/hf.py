@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache, StaticLayer
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.auto import modeling_auto
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputRecorder
@@ -225,11 +225,20 @@ def decoding_state(cache: Cache, layer: int) -> DecodingState:
     """The state of a block at a layer of a cache; it replaces what the cache first holds there, for attention.
 
     Relies on ``cache.layers``, a list that grows as layers write to it, of ``CacheLayerMixin`` each, which ``generate``
-    asks for its length, reorders, selects from and repeats.
+    asks for its length, reorders, selects from and repeats; and on ``StaticLayer``, the class of all layers with room
+    for tokens to come: masks are made for that room, which a block's state does not have.
+
+    Raises:
+        LeanformerError: The cache has a fixed size.
     """
     while len(cache.layers) <= layer:
         cache.layers.append(DecodingState())
     found = cache.layers[layer]
+    if isinstance(found, StaticLayer):
+        raise LeanformerError(
+            f"a student decodes with a cache that grows, not with one of fixed size ({type(found).__name__}); leave "
+            "cache_implementation out, or past_key_values, so that generate makes its own"
+        )
     if not isinstance(found, DecodingState):
         found = cache.layers[layer] = DecodingState()
     return found

@@ -35,6 +35,7 @@ from leanformer.model.sizes import check_memory, outline
 from leanformer.model.surgery import ResolvedPlan, combine, install, resolve, sites
 from leanformer.model.vocabulary import kept_ids, trimmed_generation, trimmed_settings
 from leanformer.model.weights import (
+    cast_parameters,
     check_weights_are_there,
     device_and_dtype,
     same_weights_other_modules,
@@ -76,18 +77,21 @@ def reduce(model: PreTrainedModel, plan: Plan, activities: Mapping[str, Activity
     # Its new blocks are made among the argument's own weights, so that the student's are the only copy.
     opened = same_weights_other_modules(model)
     install(opened, change, take_over=True, activities=activities)
+    device, dtype = device_and_dtype(model)
     if family.is_found:
         student = outline(family.student_model_class, config)
         take_tensors(student, opened, copied=True)
+        student.to(device)
+        cast_parameters(student, dtype)
     else:
         # Random weights first, which are overwritten: they advance the global generator, so that what draws from it
         # next, a dropout or the next student, gets the same numbers as ever.
         student = family.student_model_class(config)
         student.load_state_dict(opened.state_dict())
+        student.to(device=device, dtype=dtype)
     copy_attention_implementation(model, student)
     settle_generation(student, model, change)
-    device, dtype = device_and_dtype(model)
-    return student.to(device=device, dtype=dtype).train(model.training)
+    return student.train(model.training)
 
 
 def outline_of_student(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:

@@ -115,6 +115,7 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
             raise LeanformerError(
                 f"plan {choice.pattern!r}: {name} was emptied when this student was made; reduce the teacher instead"
             )
+        family.check_choice(name, choice.block.name == "none")
         teacher = _teacher(model, family, site)
         if not _may_read(choice.block, teacher, site):
             teacher, site = None, replace(site, block="attention of fewer heads")

@@ -63,6 +63,17 @@ def same_weights_other_modules(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
+def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Rounds a model's parameters to a precision. Buffers keep theirs, unlike in ``model.to``.
+
+    transformers holds the frequencies of rotary positions in float32 whatever the weights are, and loads them so:
+    rounded ones would tell other positions.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
 def take_tensors(outlined: PreTrainedModel, model: PreTrainedModel, copied: bool = False) -> None:
     """Gives an outline the parameters and buffers of a model of the same structure.
 

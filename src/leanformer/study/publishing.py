@@ -105,7 +105,7 @@ def _provenance(source: str) -> Provenance:
         row=row,
         decision=origin.decision,
         seed=origin.seed,
-        base_model=base,
+        base_model=None if base is None else _hub_id(base) or Path(os.path.expanduser(base)).absolute().name,
         license=None if base is None else _license(base),
         dataset=_hub_id(study.data.source),
     )

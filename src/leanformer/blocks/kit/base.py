@@ -138,8 +138,8 @@ class AttentionWeights:
 
 
 OF_ANOTHER_KIND = (
-    "the one there is of another kind, which scores by more than queries and keys (rotary or relative positions, "
-    "norms, heads in groups)"
+    "the one there is of another kind: it scores by more than queries and keys (rotary or relative positions, norms, "
+    "heads in groups), or has one map for all three (GPT-2)"
 )
 """Why there are no ``AttentionWeights`` of a model's own attention."""
 

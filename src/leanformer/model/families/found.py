@@ -131,7 +131,8 @@ class FoundFamily(Family):
         stack_name, layer, place, number = self._place(model, name)
         stack = self._stacks(model)[stack_name]
         if place is None:
-            self._take_out(model, stack, layer, number, module, name)
+            self.check_choice(name, module is None)
+            self._take_out(model, stack, layer, number)
             return
         if not isinstance(module, BlockModule | None) and place.kind != "mlp":  # its own, with fewer heads
             model.set_submodule(place.path, module)
@@ -149,20 +150,14 @@ class FoundFamily(Family):
         attached = Attached(cast(BlockModule | None, module), replaced, place.form, masks, number, crosses, norm)
         model.set_submodule(place.path, attached)
 
-    def _take_out(
-        self,
-        model: PreTrainedModel,
-        stack: FoundStack,
-        layer: FoundLayer,
-        number: int,
-        module: nn.Module | None,
-        name: str,
-    ) -> None:
-        if module is not None:
+    def check_choice(self, name: str, empties: bool) -> None:
+        if name.endswith(".layer") and not empties:
             raise LeanformerError(
                 f"{name}: a layer of this architecture can be taken out (none), but no block can stand for the whole "
                 "of it; name its parts"
             )
+
+    def _take_out(self, model: PreTrainedModel, stack: FoundStack, layer: FoundLayer, number: int) -> None:
         assert layer.form is not None  # else it is no site
         for place in layer.places.values():
             _hand_on_table(model, stack, place, number)
