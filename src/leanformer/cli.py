@@ -705,7 +705,7 @@ def plan_test(
         float | None,
         typer.Option(
             min=0,
-            help="For metrics of a whole corpus: standard deviation of a sentence's contribution to the difference.",
+            help="For metrics that are no share of right answers: standard deviation of an example's contribution.",
         ),
     ] = None,
     luck: Annotated[

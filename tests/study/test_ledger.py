@@ -121,7 +121,7 @@ def test_a_margin_that_was_changed_and_put_back_is_said(tmp_path: Path) -> None:
     assert "accept.max_drop was 0.01, then 0.3 and is 0.01" in warning.sentence
     assert "max_ratio" not in warning.sentence
     (warning,) = opened(tmp_path).changes({**ACCEPT, "max_ratio": 1.1})
-    assert "accept.max_ratio was None and is 1.1" in warning.sentence
+    assert "accept.max_ratio was null and is 1.1" in warning.sentence
 
 
 def test_looks_in_sibling_directories_are_told(tmp_path: Path) -> None:

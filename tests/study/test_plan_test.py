@@ -254,7 +254,7 @@ def test_a_pilot_without_predictions(tmp_path: Path) -> None:
             "disagree 0.2: with quality 0.95 and drop 0 two models cannot differ on so many examples",
         ),
         ({**STATED, "deviation": 1.0}, "deviation does nothing for accuracy; give disagree, or a pilot"),
-        ({"metric": "bleu", "quality": 30.0}, "deviation is missing: BLEU is a score of the whole corpus"),
+        ({"metric": "bleu", "quality": 30.0}, "deviation is missing: BLEU is no share of right answers"),
         ({"metric": "bleu", "quality": 30.0, "disagree": 0.1}, "disagree does nothing for BLEU; give deviation"),
         ({**STATED, "churn": 0.3}, "churn does nothing here: it is about several seeds; give luck too"),
         ({**STATED, "correlation": 0.3}, "correlation does nothing here"),

@@ -116,7 +116,13 @@ def decide(
                 )
             else:
                 side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
-                reason = f"{gap}; {too_much} is not {side} yet{of_pair} ({_p_value(p_value)})."
+                bounded = (
+                    towards_accept
+                    and comparison.ratio is None
+                    and tested.components.is_bounded(tested.difference.mean, margin)
+                )
+                by = " by the exact bound on few losses" if bounded else ""
+                reason = f"{gap}; {too_much} is not {side} yet{of_pair} ({_p_value(p_value)}{by})."
         found[name] = Decision(
             decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples, accepted_at
         )
