@@ -128,7 +128,8 @@ def plan_test(
             default the rarer of right and wrong answers, or the drop where that is more: as if half of each model's
             errors were the other's too.
         deviation: For a metric that is no share of right answers, such as BLEU: the standard deviation of an example's
-            contribution to the difference. Its square, divided by the number of examples, is the variance of the difference.
+            contribution to the difference. Its square, divided by the number of examples, is the variance of the
+            difference.
         luck: The standard deviation of a training's true quality from seed to seed. Without it, nothing is said about
             several seeds.
         churn: The part of the examples' variance that is another with each training, so that further seeds average it
