@@ -29,12 +29,10 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 EngineDevice = Literal["auto", "cpu", "cuda", "mps", "tensorrt", "directml", "coreml"]
 """Exported models have the engine's devices, and all others PyTorch's."""
 
-DECIDED = {"accept": 0, "reject": 3, "undecided": 4}
-"""The exit codes of a comparison; 2 is a mistake in what was given."""
 NOTHING_RECOMMENDED = 5
 """The exit code of a study that ran to its end but has no model to recommend, because trainings failed."""
 VERDICTS = {"accept": 0, "reject": 3, "undecided": 4}
-"""The exit codes of commands that decide: ``run --gate``, ``confirm``, ``compare``."""
+"""The exit codes of commands that decide: ``run --gate``, ``confirm``, ``compare``; 2 is a mistake in what was given."""
 
 
 class Commands(TyperGroup):
@@ -570,8 +568,7 @@ def compare(
     if found.page is not None and not quiet:
         console.print(Text(printable(f"json: {found.json}")), soft_wrap=True)
         console.print(Text(printable(f"page: {found.page}")), soft_wrap=True)
-    if found.decision != "accept":
-        raise typer.Exit(DECIDED[found.decision])
+    raise typer.Exit(VERDICTS[found.decision])
 
 
 @app.command()
