@@ -32,7 +32,7 @@ EngineDevice = Literal["auto", "cpu", "cuda", "mps", "tensorrt", "directml", "co
 NOTHING_RECOMMENDED = 5
 """The exit code of a study that ran to its end but has no model to recommend, because trainings failed."""
 VERDICTS = {"accept": 0, "reject": 3, "undecided": 4}
-"""The exit codes of commands that decide: ``run --gate``, ``confirm``, ``compare``; 2 is a mistake in what was given."""
+"""The exit codes of commands that decide: ``run --gate``, ``confirm``, ``compare``. A mistake in the input is 2."""
 
 
 class Commands(TyperGroup):

@@ -134,8 +134,8 @@ def read_pilot_files(
 def _reader(results: Mapping[str, Any]) -> Callable[[Path], Any]:
     """Reads the answers of one trial."""
     if form_of(results).answers == "labels":
-        scoring = scoring_of(ImageAcceptConfig(**results["accept"]), results["data"]["classes"])
-        return lambda path: replace(Predictions.read(path), **scoring)
+        of_labels = scoring_of(ImageAcceptConfig(**results["accept"]), results["data"]["classes"])
+        return lambda path: replace(Predictions.read(path), **of_labels)
     # sacreBLEU's signature: "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0".
     of_words = next(metric.key for metric in judging(form_of(results).answers) if metric.words)
     parts = dict(part.split(":", 1) for part in results["signatures"][of_words].split("|") if ":" in part)
