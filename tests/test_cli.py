@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import itertools
 import json
 import re
 import runpy
@@ -20,6 +21,7 @@ import torch
 import yaml
 from exported import write_translator
 from PIL import Image
+from report_examples import example_results
 from transformers import PreTrainedModel
 
 import leanformer as lf
@@ -112,6 +114,38 @@ def test_run_ends_with_table_decision_and_report(
     assert leanformer("report", "runs/tiny") == 0
     assert capsys.readouterr().out.strip() == "runs/tiny/report.html"
     assert "no-mlp" in (tmp_path / "runs/tiny/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("recommended", "decisions", "ends", "at_gate"),
+    [
+        ("four-heads", ["accept"], 0, 0),
+        ("baseline", ["reject"], 0, 3),
+        ("baseline", ["undecided"], 0, 4),
+        ("baseline", ["reject", "undecided"], 0, 4),
+        ("baseline", ["accept"], 0, 4),  # accepted, and not shown to be cheaper
+        (None, ["reject"], 5, 5),
+    ],
+)
+def test_run_ends_with_zero_and_at_the_gate_with_the_decision(
+    recommended: str | None,
+    decisions: list[str],
+    ends: int,
+    at_gate: int,
+    leanformer: Callable[..., int],
+    quick: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results = example_results()
+    results["recommended"] = recommended
+    for row, decision in zip(results["candidates"], itertools.cycle(decisions), strict=False):
+        row["decision"] = decision
+    found = lf.StudyResult(tmp_path, results, tmp_path / "report.html")
+    monkeypatch.setattr("leanformer.study.run.run", lambda *_, **__: found)
+    study = write(quick, tmp_path / "study.yaml")
+    assert leanformer("run", study) == ends
+    assert leanformer("run", study, "--gate") == at_gate
 
 
 def test_export_says_what_it_wrote_and_how_it_was_compared(

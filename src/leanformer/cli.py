@@ -29,12 +29,10 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 EngineDevice = Literal["auto", "cpu", "cuda", "mps", "tensorrt", "directml", "coreml"]
 """Exported models have the engine's devices, and all others PyTorch's."""
 
-DECIDED = {"accept": 0, "reject": 3, "undecided": 4}
-"""The exit codes of a comparison; 2 is a mistake in what was given."""
 NOTHING_RECOMMENDED = 5
 """The exit code of a study that ran to its end but has no model to recommend, because trainings failed."""
 VERDICTS = {"accept": 0, "reject": 3, "undecided": 4}
-"""The exit codes of commands that decide: ``run --gate``, ``confirm``, ``compare``."""
+"""The exit codes of commands that decide: ``run --gate``, ``confirm``, ``compare``. A mistake in the input is 2."""
 
 
 class Commands(TyperGroup):
@@ -570,8 +568,7 @@ def compare(
     if found.page is not None and not quiet:
         console.print(Text(printable(f"json: {found.json}")), soft_wrap=True)
         console.print(Text(printable(f"page: {found.page}")), soft_wrap=True)
-    if found.decision != "accept":
-        raise typer.Exit(DECIDED[found.decision])
+    raise typer.Exit(VERDICTS[found.decision])
 
 
 @app.command()
@@ -705,7 +702,7 @@ def plan_test(
         float | None,
         typer.Option(
             min=0,
-            help="For metrics of a whole corpus: standard deviation of a sentence's contribution to the difference.",
+            help="For metrics that are no share of right answers: standard deviation of an example's contribution.",
         ),
     ] = None,
     luck: Annotated[

@@ -232,6 +232,17 @@ def test_reasons_are_one_sentence_with_the_margin_as_given() -> None:
     assert "1 point or more" in decide({"a": with_p(0.001)}, 0.01, CONFIDENCE, ACCURACY)["a"].reason
 
 
+def test_a_reason_names_the_exact_bound_where_that_stands_in_the_way() -> None:
+    """100 examples without a loss happen in 37 % of studies at a margin of 1 point."""
+    same = compare(np.ones((1, 100)), np.ones((1, 100)), MARGIN, CONFIDENCE)
+    reason = decide({"same": same}, MARGIN, CONFIDENCE, ACCURACY)["same"].reason
+    assert reason.endswith("(p = 0.37 by the exact bound on few losses).")
+    rare = np.ones((2, 1, 1000))
+    rare[1, 0, :5] = rare[0, 0, 5:10] = 0
+    many = compare(rare[0], rare[1], MARGIN, 0.9999)
+    assert "exact bound" not in decide({"a": many, "b": many}, MARGIN, 0.9999, ACCURACY)["a"].reason
+
+
 def test_no_reason_says_that_p_is_zero() -> None:
     reasons = [decide({"a": with_p(p)}, 0.01, CONFIDENCE, ACCURACY)["a"].reason for p in (0.021, 1e-6)]
     assert [reason.rpartition("(")[2] for reason in reasons] == ["p = 0.021).", "p < 0.0001)."]

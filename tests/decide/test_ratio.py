@@ -86,7 +86,10 @@ def test_decisions_and_their_sentences() -> None:
     decision, reason = decided(990, 4, 4, 2)
     assert decision == "undecided"
     assert "1.00 times the baseline's error rate; an error rate of 1.10 times the baseline's or more is not " in reason
-    assert decided(900, 0, 100, 0)[1].startswith("it makes errors, and the baseline none; ")
+    assert decided(900, 0, 100, 0)[1].startswith("It makes errors, and the baseline none; ")
+    same = decided(1_000, 0, 0, 0)[1]  # with a margin of no errors at all, and a difference just as large
+    assert same.startswith("It makes errors as often as the baseline, which makes none; ")
+    assert " is not ruled out yet" in same
 
 
 @pytest.mark.parametrize(

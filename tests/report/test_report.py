@@ -31,6 +31,7 @@ from rich.console import Console
 from leanformer.core.errors import LeanformerError
 from leanformer.report import figures
 from leanformer.report.ablation import ablation
+from leanformer.report.columns import result_columns
 from leanformer.report.curves import learning_curves
 from leanformer.report.examples import side_by_side
 from leanformer.report.page import render, write_report
@@ -354,6 +355,18 @@ def test_costs_stand_with_the_interval_of_their_ratio() -> None:
     assert "37,791 /s 5.12x (4.88x, 12.3x)" in cost
     assert "13,923 examples/s; 0.20x (0.19x, 0.21x)" in cost
     assert "5.1x (4.9x, 12.3x) the throughput" in "\n".join(decision_lines(results))
+
+
+def test_the_speed_of_the_table_is_the_median_over_rounds_of_the_sentences() -> None:
+    results = example_results()
+    (row,) = (row for row in results["candidates"] if row["name"] == "four-heads")
+    speed = result_columns(results)["speed"]
+    assert speed.on_terminal(row) == "5.1x"  # of the medians, where there are no rounds
+    row["cost_ratios"] = dict.fromkeys(CostRatios.model_fields) | {
+        "throughput": {"median": 6.3, "low": 4.9, "high": 12.3}
+    }
+    assert speed.on_terminal(row) == "6.3x"
+    assert "6.3x (4.9x, 12.3x) the throughput" in "\n".join(decision_lines(results))
 
 
 def test_page_says_the_decision_in_the_words_of_the_terminal(page: str) -> None:

@@ -121,7 +121,17 @@ def test_a_margin_that_was_changed_and_put_back_is_said(tmp_path: Path) -> None:
     assert "accept.max_drop was 0.01, then 0.3 and is 0.01" in warning.sentence
     assert "max_ratio" not in warning.sentence
     (warning,) = opened(tmp_path).changes({**ACCEPT, "max_ratio": 1.1})
-    assert "accept.max_ratio was None and is 1.1" in warning.sentence
+    assert "accept.max_ratio was null and is 1.1" in warning.sentence
+
+
+def test_what_a_metric_does_not_read_is_no_change(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    ledger.look(seen("a", {"small": "1"}, metric="auc", positive="cat", coverage=0.95))
+    ledger.look(seen("a", {"small": "1"}, metric="accuracy_at_coverage", positive=None, coverage=0.9))
+    (warning,) = ledger.changes({**ACCEPT, "metric": "auc", "positive": "dog", "coverage": 0.95})
+    assert "accept.metric was auc, then accuracy_at_coverage and is auc" in warning.sentence
+    assert "accept.positive was cat and is dog" in warning.sentence
+    assert "coverage was" not in warning.sentence
 
 
 def test_looks_in_sibling_directories_are_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,20 @@ def test_a_pilot_of_images(tmp_path: Path) -> None:
     assert most["examples"] + sum(most["interaction"]) >= expected.examples + sum(expected.interaction)
 
 
+def test_a_pilot_of_a_metric_that_reads_more_than_right_and_wrong(tmp_path: Path) -> None:
+    results = example_results()
+    classes = results["data"]["classes"] = [str(number) for number in range(10)]
+    results["metric"] = results["accept"]["metric"] = "macro_f1"
+    answers = make_pilot(tmp_path / "run", results)
+    for metric in ("macro_f1", "balanced_accuracy"):
+        found = lf.plan_test(pilot=tmp_path / "run", metric=metric, margin=0.02, seeds=[1]).results
+        scores = [replace(one, classes=len(classes)).score(metric) for one in answers["baseline"]]
+        assert found["quality"] == pytest.approx(np.mean(scores))
+    for metric in ("auc", "cost"):  # needs logits, and costs
+        with pytest.raises(lf.LeanformerError, match=f"metric '{metric}': .* has answers for accuracy, "):
+            lf.plan_test(pilot=tmp_path / "run", metric=metric, margin=0.02)
+
+
 def test_a_pilot_of_groups(tmp_path: Path) -> None:
     """Pairs of examples on which models are right or wrong together correlate by 1: each counts half."""
     results = example_results()
@@ -221,12 +236,12 @@ def test_a_pilot_whose_margin_is_a_share_of_errors_needs_a_drop(tmp_path: Path) 
 def test_a_pilot_without_predictions(tmp_path: Path) -> None:
     results = example_results()
     make_pilot(tmp_path / "run", results)
+    with pytest.raises(lf.LeanformerError, match=r"metric 'bleu': .* has answers for accuracy"):
+        lf.plan_test(pilot=tmp_path / "run", metric="bleu")
     trial = tmp_path / "run" / results["baseline"]["trials"][0]
     (trial / "predictions.parquet").unlink()
     with pytest.raises(lf.LeanformerError, match=r"predictions.parquet: not readable as predictions"):
         lf.plan_test(pilot=tmp_path / "run")
-    with pytest.raises(lf.LeanformerError, match=r"metric 'bleu': .* has answers for accuracy"):
-        lf.plan_test(pilot=tmp_path / "run", metric="bleu")
     with pytest.raises(lf.LeanformerError, match=r"candidate 'x': .* has no such candidate that succeeded"):
         lf.plan_test(pilot=tmp_path / "run", candidate="x")
     results["baseline"]["trials"] = []
@@ -254,7 +269,7 @@ def test_a_pilot_without_predictions(tmp_path: Path) -> None:
             "disagree 0.2: with quality 0.95 and drop 0 two models cannot differ on so many examples",
         ),
         ({**STATED, "deviation": 1.0}, "deviation does nothing for accuracy; give disagree, or a pilot"),
-        ({"metric": "bleu", "quality": 30.0}, "deviation is missing: BLEU is a score of the whole corpus"),
+        ({"metric": "bleu", "quality": 30.0}, "deviation is missing: BLEU is no share of right answers"),
         ({"metric": "bleu", "quality": 30.0, "disagree": 0.1}, "disagree does nothing for BLEU; give deviation"),
         ({**STATED, "churn": 0.3}, "churn does nothing here: it is about several seeds; give luck too"),
         ({**STATED, "correlation": 0.3}, "correlation does nothing here"),

@@ -31,10 +31,10 @@ Make = Callable[..., dict[str, Any]]
 @pytest.mark.parametrize(
     ("accept", "message"),
     [
-        ({"metric": "cost"}, r"accept: the metric cost needs cost_matrix, which only the study can say; give it"),
+        ({"metric": "cost"}, r"accept: the metric cost needs cost_matrix, which has no default; give it"),
         (
             {"metric": "cost", "cost_matrix": {"3": {"5": 4}}},
-            r"accept: the metric cost needs max_drop, which only the study can say; give it",
+            r"accept: the metric cost needs max_drop, which has no default; give it",
         ),
         (
             {"metric": "cost", "max_drop": 0.1, "cost_matrix": [[0, 1], [1]]},

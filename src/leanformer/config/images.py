@@ -182,7 +182,7 @@ class ImageAcceptConfig(AcceptConfig):
         metric = METRICS[self.metric]
         for key in metric.requires:
             if key not in self.model_fields_set or getattr(self, key) is None:
-                raise ValueError(f"the metric {metric.key} needs {key}, which only the study can say; give it")
+                raise ValueError(f"the metric {metric.key} needs {key}, which has no default; give it")
         return self
 
     def without_effect(self) -> Iterator[tuple[str, str]]:

@@ -104,7 +104,7 @@ def decide(
         elif reject <= level:
             decision, reason = "reject", f"{gap}; {is_more}{of_pair} ({_p_value(reject)})."
         else:
-            towards_accept = tested.difference.mean > -margin
+            towards_accept = tested.difference.mean >= -margin
             if comparison.scope == "seeds and examples" and not look.is_last:
                 # Holm's next step multiplies the least of the remaining p-values by their number.
                 left = max(1, count + look.others - decided[towards_accept])
@@ -116,7 +116,13 @@ def decide(
                 )
             else:
                 side, p_value = ("ruled out", accept) if towards_accept else ("shown", reject)
-                reason = f"{gap}; {too_much} is not {side} yet{of_pair} ({_p_value(p_value)})."
+                bounded = (
+                    towards_accept
+                    and comparison.ratio is None
+                    and tested.components.is_bounded(tested.difference.mean, margin)
+                )
+                by = " by the exact bound on few losses" if bounded else ""
+                reason = f"{gap}; {too_much} is not {side} yet{of_pair} ({_p_value(p_value)}{by})."
         found[name] = Decision(
             decision, reason, comparison.p_noninferior, accept, more_seeds, more_examples, accepted_at
         )
@@ -159,9 +165,9 @@ def _words(comparison: Comparison, max_drop: float, metric: Metric) -> tuple[str
         return gap, f"a {worsening} of {margin} or more", f"the {worsening} is more than {margin}"
     limit = f"{formats.ratio(ratio.limit)} times the baseline's"
     gap = (
-        "it makes errors as often as the baseline, which makes none"
+        "It makes errors as often as the baseline, which makes none"
         if comparison.difference.mean == 0 and ratio.observed is None
-        else "it makes errors, and the baseline none"
+        else "It makes errors, and the baseline none"
         if ratio.observed is None
         else f"{ratio.observed:.2f} times the baseline's error rate"
     )

@@ -115,6 +115,11 @@ class Components:
             self._few_losses(mean, max_drop, int(examples / self.design_effect)),
         )
 
+    def is_bounded(self, mean: float, max_drop: float) -> bool:
+        """Whether the exact probability of few losses, and not the t test, is the p-value of ``p_noninferior``."""
+        few = self._few_losses(mean, max_drop, int(self.num_examples / self.design_effect))
+        return few > self._t_test(mean, max_drop, 0, 0)
+
     def p_inferior(self, mean: float, max_drop: float, more_seeds: int = 0, more_examples: int = 0) -> float:
         """The p-value of the hypothesis that the true drop is ``max_drop`` or less, for an observed ``mean``.
 

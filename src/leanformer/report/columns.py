@@ -84,7 +84,7 @@ def result_columns(results: Mapping[str, Any]) -> dict[str, Column]:
             label=f"difference, {metric.difference_unit}",
         ),
         "p": Column("p", lambda row: p_value(row["p_adjusted"])),
-        "speed": Column("speed", lambda row: speed(COSTS["throughput"].ratio(row, baseline))),
+        "speed": Column("speed", lambda row: speed(COSTS["throughput"].multiple(row, baseline))),
         "recipe": Column(
             "recipe",
             lambda row: MISSING if row["recipe"] is None else row["recipe"]["decision"] or "baseline",

@@ -62,6 +62,11 @@ class Cost:
         mine, other = self.of(row), self.of(baseline)
         return mine / other if mine is not None and other else None
 
+    def multiple(self, row: Row, baseline: Row) -> float | None:
+        """A row's multiple of the baseline's cost: the median over the rounds, or ``ratio`` where there are none."""
+        found = (row["cost_ratios"] or {}).get(self.key)
+        return self.ratio(row, baseline) if found is None else found["median"]
+
     def paired(self, row: Row, write: Callable[[float], str]) -> str:
         """A row's multiple of the baseline's cost, taken round by round, with its interval, as text.
 

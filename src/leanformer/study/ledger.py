@@ -21,6 +21,7 @@ from leanformer.core.files import write_atomically
 from leanformer.core.json_files import DamagedError, read_sealed, sealed
 from leanformer.core.warning import StudyWarning
 from leanformer.decide.looks import Look
+from leanformer.results.metrics import METRICS
 
 FILE = "ledger.json"
 
@@ -230,11 +231,13 @@ class Ledger:
             return []
         first, now = self._looks[0], set(self._looks[-1]["candidates"]["artifact"].values())
         changed = []
-        for key, value in accept.items():
-            values = [one[key] for look in self._looks for one in look["accepts"]] + [value]
-            steps = [one for one, _ in groupby(values)]
+        earlier = [one for look in self._looks for one in look["accepts"]]
+        for key in accept:
+            steps = [
+                _written(value) for value, _ in groupby(one[key] for one in (*earlier, accept) if _has_effect(key, one))
+            ]
             if len(steps) > 1:
-                changed.append(f"accept.{key} was {', then '.join(map(str, steps[:-1]))} and is {value}")
+                changed.append(f"accept.{key} was {', then '.join(steps[:-1])} and is {steps[-1]}")
         before = {name for look in self._looks[:-1] for name in look["candidates"]["artifact"].values()}
         if before:
             seeds = len(set(self._looks[-1]["seeds"]) - set(first["seeds"]))
@@ -343,3 +346,14 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     splits: dict[str, Any] = content["splits"]
     return splits
+
+
+def _has_effect(key: str, accept: Mapping[str, Any]) -> bool:
+    """Whether a key is for all metrics, or one that the metric reads."""
+    settings = {name for metric in METRICS.values() for name in metric.reads}
+    return key not in settings or key in METRICS[accept["metric"]].reads
+
+
+def _written(value: Any) -> str:
+    """A value as the study file has it."""
+    return "null" if value is None else str(value)

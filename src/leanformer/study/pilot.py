@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from leanformer.config.images import ImageAcceptConfig
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.decide import judge
 from leanformer.decide.statistics import Components
@@ -21,6 +22,7 @@ from leanformer.results.reader import read_results
 from leanformer.results.schema import form_of
 from leanformer.study.predicted_files import PredictedFiles, metric_of_files
 from leanformer.study.training import PREDICTIONS
+from leanformer.tasks.images import scoring_of
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,6 @@ def read_pilot(directory: Path, metric: str | None = None, candidate: str | None
             f"pilot {directory}: a cross-validation, whose models each answered one fold; give the run of a study with "
             "a test split"
         )
-    form = form_of(results)
-    known = [found.key for found in judging(form.answers)]
-    key = results["metric"] if metric is None else metric
-    if key not in known:
-        raise LeanformerError(f"metric {quoted(key)}: {directory} has answers for {', '.join(known)}; give one of them")
     rows = {row["name"]: row for row in results["candidates"] if not row["failures"]}
     if results["baseline"]["failures"] or not rows:
         raise LeanformerError(f"pilot {directory}: its baseline or all its candidates failed; give another run")
@@ -96,6 +93,10 @@ def read_pilot(directory: Path, metric: str | None = None, candidate: str | None
         )
     read = _reader(results)
     baseline = _answers(directory, results["baseline"], read)
+    known = [found.key for found in judging(form_of(results).answers) if found.measures(baseline[0])]
+    key = results["metric"] if metric is None else metric
+    if key not in known:
+        raise LeanformerError(f"metric {quoted(key)}: {directory} has answers for {', '.join(known)}; give one of them")
     found = [
         _of_candidate(directory, results, METRICS[key], row, baseline, _answers(directory, row, read))
         for name, row in rows.items()
@@ -133,7 +134,8 @@ def read_pilot_files(
 def _reader(results: Mapping[str, Any]) -> Callable[[Path], Any]:
     """Reads the answers of one trial."""
     if form_of(results).answers == "labels":
-        return Predictions.read
+        of_labels = scoring_of(ImageAcceptConfig(**results["accept"]), results["data"]["classes"])
+        return lambda path: replace(Predictions.read(path), **of_labels)
     # sacreBLEU's signature: "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0".
     of_words = next(metric.key for metric in judging(form_of(results).answers) if metric.words)
     parts = dict(part.split(":", 1) for part in results["signatures"][of_words].split("|") if ":" in part)

@@ -127,8 +127,9 @@ def plan_test(
         disagree: The share of the test examples that one of two trained models gets right and the other wrong. By
             default the rarer of right and wrong answers, or the drop where that is more: as if half of each model's
             errors were the other's too.
-        deviation: For a metric of a whole corpus, such as BLEU: the standard deviation of a sentence's contribution to
-            the difference. Its square, divided by the number of sentences, is the variance of the difference.
+        deviation: For a metric that is no share of right answers, such as BLEU: the standard deviation of an example's
+            contribution to the difference. Its square, divided by the number of examples, is the variance of the
+            difference.
         luck: The standard deviation of a training's true quality from seed to seed. Without it, nothing is said about
             several seeds.
         churn: The part of the examples' variance that is another with each training, so that further seeds average it
@@ -246,11 +247,11 @@ def _variance(given: Assumptions, metric: Metric, quality: float) -> tuple[float
             raise LeanformerError(f"disagree does nothing for {metric.name}; give deviation, or a pilot")
         if given.deviation is None:
             raise LeanformerError(
-                f"deviation is missing: {metric.name} is a score of the whole corpus; give the standard deviation of a "
-                "sentence's contribution to the difference, or a pilot"
+                f"deviation is missing: {metric.name} is no share of right answers; give the standard deviation of an "
+                "example's contribution to the difference, or a pilot"
             )
         words = metric.margin(given.deviation)
-        return given.deviation**2, f"a sentence's contribution to the difference has a standard deviation of {words}"
+        return given.deviation**2, f"an example's contribution to the difference has a standard deviation of {words}"
     if given.deviation is not None:
         raise LeanformerError(f"deviation does nothing for {metric.name}; give disagree, or a pilot")
     rarer = min(quality, metric.greatest - quality)
