@@ -9,7 +9,6 @@ from torch import nn
 
 from leanformer.blocks.kit.base import AttentionWeights, Block, register
 from leanformer.blocks.kit.inputs import BlockInputs
-from leanformer.blocks.kit.positions import PlacedArguments, Positions, placed, positions_of
 from leanformer.blocks.kit.prefix import running_sum, wide
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.sums import SumsModule
@@ -22,11 +21,10 @@ class AverageModule(SumsModule):
     value: nn.Linear
     output: nn.Linear
 
-    def __init__(self, site: Site, positions: Positions | None = None) -> None:
+    def __init__(self, site: Site) -> None:
         super().__init__(site)
         self.value = nn.Linear(site.d_model, site.d_model, bias=False)
         self.output = nn.Linear(site.d_model, site.d_model)
-        self.positions = positions_of(site, positions)
 
     def forward(self, inputs: BlockInputs) -> torch.Tensor:
         """The means, projected once where all tokens get the same; see ``BlockModule``."""
@@ -38,7 +36,7 @@ class AverageModule(SumsModule):
 
     def _means(self, inputs: BlockInputs) -> torch.Tensor:
         """Means of the values: (batch, tokens, d_model), or (batch, 1, d_model) where all tokens get the same."""
-        state, inputs = inputs.state, placed(self.positions, inputs)
+        state = inputs.state
         states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
         if not self.causal:
             return self.pooled(inputs, states, real)
@@ -77,16 +75,10 @@ class Average(Block):
 
     name = "average"
     kinds = frozenset({"self_attention", "cross_attention"})
-    Arguments = PlacedArguments
-
-    @classmethod
-    def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
-        settings: dict[str, Any] = arguments.settled(site)
-        return settings
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
-        module = AverageModule(site, arguments.positions)
+        module = AverageModule(site)
         if teacher is not None:  # values and output are projected as the attention does it
             module.take_over(teacher)
         return module

@@ -74,14 +74,14 @@ class FoundStack:
     Args:
         body: The path of the model of transformers that holds them and is called with their masks; empty: the whole.
         causal: Whether a token reads no later ones.
-        embeds_positions: Whether positions are added to the hidden states before the first layer.
         layers: The layers, in order.
+        embeds_positions: Whether positions are added to the hidden states before the first layer.
     """
 
     body: str
     causal: bool
-    embeds_positions: bool = False
     layers: list[FoundLayer] = field(default_factory=list)
+    embeds_positions: bool = False
 
 
 def find(model: PreTrainedModel) -> dict[str, FoundStack]:
