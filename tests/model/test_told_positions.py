@@ -15,7 +15,8 @@ from leanformer.blocks.kit.distances import RelativeBias, distances
 from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.positions import SinusoidalPositions
 from leanformer.blocks.kit.state import DecodingState
-from leanformer.model.families import found
+from leanformer.model.finding.finder import FoundStack, find
+from leanformer.model.plan import Plan
 from leanformer.model.surgery import module_at, resolve
 
 T5 = "T5ForConditionalGeneration"
@@ -156,14 +157,18 @@ def test_padding_before_a_text_moves_no_position() -> None:
 
 def test_a_model_is_looked_at_once_to_resolve_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_model(entry_of("OPTForCausalLM"))
-    plan = {
+    plan: Plan = {
         "*.self_attention": {"block": "slots", "heads": [1, 2]},
         "*.mlp": {"block": "mlp", "hidden": 3, "init": "teacher"},
     }
     expected = resolve(lf.reduce(made, {}), plan)
-    looks: list[Any] = []
-    look = found.find
-    monkeypatch.setattr(found, "find", lambda model: looks.append(model) or look(model))
+    looks: list[PreTrainedModel] = []
+
+    def counted(model: PreTrainedModel) -> dict[str, FoundStack]:
+        looks.append(model)
+        return find(model)
+
+    monkeypatch.setattr("leanformer.model.families.found.find", counted)
     assert resolve(made, plan) == expected
     assert len(looks) == 1
 
