@@ -1,9 +1,9 @@
 """Blocks in architectures that are found, not known: T5's and NLLB's shape (M2M100), on number words.
 
 Of each architecture a teacher is trained from random weights, of the size of the demonstration's translator
-(examples/number-words.yaml), and taught blocks stand in for the self-attention of its encoder and decoder: slots, which
-know no positions, and mixers by distance, which do. The whole is then tuned, and so is the teacher itself: what was
-tuned alike is held against each other. One seed.
+(examples/number-words.yaml), and taught blocks stand in for the self-attention of its encoder and decoder: slots that
+know no positions, slots that add them to what they read, and mixers by distance. The whole is then tuned, and so is the
+teacher itself: what was tuned alike is held against each other. One seed.
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 LABELS = {"t5": "T5", "m2m_100": "NLLB (M2M100)"}
 CONTROL = "nothing"
 """The candidate that is tuned and nothing else."""
+SLOTS = {"block": "slots", "slots": 16, "gate": "linear", "rank": 8}
 STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "slots": ("`slots` 16, rank 8", {"block": "slots", "slots": 16, "gate": "linear", "rank": 8}),
+    "slots": ("`slots` 16, rank 8", {**SLOTS, "positions": "none"}),
+    "placed": ("`slots` 16, rank 8, positions", {**SLOTS, "positions": "sinusoidal"}),
     "mixer": ("`mixer`", {"block": "mixer"}),
 }
 """Candidate -> in words what stands in for self-attention, and its entry in the plan."""

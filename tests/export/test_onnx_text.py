@@ -55,10 +55,16 @@ FORMS: dict[str, Plan] = {
     "minimal, symmetric": {
         "*attention": {"block": "minimal_attention", "qk": "symmetric", "qk_norm": True, "temperature": True}
     },
+    "minimal, relative": {"*.self_attention": {"block": "minimal_attention", "positions": "relative"}},
+    "minimal, near": {
+        "*.self_attention": {"block": "minimal_attention", "heads": 1, "positions": "relative", "max_distance": 3}
+    },
     "mixer, absolute": {"encoder.*.self_attention": {"block": "mixer", "positions": "absolute"}},
     "mixer, near": {"*.self_attention": {"block": "mixer", "max_distance": 3}},
     "slots, linear gate": {"*attention": {"block": "slots", "slots": 3, "gate": "linear"}},
     "slots, low rank": {"*attention": {"block": "slots", "slots": 3, "gate": "linear", "rank": 2}},
+    "slots, positions": {"*.self_attention": {"block": "slots", "slots": 3, "positions": "sinusoidal"}},
+    "synthesizer, near": {"*.self_attention": {"block": "synthesizer", "max_distance": 3, "positions": "sinusoidal"}},
     "synthesizer, source": {"*attention": {"block": "synthesizer", "source_score": "linear"}},
     "some heads": {"*attention": {"block": "slots", "heads": [0, 2], "slots": 3}},
     "some heads of mixers": {"*.self_attention": {"block": "mixer", "heads": [1], "max_distance": 3}},
@@ -70,7 +76,7 @@ QUICK = (
     *("teacher", "average at cross_attention", "feed_forward at self_attention_sublayer", "feed_forward at layer"),
     *("linear_attention at self_attention", "minimal_attention at cross_attention", "mixer at self_attention"),
     *("none at layer", "slots at cross_attention", "ssru at self_attention", "synthesizer at cross_attention"),
-    *("feed_forward, gate", "some heads", "mlp, narrow"),
+    *("feed_forward, gate", "minimal, near", "slots, positions", "some heads", "mlp, narrow"),
 )
 
 

@@ -8,7 +8,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, BlockModule, register
+from leanformer.blocks.kit.base import (
+    OF_ANOTHER_KIND,
+    Arguments,
+    AttentionWeights,
+    Block,
+    BlockModule,
+    register,
+)
 from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.networks import CausalNetwork, WholeNetwork
 from leanformer.blocks.kit.prefix import wide
@@ -161,8 +168,8 @@ class FeedForward(Block):
             hidden: Hidden units, of each head's network with ``per_head``.
             max_length: Tokens that it can read.
             per_head: A network for each head, at attention sites.
-            output: Whether the attention's output projection is ``kept`` (the default) or ``replaced`` too, at
-                attention sites.
+            output: Whether the attention's output projection is ``kept`` or ``replaced`` too, at attention sites; None:
+                kept, unless the attention there is of another kind than queries and keys alone.
             bias: Whether the kept output projection has a bias; None: as in the attention.
             padding_in_norm: The published LayerNorm, which counts the padding up to ``max_length`` as zeros; else it
                 counts the real tokens alone.
@@ -210,7 +217,9 @@ class FeedForward(Block):
         check_positions(site, arguments.max_length)
         settings = arguments.model_dump()
         if site.kind in ATTENTIONS:
-            settings["output"] = arguments.output or "kept"
+            # There is no projection to keep of an attention whose layout is not the common one.
+            another_kind = teacher is None and site.block == "attention" and arguments.bias is None
+            settings["output"] = arguments.output or ("replaced" if another_kind else "kept")
         if settings["output"] == "kept":
             settings["bias"] = cls._kept_bias(arguments, site, teacher)
         if site.reads_source:
@@ -224,9 +233,10 @@ class FeedForward(Block):
     @classmethod
     def _kept_bias(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> bool:
         if teacher is None:
+            there = OF_ANOTHER_KIND if site.block == "attention" else f"{site.block!r} stands there"
             raise LeanformerError(
-                f"{site.name}: 'output: kept' keeps the output projection of an attention, but {site.block!r} stands "
-                "there; take 'output: replaced'"
+                f"{site.name}: 'output: kept' keeps the output projection of an attention, but {there}; take 'output: "
+                "replaced'"
             )
         has_bias = teacher.output_bias is not None
         if arguments.bias not in (None, has_bias):

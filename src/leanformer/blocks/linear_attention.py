@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, register, set_linear
+from leanformer.blocks.kit.base import AttentionWeights, Block, register, set_linear
 from leanformer.blocks.kit.inputs import BlockInputs
+from leanformer.blocks.kit.positions import PlacedArguments, Positions, placed, positions_of
 from leanformer.blocks.kit.prefix import wide, without_autocast
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.state import DecodingState
@@ -26,13 +27,14 @@ class LinearAttentionModule(SumsModule):
 
     value: nn.Linear
 
-    def __init__(self, site: Site, heads: int) -> None:
+    def __init__(self, site: Site, heads: int, positions: Positions | None = None) -> None:
         super().__init__(site)
         self.heads = heads
         self.query = nn.Linear(site.d_model, site.d_model)
         self.key = nn.Linear(site.d_model, site.d_model)
         self.value = nn.Linear(site.d_model, site.d_model, bias=False)
         self.output = nn.Linear(site.d_model, site.d_model)
+        self.positions = positions_of(site, positions)
 
     @torch.no_grad()
     def start_from(self, teacher: AttentionWeights) -> None:
@@ -44,6 +46,7 @@ class LinearAttentionModule(SumsModule):
 
     def mix(self, inputs: BlockInputs) -> torch.Tensor:
         """(batch, tokens, d_model) -> the same shape; see ``HeadsModule``."""
+        inputs = placed(self.positions, inputs)
         states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
         queries = _features(self._by_head(self.query(states)))
         if self.causal:
@@ -115,8 +118,8 @@ class LinearAttention(Block):
     name = "linear_attention"
     kinds = frozenset({"self_attention", "cross_attention"})
 
-    class Arguments(Arguments):
-        """The arguments in a plan.
+    class Arguments(PlacedArguments):
+        """The arguments in a plan, besides ``positions``.
 
         Args:
             heads: Channel groups with weights of their own; None: as many as the model has there.
@@ -128,11 +131,11 @@ class LinearAttention(Block):
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
         heads = arguments.heads or site.num_heads
         check_divides(site, "heads", heads)
-        return {"heads": heads}
+        return {**arguments.settled(site), "heads": heads}
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
-        module = LinearAttentionModule(site, arguments.heads)
+        module = LinearAttentionModule(site, arguments.heads, arguments.positions)
         if teacher is not None:
             module.start_from(teacher)
         return module

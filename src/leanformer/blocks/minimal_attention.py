@@ -11,6 +11,7 @@ from torch import nn
 
 from leanformer.blocks.kit.attention import SoftmaxAttention
 from leanformer.blocks.kit.base import OF_ANOTHER_KIND, Arguments, AttentionWeights, Block, register, set_linear
+from leanformer.blocks.kit.distances import reach
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.tokens import check_divides
 from leanformer.core.errors import LeanformerError
@@ -75,9 +76,10 @@ class MinimalAttentionModule(SoftmaxAttention):
         dropout: float,
         causal: bool = False,
         cross: bool = False,
-        rotary: bool = False,
+        positions: str | None = None,
+        max_distance: int | None = None,
     ) -> None:
-        super().__init__(heads, dropout, causal, cross, rotary)
+        super().__init__(heads, dropout, causal, cross, positions == "rotary", max_distance, positions == "relative")
         self.qk_norm = qk_norm
         if qk == "symmetric":
             self.similarity: Any = TriangularLinear(d_model, bias)
@@ -247,8 +249,12 @@ class MinimalAttention(Block):
             dropout: Probability with which an attention weight is dropped in training.
             init: ``orthogonal``, ``normal`` (deviation 0.02), or ``teacher``: collapse the attention that stands there.
             positions: ``rotary``: queries and keys are rotated by their positions, with the model's own angles; where a
-                model tells positions in no other way, this is what knows of the order of tokens. ``none``: they are
-                not. None: as the model's own attention there.
+                model tells positions in no other way, this is what knows of the order of tokens. ``relative``: scores
+                have a learned bias by the distance of two tokens (heads * 32 numbers). ``none``: neither. None:
+                ``rotary`` where the model's own attention does so; ``relative`` where it tells positions otherwise, and
+                nothing else in the model does.
+            max_distance: Tokens farther apart are not read, and while decoding no earlier ones are kept; at most the
+                window of the model's own attention there, which is the default.
         """
 
         qk: Literal["separate", "collapsed", "symmetric"] = "collapsed"
@@ -260,7 +266,8 @@ class MinimalAttention(Block):
         bias: bool | None = None
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
         init: Literal["orthogonal", "normal", "teacher"] = "orthogonal"
-        positions: Literal["rotary", "none"] | None = None
+        positions: Literal["rotary", "relative", "none"] | None = None
+        max_distance: Annotated[int, Field(ge=0)] | None = None
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
@@ -297,21 +304,28 @@ class MinimalAttention(Block):
                 f"{site.name}: positions 'rotary' rotates by the model's own angles, and there are none there; leave "
                 "'positions' out"
             )
-        settings = {**arguments.model_dump(), "heads": heads, "bias": bool(bias)}
-        if not site.rotary:
-            del settings["positions"]
-        elif arguments.positions is None:
-            settings["positions"] = "rotary"
-        return settings
+        if arguments.positions == "relative" and site.reads_source:
+            raise LeanformerError(
+                f"{site.name}: positions 'relative' are those of tokens that read their own text, and here they read "
+                "the source; leave 'positions' out"
+            )
+        usual = "rotary" if site.rotary else "relative" if site.unplaced else None
+        settings = {
+            **arguments.model_dump(),
+            "heads": heads,
+            "bias": bool(bias),
+            "positions": arguments.positions or usual,
+            "max_distance": reach(site, arguments.max_distance),
+        }
+        if usual is None and settings["positions"] == "none":
+            settings["positions"] = None
+        return {key: value for key, value in settings.items() if value is not None}
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:
         settings = arguments.model_dump()
-        init, positions = settings.pop("init"), settings.pop("positions")
-        rotary = positions == "rotary"
-        module = MinimalAttentionModule(
-            site.d_model, **settings, causal=site.causal, cross=site.reads_source, rotary=rotary
-        )
+        init = settings.pop("init")
+        module = MinimalAttentionModule(site.d_model, **settings, causal=site.causal, cross=site.reads_source)
         if init != "teacher":
             module.initialize(init)
         elif teacher is not None:

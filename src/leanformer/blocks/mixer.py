@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register
+from leanformer.blocks.kit.distances import reach
 from leanformer.blocks.kit.grid import Grid, mix_pairs
 from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.site import Site
@@ -188,8 +189,8 @@ class Mixer(Block):
             heads: Which heads of the attention are replaced, one group each; None: all, by the groups.
             positions: What a weight depends on: the distance of two tokens (``relative``), the position of each
                 (``absolute``), or the distances of two patches in rows and in columns (``grid``).
-            max_distance: With relative positions: tokens farther apart give each other nothing. On a grid: likewise
-                patches, in rows or in columns; None: each reads all.
+            max_distance: With relative positions: tokens farther apart give each other nothing; at most the window of
+                the attention there. On a grid: likewise patches, in rows or in columns; None: each reads all.
             max_length: With absolute positions: tokens that it can read.
             special_tokens: On a grid: tokens before the patches; None: those that the model has.
             vo: ``separate``: values are mixed, and an output projection follows; ``none``: the tokens themselves are
@@ -237,7 +238,15 @@ class Mixer(Block):
                     "later ones; take 'positions: relative' there"
                 )
             check_positions(site, arguments.max_length)
+            if site.max_distance is not None and arguments.max_length > site.max_distance + 1:
+                raise LeanformerError(
+                    f"{site.name}: a mixer of absolute positions reads all its {arguments.max_length} tokens, and the "
+                    f"attention there has a window: it reads tokens up to {site.max_distance} away; take 'positions: "
+                    "relative' there"
+                )
         settings = arguments.model_dump()
+        if arguments.positions == "relative":
+            settings["max_distance"] = reach(site, arguments.max_distance)
         if arguments.positions == "grid":
             if site.grid is None:
                 raise LeanformerError(

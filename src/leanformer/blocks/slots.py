@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 
-from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register, set_linear
+from leanformer.blocks.kit.base import AttentionWeights, Block, HeadsModule, register, set_linear
 from leanformer.blocks.kit.inputs import BlockInputs
+from leanformer.blocks.kit.positions import PlacedArguments, Positions, placed, positions_of
 from leanformer.blocks.kit.prefix import running_sum, wide, without_autocast
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.some_heads import Heads, groups_of, settle_heads
@@ -76,6 +77,7 @@ class SlotsModule(HeadsModule):
         gate_hidden: int | None = None,
         rank: int | None = None,
         width: int | None = None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__()
         self.site_name = site.name
@@ -92,6 +94,7 @@ class SlotsModule(HeadsModule):
             self.gate = nn.Sequential(first, nn.ReLU(), nn.Linear(gate_hidden, heads * slots))
         self.value = nn.Linear(site.d_model, width or site.d_model, bias=width is not None)
         self.output = nn.Linear(site.d_model, site.d_model) if width is None else None
+        self.positions = positions_of(site, positions)
 
     def _map(self, d_model: int, width: int, rank: int | None, bias: bool) -> nn.Module:
         if rank is None:
@@ -127,6 +130,7 @@ class SlotsModule(HeadsModule):
 
     def mix(self, inputs: BlockInputs) -> torch.Tensor:
         """The heads; see ``HeadsModule``."""
+        inputs = placed(self.positions, inputs)
         hidden_states, padding_mask, state = inputs.hidden_states, inputs.padding_mask, inputs.state
         if state is not None and torch.compiler.is_exporting():
             return self._exported_step(inputs, state)
@@ -363,8 +367,8 @@ class Slots(Block):
     name = "slots"
     kinds = frozenset({"self_attention", "cross_attention"})
 
-    class Arguments(Arguments):
-        """The arguments in a plan.
+    class Arguments(PlacedArguments):
+        """The arguments in a plan, besides ``positions``.
 
         Args:
             slots: Slots of each head.
@@ -389,7 +393,7 @@ class Slots(Block):
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
-        settings = {**arguments.model_dump(), "heads": settle_heads(site, arguments.heads, teacher)}
+        settings = {**arguments.settled(site), "heads": settle_heads(site, arguments.heads, teacher)}
         if arguments.gate == "network":
             settings["gate_hidden"] = arguments.gate_hidden or 2 * site.d_model
         return settings

@@ -8,8 +8,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leanformer.blocks.kit.base import Arguments, AttentionWeights, Block, HeadsModule, register
+from leanformer.blocks.kit.base import AttentionWeights, Block, HeadsModule, register
+from leanformer.blocks.kit.distances import distances, reach
 from leanformer.blocks.kit.inputs import BlockInputs
+from leanformer.blocks.kit.positions import PlacedArguments, Positions, placed, positions_of
 from leanformer.blocks.kit.prefix import wide
 from leanformer.blocks.kit.site import Site
 from leanformer.blocks.kit.some_heads import Heads, groups_of, settle_heads
@@ -35,6 +37,8 @@ class SynthesizerModule(HeadsModule):
         source_score: SourceScore,
         max_length: int,
         width: int | None = None,
+        max_distance: int | None = None,
+        positions: Positions | None = None,
     ) -> None:
         super().__init__()
         self.site_name = site.name
@@ -52,6 +56,8 @@ class SynthesizerModule(HeadsModule):
             self.source_score = nn.Sequential(nn.Linear(site.d_model, hidden), nn.ReLU(), last)
         self.value = nn.Linear(site.d_model, width or site.d_model, bias=width is not None)
         self.output = nn.Linear(site.d_model, site.d_model) if width is None else None
+        self.max_distance = max_distance
+        self.positions = positions_of(site, positions)
 
     def mix(self, inputs: BlockInputs) -> torch.Tensor:
         """The heads; see ``HeadsModule``.
@@ -59,7 +65,7 @@ class SynthesizerModule(HeadsModule):
         Raises:
             LeanformerError: There are more tokens to weigh, here or in the source, than ``max_length``.
         """
-        state = inputs.state
+        state, inputs = inputs.state, placed(self.positions, inputs)
         states, real = without_padding(inputs.hidden_states, inputs.padding_mask)
         before = 0 if state is None else state.length
         if not self.cross:
@@ -81,6 +87,9 @@ class SynthesizerModule(HeadsModule):
         if self.causal and states.shape[1] > 1:
             later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(before + 1)
             scores = scores.masked_fill(later, UNREAD)
+        if self.max_distance is not None:
+            apart = distances(states.shape[1], scores.shape[-1], before, states.device)
+            scores = scores.masked_fill(apart.abs() > self.max_distance, UNREAD)
         weights = scores.softmax(dim=-1).to(values.dtype)
         mixed = weights @ values.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, d_head)
         return mixed.transpose(1, 2).flatten(2)
@@ -126,8 +135,8 @@ class Synthesizer(Block):
     name = "synthesizer"
     kinds = frozenset({"self_attention", "cross_attention"})
 
-    class Arguments(Arguments):
-        """The arguments in a plan.
+    class Arguments(PlacedArguments):
+        """The arguments in a plan, besides ``positions``.
 
         Args:
             heads: Channel groups with weights of their own, or which heads of the attention are replaced; None: as many
@@ -135,18 +144,23 @@ class Synthesizer(Block):
             hidden: Hidden units of the networks; None: twice the model's width.
             source_score: g: ``none``, a ``linear`` map, or a ``network`` as f is.
             max_length: Positions that f gives weights to, of the source where that is read.
+            max_distance: Tokens farther apart are not read; at most the window of the attention there, which is the
+                default.
         """
 
         heads: Heads | None = None
         hidden: Annotated[int, Field(ge=1)] | None = None
         source_score: SourceScore = "none"
         max_length: Annotated[int, Field(ge=1)] = 50
+        max_distance: Annotated[int, Field(ge=0)] | None = None
 
     @classmethod
     def resolve(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> dict[str, Any]:
         heads = settle_heads(site, arguments.heads, teacher)
         check_positions(site, arguments.max_length)
-        return {**arguments.model_dump(), "heads": heads, "hidden": arguments.hidden or 2 * site.d_model}
+        settings = {**arguments.settled(site), "heads": heads, "hidden": arguments.hidden or 2 * site.d_model}
+        settings["max_distance"] = reach(site, arguments.max_distance)
+        return {key: value for key, value in settings.items() if value is not None}
 
     @classmethod
     def build(cls, arguments: Any, site: Site, teacher: AttentionWeights | None) -> nn.Module | None:

@@ -36,7 +36,8 @@ class Part:
         d_model: Width of the hidden states, channels.
         heads: Attention heads at this place.
         causal: Whether a token reads no later ones there.
-        rotary: As of ``Site``.
+        rotary: As of ``Site``; ``unplaced`` and ``max_distance`` likewise.
+        module: What stands there, as one module; None where nothing does.
     """
 
     name: str
@@ -48,6 +49,9 @@ class Part:
     heads: int
     causal: bool
     rotary: bool = False
+    unplaced: bool = False
+    max_distance: int | None = None
+    module: nn.Module | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

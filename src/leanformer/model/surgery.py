@@ -48,8 +48,19 @@ def sites(model: PreTrainedModel) -> list[Site]:
     Raises:
         LeanformerError: Nothing in the model can be replaced.
     """
+    return [site for site, _ in _standing(model)]
+
+
+def _standing(model: PreTrainedModel) -> list[tuple[Site, nn.Module | None]]:
+    """The sites of a model with what stands at each as one module, where that is an attention or an MLP.
+
+    One look at the model, which may be found by searching it.
+    """
     family = find_family(model)
     plan: ResolvedPlan = getattr(model.config, "plan", None) or {}
+    parts = list(family.parts(model))
+    grid, max_positions = family.grid(model), family.max_positions(model.config)
+    special_tokens = family.special_tokens_left(model)
     found = [
         Site(
             part.name,
@@ -61,19 +72,23 @@ def sites(model: PreTrainedModel) -> list[Site]:
             part.norm_parameters,
             causal=part.causal,
             reads_source=part.kind.startswith("cross_attention") or (part.causal and part.kind == "layer"),
-            max_positions=family.max_positions(model.config),
-            grid=family.grid(model),
-            special_tokens=family.special_tokens_left(model),
+            max_positions=max_positions,
+            grid=grid,
+            special_tokens=special_tokens,
             rotary=part.rotary,
+            unplaced=part.unplaced and grid is None,
+            max_distance=part.max_distance,
         )
-        for part in family.parts(model)
+        for part in parts
     ]
+    modules = [part.module for part in parts]
     if family.has_pooling:
         pooling = getattr(model, "pooling", None)
         block = plan.get("pooling", {}).get("block", _KEPT["pooling"])
         heads = model.config.num_attention_heads
         found.append(Site("pooling", "pooling", block, model.config.hidden_size, heads, parameter_count(pooling)))
-    return found
+        modules.append(pooling)
+    return list(zip(found, modules, strict=True))
 
 
 def holds(wide: str, name: str) -> bool:
@@ -92,7 +107,8 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
         LeanformerError: Anything in the plan that does not fit the model.
     """
     family = find_family(model)
-    all_sites = {site.name: site for site in sites(model)}
+    standing = {site.name: (site, module) for site, module in _standing(model)}
+    all_sites = {name: site for name, (site, _) in standing.items()}
     choices = match(plan, list(all_sites.values()))
     if _drops_special_tokens(choices.get("pooling"), all_sites):
         all_sites = {name: replace(site, special_tokens=0) for name, site in all_sites.items()}  # as it will be
@@ -116,7 +132,7 @@ def resolve(model: PreTrainedModel, plan: Plan) -> ResolvedPlan:
                 f"plan {choice.pattern!r}: {name} was emptied when this student was made; reduce the teacher instead"
             )
         family.check_choice(name, choice.block.name == "none")
-        teacher = _teacher(model, family, site)
+        teacher = _weights(family, model.config, site, standing[name][1])
         if not _may_read(choice.block, teacher, site):
             teacher, site = None, replace(site, block="attention of fewer heads")
         resolved[name] = {"block": choice.block.name, **choice.block.resolve(choice.arguments, site, teacher)}
@@ -219,7 +235,7 @@ def build(
     block = find_block(arguments.pop("block"), site.name)
     checked = check_arguments(block, arguments, site.name)
     family = find_family(model)
-    teacher = _teacher(model, family, site, activity)
+    teacher = _weights(family, model.config, site, module_at(model, site.name), activity)
     if not _may_read(block, teacher, site):
         teacher = None
     device, dtype = kept_at(model, site)
@@ -271,24 +287,22 @@ def without_layers(model: PreTrainedModel, names: Iterable[str]) -> AbstractCont
     return find_family(model).without_layers(model, names)
 
 
-def _teacher(
-    model: PreTrainedModel, family: Family, site: Site, activity: Activity | None = None
+def _weights(
+    family: Family, config: Any, site: Site, module: nn.Module | None, activity: Activity | None = None
 ) -> AttentionWeights | MlpWeights | None:
     """The weights of the family's own attention, or of an MLP, where one stands at a site.
 
     Args:
-        model: The model, with layers open or not.
-        family: Its family.
+        family: The model's family.
+        config: Its configuration.
         site: The site.
+        module: What stands there.
         activity: What its heads or neurons do on data.
     """
-    if site.kind not in ("self_attention", "cross_attention", "mlp"):
-        return None
-    module = family.module_at(model, site.name)
-    if module is None:
+    if module is None or site.kind not in ("self_attention", "cross_attention", "mlp"):
         return None
     weights: AttentionWeights | MlpWeights | None
-    weights = family.mlp_weights(module, model.config) if site.kind == "mlp" else family.attention_weights(module)
+    weights = family.mlp_weights(module, config) if site.kind == "mlp" else family.attention_weights(module)
     return None if weights is None else replace(weights, activity=activity)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from leanformer.blocks.kit.base import BlockModule
+from leanformer.blocks.kit.distances import RelativeBias, distances
 from leanformer.blocks.kit.dot_product import attend, attend_plainly, split_heads
 from leanformer.blocks.kit.inputs import BlockInputs
 from leanformer.blocks.kit.rotary import rotated
@@ -20,12 +21,26 @@ class SoftmaxAttention(BlockModule):
         causal: Whether a token reads only itself and earlier ones; a cross-attention reads all of the source anyway.
         cross: Whether the source is read.
         rotary: Whether queries and keys are rotated by their positions, where the model tells them so.
+        max_distance: Tokens farther apart do not read each other, and only so many earlier ones are kept while
+            decoding; None: there is no such limit. The source is read whole.
+        relative: Whether scores have a learned bias by the distance of two tokens.
     """
 
-    def __init__(self, heads: int, dropout: float, causal: bool, cross: bool, rotary: bool = False) -> None:
+    def __init__(
+        self,
+        heads: int,
+        dropout: float,
+        causal: bool,
+        cross: bool,
+        rotary: bool = False,
+        max_distance: int | None = None,
+        relative: bool = False,
+    ) -> None:
         super().__init__()
         self.rotary = rotary
         self.causal = causal and not cross
+        self.max_distance = None if cross else max_distance
+        self.bias = RelativeBias(heads, self.causal) if relative else None
         self.cross = cross
         self.heads = heads
         self.dropout = dropout
@@ -61,13 +76,13 @@ class SoftmaxAttention(BlockModule):
         if not self.cross:
             key, value = self.keys_and_values(inputs.hidden_states, None if inputs.first_token else query)
             query, key = self._placed(query, key, inputs)
-            mask = self._own_mask(asking, inputs.padding_mask, state)
             if state is not None:
                 if state.length:
                     key, value = (torch.cat((old, new), 1) for old, new in zip(_kept(state), (key, value), strict=True))
-                state.tensors = {"key": key, "value": value}
+                state.tensors = {"key": self._near(key), "value": self._near(value)}
+            mask, bias = self._own_mask(asking, key, inputs), self._own_bias(asking, key, inputs)
         else:
-            mask = _source_mask(inputs)
+            mask, bias = _source_mask(inputs), None
             if state is not None and state.tensors:
                 key, value = _kept(state)
             else:
@@ -76,6 +91,7 @@ class SoftmaxAttention(BlockModule):
                 if state is not None:
                     state.tensors = {"key": key, "value": value}
         query, key = self.sharpened(query, key)
+        mask = _as_added(mask, bias, query)
         return self.projected(attend(query, key, value, self.heads, mask, self.dropout if self.training else 0.0))
 
     def _exported_step(self, inputs: BlockInputs, state: DecodingState) -> torch.Tensor:
@@ -97,7 +113,11 @@ class SoftmaxAttention(BlockModule):
             if state.tensors:
                 key, value = (torch.cat((old, new), 2) for old, new in zip(_kept(state), (key, value), strict=True))
             state.tensors = {"key": key, "value": value}
-        mask = _source_mask(inputs) if self.cross else None
+        mask = _source_mask(inputs)
+        if not self.cross:
+            read = key.transpose(1, 2)
+            mask = self._window(inputs.hidden_states, read, inputs)
+            mask = _as_added(mask, self._own_bias(inputs.hidden_states, read, inputs), query)
         mixed = attend_plainly(split_heads(query, self.heads), key, value, mask, 0.0)
         return self.projected(mixed.transpose(1, 2).flatten(2))
 
@@ -107,13 +127,16 @@ class SoftmaxAttention(BlockModule):
         if self.cross:
             assert inputs.source is not None
             key, _ = self.keys_and_values(inputs.source, None)
-            mask = _source_mask(inputs)
+            mask, bias = _source_mask(inputs), None
         else:
             key, _ = self.keys_and_values(inputs.hidden_states, query)
             query, key = self._placed(query, key, inputs)
-            mask = self._own_mask(inputs.hidden_states, inputs.padding_mask, None)
+            states = inputs.hidden_states
+            mask, bias = self._own_mask(states, key, inputs), self._own_bias(states, key, inputs)
         query, key = (split_heads(side, self.heads) for side in self.sharpened(query, key))
         scores = query @ key.mT * query.shape[-1] ** -0.5
+        if bias is not None:
+            scores = scores + bias
         return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
 
     def _placed(self, query: torch.Tensor, key: torch.Tensor, inputs: BlockInputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,26 +149,62 @@ class SoftmaxAttention(BlockModule):
         query = rotated(query, self.heads, (cosine[:, :asking], sine[:, :asking]))
         return query, query if same else rotated(key, self.heads, inputs.rotary)
 
-    def _own_mask(
-        self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None, state: DecodingState | None
-    ) -> torch.Tensor | None:
-        """Which of the tokens read so far each of these may attend to, broadcastable to (batch, 1, tokens, read)."""
-        tokens = hidden_states.shape[1]
-        before = 0 if state is None else state.length
-        mask = None if padding_mask is None else padding_mask[:, None, None]
+    def _near(self, states: torch.Tensor) -> torch.Tensor:
+        """Of the keys or values of the tokens read so far, (batch, read, channels), those that later tokens need."""
+        surplus = 0 if self.max_distance is None else states.shape[1] - self.max_distance
+        return states if surplus <= 0 else states[:, surplus:].clone()  # so that the others do not stay in memory
+
+    def _own_mask(self, asking: torch.Tensor, read: torch.Tensor, inputs: BlockInputs) -> torch.Tensor | None:
+        """Which of the tokens that are read each token may attend to, broadcastable to (batch, 1, tokens, read).
+
+        Args:
+            asking: The tokens that attend, shape (batch, tokens, d_model).
+            read: The keys, shape (batch, read, channels), which with a state are those of the last tokens.
+            inputs: The block's inputs.
+        """
+        tokens, length, padding = asking.shape[1], read.shape[1], inputs.padding_mask
+        mask = None if padding is None else padding[:, None, None, padding.shape[1] - length :]
         if self.causal and tokens > 1:
-            earlier = hidden_states.new_ones(tokens, before + tokens, dtype=torch.bool).tril(before)
+            earlier = asking.new_ones(tokens, length, dtype=torch.bool).tril(length - tokens)
             mask = earlier if mask is None else mask & earlier
-        if mask is not None and self.causal and padding_mask is not None:
-            # Padding before the first real token would have nothing to attend to, and so no softmax.
-            own = torch.arange(tokens, device=hidden_states.device)[:, None] + before
-            mask = mask | (torch.arange(before + tokens, device=hidden_states.device) == own)
+        near = self._window(asking, read, inputs)
+        if near is not None:
+            mask = near if mask is None else mask & near
+        if mask is not None and padding is not None and (self.causal or near is not None):
+            # Padding with no real token in reach would have nothing to attend to, and so no softmax.
+            mask = mask | (self._distances(asking, read, inputs) == 0)
         return mask
+
+    def _window(self, asking: torch.Tensor, read: torch.Tensor, inputs: BlockInputs) -> torch.Tensor | None:
+        """Which tokens are near enough to be read, (1, 1, tokens, read); None where all are. Arguments as above."""
+        if self.max_distance is None:
+            return None
+        if not torch.compiler.is_exporting() and read.shape[1] <= self.max_distance + 1:
+            return None
+        return (self._distances(asking, read, inputs).abs() <= self.max_distance)[None, None]
+
+    def _own_bias(self, asking: torch.Tensor, read: torch.Tensor, inputs: BlockInputs) -> torch.Tensor | None:
+        """The scores' bias by distance, shape (1, heads, tokens, read), or None. Arguments as above."""
+        return None if self.bias is None else self.bias(self._distances(asking, read, inputs))[None]
+
+    @staticmethod
+    def _distances(asking: torch.Tensor, read: torch.Tensor, inputs: BlockInputs) -> torch.Tensor:
+        """How far apart tokens are, (tokens, read): the last ones attend, or the first alone. Arguments as above."""
+        first = 0 if inputs.first_token else read.shape[1] - asking.shape[1]
+        return distances(asking.shape[1], read.shape[1], first, asking.device)
 
 
 def _source_mask(inputs: BlockInputs) -> torch.Tensor | None:
     """Which tokens of the source are real, shape (batch, 1, 1, source tokens)."""
     return None if inputs.source_mask is None else inputs.source_mask[:, None, None]
+
+
+def _as_added(mask: torch.Tensor | None, bias: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor | None:
+    """A mask and a bias as one: where there is a bias, as numbers to be added to scores, in the queries' precision."""
+    if bias is None:
+        return mask
+    bias = bias.to(query.dtype)
+    return bias if mask is None else bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
 
 
 def _kept(state: DecodingState) -> tuple[torch.Tensor, torch.Tensor]:

@@ -34,7 +34,8 @@ def attend(
         query: Shape (batch, tokens, channels of all heads).
         key: Shape (batch, tokens read, channels), as ``value``; where both are one tensor, less is computed.
         heads: The number of heads that the channels are split into.
-        attention_mask: Boolean, broadcastable to (batch, heads, tokens, tokens read): True where a score counts.
+        attention_mask: Broadcastable to (batch, heads, tokens, tokens read). Boolean: True where a score counts;
+            numbers, in the queries' precision, are added to the scores.
         dropout: Probability with which a weight is dropped.
 
     Returns:
@@ -61,7 +62,9 @@ def attend_plainly(
 ) -> torch.Tensor:
     """Attention by products, with PyTorch's own gradient; heads separate, (batch, heads, tokens, d_head), or one."""
     scores = (query @ key.mT) * query.shape[-1] ** -0.5
-    if attention_mask is not None and torch.compiler.is_exporting():
+    if attention_mask is not None and attention_mask.is_floating_point():
+        scores = scores + attention_mask
+    elif attention_mask is not None and torch.compiler.is_exporting():
         # The same numbers by an addition: what is added is made once for all layers and all tokens to be written.
         scores = scores + torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill(
             ~attention_mask, torch.finfo(scores.dtype).min

@@ -36,6 +36,9 @@ class Site:
         special_tokens: Tokens before the patches.
         rotary: Whether the model tells positions by rotating queries and keys there, so that a block in their place
             knows of no order unless it does so too.
+        unplaced: Whether the model tells positions of a text in its attentions alone, by rotating or by a bias of
+            scores: hidden states say nothing of the order of tokens.
+        max_distance: The window of the attention there: tokens farther apart are not read; None: it has none.
     """
 
     name: str
@@ -51,3 +54,5 @@ class Site:
     grid: tuple[int, int] | None = None
     special_tokens: int = 0
     rotary: bool = False
+    unplaced: bool = False
+    max_distance: int | None = None

@@ -111,7 +111,7 @@ class KeptHeads(SoftmaxAttention):
     """
 
     def __init__(self, site: Site, heads: AttentionWeights) -> None:
-        super().__init__(heads.num_heads, heads.dropout, site.causal, site.reads_source)
+        super().__init__(heads.num_heads, heads.dropout, site.causal, site.reads_source, max_distance=site.max_distance)
         width = heads.query.shape[1]
         bias = any(bias is not None for bias in (heads.query_bias, heads.key_bias, heads.value_bias))
         self.query = nn.Linear(site.d_model, width, bias=bias)

@@ -20,7 +20,7 @@ from leanformer.core.errors import LeanformerError
 from leanformer.model.attached import Attached, AttachedLayer, AttachedMlp, Masks, OpenedCore, OpenedPair
 from leanformer.model.family import Family, Part, register_others
 from leanformer.model.finding import facts
-from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find, part_at
+from leanformer.model.finding.finder import FoundLayer, FoundStack, Place, find, number_in_list, part_at
 from leanformer.model.finding.forms import CallForm, form_of, parameters_of
 from leanformer.model.finding.maps import attention_weights, mlp_weights, output_map, with_heads
 from leanformer.model.hf import STUDENT_PREFIX, classes_of
@@ -56,18 +56,28 @@ class FoundFamily(Family):
         for stack_name, stack in stacks.items():
             for number, layer in enumerate(stack.layers):
                 prefix = f"{stack_name}.{number}"
-                there = not isinstance(model.get_submodule(layer.path), AttachedLayer)
+                width, heads = _width_and_heads(model, stack, layer)
                 for kind, place in layer.places.items():
-                    module = model.get_submodule(place.path) if there else None
-                    present = there and not _is_empty(module)
-                    parameters = sum(parameter_count(part) for part in _modules_of(model, place)) if present else 0
-                    width, heads = _width_and_heads(model, stack, layer)
-                    rotary = kind == "self_attention" and facts.ROTARY in place.form.parameters
-                    yield Part(f"{prefix}.{kind}", kind, present, parameters, 0, width, heads, stack.causal, rotary)
+                    module = _standing(model, layer, place)
+                    yield Part(
+                        f"{prefix}.{kind}",
+                        kind,
+                        module is not None,
+                        parameter_count(module),
+                        0,
+                        width,
+                        heads,
+                        stack.causal,
+                        rotary=kind == "self_attention" and facts.ROTARY in place.form.parameters,
+                        unplaced=place.tells_positions and not stack.embeds_positions,
+                        max_distance=place.max_distance,
+                        module=module,
+                    )
                 if layer.form is not None:
-                    whole = parameter_count(model.get_submodule(layer.path))
-                    width, heads = _width_and_heads(model, stack, layer)
-                    yield Part(f"{prefix}.layer", "layer", there, whole, 0, width, heads, stack.causal)
+                    there = model.get_submodule(layer.path)
+                    present = not isinstance(there, AttachedLayer)
+                    whole = parameter_count(there)
+                    yield Part(f"{prefix}.layer", "layer", present, whole, 0, width, heads, stack.causal)
 
     @property
     def task(self) -> str | None:
@@ -118,14 +128,10 @@ class FoundFamily(Family):
 
     def module_at(self, model: PreTrainedModel, name: str) -> nn.Module | None:
         _, layer, place, _ = self._place(model, name)
-        module = model.get_submodule(layer.path)
-        if isinstance(module, AttachedLayer):
-            return None
         if place is not None:
-            module = _as_one(model, place)
-        if isinstance(module, Attached | AttachedMlp):
-            return module.block
-        return module
+            return _standing(model, layer, place)
+        module = model.get_submodule(layer.path)
+        return None if isinstance(module, AttachedLayer) else module
 
     def put(self, model: PreTrainedModel, name: str, module: nn.Module | None) -> None:
         stack_name, layer, place, number = self._place(model, name)
@@ -162,8 +168,7 @@ class FoundFamily(Family):
         for place in layer.places.values():
             _hand_on_table(model, stack, place, number)
         there = model.get_submodule(layer.path)
-        index = int(layer.path.rpartition(".")[2])  # of all layers, also those without attention
-        model.set_submodule(layer.path, AttachedLayer(there, layer.form, index))
+        model.set_submodule(layer.path, AttachedLayer(there, layer.form, number_in_list(layer.path)))
 
     @contextmanager
     def without_layers(self, model: PreTrainedModel, names: Iterable[str]) -> Iterator[None]:
@@ -216,19 +221,12 @@ class FoundFamily(Family):
         return stack, layer, None if kind == "layer" else layer.places[cast(SiteKind, kind)], int(number)
 
 
-def _is_empty(module: nn.Module | None) -> bool:
-    return isinstance(module, Attached | AttachedMlp) and module.block is None
-
-
-def _modules_of(model: PreTrainedModel, place: Place) -> list[nn.Module | None]:
-    """The modules at a place: one where it was opened, else also those that stand beside it."""
-    module = model.get_submodule(place.path)
-    if isinstance(module, Attached | AttachedMlp):
-        return [module.block]
-    if isinstance(module, OpenedCore | OpenedPair) or place.contract not in ("core", "pair"):
-        return [module]
-    assert place.output is not None
-    return [module, model.get_submodule(place.output)]
+def _standing(model: PreTrainedModel, layer: FoundLayer, place: Place) -> nn.Module | None:
+    """What stands at a place of a layer, as one module; None where nothing does. The model is not changed."""
+    if isinstance(model.get_submodule(layer.path), AttachedLayer):
+        return None
+    module = _as_one(model, place)
+    return module.block if isinstance(module, Attached | AttachedMlp) else module
 
 
 def _as_one(model: PreTrainedModel, place: Place) -> nn.Module:

@@ -56,6 +56,43 @@ CACHES = ("past_key_values", "past_key_value", "layer_past")
 ROTARY = "position_embeddings"
 """The parameter by which an attention gets cosines and sines of positions."""
 
+IN_ATTENTION = (
+    ROTARY,
+    "position_bias",
+    "rel_pos",
+    "relative_pos",
+    "alibi",
+    "relative_position_bias",
+    "relative_position_embeddings",
+    "rotary_pos_emb",
+)
+"""Parameters by which an attention gets positions."""
+
+EMBEDDED_POSITIONS = ("position", "pos_emb", "pos_conv", "wpe")
+"""Parts of the names of what adds positions to the hidden states before the first layer."""
+
+RELATIVE_POSITIONS = ("relative", "rotary")
+"""Parts of the names of what has such a name and hands positions to attentions alone."""
+
+WINDOW = "sliding_window"
+"""The configuration key of the window of all layers, where no key says which layers have one."""
+
+WINDOWS_BY_LAYER: Mapping[str, Mapping[str, str]] = {
+    "layer_types": {"sliding_attention": WINDOW, "chunked_attention": "attention_chunk_size"},
+    "attention_layers": {"local": "window_size"},
+}
+"""Configuration keys of the kinds of layers -> kind -> the key that says how wide its window is. A chunk counts as a
+window of its length."""
+
+WINDOWS_EVERYWHERE = ("minimax",)
+"""Model types whose window is that of all layers, whatever their kinds are called."""
+
+NARROW_WINDOWS = ("gemma3_text",)
+"""Model types whose windows of both directions do not hold the tokens that are exactly as far away."""
+
+WINDOWED_CLASSES = {"LongT5LocalAttention": "local_radius"}
+"""Classes of attentions with a window -> the configuration key of how far a token reads either way."""
+
 MASKS = ("attention_mask", "mask")
 """Parameters by which an attention gets the mask of the tokens that it reads."""
 

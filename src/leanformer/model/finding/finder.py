@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 from torch import nn
@@ -13,6 +14,7 @@ from leanformer.blocks.kit.site import SiteKind
 from leanformer.core.errors import LeanformerError
 from leanformer.model.finding import facts
 from leanformer.model.finding.forms import CallForm, form_of
+from leanformer.model.finding.windows import max_distance
 from leanformer.model.hf import STUDENT_PREFIX, recorded_attentions
 
 Contract = Literal["whole", "core", "normed", "pair"]
@@ -34,6 +36,8 @@ class Place:
         activation: The path of the activation between a pair's maps, where the layer holds it.
         norm: The path of the norm of a ``normed`` attention.
         width: Channels of what it reads and gives; None where that is not to be seen, and is the model's.
+        max_distance: As of ``Site``.
+        tells_positions: Whether it is what tells positions, by rotating queries and keys or by a bias of scores.
     """
 
     kind: SiteKind
@@ -44,6 +48,8 @@ class Place:
     activation: str | None = None
     norm: str | None = None
     width: int | None = None
+    max_distance: int | None = None
+    tells_positions: bool = False
 
 
 @dataclass
@@ -69,11 +75,13 @@ class FoundStack:
         body: The path of the model of transformers that holds them and is called with their masks; empty: the whole.
         causal: Whether a token reads no later ones.
         layers: The layers, in order.
+        embeds_positions: Whether positions are added to the hidden states before the first layer.
     """
 
     body: str
     causal: bool
     layers: list[FoundLayer] = field(default_factory=list)
+    embeds_positions: bool = False
 
 
 def find(model: PreTrainedModel) -> dict[str, FoundStack]:
@@ -96,9 +104,13 @@ def find(model: PreTrainedModel) -> dict[str, FoundStack]:
             continue
         attention, layer = model.get_submodule(path), model.get_submodule(where)
         crosses = any(word in path.removeprefix(where).lower() for word in facts.CROSS)
+        body = _body_of(where, model)
         place = _attention_place(model, path, where, "cross_attention" if crosses else "self_attention")
+        if not crosses:
+            config = getattr(attention, "config", None) or getattr(model.get_submodule(body), "config", model.config)
+            window = max_distance(attention, config, number_in_list(where), _is_causal(model, attention, body))
+            place = replace(place, max_distance=window, tells_positions=_tells_positions(attention, place.form))
         if where not in layers:
-            body = _body_of(where, model)
             causal = _is_causal(model, attention, body) and not crosses
             form = None if kind in facts.LAYERS_STAY else _form_if_known(layer)
             found = layers[where] = FoundLayer(where, form)
@@ -114,6 +126,8 @@ def find(model: PreTrainedModel) -> dict[str, FoundStack]:
             f"{type(model).__name__}: no attention was found in it, neither in transformers' table of outputs nor by "
             "the names of its modules"
         )
+    for stack in stacks.values():
+        stack.embeds_positions = _embeds_positions(model, stack)
     for layer_path, found in layers.items():
         mlp = _mlp_place(model, model.get_submodule(layer_path), layer_path, list(found.places.values()))
         if mlp is not None:
@@ -201,6 +215,30 @@ def _is_causal(model: PreTrainedModel, attention: nn.Module, body: str) -> bool:
     if model.config.is_encoder_decoder:  # here some say that they are not, and get a mask that makes them so
         return model.can_generate() and "decoder" in body
     return said is None and model.can_generate()
+
+
+def number_in_list(path: str) -> int:
+    """The number of a layer in the list that holds it, in which there may be layers without attention."""
+    return int(path.rpartition(".")[2])
+
+
+def _tells_positions(attention: nn.Module, form: CallForm) -> bool:
+    """Whether a self-attention is handed positions, or holds a table of them."""
+    given = set(form.parameters) & set(facts.IN_ATTENTION)
+    return bool(given) or any(getattr(attention, name, None) is not None for name in facts.SHARED_TABLES)
+
+
+def _embeds_positions(model: PreTrainedModel, stack: FoundStack) -> bool:
+    """Whether the model of a stack has what adds positions to hidden states, in front of the layers."""
+    body = model.get_submodule(stack.body)
+    layers = stack.layers[0].path.removeprefix(f"{stack.body}.").rpartition(".")[0]
+    paths = (path for path, _ in chain(body.named_modules(), body.named_parameters()))
+    names = (path.rpartition(".")[2].lower() for path in paths if not path.startswith(f"{layers}."))
+    return any(
+        any(word in name for word in facts.EMBEDDED_POSITIONS)
+        and not any(word in name for word in facts.RELATIVE_POSITIONS)
+        for name in names
+    )
 
 
 def _form_if_known(module: nn.Module) -> CallForm | None:

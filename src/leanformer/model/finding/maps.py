@@ -17,17 +17,6 @@ _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 """Attributes that say how many heads an attention has."""
 _DROPOUTS = ("attention_dropout", "dropout_prob", "dropout_p", "dropout")
 """Attributes of the probability with which its weights are dropped: a number, or a module."""
-_POSITIONS = (
-    "position_embeddings",
-    "position_bias",
-    "rel_pos",
-    "relative_pos",
-    "alibi",
-    "relative_position_bias",
-    "relative_position_embeddings",
-    "rotary_pos_emb",
-)
-"""Parameters of an attention whose scores depend on positions, which the common layout does not hold."""
 _ACTIVATION_KEYS = ("hidden_act", "activation_function", "hidden_activation", "activation", "activation_dropout")
 
 
@@ -56,7 +45,11 @@ def attention_weights(module: Any) -> AttentionWeights | None:
     parameters = type(core).forward.__code__.co_varnames[: type(core).forward.__code__.co_argcount]
     heads = next((getattr(core, name) for name in _HEADS if isinstance(getattr(core, name, None), int)), None)
     known = [*maps, output]
-    if heads is None or any(not isinstance(one, nn.Linear) for one in known) or set(parameters) & set(_POSITIONS):
+    if (
+        heads is None
+        or any(not isinstance(one, nn.Linear) for one in known)
+        or set(parameters) & set(facts.IN_ATTENTION)
+    ):
         return None
     if any(parameter is not None for parameter in _others(core, known)):
         return None  # norms of queries, tables of positions, gates

@@ -63,7 +63,8 @@ class OpenFamily(Family):
                 for kind, slot in layer.slots().items():
                     block, norm = (slot.block, slot.norm) if isinstance(slot, Sublayer) else (None, None)
                     numbers = (parameter_count(block), parameter_count(norm))
-                    yield Part(f"{prefix}.{kind}", kind, isinstance(slot, Sublayer), *numbers, width, heads, causal)
+                    present = isinstance(slot, Sublayer)
+                    yield Part(f"{prefix}.{kind}", kind, present, *numbers, width, heads, causal, module=block)
                     if kind in _SUBLAYER_KINDS:
                         wide = _SUBLAYER_KINDS[kind]
                         parameters = parameter_count(slot)
