@@ -665,7 +665,7 @@ def test_a_replaced_output_is_taught_whole(place: str, settings: dict[str, Any])
             "cross",
             {"output": "kept"},
             "decoder.0.cross_attention: 'output: kept' keeps the output projection of an attention, but the one there "
-            "is of another kind, .*; take 'output: replaced'",
+            "is of another kind: .*; take 'output: replaced'",
         ),
     ],
 )

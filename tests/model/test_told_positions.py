@@ -186,7 +186,7 @@ def test_feed_forward_replaces_the_projection_of_an_attention_of_another_kind() 
     [
         (
             {"*.self_attention": {"block": "feed_forward", "output": "kept"}},
-            "'output: kept' keeps the output projection of an attention, but the one there is of another kind, .*; "
+            "'output: kept' keeps the output projection of an attention, but the one there is of another kind: .*; "
             "take 'output: replaced'",
         ),
         (
