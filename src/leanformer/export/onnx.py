@@ -15,7 +15,8 @@ from leanformer.core.translating import up_to_end
 from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLogits
 from leanformer.export.generation import check_followed
 from leanformer.model.family import find_family
-from leanformer.model.shapes.seq2seq import Seq2SeqFamily
+from leanformer.model.finding.facts import NO_GRAPH
+from leanformer.model.hf import STUDENT_PREFIX
 from leanformer.runtime.engines.onnx import MODEL, translator_inputs
 from leanformer.runtime.manifest import PRECISIONS, Precision
 
@@ -38,14 +39,14 @@ class Onnx(Format):
     packages = ("onnx", "onnxscript", "onnxruntime")
 
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
-        """Every model can be held whose generation settings can be followed; see ``Format``."""
-        family = find_family(model)
+        """Every model can be held but those of a few architectures, and settings that are not followed; see ``Format``."""
+        kind = str(model.config.model_type).removeprefix(STUDENT_PREFIX)
+        if kind in NO_GRAPH:
+            raise LeanformerError(
+                f"not shippable in the format onnx: this is {find_family(model).described}, and {NO_GRAPH[kind]}; use "
+                "it with leanformer translate, or with transformers"
+            )
         if model.config.is_encoder_decoder:
-            if not isinstance(family, Seq2SeqFamily):
-                raise LeanformerError(
-                    f"not shippable in the format onnx: this is {family.described}, and of translators marian and bart "
-                    "are written; use it with leanformer translate, or with transformers"
-                )
             check_followed(model.generation_config)
 
     def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> OpenWriter | None:

@@ -132,6 +132,7 @@ class PreparedStudy:
             FORMATS[engine].check_installed()
         if self.study.ship is None:
             return
+        self.task.check_export()
         for name in self.plans:
             for precision in self.study.ship.precision:
                 try:

@@ -130,6 +130,9 @@ NOT_FOUND: Mapping[str, str] = {
 }
 """Model type -> why its attention cannot be replaced."""
 
+NO_GRAPH: Mapping[str, str] = {}
+"""Model type -> why no graph of ONNX can hold its models."""
+
 LAYERS_STAY = ("autoformer", "dpt", "llava", "longt5", "recurrent_gemma", "xmod")
 """Model types whose models read more of their layers than their outputs, so that none can be taken out."""
 
