@@ -18,7 +18,7 @@ from leanformer.blocks.kit.state import DecodingState
 from leanformer.core.torch_internals import as_if_exporting
 from leanformer.export.graphs.attention import of_blocks
 from leanformer.model.family import find_family
-from leanformer.model.hf import decoding_state, keep_keys, keys_and_values
+from leanformer.model.hf import decoding_state, keep_keys, keys_and_values, use_eager_attention
 from leanformer.model.stacks import real_tokens
 from leanformer.model.surgery import sites
 
@@ -245,6 +245,7 @@ def programs(model: PreTrainedModel, start: int, first_bias: torch.Tensor, bias:
         bias: What is added to those of the others.
     """
     blocks = of_blocks(model)
+    use_eager_attention(blocks)  # of attentions that stay: fused forms bring masks of their own
     layers = 1 + max(int(site.name.split(".")[1]) for site in sites(blocks) if site.name.startswith("decoder."))
     first = FirstToken(blocks, start, first_bias)
 
