@@ -17,7 +17,7 @@ from written_graphs import check_graph, check_steps
 
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
-from leanformer.data.tokenizers import PREFIX, TranslationTokenizer
+from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.export.base import FORMATS
 from leanformer.export.graphs import translator
 from leanformer.export.run import Samples, export_model
@@ -146,7 +146,12 @@ def test_an_exported_student_translates_as_before(name: str, tmp_path: Path) -> 
     for precision in ("float32", "int8", "float16"):
         out = tmp_path / precision
         manifest = export_model(
-            lf.load(directory), str(directory), Samples(GERMAN[:200], "of this test"), out, to="onnx", precision=precision
+            lf.load(directory),
+            str(directory),
+            Samples(GERMAN[:200], "of this test"),
+            out,
+            to="onnx",
+            precision=precision,
         )
         assert manifest.texts is not None
         assert manifest.texts.prefix == tokenizer.prefix

@@ -97,7 +97,7 @@ class Search:
         )
 
     def biases(self, model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is added to the model's logits of the first subword, and to those of the others: shape (vocabulary,) each.
+        """What is added to the model's logits: of the first subword, and of the others; shape (vocabulary,) each.
 
         It is minus infinity at what may not be written, and 0 elsewhere.
 
