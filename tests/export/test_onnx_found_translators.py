@@ -125,10 +125,14 @@ def readied(name: str, place: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(0.6 * torch.randn(parameter.shape, generator=generator))
     first = tokenizer.first_id
     start = tokenizer.last_id if tokenizer.last_id is not None else model.config.decoder_start_token_id
-    model.generation_config.update(forced_bos_token_id=first, decoder_start_token_id=start)
+    # With random weights it would write hardly anything else than languages, of which NLLB's tokenizer knows 202.
+    marks = [number for number in tokenizer.sides[1].all_special_ids if number not in (first, tokenizer.eos_id)]
+    model.generation_config.update(
+        forced_bos_token_id=first, decoder_start_token_id=start, suppress_tokens=sorted(marks)
+    )
     plan = {"encoder.0.self_attention": "mixer", "decoder.0.self_attention": "ssru", "decoder.1.mlp": "none"}
     lf.save(lf.reduce(model, plan), place / "student")
     tokenizer.save(place / "student")

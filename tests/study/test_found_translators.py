@@ -195,19 +195,18 @@ def test_a_t5_ships_to_onnx(place: Path, tmp_path: Path) -> None:
             "plan": {"encoder.*.self_attention": "mixer", "decoder.*.self_attention": "ssru", "decoder.1.mlp": "none"},
         }
     }
-    ship = {"to": "onnx", "precision": ["float32", "int8"]}
     directory = tmp_path / "run"
-    run(study_of(place / "t5", candidates=candidates, ship=ship), directory)
+    run(study_of(place / "t5", candidates=candidates, ship={"to": "onnx"}), directory)
     results = results_of(directory)
     rows = [results["baseline"], *results["candidates"]]
-    assert {row["artifact"]["precision"] for row in rows} == {"float32", "int8"}
-    assert all(row["latency_ms"]["p50"] > 0 for row in rows)
-    exact = next(row for row in results["candidates"] if row["artifact"]["precision"] == "float32")
-    assert exact["artifact"]["parity"]["agreement"] == 1.0
+    for row in rows:
+        assert (row["status"], row["artifact"]["format"], row["artifact"]["agreement"]) == ("ok", "onnx", 1.0)
+        assert row["latency_ms"]["p50"] > 0
+    shipped = rows[-1]
     text = tmp_path / "text.txt"
     text.write_text("zwei\neinhundert\nsiebenundvierzig\n", encoding="utf-8")
     written = []
-    for model in (directory / exact["artifact"]["directory"], directory / exact["trials"][0] / "model"):
+    for model in (directory / shipped["artifact"]["directory"], directory / shipped["trials"][0] / "model"):
         translate_lines(str(model), text, tmp_path / "out.txt", 1, 1024, 12, "cpu", None)  # leanformer translate
         written.append((tmp_path / "out.txt").read_text(encoding="utf-8"))
     assert written[0] == written[1]

@@ -229,7 +229,6 @@ def _flatten_tokens(graph: ir.Graph) -> None:
     and norms instead, in an operation that takes longer than both.
     """
     flat: dict[ir.Value, ir.Value] = {}  # a value of three dimensions -> its matrix
-    known = {size for value in graph.inputs for size in _sizes(value) or []}
     done: list[ir.Node] = []
 
     def matrix_of(value: ir.Value, user: ir.Node) -> ir.Value:
@@ -252,7 +251,7 @@ def _flatten_tokens(graph: ir.Graph) -> None:
         return flat[value]
 
     for node in list(graph):
-        tokens = _tokenwise_over(node, flat, known)
+        tokens = _tokenwise_over(node, flat)
         if tokens is None:
             continue
         inputs = [matrix_of(value, node) if value in tokens else value for value in node.inputs]
@@ -272,18 +271,12 @@ def _flatten_tokens(graph: ir.Graph) -> None:
     graph.remove(done, safe=True)
 
 
-def _tokenwise_over(node: ir.Node, flat: dict[ir.Value, ir.Value], known: set[int | str]) -> set[ir.Value] | None:
-    """The values of three dimensions whose tokens a node maps each by itself; None where it does something else.
-
-    Args:
-        node: The node.
-        flat: Values that have a matrix already.
-        known: The sizes of the graph's inputs: of others, a matrix could not be given its three dimensions again.
-    """
+def _tokenwise_over(node: ir.Node, flat: dict[ir.Value, ir.Value]) -> set[ir.Value] | None:
+    """The values of three dimensions whose tokens a node maps each by itself; None where it does something else."""
     if node.op_type not in _ELEMENTWISE | _TOKENWISE or node.domain not in ("", "ai.onnx"):
         return None
     whole = _sizes(node.outputs[0])
-    if whole is None or len(whole) != 3 or not {size for size in whole[:2] if isinstance(size, str)} <= known:
+    if whole is None or len(whole) != 3:
         return None
     tokens: set[ir.Value] = set()
     for place, value in enumerate(node.inputs):
