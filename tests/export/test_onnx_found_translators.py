@@ -146,7 +146,7 @@ def test_an_exported_student_translates_as_before(name: str, tmp_path: Path) -> 
     tokenizer = TranslationTokenizer.load(directory)
     sentences = [*GERMAN[:60], *(text for text in ODD_TEXTS if text.strip())]
     own = translate(lf.load(directory), tokenizer, sentences, max_tokens=20, batch_tokens=200).texts
-    assert len(set(own)) > 10
+    assert len(set(own)) > 5
     for precision in ("float32", "int8", "float16"):
         out = tmp_path / precision
         manifest = export_model(

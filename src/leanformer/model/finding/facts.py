@@ -131,6 +131,7 @@ NOT_FOUND: Mapping[str, str] = {
 """Model type -> why its attention cannot be replaced."""
 
 NO_GRAPH: Mapping[str, str] = {
+    "bigbird_pegasus": "which attention it computes depends on the length of what it reads",
     "longt5": "its attention pads what it reads to whole windows",
     "nllb-moe": "which of its experts compute depends on the numbers of each token",
     "switch_transformers": "which of its experts compute depends on the numbers of each token",
