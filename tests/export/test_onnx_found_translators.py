@@ -20,11 +20,11 @@ from leanformer.core.errors import LeanformerError
 from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.export.base import FORMATS
 from leanformer.export.graphs import translator
-from leanformer.export.run import Samples, export_model
+from leanformer.export.run import Samples, _write_tokenizer, export_model
 from leanformer.model.finding.facts import NO_GRAPH, NOT_FOUND
 from leanformer.model.generate import translate
 from leanformer.runtime import load
-from leanformer.runtime.translator import Translator
+from leanformer.runtime.translator import TextTokenizer, Translator
 
 Plan = dict[str, Any]
 TRANSLATORS = {
@@ -137,6 +137,21 @@ def readied(name: str, place: Path) -> Path:
     lf.save(lf.reduce(model, plan), place / "student")
     tokenizer.save(place / "student")
     return place / "student"
+
+
+@pytest.mark.parametrize("name", ["t5", "nllb", "mbart", "pegasus"])
+def test_the_exported_tokenizer_gives_the_same_ids_and_texts(name: str, tmp_path: Path) -> None:
+    directory = readied(name, tmp_path)
+    tokenizer, model = TranslationTokenizer.load(directory), lf.load(directory)
+    texts = _write_tokenizer(tokenizer, model, tmp_path)
+    assert texts.prefix == ("translate German to English: " if name == "t5" else "")
+    assert texts.max_target_tokens == (4096 if name == "t5" else 64)  # T5's positions do not end
+    exported = TextTokenizer(tmp_path, texts)
+    sentences = [*GERMAN[:60], *(text for text in ODD_TEXTS if text.strip())]
+    assert exported.encode_source(sentences) == tokenizer.encode_source(sentences)
+    every = list(range(tokenizer.target_vocabulary))
+    rows = [every[first : first + 9] for first in range(0, len(every), 9)]
+    assert exported.decode(rows) == tokenizer.decode(rows)
 
 
 @pytest.mark.long
