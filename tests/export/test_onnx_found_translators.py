@@ -32,8 +32,10 @@ TRANSLATORS = {
     for entry in ARCHITECTURES
     if entry.kind == "text_to_text" and entry.model_type not in ("bart", "marian", *NOT_FOUND)
 }
-# Distances from which on T5 tells no farther from far, well within what is read and written here.
-TRANSLATORS["t5"] = replace(TRANSLATORS["t5"], config={"relative_attention_max_distance": 16})
+# The distance from which on T5 tells no farther from far is well within what is read and written here.
+TRANSLATORS["t5"] = replace(
+    TRANSLATORS["t5"], config={"relative_attention_num_buckets": 8, "relative_attention_max_distance": 16}
+)
 PLANS: dict[str, Plan] = {
     "teacher": {},
     "slots": {"*attention": {"block": "slots", "slots": 3}},
