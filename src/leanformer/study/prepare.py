@@ -146,6 +146,7 @@ class PreparedStudy:
         if (name, runtime) not in self._exportable:
             self._exportable[name, runtime] = True
             try:
+                self.task.check_export()
                 FORMATS[runtime].check(self._outline_of(name), "float32")
             except LeanformerError as error:
                 self._exportable[name, runtime] = False
