@@ -84,6 +84,8 @@ def check_graph(model: PreTrainedModel) -> onnx.ModelProto:
         if most > 1:  # else the only score is that of the forced end
             ended = (expected == end).cumsum(dim=1)[:, :chosen] - (expected == end).int()[:, :chosen]
             real = (ended == 0)[..., None].numpy() & np.isfinite(scores[:, :chosen].numpy())
+            if model.generation_config.forced_bos_token_id is not None:
+                real[:, 0] = False  # there ``generate`` scores by no logit
             assert np.isfinite(logits[real]).all()
             assert np.abs(logits[real] - scores[:, :chosen].numpy()[real]).max() < TOLERANCE
     return graph
