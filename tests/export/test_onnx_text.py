@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,21 @@ import pytest
 import torch
 from cases import some
 from transformers import PreTrainedModel
+from written_graphs import check_graph, check_steps, generated, sources
 
 import leanformer as lf
 from leanformer.blocks.kit.base import BLOCKS
 from leanformer.config.translation import TokenizerConfig
 from leanformer.core.errors import LeanformerError
-from leanformer.core.torch_internals import as_if_exporting
 from leanformer.data.tokenizers import train_tokenizer
 from leanformer.export.base import FORMATS
-from leanformer.export.graphs.decoding import programs
 from leanformer.export.graphs.translator import TranslatorGraphs
 from leanformer.export.run import Samples, export_model
-from leanformer.model.hf import force_end, limit_length
 
 MakeModel = Callable[..., PreTrainedModel]
 Plan = dict[str, Any]
 
-END, PADDING, VOCABULARY, POSITIONS = 0, 1, 40, 64  # of ``make_translator``, but for the positions
-TOLERANCE = 1e-4
+PADDING, POSITIONS = 1, 64  # the padding of ``make_translator``, and more positions
 
 # Every block at every kind of site of a translator, at all such sites of the encoder and the decoder at once.
 KINDS = (
@@ -102,52 +98,6 @@ def make(make_translator: MakeModel) -> Callable[..., PreTrainedModel]:
     return made
 
 
-def sources(batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sentences of several lengths, and their mask; the first is as long as the batch."""
-    generator = torch.Generator().manual_seed(100 * batch + length)
-    ids = torch.randint(2, VOCABULARY, (batch, length), generator=generator)
-    lengths = torch.randint(1, length + 1, (batch,), generator=generator)
-    lengths[0] = length
-    mask = torch.arange(length) < lengths[:, None]
-    return ids.where(mask, PADDING), mask.long()
-
-
-def generated(
-    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, most: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What ``generate`` writes greedily, and the scores that it chose by: (batch, tokens), (batch, tokens, words)."""
-    settings = copy.deepcopy(model.generation_config)
-    settings.update(num_beams=1, do_sample=False, output_scores=True, return_dict_in_generate=True)
-    force_end(settings, END)
-    limit_length(settings, most)
-    output = model.generate(ids, attention_mask=mask, generation_config=settings)
-    return output.sequences[:, 1:], torch.stack(output.scores, dim=1)
-
-
-def check(model: PreTrainedModel) -> onnx.ModelProto:
-    """Compares a model's graph with the model: other batches and lengths than the graph was made with, and forced ends.
-
-    Returns:
-        The graph.
-    """
-    graph = TranslatorGraphs(model).graph(with_logits=True)
-    onnx.checker.check_model(graph, full_check=True)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    for batch, length, most in [(1, 1, 12), (1, 12, 5), (3, 6, 12), (7, 12, 11), (2, 3, 1), (2, 3, 2), (2, 40, 40)]:
-        ids, mask = sources(batch, length)
-        expected, scores = generated(model, ids, mask, most)
-        inputs = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "max_new_tokens": np.array(most)}
-        tokens, logits = session.run(["tokens", "logits"], inputs)
-        assert tokens.tolist() == expected.tolist()
-        chosen = logits.shape[1]
-        if most > 1:  # else the only score is that of the forced end
-            ended = (expected == END).cumsum(dim=1)[:, :chosen] - (expected == END).int()[:, :chosen]
-            real = (ended == 0)[..., None].numpy() & np.isfinite(scores[:, :chosen].numpy())
-            assert np.isfinite(logits[real]).all()
-            assert np.abs(logits[real] - scores[:, :chosen].numpy()[real]).max() < TOLERANCE
-    return graph
-
-
 def body_of(graph: onnx.ModelProto) -> onnx.GraphProto:
     """The body of the loop."""
     (loop,) = (node for node in graph.graph.node if node.op_type == "Loop")
@@ -155,22 +105,8 @@ def body_of(graph: onnx.ModelProto) -> onnx.GraphProto:
 
 
 @pytest.mark.parametrize("plan", some(PLANS, *QUICK))
-@torch.no_grad()
 def test_steps_of_a_graph_are_the_models(plan: str, make: MakeModel) -> None:
-    model = make(PLANS[plan])
-    bias = model.final_logits_bias[0]
-    traced = programs(model, PADDING, bias, bias)
-    ids, mask = sources(3, 7)
-    written = torch.randint(2, VOCABULARY, (3, 6), generator=torch.Generator().manual_seed(2))
-    written[:, 0] = PADDING
-    with as_if_exporting():
-        logits, state = traced.first.with_entries(ids, mask)
-        steps = [logits]
-        for read in range(1, 6):
-            logits, state = traced.following.with_entries(written[:, read], mask, torch.zeros(read), state)
-            steps.append(logits)
-    expected = model(input_ids=ids, attention_mask=mask, decoder_input_ids=written).logits
-    torch.testing.assert_close(torch.stack(steps, dim=1), expected, rtol=0, atol=TOLERANCE)
+    check_steps(make(PLANS[plan]))
 
 
 @pytest.mark.long
@@ -180,7 +116,7 @@ def test_a_graph_writes_what_the_model_writes(make: MakeModel) -> None:
     # A decoder with words of its own, of which two are never written.
     model = make(plan, decoder_vocab_size=30, share_encoder_decoder_embeddings=False)
     model.generation_config.bad_words_ids = [[PADDING], [7]]
-    graph = check(model)
+    graph = check_graph(model)
     outer, body = graph.graph, body_of(graph)
     assert not body.initializer  # what the steps share with the encoder's graph is stored once
     assert len(body.node) < 60
@@ -193,7 +129,7 @@ def test_a_graph_writes_what_the_model_writes(make: MakeModel) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("plan", PLANS)
 def test_graphs_of_all_blocks_write_what_the_models_write(plan: str, make: MakeModel) -> None:
-    check(make(PLANS[plan]))
+    check_graph(make(PLANS[plan]))
 
 
 @pytest.mark.long
@@ -201,8 +137,8 @@ def test_graphs_of_all_blocks_write_what_the_models_write(plan: str, make: MakeM
 def test_graphs_of_bart_write_what_the_models_write(plan: Plan, make: MakeModel) -> None:
     model = make(plan, "bart", encoder_layers=2, decoder_layers=2)
     model.generation_config.suppress_tokens = [9, 11]
-    model.generation_config.begin_suppress_tokens = [int(generated(model, *sources(1, 12), 5)[0][0, 0])]
-    check(model)
+    model.generation_config.begin_suppress_tokens = [int(generated(model, *sources(model, 1, 12), 5)[0][0, 0])]
+    check_graph(model)
 
 
 @pytest.mark.long
@@ -211,7 +147,7 @@ def test_a_first_token_may_be_forced(make: MakeModel) -> None:
     model.generation_config.forced_bos_token_id = 5
     graph = TranslatorGraphs(model).graph()
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    ids, mask = sources(3, 6)
+    ids, mask = sources(model, 3, 6)
     inputs = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "max_new_tokens": np.array(9)}
     (tokens,) = session.run(None, inputs)
     assert tokens.tolist() == generated(model, ids, mask, 9)[0].tolist()

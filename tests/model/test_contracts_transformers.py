@@ -223,6 +223,28 @@ def test_a_state_has_every_method_of_a_layer() -> None:
     assert asked - known <= {"offload", "prefetch"}
 
 
+def test_what_attentions_keep_can_be_put_into_another_cache(make: MakeModel) -> None:
+    model = make("bart")
+    read = translate_once(model, use_cache=True).past_key_values
+    other = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    for cross, half in enumerate((read.self_attention_cache, read.cross_attention_cache)):
+        for number, layer in enumerate(half.layers):
+            kept = hf.keys_and_values(layer)
+            assert set(kept) == {"keys", "values"}
+            hf.decoding_state((other.self_attention_cache, other.cross_attention_cache)[cross], number)
+            hf.keep_keys(other, number, bool(cross), kept)
+    assert other.get_seq_length() == 3
+    assert other.is_updated == read.is_updated
+    source = torch.zeros(2, 1, model.config.d_model)  # which is not read again
+    token = torch.tensor([[5], [6]])
+    one, two = (
+        model.model.decoder(input_ids=token, encoder_hidden_states=source, past_key_values=cache)[0]
+        for cache in (read, other)
+    )
+    assert torch.equal(one, two)
+    assert hf.keys_and_values(DynamicLayer()) == {}
+
+
 def test_keys_of_a_source_are_put_where_none_are_yet(make: MakeModel) -> None:
     cache = DynamicCache()
     cache.layers.append(DynamicLayer())

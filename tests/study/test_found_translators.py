@@ -17,6 +17,7 @@ import leanformer as lf
 import leanformer.auto
 from leanformer.config.reader import make_study
 from leanformer.core.errors import LeanformerError
+from leanformer.data.tokenizers import TranslationTokenizer
 from leanformer.model.generate import UNLIMITED, most_tokens, translate
 from leanformer.serve.translate import translate_lines
 from leanformer.tasks.base import open_task
@@ -157,11 +158,58 @@ def test_a_decoder_that_transformers_cannot_write_with_is_one_line(tmp_path: Pat
     assert "has 3 num_decoder_layers and 2 num_layers" in line_of(study)
 
 
-@pytest.mark.parametrize("to", ["onnx", "ctranslate2"])
-def test_what_is_not_exported_is_one_line_before_training(place: Path, tmp_path: Path, to: str) -> None:
+@pytest.mark.parametrize(
+    ("to", "model", "kind"),
+    [
+        ("onnx", "switch_transformers", "SwitchTransformersForConditionalGeneration, and which of its experts"),
+        ("ctranslate2", "t5", "T5ForConditionalGeneration"),
+    ],
+)
+def test_what_is_not_exported_is_one_line_before_training(tmp_path: Path, to: str, model: str, kind: str) -> None:
     pytest.importorskip({"onnx": "onnxruntime"}.get(to, to))
-    with pytest.raises(LeanformerError, match=f"not shippable in the format {to}: .*T5ForConditionalGeneration"):
-        run(study_of(place / "t5", ship={"to": to}), tmp_path / "run")
+    study = study_of(
+        tmp_path, baseline={"model": model, "config": {**T5_SIZES, "num_decoder_layers": 2}}, ship={"to": to}
+    )
+    study["data"]["tokenizer"] = {"vocabulary": 300}
+    with pytest.raises(LeanformerError, match=f"baseline: not shippable in the format {to}: this is a {kind}"):
+        run(study, tmp_path / "run")
+
+
+def test_a_tokenizer_that_is_not_exported_is_one_line_before_training(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_: TranslationTokenizer) -> None:
+        raise LeanformerError("it has no form for the library tokenizers")
+
+    monkeypatch.setattr(TranslationTokenizer, "library_forms", none)
+    with pytest.raises(LeanformerError, match="no form for the library tokenizers"):
+        run(study_of(place / "t5", ship={"to": "onnx"}), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("trials/*"))
+
+
+@pytest.mark.long
+def test_a_t5_ships_to_onnx(place: Path, tmp_path: Path) -> None:
+    candidates = {
+        "prefixes": {
+            "method": "distill",
+            "plan": {"encoder.*.self_attention": "mixer", "decoder.*.self_attention": "ssru", "decoder.1.mlp": "none"},
+        }
+    }
+    directory = tmp_path / "run"
+    run(study_of(place / "t5", candidates=candidates, ship={"to": "onnx"}), directory)
+    results = results_of(directory)
+    rows = [results["baseline"], *results["candidates"]]
+    for row in rows:
+        assert (row["status"], row["artifact"]["format"], row["artifact"]["agreement"]) == ("ok", "onnx", 1.0)
+        assert row["latency_ms"]["p50"] > 0
+    shipped = rows[-1]
+    text = tmp_path / "text.txt"
+    text.write_text("zwei\neinhundert\nsiebenundvierzig\n", encoding="utf-8")
+    written = []
+    for model in (directory / shipped["artifact"]["directory"], directory / shipped["trials"][0] / "model"):
+        translate_lines(str(model), text, tmp_path / "out.txt", 1, 1024, 12, "cpu", None)  # leanformer translate
+        written.append((tmp_path / "out.txt").read_text(encoding="utf-8"))
+    assert written[0] == written[1]
 
 
 def test_fewer_target_subwords_are_for_marian_alone(place: Path, tmp_path: Path) -> None:

@@ -157,16 +157,12 @@ class TranslationTokenizer:
     def library_forms(self) -> tuple[Tokenizer, Tokenizer]:
         """The sides in the form of the library ``tokenizers``, which needs no transformers: source and target.
 
-        The target's is for decoding; where one tokenizer serves both sides, it is the same object.
+        The source's puts no prefix before texts. The target's is for decoding; where one tokenizer serves both sides,
+        it is the same object.
 
         Raises:
-            LeanformerError: A side has no such form, or sources have a prefix.
+            LeanformerError: A side has no such form.
         """
-        if self.prefix:
-            raise LeanformerError(
-                f"sources have the prefix {self.prefix!r}, which an exported tokenizer does not put before them; "
-                "export a model that needs none"
-            )
         source = _source_form(self._source)
         if self.shared and not isinstance(self._source, MarianTokenizer):
             return source, source

@@ -262,7 +262,7 @@ def _specification(model: PreTrainedModel) -> Any:
         _Writer(part, stack, family, int(model.config.hidden_size), loader).write()
     loader.set_linear(spec.decoder.projection, model.lm_head)
     search = Search.of(model)
-    _, bias = search.biases(model)
+    bias = model.final_logits_bias[0] + search.biases(model)[1]
     if bias.any():
         spec.decoder.projection.bias = bias
     spec.register_source_vocabulary(_numbers(spec.encoder.embeddings[0].weight))

@@ -96,16 +96,19 @@ class Search:
             first=settings.forced_bos_token_id,
         )
 
-    def biases(self, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is added to the logits of the first subword, and to those of the others: shape (vocabulary,) each.
+    def biases(self, model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is added to the model's logits: of the first subword, and of the others; shape (vocabulary,) each.
 
-        It is minus infinity at what may not be written.
+        It is minus infinity at what may not be written, and 0 elsewhere.
+
+        Args:
+            model: The model, whose vocabulary it is.
         """
-        bias = model.final_logits_bias.detach()[0].clone()
+        bias = torch.zeros(len(model.get_output_embeddings().weight))
         bias[list(self.never)] = -torch.inf
         first = bias.clone()
         first[list(self.never_first)] = -torch.inf
         if self.first is not None:
-            others = torch.arange(len(first)) != self.first
-            first = model.final_logits_bias.detach()[0].masked_fill(others, -torch.inf)
+            first = torch.full_like(bias, -torch.inf)
+            first[self.first] = 0.0
         return first, bias

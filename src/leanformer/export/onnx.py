@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedModel
 
-from leanformer.core.errors import LeanformerError
+from leanformer.core.errors import LeanformerError, first_line
 from leanformer.core.translating import up_to_end
 from leanformer.export.base import FORMATS, Format, Logits, OpenWriter, WritesLogits
 from leanformer.export.generation import check_followed
 from leanformer.model.family import find_family
-from leanformer.model.shapes.seq2seq import Seq2SeqFamily
+from leanformer.model.finding.facts import NO_GRAPH
+from leanformer.model.hf import STUDENT_PREFIX
 from leanformer.runtime.engines.onnx import MODEL, translator_inputs
 from leanformer.runtime.manifest import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from leanformer.export.graphs.translator import TranslatorGraphs
+
+_NOT = "not shippable in the format onnx:"
 
 LARGEST_FILE = 2**31 - 1
 """Bytes that a file of this form can have; a larger model's weights are in a second one."""
@@ -38,14 +41,13 @@ class Onnx(Format):
     packages = ("onnx", "onnxscript", "onnxruntime")
 
     def check(self, model: PreTrainedModel, precision: Precision) -> None:
-        """Every model can be held whose generation settings can be followed; see ``Format``."""
+        """Classifiers of images and translators can be held, of all architectures but a few; see ``Format``."""
         family = find_family(model)
-        if model.config.is_encoder_decoder:
-            if not isinstance(family, Seq2SeqFamily):
-                raise LeanformerError(
-                    f"not shippable in the format onnx: this is {family.described}, and of translators marian and bart "
-                    "are written; use it with leanformer translate, or with transformers"
-                )
+        kind = str(model.config.model_type).removeprefix(STUDENT_PREFIX)
+        if family.task is None or kind in NO_GRAPH:
+            reason = NO_GRAPH.get(kind, "classifiers of images and translators are written")
+            raise LeanformerError(f"{_NOT} this is {family.described}, and {reason}; use it with transformers")
+        if family.task == "translation":
             check_followed(model.generation_config)
 
     def write(self, model: PreTrainedModel, directory: Path, precision: Precision) -> OpenWriter | None:
@@ -58,7 +60,15 @@ class Onnx(Format):
         if find_family(model).task == "translation":
             from leanformer.export.graphs.translator import TranslatorGraphs
 
-            traced = TranslatorGraphs(model)
+            try:
+                traced = TranslatorGraphs(model)
+            except Exception as error:  # whatever stops PyTorch's exporter in an architecture that nobody has tried
+                if isinstance(error, LeanformerError) or not find_family(model).is_found:
+                    raise
+                raise LeanformerError(
+                    f"{_NOT} no graph can be made of {find_family(model).described} ({first_line(error)}); use it with "
+                    "transformers"
+                ) from error
             graph, opener = traced.graph(), partial(_writer, traced, model)
         else:
             from leanformer.export.graphs.classifier import classifier_graph

@@ -26,7 +26,7 @@ from leanformer.export.parity import Comparison, Progress, compare_classifiers, 
 from leanformer.measure.inputs import image_input
 from leanformer.model.directory import hash_of_weights
 from leanformer.model.family import find_family
-from leanformer.model.generate import most_tokens
+from leanformer.model.generate import UNLIMITED, most_tokens
 from leanformer.model.hf import STUDENT_PREFIX
 from leanformer.model.weights import HALF, in_float32, parameter_count
 from leanformer.runtime.engines.base import ENGINES, Classifies, EngineOptions, Generates
@@ -44,7 +44,7 @@ from leanformer.runtime.manifest import (
     read_manifest,
     write_manifest,
 )
-from leanformer.runtime.translator import TextTokenizer
+from leanformer.runtime.translator import BATCH_TOKENS, TextTokenizer
 
 TOKENIZERS = ("tokenizer.json", "target_tokenizer.json")
 """The tokenizer's files: of the source side or of both, and of the target side."""
@@ -261,9 +261,11 @@ def _write_tokenizer(tokenizer: TranslationTokenizer, model: PreTrainedModel, di
         pad_id=tokenizer.pad_id,
         eos_id=tokenizer.eos_id,
         max_source_tokens=most_of_source,
-        max_target_tokens=most_of_target,
+        # A model whose positions do not end may write without end.
+        max_target_tokens=BATCH_TOKENS if most_of_target == UNLIMITED else most_of_target,
         split_special_tokens=tokenizer.splits_marks,
         clean_up=tokenizer.cleans_up,
+        prefix=tokenizer.prefix,
     )
 
 

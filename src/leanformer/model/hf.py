@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache, StaticLayer
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DynamicCache,
+    DynamicLayer,
+    EncoderDecoderCache,
+    StaticLayer,
+)
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.auto import modeling_auto
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputRecorder
@@ -242,6 +249,33 @@ def decoding_state(cache: Cache, layer: int) -> DecodingState:
     if not isinstance(found, DecodingState):
         found = cache.layers[layer] = DecodingState()
     return found
+
+
+def keys_and_values(layer: CacheLayerMixin) -> dict[str, torch.Tensor]:
+    """What an attention keeps at a layer of a cache that grows, by names; nothing before it has read.
+
+    Relies on ``keys`` and ``values`` of ``DynamicLayer``, and on its ``is_initialized``.
+    """
+    return {"keys": layer.keys, "values": layer.values} if layer.is_initialized else {}
+
+
+def keep_keys(cache: EncoderDecoderCache, layer: int, cross: bool, kept: dict[str, torch.Tensor]) -> None:
+    """Puts what an attention has kept into a cache.
+
+    Relies on the same, and on ``is_updated``, by which a cross-attention knows that it has read the source.
+
+    Args:
+        cache: With so many layers at least.
+        layer: The layer's number.
+        cross: Whether it is of the cross-attention, else of the self-attention.
+        kept: As of ``keys_and_values``.
+    """
+    layers = (cache.cross_attention_cache if cross else cache.self_attention_cache).layers
+    held = layers[layer] = DynamicLayer()
+    held.lazy_initialization(kept["keys"], kept["values"])
+    held.keys, held.values = kept["keys"], kept["values"]
+    if cross:
+        cache.is_updated[layer] = True
 
 
 class SourceKeys(DynamicLayer):

@@ -104,6 +104,7 @@ class TextInput(Record):
         split_special_tokens: Whether a mark such as ``</s>`` in a source is text like any other.
         clean_up: Whether spaces before punctuation are removed from translations, as older tokenizers of transformers
             ask for (``clean_up_tokenization_spaces``).
+        prefix: What is put before each source, such as a T5's ``translate German to English: ``.
     """
 
     source_tokenizer: FileName
@@ -114,6 +115,7 @@ class TextInput(Record):
     max_target_tokens: AtLeastOne
     split_special_tokens: bool = False
     clean_up: bool = False
+    prefix: str = ""
 
 
 class Source(Record):

@@ -44,6 +44,7 @@ class TextTokenizer:
         self.pad_id = texts.pad_id
         self.eos_id = texts.eos_id
         self._clean_up = texts.clean_up
+        self._prefix = texts.prefix
         self._source = _open(directory / texts.source_tokenizer)
         same = texts.target_tokenizer == texts.source_tokenizer
         self._target = self._source if same else _open(directory / texts.target_tokenizer)
@@ -56,8 +57,8 @@ class TextTokenizer:
         return 1 + max(self._source.get_vocab().values())
 
     def encode_source(self, texts: Sequence[str]) -> Ids:
-        """The ids of source sentences, each with its end mark."""
-        return [encoding.ids for encoding in self._source.encode_batch(list(texts))]
+        """The ids of source sentences with their prefix, each with its end mark."""
+        return [encoding.ids for encoding in self._source.encode_batch([self._prefix + text for text in texts])]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The target sentences of rows of ids, without marks."""

@@ -132,6 +132,7 @@ class PreparedStudy:
             FORMATS[engine].check_installed()
         if self.study.ship is None:
             return
+        self.task.check_export()
         for name in self.plans:
             for precision in self.study.ship.precision:
                 try:
@@ -145,6 +146,7 @@ class PreparedStudy:
         if (name, runtime) not in self._exportable:
             self._exportable[name, runtime] = True
             try:
+                self.task.check_export()
                 FORMATS[runtime].check(self._outline_of(name), "float32")
             except LeanformerError as error:
                 self._exportable[name, runtime] = False

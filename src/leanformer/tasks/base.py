@@ -152,6 +152,13 @@ class Task(ABC):
             LeanformerError: One has none; the message names it.
         """
 
+    def check_export(self) -> None:  # noqa: B027 - nothing may belong to a model
+        """Checks that what belongs to a model, such as its tokenizer, can be exported with it.
+
+        Raises:
+            LeanformerError: It cannot.
+        """
+
     def check_test(self) -> None:  # noqa: B027 - a task may have nothing to check
         """Checks that the test split is large enough to decide, and adds warnings about what it cannot show.
 

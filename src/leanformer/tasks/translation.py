@@ -273,6 +273,9 @@ class Translation(WritingTask):
                     "alone; leave it out"
                 )
 
+    def check_export(self) -> None:
+        self.tokenizer.library_forms()
+
     def check_test(self) -> None:
         references = self.data.test.targets
         fitting = choose_tokenizer("auto", self.study.data.target_language, references)

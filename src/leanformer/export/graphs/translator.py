@@ -25,7 +25,7 @@ class TranslatorGraphs:
     """A translator that is traced, from which graphs are made.
 
     Args:
-        model: A Marian or BART, or a student of one, on the CPU, in float32 and evaluation mode. It is not changed.
+        model: An encoder-decoder, on the CPU, in float32 and evaluation mode. It is not changed.
 
     Raises:
         LeanformerError: The model's generation settings ask for what a graph does not do, or it reads too few tokens.
@@ -77,7 +77,7 @@ def _trace(traced: Programs) -> tuple[ir.Model, ir.Model]:
     state = [dict.fromkeys(dimensions, any_size) for dimensions in traced.dynamic]
     return (
         _exported(traced.first, traced.first_inputs, (source, source)),
-        _exported(traced.following, traced.following_inputs, (batch, source, read, state)),
+        _exported(traced.following, traced.following_inputs, (batch, source, source, read, state)),
     )
 
 
@@ -111,13 +111,13 @@ class _Stitching:
             value.shape = ir.Shape(["batch", "source"])
         most = _typed(ir.Value(), "max_new_tokens", INT64, [])
         outer.inputs.append(most)
-        logits, *state = outer.outputs
+        logits, source, *state = outer.outputs
         outer.outputs.clear()
         op = _Operations(outer)
         one_more = op("Equal", most, op.constant(1))
         token = op("Where", one_more, op.constant(self.search.end), op("ArgMax", logits, axis=1, keepdims=0))
         ended = op("Equal", token, op.constant(self.search.end))
-        body, carried = self._body(mask, dict(zip(self.traced.following.entries, state, strict=True)))
+        body, carried = self._body(mask, source, dict(zip(self.traced.following.entries, state, strict=True)))
         # The token at the greatest length is forced: no step is needed for it.
         loop = ir.node(
             "Loop",
@@ -145,10 +145,10 @@ class _Stitching:
             outer.outputs.append(_typed(op("Transpose", every, perm=[1, 0, 2]), "logits", FLOAT, shape))
         return outer
 
-    def _body(self, mask: ir.Value, state: dict[Any, ir.Value]) -> tuple[ir.Graph, list[ir.Value]]:
+    def _body(self, mask: ir.Value, source: ir.Value, state: dict[Any, ir.Value]) -> tuple[ir.Graph, list[ir.Value]]:
         """The loop's body, and what the entries of the state that change start with."""
         body = self.following
-        token, source_mask, read, *inputs = body.inputs
+        token, source_mask, own_source, read, *inputs = body.inputs
         logits, *changed = body.outputs
         body.inputs.clear()
         body.outputs.clear()
@@ -159,6 +159,7 @@ class _Stitching:
             if entry not in changing:
                 value.replace_all_uses_with(state[entry])
         source_mask.replace_all_uses_with(mask)
+        own_source.replace_all_uses_with(source)
         number, going = _typed(ir.Value(), "number", INT64, []), _typed(ir.Value(), "going", BOOL, [])
         ended = _typed(ir.Value(), "ended", BOOL, ["batch"])
         body.inputs.extend([number, going, token, ended, *(entries[entry] for entry in changing)])

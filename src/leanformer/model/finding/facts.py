@@ -167,6 +167,14 @@ NOT_FOUND: Mapping[str, str] = {
 }
 """Model type -> why its attention cannot be replaced."""
 
+NO_GRAPH: Mapping[str, str] = {
+    "bigbird_pegasus": "which attention it computes depends on the length of what it reads",
+    "longt5": "its attention pads what it reads to whole windows",
+    "nllb-moe": "which of its experts compute depends on the numbers of each token",
+    "switch_transformers": "which of its experts compute depends on the numbers of each token",
+}
+"""Model type -> why no graph can hold its translators, where one is made of all others."""
+
 LAYERS_STAY = ("autoformer", "dpt", "llava", "longt5", "recurrent_gemma", "xmod")
 """Model types whose models read more of their layers than their outputs, so that none can be taken out."""
 
