@@ -40,7 +40,7 @@ def with_a_changed_manifest(directory: Path) -> None:
 
 
 def of_a_later_version(directory: Path) -> None:
-    change_manifest(directory, version=2)
+    change_manifest(directory, version=3)
 
 
 def of_another_format(directory: Path) -> None:
@@ -69,7 +69,7 @@ def with_a_graph_of_a_later_version(directory: Path) -> None:
         ),
         (without_a_file, "model.onnx: missing from the exported directory; export the model again"),
         (with_a_changed_manifest, "manifest.json: damaged (its SHA-256 does not match); export the model again"),
-        (of_a_later_version, "manifest.json: its version is 2, and this leanformer reads version 1"),
+        (of_a_later_version, "manifest.json: its version is 3, and this leanformer reads versions 1 to 2"),
         (
             of_another_format,
             "of the format 'coreml-package', which this leanformer does not know; it runs onnx, ctranslate2",

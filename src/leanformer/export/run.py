@@ -167,6 +167,7 @@ def export_model(
         size = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
         texts = None if tokenizer is None else _write_tokenizer(tokenizer, ready, directory)
         manifest = Manifest(
+            version=1 if texts is None else texts.version,
             format=form.name,
             precision=precision,
             task=find_family(model).task or model.config.model_type,

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,7 +17,9 @@ from leanformer.core.json_files import read_sealed, sealed
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
-VERSION: Literal[1] = 1
+
+Version = Literal[1, 2]
+"""Of the manifest's form. 2 is that of a translator whose sources get a prefix, which readers of version 1 ignore."""
 
 EXPORTED_MODEL, TRAINED_MODELS = "exported model", "trained models"
 """What a decision is on; see ``Manifest``."""
@@ -117,6 +119,11 @@ class TextInput(Record):
     clean_up: bool = False
     prefix: str = ""
 
+    @property
+    def version(self) -> Version:
+        """The least version of a manifest whose readers read the sources so."""
+        return 2 if self.prefix else 1
+
 
 class Source(Record):
     """The model that was exported.
@@ -180,7 +187,7 @@ class Manifest(Record):
         files: File -> SHA-256 of all other files of the directory, paths relative to it.
     """
 
-    version: Literal[1] = VERSION
+    version: Version = 1
     format: str
     precision: Precision
     task: str
@@ -255,10 +262,11 @@ def _read(directory: Path) -> Manifest:
         )
     content = read_sealed(path, "export the model again", required=True)
     version = content.get("version")
-    if version != VERSION:
+    known = get_args(Version)
+    if version not in known:
         raise LeanformerError(
-            f"{path}: its version is {quoted(version)}, and this leanformer reads version {VERSION}; export the model "
-            "again"
+            f"{path}: its version is {quoted(version)}, and this leanformer reads versions {known[0]} to {known[-1]}; "
+            "export the model again"
         )
     try:
         # Through JSON, where lists stand for tuples.
