@@ -227,6 +227,10 @@ def run(
     settings = read_study(study, set_ or ())
     require("torch")
     print(f"{settings.name}: starting", file=sys.stderr, flush=True)
+    if jobs > 1:
+        from leanformer.study.executors import import_ahead
+
+        import_ahead(["leanformer.study.side_by_side"])
 
     from leanformer.report.summary import decision_lines, results_table
     from leanformer.study import run as main_job

@@ -75,9 +75,17 @@ def check() -> None:
 
 
 def ignore_signals() -> None:
-    """Makes this process, which is about to end, ignore all further signals."""
+    """Makes this process, which is about to end, ignore all further signals.
+
+    By a handler of its own: of a signal that has come with another, and whose handler is ``SIG_IGN`` by the time that
+    Python looks, Python prints an error.
+    """
     for number in (signal.SIGINT, *ENDS):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _ignore)
+
+
+def _ignore(number: int, frame: object) -> None:
+    pass
 
 
 @contextmanager

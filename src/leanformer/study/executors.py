@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -31,6 +31,7 @@ from leanformer.core.events import BatchEnded, Event, Reporter, StepSkipped, Ste
 from leanformer.core.machine import keep_freed_memory
 from leanformer.core.stopping import ENDS, ignore_signals
 
+CAN_FORK = sys.platform == "linux"
 SECONDS_TO_STOP = 60.0
 """The time that processes have to write their checkpoints and end."""
 SECONDS_BETWEEN_STEPS_SHOWN = 0.2
@@ -50,6 +51,25 @@ class InThisProcess(Executor):
         return future
 
 
+def import_ahead(preload: list[str]) -> None:
+    """Starts the process from which ``Processes`` are forked, if the system can: its imports, of seconds, begin now.
+
+    Args:
+        preload: As of ``Processes``.
+    """
+    if CAN_FORK:
+        _forking(preload)
+        with _interrupts_blocked():
+            forkserver.ensure_running()
+
+
+def _forking(preload: list[str]) -> BaseContext:
+    """The context of processes that are forked from one that has only imported modules."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*preload, "leanformer.study.preloaded"])
+    return context
+
+
 class Processes(Executor):
     """Processes of this machine, each started when there is work for it.
 
@@ -64,10 +84,7 @@ class Processes(Executor):
     """
 
     def __init__(self, count: int, preload: list[str], reporter: Reporter, forks: bool) -> None:
-        forks = forks and sys.platform == "linux"
-        context: BaseContext = multiprocessing.get_context("forkserver" if forks else "spawn")
-        if forks:
-            context.set_forkserver_preload([*preload, "leanformer.study.preloaded"])
+        context: BaseContext = _forking(preload) if forks and CAN_FORK else multiprocessing.get_context("spawn")
         self._reporter = reporter
         self._receiver, self._sender = context.Pipe(duplex=False)
         shared = (reporter.study, self._sender, context.Lock(), context.Value("i", 0))
