@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from leanformer.config.images import ImageDataConfig
+from leanformer.config.classification import ClassDataConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.data.folds import Rows, take_fold
 from leanformer.data.groups import check_enough, divide_groups
@@ -78,7 +78,7 @@ def name_splits(found: list[str], source: str) -> dict[str, str]:
 
 
 def make_splits(
-    labels: Mapping[str, Rows], config: ImageDataConfig, groups: Mapping[str, NDArray[np.object_]] | None = None
+    labels: Mapping[str, Rows], config: ClassDataConfig, groups: Mapping[str, NDArray[np.object_]] | None = None
 ) -> tuple[dict[str, SplitRows], list[str]]:
     """The rows of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
 
