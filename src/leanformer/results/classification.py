@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field
 from leanformer.core.fields import Seed
 from leanformer.results.metrics import AnswerKind, Metric, find_metric
 from leanformer.results.rows import Count, PartOfOne, Record, Row
-from leanformer.results.schema import Data, Results, Slice
+from leanformer.results.schema import Data, Results, Slice, Wording
 
 
 class ClassQuality(Record):
@@ -42,7 +42,7 @@ class Confused(Record):
 
 
 class Confusion(Record):
-    """How often examples of each class were taken for each class, summed over the trained models that a row is about."""
+    """How often examples of a class were taken for each class, summed over the trained models that a row is about."""
 
     models: Annotated[Count, Field(ge=1)]
     """The trained models whose answers are counted."""
@@ -96,3 +96,19 @@ class ClassResults(Results):
     @staticmethod
     def slice_metric(results: Mapping[str, Any]) -> Metric:
         return find_metric({**results, "metric": "accuracy"})
+
+
+def wording_of_classes(example: str, untouched: str, calls: str = "") -> Wording:
+    """The words of a report on classifiers; arguments as of ``Wording``."""
+    return Wording(
+        example=example,
+        slices="class",
+        slice="class",
+        slice_column="class",
+        slice_named="class {}",
+        slices_across="the {count} classes",
+        slices_counted=False,
+        learned="accuracy",
+        untouched=untouched,
+        calls=calls,
+    )

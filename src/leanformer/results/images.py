@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from leanformer.results.classification import ClassData, ClassResults, ClassRow
+from leanformer.results.classification import ClassData, ClassResults, ClassRow, wording_of_classes
 from leanformer.results.rows import Count
 from leanformer.results.schema import FORMS, Wording
 
@@ -22,17 +22,7 @@ class ImageData(ClassData):
 class ImageResults(ClassResults):
     """The results of a study of image classifiers."""
 
-    wording: ClassVar[Wording] = Wording(
-        example="example",
-        slices="class",
-        slice="class",
-        slice_column="class",
-        slice_named="class {}",
-        slices_across="the {count} classes",
-        slices_counted=False,
-        learned="accuracy",
-        untouched="embeddings, the last norm, the classifier",
-    )
+    wording: ClassVar[Wording] = wording_of_classes("example", "embeddings, the last norm, the classifier")
 
     task: Literal["image-classification"]
     data: ImageData

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from leanformer.core.fields import Seed
-from leanformer.results.classification import ClassData, ClassResults, ClassRow
+from leanformer.results.classification import ClassData, ClassResults, ClassRow, wording_of_classes
 from leanformer.results.rows import Count, Record
 from leanformer.results.schema import FORMS, Wording
 
@@ -32,7 +32,7 @@ class Flips(Record):
     gained: Count
     """Those that the candidate alone gets right."""
     shown: list[Flipped]
-    """Some of them: lost ones and gained ones in turn, those of which the models were surest first."""
+    """Some of them: lost ones, then gained ones, those first in which the models differ most."""
 
 
 class ClassTextRow(ClassRow):
@@ -55,17 +55,10 @@ class ClassTextData(ClassData):
 class ClassTextResults(ClassResults):
     """The results of a study of text classifiers."""
 
-    wording: ClassVar[Wording] = Wording(
-        example="text",
-        slices="class",
-        slice="class",
-        slice_column="class",
-        slice_named="class {}",
-        slices_across="the {count} classes",
-        slices_counted=False,
-        learned="accuracy",
-        untouched="embeddings, the classifier",
-        calls="A call classifies one text of median length, or a large batch of texts, which are encoded already.",
+    wording: ClassVar[Wording] = wording_of_classes(
+        "text",
+        "embeddings, the classifier",
+        "A call classifies one text of median length, or a large batch of texts, which are encoded already.",
     )
 
     task: Literal["text-classification"]

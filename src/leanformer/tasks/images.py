@@ -30,9 +30,9 @@ from leanformer.learn.losses import Batch
 from leanformer.measure.cost import Exported, Subject
 from leanformer.measure.engine_memory import classifying_memory
 from leanformer.measure.quality import Predictions, predict_with
+from leanformer.model.heads import head_parameters
 from leanformer.model.image_baseline import ImageBaseline, ImageGeometry
 from leanformer.model.surgery import ResolvedPlan
-from leanformer.model.vision import head_parameters
 from leanformer.runtime.classifier import Classifier
 from leanformer.tasks.base import TASKS, MakeStep, SplitName
 from leanformer.tasks.classification import Classification, Predicts
