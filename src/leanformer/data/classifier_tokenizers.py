@@ -10,6 +10,7 @@ from tokenizers import processors
 from transformers import PreTrainedTokenizerBase
 
 from leanformer.config.subwords import SubwordsConfig
+from leanformer.core.bounds import TOKENS
 from leanformer.core.errors import LeanformerError
 from leanformer.data.subwords import END, trained_subwords, wrapped
 from leanformer.data.tokenizers import check_files, load_tokenizer
@@ -77,8 +78,20 @@ class ClassifierTokenizer:
         ids: list[list[int]] = found["input_ids"]
         return ids, found.get("token_type_ids") or [[0] * len(row) for row in ids]
 
-    def save(self, directory: Path | str) -> None:
-        """Writes the tokenizer's files into a model's directory."""
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens of a text, as the tokenizer says; None where it says none."""
+        most = self._tokenizer.model_max_length
+        return int(most) if most <= TOKENS else None
+
+    def save(self, directory: Path | str, max_tokens: int) -> None:
+        """Writes the tokenizer's files into a model's directory.
+
+        Args:
+            directory: The directory.
+            max_tokens: Most tokens of a text, to which it is set.
+        """
+        self._tokenizer.model_max_length = max_tokens
         self._tokenizer.save_pretrained(directory)
 
     @classmethod

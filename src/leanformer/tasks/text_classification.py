@@ -226,7 +226,7 @@ class TextClassification(Classification):
         return {"classes": list(self.data.classes)} if self._baseline.keeps_weights else {}
 
     def save_companions(self, directory: Path) -> None:
-        self.tokenizer.save(directory)
+        self.tokenizer.save(directory, self.study.data.max_tokens)
 
     def summary(self) -> dict[str, Any]:
         data = self.data
