@@ -142,7 +142,8 @@ def _read_table(file: Path, name: str, config: ClassTextDataConfig) -> SourceSpl
     names = [column.strip() for column in rows[0][1]]
     given = {config.text, config.second_text, config.label, config.group} - {None}
     known = {name.lower() for name in (*TEXTS, *LABELS, *(one for pair in PAIRS for one in pair))}
-    if given & set(names) or sum(column.lower() in known for column in names) > 1:
+    # Of two columns both must have a usual name: one may be a label, such as ``question``.
+    if given & set(names) or sum(column.lower() in known for column in names) >= (2 if len(names) < 3 else 1):
         rows = rows[1:]
     elif given:
         missing = next(key for key in ("text", "second_text", "label", "group") if getattr(config, key) is not None)

@@ -171,7 +171,7 @@ def _read_file(file: Path, config: TextDataConfig, languages: tuple[str, str]) -
     right = f"one of {', '.join(FILE_SUFFIXES)}, packed (.gz) or not"
     plain = unpacked_name(file)
     if plain.suffix.removeprefix(".") in languages:
-        right = f"{plain.withsuffix_of('')} for it and its partner in the other language"
+        right = f"{plain.with_suffix('')} for it and its partner in the other language"
     raise LeanformerError(f"data.source {config.source}: is a file of another kind; give {right}")
 
 

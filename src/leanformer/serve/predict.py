@@ -54,7 +54,7 @@ def predict(
             write(out, _classified(opened, files, batch, top, form, advance))
         return
     if isinstance(opened, TextClassifier):
-        read = [read_texts(path, key, CLASS_KEYS) for path in inputs or [None]]
+        read = [read_texts(path, key, CLASS_KEYS) for path in (inputs or (None,))]
         with progress_bar("predicting", sum(len(part.sentences) for part in read)) as advance:
             write(out, (line for part in read for line in _classified_texts(opened, part, batch, top, form, advance)))
         return

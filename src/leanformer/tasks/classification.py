@@ -36,13 +36,11 @@ Predicts = Callable[[Iterator[Batch]], Predictions]
 
 
 class LabelledSplit(Protocol):
-    """The examples of one split, by their labels.
+    """The examples of one split, by their labels."""
 
-    Attributes:
-        labels: (n,) int64 class numbers, on the device.
-    """
-
-    labels: torch.Tensor
+    @property
+    def labels(self) -> torch.Tensor:
+        """(n,) int64 class numbers, on the device."""
 
     def __len__(self) -> int: ...
 

@@ -95,13 +95,15 @@ class TextClassification(Classification):
         )
         baseline.check(self._geometry)
         self._encoded = _Labelled(
-            *(self._encode(texts) for texts in (self.data.train, self.data.validation, self.data.test)),
-            self.data.classes,
-            self.data.test.groups,
-            self.data.test_rows,
+            train=self._encode(self.data.train),
+            validation=self._encode(self.data.validation),
+            test=self._encode(self.data.test),
+            classes=self.data.classes,
+            test_groups=self.data.test.groups,
+            test_rows=self.data.test_rows,
         )
         self.batches = self._batches(self._encoded.train, 1)
-        cut = {role: getattr(self._encoded, role) for role in (("test",) if all_tested else SPLITS)}
+        cut: dict[str, EncodedTexts] = {role: self._split(role) for role in SPLITS if role == "test" or not all_tested}
         self.notes = [
             *self.data.notes,
             *baseline.notes,
@@ -144,7 +146,7 @@ class TextClassification(Classification):
         return self._encoded
 
     def _predicted(self, split: SplitName, predicts: Predicts) -> Predictions:
-        texts: EncodedTexts = getattr(self._encoded, split)
+        texts = self._split(split)
         rows = np.concatenate(self.batches.evaluation_rows(texts))
         return predicts(self.batches.evaluation(texts)).select(np.argsort(rows))
 
