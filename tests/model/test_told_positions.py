@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -72,6 +72,16 @@ def test_positions_are_the_default_where_nothing_else_tells_them(name: str, usua
     made = make_model(entry_of("BertForSequenceClassification"))
     asked = lf.reduce(made, {"*.self_attention": {"block": name, "positions": usual}}).config.plan
     assert {entry["positions"] for entry in asked.values()} == {usual}
+
+
+@pytest.mark.parametrize("model", [T5, "LlamaForCausalLM", "MistralForCausalLM", "BertForSequenceClassification"])
+@pytest.mark.parametrize("positions", [{}, {"positions": "none"}])
+def test_a_resolved_plan_stays_what_it_is(model: str, positions: dict[str, str]) -> None:
+    made = make_model(entry_of(model))
+    for name in ("minimal_attention", *ADDING):
+        resolved = resolve(made, {"*.self_attention": {"block": name, **positions}})
+        assert resolve(made, cast(Plan, resolved)) == resolved
+        assert lf.reduce(made, cast(Plan, resolved)).config.plan == resolved
 
 
 @pytest.mark.parametrize("name", ["minimal_attention", *ADDING])

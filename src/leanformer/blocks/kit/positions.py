@@ -29,7 +29,7 @@ class PlacedArguments(Arguments):
     positions: Positions | None = None
 
     def settled(self, site: Site) -> dict[str, Any]:
-        """All arguments, with positions as they are at a site; without the key where there are none.
+        """All arguments, with positions as they are at a site; without the key where none are needed or asked for.
 
         Raises:
             LeanformerError: They are asked for at a cross-attention, which reads the tokens of a source.
@@ -40,9 +40,9 @@ class PlacedArguments(Arguments):
                 "source; leave 'positions' out"
             )
         settings = self.model_dump(exclude={"positions"})
-        if (self.positions or ("sinusoidal" if site.unplaced else "none")) == "sinusoidal":
-            settings["positions"] = "sinusoidal"
-        return settings
+        positions = self.positions or ("sinusoidal" if site.unplaced else "none")
+        # "none" is written where it is not the default: a resolved plan that is resolved again stays what it is.
+        return {**settings, "positions": positions} if site.unplaced or positions != "none" else settings
 
 
 class SinusoidalPositions(nn.Module):
