@@ -400,15 +400,15 @@ def predict(
     ] = None,
     format_: Annotated[
         Literal["jsonl", "lines"],
-        typer.Option(
-            "--format", help="A JSON object a line; or plain lines: class, probability; or the translation."
-        ),
+        typer.Option("--format", help="A JSON object a line; or plain lines: class, probability; or translation."),
     ] = "jsonl",
     key: Annotated[
         str | None,
         typer.Option(parser=_given, metavar="KEY", help="Where objects hold their text; by default at text or source."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=bounds.BATCH, help="Images or texts that are computed at once.")] = 32,
+    batch: Annotated[
+        int, typer.Option(min=1, max=bounds.BATCH, help="Images or texts that are computed at once.")
+    ] = 32,
     device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, max=bounds.THREADS, help="CPU threads; by default the engine's choice.")

@@ -131,11 +131,14 @@ def test_every_method_from_a_trained_encoder(texts: Path, bert: Path, tmp_path: 
     new = write_texts(tmp_path / "new.tsv", opinions(30, seed=9))
     confirmed = lf.confirm(tmp_path / "run", str(new), candidate="slots")
     assert confirmed.result["data"]["examples"] == 30
-    directory = tmp_path / "run/trials/lean/seed-0/model"
     probes = {"lean": {"block": "slots", "slots": 2}}
-    found = lf.inspect(directory, {"source": str(texts)}, tmp_path / "seen", probes, lf.DistillConfig(epochs=1))
-    names = {row["site"] for row in found.results["sites"]}
-    assert names >= {"encoder.0.self_attention", "encoder.1.mlp"}
+    for name in ("baseline", "lean"):
+        directory = tmp_path / f"run/trials/{name}/seed-0/model"
+        teach = lf.DistillConfig(epochs=1)
+        found = lf.inspect(directory, {"source": str(texts), "max_tokens": 32}, tmp_path / name, probes, teach)
+        sites = {row["site"]: row["replaced"] for row in found.results["sites"]}
+        assert {"encoder.0.self_attention", "encoder.1.mlp"} <= set(sites)
+        assert all(change["linear"] is not None for change in sites.values())
 
 
 @pytest.mark.long

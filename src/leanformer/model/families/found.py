@@ -150,7 +150,9 @@ class FoundFamily(Family):
         there = model.get_submodule(place.path)
         _hand_on_table(model, stack, place, number)
         if place.kind == "mlp":
-            form = form_of(type(there)) if place.contract == "pair" else place.form
+            form = form_of(type(there)) if isinstance(there, OpenedPair) else place.form
+            if isinstance(there, AttachedMlp):  # another module stands in already
+                form = there.form
             model.set_submodule(place.path, AttachedMlp(module, form))
             return
         norm = None if place.norm is None else model.get_submodule(place.norm)
