@@ -24,7 +24,8 @@ from transformers import PreTrainedModel
 from benchmarks.kit.benchmark import progress
 from benchmarks.kit.measuring import in_turn, median_ratio
 from benchmarks.quality.minimal_rows import DATA, VALIDATION, Row, epochs_of, rates_of, source_of
-from leanformer.config.images import ImageAcceptConfig, ImageDataConfig, ImageTrainConfig
+from leanformer.config.classification import ClassAcceptConfig
+from leanformer.config.images import ImageDataConfig, ImageTrainConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.core.files import make_directory, write_atomically
 from leanformer.core.machine import threads
@@ -248,7 +249,7 @@ def figures_of(
         training_images: How many there are.
         arguments: The options.
     """
-    accept = ImageAcceptConfig()
+    accept = ClassAcceptConfig()
     model = row.model().eval()
     rates, best = rates_of(row, arguments), trained.best_rate()
     figures: dict[str, Any] = {

@@ -390,8 +390,8 @@ def predict(
         typer.Argument(
             parser=_path,
             metavar="INPUT...",
-            help="Image files, or folders of them; for a translator files of lines or JSON Lines, by default standard "
-            "input.",
+            help="Image files, or folders of them; for models of texts files of lines or JSON Lines, by default "
+            "standard input.",
         ),
     ] = None,
     out: Annotated[
@@ -404,21 +404,21 @@ def predict(
     ] = None,
     format_: Annotated[
         Literal["jsonl", "lines"],
-        typer.Option(
-            "--format", help="A JSON object a line; or plain lines: file, class, probability; or the translation."
-        ),
+        typer.Option("--format", help="A JSON object a line; or plain lines: class, probability; or translation."),
     ] = "jsonl",
     key: Annotated[
         str | None,
         typer.Option(parser=_given, metavar="KEY", help="Where objects hold their text; by default at text or source."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=bounds.BATCH, help="Images that are computed at once.")] = 32,
+    batch: Annotated[
+        int, typer.Option(min=1, max=bounds.BATCH, help="Images or texts that are computed at once.")
+    ] = 32,
     device: Annotated[EngineDevice, typer.Option(help="Where to compute; auto takes a GPU if there is one.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, max=bounds.THREADS, help="CPU threads; by default the engine's choice.")
     ] = None,
 ) -> None:
-    """Classify images, or translate sentences: one line of JSON each."""
+    """Classify images or texts, or translate sentences: one line of JSON each."""
     from leanformer.serve.predict import predict as predict_inputs
 
     predict_inputs(model, inputs or [], out, batch, top, format_, key, device, threads)

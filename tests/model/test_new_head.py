@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 import leanformer as lf
 from leanformer.core.errors import LeanformerError
+from leanformer.model.heads import body_of, head_parameters
 from leanformer.model.new_head import refitted
-from leanformer.model.vision import body_of, head_parameters, prefix_tokens
+from leanformer.model.vision import prefix_tokens
 
 LARGER = 24  # pixels
 CLASSES = ("a", "b", "c")

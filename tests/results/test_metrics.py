@@ -35,7 +35,7 @@ NAMES = re.compile(
     r"\b(accuracy|balanced_accuracy|macro_f1|mcc|log_loss|auc|recall_at_false_alarms|accuracy_at_coverage|bleu|chrf|"
     r"exact_match|BLEU|chrF2?|exact match)\b"
 )
-FIELDS = ("results/images.py", "results/translation.py")
+FIELDS = ("results/classification.py", "results/translation.py")
 """Modules that may name metrics, because these are fields of results.json."""
 
 

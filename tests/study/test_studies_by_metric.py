@@ -18,12 +18,12 @@ from sklearn.metrics import confusion_matrix
 from studies import results_of, rows_of, run
 
 import leanformer as lf
-from leanformer.config.images import ImageAcceptConfig
+from leanformer.config.classification import ClassAcceptConfig
 from leanformer.core.errors import LeanformerError
 from leanformer.measure.quality import Predictions
 from leanformer.results.metrics import METRICS
 from leanformer.tasks.base import Outcome, open_task
-from leanformer.tasks.images import scoring_of
+from leanformer.tasks.classification import scoring_of
 
 Make = Callable[..., dict[str, Any]]
 
@@ -70,12 +70,12 @@ def test_accept_says_what_its_metric_needs(accept: dict[str, Any], message: str,
 )
 def test_accept_fits_the_data(accept: dict[str, Any], message: str) -> None:
     with pytest.raises(LeanformerError, match=message):
-        scoring_of(ImageAcceptConfig(**accept), [str(number) for number in range(10)])
+        scoring_of(ClassAcceptConfig(**accept), [str(number) for number in range(10)])
 
 
 def test_costs_are_a_matrix_in_the_order_of_the_classes() -> None:
     def costs(matrix: Any) -> Any:
-        accept = ImageAcceptConfig(metric="cost", max_drop=0.1, cost_matrix=matrix)
+        accept = ClassAcceptConfig(metric="cost", max_drop=0.1, cost_matrix=matrix)
         return scoring_of(accept, ["cat", "dog", "cow"])["costs"].tolist()
 
     assert costs({"dog": {"cat": 4.0, "dog": 0.5}}) == [[0, 1, 1], [4, 0.5, 1], [1, 1, 0]]

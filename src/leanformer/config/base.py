@@ -522,5 +522,7 @@ class Study(Section):
 INSPECTED = 4_000
 """Training examples that an inspection uses."""
 
-STUDIES: Registry[type[Study]] = Registry("leanformer.config", order=("image-classification", "translation"))
+STUDIES: Registry[type[Study]] = Registry(
+    "leanformer.config", order=("image-classification", "translation", "text-classification")
+)
 """Task -> the study file's form; a form registers itself in its module."""

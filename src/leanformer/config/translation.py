@@ -18,6 +18,7 @@ from leanformer.config.base import (
     Study,
     TrainConfig,
 )
+from leanformer.config.subwords import SubwordsConfig
 from leanformer.core.fields import (
     Batch,
     Beam,
@@ -34,17 +35,12 @@ from leanformer.core.fields import (
 from leanformer.results.metrics import AnswerKind, judging
 
 
-class TokenizerConfig(Section):
-    """The subword tokenizer that is trained where the model brings none."""
+class TokenizerConfig(SubwordsConfig):
+    """The subword tokenizer of a translator."""
 
-    kind: Literal["bpe", "unigram"] = "bpe"
-    vocabulary: Annotated[int, Field(ge=260, le=10**6)] = 8000
-    """Most subwords (for each side, where each has its own vocabulary), with the 256 bytes and three special tokens;
-    fewer where the text does not hold so many."""
     shared: bool = True
-    """One vocabulary for both languages, or one for each."""
-    lowercase: bool = False
-    """Both sides in lower case; scores then ignore case too, and their signatures say so."""
+    """One vocabulary for both languages, or one for each (of at most ``vocabulary`` subwords). Where ``lowercase`` is
+    set, scores ignore case too, and their signatures say so."""
 
 
 class NumberWordsConfig(Section):

@@ -13,7 +13,7 @@ from leanformer.core.errors import printable
 
 CODES: dict[str, str] = {
     # images
-    "conflicting-labels": "training images that are pixel for pixel the same have different classes",
+    "conflicting-labels": "training examples that are the same have different classes",
     "constant-images": "images are of one color everywhere after decoding",
     "cut-colors": "images in color have 16 bits a channel, of which the upper 8 are read",
     "empty-class": "a class has no example",
@@ -27,7 +27,8 @@ CODES: dict[str, str] = {
     "unread-files": "files among the images were not read",
     "unread-table": "a table beside the images names none of them",
     # text
-    "leaked-sentences": "validation or test sentences are in the training split too",
+    "texts-cut": "many texts are longer than what models read of them",
+    "leaked-sentences": "validation or test sentences or texts are in the training split too",
     "untranslated-pairs": "most pairs of a split have the same sentence on both sides",
     "pairs-left-out": "more than a tenth of a split's pairs were left out",
     "short-references": "most references have fewer words than the metric counts in a row",

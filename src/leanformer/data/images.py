@@ -39,7 +39,7 @@ from leanformer.data.reading import (
     read_headers,
 )
 from leanformer.data.sightings import Watch, judge
-from leanformer.data.splits import make_splits, name_splits
+from leanformer.data.splits import make_splits, name_splits, untrained_classes
 from leanformer.data.unlabelled import COLUMN, NO_LABEL, UNLABELLED, open_unlabelled
 
 STATISTICS_SAMPLE = 10_000
@@ -161,7 +161,7 @@ def load_images(
     warnings = [
         *opened.warnings,
         *labels.warnings,
-        *_untrained_classes(own_labels, labels.classes, "data.train_limit" if groups is None else "the division"),
+        *untrained_classes(labels, splits, "data.train_limit" if groups is None else "the division"),
         *shared_groups({role: own for role, own in own_groups.items() if role in apart}),
     ]
 
@@ -315,20 +315,6 @@ def _read_groups(
                 raise LeanformerError(f"data.group: {place}: this image has no group; every image needs one")
         found[role] = np.array(names, object)
     return found
-
-
-def _untrained_classes(labels: Mapping[str, Tensor], classes: Sequence[str], cause: str) -> list[StudyWarning]:
-    """The warning about classes that a limit or a division leaves without a training example, and that are tested."""
-    tested = torch.cat([labels["validation"], labels["test"]]).unique()
-    lost = tested[~torch.isin(tested, labels["train"])].tolist()
-    if not lost:
-        return []
-    remedy = "give a larger limit" if cause == "data.train_limit" else "give such a class more groups"
-    sentence = (
-        f"classes that {cause} leaves without a training example, and that are tested: {len(lost):,} of "
-        f"{len(classes):,}, such as {classes[lost[0]]!r}; {remedy}"
-    )
-    return [StudyWarning("empty-class", sentence, len(lost))]
 
 
 class MemorySplit:

@@ -34,12 +34,15 @@ def number_words(config: TextDataConfig) -> dict[str, SentencePairs]:
     Raises:
         LeanformerError: for a language, kind or currency that ``num2words`` does not have, and for too few numbers.
     """
-    languages = [_language(config, key) for key in ("source_language", "target_language")]
+    languages = [
+        converter_of(getattr(config, key), f"data.{key}", "number-words")
+        for key in ("source_language", "target_language")
+    ]
     for language in languages:
         _check_kinds(language, config.numbers)
     drawn = draw_numbers(config.numbers, config.split_seed)
     return {
-        role: SentencePairs(*(_words(spoken, language, config.numbers) for language in languages))
+        role: SentencePairs(*(in_words(spoken, language, config.numbers) for language in languages))
         for role, spoken in drawn.items()
     }
 
@@ -100,13 +103,21 @@ def _draw_by_length(numbers: range, count: int, taken: set[int], rng: random.Ran
     return drawn
 
 
-def _language(config: TextDataConfig, key: str) -> str:
-    """The language's name in ``num2words``, which writes ``pt_BR`` for ``pt-BR``."""
-    language: str = getattr(config, key)
+def converter_of(language: str, key: str, source: str) -> str:
+    """The language's name in ``num2words``, which writes ``pt_BR`` for ``pt-BR``.
+
+    Args:
+        language: Its code.
+        key: The study's key that names it, for the message.
+        source: The built-in source, likewise.
+
+    Raises:
+        LeanformerError: There is no such language.
+    """
     name = language.replace("-", "_")
     if name not in CONVERTER_CLASSES:
         raise LeanformerError(
-            f"data.{key}: number-words has no language {language!r}; there are {', '.join(sorted(CONVERTER_CLASSES))}"
+            f"{key}: {source} has no language {language!r}; there are {', '.join(sorted(CONVERTER_CLASSES))}"
         )
     return name
 
@@ -136,8 +147,17 @@ def _without(kind: str, config: NumberWordsConfig) -> str:
     return f"{what} data.numbers.kinds"
 
 
-def _words(drawn: Sequence[Spoken], language: str, config: NumberWordsConfig) -> tuple[str, ...]:
-    """The numbers in words."""
+def in_words(drawn: Sequence[Spoken], language: str, config: NumberWordsConfig) -> tuple[str, ...]:
+    """The numbers in words.
+
+    Args:
+        drawn: The numbers.
+        language: As of ``converter_of``.
+        config: The kinds, and the currency.
+
+    Raises:
+        LeanformerError: ``num2words`` cannot write one.
+    """
     words = tuple(_try_words(spoken, language, config.currency) for spoken in drawn)
     missing = [spoken for spoken, text in zip(drawn, words, strict=True) if not text]
     if missing:

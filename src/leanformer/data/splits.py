@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from leanformer.config.images import ImageDataConfig
+from leanformer.config.classification import ClassDataConfig
 from leanformer.core.errors import LeanformerError
+from leanformer.core.warning import StudyWarning
 from leanformer.data.folds import Rows, take_fold
 from leanformer.data.groups import check_enough, divide_groups
+from leanformer.data.labels import Labels
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -78,7 +80,7 @@ def name_splits(found: list[str], source: str) -> dict[str, str]:
 
 
 def make_splits(
-    labels: Mapping[str, Rows], config: ImageDataConfig, groups: Mapping[str, NDArray[np.object_]] | None = None
+    labels: Mapping[str, Rows], config: ClassDataConfig, groups: Mapping[str, NDArray[np.object_]] | None = None
 ) -> tuple[dict[str, SplitRows], list[str]]:
     """The rows of ``train``, ``validation`` and ``test``; what the source lacks is set aside from its training split.
 
@@ -163,3 +165,23 @@ def _divide(rows: Rows, labels: Rows, count: int, seed: int) -> tuple[Rows, Rows
     first = np.sort(first)
     shuffled = np.concatenate((shuffled[first], np.delete(shuffled, first)))
     return np.sort(shuffled[: len(rows) - count]), np.sort(shuffled[len(rows) - count :]), False
+
+
+def untrained_classes(labels: Labels, splits: Mapping[str, SplitRows], cause: str) -> list[StudyWarning]:
+    """The warning about classes that a limit or a division leaves without a training example, and that are tested.
+
+    Args:
+        labels: Of the source.
+        splits: Which rows each split has.
+        cause: What left them without one.
+    """
+    own = {role: labels.numbers[split.source_split][split.rows] for role, split in splits.items()}
+    lost = np.setdiff1d(np.concatenate([own["validation"], own["test"]]), own["train"]).tolist()
+    if not lost:
+        return []
+    remedy = "give a larger limit" if cause == "data.train_limit" else "give such a class more groups"
+    sentence = (
+        f"classes that {cause} leaves without a training example, and that are tested: {len(lost):,} of "
+        f"{len(labels.classes):,}, such as {labels.classes[lost[0]]!r}; {remedy}"
+    )
+    return [StudyWarning("empty-class", sentence, len(lost))]

@@ -228,7 +228,7 @@ def length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[Rows]:
     return batches
 
 
-class _DeviceSentences:
+class DeviceSentences:
     """Sentences whose ids are on the device."""
 
     def __init__(self, sentences: Sentences, device: torch.device) -> None:
@@ -285,7 +285,7 @@ class TextBatches:
         self._teacher = teacher
         if teacher is not None:
             self._teacher_sides = self._sides(teacher.pairs)
-            self._places = _DeviceSentences(teacher.places, self.device)
+            self._places = DeviceSentences(teacher.places, self.device)
             self._heads = torch.from_numpy(teacher.heads).to(self.device)
 
     @property
@@ -331,8 +331,8 @@ class TextBatches:
         """
         return self._batch(self._sides(pairs), rows)
 
-    def _sides(self, pairs: EncodedPairs) -> tuple[_DeviceSentences, _DeviceSentences]:
-        return _DeviceSentences(pairs.sources, self.device), _DeviceSentences(pairs.targets, self.device)
+    def _sides(self, pairs: EncodedPairs) -> tuple[DeviceSentences, DeviceSentences]:
+        return DeviceSentences(pairs.sources, self.device), DeviceSentences(pairs.targets, self.device)
 
     def _of_teacher(self, rows: Rows) -> dict[str, Tensor]:
         teacher = self._teacher
@@ -348,7 +348,7 @@ class TextBatches:
             "teacher_heads": self._heads,
         }
 
-    def _batch(self, sides: tuple[_DeviceSentences, _DeviceSentences], rows: Rows) -> dict[str, Tensor]:
+    def _batch(self, sides: tuple[DeviceSentences, DeviceSentences], rows: Rows) -> dict[str, Tensor]:
         source_ids, source_mask = sides[0].padded(rows, self.pad_id)
         target_ids, target_mask = sides[1].padded(rows, self.pad_id)
         return {

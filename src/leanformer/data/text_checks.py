@@ -23,19 +23,19 @@ def leak_warning(train: SentencePairs, held_out: SentencePairs, role: str) -> St
         held_out: The held-out split.
         role: The held-out split's name.
     """
-    pairs = _shared(_rows(held_out), _rows(train))
-    sources = _shared(held_out.sources, train.sources)
-    folded = _shared(map(_folded, held_out.sources), map(_folded, train.sources))
-    targets = _shared(map(_folded, held_out.targets), map(_folded, train.targets))
+    pairs = shared(_rows(held_out), _rows(train))
+    sources = shared(held_out.sources, train.sources)
+    alike = shared(map(folded, held_out.sources), map(folded, train.sources))
+    targets = shared(map(folded, held_out.targets), map(folded, train.targets))
     whole = by_source = by_case = by_target = 0
     for source, target in _rows(held_out):
         if (source, target) in pairs:
             whole += 1
         elif source in sources:
             by_source += 1
-        elif _folded(source) in folded:
+        elif folded(source) in alike:
             by_case += 1
-        elif _folded(target) in targets:
+        elif folded(target) in targets:
             by_target += 1
     count = whole + by_source + by_case + by_target
     if not count:
@@ -58,8 +58,7 @@ def leak_warning(train: SentencePairs, held_out: SentencePairs, role: str) -> St
 def untranslated_warning(splits: Mapping[str, SentencePairs]) -> StudyWarning | None:
     """The warning about splits of which most pairs are the same on both sides, but for case and spaces."""
     found = {
-        role: sum(_folded(source) == _folded(target) for source, target in _rows(pairs))
-        for role, pairs in splits.items()
+        role: sum(folded(source) == folded(target) for source, target in _rows(pairs)) for role, pairs in splits.items()
     }
     found = {role: count for role, count in found.items() if count > MANY_UNTRANSLATED * len(splits[role])}
     if not found:
@@ -95,8 +94,8 @@ def unlabelled_leak(sentences: Iterable[str], held_out: SentencePairs, role: str
         held_out: The held-out split.
         role: Its name.
     """
-    known = _shared(map(_folded, held_out.sources), map(_folded, sentences))
-    count = sum(_folded(source) in known for source in held_out.sources)
+    known = shared(map(folded, held_out.sources), map(folded, sentences))
+    count = sum(folded(source) in known for source in held_out.sources)
     if not count:
         return None
     return StudyWarning(
@@ -111,13 +110,13 @@ def _rows(pairs: SentencePairs) -> Iterable[tuple[str, str]]:
     return zip(pairs.sources, pairs.targets, strict=True)
 
 
-def _shared(held_out: Iterable[T], train: Iterable[T]) -> set[T]:
+def shared(held_out: Iterable[T], train: Iterable[T]) -> set[T]:
     """The items that both have."""
     wanted = set(held_out)
     return {one for one in train if one in wanted}
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """A sentence without differences in case, in spaces and in how Unicode composes its letters."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 

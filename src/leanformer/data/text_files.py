@@ -14,7 +14,7 @@ from leanformer.data.pairs import SentencePairs
 from leanformer.data.text_reading import read_lines, read_text, split_lines
 
 DELIMITERS = ",;\t"  # of files that end in .csv, the likeliest first
-_QUOTED = re.compile('\\s*"[^"\t]*"(\t"[^"\t]*")+\\s*')  # a line of columns in quotes, with tabs between them
+QUOTED = re.compile('\\s*"[^"\t]*"(\t"[^"\t]*")+\\s*')  # a line of columns in quotes, with tabs between them
 
 Row = tuple[int, list[str]]
 """A row's line in its file, counted from 1, and its columns."""
@@ -89,10 +89,10 @@ def read_tsv(file: Path, languages: tuple[str, str], group: str | None = None) -
     """
     text = read_text(file)
     lines = split_lines(text)
-    if _QUOTED.fullmatch(lines[0]) and None not in match_codes(_first_row(lines[0], "\t"), languages):
+    if QUOTED.fullmatch(lines[0]) and None not in match_codes(first_row(lines[0], "\t"), languages):
         # Written like comma-separated values: the sentences may be in quotes too.
         rule = "a sentence with a tab must be in double quotes"
-        return _pairs(file, _csv_rows(file, text, "\t"), languages, rule, group)
+        return _pairs(file, csv_rows(file, text, "\t"), languages, rule, group)
     rows = [(number, line.split("\t")) for number, line in enumerate(lines, start=1)]
     return _pairs(file, rows, languages, "a sentence must not contain a tab", group)
 
@@ -109,15 +109,15 @@ def read_csv(file: Path, languages: tuple[str, str], group: str | None = None) -
         LeanformerError: as ``read_tsv``, and for quotes that do not close.
     """
     text = read_text(file)
-    first = {delimiter: _first_row(text, delimiter) for delimiter in DELIMITERS}
+    first = {delimiter: first_row(text, delimiter) for delimiter in DELIMITERS}
     named = [delimiter for delimiter, row in first.items() if None not in match_codes(row, languages)]
     two = [delimiter for delimiter, row in first.items() if len(row) == 2]
     delimiter = (named or two or [","])[0]
     rule = f"a sentence with a {delimiter!r} must be in double quotes"
-    return _pairs(file, _csv_rows(file, text, delimiter), languages, rule, group)
+    return _pairs(file, csv_rows(file, text, delimiter), languages, rule, group)
 
 
-def _first_row(text: str, delimiter: str) -> list[str]:
+def first_row(text: str, delimiter: str) -> list[str]:
     """The columns of a table's first row with this delimiter; empty where it cannot be read so."""
     try:
         return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
@@ -125,7 +125,7 @@ def _first_row(text: str, delimiter: str) -> list[str]:
         return []
 
 
-def _csv_rows(file: Path, text: str, delimiter: str) -> list[Row]:
+def csv_rows(file: Path, text: str, delimiter: str) -> list[Row]:
     """The rows of a table."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Row] = []

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import datasets
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from leanformer.config.translation import TextDataConfig
@@ -26,11 +22,11 @@ from leanformer.data.pairs import SentencePairs, clean_pairs, divide_pairs, fold
 from leanformer.data.splits import SPLIT_NAMES, name_splits
 from leanformer.data.text_checks import leak_warning, left_out_warning, present, untranslated_warning
 from leanformer.data.text_files import plain_file, plain_names, read_aligned, read_csv, read_tsv
-from leanformer.data.text_reading import read_parts, unpacked_name
+from leanformer.data.text_reading import unpacked_name
+from leanformer.data.text_tables import TABLE_FORMATS, check_packed, load_table, suffix_of, text_column
 from leanformer.data.tmx import read_tmx
 from leanformer.data.walking import check_tables, files_below
 
-TABLE_FORMATS = {".jsonl": "json", ".parquet": "parquet"}  # the suffix, and the format's name in datasets
 PAIR_SUFFIXES = (".tsv", ".csv", ".tmx")  # of files that are read here
 FILE_SUFFIXES = (*PAIR_SUFFIXES, *TABLE_FORMATS)
 TALK = "talk"  # what data.group calls the parts of an IWSLT archive
@@ -94,12 +90,12 @@ def _read_directory(
         return splits, notes
     below = files_below(directory)
     files = _files_of_splits(directory, languages)
-    tables = [path for path in below if _suffix(path) in TABLE_FORMATS]
+    tables = [path for path in below if suffix_of(path) in TABLE_FORMATS]
     if tables:
         check_tables(below)
         _check_one_kind(config.source, tables, files)
         for table in tables:
-            _check_packed(table)
+            check_packed(table)
         with quiet():
             found = load_dataset(config.source, str(directory), config.subset)
             splits, notes = _from_table(found, config, languages, by_role)
@@ -146,7 +142,7 @@ def _files_of_splits(directory: Path, languages: tuple[str, str]) -> dict[str, l
     """
     found: dict[str, list[Path]] = {}
     for file in sorted(directory.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and _suffix(file) in PAIR_SUFFIXES:
+        if file.is_file() and not file.name.startswith(".") and suffix_of(file) in PAIR_SUFFIXES:
             name = unpacked_name(file).stem
             if name in found:
                 raise LeanformerError(
@@ -166,12 +162,9 @@ def _files_of_splits(directory: Path, languages: tuple[str, str]) -> dict[str, l
 
 def _read_file(file: Path, config: TextDataConfig, languages: tuple[str, str]) -> tuple[Splits, list[str]]:
     """One file of pairs, from which all splits are taken."""
-    suffix = _suffix(file)
+    suffix = suffix_of(file)
     if suffix in TABLE_FORMATS:
-        _check_packed(file)
-        with quiet():
-            splits = load_dataset(config.source, TABLE_FORMATS[suffix], data_files={"train": str(file)})
-        return _from_table(splits, config, languages)
+        return _from_table(load_table(config.source, file), config, languages)
     if suffix in PAIR_SUFFIXES:
         pairs, notes = _read_pairs(file, languages, config.group)
         return {"train": pairs}, notes
@@ -189,23 +182,11 @@ def _group_file(prefix: Path, config: TextDataConfig) -> Path | None:
 
 def _read_pairs(file: Path, languages: tuple[str, str], group: str | None) -> tuple[SentencePairs, list[str]]:
     """The pairs of a file with one of ``PAIR_SUFFIXES``, and in words what was left out."""
-    suffix = _suffix(file)
+    suffix = suffix_of(file)
     if suffix == ".tmx":
         pairs, others = read_tmx(file, languages, group)
         return pairs, [f"{others:,} translation units without both languages left out"] if others else []
     return (read_tsv if suffix == ".tsv" else read_csv)(file, languages, group), []
-
-
-def _check_packed(table: Path) -> None:
-    """Makes sure that a packed file can be unpacked, before ``datasets`` does it."""
-    if unpacked_name(table) != table:
-        for _ in read_parts(table):
-            pass
-
-
-def _suffix(file: Path) -> str:
-    """The ending of a file's name, without ``.gz``, in lower case."""
-    return unpacked_name(file).suffix.lower()
 
 
 def _roles(found: list[str], source: str, by_role: bool) -> tuple[dict[str, str], list[str]]:
@@ -232,7 +213,7 @@ def _from_table(
             names = {column: column.removeprefix("translation.") for column in examples.features}
             split = replace(split, examples=examples.rename_columns(names))
         used = _named_columns(split, config, languages)
-        source, target = (_column(split, column, key) for column, key in zip(used, KEYS, strict=True))
+        source, target = (text_column(split, column, f"data.{key}") for column, key in zip(used, KEYS, strict=True))
         splits[role] = SentencePairs(source, target, groups)
     notes.append(f"columns: {used[0]} (source), {used[1]} (target)")
     return splits, notes
@@ -248,40 +229,6 @@ def _named_columns(split: SourceSplit, config: TextDataConfig, languages: tuple[
                 f"data.{key}: no column {language!r} in {config.source}; there are {', '.join(features)}"
             )
     return str(columns[0]), str(columns[1])
-
-
-def _in_words(feature: Any) -> str:
-    """What a column holds instead of texts, in words."""
-    if isinstance(feature, datasets.Value):
-        kinds = {"null": "nothing", "bool": "true and false", "int": "whole numbers", "uint": "whole numbers"}
-        kinds |= {"float": "numbers with decimals", "decimal": "numbers with decimals"}
-        name = re.match("[a-z]*", feature.dtype)
-        return kinds.get(name[0] if name else "", f"values of the type {feature.dtype}")
-    if isinstance(feature, datasets.Json):
-        return "values of several kinds, such as texts and numbers"
-    if isinstance(feature, datasets.List | datasets.LargeList):
-        return "lists"
-    return "objects with columns of their own" if isinstance(feature, dict) else f"{type(feature).__name__} values"
-
-
-def _column(split: SourceSplit, column: str, key: str) -> tuple[str, ...]:
-    """The sentences of a column; what is missing counts as empty."""
-    feature = split.examples.features[column]
-    if not isinstance(feature, datasets.Value) or feature.dtype not in ("string", "large_string"):
-        raise LeanformerError(
-            f"data.{key}: column {column!r} of {split.source} holds {_in_words(feature)}; it must hold a text in "
-            "each row, which in JSON is in double quotes"
-        )
-    stored = split.examples.select_columns([column]).with_format("arrow")[:][column]
-    texts = []
-    for row, value in enumerate(stored.cast(pa.large_binary()).to_pylist()):  # strings are not checked when read
-        try:
-            texts.append((value or b"").decode())
-        except UnicodeDecodeError as error:
-            raise LeanformerError(
-                f"{split.place(row, column)}: byte 0x{value[error.start]:02x} is not UTF-8; convert the file to UTF-8"
-            ) from error
-    return tuple(texts)
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,27 @@
-"""Subword tokenizers: trained where the model brings none, wrapped where it brings its own, kept with the model.
-
-A tokenizer that is trained here works on bytes (Radford et al. 2019, section 2.2), so that any text can be encoded and
-is decoded unchanged, in Unicode's composed form (NFC); its files are ordinary Hugging Face ones.
-"""
+"""Subword tokenizers of translators: trained where the model brings none (``subwords``), wrapped where it brings its
+own, kept with the model. Their files are ordinary Hugging Face ones."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, processors
 from torch import Tensor
-from transformers import AutoTokenizer, MarianTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, MarianTokenizer, PreTrainedTokenizerBase
 
 from leanformer.config.translation import TokenizerConfig
 from leanformer.core.errors import LeanformerError, first_line
 from leanformer.data.model_languages import code_for, codes_of, knows_languages
 from leanformer.data.normalization import Normalize, normalizer_of
 from leanformer.data.sentence_pieces import source_form, target_form
+from leanformer.data.subwords import END, trained_subwords, wrapped
 
-END, UNKNOWN, PADDING = "</s>", "<unk>", "<pad>"  # with the ids 0, 1 and 2
 SIDES = ("source_tokenizer", "target_tokenizer")  # directories, where each side has its own
 PREFIX = "source_prefix"
 """The key of ``tokenizer_config.json`` that holds what stands before each source."""
@@ -35,6 +29,7 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
+    "vocab.txt",
     "source.spm",
     "sentencepiece.bpe.model",
     "spiece.model",
@@ -213,11 +208,11 @@ class TranslationTokenizer:
             sides = [directory / name for name in SIDES]
             if any(side.is_dir() for side in sides):
                 for side in sides:
-                    _check_files(side)
-                return cls(_load(str(sides[0]), own), _load(str(sides[1])))
-            _check_files(directory)
+                    check_files(side)
+                return cls(load_tokenizer(str(sides[0]), own), load_tokenizer(str(sides[1])))
+            check_files(directory)
             path = str(directory)
-        tokenizer = _load(path, own)
+        tokenizer = load_tokenizer(path, own)
         if not knows_languages(tokenizer):
             if codes:
                 raise LeanformerError(
@@ -228,7 +223,7 @@ class TranslationTokenizer:
         if languages is not None:
             keys = ("source_language", "target_language")
             pair = [code_for(tokenizer, *one, codes or {}) for one in zip(languages, keys, strict=True)]
-            return cls(_load(path, {**own, **dict(zip(("src_lang", "tgt_lang"), pair, strict=True))}))
+            return cls(load_tokenizer(path, {**own, **dict(zip(("src_lang", "tgt_lang"), pair, strict=True))}))
         if getattr(tokenizer, "tgt_lang", None) is None:
             raise LeanformerError(
                 f"{model}: its tokenizer knows {len(codes_of(tokenizer))} languages and is set to none; save it with "
@@ -240,10 +235,10 @@ class TranslationTokenizer:
         """A hash of what the tokenizer does: equal for equal tokenizers, wherever they are stored."""
         sides = [self._source] if self.shared else [self._source, self._target]
         marks = [self.prefix.encode()] + [str(self._language_id).encode()] * (self._language_id is not None)
-        return hashlib.sha256(b"".join([*map(_fingerprint, sides), *marks])).hexdigest()
+        return hashlib.sha256(b"".join([*map(fingerprint, sides), *marks])).hexdigest()
 
 
-def _check_files(directory: Path) -> None:
+def check_files(directory: Path) -> None:
     """Makes sure that there is a tokenizer: ``transformers`` makes an empty one for some models without files."""
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         raise LeanformerError(
@@ -269,14 +264,19 @@ def _source_form(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return Tokenizer.from_str(backend.to_str())
 
 
-def _load(path: str, settings: Mapping[str, str] | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, settings: Mapping[str, str] | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a directory or of the hub.
+
+    Raises:
+        LeanformerError: It cannot be read.
+    """
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **(settings or {}))  # no code of its own
     except Exception as error:  # of many types, from several libraries
         raise LeanformerError(f"{path}: its tokenizer cannot be read ({first_line(error)})") from error
 
 
-def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> bytes:
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> bytes:
     """A hash of a tokenizer's vocabulary and rules."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -297,85 +297,12 @@ def train_tokenizer(config: TokenizerConfig, sources: Sequence[str], targets: Se
         targets: Sentences of the target side.
     """
     if config.shared:
-        return TranslationTokenizer(_train(config, [*sources, *targets]))
-    return TranslationTokenizer(_train(config, sources), _train(config, targets))
+        return TranslationTokenizer(_with_end(config, [*sources, *targets]))
+    return TranslationTokenizer(_with_end(config, sources), _with_end(config, targets))
 
 
-def _train(config: TokenizerConfig, texts: Sequence[str]) -> PreTrainedTokenizerBase:
-    """One tokenizer of at most ``config.vocabulary`` subwords, the 256 bytes and three marks among them."""
-    normalizer: list[Any] = [normalizers.NFC()]
-    if config.lowercase:
-        normalizer.append(normalizers.Lowercase())
-        normalizer.append(normalizers.NFC())  # some letters are decomposed when they are lowercased
-    normalize = normalizers.Sequence(normalizer)
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if config.kind == "bpe":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.normalizer = normalize
-        tokenizer.pre_tokenizer = split
-        trainer = trainers.BpeTrainer(
-            vocab_size=config.vocabulary,
-            min_frequency=2,
-            special_tokens=[END, UNKNOWN, PADDING],
-            initial_alphabet=split.alphabet(),
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(texts, trainer)
-    else:
-        words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalize.normalize_str(text)))
-        tokenizer = Tokenizer(models.Unigram(_unigram_pieces(words, config.vocabulary), unk_id=1))
-        tokenizer.normalizer = normalize
-        tokenizer.pre_tokenizer = split
-    tokenizer.decoder = decoders.ByteLevel()
+def _with_end(config: TokenizerConfig, texts: Sequence[str]) -> PreTrainedTokenizerBase:
+    """A tokenizer that puts the end mark after each text."""
+    tokenizer = trained_subwords(config, texts)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        pad_token=PADDING,
-        clean_up_tokenization_spaces=False,
-        split_special_tokens=True,  # a "</s>" in a text is text
-    )
-
-
-def _unigram_pieces(words: Counter[str], vocabulary: int) -> list[tuple[str, float]]:
-    """The pieces and log probabilities of a unigram model (Kudo 2018), the marks first.
-
-    They are learned by ``sentencepiece``, because the trainer of ``tokenizers`` sums in another order each time.
-    """
-    words = words + Counter(dict.fromkeys(pre_tokenizers.ByteLevel.alphabet(), 1))  # every byte is a piece
-    model = io.BytesIO()
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory, "words.tsv")
-        # Only what occurs in two contexts is tried as a piece: a word that occurs more than once is written without and
-        # with a space after it.
-        lines = [(word, count - count // 2) for word, count in sorted(words.items())]
-        spaced = [(f"{word} ", count // 2) for word, count in sorted(words.items()) if count > 1]
-        file.write_text("".join(f"{text}\t{count}\n" for text, count in lines + spaced), encoding="utf-8")
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(file),
-            input_format="tsv",
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=vocabulary + bool(spaced),  # the space takes one
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            split_by_whitespace=True,
-            split_by_unicode_script=False,
-            split_by_number=False,
-            num_threads=1,
-            minloglevel=2,
-            bos_id=-1,
-            eos_id=0,
-            unk_id=1,
-            pad_id=2,
-            eos_piece=END,
-            unk_piece=UNKNOWN,
-            pad_piece=PADDING,
-        )
-    learned = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    pieces = [(learned.id_to_piece(index), learned.get_score(index)) for index in range(len(learned))]
-    return [(piece, score) for piece, score in pieces if piece != "\u2581"]  # the space
+    return wrapped(tokenizer)

@@ -44,7 +44,7 @@ class Onnx(Format):
         """Classifiers of images and translators can be held, of all architectures but a few; see ``Format``."""
         family = find_family(model)
         kind = str(model.config.model_type).removeprefix(STUDENT_PREFIX)
-        if family.task is None or kind in NO_GRAPH:
+        if family.task not in ("image-classification", "translation") or kind in NO_GRAPH:
             reason = NO_GRAPH.get(kind, "classifiers of images and translators are written")
             raise LeanformerError(f"{_NOT} this is {family.described}, and {reason}; use it with transformers")
         if family.task == "translation":

@@ -12,6 +12,7 @@ from leanformer.core.memory import memory_named
 from leanformer.learn.losses import Batch
 from leanformer.learn.observe import Observed
 from leanformer.model.directory import one_line
+from leanformer.model.family import find_family
 from leanformer.model.generate import most_positions
 from leanformer.model.vision import pixel_input
 from leanformer.model.weights import device_and_dtype
@@ -73,11 +74,14 @@ def _check_images(batch: Batch, teacher: PreTrainedModel, where: str) -> None:
     _check_labels(batch, (len(pixels),), config.num_labels, where)
 
 
-def _check_sentences(batch: Batch, teacher: PreTrainedModel, where: str) -> None:
+def _check_texts(batch: Batch, teacher: PreTrainedModel, where: str) -> None:
     config, positions = teacher.config, most_positions(teacher)
     target_words = getattr(config, "decoder_vocab_size", None) or config.vocab_size
+    read = {"input_ids": config.vocab_size}
+    if config.is_encoder_decoder:
+        read["decoder_input_ids"] = target_words
     sentences = None
-    for key, words in (("input_ids", config.vocab_size), ("decoder_input_ids", target_words)):
+    for key, words in read.items():
         ids = _tensor(batch, key, where)
         _check_shape(ids, ("sentences" if sentences is None else sentences, "tokens"), key, where)
         sentences = len(ids)
@@ -88,9 +92,12 @@ def _check_sentences(batch: Batch, teacher: PreTrainedModel, where: str) -> None
             )
         _check_range(ids, key, words, where)
     for mask, key in zip(_MASKS, ("input_ids", "decoder_input_ids"), strict=True):
-        if mask in batch:
+        if mask in batch and key in batch:
             _check_shape(batch[mask], tuple(batch[key].shape), mask, where)
-    _check_labels(batch, tuple(batch["decoder_input_ids"].shape), target_words, where)
+    if find_family(teacher).task == "text-classification":
+        _check_labels(batch, (len(batch["input_ids"]),), config.num_labels, where)
+    else:
+        _check_labels(batch, tuple(batch[list(read)[-1]].shape), target_words, where)
 
 
 def _tensor(batch: Batch, key: str, where: str) -> torch.Tensor:
@@ -138,5 +145,5 @@ def _type(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-_CHECKS = {"pixel_values": _check_images, "input_ids": _check_sentences}
+_CHECKS = {"pixel_values": _check_images, "input_ids": _check_texts}
 """A model's main input, by transformers' name -> the check of its batches."""

@@ -152,7 +152,7 @@ def tuning_loss(
 def _labelled(
     logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float, class_weights: torch.Tensor | None
 ) -> torch.Tensor:
-    """The cross-entropy of a batch; of images, which may lack a class, a mean in which these count with 0."""
+    """The cross-entropy of a batch; of examples that may lack a class, a mean in which these count with 0."""
     if labels.dim() > 1:
         return cross_entropy(logits, labels, label_smoothing, class_weights)
     known = labels != -100
@@ -170,7 +170,7 @@ def _both_sides(batch: Batch) -> tuple[Places, Places]:
     """Where a student's outputs are held against its teacher's, and where these are."""
     if (places := batch.get(f"{TEACHERS}places")) is None:
         labels = batch["labels"]
-        # An image without a class has an answer of its teacher all the same; the padding of a text has none.
+        # An example without a class has an answer of its teacher all the same; the padding of a text has none.
         counts = labels != -100 if labels.dim() > 1 else torch.ones_like(labels, dtype=torch.bool)
         return counts, counts
     rows, columns = (places >= 0).nonzero(as_tuple=True)
@@ -181,13 +181,11 @@ def _hidden_states(
     outputs: Any, wanted: Any, batch: Batch, decoder: tuple[Places, Places]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The student's and the teacher's states after each layer, at real positions, shape (positions, d_model)."""
-    where: dict[str, tuple[Places, Places] | None]
+    tokens = real_tokens(batch.get("attention_mask"))
+    encoder = None if tokens is None else (tokens, tokens)
+    where: dict[str, tuple[Places, Places] | None] = {"hidden_states": encoder}  # of a classifier
     if "decoder_hidden_states" in wanted:
-        tokens = real_tokens(batch.get("attention_mask"))
-        encoder = None if tokens is None else (tokens, tokens)
         where = {"encoder_hidden_states": encoder, "decoder_hidden_states": decoder}
-    else:  # a classifier
-        where = {"hidden_states": None}
     for name, places in where.items():
         for given, target in zip(outputs[name][1:], wanted[name][1:], strict=True):
             yield (given, target) if places is None else (given[places[0]], target[places[1]])

@@ -11,7 +11,8 @@ from leanformer.core.errors import LeanformerError
 from leanformer.data.image_files import SIXTEEN_BITS
 from leanformer.data.preprocessing import read_preprocessing
 from leanformer.model.family import find_family
-from leanformer.model.vision import class_names, pixel_input
+from leanformer.model.heads import class_names
+from leanformer.model.vision import TASK, pixel_input
 from leanformer.runtime.manifest import ImageInput
 
 
@@ -27,7 +28,7 @@ def image_input(source: str, model: PreTrainedModel) -> ImageInput:
             says something that cannot be followed.
     """
     family = find_family(model)
-    if family.writes:
+    if family.task != TASK:
         raise LeanformerError(f"{source}: a model for {family.task or 'another task'}, not a classifier of images")
     config = model.config
     taken = pixel_input(config)

@@ -75,6 +75,18 @@ class Predictions(Labels):
         }
         return replace(self, thresholds=chosen)
 
+    def select(self, rows: np.ndarray) -> Predictions:
+        """The predictions of these examples, in their order."""
+        groups = None if self.groups is None else [self.groups[row] for row in rows.tolist()]
+        return replace(
+            self,
+            labels=self.labels[rows],
+            predictions=self.predictions[rows],
+            losses=None if self.losses is None else self.losses[rows],
+            logits=None if self.logits is None else self.logits[rows],
+            groups=groups,
+        )
+
     @property
     def loss(self) -> float:
         """Mean cross-entropy in nats."""

@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from leanformer.core.errors import LeanformerError
 from leanformer.model.directory import ATTENTIONS, RECOMMENDED
@@ -21,39 +26,62 @@ from leanformer.model.sizes import check_memory, check_settings, mistake_of, out
 from leanformer.model.students import load
 from leanformer.model.weights import HALF, device_and_dtype, in_float32
 
+MODELS: Mapping[str, tuple[Any, str]] = {
+    "translation": (AutoModelForSeq2SeqLM, "the model type of any other encoder-decoder, such as t5"),
+    "text-classification": (
+        AutoModelForSequenceClassification,
+        "the model type of any encoder, such as bert or distilbert",
+    ),
+}
+"""Task -> the ``Auto`` class that makes its models of a model type, and what a message says of these."""
 
-def fresh_model(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
+
+def fresh_model(family_name: str, settings: Mapping[str, Any], task: str = "translation") -> PreTrainedModel:
     """A model of a family with random weights, from PyTorch's global generator.
 
     Args:
-        family_name: A family's name, or the model type of any other encoder-decoder of transformers.
+        family_name: A family's name, or the model type of any other architecture of transformers for the task.
         settings: The family's configuration keys.
+        task: The study's task.
 
     Raises:
         LeanformerError: The family, a key or a value is wrong.
     """
-    family, config = _fresh_config(family_name, settings)
+    family, config = _fresh_config(family_name, settings, task)
     with _mistakes_named(settings):
         check_memory(outline(family.model_class, config), "baseline.config")
         return family.model_class(config)
 
 
-def fresh_outline(family_name: str, settings: Mapping[str, Any]) -> PreTrainedModel:
+def fresh_outline(family_name: str, settings: Mapping[str, Any], task: str = "translation") -> PreTrainedModel:
     """The model of ``fresh_model`` without weights, on the device "meta"; random generators are not changed.
 
     Raises:
         LeanformerError: The family, a key or a value is wrong, or the model would not fit into the memory.
     """
-    family, config = _fresh_config(family_name, settings)
+    family, config = _fresh_config(family_name, settings, task)
     with _mistakes_named(settings):
         described = outline(family.model_class, config)
         check_memory(described, "baseline.config")
         return described
 
 
-def _fresh_config(family_name: str, settings: Mapping[str, Any]) -> tuple[Family, PreTrainedConfig]:
+def _family_for(name: str, task: str) -> Family | None:
+    """The family of a name, among those of every task and the architectures that a task's models may have."""
+    auto_class, _ = MODELS.get(task, MODELS["translation"])  # of another task, a message says what it is for
+    return family_named(name, auto_class)
+
+
+def _models_of(task: str) -> str:
+    """The models of a task that a study can name, in words."""
+    families = [name for name, family in FAMILIES.items() if family.task == task]
+    _, others = MODELS.get(task, (None, ""))
+    return ", ".join([*families, *([f"or {others}" if families else others] if others else [])])
+
+
+def _fresh_config(family_name: str, settings: Mapping[str, Any], task: str) -> tuple[Family, PreTrainedConfig]:
     """A family and its configuration with these settings, checked."""
-    family = family_named(family_name, AutoModelForSeq2SeqLM)
+    family = _family_for(family_name, task)
     if family is None:
         raise LeanformerError(f"unknown family {family_name!r}; families: {', '.join(FAMILIES)}")
     known = {
@@ -118,24 +146,24 @@ class Baseline:
         self.fresh = fresh
         self.trained: PreTrainedModel | None = None
         self.notes: list[str] = []
-        others = "" if task != "translation" else ", or the model type of any other encoder-decoder, such as t5"
+        self._task = task
+        fitting = _models_of(task)
         is_type = source in FAMILIES or not os.path.isdir(source)
-        named = family_named(source, AutoModelForSeq2SeqLM) if is_type else None
+        named = _family_for(source, task) if is_type else None
         if named is not None:
             self.family = named
             check_settings(settings, "baseline.config")
             check_fresh_settings(settings, self.family, "baseline.config")
         else:
-            families = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             if "/" not in source and not os.path.isdir(os.path.expanduser(source)):
                 raise LeanformerError(
-                    f"baseline.model: {source!r} is neither a family ({families}{others}) nor a model directory nor "
+                    f"baseline.model: {source!r} is neither a family ({fitting}) nor a model directory nor "
                     "a hub id (owner/name)"
                 )
             if settings:
                 raise LeanformerError(
                     f"baseline.config: {source} brings its own configuration; leave the key out, or take a family "
-                    f"({families}) as the model"
+                    f"({fitting}) as the model"
                 )
             self.trained = load(source)
             _, precision = device_and_dtype(self.trained)
@@ -146,10 +174,9 @@ class Baseline:
             self.trained = self._prepared(self.trained)
             self.family = find_family(self.trained)
         if self.family.task != task:
-            fitting = ", ".join(name for name, family in FAMILIES.items() if family.task == task)
             raise LeanformerError(
                 f"baseline.model: {source} is for {self._purpose()}, the study is of {task}; families "
-                f"for it: {fitting}{others}{self._hint()}"
+                f"for it: {fitting}{self._hint()}"
             )
 
     def _prepared(self, trained: PreTrainedModel) -> PreTrainedModel:
@@ -173,10 +200,10 @@ class Baseline:
         torch.manual_seed(seed)
         if self.trained is not None:
             return type(self.trained)(self.trained.config) if self.fresh else self.trained
-        return fresh_model(self.source, {**settings, **self.settings})
+        return fresh_model(self.source, {**settings, **self.settings}, self._task)
 
     def _outline(self, settings: Mapping[str, Any]) -> PreTrainedModel:
         """The same without weights, on the device "meta"; random generators are not changed."""
         if self.trained is not None:
             return outline(type(self.trained), copy.deepcopy(self.trained.config))
-        return fresh_outline(self.source, {**settings, **self.settings})
+        return fresh_outline(self.source, {**settings, **self.settings}, self._task)

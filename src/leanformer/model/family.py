@@ -100,11 +100,6 @@ class Family:
         """The study's task that such models are for; None where they are for none."""
         raise NotImplementedError
 
-    @property
-    def writes(self) -> bool:
-        """Whether such models write text, token by token."""
-        return self.task != "image-classification"
-
     def parts(self, model: PreTrainedModel) -> Iterator[Part]:
         """The places of a model that a plan can name, in the model's order, but for the pooling.
 

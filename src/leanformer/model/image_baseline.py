@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from leanformer.core.errors import LeanformerError
 from leanformer.model.baseline import Baseline
 from leanformer.model.family import FAMILIES
+from leanformer.model.heads import class_names
 from leanformer.model.new_head import refitted
-from leanformer.model.vision import TASK, class_names, pixel_input, sides
+from leanformer.model.vision import TASK, pixel_input, sides
 
 _CHANNELS = (1, 3)
 

@@ -11,12 +11,10 @@ import torch.nn.functional as F
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
-from leanformer.model.finding.finder import find
+from leanformer.model.heads import body_of, check_complete, head_parameters
 from leanformer.model.hf import configuration_of_type
 from leanformer.model.shapes.student import Student
 from leanformer.model.vision import (
-    body_of,
-    head_parameters,
     is_classifier,
     pixel_input,
     pooled_classifier,
@@ -65,7 +63,7 @@ def refitted(
         if name in weights and weights[name].shape != tensor.shape:
             assert size is not None  # the configurations differ in nothing else
             weights[name] = _interpolated(old, name, tensor.shape, size, where)
-    _check_complete(refit, [name for name in wanted if name not in weights], where)
+    check_complete(refit, [name for name in wanted if name not in weights], where)
     new.load_state_dict({name: weights[name] for name in wanted if name in weights}, strict=False)
     if classes is None:
         heads = head_parameters(model)
@@ -108,26 +106,6 @@ def _known(model_type: str) -> type[PreTrainedConfig] | None:
     """The configuration of a type of which transformers has image classifiers; None for any other."""
     found = configuration_of_type(model_type)
     return found if found in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING else None
-
-
-def _check_complete(model: PreTrainedModel, missing: Sequence[str], where: str) -> None:
-    """Checks that a body lacks no weights but of what follows its layers, such as a norm before the pooling.
-
-    Args:
-        model: The classifier.
-        missing: The names of the tensors of its body that have no trained weights.
-        where: How messages call the trained model.
-    """
-    if not missing:
-        return
-    body = body_of(model)
-    paths = {id(module): path for path, module in body.named_modules()}
-    last = paths[id(model.get_submodule(next(iter(find(model).values())).layers[-1].path))]
-    names = [name for name, _ in body.named_parameters()]
-    end = max(number for number, name in enumerate(names) if name.startswith(f"{last}."))
-    for name in missing:
-        if name in names[: end + 1]:
-            raise LeanformerError(f"baseline.model: {where} has no weights for {name}; take a model that is complete")
 
 
 def _interpolated(

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-    MODEL_MAPPING_NAMES,
 )
 
 from leanformer.model.finding import facts
@@ -54,29 +53,11 @@ def sides(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def class_names(config: Any) -> tuple[str, ...]:
-    """The names of a classifier's outputs, in their order."""
-    return tuple(str(config.id2label.get(number, f"LABEL_{number}")) for number in range(config.num_labels))
-
-
 def is_classifier(model_class: type[PreTrainedModel]) -> bool:
     """Whether a class of models is one of transformers' image classifiers, or ``PooledClassifier``."""
     entries = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()
     names = {name for entry in entries for name in ([entry] if isinstance(entry, str) else entry)}
     return any(known.__name__ in names or known is PooledClassifier for known in model_class.__mro__)
-
-
-def body_of(model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a model that turns images into tokens: what stays where a classifier gets another head."""
-    # Some bodies call a part of themselves their base.
-    body = model if type(model).__name__ in MODEL_MAPPING_NAMES.values() else model.base_model
-    return body if seeing_config(model.config) is model.config else getattr(body, "vision_model", body)
-
-
-def head_parameters(model: PreTrainedModel) -> set[str]:
-    """The names of the parameters that a classifier has beside its body."""
-    inside = {id(parameter) for parameter in body_of(model).parameters()}
-    return {name for name, parameter in model.named_parameters() if id(parameter) not in inside}
 
 
 def prefix_tokens(model: nn.Module) -> int:

@@ -2,81 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import AliasChoices, Field
-
-from leanformer.core.fields import Seed
-from leanformer.results.metrics import AnswerKind, Metric, find_metric
-from leanformer.results.rows import Count, PartOfOne, Record, Row
-from leanformer.results.schema import FORMS, Data, Results, Slice, Wording
+from leanformer.results.classification import ClassData, ClassResults, ClassRow, wording_of_classes
+from leanformer.results.rows import Count
+from leanformer.results.schema import FORMS, Wording
 
 
-class ClassQuality(Record):
-    """The accuracy on one class's test images, mean over the seeds, also where the study's metric is another."""
-
-    name: str = Field(validation_alias=AliasChoices("class", "name"), serialization_alias="class")
-    examples: Count
-    accuracy: PartOfOne
-    difference: Annotated[float, Field(ge=-1, le=1)] | None
-
-
-class Mcnemar(Record):
-    """McNemar's exact test of one seed's two models: test images that only one of them gets right."""
-
-    seed: Seed
-    baseline_only: Count
-    candidate_only: Count
-    p_value: PartOfOne
-
-
-class Confused(Record):
-    """Test images of one class that were taken for another."""
-
-    correct: str
-    predicted: str
-    count: Count
-    examples: Annotated[Count, Field(ge=1)]
-    """Answers to images of the correct class."""
-
-
-class Confusion(Record):
-    """How often images of each class were taken for each class, summed over the trained models that a row is about."""
-
-    models: Annotated[Count, Field(ge=1)]
-    """The trained models whose answers are counted."""
-    matrix: list[list[Count]] | None
-    """Rows are correct classes, columns predicted ones, in the order of ``data.classes``; null with many classes."""
-    pairs: list[Confused]
-    """The most frequent confusions, the most frequent first."""
-
-
-class OperatingPoint(Record):
-    """The threshold of one seed's model, chosen on the validation split, and what it reaches on the test split."""
-
-    seed: Seed
-    threshold: PartOfOne
-    """A probability."""
-    reached: PartOfOne
-    """The false-alarm rate, or the coverage."""
-
-
-class ImageRow(Row):
-    """The results of one image classifier."""
-
-    per_class: list[ClassQuality]
-    mcnemar: list[Mcnemar]
-    confusion: Confusion | None
-    """Null in files of earlier versions."""
-    thresholds: list[OperatingPoint]
-    """Empty where the study's metric has no threshold."""
-
-
-class ImageData(Data):
+class ImageData(ClassData):
     """The images; older versions did not write the fields that are null."""
 
-    classes: list[str]
     channels: Count | None
     height: Count | None
     width: Count | None
@@ -84,34 +19,12 @@ class ImageData(Data):
 
 
 @FORMS.register("image-classification")
-class ImageResults(Results):
+class ImageResults(ClassResults):
     """The results of a study of image classifiers."""
 
-    answers: ClassVar[AnswerKind] = "labels"
-    wording: ClassVar[Wording] = Wording(
-        example="example",
-        slices="class",
-        slice="class",
-        slice_column="class",
-        slice_named="class {}",
-        slices_across="the {count} classes",
-        slices_counted=False,
-        learned="accuracy",
-        untouched="embeddings, the last norm, the classifier",
-    )
+    wording: ClassVar[Wording] = wording_of_classes("example", "embeddings, the last norm, the classifier")
 
     task: Literal["image-classification"]
     data: ImageData
-    baseline: ImageRow
-    candidates: list[ImageRow]
-
-    @staticmethod
-    def slices(row: Mapping[str, Any]) -> list[Slice]:
-        return [
-            Slice(entry["class"], entry["examples"], entry["accuracy"], entry["difference"])
-            for entry in row["per_class"]
-        ]
-
-    @staticmethod
-    def slice_metric(results: Mapping[str, Any]) -> Metric:
-        return find_metric({**results, "metric": "accuracy"})
+    baseline: ClassRow
+    candidates: list[ClassRow]

@@ -326,7 +326,9 @@ def _check_measured(row: Row) -> None:
                 raise ValueError(f"{row.name}: its {key} in training is {value:g}; it goes from {least:g} to {most:g}")
 
 
-FORMS: Registry[type[Results]] = Registry("leanformer.results", order=("image-classification", "translation"))
+FORMS: Registry[type[Results]] = Registry(
+    "leanformer.results", order=("image-classification", "translation", "text-classification")
+)
 """Task -> the form of its results. A form registers itself in its module."""
 
 

@@ -2,6 +2,7 @@
 
 from leanformer.runtime.classifier import Classifier, Prediction
 from leanformer.runtime.loading import load
+from leanformer.runtime.text_classifier import TextClassifier
 from leanformer.runtime.translator import Translator
 
-__all__ = ["Classifier", "Prediction", "Translator", "load"]
+__all__ = ["Classifier", "Prediction", "TextClassifier", "Translator", "load"]

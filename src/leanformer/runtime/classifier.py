@@ -24,7 +24,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of an image.
+    """What a classifier says of an example.
 
     Args:
         label: The most probable class.
@@ -35,6 +35,19 @@ class Prediction:
     label: str
     probability: float
     probabilities: dict[str, float]
+
+
+def predictions_of(classes: Sequence[str], probabilities: NDArray[np.float64]) -> list[Prediction]:
+    """What probabilities say, a row an example.
+
+    Args:
+        classes: The names of the classes, in the order of the columns.
+        probabilities: Shape (examples, classes).
+    """
+    return [
+        Prediction(classes[row.argmax()], float(row.max()), dict(zip(classes, row.tolist(), strict=True)))
+        for row in probabilities
+    ]
 
 
 class Classifier:
@@ -70,10 +83,7 @@ class Classifier:
         Raises:
             LeanformerError: An image cannot be read, or is too small to be cropped.
         """
-        return [
-            Prediction(self.classes[row.argmax()], float(row.max()), dict(zip(self.classes, row.tolist(), strict=True)))
-            for row in self.probabilities(images, batch)
-        ]
+        return predictions_of(self.classes, self.probabilities(images, batch))
 
     def probabilities(self, images: Sequence[Picture] | Picture, batch: int = BATCH) -> NDArray[np.float64]:
         """The probabilities of all classes, shape (images, classes); arguments and errors as of ``predict``."""
@@ -82,7 +92,7 @@ class Classifier:
         if not isinstance(batch, int) or batch < 1:
             raise LeanformerError(f"batch: give a whole number of 1 or more, not {quoted(batch)}")
         parts = [
-            _softmax(self.logits(self.pixel_values(pictures[start : start + batch])))
+            softmax(self.logits(self.pixel_values(pictures[start : start + batch])))
             for start in range(0, len(pictures), batch)
         ]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
@@ -157,7 +167,7 @@ def _prepared(image: object, form: ImageInput, name: str) -> Image.Image:
         raise LeanformerError(f"{name}: {error}") from None
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Probabilities over the last dimension."""
     powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)

@@ -17,8 +17,12 @@ from leanformer.data.walking import check_name, files_below
 
 KEYS = ("text", "source")
 """Where an object holds its text, if no key is given: the first of these that it has."""
+SECOND = "second_text"
+"""Where it holds the other text of a pair."""
 ANSWER = "translation"
 """Where its translation goes."""
+CLASS_KEYS = ("label", "probability", "probabilities")
+"""Where its class goes."""
 JSON_LINES = (".jsonl", ".ndjson")
 
 
@@ -63,7 +67,7 @@ class Texts:
     objects: list[dict[str, Any] | None]
 
 
-def read_texts(path: Path | None, key: str | None) -> Texts:
+def read_texts(path: Path | None, key: str | None, answers: Sequence[str] = (ANSWER,)) -> Texts:
     """The sentences of a file or of standard input: lines, or the objects of JSON Lines with a text each.
 
     A file is read as JSON Lines where its name ends so, where a key is given, and where its first line is an object.
@@ -71,6 +75,7 @@ def read_texts(path: Path | None, key: str | None) -> Texts:
     Args:
         path: The file; None: standard input.
         key: Where the objects hold their text; None: at ``text`` or ``source``.
+        answers: The keys at which answers will be written, which must be free.
 
     Raises:
         LeanformerError: The text cannot be read, or an object has no text; the message names the line.
@@ -83,7 +88,7 @@ def read_texts(path: Path | None, key: str | None) -> Texts:
     objects: list[dict[str, Any] | None] = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            found = _object(line, f"{_name(path)}, line {number}")
+            found = _object(line, f"{_name(path)}, line {number}", answers)
             sentences.append(_text(found, key, f"{_name(path)}, line {number}"))
             objects.append(found)
     return Texts(sentences, objects)
@@ -100,16 +105,33 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def _object(line: str, where: str, answers: Sequence[str]) -> dict[str, Any]:
     try:
         found = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise LeanformerError(f"{where}: not JSON ({first_line(error)}); each line must be an object") from None
     if not isinstance(found, dict):
         raise LeanformerError(f"{where}: {quoted(found)} is no object; each line must be one, with a text in it")
-    if ANSWER in found:
-        raise LeanformerError(f"{where}: has a key {ANSWER!r} already, where the translation goes; rename it")
+    for answer in answers:
+        if answer in found:
+            what = "translation" if answer == ANSWER else "model's answer"
+            raise LeanformerError(f"{where}: has a key {answer!r} already, where the {what} goes; rename it")
     return found
+
+
+def second_texts(texts: Texts) -> list[str] | None:
+    """The other text of each pair, at ``second_text`` of the objects; None where there are no pairs.
+
+    Raises:
+        LeanformerError: Some objects have one and others not, or one is no text.
+    """
+    found = [None if read is None else read.get(SECOND) for read in texts.objects]
+    if not any(text is not None for text in found):
+        return None
+    for number, text in enumerate(found, start=1):
+        if not isinstance(text, str):
+            raise LeanformerError(f"object {number}: {SECOND!r} is {quoted(text)}; it must be text, in all or in none")
+    return [str(text) for text in found]
 
 
 def _text(found: dict[str, Any], key: str | None, where: str) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 from leanformer.core.errors import LeanformerError
 from leanformer.core.extras import not_installed, require
 from leanformer.core.translating import Ids, Tokenizer
-from leanformer.runtime import Classifier, load
+from leanformer.runtime import Classifier, TextClassifier, load
 from leanformer.runtime.manifest import is_exported
 from leanformer.runtime.translator import BATCH_TOKENS
 
@@ -43,7 +43,7 @@ class Translates(Protocol):
         """As ``runtime.Translator.generate``."""
 
 
-def open_model(model: str, device: str, threads: int | None) -> Classifier | Translates:
+def open_model(model: str, device: str, threads: int | None) -> Classifier | TextClassifier | Translates:
     """Opens a model.
 
     Args:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from leanformer.core.errors import LeanformerError, printable
-from leanformer.runtime import Classifier, Prediction
-from leanformer.serve.inputs import ANSWER, Texts, check_inputs, image_files, read_texts
+from leanformer.runtime import Classifier, Prediction, TextClassifier
+from leanformer.serve.inputs import ANSWER, CLASS_KEYS, Texts, check_inputs, image_files, read_texts, second_texts
 from leanformer.serve.opening import open_model
 from leanformer.serve.outputs import check_output, progress_bar, write
 from leanformer.serve.translate import MAX_TOKENS, one_line
@@ -26,14 +26,14 @@ def predict(
     device: str,
     threads: int | None,
 ) -> None:
-    """Writes a line for each image, or for each sentence.
+    """Writes a line for each image, text or sentence.
 
     Args:
         model: An exported directory, any other model's directory, or a hub id.
-        inputs: Of a classifier: image files, and folders of them. Of a translator: files of lines or of JSON Lines;
-            none: standard input.
+        inputs: Of a classifier of images: image files, and folders of them. Of any other model: files of lines or of
+            JSON Lines; none: standard input.
         out: A file, written whole or not at all; with None, standard output.
-        batch: Images at once.
+        batch: Images or texts at once.
         top: How many classes are written with their probabilities, the most probable first; None: all.
         form: ``jsonl`` or ``lines``.
         key: Where the objects of JSON Lines hold their text; None: at ``text`` or ``source``.
@@ -53,8 +53,13 @@ def predict(
         with progress_bar("predicting", len(files)) as advance:
             write(out, _classified(opened, files, batch, top, form, advance))
         return
+    if isinstance(opened, TextClassifier):
+        read = [read_texts(path, key, CLASS_KEYS) for path in (inputs or (None,))]
+        with progress_bar("predicting", sum(len(part.sentences) for part in read)) as advance:
+            write(out, (line for part in read for line in _classified_texts(opened, part, batch, top, form, advance)))
+        return
     if top is not None:
-        raise LeanformerError(f"--top: {printable(model)} is a translator; --top is for classes of images")
+        raise LeanformerError(f"--top: {printable(model)} is a translator; --top is for classes")
     texts = [read_texts(path, key) for path in inputs] if inputs else [read_texts(None, key)]
     sentences = [sentence for read in texts for sentence in read.sentences]
     with progress_bar("translating", len(sentences)) as advance:
@@ -80,19 +85,46 @@ def _classified(
 def _line_of_image(file: Path, prediction: Prediction, top: int | None) -> str:
     """The file, and a class and its probability for each of the ``top`` classes, or of the most probable one."""
     ranked = _ranked(prediction, top or 1)
-    columns = [str(file), *(column for name, number in ranked.items() for column in (name, f"{number:.6g}"))]
-    return "\t".join(map(printable, columns)) + "\n"
+    return _columns(str(file), *_named(ranked))
 
 
 def _object_of_image(file: Path, prediction: Prediction, top: int | None) -> str:
-    return _json(
-        {
-            "file": str(file),
-            "label": prediction.label,
-            "probability": _rounded(prediction.probability),
-            "probabilities": {name: _rounded(number) for name, number in _ranked(prediction, top).items()},
-        }
-    )
+    return _json({"file": str(file), **_told(prediction, top)})
+
+
+def _classified_texts(
+    classifier: TextClassifier,
+    texts: Texts,
+    batch: int,
+    top: int | None,
+    form: str,
+    advance: Callable[[int], object],
+) -> Iterator[str]:
+    """A line for each text: its classes, or the object that it was read from with them."""
+    predictions = classifier.predict(texts.sentences, second_texts(texts), batch, advance)
+    for text, found, prediction in zip(texts.sentences, texts.objects, predictions, strict=True):
+        if form == "lines":
+            yield _columns(*_named(_ranked(prediction, top or 1)))
+        else:
+            yield _json({**({"text": text} if found is None else found), **_told(prediction, top)})
+
+
+def _named(ranked: Mapping[str, float]) -> Iterator[str]:
+    """Each class and its probability."""
+    for name, number in ranked.items():
+        yield from (name, f"{number:.6g}")
+
+
+def _columns(*columns: str) -> str:
+    return "\t".join(map(printable, columns)) + "\n"
+
+
+def _told(prediction: Prediction, top: int | None) -> dict[str, Any]:
+    return {
+        "label": prediction.label,
+        "probability": _rounded(prediction.probability),
+        "probabilities": {name: _rounded(number) for name, number in _ranked(prediction, top).items()},
+    }
 
 
 def _ranked(prediction: Prediction, top: int | None) -> dict[str, float]:

@@ -28,7 +28,7 @@ from leanformer.core.translating import Ids
 from leanformer.measure.bench import Call, Setting, Times, time_in_rounds
 from leanformer.measure.rounds import median, median_ratio
 from leanformer.results.bench import Bench, Rounds, TimedModel, Timing, digest
-from leanformer.runtime import Classifier
+from leanformer.runtime import Classifier, TextClassifier
 from leanformer.runtime.manifest import is_exported, read_manifest
 from leanformer.serve.inputs import read_texts
 from leanformer.serve.opening import Translates, open_model
@@ -150,6 +150,8 @@ def _open(name: str, threads: int, device: str) -> _Subject:
         LeanformerError: It cannot be opened.
     """
     model = open_model(name, device, threads)
+    if isinstance(model, TextClassifier):
+        raise LeanformerError(f"{name}: a classifier of texts, which bench does not time yet; a study measures it")
     directory = Path(os.path.expanduser(name))
     if not is_exported(directory):
         from leanformer.model.directory import SAFETENSORS, find_directory  # loads PyTorch, as opening has

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from leanformer.config.images import ImageAcceptConfig
+from leanformer.config.classification import ClassAcceptConfig
 from leanformer.core.errors import LeanformerError, quoted
 from leanformer.decide import judge
 from leanformer.decide.statistics import Components
@@ -22,7 +22,7 @@ from leanformer.results.reader import read_results
 from leanformer.results.schema import form_of
 from leanformer.study.predicted_files import PredictedFiles, metric_of_files
 from leanformer.study.training import PREDICTIONS
-from leanformer.tasks.images import scoring_of
+from leanformer.tasks.classification import scoring_of
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def read_pilot_files(
 def _reader(results: Mapping[str, Any]) -> Callable[[Path], Any]:
     """Reads the answers of one trial."""
     if form_of(results).answers == "labels":
-        of_labels = scoring_of(ImageAcceptConfig(**results["accept"]), results["data"]["classes"])
+        of_labels = scoring_of(ClassAcceptConfig(**results["accept"]), results["data"]["classes"])
         return lambda path: replace(Predictions.read(path), **of_labels)
     # sacreBLEU's signature: "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0".
     of_words = next(metric.key for metric in judging(form_of(results).answers) if metric.words)

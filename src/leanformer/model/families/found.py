@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 from torch import nn
 from transformers import (
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -83,7 +84,10 @@ class FoundFamily(Family):
     def task(self) -> str | None:
         if getattr(self.config_class, "is_encoder_decoder", False) and self._made_by(AutoModelForSeq2SeqLM):
             return "translation"
-        return TASK if is_classifier(self.model_class) else None
+        if is_classifier(self.model_class):
+            return TASK
+        encodes = not getattr(self.config_class, "is_encoder_decoder", False)
+        return "text-classification" if encodes and self._made_by(AutoModelForSequenceClassification) else None
 
     @property
     def described(self) -> str:
@@ -146,7 +150,9 @@ class FoundFamily(Family):
         there = model.get_submodule(place.path)
         _hand_on_table(model, stack, place, number)
         if place.kind == "mlp":
-            form = form_of(type(there)) if place.contract == "pair" else place.form
+            form = form_of(type(there)) if isinstance(there, OpenedPair) else place.form
+            if isinstance(there, AttachedMlp):  # another module stands in already
+                form = there.form
             model.set_submodule(place.path, AttachedMlp(module, form))
             return
         norm = None if place.norm is None else model.get_submodule(place.norm)
