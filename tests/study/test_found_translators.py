@@ -132,7 +132,7 @@ def test_a_model_for_something_else_is_one_line(tmp_path: Path) -> None:
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
     BertForSequenceClassification(BertConfig(vocab_size=40, **sizes)).save_pretrained(tmp_path)
     line = line_of(study_of(tmp_path))
-    assert "is for other work (BertForSequenceClassification), the study is of translation" in line
+    assert "is for text-classification, the study is of translation" in line
     assert "marian, bart, or the model type of any other encoder-decoder, such as t5" in line
 
 

@@ -272,5 +272,5 @@ def test_confusions_are_counted_over_the_seeds(digits_study: Make, monkeypatch: 
     np.fill_diagonal(expected, 0)
     assert found.pairs[0].count == expected.max()
     assert found.pairs[0].examples == int((labels == int(found.pairs[0].correct)).sum())
-    monkeypatch.setattr("leanformer.tasks.images.MOST_IN_MATRIX", 9)
+    monkeypatch.setattr("leanformer.tasks.classification.MOST_IN_MATRIX", 9)
     assert task.details(Outcome(answers), None)["confusion"].matrix is None
