@@ -10,9 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError
-from leanformer.model.baseline import Baseline
+from leanformer.model.classifier_baseline import ClassifierBaseline
 from leanformer.model.family import FAMILIES
-from leanformer.model.heads import class_names
 from leanformer.model.new_head import refitted
 from leanformer.model.vision import TASK, pixel_input, sides
 
@@ -29,7 +28,7 @@ class ImageGeometry:
     classes: tuple[str, ...]
 
 
-class ImageBaseline(Baseline):
+class ImageBaseline(ClassifierBaseline):
     """The baseline of a study of image classifiers; see ``Baseline``.
 
     Args:
@@ -91,19 +90,6 @@ class ImageBaseline(Baseline):
         channels = self.settings.get("num_channels")
         return channels if isinstance(channels, int) else None
 
-    @property
-    def keeps_weights(self) -> bool:
-        """Whether trials start from trained weights, so that images must be prepared as these were trained on."""
-        return self.trained is not None and not self.fresh
-
-    @property
-    def head(self) -> tuple[str, tuple[str, ...]] | None:
-        """A trained head's source, and the names of its outputs in their order; None where the head is new."""
-        if not self.keeps_weights or self.new_head:
-            return None
-        assert self.trained is not None
-        return self.source, class_names(self.trained.config)
-
     def check(self, geometry: ImageGeometry) -> None:
         """Checks that the model fits the data, and brings one that follows the images to their size.
 
@@ -114,12 +100,7 @@ class ImageBaseline(Baseline):
         if self.follows_images:
             self._follow(geometry)
         config = self.outline(geometry).config
-        if config.num_labels != len(geometry.classes):
-            hint = ", or give it a new head: baseline.head: new" if self.trained is not None else ""
-            raise LeanformerError(
-                f"baseline.model: {self.source} has {config.num_labels} classes, the data have "
-                f"{len(geometry.classes)}; take data or a model with as many{hint}"
-            )
+        self.check_classes(config, geometry.classes)
         channels = pixel_input(config).channels
         if self.trained is not None and channels != geometry.channels:
             raise LeanformerError(

@@ -11,8 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from leanformer.core.errors import LeanformerError, quoted
-from leanformer.model.baseline import Baseline
-from leanformer.model.heads import class_names
+from leanformer.model.classifier_baseline import ClassifierBaseline
 from leanformer.model.students import length_limits
 from leanformer.model.text_classifier import TASK, check_reads_both_ways, longest_text, with_new_head
 
@@ -34,7 +33,7 @@ class ReadingGeometry:
     classes: tuple[str, ...]
 
 
-class TextClassifierBaseline(Baseline):
+class TextClassifierBaseline(ClassifierBaseline):
     """The baseline of a study of text classifiers; see ``Baseline``.
 
     Args:
@@ -70,19 +69,6 @@ class TextClassifierBaseline(Baseline):
         encodes = reads and not getattr(self.trained.config, "is_encoder_decoder", False)  # type: ignore[union-attr]
         return "; or give an encoder a head for the data's classes: baseline.head: new" if encodes else ""
 
-    @property
-    def keeps_weights(self) -> bool:
-        """Whether trials start from trained weights."""
-        return self.trained is not None and not self.fresh
-
-    @property
-    def head(self) -> tuple[str, tuple[str, ...]] | None:
-        """A trained head's source, and the names of its outputs in their order; None where the head is new."""
-        if not self.keeps_weights or self.new_head:
-            return None
-        assert self.trained is not None
-        return self.source, class_names(self.trained.config)
-
     def check(self, geometry: ReadingGeometry) -> None:
         """Checks that the model fits its tokenizer and the data.
 
@@ -98,12 +84,7 @@ class TextClassifierBaseline(Baseline):
         outline = self.outline(geometry)
         config = outline.config
         check_reads_both_ways(outline, self.source)
-        if config.num_labels != len(geometry.classes):
-            hint = ", or give it a new head: baseline.head: new" if self.trained is not None else ""
-            raise LeanformerError(
-                f"baseline.model: {self.source} has {config.num_labels} classes, the data have "
-                f"{len(geometry.classes)}; take data or a model with as many{hint}"
-            )
+        self.check_classes(config, geometry.classes)
         words = getattr(config, "vocab_size", None)
         if not isinstance(words, int) or geometry.vocabulary > words:
             raise LeanformerError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -110,6 +112,13 @@ class Classification(Task):
         self._scoring = scoring_of(self.study.accept, self.labelled.classes)
         if self._scoring["positive"] is not None:
             self._check_positive(metric)
+
+    @cached_property
+    def test_signature(self) -> str:
+        """Of examples and classes, in no order: other training data leave the split as it is."""
+        classes = (self.labelled.classes[label] for label in self.labelled.test.labels.tolist())
+        examples = sorted(f"{example} {name}" for example, name in zip(self.inputs("test"), classes, strict=True))
+        return hashlib.sha256("\n".join(examples).encode(errors="surrogatepass")).hexdigest()
 
     def loss(self) -> Loss | None:
         if self.class_weights is None:

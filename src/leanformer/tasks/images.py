@@ -159,13 +159,6 @@ class ImageClassification(Classification):
                     f"max_length {tokens} or more"
                 )
 
-    @cached_property
-    def test_signature(self) -> str:
-        """Of pixels and classes, in no order: other training images leave the split as it is."""
-        classes = (self.data.classes[label] for label in self.data.test.labels.tolist())
-        examples = sorted(f"{pixels} {name}" for pixels, name in zip(self.inputs("test"), classes, strict=True))
-        return hashlib.sha256("\n".join(examples).encode(errors="surrogatepass")).hexdigest()
-
     def inputs(self, split: SplitName) -> list[str]:
         images: ImageSplit = getattr(self.data, split)
         return [

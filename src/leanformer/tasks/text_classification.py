@@ -186,13 +186,6 @@ class TextClassification(Classification):
         found: EncodedTexts = getattr(self._encoded, role)
         return found
 
-    @cached_property
-    def test_signature(self) -> str:
-        """Of texts and classes, in no order: other training texts leave the split as it is."""
-        classes = (self.data.classes[label] for label in self.data.test.labels.tolist())
-        examples = sorted(f"{text} {name}" for text, name in zip(self.inputs("test"), classes, strict=True))
-        return hashlib.sha256("\n".join(examples).encode(errors="surrogatepass")).hexdigest()
-
     def inputs(self, split: SplitName) -> list[str]:
         texts: LabelledTexts = getattr(self.data, split)
         return [hashlib.blake2b("\0".join(row).encode(), digest_size=16).hexdigest() for row in texts.rows()]
